@@ -1,0 +1,79 @@
+# Everything happens in .venv, which is made on first use with the first Python
+# that is new enough. What is installed there is renewed when pyproject.toml changes.
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench long clean
+
+help:
+	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."'
+	@echo 'make test    all checks: formatting, lint, types, tests'
+	@echo 'make lint    all checks but the tests'
+	@echo 'make long    the tests, with the slow ones'
+	@echo 'make bench   the benchmarks; pass arguments as ARGS="..."'
+	@echo 'make clean   remove .venv and whatever else these leave behind'
+	@echo
+	@echo 'PYTHON=python3.13 chooses the interpreter when .venv is made.'
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m examples.documents $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+# A long test may take its time, so the limit on a hung one is wider.
+long: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest --long -o faulthandler_timeout=1800 $(ARGS)
+
+bench: $(INSTALLED)
+	@$(BIN)/perdure bench $(ARGS)
+
+clean:
+	rm -rf .venv build dist perdure.egg-info htmlcov .coverage .coverage.*
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/pyvenv.cfg:
+	@found=; \
+	for candidate in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    found=$$candidate; break; \
+	  fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo 'Perdure needs Python 3.11 or newer, and none was found on the PATH.' >&2; \
+	  echo 'Install one, or name it: make PYTHON=/path/to/python3.11 ...' >&2; \
+	  exit 1; \
+	fi; \
+	if ! $$found -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$found cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
+	  echo 'On Debian and Ubuntu install it with: apt install python3-venv' >&2; \
+	  exit 1; \
+	fi; \
+	echo "Making .venv with $$($$found --version)"; \
+	$$found -m venv --clear .venv
+
+# An interrupted first run can leave .venv without pip.
+$(INSTALLED): .venv/pyvenv.cfg pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	@echo 'Installing perdure in .venv'
+	@$(PIP) install -qq --upgrade pip
+	@$(PIP) install -qq --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo 'Installing the tools of development in .venv'
+	@$(PIP) install -qq --editable '.[dev]'
+	@command -v node >/dev/null || $(PIP) install -qq 'pyright[nodejs]'
+	@touch $@

@@ -1,0 +1,531 @@
+"""The registry: what an application consists of, by name and by function object."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar, dataclass_transform, overload
+
+import attrs
+
+from .definitions import (
+    ActivityDefinition,
+    EntityDefinition,
+    OrchestrationDefinition,
+    define_activity,
+    define_entity_class,
+    define_entity_function,
+    define_orchestration,
+    did_you_mean,
+    entity_class,
+)
+from .errors import InvalidIdError, RegistrationError, UnknownNameError
+from .ids import check_text
+from .retry import RetryPolicy
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+D = TypeVar("D", ActivityDefinition, OrchestrationDefinition, EntityDefinition)
+
+
+class EntityDecorator(Protocol):
+    """What ``app.entity`` with options gives: it takes a class or a function."""
+
+    @overload
+    def __call__(self, entity: type[T], /) -> type[T]: ...
+    @overload
+    def __call__(self, entity: F, /) -> F: ...
+
+
+class App:
+    """The entities, orchestrations and activities of an application.
+
+    Args:
+        name: what to call it in errors.
+
+    A function or class may be registered in several applications. Registration is part of
+    importing a module: do it before a hub runs the application.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+        self._activities: dict[str, ActivityDefinition] = {}
+        self._orchestrations: dict[str, dict[str | None, OrchestrationDefinition]] = {}
+        self._entities: dict[str, EntityDefinition] = {}
+        # By the object that was decorated. Functions hash by identity.
+        self._activity_of: dict[Any, ActivityDefinition] = {}
+        self._orchestration_of: dict[Any, OrchestrationDefinition] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"<App {self.name or ''}: {len(self._entities)} entities, "
+            f"{len(self._orchestrations)} orchestrations, {len(self._activities)} activities>"
+        )
+
+    @property
+    def activities(self) -> list[str]:
+        """The names of the activities, sorted."""
+        return sorted(self._activities)
+
+    @property
+    def orchestrations(self) -> list[str]:
+        """The names of the orchestrations, sorted."""
+        return sorted(self._orchestrations)
+
+    @property
+    def entities(self) -> list[str]:
+        """The names of the entities, sorted."""
+        return sorted(self._entities)
+
+    def versions(self, orchestration: str) -> list[str | None]:
+        """List the versions of an orchestration, lowest first.
+
+        Raises:
+            UnknownNameError: no orchestration of that name is registered.
+        """
+        return sorted(self._versions_of(orchestration), key=version_key)
+
+    # Decorators.
+
+    @overload
+    @dataclass_transform(field_specifiers=(attrs.field,))
+    def entity(self, cls: type[T], /) -> type[T]: ...
+    @overload
+    def entity(self, f: F, /) -> F: ...
+    @overload
+    def entity(
+        self, /, *, name: str | None = ..., max_mailbox: int | None = ...
+    ) -> EntityDecorator: ...
+    def entity(
+        self, target: Any = None, /, *, name: str | None = None, max_mailbox: int | None = None
+    ) -> Any:
+        """Register an entity: a class, or a function of an ``EntityContext``.
+
+        A class becomes an attrs class: its annotated fields are the durable state, its public
+        methods the operations. A list, dict or set literal as a default means a fresh one for
+        each entity. Every entity has an operation ``delete`` unless it defines its own.
+
+        Args:
+            target: the class or function; none if options are given.
+            name: its name, which ignores case; that of the class or function by default.
+            max_mailbox: how many messages may wait for one, if not as many as the hub allows.
+
+        Raises:
+            RegistrationError: it cannot be an entity as it is written, or the name is taken.
+        """
+        limit = _check_count(max_mailbox, "max_mailbox")
+
+        def register(target: Any, frame: types.FrameType) -> Any:
+            return self._add_entity(target, name, limit, frame)
+
+        return _decorate(target, register)
+
+    @overload
+    def activity(self, f: F, /) -> F: ...
+    @overload
+    def activity(
+        self,
+        /,
+        *,
+        name: str | None = ...,
+        retry: RetryPolicy | None = ...,
+        timeout: float | timedelta | None = ...,
+        max_concurrency: int | None = ...,
+    ) -> Callable[[F], F]: ...
+    def activity(
+        self,
+        f: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        max_concurrency: int | None = None,
+    ) -> Any:
+        """Register an activity: a function that does real work, at least once per call.
+
+        Args:
+            f: the function; none if options are given.
+            name: its name; that of the function by default.
+            retry: how it is tried again when it fails, unless the call says otherwise.
+            timeout: how long an attempt may take, unless the call says otherwise.
+            max_concurrency: how many may run at once in a hub.
+
+        Raises:
+            RegistrationError: it cannot be an activity as it is written, or the name is taken.
+        """
+        _check_retry(retry)
+        seconds = _check_timeout(timeout)
+        limit = _check_count(max_concurrency, "max_concurrency")
+
+        def register(f: Any, frame: types.FrameType) -> Any:
+            definition = define_activity(
+                _check_callable(f, "activity"),
+                name=_check_name(_name_of(f, name), "an activity name"),
+                retry=retry,
+                timeout=seconds,
+                max_concurrency=limit,
+                names=_locals(frame),
+                place=_place(frame),
+            )
+            self._add_activity(definition)
+            return f
+
+        return _decorate(f, register)
+
+    @overload
+    def orchestration(self, f: F, /) -> F: ...
+    @overload
+    def orchestration(
+        self,
+        /,
+        *,
+        name: str | None = ...,
+        version: str | None = ...,
+        retry: RetryPolicy | None = ...,
+    ) -> Callable[[F], F]: ...
+    def orchestration(
+        self,
+        f: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Any:
+        """Register an orchestration: an ``async def`` or a generator that takes its context first.
+
+        Args:
+            f: the function; none if options are given.
+            name: its name; that of the function by default.
+            version: its version; several of one name may be registered side by side.
+            retry: how it is tried again as a sub-orchestration, unless the call says otherwise.
+
+        Raises:
+            RegistrationError: it cannot be an orchestration as it is written, or the name and
+                version are taken.
+        """
+        _check_retry(retry)
+        if version is not None:
+            _check_name(version, "a version")
+
+        def register(f: Any, frame: types.FrameType) -> Any:
+            definition = define_orchestration(
+                _check_callable(f, "orchestration"),
+                name=_check_name(_name_of(f, name), "an orchestration name"),
+                version=version,
+                retry=retry,
+                names=_locals(frame),
+                place=_place(frame),
+            )
+            self._add_orchestration(definition)
+            return f
+
+        return _decorate(f, register)
+
+    def include(self, other: App) -> None:
+        """Register everything that another application has now.
+
+        Raises:
+            RegistrationError: a name is taken by something else; then nothing is registered.
+        """
+        for activity in other._activities.values():
+            _refuse_second(self._activities.get(activity.name), activity)
+        for orchestration in other._all_orchestrations():
+            mine = self._orchestrations.get(orchestration.name, {})
+            _refuse_second(mine.get(orchestration.version), orchestration)
+        for entity in other._entities.values():
+            _refuse_second(self._entities.get(entity.name), entity)
+        for activity in other._activities.values():
+            self._add_activity(activity)
+        for orchestration in other._all_orchestrations():
+            self._add_orchestration(orchestration)
+        self._entities.update(other._entities)
+        self._activity_of = {**other._activity_of, **self._activity_of}
+        self._orchestration_of = {**other._orchestration_of, **self._orchestration_of}
+
+    def _all_orchestrations(self) -> list[OrchestrationDefinition]:
+        return [
+            definition
+            for versions in self._orchestrations.values()
+            for definition in versions.values()
+        ]
+
+    def _add_activity(self, definition: ActivityDefinition) -> None:
+        _refuse_second(self._activities.get(definition.name), definition)
+        self._activities[definition.name] = definition
+        self._activity_of.setdefault(definition.function, definition)
+
+    def _add_orchestration(self, definition: OrchestrationDefinition) -> None:
+        versions = self._orchestrations.get(definition.name, {})
+        _refuse_second(versions.get(definition.version), definition)
+        self._orchestrations[definition.name] = {**versions, definition.version: definition}
+        known = self._orchestration_of.get(definition.function)
+        # One function under several versions stands for the highest of them.
+        if known is None or version_key(known.version) <= version_key(definition.version):
+            self._orchestration_of[definition.function] = definition
+
+    def _add_entity(
+        self, target: Any, name: str | None, max_mailbox: int | None, frame: types.FrameType
+    ) -> Any:
+        _check_callable(target, "entity")
+        chosen = _check_name(_name_of(target, name), "an entity name").casefold()
+        if "@" in chosen:
+            raise RegistrationError(f"entity name {chosen!r} must not contain '@'")
+        before = target.__dict__.get("__perdure_entity__", chosen)
+        if before != chosen:
+            raise RegistrationError(
+                f"{target.__qualname__} is registered as entity {before!r} already, so it cannot "
+                f"be {chosen!r} as well; use that name, or a subclass"
+            )
+        names, place = _locals(frame), _place(frame)
+        known = self._entities.get(chosen)
+        if known is not None:
+            raise _taken(f"entity {chosen!r}", known.place, place)
+        if isinstance(target, type):
+            target = entity_class(target, names)
+            definition = define_entity_class(
+                target, name=chosen, max_mailbox=max_mailbox, names=names, place=place
+            )
+        else:
+            definition = define_entity_function(
+                target, name=chosen, max_mailbox=max_mailbox, names=names, place=place
+            )
+        target.__perdure_entity__ = chosen
+        self._entities[chosen] = definition
+        return target
+
+    # Lookups.
+
+    def find_activity(self, f: str | Callable[..., Any]) -> ActivityDefinition:
+        """Find an activity by its name or by its function.
+
+        Raises:
+            UnknownNameError: it is not registered in this application.
+        """
+        if isinstance(f, str):
+            found = self._activities.get(f)
+            if found is None:
+                raise UnknownNameError(
+                    f"{self._title} has no activity {f!r}{did_you_mean(f, self._activities)}"
+                )
+            return found
+        return self._by_object(self._activity_of, f, "activity")
+
+    def find_orchestration(
+        self, f: str | Callable[..., Any], version: str | None = None
+    ) -> OrchestrationDefinition:
+        """Find an orchestration by its name or by its function.
+
+        Args:
+            f: a name stands for its highest version, a function for itself.
+            version: this version of it instead.
+
+        Raises:
+            UnknownNameError: it, or that version of it, is not registered in this application.
+        """
+        if not isinstance(f, str):
+            own = self._by_object(self._orchestration_of, f, "orchestration")
+            if version is None or version == own.version:
+                return own
+            f = own.name
+        versions = self._versions_of(f)
+        if version is None:
+            return versions[max(versions, key=version_key)]
+        found = versions.get(version)
+        if found is None:
+            known = ", ".join(str(each) for each in sorted(versions, key=version_key))
+            raise UnknownNameError(
+                f"{self._title} has no version {version!r} of orchestration {f!r}; it has: {known}"
+            )
+        return found
+
+    def exact_orchestration(self, name: str, version: str | None) -> OrchestrationDefinition:
+        """Find the very version that an instance was started with; None is the one without any.
+
+        Raises:
+            UnknownNameError: it, or that version of it, is not registered in this application.
+        """
+        found = self._versions_of(name).get(version)
+        if found is None:
+            raise UnknownNameError(
+                f"{self._title} has no version {version!r} of orchestration {name!r} any more; "
+                "register it again, so that instances of that version can go on"
+            )
+        return found
+
+    def find_entity(self, name: str | Callable[..., Any]) -> EntityDefinition:
+        """Find an entity by its name, whatever the case, or by its class or function.
+
+        Raises:
+            UnknownNameError: it is not registered in this application.
+        """
+        if not isinstance(name, str):
+            registered: object = getattr(name, "__dict__", {}).get("__perdure_entity__")
+            if not isinstance(registered, str):
+                raise self._not_registered(name, "entity")
+            name = registered
+        found = self._entities.get(name) or self._entities.get(name.casefold())
+        if found is None:
+            raise UnknownNameError(
+                f"{self._title} has no entity {name!r}"
+                f"{did_you_mean(name.casefold(), self._entities)}"
+            )
+        return found
+
+    @property
+    def _title(self) -> str:
+        return f"app {self.name!r}" if self.name else "the app"
+
+    def _versions_of(self, name: str) -> dict[str | None, OrchestrationDefinition]:
+        versions = self._orchestrations.get(name)
+        if versions is None:
+            raise UnknownNameError(
+                f"{self._title} has no orchestration {name!r}"
+                f"{did_you_mean(name, self._orchestrations)}"
+            )
+        return versions
+
+    def _by_object(self, table: dict[Any, D], f: Any, kind: str) -> D:
+        try:
+            found = table.get(f)
+        except TypeError:  # unhashable, so it was never registered
+            found = None
+        if found is None:
+            raise self._not_registered(f, kind)
+        return found
+
+    def _not_registered(self, f: Any, kind: str) -> UnknownNameError:
+        return UnknownNameError(
+            f"{getattr(f, '__qualname__', repr(f))} is not registered as an {kind} in "
+            f"{self._title}; decorate it with @app.{kind}, or include the app that has it"
+        )
+
+
+def _decorate(target: Any, register: Callable[[Any, types.FrameType], Any]) -> Any:
+    # The frame with the decorator's line: its names resolve annotations, its line is the place.
+    if target is not None:
+        return register(target, _frame_above(3))
+
+    def decorator(target: Any) -> Any:
+        return register(target, _frame_above(2))
+
+    return decorator
+
+
+def _frame_above(levels: int) -> types.FrameType:
+    frame = inspect.currentframe()
+    for _ in range(levels):
+        frame = frame and frame.f_back
+    assert frame is not None
+    return frame
+
+
+def _locals(frame: types.FrameType) -> dict[str, Any]:
+    return {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
+
+
+def _place(frame: types.FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _name_of(target: Any, name: str | None) -> object:
+    return getattr(target, "__name__", None) if name is None else name
+
+
+def _check_name(name: object, what: str) -> str:
+    try:
+        return check_text(name, what)
+    except InvalidIdError as error:
+        raise RegistrationError(f"{error}; choose another with name=") from None
+
+
+def _check_callable(target: Any, kind: str) -> Any:
+    if isinstance(target, (staticmethod, classmethod)) or not callable(target):
+        raise RegistrationError(
+            f"@app.{kind} decorates a function{' or class' if kind == 'entity' else ''}, not "
+            f"{target!r}; options are passed by keyword"
+        )
+    if isinstance(target, type) and kind != "entity":
+        raise RegistrationError(f"@app.{kind} decorates a function, not the class {target!r}")
+    return target
+
+
+def _check_retry(retry: object) -> None:
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise RegistrationError(f"retry must be a RetryPolicy, not {retry!r}")
+
+
+def _check_count(count: object, what: str) -> int | None:
+    if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
+        return count
+    raise RegistrationError(f"{what} must be an int of at least 1, not {count!r}")
+
+
+def _check_timeout(timeout: object) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, timedelta):
+        timeout = timeout.total_seconds()
+    if (
+        isinstance(timeout, (int, float))
+        and not isinstance(timeout, bool)
+        and 0 < timeout < math.inf
+    ):
+        return float(timeout)
+    raise RegistrationError(
+        f"timeout must be a number of seconds or a timedelta, longer than 0, not {timeout!r}"
+    )
+
+
+class _Registered(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+
+
+def _refuse_second(known: _Registered | None, new: _Registered) -> None:
+    if known is None or known is new:
+        return
+    kind = type(new).__name__.removesuffix("Definition").lower()
+    version = getattr(new, "version", None)
+    what = f"{kind} {new.name!r}" + (f" version {version!r}" if version is not None else "")
+    raise _taken(what, known.place, new.place)
+
+
+def _taken(what: str, first: str, second: str) -> RegistrationError:
+    return RegistrationError(
+        f"{what} is registered twice: at {first} and at {second}; rename one with name="
+    )
+
+
+_PRE_RELEASES = frozenset({"dev", "a", "alpha", "b", "beta", "c", "rc", "pre", "preview"})
+
+
+def version_key(version: str | None) -> tuple[Any, ...]:
+    """Give what orders versions: numbers by value, pre-releases before the release.
+
+    No version is the lowest. ``1.10`` is above ``1.9``, ``2.0rc1`` below ``2.0``, and ``2`` is
+    as high as ``2.0``.
+    """
+    if version is None:
+        return ((), (), "")
+    parts = re.findall(r"\d+|[a-z]+", version.casefold().removeprefix("v"))
+    count = next((i for i, part in enumerate(parts) if not part.isdecimal()), len(parts))
+    release = [int(part) for part in parts[:count]]
+    while release and release[-1] == 0:
+        release.pop()
+    rest = [_part_key(part) for part in parts[count:]]
+    # The end of the shorter one lies between a pre-release and anything that follows.
+    return (0, *release), (*rest, (1, 0, "")), version
+
+
+def _part_key(part: str) -> tuple[int, int, str]:
+    if part.isdecimal():
+        return (2, int(part), "")
+    return (0 if part in _PRE_RELEASES else 2, 0, part)

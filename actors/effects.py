@@ -1,0 +1,65 @@
+"""What a turn may decide: the one way out of the deterministic core.
+
+State machines call these methods and nothing else; what they mean outside (a mailbox, a row, a
+running function) is the partition's business. A recording implementation is all that a test
+of a state machine needs.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .errors import FailureDetails
+from .messages import ActivityCall, Caller, Message
+
+
+class Effects(Protocol):
+    """Where a turn's decisions go."""
+
+    def send(self, target: str, message: Message) -> None:
+        """Send a message to the actor of that key, in order with the earlier ones."""
+        ...
+
+    def send_later(self, due: int, target: str, message: Message) -> None:
+        """Send a message at or after ``due``, in microseconds since the epoch."""
+        ...
+
+    def start_activity(self, call: ActivityCall) -> None:
+        """Run an activity once this turn is durable; its answer comes as a ``Completion``."""
+        ...
+
+    def cancel_activity(self, caller: Caller) -> None:
+        """Tell a running activity (all of them for task 0) that its answer is not wanted."""
+        ...
+
+    def arm_timer(self, caller: Caller, due: int) -> None:
+        """Send ``TimerDue`` to the caller at or after ``due``."""
+        ...
+
+    def disarm_timer(self, caller: Caller) -> None:
+        """Remove an armed timer of the caller (all of them for task 0)."""
+        ...
+
+    def reply(self, message: Message, result: bytes | None) -> None:
+        """Answer whoever waits for the message, once this turn is durable."""
+        ...
+
+    def reply_failure(self, message: Message, failure: FailureDetails) -> None:
+        """Answer that the message's work failed, once this turn is durable."""
+        ...
+
+    def finished(self, instance_id: str) -> None:
+        """Say that an orchestration has ended, to those who wait for its result."""
+        ...
+
+    def consume(self, message: Message) -> None:
+        """Say that a held message is done with."""
+        ...
+
+    def refuse(self, message: Message, error: Exception) -> None:
+        """Fail whoever waits for the message; nothing else happened."""
+        ...
+
+    def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:
+        """Count and log a signalled operation that failed, since nobody awaits it."""
+        ...

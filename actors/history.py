@@ -1,0 +1,159 @@
+"""An orchestration's history: the form of its events, and what can be read off them.
+
+An event is a JSON array: its type, the time it was recorded (integer microseconds since the
+epoch), then its fields. There are two kinds. *Incoming* events say what happened to the
+orchestration; applying them in order rebuilds its live code. *Decisions* say what its code asked
+for; a replay must produce exactly these again, so each keeps what identifies it (kind, number,
+name, target, a hash of the input) right behind the time.
+
+| event | fields |
+|---|---|
+| ``ExecutionStarted`` | name, version, execution, parent |
+| ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags |
+| ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
+| ``TimerCreated`` | number, due |
+| ``TimerFired`` | number |
+| ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version |
+| ``SubOrchestrationInstanceCompleted`` / ``...Failed`` | number, result / failure |
+| ``EventRaised`` | name, data |
+| ``EventSent`` | number, instance id, name, hash |
+| ``EntityOperationSignaled`` | number, entity, operation, hash, due |
+| ``EntityOperationCalled`` | number, entity, operation, hash |
+| ``EntityOperationCompleted`` / ``...Failed`` | number, result / failure |
+| ``EntityLockRequested`` | number, entities |
+| ``EntityLockGranted`` | number |
+| ``EntityLockReleased`` | number |
+| ``CancelRequested`` | reason |
+| ``ExecutionSuspended`` / ``ExecutionResumed`` / ``ExecutionRewound`` | reason |
+| ``ExecutionTerminated`` | reason |
+| ``ContinueAsNew`` | - |
+| ``ExecutionCompleted`` | status |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from .messages import ActivityCall, Caller
+
+#: Events that a replay passes over: no code saw them.
+SILENT = frozenset({"ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"})
+
+#: How many fields behind the time identify a decision.
+IDENTITY = {
+    "TaskScheduled": 3,
+    "TimerCreated": 2,
+    "SubOrchestrationInstanceCreated": 4,
+    "EventSent": 4,
+    "EntityOperationSignaled": 5,
+    "EntityOperationCalled": 4,
+    "EntityLockRequested": 2,
+    "EntityLockReleased": 1,
+}
+
+#: Answers, and the decision each of them belongs to.
+ANSWERS = {
+    "TaskCompleted": "TaskScheduled",
+    "TaskFailed": "TaskScheduled",
+    "TimerFired": "TimerCreated",
+    "SubOrchestrationInstanceCompleted": "SubOrchestrationInstanceCreated",
+    "SubOrchestrationInstanceFailed": "SubOrchestrationInstanceCreated",
+    "EntityOperationCompleted": "EntityOperationCalled",
+    "EntityOperationFailed": "EntityOperationCalled",
+    "EntityLockGranted": "EntityLockRequested",
+}
+
+FAILURES = frozenset({"TaskFailed", "SubOrchestrationInstanceFailed", "EntityOperationFailed"})
+
+
+def parse_history(chunks: list[bytes]) -> list[list[Any]]:
+    """Give the events of stored chunks (JSON arrays of events) as one list."""
+    events: list[list[Any]] = []
+    for chunk in chunks:
+        events += orjson.loads(chunk)
+    return events
+
+
+def open_activities(
+    events: list[list[Any]], instance_id: str, execution: int
+) -> list[ActivityCall]:
+    """Find the activities that must be run (again) after a restart."""
+    found: dict[int, list[Any]] = {}
+    for event in events:
+        if event[0] == "TaskScheduled":
+            found[event[2]] = event
+        elif event[0] in ("TaskCompleted", "TaskFailed"):
+            found.pop(event[2], None)
+    return [
+        ActivityCall(
+            Caller(instance_id, execution, number),
+            name,
+            orjson.dumps(packed[0]) if packed else None,
+            timeout,
+            attempt,
+            tags,
+        )
+        for _, _, number, name, _, packed, timeout, attempt, tags in found.values()
+    ]
+
+
+def open_children(events: list[list[Any]]) -> list[str]:
+    """Find the instance ids of sub-orchestrations that have not ended."""
+    found: dict[int, str] = {}
+    for event in events:
+        if event[0] == "SubOrchestrationInstanceCreated":
+            found[event[2]] = event[5]
+        elif ANSWERS.get(event[0]) == "SubOrchestrationInstanceCreated":
+            found.pop(event[2], None)
+    return list(found.values())
+
+
+def open_timers(events: list[list[Any]]) -> list[int]:
+    """Find the numbers of timers that have not fired (some may have been cancelled)."""
+    found: dict[int, None] = {}
+    for event in events:
+        if event[0] == "TimerCreated":
+            found[event[2]] = None
+        elif event[0] == "TimerFired":
+            found.pop(event[2], None)
+    return list(found)
+
+
+def open_lock(events: list[list[Any]]) -> tuple[int, list[str]] | None:
+    """Find the lock that was requested and not released: its number and entities."""
+    found: tuple[int, list[str]] | None = None
+    for event in events:
+        if event[0] == "EntityLockRequested":
+            found = (event[2], event[3])
+        elif event[0] == "EntityLockReleased":
+            found = None
+    return found
+
+
+def rewound(events: list[list[Any]]) -> list[list[Any]]:
+    """Take a failed execution's failures back, with the calls that they answered.
+
+    What is left replays up to the point at which the first failed call was made; the code then
+    makes it again.
+    """
+    failed = {(ANSWERS[e[0]], e[2]) for e in events if e[0] in FAILURES}
+    kept: list[list[Any]] = []
+    for event in events:
+        kind = event[0]
+        if kind == "ExecutionCompleted":
+            continue
+        decision = ANSWERS.get(kind, kind)
+        if decision in IDENTITY and (decision, event[2]) in failed:
+            break
+        kept.append(event)
+    return kept
+
+
+def describe(event: list[Any] | None) -> str:
+    """Put an event into words for a report: its type and what identifies it."""
+    if event is None:
+        return "nothing"
+    fields = event[2 : 2 + IDENTITY.get(event[0], 1)]
+    return f"{event[0]}({', '.join(repr(field) for field in fields)})"

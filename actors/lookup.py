@@ -1,0 +1,107 @@
+"""The door for calls: finds what is called by object or name, and encodes what is passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .codec import check_size, codec_for
+from .definitions import (
+    ActivityDefinition,
+    EntityDefinition,
+    OperationDefinition,
+    OrchestrationDefinition,
+    operation_of,
+)
+from .errors import UsageError
+from .ids import EntityId
+from .values import MISSING
+
+if TYPE_CHECKING:
+    from .app import App
+
+_ANY = codec_for(Any)
+
+
+class Lookup:
+    """An application's functions, with the limits of the hub that runs them."""
+
+    __slots__ = ("app", "max_payload")
+
+    def __init__(self, app: App, max_payload: int) -> None:
+        self.app = app
+        self.max_payload = max_payload
+
+    def find_activity(self, f: str | Callable[..., Any]) -> ActivityDefinition:
+        """Find an activity.
+
+        Raises:
+            UnknownNameError: it is not registered.
+        """
+        return self.app.find_activity(f)
+
+    def find_orchestration(
+        self, f: str | Callable[..., Any], version: str | None = None
+    ) -> OrchestrationDefinition:
+        """Find an orchestration; the highest version if none is given.
+
+        Raises:
+            UnknownNameError: it, or that version of it, is not registered.
+        """
+        return self.app.find_orchestration(f, version)
+
+    def exact_orchestration(self, name: str, version: str | None) -> OrchestrationDefinition:
+        """Find the very version that an instance was started with.
+
+        Raises:
+            UnknownNameError: it, or that version of it, is not registered.
+        """
+        return self.app.exact_orchestration(name, version)
+
+    def find_entity(self, name: str) -> EntityDefinition:
+        """Find an entity.
+
+        Raises:
+            UnknownNameError: it is not registered.
+        """
+        return self.app.find_entity(name)
+
+    def find_operation(
+        self, id: EntityId[Any], op: str | Callable[..., Any]
+    ) -> OperationDefinition:
+        """Find an entity's operation.
+
+        Raises:
+            UnknownNameError: the entity or its operation is not registered.
+        """
+        if not isinstance(id, EntityId):
+            raise UsageError(f"an EntityId is needed, not {id!r}")
+        return operation_of(self.app.find_entity(id.name), op)
+
+    def encode_input(
+        self,
+        definition: ActivityDefinition | OrchestrationDefinition | OperationDefinition,
+        input: Any,
+    ) -> bytes | None:
+        """Encode an input as the definition's parameter wants it.
+
+        Raises:
+            PayloadError: of another type, or it cannot be JSON, or is too large.
+            UsageError: missing, or given to a function that takes none.
+        """
+        data = definition.encode_input(input is not MISSING, input)
+        if data is not None and len(data) > self.max_payload:
+            check_size(data, self.max_payload, f"the input of {definition.name}")
+        return data
+
+    def encode_any(self, value: Any) -> bytes:
+        """Encode a value whose type nobody declared."""
+        return self.check_size(_ANY.encode(value), "the data")
+
+    def check_size(self, data: bytes, what: str) -> bytes:
+        """Refuse what is too large.
+
+        Raises:
+            PayloadTooLargeError: over ``max_payload`` bytes.
+        """
+        return check_size(data, self.max_payload, what)

@@ -1,0 +1,301 @@
+"""What actors are sent: one class for each kind of message, and their durable form.
+
+A message carries, besides its content, how it stands with durability; the partition that
+holds it keeps these up to date:
+
+* ``row``: its number in the store's mailbox, 0 while it is not there.
+* ``timer``: the number of the stored timer that it came from, 0 if it came from none.
+* ``keep``: whether it must be stored if a checkpoint finds it unconsumed. True for what
+  another actor sent: the sender's checkpoint says that it was sent. False for what would be
+  made again (an activity's answer) or was not acknowledged yet (a client's request).
+* ``reply``: who waits for the outcome, in this process.
+* ``request``: the client's request id, if it gave one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from .errors import InternalError
+
+
+class Caller(NamedTuple):
+    """The orchestration call that waits for an answer: instance, execution, task number."""
+
+    instance_id: str
+    execution: int
+    task: int
+
+
+class ActivityCall(NamedTuple):
+    """An activity to run: who waits for it, what, with which input, how, and the attempt."""
+
+    caller: Caller
+    name: str
+    input: bytes | None
+    timeout: float | None  # seconds
+    attempt: int
+    tags: Mapping[str, str] | None
+
+
+class Message:
+    """One envelope to one actor."""
+
+    __slots__ = ("keep", "reply", "request", "row", "timer")
+
+    def __init__(self) -> None:
+        self.row = 0
+        self.timer = 0
+        self.keep = False
+        self.reply: Any = None
+        self.request: str | None = None
+
+    def content(self) -> list[Any]:
+        """Give the durable form: a tag and the fields, with payloads as JSON fragments."""
+        raise NotImplementedError
+
+
+def _pack(data: bytes | None) -> list[orjson.Fragment]:
+    """Wrap an optional payload, so that an absent one and JSON null stay different."""
+    return [] if data is None else [orjson.Fragment(data)]
+
+
+def _plain(caller: Caller | None) -> list[Any] | None:
+    # orjson takes lists and tuples, but no named tuples.
+    return None if caller is None else [*caller]
+
+
+def _unpack(packed: list[Any]) -> bytes | None:
+    return orjson.dumps(packed[0]) if packed else None
+
+
+class Operation(Message):
+    """An operation for an entity: a call (somebody wants the result) or a signal."""
+
+    __slots__ = ("call", "caller", "input", "name")
+
+    def __init__(
+        self, name: str, input: bytes | None, call: bool = False, caller: Caller | None = None
+    ) -> None:
+        self.row = 0
+        self.timer = 0
+        self.keep = False
+        self.reply = None
+        self.request = None
+        self.name = name
+        self.input = input
+        self.call = call
+        self.caller = caller
+
+    def content(self) -> list[Any]:
+        return ["operation", self.name, _pack(self.input), self.call, _plain(self.caller)]
+
+
+class LockRequest(Message):
+    """A lock that travels along sorted entities; the last of them tells the orchestration."""
+
+    __slots__ = ("entities", "owner", "position")
+
+    def __init__(self, owner: Caller, entities: list[str], position: int) -> None:
+        super().__init__()
+        self.owner = owner
+        self.entities = entities
+        self.position = position
+
+    def content(self) -> list[Any]:
+        return ["lock", _plain(self.owner), self.entities, self.position]
+
+
+class LockRelease(Message):
+    """The end of a lock. With a position it travels behind a request that may be on its way."""
+
+    __slots__ = ("entities", "owner", "position")
+
+    def __init__(self, owner: Caller, entities: list[str], position: int) -> None:
+        super().__init__()
+        self.owner = owner
+        self.entities = entities
+        self.position = position
+
+    def content(self) -> list[Any]:
+        return ["unlock", _plain(self.owner), self.entities, self.position]
+
+
+class Start(Message):
+    """Begin an orchestration instance."""
+
+    __slots__ = ("input", "name", "on_existing", "parent", "start_at", "tags", "version")
+
+    def __init__(
+        self,
+        name: str,
+        version: str | None,
+        input: bytes | None,
+        *,
+        parent: Caller | None = None,
+        tags: bytes | None = None,
+        start_at: int | None = None,
+        on_existing: str = "reject",
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.version = version
+        self.input = input
+        self.parent = parent
+        self.tags = tags
+        self.start_at = start_at
+        self.on_existing = on_existing
+
+    def content(self) -> list[Any]:
+        return [
+            "start",
+            self.name,
+            self.version,
+            _pack(self.input),
+            _plain(self.parent),
+            _pack(self.tags),
+            self.start_at,
+            self.on_existing,
+        ]
+
+
+class Begin(Message):
+    """The start time of a scheduled instance, or a continued execution, has come."""
+
+    __slots__ = ("execution",)
+
+    def __init__(self, execution: int) -> None:
+        super().__init__()
+        self.execution = execution
+
+    def content(self) -> list[Any]:
+        return ["begin", self.execution]
+
+
+class Completion(Message):
+    """The answer to a task of an orchestration: ``event`` is the history event it becomes."""
+
+    __slots__ = ("body", "event", "execution", "task")
+
+    def __init__(self, event: str, execution: int, task: int, body: bytes) -> None:
+        self.row = 0
+        self.timer = 0
+        self.keep = False
+        self.reply = None
+        self.request = None
+        self.event = event
+        self.execution = execution
+        self.task = task
+        self.body = body
+
+    def content(self) -> list[Any]:
+        return ["completion", self.event, self.execution, self.task, orjson.Fragment(self.body)]
+
+
+class TimerDue(Message):
+    """A durable timer of an orchestration has come due."""
+
+    __slots__ = ("execution", "task")
+
+    def __init__(self, execution: int, task: int) -> None:
+        super().__init__()
+        self.execution = execution
+        self.task = task
+
+    def content(self) -> list[Any]:
+        return ["timer", self.execution, self.task]
+
+
+class Event(Message):
+    """An external event for an orchestration."""
+
+    __slots__ = ("data", "name")
+
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__()
+        self.name = name
+        self.data = data
+
+    def content(self) -> list[Any]:
+        return ["event", self.name, orjson.Fragment(self.data)]
+
+
+class Command(Message):
+    """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry or purge.
+
+    ``execution`` is the one it is meant for, 0 for whichever runs.
+    """
+
+    __slots__ = ("action", "execution", "reason", "recursive")
+
+    def __init__(
+        self, action: str, reason: str = "", recursive: bool = True, execution: int = 0
+    ) -> None:
+        super().__init__()
+        self.action = action
+        self.reason = reason
+        self.recursive = recursive
+        self.execution = execution
+
+    def content(self) -> list[Any]:
+        return ["command", self.action, self.reason, self.recursive, self.execution]
+
+
+def encode_message(message: Message) -> bytes:
+    """Give the message as one JSON text."""
+    return orjson.dumps([*message.content(), message.request])
+
+
+def decode_message(fields: list[Any]) -> Message:
+    """Read the durable form of a message back, from the parsed JSON text."""
+    tag, *content, request = fields
+    read = _READERS.get(tag)
+    if read is None:
+        raise InternalError(f"a stored message has the unknown tag {tag!r}")
+    message = read(*content)
+    message.request = request
+    return message
+
+
+def _caller(fields: list[Any] | None) -> Caller | None:
+    return None if fields is None else Caller(*fields)
+
+
+def _read_start(
+    name: str,
+    version: str | None,
+    input: list[Any],
+    parent: list[Any] | None,
+    tags: list[Any],
+    start_at: int | None,
+    on_existing: str,
+) -> Start:
+    return Start(
+        name,
+        version,
+        _unpack(input),
+        parent=_caller(parent),
+        tags=_unpack(tags),
+        start_at=start_at,
+        on_existing=on_existing,
+    )
+
+
+_READERS: dict[str, Callable[..., Message]] = {
+    "operation": lambda name, input, call, caller: Operation(
+        name, _unpack(input), call, _caller(caller)
+    ),
+    "lock": lambda owner, entities, position: LockRequest(Caller(*owner), entities, position),
+    "unlock": lambda owner, entities, position: LockRelease(Caller(*owner), entities, position),
+    "start": _read_start,
+    "begin": Begin,
+    "completion": lambda event, execution, task, body: Completion(
+        event, execution, task, orjson.dumps(body)
+    ),
+    "timer": TimerDue,
+    "event": lambda name, data: Event(name, orjson.dumps(data)),
+    "command": Command,
+}

@@ -1,0 +1,609 @@
+"""The orchestration: a state machine that turns messages into history, and history into effects.
+
+``handle`` takes one message and says what became of it: None, it is consumed; ``HELD``, it
+waits inside the actor while the instance is suspended, parked or not begun. A message becomes an
+event of the history; the event lets the code run; what the code asks for is recorded behind it
+and sent out. Nothing of the user's code runs for a terminated instance.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from .context import OrchestrationContext
+from .entity import HELD
+from .errors import (
+    FailureDetails,
+    InstanceAlreadyExistsError,
+    InstanceFinishedError,
+    InstanceNotFinishedError,
+    InstanceNotFoundError,
+    NondeterminismError,
+    UnknownNameError,
+)
+from .executor import Executor, Outcome, send_releases
+from .failures import encode_failure, failure_of
+from .history import FAILURES
+from .messages import (
+    Begin,
+    Caller,
+    Command,
+    Completion,
+    Event,
+    Message,
+    Start,
+    TimerDue,
+)
+from .tasks import DONE, FAILED
+from .values import TERMINAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from .effects import Effects
+    from .lookup import Lookup
+
+
+_LOADED = (
+    "id",
+    "name",
+    "version",
+    "execution",
+    "status",
+    "created",
+    "updated",
+    "completed",
+    "tags",
+    "input",
+    "start_at",
+    "output",
+    "failure",
+    "failure_type",
+    "custom_status",
+    "pending",
+)
+
+
+class InstanceFields(Protocol):
+    """The durable fields of an instance, as a store gives them."""
+
+    @property
+    def parent(self) -> str | None: ...
+    @property
+    def parent_execution(self) -> int: ...
+    @property
+    def parent_task(self) -> int: ...
+    @property
+    def events(self) -> int: ...
+
+
+class OpenWork:
+    """What an execution has open outside, read off its history where no code is live."""
+
+    __slots__ = ("children", "lock", "timers")
+
+    def __init__(
+        self, children: list[str], lock: tuple[int, list[str], bool] | None, timers: list[int]
+    ) -> None:
+        self.children = children
+        self.lock = lock
+        self.timers = timers
+
+
+class OrchestrationActor:
+    """One orchestration instance.
+
+    Invariants:
+
+    * ``executor`` is there while the instance runs: live code that has been taken through every
+      event of its history. A parked instance has none, and keeps history and mailbox.
+    * ``events`` holds what was recorded since the last checkpoint; ``seq`` counts the stored.
+    * Messages are held only while the instance is suspended, parked or waits to begin.
+    """
+
+    __slots__ = (
+        "begun",
+        "changed",
+        "completed",
+        "created",
+        "custom_status",
+        "events",
+        "execution",
+        "executor",
+        "failure",
+        "failure_type",
+        "fresh",
+        "held",
+        "id",
+        "input",
+        "instance_id",
+        "lookup",
+        "name",
+        "open_work",
+        "output",
+        "parent",
+        "parked",
+        "parked_type",
+        "pending",
+        "purged",
+        "rewritten",
+        "seq",
+        "start_at",
+        "status",
+        "tags",
+        "updated",
+        "version",
+    )
+
+    def __init__(self, id: int, instance_id: str, lookup: Lookup) -> None:
+        self.id = id
+        self.instance_id = instance_id
+        self.lookup = lookup
+        self.name = ""
+        self.version: str | None = None
+        self.execution = 0
+        self.status: str | None = None  # None: no such instance
+        self.created = 0
+        self.updated = 0
+        self.completed: int | None = None
+        self.parent: Caller | None = None
+        self.tags: bytes | None = None
+        self.input: bytes | None = None
+        self.start_at: int | None = None
+        self.output: bytes | None = None
+        self.failure: bytes | None = None
+        self.failure_type: str | None = None
+        self.custom_status: bytes | None = None
+        self.parked: str | None = None
+        self.parked_type: str | None = None
+        self.pending = 0
+        self.seq = 0
+        self.events: list[bytes] = []
+        self.executor: Executor | None = None
+        self.open_work: OpenWork | None = None
+        self.held: list[Message] | None = None
+        self.begun = False
+        self.changed = False
+        self.fresh = False  # its row is to be made (again)
+        self.rewritten = False  # its stored history is to be dropped
+        self.purged = False
+
+    @property
+    def key(self) -> str:
+        """The actor's key: the instance id."""
+        return self.instance_id
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is such an instance and it has not ended."""
+        return self.status is not None and self.status not in TERMINAL
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether messages may have to wait for long."""
+        return self.parked is not None or self.status == "Suspended" or self.status == "Pending"
+
+    def load(self, record: InstanceFields) -> None:
+        """Take over the durable state."""
+        for name in _LOADED:
+            setattr(self, name, getattr(record, name))
+        if record.parent is not None:
+            self.parent = Caller(record.parent, record.parent_execution, record.parent_task)
+        self.seq = record.events
+        self.begun = record.events > 0
+
+    # Taking messages.
+
+    def handle(self, message: Message, now: int, effects: Effects) -> Any:
+        """Take one message; see the module."""
+        kind = type(message)
+        if kind is Completion:
+            assert isinstance(message, Completion)
+            return self._complete(message, now, effects)
+        if kind is Start:
+            assert isinstance(message, Start)
+            return self._start(message, now, effects)
+        if kind is TimerDue:
+            assert isinstance(message, TimerDue)
+            return self._fire(message, now, effects)
+        if kind is Event:
+            assert isinstance(message, Event)
+            return self._raise_event(message, now, effects)
+        if kind is Command:
+            assert isinstance(message, Command)
+            return self._command(message, now, effects)
+        if kind is Begin:
+            assert isinstance(message, Begin)
+            return self._begin(message, now, effects)
+        effects.refuse(message, InstanceNotFoundError(self.instance_id))
+        return None
+
+    def _start(self, message: Start, now: int, effects: Effects) -> None:
+        if self.is_live and message.on_existing != "replace":
+            self._refuse_start(message, effects)
+            return
+        if self.is_live:
+            self._terminate("replaced by a new instance", True, now, effects)
+        if self.status is not None or self.purged:
+            self.rewritten = True
+            self.purged = False
+        self.execution += 1
+        self.name = message.name
+        self.version = message.version
+        self.created = self.updated = now
+        self.parent = message.parent
+        self.tags = message.tags
+        self.input = message.input
+        self.start_at = message.start_at
+        self.custom_status = None
+        self._clear_outcome()
+        self.status = "Pending"
+        effects.reply(message, b"true")
+        if message.start_at is not None and message.start_at > now:
+            self.begun = False
+            effects.send_later(message.start_at, self.instance_id, Begin(self.execution))
+        else:
+            self._run_first(now, effects)
+
+    def _clear_outcome(self) -> None:
+        self.completed = None
+        self.output = None
+        self.failure = None
+        self.failure_type = None
+        self.parked = None
+        self.parked_type = None
+        self.pending = 0
+        self.seq = 0
+        self.events = []
+        self.fresh = True
+        self.changed = True
+
+    def _refuse_start(self, message: Start, effects: Effects) -> None:
+        if message.on_existing == "reuse":
+            effects.reply(message, b"false")
+        elif message.parent is not None:
+            error = InstanceAlreadyExistsError(self.instance_id)
+            self._answer_parent(
+                message.parent, "SubOrchestrationInstanceFailed", failure_of(error), effects
+            )
+        else:
+            effects.refuse(message, InstanceAlreadyExistsError(self.instance_id))
+
+    def _begin(self, message: Begin, now: int, effects: Effects) -> Any:
+        if message.execution != self.execution or self.begun or not self.is_live:
+            return None
+        if self.status == "Suspended":
+            return HELD
+        self._run_first(now, effects)
+        return None
+
+    def _run_first(self, now: int, effects: Effects) -> None:
+        self.status = "Running"
+        executor = self._make_executor()
+        if executor is None:
+            return
+        self.begun = True
+        parent = None if self.parent is None else self.parent.instance_id
+        self.record(now, "ExecutionStarted", self.name, self.version, self.execution, parent)
+        executor.resume(now, effects, self.events)
+        executor.start(self._context(executor), self.input)
+        self._settle_turn(now, effects)
+
+    def _make_executor(self) -> Executor | None:
+        try:
+            definition = self.lookup.exact_orchestration(self.name, self.version)
+        except UnknownNameError as error:
+            self.park("UnknownNameError", str(error))
+            return None
+        self.executor = Executor(definition, self.instance_id, self.execution)
+        return self.executor
+
+    def _context(self, executor: Executor) -> OrchestrationContext:
+        return OrchestrationContext(
+            executor,
+            self.lookup,
+            input=self.input,
+            parent_instance_id=None if self.parent is None else self.parent.instance_id,
+            version=self.version,
+            tags=None if self.tags is None else orjson.loads(self.tags),
+        )
+
+    def replay(self, events: list[list[Any]]) -> Generator[None, None, None]:
+        """Rebuild the live code from the stored history; yields now and then.
+
+        An instance whose code is missing or does not match is parked.
+        """
+        executor = self._make_executor()
+        if executor is None:
+            return
+        try:
+            yield from executor.replay(events, self._context(executor), self.input)
+        except NondeterminismError as error:
+            executor.close()
+            self.executor = None
+            self.park("NondeterminismError", str(error))
+        else:
+            self.parked = None
+            self.parked_type = None
+
+    def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
+        if message.execution != self.execution or not self.is_live:
+            return None
+        if self.is_blocked:
+            return HELD
+        executor = self.executor
+        assert executor is not None
+        event = message.event
+        if message.task not in executor.pending:
+            # Given up, or answered already; an activity that was run again after a crash, say.
+            if event == "TaskCompleted" or event == "TaskFailed":
+                self._drop_answer(message, executor, now)
+            return None
+        if event == "TaskCompleted" or event == "TaskFailed":
+            executor.unanswered -= 1
+        self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
+        executor.resume(now, effects, self.events)
+        executor.settle(message.task, FAILED if event in FAILURES else DONE, message.body)
+        if executor.ready:
+            executor.run()
+        self._settle_turn(now, effects)
+        return None
+
+    def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
+        # Recorded all the same, so that a restart does not run the activity once more.
+        executor.unanswered -= 1
+        self.events.append(
+            b'["%b",%d,%d,%b]' % (message.event.encode(), now, message.task, message.body)
+        )
+        self.pending = executor.unanswered
+        self.updated = now
+        self.changed = True
+
+    def _fire(self, message: TimerDue, now: int, effects: Effects) -> Any:
+        if message.execution != self.execution or not self.is_live:
+            return None
+        if self.is_blocked:
+            return HELD
+        executor = self.executor
+        assert executor is not None
+        if message.task not in executor.pending:
+            return None
+        self.events.append(b'["TimerFired",%d,%d]' % (now, message.task))
+        executor.resume(now, effects, self.events)
+        executor.settle(message.task, DONE, None)
+        executor.run()
+        self._settle_turn(now, effects)
+        return None
+
+    def _raise_event(self, message: Event, now: int, effects: Effects) -> Any:
+        if self.status is None:
+            effects.refuse(message, InstanceNotFoundError(self.instance_id))
+            return None
+        if self.status in TERMINAL:
+            effects.refuse(message, InstanceFinishedError(self.instance_id, self.status))
+            return None
+        if self.is_blocked:
+            return HELD
+        executor = self.executor
+        assert executor is not None
+        self.events.append(_event(b"EventRaised", now, orjson.dumps(message.name), message.data))
+        executor.resume(now, effects, self.events)
+        executor.raise_event(message.name, message.data)
+        executor.run()
+        effects.reply(message, None)
+        self._settle_turn(now, effects)
+        return None
+
+    def _command(self, message: Command, now: int, effects: Effects) -> Any:
+        action = message.action
+        if self.status is None:
+            effects.refuse(message, InstanceNotFoundError(self.instance_id))
+            return None
+        if message.execution not in (0, self.execution):
+            effects.reply(message, None)
+            return None
+        return _COMMANDS[action](self, message, now, effects)
+
+    def _refuse_finished(self, message: Command, effects: Effects) -> bool:
+        if self.is_live:
+            return False
+        effects.refuse(message, InstanceFinishedError(self.instance_id, self.status or ""))
+        return True
+
+    def _on_terminate(self, message: Command, now: int, effects: Effects) -> None:
+        if not self._refuse_finished(message, effects):
+            self._terminate(message.reason, message.recursive, now, effects)
+            effects.reply(message, None)
+
+    def _on_cancel(self, message: Command, now: int, effects: Effects) -> Any:
+        if self._refuse_finished(message, effects):
+            return None
+        if self.status == "Pending":
+            self._finish(
+                Outcome("Canceled", failure=FailureDetails("Cancelled", message.reason)),
+                now,
+                effects,
+            )
+            effects.reply(message, None)
+            return None
+        if self.is_blocked:
+            return HELD
+        executor = self.executor
+        assert executor is not None
+        self.record(now, "CancelRequested", message.reason)
+        executor.resume(now, effects, self.events)
+        executor.cancel(message.reason)
+        executor.run()
+        effects.reply(message, None)
+        self._settle_turn(now, effects)
+        return None
+
+    def _on_suspend(self, message: Command, now: int, effects: Effects) -> None:
+        if self._refuse_finished(message, effects):
+            return
+        if self.status in ("Running", "Pending"):
+            self.status = "Suspended"
+            self.record(now, "ExecutionSuspended", message.reason)
+        effects.reply(message, None)
+
+    def _on_resume(self, message: Command, now: int, effects: Effects) -> None:
+        if self._refuse_finished(message, effects):
+            return
+        if self.status == "Suspended":
+            self.status = "Running" if self.begun else "Pending"
+            self.record(now, "ExecutionResumed", message.reason)
+        effects.reply(message, None)
+
+    def _on_retry(self, message: Command, now: int, effects: Effects) -> None:
+        # The partition has loaded the actor anew for this, and with it replayed the history.
+        if self.status == "Running" and not self.begun:
+            self.parked = self.parked_type = None
+            self._run_first(now, effects)
+        effects.reply(message, None)
+
+    def _on_purge(self, message: Command, now: int, effects: Effects) -> None:
+        if self.is_live:
+            effects.refuse(
+                message,
+                InstanceNotFinishedError(self.instance_id, self.status or "", "purge"),
+            )
+            return
+        self.purged = True
+        self.status = None
+        self.changed = True
+        effects.reply(message, b"1")
+
+    # What a turn comes to.
+
+    def record(self, now: int, kind: str, *fields: Any) -> None:
+        """Append an event to the history."""
+        self.events.append(orjson.dumps((kind, now, *fields)))
+        self.updated = now
+        self.changed = True
+
+    def park(self, kind: str, reason: str) -> None:
+        """Stop taking turns until somebody repairs what is wrong."""
+        self.parked_type = kind
+        self.parked = reason
+        self.changed = True
+
+    def fail_parked(self, now: int, effects: Effects) -> None:
+        """Fail a parked instance instead, with the reason for which it was parked."""
+        failure = FailureDetails(self.parked_type or "", self.parked or "")
+        self._finish(Outcome("Failed", failure=failure), now, effects)
+
+    def close(self) -> None:
+        """Let the live code go."""
+        if self.executor is not None:
+            self.executor.close()
+            self.executor = None
+
+    def _settle_turn(self, now: int, effects: Effects) -> None:
+        executor = self.executor
+        assert executor is not None
+        self.updated = now
+        self.changed = True
+        self.pending = executor.unanswered
+        if executor.custom_status is not None:
+            self.custom_status = executor.custom_status
+        if executor.outcome is not None:
+            self._finish(executor.outcome, now, effects)
+
+    def _finish(self, outcome: Outcome, now: int, effects: Effects) -> None:
+        continuation = self.executor.continuation if self.executor is not None else None
+        unconsumed = [] if self.executor is None else self.executor.unconsumed_events()
+        self._clean_up(outcome.status == "Canceled", effects)
+        if outcome.status == "ContinuedAsNew" and continuation is not None:
+            self.execution += 1
+            self.version = continuation.version
+            self.input = continuation.input
+            self._clear_outcome()
+            self.rewritten = True
+            self.begun = False
+            # Not begun right here: one that never waits would never give the loop back.
+            following: list[Message] = [Begin(self.execution)]
+            if continuation.keep_events:
+                following += [Event(name, data) for name, data in unconsumed]
+            for message in following:
+                message.keep = True
+            self.held = following + (self.held or [])
+            return
+        self.status = outcome.status
+        self.completed = self.updated = now
+        self.pending = 0
+        self.output = outcome.output
+        self.parked = None
+        if outcome.failure is not None:
+            self.failure = encode_failure(outcome.failure)
+            self.failure_type = outcome.failure.error_type
+        self.record(now, "ExecutionCompleted", self.status)
+        if self.parent is not None:
+            if outcome.status == "Completed":
+                answer = Completion(
+                    "SubOrchestrationInstanceCompleted",
+                    self.parent.execution,
+                    self.parent.task,
+                    outcome.output or b"null",
+                )
+                effects.send(self.parent.instance_id, answer)
+            else:
+                failure = outcome.failure or FailureDetails(outcome.status, "")
+                self._answer_parent(self.parent, "SubOrchestrationInstanceFailed", failure, effects)
+        effects.finished(self.instance_id)
+
+    def _answer_parent(
+        self, parent: Caller, event: str, failure: FailureDetails, effects: Effects
+    ) -> None:
+        body = encode_failure(failure)
+        effects.send(parent.instance_id, Completion(event, parent.execution, parent.task, body))
+
+    def _terminate(self, reason: str, recursive: bool, now: int, effects: Effects) -> None:
+        children = self._children() if recursive else []
+        self.record(now, "ExecutionTerminated", reason)
+        outcome = Outcome("Terminated", failure=FailureDetails("Terminated", reason))
+        if self.executor is not None:
+            self.executor.continuation = None
+        for child in children:
+            effects.send(child, Command("terminate", reason))
+        self._finish(outcome, now, effects)
+
+    def _children(self) -> list[str]:
+        if self.executor is not None:
+            return list((self.executor.children or {}).values())
+        return self.open_work.children if self.open_work is not None else []
+
+    def _clean_up(self, cancel_children: bool, effects: Effects) -> None:
+        """Give back what the execution holds outside: timers, locks, activities."""
+        executor, self.executor = self.executor, None
+        owner = Caller(self.instance_id, self.execution, 0)
+        effects.cancel_activity(owner)
+        effects.disarm_timer(owner)
+        if executor is not None:
+            lock = executor.lock
+            if lock is not None and not lock.released:
+                granted = lock.is_completed
+                send_releases(effects, executor.caller(lock.number), lock.entities, granted)
+            if cancel_children:
+                for child in (executor.children or {}).values():
+                    effects.send(child, Command("cancel", "its parent was cancelled"))
+            executor.close()
+        elif self.open_work is not None and self.open_work.lock is not None:
+            number, entities, granted = self.open_work.lock
+            send_releases(effects, owner._replace(task=number), entities, granted)
+        self.open_work = None
+
+
+def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:
+    return b'["%b",%d,%b,%b]' % (kind, now, name, data)
+
+
+_COMMANDS: dict[str, Callable[[OrchestrationActor, Command, int, Effects], Any]] = {
+    "terminate": OrchestrationActor._on_terminate,
+    "cancel": OrchestrationActor._on_cancel,
+    "suspend": OrchestrationActor._on_suspend,
+    "resume": OrchestrationActor._on_resume,
+    "retry": OrchestrationActor._on_retry,
+    "purge": OrchestrationActor._on_purge,
+}

@@ -1,0 +1,180 @@
+"""When to try again: a pure function from what failed to a delay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, cast
+
+from attrs import Attribute, Factory, field, frozen
+
+from .errors import FailureDetails, InvalidTimeError, UsageError
+
+Duration = float | timedelta
+
+RetryOn = tuple[type[BaseException] | str, ...] | Callable[[FailureDetails], bool]
+
+NON_RETRYABLE = "NonRetryableError"
+
+# Due times must stay within the 64 bits that stores keep for them; a thousand years leave room.
+_LONGEST_US = 1000 * 366 * 86_400 * 1_000_000
+
+
+def _to_us(value: object, name: str) -> int:
+    if isinstance(value, timedelta):
+        exact = value // timedelta(microseconds=1)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise InvalidTimeError(f"{name} must be finite, not {value!r}")
+        exact = round(value * 1_000_000)
+    else:
+        raise InvalidTimeError(
+            f"{name} must be seconds or a timedelta, not {type(value).__name__} {value!r}"
+        )
+    if exact <= 0:
+        raise InvalidTimeError(
+            f"{name} must be longer than 0, not {value!r}; for a retry without delay pass a short "
+            "time such as 0.001"
+        )
+    return min(exact, _LONGEST_US)
+
+
+def _check_attempts(_: object, attribute: Attribute[int], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(
+            f"max_attempts must be an int of at least 1, not {value!r}; it counts the first "
+            "attempt, so 1 means no retry"
+        )
+
+
+def _check_backoff(_: object, attribute: Attribute[float], value: object) -> None:
+    if not isinstance(value, (int, float)) or not 1.0 <= value < math.inf:
+        raise UsageError(
+            f"backoff must be a number of at least 1, not {value!r}; 1 means equal delays, 2 "
+            "doubles them"
+        )
+
+
+def _check_jitter(_: object, attribute: Attribute[float], value: object) -> None:
+    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise UsageError(
+            f"jitter must be between 0 and 1, not {value!r}; 0.1 spreads each delay by 10 %"
+        )
+
+
+def _is_kind(kind: object) -> bool:
+    return isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException))
+
+
+def _check_retry_on(_: object, attribute: Attribute[RetryOn | None], value: object) -> None:
+    if value is None or (callable(value) and not isinstance(value, type)):
+        return
+    if isinstance(value, tuple) and all(map(_is_kind, cast("tuple[object, ...]", value))):
+        return
+    raise UsageError(
+        f"retry_on must be a tuple of exception classes or of their names, or a function of "
+        f"FailureDetails, not {value!r}"
+    )
+
+
+def _microseconds_of(name: str) -> Any:
+    def convert(policy: RetryPolicy) -> int | None:
+        value = getattr(policy, name)
+        return None if value is None and name != "first_interval" else _to_us(value, name)
+
+    return field(default=Factory(convert, takes_self=True), init=False, repr=False, eq=False)
+
+
+@frozen
+class RetryPolicy:
+    """How often and when a failed activity or sub-orchestration is tried again.
+
+    The delay after attempt ``n`` is ``first_interval * backoff ** (n - 1)``, at most
+    ``max_interval``, spread by ``jitter``.
+
+    Args:
+        first_interval: the delay after the first attempt, in seconds or as a timedelta.
+        max_attempts: how many attempts there are at most, the first one included.
+        backoff: by what the delay is multiplied after each attempt.
+        max_interval: the longest delay, before jitter.
+        timeout: no attempt begins later than this after the first one began.
+        jitter: 0 to 1; each delay is spread evenly over ``delay * (1 - jitter)`` to
+            ``delay * (1 + jitter)``, also where ``max_interval`` has cut it.
+        retry_on: which failures are tried again; all of them by default. Exception classes are
+            matched by class name, since only that crosses: the name of the failure itself or of
+            one that it was raised from, and never of a base class. A function must give the same
+            answer for the same failure, since it runs again in a replay.
+
+    Raises:
+        InvalidTimeError: a time is not longer than 0.
+        UsageError: another argument is out of its range.
+    """
+
+    first_interval: Duration
+    max_attempts: int = field(default=3, validator=_check_attempts)
+    backoff: float = field(default=1.0, validator=_check_backoff)
+    max_interval: Duration | None = None
+    timeout: Duration | None = None
+    jitter: float = field(default=0.0, validator=_check_jitter)
+    retry_on: RetryOn | None = field(default=None, validator=_check_retry_on)
+    first_interval_us: int = _microseconds_of("first_interval")
+    max_interval_us: int | None = _microseconds_of("max_interval")
+    timeout_us: int | None = _microseconds_of("timeout")
+
+    @classmethod
+    def from_options(
+        cls, first_retry_interval_in_milliseconds: int, max_number_of_attempts: int
+    ) -> RetryPolicy:
+        """Make a policy from the two options that Durable Functions' ``RetryOptions`` takes."""
+        return cls(
+            timedelta(milliseconds=first_retry_interval_in_milliseconds), max_number_of_attempts
+        )
+
+    def next_delay(
+        self,
+        attempt: int,
+        elapsed_us: int,
+        failure: FailureDetails,
+        random: Callable[[], float],
+    ) -> int | None:
+        """Say how long to wait before the next attempt, or None to give up.
+
+        Args:
+            attempt: which attempt has failed, from 1.
+            elapsed_us: microseconds since the first attempt began.
+            failure: why it failed.
+            random: gives a number from 0 to 1; called once if there is jitter, never otherwise,
+                and not when the answer is None for another reason than the timeout.
+
+        Returns:
+            Microseconds, at least 0.
+        """
+        if attempt >= self.max_attempts or not self._retries(failure):
+            return None
+        delay = self._delay(attempt)
+        if self.jitter > 0:
+            delay = round(delay * (1 + self.jitter * (2 * random() - 1)))
+        if self.timeout_us is not None and elapsed_us + delay > self.timeout_us:
+            return None
+        return delay
+
+    def _retries(self, failure: FailureDetails) -> bool:
+        if failure.non_retryable or failure.error_type == NON_RETRYABLE:
+            return False
+        if self.retry_on is None:
+            return True
+        if callable(self.retry_on):
+            return bool(self.retry_on(failure))
+        return any(failure.is_caused_by(kind) for kind in self.retry_on)
+
+    def _delay(self, attempt: int) -> int:
+        try:
+            delay = self.first_interval_us * float(self.backoff) ** (attempt - 1)
+        except OverflowError:
+            delay = math.inf
+        return self._capped(delay)
+
+    def _capped(self, delay: float) -> int:
+        longest = _LONGEST_US if self.max_interval_us is None else self.max_interval_us
+        return round(min(delay, longest))

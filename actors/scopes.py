@@ -1,0 +1,210 @@
+"""Structured concurrency inside an orchestration: fibers, cancel scopes, task groups.
+
+A fiber is one strand of an orchestration's code: its root, or a branch that a task group
+started. Fibers run one at a time, in the order in which they became ready, so a replay runs
+them in the same order. Cancellation is thrown once at the await of each fiber concerned, as
+asyncio does, so that ``finally`` blocks may await durable work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from .errors import Cancelled, UsageError
+from .tasks import DONE, Task, TimerTask
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .executor import Executor
+
+
+class Fiber:
+    """One strand of an orchestration's code."""
+
+    __slots__ = ("coroutine", "executor", "generator", "group", "owed", "scope", "waiting")
+
+    def __init__(
+        self,
+        executor: Executor,
+        coroutine: Any,
+        generator: bool,
+        group: TaskGroup | None = None,
+        scope: CancelScope | None = None,
+    ) -> None:
+        self.executor = executor
+        self.coroutine = coroutine
+        self.generator = generator
+        self.group = group
+        self.scope = scope
+        self.waiting: Task[Any] | None = None
+        self.owed: Cancelled | None = None  # to be thrown at the next await
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """What it waited for is there."""
+        self.executor.ready.append((self, None))
+
+    def interrupt(self, error: Cancelled) -> None:
+        """Throw the error where the fiber waits, or where it next will."""
+        task = self.waiting
+        if task is None or task.is_completed:
+            # Running, not begun, or about to be given a result: that comes first.
+            self.owed = error
+            return
+        task.unwatch(self)
+        self.waiting = None
+        self.executor.ready.append((self, error))
+        task.cancel()
+
+    def is_inside(self, scope: CancelScope) -> bool:
+        """Whether the scope is one that the fiber is in."""
+        here = self.scope
+        while here is not None:
+            if here is scope:
+                return True
+            here = here.parent
+        return False
+
+
+class CancelScope:
+    """A part of an orchestration that can be cancelled as a whole, by a deadline or by hand.
+
+    Attributes:
+        cancel_called: whether it was cancelled.
+        cancelled_caught: whether, at its end, that had stopped what was inside.
+    """
+
+    __slots__ = (
+        "_delay",
+        "_executor",
+        "_fails",
+        "_fiber",
+        "_timer",
+        "cancel_called",
+        "cancelled_caught",
+        "parent",
+    )
+
+    def __init__(self, executor: Executor, delay: int | None, fails: bool) -> None:
+        self._executor = executor
+        self._delay = delay
+        self._fails = fails
+        self._fiber: Fiber | None = None
+        self._timer: TimerTask | None = None
+        self.parent: CancelScope | None = None
+        self.cancel_called = False
+        self.cancelled_caught = False
+
+    def cancel(self) -> None:
+        """Throw ``Cancelled`` at the awaits of everything inside."""
+        if self.cancel_called:
+            return
+        self.cancel_called = True
+        for fiber in list(self._executor.fibers):
+            if fiber.is_inside(self):
+                fiber.interrupt(Cancelled("its cancel scope was cancelled", scope=self))
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """The deadline's timer is settled: if it fired, cancel."""
+        if not task.is_cancelled:
+            self.cancel()
+
+    def __enter__(self) -> CancelScope:
+        if self._fiber is not None:
+            raise UsageError("a cancel scope can be entered only once")
+        self._fiber = fiber = self._executor.running_fiber()
+        self.parent = fiber.scope
+        fiber.scope = self
+        if self._delay is not None:
+            self._timer = self._executor.create_timer(self._executor.now + self._delay)
+            self._timer.watch(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        fiber = self._fiber
+        assert fiber is not None
+        fiber.scope = self.parent
+        if self._timer is not None:
+            self._timer.cancel()
+        if fiber.owed is not None and fiber.owed.scope is self:
+            fiber.owed = None
+        if isinstance(error, Cancelled) and error.scope is self:
+            self.cancelled_caught = True
+            if self._fails:
+                raise TimeoutError("the scope's time is up") from None
+            return True
+        return False
+
+
+class TaskGroup:
+    """Branches of an orchestration that end before the ``async with`` block does.
+
+    If one raises, the others and the block are cancelled, and the block raises an
+    ``ExceptionGroup``.
+    """
+
+    __slots__ = ("_children", "_errors", "_executor", "_idle", "cancel_scope")
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._children = 0
+        self._errors: list[BaseException] = []
+        self._idle: Task[None] | None = None
+        self.cancel_scope = CancelScope(executor, None, fails=False)
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+        """Begin a branch, ``await function(*args)``; it first runs when this one next waits."""
+        coroutine = function(*args)
+        if not hasattr(coroutine, "send"):
+            raise UsageError(f"{function!r} is no async function, so it cannot be a branch")
+        fiber = Fiber(
+            self._executor, coroutine, not hasattr(coroutine, "cr_await"), self, self.cancel_scope
+        )
+        self._children += 1
+        self._executor.begin_fiber(fiber)
+
+    def on_ended(self, error: BaseException | None) -> None:
+        """A branch has ended."""
+        self._children -= 1
+        if error is not None and not isinstance(error, Cancelled):
+            self._errors.append(error)
+            self.cancel_scope.cancel()
+        if not self._children and self._idle is not None:
+            self._idle.settle(DONE, None)
+
+    async def __aenter__(self) -> TaskGroup:
+        self.cancel_scope.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        outer = error if isinstance(error, Cancelled) else None
+        if error is not None:
+            if outer is None:
+                self._errors.append(error)
+            self.cancel_scope.cancel()
+        while self._children:
+            self._idle = Task(self._executor)
+            try:
+                await self._idle
+            except Cancelled as cancelled:
+                outer = cancelled if outer is None or outer.scope is self.cancel_scope else outer
+                self.cancel_scope.cancel()
+        self.cancel_scope.__exit__(None, None, None)
+        if self._errors:
+            raise BaseExceptionGroup("branches of the orchestration failed", self._errors)
+        if outer is not None and outer.scope is not self.cancel_scope:
+            if outer is error:
+                return False
+            raise outer
+        return True

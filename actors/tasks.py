@@ -1,0 +1,440 @@
+"""The tasks an orchestration awaits: one class for each way of settling.
+
+A task is settled by its executor, from a history event, and never by a clock or a thread. What
+watches a task (a fiber, or a task made of others) is told in the order in which it began to
+watch, so ties are decided by history and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from .errors import (
+    Cancelled,
+    FailedError,
+    FailureDetails,
+    UsageError,
+)
+from .failures import failure_of, read_failure
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .codec import Codec
+    from .executor import Executor
+    from .retry import RetryPolicy
+
+R = TypeVar("R")
+
+PENDING, DONE, FAILED, CANCELED = range(4)
+
+
+class Watcher(Protocol):
+    """Whoever wants to know when a task is settled."""
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """Take notice; runs inside the turn that settled the task."""
+        ...
+
+
+class Task(Generic[R]):
+    """Something durable that will have a result: ``await`` it, or ``yield`` it in a generator.
+
+    It may be awaited any number of times. Not awaited, it runs all the same.
+    """
+
+    __slots__ = ("_executor", "_state", "_value", "_watchers")
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._state = PENDING
+        self._value: Any = None
+        self._watchers: list[Watcher] | None = None
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        if self._state == PENDING:
+            yield self
+        outcome: R = self.outcome()
+        return outcome
+
+    __iter__ = __await__  # so that a generator may also say "yield from task"
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it has a result, a failure or was cancelled."""
+        return self._state != PENDING
+
+    @property
+    def is_faulted(self) -> bool:
+        """Whether it failed."""
+        return self._state == FAILED
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state == CANCELED
+
+    @property
+    def result(self) -> R:
+        """The result.
+
+        Raises:
+            UsageError: it is not completed yet.
+            FailedError: it failed (a subclass that says what it was).
+            Cancelled: it was cancelled.
+        """
+        if self._state == PENDING:
+            raise UsageError("the task is not completed yet: await it first, or ask is_completed")
+        outcome: R = self.outcome()
+        return outcome
+
+    def cancel(self) -> bool:
+        """Give the task up: whoever awaits it gets ``Cancelled``.
+
+        Returns:
+            False if it was completed already, and so was not cancelled.
+        """
+        if self._state != PENDING:
+            return False
+        self.withdraw()
+        self.settle(CANCELED, None)
+        return True
+
+    def withdraw(self) -> None:
+        """Undo outside what the task stands for, where that is possible."""
+
+    def outcome(self) -> Any:
+        """Give the result, or raise the failure, of a settled task."""
+        if self._state == DONE:
+            return self._value
+        if self._state == FAILED:
+            raise self._value
+        raise Cancelled("the task was cancelled")
+
+    def settle(self, state: int, value: Any) -> None:
+        """Fix the outcome, once, and tell whoever watches."""
+        if self._state != PENDING:
+            return
+        self._state = state
+        self._value = value
+        watchers = self._watchers
+        if watchers is not None:
+            self._watchers = None
+            for watcher in watchers:
+                watcher.on_settled(self)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell the watcher when the task is settled (which it is not yet)."""
+        if self._watchers is None:
+            self._watchers = [watcher]
+        else:
+            self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell the watcher nothing any more."""
+        if self._watchers is not None and watcher in self._watchers:
+            self._watchers.remove(watcher)
+
+
+class CallTask(Task[R]):
+    """A call of an activity, a sub-orchestration or an entity.
+
+    Its result stays encoded until somebody looks at it.
+    """
+
+    __slots__ = ("_codec", "error", "number", "target")
+
+    def __init__(
+        self,
+        executor: Executor,
+        number: int,
+        codec: Codec[R],
+        error: type[FailedError],
+        target: str,
+    ) -> None:
+        self._executor = executor
+        self._state = PENDING
+        self._value = None
+        self._watchers = None
+        self._codec: Codec[R] | None = codec
+        self.error = error
+        self.number = number
+        self.target = target
+
+    def outcome(self) -> Any:
+        if self._codec is not None and self._state != CANCELED:
+            codec, self._codec = self._codec, None
+            raw = self._value
+            if self._state == FAILED:
+                self._value = self.error(self.target, read_failure(raw))
+            else:
+                self._value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
+        return super().outcome()
+
+    def withdraw(self) -> None:
+        self._executor.withdraw_call(self)
+
+
+class TimerTask(Task[None]):
+    """A durable timer."""
+
+    __slots__ = ("due", "number")
+
+    def __init__(self, executor: Executor, number: int, due: int) -> None:
+        super().__init__(executor)
+        self.number = number
+        self.due = due
+
+    def withdraw(self) -> None:
+        self._executor.withdraw_timer(self)
+
+
+class EventTask(Task[R]):
+    """A wait for one external event."""
+
+    __slots__ = ("_codec", "name", "timer")
+
+    def __init__(self, executor: Executor, name: str, codec: Codec[R]) -> None:
+        super().__init__(executor)
+        self.name = name
+        self._codec = codec
+        self.timer: TimerTask | None = None
+
+    def accept(self, raw: Any) -> None:
+        """Take an event's data, encoded or parsed."""
+        if self.timer is not None:
+            self.timer.cancel()
+        try:
+            codec = self._codec
+            value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
+        except UsageError as error:
+            self.settle(FAILED, error)
+        else:
+            self.settle(DONE, value)
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """The timeout's timer is settled: if it fired, give up waiting."""
+        if task.is_cancelled or self.is_completed:
+            return
+        self._executor.forget_waiter(self)
+        self.settle(FAILED, TimeoutError(f"no event {self.name!r} arrived in time"))
+
+    def withdraw(self) -> None:
+        self._executor.forget_waiter(self)
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class AllTask(Task[list[R]]):
+    """All of some tasks, their results in the order given."""
+
+    __slots__ = ("_fail_fast", "_missing", "_tasks")
+
+    def __init__(self, executor: Executor, tasks: Sequence[Task[R]], fail_fast: bool) -> None:
+        super().__init__(executor)
+        self._tasks = tasks
+        self._fail_fast = fail_fast
+        self._missing = 1
+        for task in tasks:
+            if task.is_completed:
+                self._notice(task)
+            else:
+                self._missing += 1
+                task.watch(self)
+        self.on_counted()
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """One of them is settled."""
+        self._notice(task)
+        self.on_counted()
+
+    def _notice(self, task: Task[Any]) -> None:
+        if self._fail_fast and task._state != DONE and self._state == PENDING:
+            try:
+                task.outcome()
+            except Exception as error:
+                self.settle(FAILED, error)
+            except Cancelled:
+                self.settle(CANCELED, None)
+
+    def on_counted(self) -> None:
+        """One fewer is missing; settle when none is."""
+        self._missing -= 1
+        if self._missing or self._state != PENDING:
+            return
+        results: list[R] = []
+        errors: list[Exception] = []
+        for task in self._tasks:
+            try:
+                results.append(task.outcome())
+            except Exception as error:
+                errors.append(error)
+            except Cancelled:
+                errors.append(UsageError("the task was cancelled"))
+        if not errors:
+            self.settle(DONE, results)
+        elif self._fail_fast:
+            self.settle(FAILED, errors[0])
+        else:
+            self.settle(FAILED, ExceptionGroup("some of the tasks failed", errors))
+
+    def withdraw(self) -> None:
+        for task in self._tasks:
+            task.unwatch(self)
+            task.cancel()
+
+
+class AnyTask(Task[Task[Any]]):
+    """The first of some tasks that is settled; the result is that task."""
+
+    __slots__ = ("_cancel_losers", "_tasks")
+
+    def __init__(self, executor: Executor, tasks: Sequence[Task[Any]], cancel_losers: bool) -> None:
+        super().__init__(executor)
+        self._tasks = tasks
+        self._cancel_losers = cancel_losers
+        for task in tasks:
+            if task.is_completed:
+                self.on_settled(task)
+                break
+        else:
+            for task in tasks:
+                task.watch(self)
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """One of them is settled; if it is the first, it has won."""
+        if self._state != PENDING:
+            return
+        for other in self._tasks:
+            if other is not task and other._state == PENDING:
+                other.unwatch(self)
+        self.settle(DONE, task)
+        if self._cancel_losers:
+            for other in self._tasks:
+                if other is not task:
+                    other.cancel()
+
+    def withdraw(self) -> None:
+        for task in self._tasks:
+            task.unwatch(self)
+            task.cancel()
+
+
+class RetryTask(Task[R]):
+    """Attempts of one call, with durable timers between them.
+
+    Elapsed time is orchestration time and jitter comes from the instance's random numbers, so a
+    replay makes the same attempts (Durable Task's Python SDK reads the wall clock here).
+    """
+
+    __slots__ = ("_attempt", "_attempts", "_begun", "_current", "_policy")
+
+    def __init__(
+        self, executor: Executor, policy: RetryPolicy, attempt: Callable[[int], Task[R]]
+    ) -> None:
+        super().__init__(executor)
+        self._policy = policy
+        self._attempt = attempt
+        self._attempts = 0
+        self._begun = executor.now
+        self._current: Task[Any] | None = None
+        self._try()
+
+    def _try(self) -> None:
+        self._attempts += 1
+        self._follow(self._attempt(self._attempts))
+
+    def _follow(self, task: Task[Any]) -> None:
+        self._current = task
+        if task.is_completed:
+            self.on_settled(task)
+        else:
+            task.watch(self)
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """An attempt, or the wait before the next one, is over."""
+        if self._state != PENDING:
+            return
+        if isinstance(task, TimerTask):
+            if not task.is_cancelled:
+                self._try()
+            return
+        if task.is_cancelled:
+            self.settle(CANCELED, None)
+            return
+        try:
+            result = task.outcome()
+        except FailedError as error:
+            self._decide(error, error.failure)
+        except Exception as error:
+            self._decide(error, failure_of(error))
+        else:
+            self.settle(DONE, result)
+
+    def _decide(self, error: Exception, failure: FailureDetails) -> None:
+        executor = self._executor
+        try:
+            delay = self._policy.next_delay(
+                self._attempts, executor.now - self._begun, failure, executor.draw
+            )
+        except Exception as mistake:  # the user's retry_on predicate raised
+            self.settle(FAILED, mistake)
+            return
+        if delay is None:
+            self.settle(FAILED, error)
+        else:
+            self._follow(executor.create_timer(executor.now + delay))
+
+    def withdraw(self) -> None:
+        if self._current is not None:
+            self._current.unwatch(self)
+            self._current.cancel()
+
+
+class EntityLock(Task["EntityLock"]):
+    """A lock on some entities: ``async with`` it, or ``with (yield lock):`` in a generator."""
+
+    __slots__ = ("entities", "number", "released")
+
+    def __init__(self, executor: Executor, number: int, entities: list[str]) -> None:
+        super().__init__(executor)
+        self.number = number
+        self.entities = entities
+        self.released = False
+
+    def outcome(self) -> Any:
+        return super().outcome() and self
+
+    def withdraw(self) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the entities free; a second time does nothing."""
+        if not self.released:
+            self.released = True
+            self._executor.release_lock(self)
+
+    async def __aenter__(self) -> EntityLock:
+        return await self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __enter__(self) -> EntityLock:
+        if not self.is_completed:
+            raise UsageError("yield the lock first: with (yield ctx.lock_entities(...)):")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

@@ -1,0 +1,134 @@
+"""Virtual actors with durable state: entities, orchestrations and activities that survive crashes.
+
+See the README for a tour and ``docs/guarantees.md`` for what is promised.
+"""
+
+from .actors.activity import ActivityContext
+from .actors.app import App
+from .actors.context import OrchestrationContext
+from .actors.definitions import readonly
+from .actors.entity import EntityContext
+from .actors.errors import (
+    ActivityError,
+    Cancelled,
+    EntityOperationError,
+    FailedError,
+    FailureDetails,
+    HubStoppingError,
+    InstanceAlreadyExistsError,
+    InstanceFinishedError,
+    InstanceNotFinishedError,
+    InstanceNotFoundError,
+    InternalError,
+    InvalidIdError,
+    InvalidTimeError,
+    LeaseLostError,
+    LockRuleError,
+    MailboxFullError,
+    NonDurableAwaitError,
+    NonRetryableError,
+    NondeterminismError,
+    OrchestrationCanceledError,
+    OrchestrationFailedError,
+    OrchestrationTerminatedError,
+    OutcomeUnknownError,
+    ParkedError,
+    PayloadError,
+    PayloadTooLargeError,
+    PerdureError,
+    RegistrationError,
+    StorageError,
+    StoreDamagedError,
+    StoreFullError,
+    StoreInUseError,
+    StoreReadOnlyError,
+    StoreVersionError,
+    SubOrchestrationError,
+    UnavailableError,
+    UnknownNameError,
+    UsageError,
+)
+from .actors.ids import EntityId
+from .actors.retry import RetryPolicy
+from .actors.scopes import CancelScope, TaskGroup
+from .actors.tasks import EntityLock, Task
+from .actors.values import MISSING, RuntimeStatus
+from .runtime.client import CleanResult, Client, OrchestrationHandle, Page
+from .runtime.clock import Clock, ManualClock, SystemClock
+from .runtime.hub import Hub
+from .runtime.settings import Settings
+from .runtime.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
+from .storage import MemoryStore, SqliteStore, Store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MISSING",
+    "ActivityContext",
+    "ActivityError",
+    "App",
+    "CancelScope",
+    "Cancelled",
+    "CleanResult",
+    "Client",
+    "Clock",
+    "EntityContext",
+    "EntityId",
+    "EntityLock",
+    "EntityOperationError",
+    "EntityStatus",
+    "FailedError",
+    "FailureDetails",
+    "HistoryEvent",
+    "Hub",
+    "HubStoppingError",
+    "InstanceAlreadyExistsError",
+    "InstanceFinishedError",
+    "InstanceNotFinishedError",
+    "InstanceNotFoundError",
+    "InternalError",
+    "InvalidIdError",
+    "InvalidTimeError",
+    "LeaseLostError",
+    "LockRuleError",
+    "MailboxFullError",
+    "ManualClock",
+    "MemoryStore",
+    "NonDurableAwaitError",
+    "NonRetryableError",
+    "NondeterminismError",
+    "OrchestrationCanceledError",
+    "OrchestrationContext",
+    "OrchestrationFailedError",
+    "OrchestrationHandle",
+    "OrchestrationStatus",
+    "OrchestrationTerminatedError",
+    "OutcomeUnknownError",
+    "Page",
+    "ParkedError",
+    "ParkedReason",
+    "PayloadError",
+    "PayloadTooLargeError",
+    "PerdureError",
+    "RegistrationError",
+    "RetryPolicy",
+    "RuntimeStatus",
+    "Settings",
+    "SqliteStore",
+    "StorageError",
+    "Store",
+    "StoreDamagedError",
+    "StoreFullError",
+    "StoreInUseError",
+    "StoreReadOnlyError",
+    "StoreVersionError",
+    "SubOrchestrationError",
+    "SystemClock",
+    "Task",
+    "TaskGroup",
+    "UnavailableError",
+    "UnknownNameError",
+    "UsageError",
+    "__version__",
+    "readonly",
+]

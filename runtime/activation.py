@@ -1,0 +1,162 @@
+"""The activation: an actor in memory, with its mailbox. One turn at a time, and never two of it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from ..actors.entity import HELD, EntityActor
+from ..actors.messages import Message
+from ..actors.orchestration import OrchestrationActor
+
+if TYPE_CHECKING:
+    from .partition import Partition
+
+Actor = EntityActor | OrchestrationActor
+
+
+class Activation:
+    """The in-memory incarnation of an actor.
+
+    Attributes:
+        actor: the state machine; None while it is being loaded.
+        mail: messages that wait, oldest first.
+        queued: whether it is in the pump, loading or in an async operation, so that it must
+            not be put into the pump (again).
+        dirty: whether the batch that gathers has it; flying: whether the one being stored has.
+        used: whether it took a turn since the last look for cold ones.
+    """
+
+    __slots__ = (
+        "actor",
+        "busy",
+        "dead",
+        "dirty",
+        "flying",
+        "key",
+        "mail",
+        "partition",
+        "queued",
+        "touched",
+        "used",
+    )
+
+    def __init__(self, partition: Partition, key: str, actor: Actor | None) -> None:
+        self.partition = partition
+        self.key = key
+        self.actor = actor
+        self.mail: list[Message] = []
+        self.queued = False
+        self.busy = False
+        self.dead = False
+        self.dirty = False
+        self.flying = False
+        self.touched = False
+        self.used = True
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether its messages may have to wait for long."""
+        return self.busy or (self.actor is not None and self.actor.is_blocked)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it may be dropped from memory: nothing in it that the store has not."""
+        return not (
+            self.queued
+            or self.mail
+            or self.dirty
+            or self.flying
+            or self.touched
+            or (self.actor is not None and self.actor.held)
+        )
+
+    def run(self) -> Coroutine[Any, Any, None] | None:
+        """Take a turn, for the pump: drain the mailbox, up to a limit."""
+        if self.dead:
+            return None
+        self.queued = False
+        self.used = True
+        mail = self.mail
+        if not mail:
+            return None
+        partition = self.partition
+        limit = partition.settings.turn_messages_max
+        if len(mail) > limit:
+            self.mail = mail[limit:]
+            del mail[limit:]
+        else:
+            self.mail = []
+        try:
+            return self._take(mail, partition)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A bug, or a user's SystemExit: nothing of the turn may stand.
+            partition.crash(self, error)
+            return None
+
+    def _take(self, mail: list[Message], partition: Partition) -> Coroutine[Any, Any, None] | None:
+        actor = self.actor
+        assert actor is not None
+        now = partition.tick()
+        batch = partition.batch
+        for index, message in enumerate(mail):
+            outcome = actor.handle(message, now, partition)
+            if outcome is None:
+                if message.row:
+                    batch.mail_deleted.append(message.row)
+                if message.timer:
+                    batch.timers_deleted.append(message.timer)
+                if message.reply is not None:
+                    partition.waiting -= 1
+            elif outcome is HELD:
+                if actor.held is None:
+                    actor.held = []
+                actor.held.append(message)
+            else:
+                self.mail = mail[index + 1 :] + self.mail
+                self.busy = self.queued = True
+                if self.mail:
+                    partition.touch(self)
+                return self._finish(message, outcome)
+            if actor.held and not actor.is_blocked:
+                # What was held goes before what came later.
+                self.mail = actor.held + mail[index + 1 :] + self.mail
+                actor.held = None
+                break
+        self._settle(partition)
+        return None
+
+    async def _finish(self, message: Message, operation: Coroutine[Any, Any, None]) -> None:
+        partition = self.partition
+        try:
+            await operation
+        except Exception as error:
+            partition.crash(self, error)
+            return
+        if self.dead:
+            return  # the partition recovered meanwhile, and the operation runs again
+        if message.row:
+            partition.batch.mail_deleted.append(message.row)
+        if message.timer:
+            partition.batch.timers_deleted.append(message.timer)
+        if message.reply is not None:
+            partition.waiting -= 1
+        self.busy = self.queued = False
+        self._settle(partition)
+
+    def _settle(self, partition: Partition) -> None:
+        actor = self.actor
+        assert actor is not None
+        batch = partition.batch
+        batch.turns += 1
+        if actor.changed and not self.dirty:
+            self.dirty = True
+            batch.dirty.append(self)
+        if actor.held:
+            partition.touch(self)
+        if self.mail and not self.queued:
+            self.queued = True
+            partition.pump.put(self)
+        partition.gathered()

@@ -1,0 +1,102 @@
+"""What has gathered since the last checkpoint was sealed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..actors.messages import ActivityCall, Message
+
+if TYPE_CHECKING:
+    from ..storage.records import RequestRow
+    from .activation import Activation
+    from .partition import Partition, StoredTimer
+    from .waiting import Waiter
+
+
+class Frame(NamedTuple):
+    """Messages owed to another partition; the last of them has the number ``last``."""
+
+    n: int
+    last: int
+    body: bytes
+    parcels: list[tuple[str, Message]] | None  # None where it was read back from the store
+
+
+class Batch:
+    """The effects of the turns taken since the last checkpoint was sealed.
+
+    The first group becomes rows; the second leaves the partition once these are durable.
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "activities",
+        "answered",
+        "dirty",
+        "finished",
+        "frames",
+        "mail_deleted",
+        "outbox",
+        "outbox_deleted",
+        "peers",
+        "replies",
+        "requests",
+        "sequence",
+        "timers",
+        "timers_deleted",
+        "touched",
+        "turns",
+    )
+
+    def __init__(self) -> None:
+        self.dirty: list[Activation] = []
+        self.touched: list[Activation] = []
+        self.mail_deleted: list[int] = []
+        self.timers: list[StoredTimer] = []
+        self.timers_deleted: list[int] = []
+        self.outbox: dict[int, list[tuple[str, Message]]] = {}
+        self.outbox_deleted: list[int] = []
+        self.peers: set[int] = set()
+        self.requests: list[RequestRow] = []
+
+        self.replies: list[tuple[Waiter, Any]] = []
+        self.answered: list[tuple[str, Any]] = []  # request ids, for those who repeat them
+        self.activities: list[ActivityCall] = []
+        self.frames: list[tuple[int, Frame]] = []
+        self.acknowledged: set[int] = set()
+        self.finished: list[str] = []
+        self.turns = 0
+        self.sequence = 0
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is something to make durable."""
+        return bool(
+            self.dirty
+            or self.touched
+            or self.mail_deleted
+            or self.timers
+            or self.timers_deleted
+            or self.outbox
+            or self.peers
+            or self.requests
+        )
+
+    @property
+    def has_output(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self.replies or self.answered or self.activities or self.finished)
+
+    def release_replies(self, partition: Partition) -> None:
+        """Give the answers to those who wait; an exception is raised where it is awaited."""
+        for waiter, value in self.replies:
+            if isinstance(value, Exception):
+                waiter.fail(value)
+            else:
+                waiter.set(value)
+        for request, value in self.answered:
+            for waiter in partition.requests.pop(request, ()):
+                if isinstance(value, Exception):
+                    waiter.fail(value)
+                else:
+                    waiter.set(value)

@@ -1,0 +1,207 @@
+"""Seals a batch: from what turns left in memory to the rows of one checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from ..actors.entity import EntityActor
+from ..actors.errors import InternalError, PerdureError
+from ..actors.messages import Event, Message, Operation, encode_message
+from ..actors.orchestration import OrchestrationActor
+from ..storage.records import (
+    Checkpoint,
+    ChunkRow,
+    CreatedRow,
+    EntityRow,
+    MailRow,
+    OutboxRow,
+    PeerRow,
+    ProgressRow,
+    TimerRow,
+)
+from .batch import Frame
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .batch import Batch
+    from .partition import Partition
+
+_EXPIRE_EVERY = 60_000_000
+
+
+class SealError(InternalError):
+    """An actor's state cannot be stored."""
+
+    def __init__(self, activation: Activation, reason: str) -> None:
+        super().__init__(f"the state of {activation.key} cannot be stored: {reason}")
+        self.activation = activation
+
+
+def seal(partition: Partition, batch: Batch) -> Checkpoint:
+    """Turn a batch into a checkpoint. From here on, new effects belong to the next batch.
+
+    Raises:
+        SealError: an actor's state cannot be stored.
+    """
+    checkpoint = Checkpoint(sequence=partition.sequence + 1, epoch=partition.epoch)
+    batch.sequence = checkpoint.sequence
+    now = partition.tick()
+    for activation in batch.touched:
+        _store_mail(partition, batch, activation, checkpoint)
+    for activation in batch.dirty:
+        activation.dirty = False
+        activation.flying = True
+        actor = activation.actor
+        assert actor is not None
+        actor.changed = False
+        if isinstance(actor, OrchestrationActor):
+            _store_instance(actor, checkpoint)
+        else:
+            try:
+                _store_entity(actor, now, checkpoint)
+            except PerdureError as error:
+                raise SealError(activation, str(error)) from error
+    for timer in batch.timers:
+        if partition.is_armed(timer):
+            timer.row = partition.new_row()
+            checkpoint.timers.append(
+                TimerRow(timer.row, timer.due, timer.key, encode_message(timer.message))
+            )
+    _store_frames(partition, batch, checkpoint)
+    checkpoint.mail_deleted = batch.mail_deleted
+    checkpoint.timers_deleted = batch.timers_deleted
+    checkpoint.outbox_deleted = batch.outbox_deleted
+    checkpoint.requests = batch.requests
+    if now >= partition.expire_requests_at:
+        partition.expire_requests_at = now + _EXPIRE_EVERY
+        retention = round(partition.settings.request_retention_s * 1e6)
+        checkpoint.requests_deleted_before = now - retention
+    for index in batch.peers:
+        peer = partition.peers[index]
+        checkpoint.peers.append(PeerRow(index, peer.received, peer.sent))
+    return checkpoint
+
+
+def _store_mail(
+    partition: Partition, batch: Batch, activation: Activation, checkpoint: Checkpoint
+) -> None:
+    activation.touched = False
+    if activation.dead:
+        return
+    blocked = activation.is_blocked
+    actor = activation.actor
+    held = actor.held if actor is not None and actor.held is not None else ()
+    for message in (*held, *activation.mail):
+        if message.row or not (message.keep or blocked):
+            continue
+        message.row = partition.new_row()
+        checkpoint.mail.append(MailRow(message.row, activation.key, encode_message(message)))
+        if message.timer:
+            batch.timers_deleted.append(message.timer)
+            message.timer = 0
+        _acknowledge(partition, batch, message)
+
+
+def _acknowledge(partition: Partition, batch: Batch, message: Message) -> None:
+    # A signal or an event that has to wait is as good as done for whoever sent it.
+    one_way = isinstance(message, Event) or (isinstance(message, Operation) and not message.call)
+    if one_way and message.reply is not None:
+        batch.replies.append((message.reply, None))
+        message.reply = None
+        partition.waiting -= 1
+
+
+def _store_instance(actor: OrchestrationActor, checkpoint: Checkpoint) -> None:
+    if actor.purged:
+        checkpoint.purged.append(actor.id)
+        return
+    if actor.status is None:
+        return
+    if actor.rewritten:
+        actor.rewritten = False
+        checkpoint.rewritten.append(actor.id)
+    if actor.fresh:
+        actor.fresh = False
+        parent = actor.parent
+        checkpoint.created.append(
+            CreatedRow(
+                actor.id,
+                actor.instance_id,
+                actor.name,
+                actor.version,
+                actor.execution,
+                actor.created,
+                None if parent is None else parent.instance_id,
+                0 if parent is None else parent.task,
+                0 if parent is None else parent.execution,
+                actor.tags,
+                actor.input,
+                actor.start_at,
+            )
+        )
+    events = actor.events
+    if events:
+        checkpoint.history.append(ChunkRow(actor.id, actor.seq, b"[%b]" % b",".join(events)))
+        actor.seq += len(events)
+        actor.events = []
+    parked = None
+    if actor.parked is not None:
+        parked = orjson.dumps({"type": actor.parked_type, "reason": actor.parked})
+    checkpoint.progress.append(
+        ProgressRow(
+            actor.id,
+            actor.status,
+            actor.updated,
+            actor.completed,
+            actor.pending,
+            actor.seq,
+            actor.output,
+            actor.failure,
+            actor.failure_type,
+            actor.custom_status,
+            parked,
+        )
+    )
+
+
+def _store_entity(actor: EntityActor, now: int, checkpoint: Checkpoint) -> None:
+    state = actor.encode_state()
+    if state is None and actor.lock is None and actor.parked is None and actor.failures is None:
+        if actor.stored:
+            actor.stored = False
+            checkpoint.entities_deleted.append(actor.id)
+        return
+    parked = None
+    if actor.parked is not None:
+        parked = orjson.dumps({"type": actor.parked_type, "reason": actor.parked})
+        if actor.unreadable is not None:
+            state = actor.unreadable
+    actor.stored = True
+    checkpoint.entities.append(
+        EntityRow(
+            actor.id,
+            actor.name,
+            actor.entity_key,
+            now,
+            state,
+            actor.encode_lock(),
+            actor.encode_failures(),
+            parked,
+        )
+    )
+
+
+def _store_frames(partition: Partition, batch: Batch, checkpoint: Checkpoint) -> None:
+    for target, parcels in batch.outbox.items():
+        peer = partition.peers[target]
+        peer.sent += len(parcels)
+        body = orjson.dumps(
+            [[key, *message.content(), message.request] for key, message in parcels]
+        )
+        frame = Frame(partition.new_row(), peer.sent, body, parcels)
+        peer.owed.append(frame._replace(parcels=None))
+        batch.frames.append((target, frame))
+        batch.peers.add(target)
+        checkpoint.outbox.append(OutboxRow(frame.n, target, frame.last, body))

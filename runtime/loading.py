@@ -1,0 +1,195 @@
+"""Loads actors: many in one round trip, and orchestrations through their history."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import orjson
+
+from ..actors.entity import EntityActor
+from ..actors.errors import StorageError, UnavailableError, UsageError
+from ..actors.history import (
+    open_activities,
+    open_children,
+    open_lock,
+    open_timers,
+    parse_history,
+)
+from ..actors.messages import Command
+from ..actors.orchestration import OpenWork, OrchestrationActor
+
+if TYPE_CHECKING:
+    from ..storage.records import EntityRow, InstanceRecord
+    from .activation import Activation
+    from .partition import Partition
+
+_log = logging.getLogger("perdure.partition")
+
+_AT_ONCE = 1_000
+
+
+class Loader:
+    """Brings wanted actors of one partition into memory."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._wanted: list[Activation] = []
+        self._gate = anyio.Event()
+        self.is_loading = False
+
+    def load(self, activation: Activation) -> None:
+        """Have an activation's actor loaded; it takes its mail afterwards."""
+        self._wanted.append(activation)
+        self.is_loading = True
+        self._gate.set()
+
+    async def run(self) -> None:
+        """Load what is wanted, for ever."""
+        while True:
+            while self._wanted:
+                wanted, self._wanted = self._wanted[:_AT_ONCE], self._wanted[_AT_ONCE:]
+                await self._load([one for one in wanted if not one.dead])
+            self.is_loading = False
+            self._gate = anyio.Event()
+            await self._gate.wait()
+
+    async def _load(self, wanted: list[Activation]) -> None:
+        partition = self._partition
+        entities = [one for one in wanted if one.key[0] == "@"]
+        instances = [one for one in wanted if one.key[0] != "@"]
+        try:
+            if entities:
+                ids = [_split(one.key) for one in entities]
+                rows = {
+                    f"@{row.name}@{row.key}": row
+                    for row in await partition.store.read_entities(ids)
+                }
+                for activation in entities:
+                    self._make_entity(activation, rows.get(activation.key))
+            if instances:
+                keys = [one.key for one in instances]
+                records = {row.key: row for row in await partition.store.read_instances(keys)}
+                for activation in instances:
+                    await self._make_instance(activation, records.get(activation.key))
+        except (StorageError, UnavailableError) as error:
+            for activation in wanted:
+                if activation.actor is None:
+                    partition.crash(activation, error)
+                    break
+
+    def _ready(self, activation: Activation, actor: Any) -> None:
+        if activation.dead:
+            if isinstance(actor, OrchestrationActor):
+                actor.close()
+            return
+        partition = self._partition
+        activation.actor = actor
+        activation.queued = False
+        if actor.changed and not activation.dirty:
+            activation.dirty = True
+            partition.batch.dirty.append(activation)
+            partition.gathered()
+        if activation.mail:
+            activation.queued = True
+            partition.pump.put(activation)
+
+    def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
+        partition = self._partition
+        name, key = _split(activation.key)
+        actor = EntityActor(0, name, key, None, partition.lookup, partition.new_instance_id)
+        actor.id = partition.new_id() if row is None else row.id
+        try:
+            actor.definition = partition.lookup.find_entity(name)
+            if row is not None:
+                actor.load(row.state, row.lock, row.failures)
+        except UsageError as error:
+            # An entity that is not registered any more, or a state that its class cannot read.
+            actor.unreadable = None if row is None else row.state
+            actor.stored = row is not None
+            actor.park(type(error).__name__, str(error))
+        else:
+            self._consider(activation, actor, None if row is None else row.parked)
+        self._ready(activation, actor)
+
+    def _consider(
+        self, activation: Activation, actor: EntityActor | OrchestrationActor, parked: bytes | None
+    ) -> bool:
+        """Park the actor again, or for crashing, unless a retry is asked for."""
+        crashes = self._partition.crashes
+        if _is_retried(activation):
+            crashes.pop(activation.key, None)
+            actor.changed = True
+            return False
+        if parked is not None:
+            why = orjson.loads(parked)
+            actor.parked_type, actor.parked = why["type"], why["reason"]
+            return True
+        if crashes.get(activation.key, 0) >= self._partition.settings.crashes_max:
+            actor.park("Crash", f"its turn crashed {crashes[activation.key]} times in a row")
+            _log.error("parked %s: %s", activation.key, actor.parked)
+            return True
+        return False
+
+    async def _make_instance(self, activation: Activation, record: InstanceRecord | None) -> None:
+        partition = self._partition
+        actor = OrchestrationActor(0, activation.key, partition.lookup)
+        if record is None:
+            actor.id = partition.new_id()
+            self._ready(activation, actor)
+            return
+        actor.load(record)
+        if actor.is_live and record.status != "Pending":
+            events = parse_history(await partition.store.read_history(record.id))
+            if self._consider(activation, actor, record.parked):
+                actor.open_work = _open_work(events)
+            elif actor.begun:
+                for _ in actor.replay(events):
+                    await anyio.lowlevel.checkpoint()
+                if actor.parked is not None:
+                    actor.open_work = _open_work(events)
+                    self._report(actor)
+        elif actor.is_live:
+            self._consider(activation, actor, record.parked)
+        self._ready(activation, actor)
+
+    def _report(self, actor: OrchestrationActor) -> None:
+        partition = self._partition
+        _log.error("parked %s: %s", actor.instance_id, actor.parked)
+        fails = partition.settings.on_nondeterminism == "fail"
+        if fails and actor.parked_type == "NondeterminismError":
+            actor.fail_parked(partition.tick(), partition)
+
+    async def dispatch_unanswered(self, keys: list[str]) -> None:
+        """Run the activities again that the stored histories of instances have open."""
+        store = self._partition.store
+        for start in range(0, len(keys), _AT_ONCE):
+            for record in await store.read_instances(keys[start : start + _AT_ONCE]):
+                events = parse_history(await store.read_history(record.id))
+                for call in open_activities(events, record.key, record.execution):
+                    self._partition.dispatch(call)
+
+
+def _split(key: str) -> tuple[str, str]:
+    name, _, rest = key[1:].partition("@")
+    return name, rest
+
+
+def _is_retried(activation: Activation) -> bool:
+    return any(
+        isinstance(message, Command) and message.action == "retry" for message in activation.mail
+    )
+
+
+def _open_work(events: list[list[Any]]) -> OpenWork:
+    lock = open_lock(events)
+    granted = lock is not None and any(
+        event[0] == "EntityLockGranted" and event[2] == lock[0] for event in events
+    )
+    return OpenWork(
+        open_children(events),
+        None if lock is None else (*lock, granted),
+        open_timers(events),
+    )

@@ -1,0 +1,630 @@
+"""The partition: a slice of all actors; the unit of ownership, order, commit and recovery.
+
+Invariants:
+
+* Turns run ahead of the commit, and read and write memory only. What leaves the partition
+  (replies, activity starts, messages to other partitions) is attached to the batch of the turn
+  that made it, and released in order when that batch is durable.
+* One batch gathers while at most one is being stored.
+* A message that another actor sent is, at every checkpoint, consumed or stored.
+* Memory that a failed commit has tainted is dropped as a whole: the partition recovers from the
+  store, so a recovered partition equals one that lived.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ..actors.errors import (
+    FailureDetails,
+    MailboxFullError,
+    StorageError,
+    UnavailableError,
+)
+from ..actors.failures import encode_failure
+from ..actors.messages import ActivityCall, Caller, Completion, Message, TimerDue
+from ..actors.orchestration import OrchestrationActor
+from ..storage.records import RequestRow
+from .activation import Activation
+from .batch import Batch, Frame
+from .checkpointing import SealError, seal
+from .loading import Loader
+from .placement import partition_of
+from .recovery import read_frame, read_outcome, recover
+
+if TYPE_CHECKING:
+    from ..actors.lookup import Lookup
+    from ..storage.protocol import PartitionStore
+    from .activities import ActivityPool
+    from .clock import Clock
+    from .pump import Pump
+    from .settings import Settings
+    from .timers import Alarm, TimerQueue
+    from .waiting import Waiter
+
+_log = logging.getLogger("perdure.partition")
+
+
+class StoredTimer:
+    """A message that waits for its time; ``row`` is its number in the store, 0 if not there."""
+
+    __slots__ = ("alarm", "due", "key", "message", "row")
+
+    def __init__(self, due: int, key: str, message: Message, row: int) -> None:
+        self.due = due
+        self.key = key
+        self.message = message
+        self.row = row
+        self.alarm: Alarm | None = None
+
+
+class Peer:
+    """How far the exchange with another partition has come."""
+
+    __slots__ = ("owed", "received", "sent")
+
+    def __init__(self, received: int = 0, sent: int = 0) -> None:
+        self.received = received
+        self.sent = sent
+        self.owed: list[Frame] = []
+
+
+class Partition:
+    """One partition of a hub; it is the ``Effects`` of its actors' turns."""
+
+    def __init__(
+        self,
+        index: int,
+        store: PartitionStore,
+        *,
+        lookup: Lookup,
+        settings: Settings,
+        clock: Clock,
+        pump: Pump,
+        timers: TimerQueue,
+        activities: ActivityPool,
+        new_waiter: Callable[[], Waiter],
+    ) -> None:
+        self.index = index
+        self.store = store
+        self.lookup = lookup
+        self.settings = settings
+        self.pump = pump
+        self.clock = clock
+        self.partitions: Sequence[Partition] = ()
+        self.activations: dict[str, Activation] = {}
+        self.batch = Batch()
+        self.flying: Batch | None = None
+        self.peers: dict[int, Peer] = {}
+        self.sequence = 0
+        self.epoch = 0
+        self.next_id = 1
+        self.next_row = 1
+        self.waiting = 0  # clients' messages not consumed yet
+        self.commits = 0
+        self.failed_operations = 0
+        self.crashes: dict[str, int] = {}
+        self.watchers: dict[str, list[Waiter]] = {}
+        self.on_fatal: Callable[[Exception], None] = lambda error: None
+        self.requests: dict[str, list[Waiter]] = {}  # clients' request ids under way
+        self.durable_received: dict[int, int] = {}
+        self.down: Exception | None = None
+        self.fatal: Exception | None = None
+        self._timers = timers
+        self._instance_timers: dict[str, dict[tuple[int, int], StoredTimer]] = {}
+        self._alarms: set[StoredTimer] = set()
+        self._activities = activities
+        self._new_waiter = new_waiter
+        self._now = 0
+        self._gathered = anyio.Event()
+        self._broken: BaseException | None = None
+        self.expire_requests_at = 0
+        self.loader = Loader(self)
+
+    # Taking messages in.
+
+    def tick(self) -> int:
+        """The time for a turn; it never goes back."""
+        now = self.clock.now()
+        if now > self._now:
+            self._now = now
+        return self._now
+
+    def post(self, key: str, message: Message) -> None:
+        """Put a message into an actor's mailbox; the actor is loaded if need be."""
+        activation = self.activations.get(key)
+        if activation is None:
+            activation = self.activate(key)
+        activation.mail.append(message)
+        if not activation.touched and (message.keep or activation.is_blocked):
+            activation.touched = True
+            self.batch.touched.append(activation)
+        if not activation.queued:
+            activation.queued = True
+            self.pump.put(activation)
+
+    def activate(self, key: str) -> Activation:
+        """Begin to load an actor."""
+        activation = Activation(self, key, None)
+        activation.queued = True
+        self.activations[key] = activation
+        self.loader.load(activation)
+        return activation
+
+    def touch(self, activation: Activation) -> None:
+        """Have the next checkpoint look at the activation's waiting messages."""
+        if not activation.touched:
+            activation.touched = True
+            self.batch.touched.append(activation)
+
+    def new_waiter(self) -> Waiter:
+        """Make a place for one outcome."""
+        return self._new_waiter()
+
+    def request(self, key: str, message: Message, reply: Any = None) -> Waiter:
+        """Take a client's message in; what comes of it is given to the waiter, once durable.
+
+        Raises:
+            UnavailableError: the partition is recovering, or too much is waiting.
+        """
+        if self.down is not None:
+            raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
+        activation = self.activations.get(key)
+        if activation is not None:
+            limit = self.settings.mailbox_messages_max
+            if len(activation.mail) >= limit:
+                raise MailboxFullError(key, limit)
+        if self.waiting >= self.settings.hub_messages_max:
+            raise MailboxFullError(f"partition {self.index}", self.settings.hub_messages_max)
+        waiter: Waiter = self._new_waiter() if reply is None else reply
+        message.reply = waiter
+        self.waiting += 1
+        self.post(key, message)
+        return waiter
+
+    async def request_later(
+        self, key: str, message: Message, due: int, request: str | None
+    ) -> None:
+        """Keep a client's message until its time; durable when this returns."""
+        if self.down is not None:
+            raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
+        if request is not None:
+            if request in self.requests or await self.store.read_request(request) is not None:
+                await self.settle()
+                return
+            self.requests[request] = []
+            message.request = request
+            self._answer_request(request, b'["ok",null]', None)
+            message.request = None
+        self.send_later(due, key, message)
+        await self.settle()
+
+    async def request_once(self, key: str, message: Message, request: str | None) -> Any:
+        """Take a client's message in and give its outcome, applied once for each request id."""
+        if request is None:
+            return await self.request(key, message)
+        if request not in self.requests:
+            stored = await self.store.read_request(request)
+            if stored is not None:
+                return read_outcome(stored.body)
+        if request in self.requests:
+            waiter = self._new_waiter()
+            self.requests[request].append(waiter)
+            return await waiter
+        self.requests[request] = []
+        message.request = request
+        try:
+            waiter = self.request(key, message)
+        except UnavailableError:
+            del self.requests[request]
+            raise
+        return await waiter
+
+    def request_new(self, key: str, message: Message) -> Waiter:
+        """Take the first message for an orchestration in, whose id was made up just now."""
+        if self.down is None and key not in self.activations:
+            actor = OrchestrationActor(self.new_id(), key, self.lookup)
+            self.activations[key] = Activation(self, key, actor)
+        return self.request(key, message)
+
+    def receive(self, source: int, frame: Frame) -> None:
+        """Take messages from another partition in: once each, in order."""
+        if self.down is not None:
+            return  # asked for again when it has recovered
+        peer = self.peers[source]
+        parcels = read_frame(frame.body) if frame.parcels is None else frame.parcels
+        known = peer.received - (frame.last - len(parcels))
+        if known >= len(parcels):
+            self.batch.acknowledged.add(source)
+            return
+        for key, message in parcels[max(known, 0) :]:
+            message.keep = True
+            self.post(key, message)
+        peer.received = frame.last
+        self.batch.peers.add(source)
+        self.batch.acknowledged.add(source)
+        self.gathered()
+
+    def acknowledge(self, target: int, last: int) -> None:
+        """Forget what another partition has made durable, up to the number ``last``."""
+        owed = self.peers[target].owed
+        while owed and owed[0].last <= last:
+            # No commit for this alone: sent again after a crash, it is dropped over there.
+            self.batch.outbox_deleted.append(owed.pop(0).n)
+
+    def resend(self, target: int) -> None:
+        """Give another partition all that it has not acknowledged, once more."""
+        for frame in list(self.peers[target].owed):
+            again = frame._replace(parcels=None)
+            self.partitions[target].receive(self.index, again)
+
+    def new_id(self) -> int:
+        """The next number for an actor."""
+        number = self.next_id
+        self.next_id = number + 1
+        return number
+
+    def new_row(self) -> int:
+        """The next number for a row of mail, timers or outbox."""
+        number = self.next_row
+        self.next_row = number + 1
+        return number
+
+    def new_instance_id(self) -> str:
+        """Make up an id for an orchestration that an entity starts."""
+        return uuid.uuid4().hex
+
+    def gathered(self) -> None:
+        """Say that there is something to commit."""
+        self._gathered.set()
+
+    # The effects of a turn.
+
+    def send(self, target: str, message: Message) -> None:
+        """Send a message to an actor of this or another partition."""
+        message.keep = True
+        index = partition_of(target, len(self.partitions))
+        if index == self.index:
+            self.post(target, message)
+        else:
+            parcels = self.batch.outbox.get(index)
+            if parcels is None:
+                self.batch.outbox[index] = [(target, message)]
+            else:
+                parcels.append((target, message))
+
+    def send_later(self, due: int, target: str, message: Message) -> None:
+        """Keep a message until its time; it waits in the sender's partition."""
+        self.arm(StoredTimer(due, target, message, 0))
+
+    def arm(self, timer: StoredTimer) -> None:
+        """Set the alarm for a timer."""
+        self._alarms.add(timer)
+        if not timer.row:
+            self.batch.timers.append(timer)
+        timer.alarm = self._timers.set(timer.due, lambda: self._fire(timer))
+
+    def _fire(self, timer: StoredTimer) -> None:
+        self._alarms.discard(timer)
+        timer.alarm = None
+        message = timer.message
+        if isinstance(message, TimerDue):
+            tasks = self._instance_timers.get(timer.key)
+            if tasks is not None:
+                tasks.pop((message.execution, message.task), None)
+                if not tasks:
+                    del self._instance_timers[timer.key]
+        if partition_of(timer.key, len(self.partitions)) == self.index:
+            message.timer = timer.row
+            message.keep = not timer.row
+            self.post(timer.key, message)
+        else:
+            if timer.row:
+                self.batch.timers_deleted.append(timer.row)
+            self.send(timer.key, message)
+            self.gathered()
+
+    def arm_timer(self, caller: Caller, due: int) -> None:
+        """Send ``TimerDue`` to the caller at or after ``due``."""
+        timer = StoredTimer(due, caller.instance_id, TimerDue(caller.execution, caller.task), 0)
+        self.adopt_timer(timer)
+
+    def adopt_timer(self, timer: StoredTimer) -> None:
+        """Arm a timer that its orchestration may disarm."""
+        message = timer.message
+        if isinstance(message, TimerDue):
+            tasks = self._instance_timers.setdefault(timer.key, {})
+            tasks[message.execution, message.task] = timer
+        self.arm(timer)
+
+    def disarm_timer(self, caller: Caller) -> None:
+        """Remove an armed timer of the caller, or all of them for task 0."""
+        tasks = self._instance_timers.get(caller.instance_id)
+        if tasks is None:
+            return
+        if caller.task:
+            timer = tasks.pop((caller.execution, caller.task), None)
+            gone = [] if timer is None else [timer]
+        else:
+            gone = list(tasks.values())
+            tasks.clear()
+        if not tasks:
+            del self._instance_timers[caller.instance_id]
+        for timer in gone:
+            self._alarms.discard(timer)
+            if timer.alarm is not None:
+                self._timers.stop(timer.alarm)
+                timer.alarm = None
+            if timer.row:
+                self.batch.timers_deleted.append(timer.row)
+
+    def is_armed(self, timer: StoredTimer) -> bool:
+        """Whether the timer still waits for its time."""
+        return timer.alarm is not None
+
+    def start_activity(self, call: ActivityCall) -> None:
+        """Run an activity once the batch is durable."""
+        self.batch.activities.append(call)
+
+    def cancel_activity(self, caller: Caller) -> None:
+        """Tell activities to stop, those not started yet as well."""
+        calls = self.batch.activities
+        if calls:
+            self.batch.activities = [call for call in calls if not _covers(caller, call.caller)]
+        self._activities.cancel(caller)
+
+    def post_answer(self, instance_id: str, completion: Completion) -> None:
+        """Take an activity's answer in."""
+        if self.down is None:
+            self.post(instance_id, completion)
+
+    def reply(self, message: Message, result: bytes | None) -> None:
+        """Answer whoever waits for the message, once the batch is durable."""
+        if message.request is not None:
+            body = b'["ok",%b]' % (result or b"null")
+            self._answer_request(message.request, body, result)
+        if message.reply is not None:
+            self.batch.replies.append((message.reply, result))
+
+    def reply_failure(self, message: Message, failure: FailureDetails) -> None:
+        """Answer that the message's work failed, once the batch is durable."""
+        if message.request is not None:
+            body = b'["failed",%b]' % encode_failure(failure)
+            self._answer_request(message.request, body, failure)
+        if message.reply is not None:
+            self.batch.replies.append((message.reply, failure))
+
+    def _answer_request(self, request: str, body: bytes, value: Any) -> None:
+        self.batch.requests.append(RequestRow(request, self._now, body))
+        self.batch.answered.append((request, value))
+
+    def refuse(self, message: Message, error: Exception) -> None:
+        """Fail whoever waits for the message, once what that depends on is durable."""
+        if message.request is not None:
+            self.batch.answered.append((message.request, error))
+        if message.reply is not None:
+            self.batch.replies.append((message.reply, error))
+        elif message.keep:
+            # An event from another orchestration, say: nobody awaits it.
+            _log.warning("dropped a message: %s", error)
+
+    def consume(self, message: Message) -> None:
+        """A held message is done with."""
+        if message.row:
+            self.batch.mail_deleted.append(message.row)
+        if message.timer:
+            self.batch.timers_deleted.append(message.timer)
+        if message.reply is not None:
+            self.waiting -= 1
+
+    def finished(self, instance_id: str) -> None:
+        """An orchestration has ended."""
+        self.batch.finished.append(instance_id)
+
+    def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:
+        """A signalled operation failed, and nobody awaits it."""
+        self.failed_operations += 1
+        _log.error(
+            "signal %s.%s failed and was rolled back: %s: %s",
+            entity,
+            operation,
+            failure.error_type,
+            failure.message,
+        )
+
+    # Waiting for an end.
+
+    def watch(self, key: str) -> Waiter:
+        """Wait for an orchestration's end; the answer None means: look at the store again."""
+        waiter = self._new_waiter()
+        self.watchers.setdefault(key, []).append(waiter)
+        return waiter
+
+    def unwatch(self, key: str, waiter: Waiter) -> None:
+        """Do not wait any more."""
+        waiters = self.watchers.get(key)
+        if waiters is not None and waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del self.watchers[key]
+
+    def is_live_here(self, key: str) -> bool:
+        """Whether the orchestration is in memory and has not ended."""
+        activation = self.activations.get(key)
+        actor = None if activation is None else activation.actor
+        return isinstance(actor, OrchestrationActor) and actor.is_live
+
+    def retry(self, key: str, message: Message) -> Waiter:
+        """Load a parked actor anew, and let it take its mail again."""
+        activation = self.activations.get(key)
+        actor = None if activation is None else activation.actor
+        if activation is not None and actor is not None and actor.parked is not None:
+            activation.mail = (actor.held or []) + activation.mail
+            activation.actor = None
+            if not activation.queued:
+                activation.queued = True
+            self.loader.load(activation)
+        return self.request(key, message)
+
+    def stop(self, error: Exception) -> None:
+        """Stop for good: another owner has taken over."""
+        self.fatal = error
+        self.on_fatal(error)
+
+    # Committing.
+
+    async def run(self) -> None:
+        """Commit what gathers, for ever; recover where that fails."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.loader.run)
+            while True:
+                if not self.has_work:
+                    self._gathered = anyio.Event()
+                    await self._gathered.wait()
+                await self._commit_once()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to commit, to release or to recover from."""
+        return self._broken is not None or self.batch.has_rows or self.batch.has_output
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be committed or loaded."""
+        return not self.has_work and self.flying is None and not self.loader.is_loading
+
+    async def settle(self) -> None:
+        """Return when all that gathered up to now is durable."""
+        waiter = self._new_waiter()
+        self.batch.replies.append((waiter, None))
+        self.gathered()
+        await waiter
+
+    def crash(self, activation: Activation, error: BaseException) -> None:
+        """Take note that a turn crashed: the partition drops its memory and recovers."""
+        if activation.dead:
+            return
+        key = activation.key
+        self.crashes[key] = self.crashes.get(key, 0) + 1
+        _log.error("a turn of %s crashed; partition %d recovers", key, self.index, exc_info=error)
+        if self._broken is None:
+            self._broken = error
+        activation.dead = True
+        self.gathered()
+
+    async def _commit_once(self) -> None:
+        if self._broken is not None:
+            await recover(self, self._broken, None)
+            self._broken = None
+            return
+        batch, self.batch = self.batch, Batch()
+        if batch.has_rows or batch.outbox_deleted:
+            try:
+                checkpoint = seal(self, batch)
+            except SealError as error:
+                key = error.activation.key
+                self.crashes[key] = self.crashes.get(key, 0) + 1
+                await recover(self, error, batch)
+                return
+            self.flying = batch
+            try:
+                await self.store.commit(checkpoint)
+            except (StorageError, UnavailableError) as error:
+                await recover(self, error, batch)
+                return
+            finally:
+                self.flying = None
+            self.commits += 1
+            self.sequence = checkpoint.sequence
+            for row in checkpoint.peers:
+                self.durable_received[row.peer] = row.received
+        if self._broken is None:
+            self._release(batch)
+            self._evict()
+        else:
+            # Durable, but memory is tainted: answers may go out, the rest is recovered.
+            batch.release_replies(self)
+
+    def _release(self, batch: Batch) -> None:
+        """Let out what waited for the batch, which is durable now."""
+        for activation in batch.dirty:
+            activation.flying = False
+        batch.release_replies(self)
+        for call in batch.activities:
+            self._activities.submit(call, self.post_answer)
+        for target, frame in batch.frames:
+            self.partitions[target].receive(self.index, frame)
+        for source in batch.acknowledged:
+            # What was taken since is not durable yet, and must not be acknowledged.
+            self.partitions[source].acknowledge(self.index, self.durable_received.get(source, 0))
+        for key in batch.finished:
+            self._release_waiters(key)
+
+    def _release_waiters(self, key: str) -> None:
+        activation = self.activations.get(key)
+        actor = None if activation is None else activation.actor
+        waiters = self.watchers.pop(key, None)
+        if waiters is not None:
+            ended = isinstance(actor, OrchestrationActor) and not actor.is_live
+            for waiter in waiters:
+                waiter.set((actor.status, actor.output, actor.failure) if ended else None)
+        if activation is not None and activation.is_idle:
+            self.drop(activation)
+
+    def _evict(self) -> None:
+        """Drop cold activations where there are more than the limit says (second chance)."""
+        count = len(self.activations)
+        if count > self.settings.cached_actors_max:
+            self.evict(count // 8)
+
+    def evict(self, count: int) -> int:
+        """Drop up to ``count`` activations that are idle and were not used lately."""
+        gone: list[Activation] = []
+        for activation in self.activations.values():
+            if not activation.is_idle or activation.actor is None:
+                continue
+            if activation.used:
+                activation.used = False
+                continue
+            gone.append(activation)
+            if len(gone) >= count:
+                break
+        for activation in gone:
+            self.drop(activation)
+        return len(gone)
+
+    def drop(self, activation: Activation) -> None:
+        """Take an activation out of memory."""
+        activation.dead = True
+        del self.activations[activation.key]
+        if isinstance(activation.actor, OrchestrationActor):
+            activation.actor.close()
+        elif activation.actor is not None:
+            activation.actor.gone = True
+
+    def drop_all(self) -> list[Activation]:
+        """Take everything out of memory, with its timers and activities; gives what there was."""
+        dropped = list(self.activations.values())
+        for activation in dropped:
+            self.drop(activation)
+        for timer in self._alarms:
+            if timer.alarm is not None:
+                self._timers.stop(timer.alarm)
+        self._alarms.clear()
+        self._instance_timers.clear()
+        self._activities.stop_all(self.post_answer)
+        self.batch = Batch()
+        return dropped
+
+    def dispatch(self, call: ActivityCall) -> None:
+        """Run an activity (again) that is durable already."""
+        self._activities.submit(call, self.post_answer)
+
+
+def _covers(wanted: Caller, caller: Caller) -> bool:
+    return wanted[:2] == caller[:2] and wanted.task in (0, caller.task)

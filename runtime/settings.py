@@ -1,0 +1,56 @@
+"""Every limit of a hub, in one frozen object, with its unit in its name."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from attrs import field, frozen, validators
+
+
+def _positive(default: float) -> float:
+    made: float = field(default=default, validator=validators.gt(0))
+    return made
+
+
+def _count(default: int) -> int:
+    made: int = field(default=default, validator=validators.ge(1))
+    return made
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The limits of a hub.
+
+    Attributes:
+        max_payload: bytes that one value may take as JSON.
+        mailbox_messages_max: clients' messages that may wait for one actor.
+        hub_messages_max: clients' messages that may wait in one partition.
+        cached_actors_max: entities and live orchestrations kept in memory, per partition; others
+            are loaded, and rebuilt from their history, when a message comes.
+        activities_max: async activities that run at a time.
+        activity_threads_max: threads for sync activities.
+        drain_s: seconds that a stopping hub gives to what is under way.
+        turn_messages_max: messages one actor may take before others get their turn.
+        checkpoint_turns_max: turns after which a checkpoint is sealed, if none is on its way.
+        pump_budget_s: seconds of turns between two looks at the event loop.
+        request_retention_s: how long a client's request id is remembered.
+        crashes_max: crashes of one actor's turns before it is parked.
+        on_nondeterminism: what becomes of an instance whose code left its history.
+    """
+
+    max_payload: int = _count(1024 * 1024)
+    mailbox_messages_max: int = _count(100_000)
+    hub_messages_max: int = _count(1_000_000)
+    cached_actors_max: int = _count(20_000)
+    activities_max: int = _count(1_000)
+    activity_threads_max: int = _count(min(32, (os.cpu_count() or 1) + 4))
+    drain_s: float = _positive(10.0)
+    turn_messages_max: int = _count(1_000)
+    checkpoint_turns_max: int = _count(2_000)
+    pump_budget_s: float = _positive(0.002)
+    request_retention_s: float = _positive(24 * 3600.0)
+    crashes_max: int = _count(3)
+    on_nondeterminism: Literal["park", "fail"] = field(
+        default="park", validator=validators.in_(("park", "fail"))
+    )

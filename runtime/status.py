@@ -1,0 +1,188 @@
+"""What the client shows of instances and entities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import orjson
+from attrs import frozen
+
+from ..actors.codec import codec_for
+from ..actors.context import to_datetime
+from ..actors.errors import FailureDetails, UsageError
+from ..actors.failures import read_failure
+from ..actors.ids import EntityId
+from ..actors.messages import Caller
+from ..actors.values import RuntimeStatus
+
+if TYPE_CHECKING:
+    from ..actors.lookup import Lookup
+    from ..storage.records import EntityRow, InstanceRecord
+
+E = TypeVar("E")
+
+_ANY = codec_for(Any)
+
+
+@frozen(kw_only=True)
+class ParkedReason:
+    """Why an actor takes no turns.
+
+    Attributes:
+        type: the kind of trouble: ``NondeterminismError``, ``UnknownNameError``, ``Crash``, ...
+        reason: what is wrong, and where.
+    """
+
+    type: str
+    reason: str
+
+
+@frozen(kw_only=True)
+class OrchestrationStatus:
+    """An orchestration instance, as of the last checkpoint.
+
+    Attributes:
+        instance_id: its id.
+        name: the orchestration's name.
+        version: the version it was started with, or None.
+        runtime_status: where it stands.
+        created_time: when it was started; aware, UTC.
+        last_updated_time: when its last turn was.
+        completed_time: when it ended, or None.
+        input: its input as JSON values, or None where none was asked for.
+        output: its result as JSON values, or None.
+        custom_status: what ``set_custom_status`` was given last.
+        failure: why it failed, was cancelled or terminated.
+        parent_instance_id: the instance that started it as its child, or None.
+        execution: 1, and one more for each continue-as-new, rewind or replacement.
+        history_length: events in its history.
+        tags: the tags it was started with.
+        parked: why it takes no turns, or None.
+    """
+
+    instance_id: str
+    name: str
+    version: str | None
+    runtime_status: RuntimeStatus
+    created_time: datetime
+    last_updated_time: datetime
+    completed_time: datetime | None
+    input: Any
+    output: Any
+    custom_status: Any
+    failure: FailureDetails | None
+    parent_instance_id: str | None
+    execution: int
+    history_length: int
+    tags: Mapping[str, str]
+    parked: ParkedReason | None
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it has ended, one way or another."""
+        return self.runtime_status.is_terminal
+
+
+@frozen(kw_only=True)
+class EntityStatus(Generic[E]):
+    """An entity, as of the last checkpoint.
+
+    Attributes:
+        entity_id: its address.
+        exists: whether it has state.
+        state: its state: an object of its class, or None.
+        last_modified: when it was changed last; aware, UTC. None if it never was.
+        locked_by: the orchestration instance that holds its lock, or None.
+        waiting: stored messages that wait for it.
+        failed_signals: how many signalled operations have failed, ever.
+        failures: the last of them: time, operation, error type and message.
+        parked: why it takes no turns, or None.
+    """
+
+    entity_id: EntityId[E]
+    exists: bool
+    state: E | None
+    last_modified: datetime | None
+    locked_by: str | None
+    waiting: int
+    failed_signals: int
+    failures: list[tuple[datetime, str, str, str]]
+    parked: ParkedReason | None
+
+
+@frozen(kw_only=True)
+class HistoryEvent:
+    """One event of an orchestration's history.
+
+    Attributes:
+        event_type: its type, such as ``TaskScheduled``.
+        timestamp: when it was recorded; aware, UTC.
+        fields: the rest of it, in the order that ``docs/storage.md`` gives.
+    """
+
+    event_type: str
+    timestamp: datetime
+    fields: list[Any]
+
+
+def parked_reason(data: bytes | None) -> ParkedReason | None:
+    """Read why an actor is parked."""
+    if data is None:
+        return None
+    why = orjson.loads(data)
+    return ParkedReason(type=why["type"], reason=why["reason"])
+
+
+def _json(data: bytes | None) -> Any:
+    return None if data is None else orjson.loads(data)
+
+
+def _time(value: int | None) -> datetime | None:
+    return None if value is None else to_datetime(value)
+
+
+def instance_status(record: InstanceRecord) -> OrchestrationStatus:
+    """Show a stored instance."""
+    failure = None if record.failure is None else read_failure(record.failure)
+    return OrchestrationStatus(
+        instance_id=record.key,
+        name=record.name,
+        version=record.version,
+        runtime_status=RuntimeStatus(record.status),
+        created_time=to_datetime(record.created),
+        last_updated_time=to_datetime(record.updated),
+        completed_time=_time(record.completed),
+        input=_json(record.input),
+        output=_json(record.output),
+        custom_status=_json(record.custom_status),
+        failure=failure,
+        parent_instance_id=record.parent,
+        execution=record.execution,
+        history_length=record.events,
+        tags=_json(record.tags) or {},
+        parked=parked_reason(record.parked),
+    )
+
+
+def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[Any]:
+    """Show a stored entity. A state that its class cannot read is given as plain JSON values."""
+    state: Any = None
+    if row.state is not None:
+        try:
+            state = lookup.find_entity(row.name).state.decode(row.state)
+        except UsageError:
+            state = orjson.loads(row.state)
+    count, failures = (0, []) if row.failures is None else orjson.loads(row.failures)
+    return EntityStatus(
+        entity_id=EntityId(row.name, row.key),
+        exists=row.state is not None,
+        state=state,
+        last_modified=to_datetime(row.updated),
+        locked_by=None if row.lock is None else Caller(*orjson.loads(row.lock)).instance_id,
+        waiting=waiting,
+        failed_signals=count,
+        failures=[(to_datetime(at), op, kind, text) for at, op, kind, text in failures],
+        parked=parked_reason(row.parked),
+    )

@@ -1,0 +1,105 @@
+"""One caller waiting for one outcome: the cheapest form that each event loop has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import anyio
+
+
+class Waiter(Protocol):
+    """A place for one outcome. The first one given counts."""
+
+    def set(self, value: Any) -> None:
+        """Give the value that the waiter returns."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Give the error that the waiter raises."""
+        ...
+
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+
+
+class _AsyncioWaiter:
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def set(self, value: Any) -> None:
+        if not self._future.done():
+            self._future.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+            # A caller that has gone is no reason to complain when the future is collected.
+            self._future.exception()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._future.__await__()
+
+
+class _EventWaiter:
+    __slots__ = ("_error", "_event", "_value")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def set(self, value: Any) -> None:
+        if not self._event.is_set():
+            self._value = value
+            self._event.set()
+
+    def fail(self, error: BaseException) -> None:
+        if not self._event.is_set():
+            self._error = error
+            self._event.set()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield from self._event.wait().__await__()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def on_asyncio() -> bool:
+    """Whether the running event loop is asyncio's (else it is trio's)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def waiter_factory() -> Callable[[], Waiter]:
+    """Choose the waiter for the running event loop."""
+    return _AsyncioWaiter if on_asyncio() else _EventWaiter
+
+
+def thread_waker(callback: Callable[[], None]) -> Callable[[], None]:
+    """Give a function that other threads may call to have ``callback`` run on this loop."""
+    if on_asyncio():
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(callback)
+
+        return wake
+    import trio
+
+    token = trio.lowlevel.current_trio_token()
+
+    def wake_trio() -> None:
+        try:
+            token.run_sync_soon(callback)
+        except trio.RunFinishedError:
+            return  # the loop has ended, and with it whoever would have been woken
+
+    return wake_trio

@@ -1,0 +1,240 @@
+"""The folder of a hub on disk: who owns it, which files it must have, how they come to be.
+
+All of it is plain blocking code, run in a worker thread when a store is opened.
+
+Invariants:
+
+* A file under its final name is complete: files are made under another name, then renamed.
+* ``partition-00.sqlite`` is renamed last. While it is missing the hub was never opened, so the
+  other files can be made anew; once it exists, a missing file is lost data and said so.
+* Nothing here writes to a file that it has not found to be a healthy file of this hub.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from attrs import frozen
+
+from ..actors.errors import (
+    StorageError,
+    StoreDamagedError,
+    StoreInUseError,
+    StoreReadOnlyError,
+    StoreVersionError,
+    UsageError,
+)
+from .faults import explained
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x50524455  # "PRDU", which file(1) and sqlite3 show
+OLDEST_SQLITE = (3, 38, 0)  # the first with -> and ->>
+SCHEMA = Path(__file__).with_name("schema.sql")
+SOFTWARE = "perdure"
+PARTITIONS_MAX = 1000
+
+
+def partition_file(folder: Path, number: int) -> Path:
+    """Name the file of a partition."""
+    return folder / f"partition-{number:02}.sqlite"
+
+
+def check_sqlite() -> None:
+    """Refuse an SQLite without the JSON operators that a checkpoint is unpacked with."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StorageError(
+            f"SQLite {sqlite3.sqlite_version} is too old; 3.38 or newer is needed: use a Python "
+            "that is linked with a newer one"
+        )
+
+
+class Ownership:
+    """The exclusive right to a folder, from ``take`` until ``release`` or the process's end.
+
+    It is an exclusive transaction on ``owner.sqlite`` that never writes. The operating system
+    ends it with the process, and SQLite also keeps a second hub of the same process out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._connection: sqlite3.Connection | None = None
+
+    def take(self) -> None:
+        """Make the folder if need be, and take it.
+
+        Raises:
+            StoreInUseError: another hub has it.
+            StoreReadOnlyError: it cannot be written to.
+        """
+        _make_folder(self._folder)
+        path = self._folder / "owner.sqlite"
+        with explained(path):
+            connection = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                connection.close()
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                    raise StoreInUseError(
+                        f"{self._folder} is in use by another hub; stop that one first, or give "
+                        "this one a folder of its own"
+                    ) from error
+                raise
+            except BaseException:
+                connection.close()
+                raise
+        self._connection = connection
+
+    def release(self) -> None:
+        """Give the folder up. Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise StoreDamagedError(f"{folder} is a file, not the folder of a hub; give another path")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # SQLite says only "unable to open"; this says why. Never by opening one of its own files:
+        # closing that would drop the locks that another hub of this process holds on it.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StoreReadOnlyError(
+            f"{folder} cannot be written to ({error.strerror}); check its owner and mount"
+        ) from error
+
+
+@frozen
+class _Identity:
+    hub: str
+    partition: int
+    partitions: int
+    sequence: int
+
+
+def prepare(folder: Path, partitions: int) -> list[Path]:
+    """Check the files of an owned folder, make those of a new hub, and give their paths.
+
+    Raises:
+        StoreDamagedError: a file is damaged, foreign, missing, or of another hub.
+        StoreVersionError: newer schema, or another number of partitions.
+    """
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise UsageError(f"a hub has 1 to {PARTITIONS_MAX} partitions, not {partitions}")
+    paths = [partition_file(folder, number) for number in range(partitions)]
+    stored = {path: _identify(path) for path in sorted(folder.glob("partition-*.sqlite"))}
+    if paths[0] not in stored:
+        _make_all(paths, stored)
+        return paths
+    first = stored[paths[0]]
+    if first.partitions != partitions:
+        raise StoreVersionError(
+            f"the hub in {folder} has {first.partitions} partitions, not {partitions}; open it "
+            f"with partitions={first.partitions}"
+        )
+    for number, path in enumerate(paths):
+        _check_member(path, stored.get(path), first, number)
+    return paths
+
+
+def _check_member(path: Path, found: _Identity | None, first: _Identity, number: int) -> None:
+    if found is None:
+        raise StoreDamagedError(f"{path} is missing; restore it from a copy of the whole folder")
+    if (found.hub, found.partition, found.partitions) != (first.hub, number, first.partitions):
+        raise StoreDamagedError(
+            f"{path} is partition {found.partition} of {found.partitions} of hub {found.hub}, not "
+            f"partition {number} of {first.partitions} of hub {first.hub}; restore the right file"
+        )
+
+
+def _make_all(paths: list[Path], stored: dict[Path, _Identity]) -> None:
+    used = [path for path, identity in stored.items() if identity.sequence > 0]
+    if used:
+        raise StoreDamagedError(
+            f"{paths[0]} is missing but {used[0]} has data; restore a copy of the whole folder"
+        )
+    for path in stored:
+        path.unlink()
+    hub = str(uuid.uuid4())
+    created = time.time_ns() // 1000
+    for number in reversed(range(len(paths))):
+        _make(paths[number], (SCHEMA_VERSION, hub, number, len(paths), created, SOFTWARE))
+
+
+def _make(path: Path, meta: tuple[int | str, ...]) -> None:
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    with explained(path):
+        connection = sqlite3.connect(unfinished, isolation_level=None)
+        try:
+            connection.executescript("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL;")
+            connection.executescript(
+                f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {SCHEMA_VERSION};\n{SCHEMA.read_text('utf-8')}\nCOMMIT;"
+            )
+            connection.execute(
+                "INSERT INTO meta (one, schema_version, hub, partition, partitions, created,"
+                " software) VALUES (1, ?, ?, ?, ?, ?, ?)",
+                meta,
+            )
+        finally:
+            connection.close()  # folds the WAL into the file
+    unfinished.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there, and renames are journalled
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _identify(path: Path) -> _Identity:
+    # SQLite takes an empty file for an empty database and a link to nowhere for a new one.
+    if not path.is_file() or path.stat().st_size == 0:
+        raise StoreDamagedError(f"{path} is empty or no file; restore a copy of the whole folder")
+    with explained(path):
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
+        try:
+            return _read_identity(connection, path)
+        finally:
+            connection.close()
+
+
+def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreDamagedError(
+            f"{path} is an SQLite file of something else, not of a Perdure store; it was left as "
+            "it is: give the hub another folder"
+        )
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise StoreVersionError(
+            f"{path} has schema version {version}, and this release knows versions up to "
+            f"{SCHEMA_VERSION}; upgrade perdure"
+        )
+    try:
+        connection.execute("BEGIN IMMEDIATE").connection.rollback()
+        found = connection.execute(
+            "SELECT hub, partition, partitions, sequence FROM meta"
+        ).fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        raise StoreDamagedError(f"{path} lacks the table meta ({error})") from error
+    if found is None:
+        raise StoreDamagedError(f"{path} has an empty table meta; restore a copy")
+    return _Identity(*found)

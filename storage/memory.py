@@ -1,0 +1,369 @@
+"""The memory store: the contract of ``protocol.py`` in its plainest form.
+
+Nothing survives the process. The rows do survive ``close``: opening the same object again finds
+them, so a test can crash a hub and go on with another.
+
+Invariants of a partition's rows:
+
+* ``ids`` has one entry per instance, under its key, and ``entity_ids`` likewise.
+* ``waiting`` counts the rows of ``mail`` by actor, without zeros.
+* ``next_id`` and ``next_row`` are above every number ever stored, of deleted rows too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from heapq import nsmallest
+from typing import Any
+
+import orjson
+from attrs import Factory, define
+
+from ..actors.errors import (
+    LeaseLostError,
+    StorageError,
+    StoreInUseError,
+    StoreVersionError,
+    UsageError,
+)
+from .records import (
+    Checkpoint,
+    CreatedRow,
+    EntityFilter,
+    EntityRow,
+    InstanceFilter,
+    InstanceRecord,
+    MailRow,
+    OutboxRow,
+    PeerRow,
+    ProgressRow,
+    Recovered,
+    RequestRow,
+    TimerRow,
+)
+
+ENDED = ("Completed", "Failed", "Canceled", "Terminated")
+"""Statuses of instances that take no more turns; any other status is live."""
+
+
+@define(eq=False)
+class _Instance:
+    created: CreatedRow
+    progress: ProgressRow
+
+    def record(self) -> InstanceRecord:
+        return InstanceRecord._make((*self.created, *self.progress[1:]))
+
+
+@define(eq=False)
+class _Rows:
+    """What one partition has stored."""
+
+    sequence: int = 0
+    epoch: int = 0
+    next_id: int = 1
+    next_row: int = 1
+    instances: dict[int, _Instance] = Factory(dict[int, _Instance])
+    ids: dict[str, int] = Factory(dict[str, int])
+    history: dict[int, dict[int, bytes]] = Factory(dict[int, dict[int, bytes]])
+    entities: dict[int, EntityRow] = Factory(dict[int, EntityRow])
+    entity_ids: dict[tuple[str, str], int] = Factory(dict[tuple[str, str], int])
+    mail: dict[int, MailRow] = Factory(dict[int, MailRow])
+    waiting: dict[str, int] = Factory(dict[str, int])
+    timers: dict[int, TimerRow] = Factory(dict[int, TimerRow])
+    outbox: dict[int, OutboxRow] = Factory(dict[int, OutboxRow])
+    peers: dict[int, PeerRow] = Factory(dict[int, PeerRow])
+    requests: dict[str, RequestRow] = Factory(dict[str, RequestRow])
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Refuse what must not be applied, so that ``apply`` never stops half-way."""
+        if checkpoint.epoch != self.epoch or checkpoint.sequence != self.sequence + 1:
+            raise LeaseLostError(
+                f"checkpoint {checkpoint.sequence} of epoch {checkpoint.epoch} refused: the store "
+                f"is at checkpoint {self.sequence} of epoch {self.epoch}"
+            )
+        gone = set(checkpoint.purged)
+        _check_names(((row.key, row.id) for row in checkpoint.created), self.ids, gone)
+        _check_names(
+            (((row.name, row.key), row.id) for row in checkpoint.entities), self.entity_ids, set()
+        )
+
+    def apply(self, checkpoint: Checkpoint) -> None:
+        """Apply the parts in the order of the checkpoint's fields."""
+        for id in checkpoint.purged:
+            self.purge(id)
+        for id in checkpoint.rewritten:
+            self.history.pop(id, None)
+        for created in checkpoint.created:
+            self.create(created)
+        for progress in checkpoint.progress:
+            if (instance := self.instances.get(progress.id)) is not None:
+                instance.progress = progress
+        for chunk in checkpoint.history:
+            self.history.setdefault(chunk.instance, {})[chunk.seq] = chunk.body
+        for entity in checkpoint.entities:
+            self.put_entity(entity)
+        for id in checkpoint.entities_deleted:
+            if (gone := self.entities.pop(id, None)) is not None:
+                del self.entity_ids[gone.name, gone.key]
+        for mail in checkpoint.mail:
+            self.put_mail(mail)
+        for n in checkpoint.mail_deleted:
+            self.drop_mail(n)
+        self.apply_rest(checkpoint)
+
+    def apply_rest(self, checkpoint: Checkpoint) -> None:
+        for timer in checkpoint.timers:
+            self.timers[timer.n] = timer
+            self.next_row = max(self.next_row, timer.n + 1)
+        for n in checkpoint.timers_deleted:
+            self.timers.pop(n, None)
+        for frame in checkpoint.outbox:
+            self.outbox[frame.n] = frame
+            self.next_row = max(self.next_row, frame.n + 1)
+        for n in checkpoint.outbox_deleted:
+            self.outbox.pop(n, None)
+        for peer in checkpoint.peers:
+            self.peers[peer.peer] = peer
+        for request in checkpoint.requests:
+            self.requests[request.request] = request
+        if (before := checkpoint.requests_deleted_before) is not None:
+            self.requests = {k: row for k, row in self.requests.items() if row.at >= before}
+        self.sequence = checkpoint.sequence
+
+    def purge(self, id: int) -> None:
+        self.history.pop(id, None)
+        if (instance := self.instances.pop(id, None)) is not None:
+            del self.ids[instance.created.key]
+
+    def create(self, row: CreatedRow) -> None:
+        progress = ProgressRow(
+            row.id, "Pending", row.created, None, 0, 0, None, None, None, None, None
+        )
+        if (instance := self.instances.get(row.id)) is None:
+            self.instances[row.id] = _Instance(row, progress)
+        else:
+            del self.ids[instance.created.key]
+            instance.created, instance.progress = row, progress
+        self.ids[row.key] = row.id
+        self.next_id = max(self.next_id, row.id + 1)
+
+    def put_entity(self, row: EntityRow) -> None:
+        if (old := self.entities.get(row.id)) is not None:
+            del self.entity_ids[old.name, old.key]
+        self.entities[row.id] = row
+        self.entity_ids[row.name, row.key] = row.id
+        self.next_id = max(self.next_id, row.id + 1)
+
+    def put_mail(self, row: MailRow) -> None:
+        self.drop_mail(row.n)
+        self.mail[row.n] = row
+        self.waiting[row.actor] = self.waiting.get(row.actor, 0) + 1
+        self.next_row = max(self.next_row, row.n + 1)
+
+    def drop_mail(self, n: int) -> None:
+        if (row := self.mail.pop(n, None)) is None:
+            return
+        left = self.waiting.pop(row.actor) - 1
+        if left:
+            self.waiting[row.actor] = left
+
+    def recovered(self) -> Recovered:
+        instances, entities = self.instances.values(), self.entities.values()
+        return Recovered(
+            sequence=self.sequence,
+            epoch=self.epoch,
+            next_id=self.next_id,
+            next_row=self.next_row,
+            mail=_in_order(self.mail),
+            timers=_in_order(self.timers),
+            outbox=_in_order(self.outbox),
+            peers=_in_order(self.peers),
+            unanswered=[
+                item.created.key
+                for item in instances
+                if item.progress.pending > 0 and item.progress.status not in ENDED
+            ],
+            parked=[item.created.key for item in instances if item.progress.parked is not None]
+            + [f"@{row.name}@{row.key}" for row in entities if row.parked is not None],
+        )
+
+
+class MemoryPartition:
+    """One partition of a ``MemoryStore``. Its methods never suspend."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self._stored: _Rows | None = rows
+
+    @property
+    def _rows(self) -> _Rows:
+        if self._stored is None:
+            raise StorageError("the memory store is closed; open it again")
+        return self._stored
+
+    def close(self) -> None:
+        """Refuse every call from now on."""
+        self._stored = None
+
+    async def recover(self) -> Recovered:
+        """Read what is needed to go on, under a new epoch."""
+        rows = self._rows
+        rows.epoch += 1
+        return rows.recovered()
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """Apply the checkpoint, all of it or nothing.
+
+        Raises:
+            LeaseLostError: the epoch or sequence is not the expected one.
+            StorageError: a key or entity id that belongs to another row.
+        """
+        rows = self._rows
+        rows.check(checkpoint)
+        rows.apply(checkpoint)
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+        """Give the stored instances among ``keys``."""
+        rows = self._rows
+        return [rows.instances[rows.ids[key]].record() for key in set(keys) if key in rows.ids]
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        """Give the stored entities among (name, key) ``ids``."""
+        rows = self._rows
+        return [rows.entities[rows.entity_ids[id]] for id in set(ids) if id in rows.entity_ids]
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        """Give the chunks of an instance's history, oldest first."""
+        return _in_order(self._rows.history.get(instance, {}))
+
+    async def read_request(self, request: str) -> RequestRow | None:
+        """Give what was recorded for a client's request id."""
+        return self._rows.requests.get(request)
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        """Give one page of instances, ordered by (created, key)."""
+        page = nsmallest(
+            filter.limit,
+            (item for item in self._rows.instances.values() if _instance_matches(item, filter)),
+            key=lambda item: (item.created.created, item.created.key),
+        )
+        records = [item.record() for item in page]
+        if filter.payloads:
+            return records
+        return [record._replace(input=None, output=None) for record in records]
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        """Give one page of entities, ordered by (name, key)."""
+        page = nsmallest(
+            filter.limit,
+            (row for row in self._rows.entities.values() if _entity_matches(row, filter)),
+            key=lambda row: (row.name, row.key),
+        )
+        return page if filter.states else [row._replace(state=None) for row in page]
+
+    async def waiting(self, actor: str) -> int:
+        """Count the stored messages that wait for an actor."""
+        return self._rows.waiting.get(actor, 0)
+
+    async def size(self) -> int:
+        """Give 0: memory has no size that would mean anything."""
+        self._rows.sequence  # noqa: B018 (refuses a closed store)
+        return 0
+
+
+class MemoryStore:
+    """A store without durability, for tests, benchmarks and throw-away hubs."""
+
+    durability = "memory only: lost when the process ends"
+
+    def __init__(self) -> None:
+        self._rows: list[_Rows] = []
+        self._open: list[MemoryPartition] = []
+
+    async def open(self, partitions: int) -> Sequence[MemoryPartition]:
+        """Take the store over and give its partitions.
+
+        Raises:
+            StoreInUseError: it is open already.
+            StoreVersionError: it has another number of partitions.
+        """
+        if partitions < 1:
+            raise UsageError(f"a hub needs at least 1 partition, not {partitions}")
+        if self._open:
+            raise StoreInUseError("this MemoryStore is open in another hub; close that one first")
+        if self._rows and len(self._rows) != partitions:
+            raise StoreVersionError(
+                f"this MemoryStore has {len(self._rows)} partitions, not {partitions}; "
+                "open it with as many as it was made with"
+            )
+        self._rows = self._rows or [_Rows() for _ in range(partitions)]
+        self._open = [MemoryPartition(rows) for rows in self._rows]
+        return self._open
+
+    async def close(self) -> None:
+        """Give the store up; its rows stay in this object."""
+        for partition in self._open:
+            partition.close()
+        self._open = []
+
+
+def _in_order(rows: dict[int, Any]) -> list[Any]:
+    return [rows[n] for n in sorted(rows)]
+
+
+def _check_names(
+    rows: Iterable[tuple[Hashable, int]], stored: dict[Any, int], gone: set[int]
+) -> None:
+    claimed: dict[Hashable, int] = {}
+    for name, id in rows:
+        holder = stored.get(name, id)
+        if claimed.setdefault(name, id if holder in gone else holder) != id:
+            raise StorageError(
+                f"checkpoint refused: {name!r} belongs to row {claimed[name]}, not to row {id}"
+            )
+
+
+def _within(value: int | None, first: int | None, behind: int | None) -> bool:
+    if first is None and behind is None:
+        return True
+    return (
+        value is not None
+        and (first is None or first <= value)
+        and (behind is None or value < behind)
+    )
+
+
+def _instance_matches(item: _Instance, filter: InstanceFilter) -> bool:
+    created, progress = item.created, item.progress
+    return (
+        (not filter.statuses or progress.status in filter.statuses)
+        and filter.name in (None, created.name)
+        and created.key.startswith(filter.prefix or "")
+        and _within(created.created, filter.created_from, filter.created_to)
+        and _within(progress.updated, filter.updated_from, filter.updated_to)
+        and _within(progress.completed, filter.completed_from, filter.completed_to)
+        and filter.parent in (None, created.parent)
+        and filter.failure_type in (None, progress.failure_type)
+        and filter.parked in (None, progress.parked is not None)
+        and (filter.after is None or (created.created, created.key) > filter.after)
+        and _has_tags(created.tags, filter.tags)
+    )
+
+
+def _has_tags(tags: bytes | None, wanted: tuple[tuple[str, str], ...]) -> bool:
+    if not wanted:
+        return True
+    stored: dict[str, object] = orjson.loads(tags or b"{}")
+    return all(stored.get(name) == value for name, value in wanted)
+
+
+def _entity_matches(row: EntityRow, filter: EntityFilter) -> bool:
+    return (
+        filter.name in (None, row.name)
+        and row.key.startswith(filter.prefix or "")
+        and _within(row.updated, filter.updated_from, filter.updated_to)
+        and filter.locked in (None, row.lock is not None)
+        and filter.parked in (None, row.parked is not None)
+        and (filter.include_empty or row.state is not None)
+        and (filter.after is None or (row.name, row.key) > filter.after)
+    )

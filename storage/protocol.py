@@ -1,0 +1,101 @@
+"""What a store promises: the contract that third parties implement.
+
+A store holds one hub: some partitions, each with an order of checkpoints of its own. One
+conformance suite (``tests/storage/test_conformance.py``) says whether a store keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .records import (
+    Checkpoint,
+    EntityFilter,
+    EntityRow,
+    InstanceFilter,
+    InstanceRecord,
+    Recovered,
+    RequestRow,
+)
+
+
+class PartitionStore(Protocol):
+    """The durable half of one partition.
+
+    Any method may raise ``StorageError``. Reads see every checkpoint whose ``commit`` has
+    returned before the read began.
+    """
+
+    async def recover(self) -> Recovered:
+        """Read what is needed to go on, under a new and greater epoch that fences older owners."""
+        ...
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """Apply the checkpoint, all of it or nothing, and make it durable before returning.
+
+        Rows given in ``checkpoint`` must not be changed by the caller afterwards. The part of
+        the work that needs ``checkpoint`` is done before the first suspension.
+
+        Raises:
+            LeaseLostError: the stored epoch or sequence is not the expected one; nothing was written.
+            StoreFullError: no space; nothing was written.
+            StorageError: anything else. It may have been written: ``recover`` tells by ``sequence``.
+        """
+        ...
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+        """Give the stored instances among ``keys``, in any order, in one round trip."""
+        ...
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        """Give the stored entities among (name, key) ``ids``, in any order, in one round trip."""
+        ...
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        """Give the chunks of an instance's history, JSON arrays, oldest first."""
+        ...
+
+    async def read_request(self, request: str) -> RequestRow | None:
+        """Give what was recorded for a client's request id."""
+        ...
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        """Give one page of instances; fewer than ``filter.limit`` means there are no more."""
+        ...
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        """Give one page of entities; fewer than ``filter.limit`` means there are no more."""
+        ...
+
+    async def waiting(self, actor: str) -> int:
+        """Count the stored messages that wait for an actor."""
+        ...
+
+    async def size(self) -> int:
+        """Give the bytes this partition takes in the store (0 where that has no meaning)."""
+        ...
+
+
+class Store(Protocol):
+    """The durable half of one hub. An async context manager opens and owns it exclusively."""
+
+    @property
+    def durability(self) -> str:
+        """How durable a commit is, in words for people: ``sqlite WAL synchronous=FULL``."""
+        ...
+
+    async def open(self, partitions: int) -> Sequence[PartitionStore]:
+        """Take the store over and give its partitions, making it if it is new.
+
+        Raises:
+            StoreInUseError: another hub owns it.
+            StoreVersionError: newer schema, or another number of partitions.
+            StoreDamagedError: damaged, or not a Perdure store.
+            StoreReadOnlyError: it cannot be written to.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give the store up. Idempotent, also after a failed ``open``."""
+        ...

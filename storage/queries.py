@@ -1,0 +1,233 @@
+"""The SQL of pages: which index serves a filter, and the statement that uses it.
+
+A page is ordered by (created, key). An index that ends in ``created`` gives that order for free,
+so it stops after a page however much matches. A range (of keys, of ``updated``) does not: all that
+matches must be sorted. So the matches are counted first, up to ``NARROW``: what matches little
+drives the page, else the order does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import Factory, define, frozen
+
+from .records import EntityFilter, InstanceFilter
+
+NARROW = 10_000
+"""Sorting this many rows takes some tens of milliseconds, so what matches fewer may drive."""
+
+INSTANCE_COLUMNS = (
+    "r.id, r.key, r.name, r.version, r.execution, r.created, r.parent, r.parent_task,"
+    " r.parent_execution, CAST(r.tags AS BLOB), {input}, r.start_at, r.status, r.updated,"
+    " r.completed, r.pending, r.events, {output}, CAST(r.failure AS BLOB), r.failure_type,"
+    " CAST(r.custom_status AS BLOB), CAST(r.parked AS BLOB)"
+)
+WITH_PAYLOADS = INSTANCE_COLUMNS.format(
+    input="CAST(i.body AS BLOB)", output="CAST(r.output AS BLOB)"
+)
+WITHOUT_PAYLOADS = INSTANCE_COLUMNS.format(input="NULL", output="NULL")
+ENTITY_COLUMNS = (
+    "e.id, e.name, e.key, e.updated, {state}, CAST(e.lock AS BLOB), CAST(e.failures AS BLOB),"
+    " CAST(e.parked AS BLOB)"
+)
+WITH_STATES = ENTITY_COLUMNS.format(state="CAST(e.state AS BLOB)")
+WITHOUT_STATES = ENTITY_COLUMNS.format(state="NULL")
+
+
+@define
+class _Where:
+    """Conditions that must all hold, and their parameters."""
+
+    terms: list[str] = Factory(list[str])
+    values: list[object] = Factory(list[object])
+
+    def add(self, term: str, *values: object) -> None:
+        self.terms.append(term)
+        self.values += values
+
+    def range(self, column: str, first: object, behind: object) -> None:
+        if first is not None:
+            self.add(f"{column} >= ?", first)
+        if behind is not None:
+            self.add(f"{column} < ?", behind)
+
+    def text(self) -> str:
+        return " AND ".join(self.terms) or "true"
+
+
+@frozen
+class Candidate:
+    """An index that could drive a page, and the conditions that it serves by itself."""
+
+    index: str
+    where: _Where
+    ordered: bool  # gives rows by `created`
+
+
+def behind_prefix(prefix: str) -> str | None:
+    """Give the least text that is greater than every text with this prefix, if there is one."""
+    for length in range(len(prefix), 0, -1):
+        code = ord(prefix[length - 1]) + 1
+        if code == 0xD800:  # the surrogates are no characters, so they cannot be bound
+            code = 0xE000
+        if code <= 0x10FFFF:
+            return prefix[: length - 1] + chr(code)
+    return None
+
+
+def instance_candidates(filter: InstanceFilter) -> list[Candidate]:
+    """Name the indexes that could drive this page; the first is the best among wide ones."""
+    found: list[Candidate] = []
+
+    def offer(index: str, term: str, *values: object) -> None:
+        where = _Where([term], list(values))
+        where.range("created", filter.created_from, filter.created_to)
+        found.append(Candidate(index, where, ordered=True))
+
+    if filter.parent is not None:
+        offer("instance_parent", "parent = ?", filter.parent)
+    if filter.failure_type is not None:
+        offer("instance_failure", "failure_type = ?", filter.failure_type)
+    if filter.parked:
+        offer("instance_parked", "parked IS NOT NULL")
+    if filter.statuses:
+        marks = ", ".join("?" * len(filter.statuses))
+        offer("instance_status", f"status IN ({marks})", *filter.statuses)
+    if filter.name is not None:
+        offer("instance_name", "name = ?", filter.name)
+    offer("instance_created", "true")
+    return found + list(_ranges(filter))
+
+
+def _ranges(filter: InstanceFilter) -> Iterable[Candidate]:
+    bounds = (
+        ("instance_updated", "updated", filter.updated_from, filter.updated_to),
+        ("instance_completed", "completed", filter.completed_from, filter.completed_to),
+        ("instance_key", "key", filter.prefix or None, behind_prefix(filter.prefix or "")),
+    )
+    for index, column, first, behind in bounds:
+        where = _Where()
+        where.range(column, first, behind)
+        if where.terms:
+            yield Candidate(index, where, ordered=False)
+
+
+def count_matches(candidates: list[Candidate]) -> tuple[str, list[object]]:
+    """Make the statement that counts what each candidate matches, up to ``NARROW``."""
+    counts = [
+        f"(SELECT count(*) FROM (SELECT 1 FROM instance_row INDEXED BY {candidate.index}"
+        f" WHERE {candidate.where.text()} LIMIT {NARROW}))"
+        for candidate in candidates
+    ]
+    values = [value for candidate in candidates for value in candidate.where.values]
+    return "SELECT " + ", ".join(counts), values
+
+
+def choose(candidates: list[Candidate], counts: Iterable[int]) -> Candidate:
+    """Give the candidate that matches least, if that is little; else the best ordered one."""
+    least, number = min((count, number) for number, count in enumerate(counts))
+    return candidates[number] if least < NARROW else candidates[0]
+
+
+def instance_page(filter: InstanceFilter, driver: Candidate) -> tuple[str, list[object]]:
+    """Make the statement of a page of instances.
+
+    Ids are found first, and columns read only for those of the page. Several wide statuses are
+    merged from one page of each, since an index on status gives the order within one status.
+    """
+    statuses = filter.statuses
+    if driver.index == "instance_status" and len(statuses) > 1:
+        arms = [_arm(filter, driver.index, (status,)) for status in dict.fromkeys(statuses)]
+    else:
+        arms = [_arm(filter, driver.index, statuses)]
+    ids = " UNION ALL ".join(f"SELECT * FROM ({sql})" for sql, _ in arms)
+    columns = WITH_PAYLOADS if filter.payloads else WITHOUT_PAYLOADS
+    join = " LEFT JOIN input_row i ON i.id = r.id" if filter.payloads else ""
+    sql = (
+        f"SELECT {columns} FROM ({ids} ORDER BY created, key LIMIT ?) AS page"
+        f" CROSS JOIN instance_row r ON r.id = page.id{join} ORDER BY r.created, r.key"
+    )
+    return sql, [*(value for _, values in arms for value in values), max(0, filter.limit)]
+
+
+def _arm(filter: InstanceFilter, index: str, statuses: tuple[str, ...]) -> tuple[str, list[object]]:
+    where = _instance_where(filter, statuses)
+    sql = (
+        f"SELECT id, created, key FROM instance_row INDEXED BY {index}"
+        f" WHERE {where.text()} ORDER BY created, key LIMIT ?"
+    )
+    return sql, [*where.values, max(0, filter.limit)]
+
+
+def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where:
+    where = _Where()
+    if statuses:
+        where.add(f"status IN ({', '.join('?' * len(statuses))})", *statuses)
+    for column, value in (
+        ("name", filter.name),
+        ("parent", filter.parent),
+        ("failure_type", filter.failure_type),
+    ):
+        if value is not None:
+            where.add(f"{column} = ?", value)
+    if filter.prefix:
+        where.range("key", filter.prefix, behind_prefix(filter.prefix))
+    where.range("created", filter.created_from, filter.created_to)
+    where.range("updated", filter.updated_from, filter.updated_to)
+    where.range("completed", filter.completed_from, filter.completed_to)
+    _add_presence(where, "parked", filter.parked)
+    if filter.after is not None:
+        # The first term repeats the second for the indexes, which have no key behind `created`.
+        where.add("created >= ? AND (created, key) > (?, ?)", filter.after[0], *filter.after)
+    for tag, value in filter.tags:
+        where.add(
+            "EXISTS (SELECT 1 FROM json_each(tags) AS t"
+            " WHERE t.key = ? AND t.value = ? AND t.type = 'text')",
+            tag,
+            value,
+        )
+    return where
+
+
+def _add_presence(where: _Where, column: str, wanted: bool | None) -> None:
+    if wanted is not None:
+        where.add(f"{column} IS {'NOT ' if wanted else ''}NULL")
+
+
+def entity_page(filter: EntityFilter) -> tuple[str, list[object]]:
+    """Make the statement of a page of entities."""
+    where = _Where()
+    if filter.name is not None:
+        where.add("e.name = ?", filter.name)
+    if filter.prefix:
+        where.range("e.key", filter.prefix, behind_prefix(filter.prefix))
+    where.range("e.updated", filter.updated_from, filter.updated_to)
+    _add_presence(where, "e.lock", filter.locked)
+    _add_presence(where, "e.parked", filter.parked)
+    if not filter.include_empty:
+        where.add("e.state IS NOT NULL")
+    if filter.after is not None:
+        where.add("(e.name, e.key) > (?, ?)", *filter.after)
+    columns = WITH_STATES if filter.states else WITHOUT_STATES
+    sql = (
+        f"SELECT {columns} FROM {_entity_source(filter)} WHERE {where.text()}"
+        " ORDER BY e.name, e.key LIMIT ?"
+    )
+    return sql, [*where.values, max(0, filter.limit)]
+
+
+def _entity_source(filter: EntityFilter) -> str:
+    if filter.locked:
+        return "entity_row e INDEXED BY entity_locked"
+    if filter.parked:
+        return "entity_row e INDEXED BY entity_parked"
+    if filter.prefix and filter.name is None:
+        # Names are few: step from one to the next, and look the prefix up under each.
+        return (
+            "(WITH RECURSIVE names(name) AS (SELECT min(name) FROM entity_row UNION ALL"
+            " SELECT (SELECT min(name) FROM entity_row WHERE name > names.name)"
+            " FROM names WHERE name IS NOT NULL) SELECT name FROM names) AS n"
+            " CROSS JOIN entity_row e INDEXED BY entity_name ON e.name = n.name"
+        )
+    return "entity_row e INDEXED BY entity_name"

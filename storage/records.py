@@ -1,0 +1,234 @@
+"""What a partition makes durable, as plain rows, and what it gets back.
+
+Columns called *JSON* hold ``bytes`` of one JSON text each (``None`` where there is no value);
+times are integer microseconds since the Unix epoch, UTC. Nothing here knows what an actor is:
+the rows are what the partition says they are.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from attrs import Factory, define, frozen
+
+
+class CreatedRow(NamedTuple):
+    """An orchestration instance that begins an execution; replaces the row of that ``id``."""
+
+    id: int
+    key: str  # the instance id, unique in the partition
+    name: str
+    version: str | None
+    execution: int  # 1, 2, ... ; continue-as-new and rewind begin the next
+    created: int
+    parent: str | None  # instance id of the parent
+    parent_task: int  # the parent's task number, 0 where there is no parent
+    parent_execution: int
+    tags: bytes | None  # JSON object
+    input: bytes | None  # JSON
+    start_at: int | None
+
+
+class ProgressRow(NamedTuple):
+    """All of an instance that changes while it runs; overwrites these columns of row ``id``."""
+
+    id: int
+    status: str
+    updated: int
+    completed: int | None
+    pending: int  # activities scheduled and not yet answered
+    events: int  # events in the history so far
+    output: bytes | None  # JSON
+    failure: bytes | None  # JSON
+    failure_type: str | None
+    custom_status: bytes | None  # JSON
+    parked: bytes | None  # JSON: why it is parked
+
+
+class ChunkRow(NamedTuple):
+    """Events appended to a history: a JSON array of events, the first of them number ``seq``."""
+
+    instance: int
+    seq: int
+    body: bytes  # JSON array
+
+
+class EntityRow(NamedTuple):
+    """An entity's whole durable state; replaces the row of that ``id``."""
+
+    id: int
+    name: str
+    key: str
+    updated: int
+    state: bytes | None  # JSON; None while it has no state (locked only, say)
+    lock: bytes | None  # JSON: who holds the lock
+    failures: bytes | None  # JSON: the last failed signals
+    parked: bytes | None  # JSON: why it is parked
+
+
+class MailRow(NamedTuple):
+    """A message that waits for its actor."""
+
+    n: int
+    actor: str
+    body: bytes  # JSON
+
+
+class TimerRow(NamedTuple):
+    """A message that waits for its time."""
+
+    n: int
+    due: int
+    actor: str
+    body: bytes  # JSON
+
+
+class OutboxRow(NamedTuple):
+    """A frame of messages owed to another partition, the last of them number ``last``."""
+
+    n: int
+    target: int
+    last: int
+    body: bytes  # JSON array
+
+
+class PeerRow(NamedTuple):
+    """How far the exchange with another partition has come; replaces that peer's row."""
+
+    peer: int
+    received: int  # the last message number taken from it
+    sent: int  # the last message number given to it
+
+
+class RequestRow(NamedTuple):
+    """A client's request that was applied, with the answer it got."""
+
+    request: str
+    at: int
+    body: bytes  # JSON
+
+
+@define(eq=False)
+class Checkpoint:
+    """The effects of many turns, made durable together or not at all.
+
+    A store applies the parts in the order of the fields below.
+
+    Attributes:
+        sequence: the number of this checkpoint; the stored one must be one less.
+        epoch: the owner's fencing number; the stored one must equal it.
+        purged: ids of instances to delete, with their history.
+        rewritten: ids of instances whose history is deleted (new chunks may follow).
+    """
+
+    sequence: int
+    epoch: int
+    purged: list[int] = Factory(list)
+    rewritten: list[int] = Factory(list)
+    created: list[CreatedRow] = Factory(list)
+    progress: list[ProgressRow] = Factory(list)
+    history: list[ChunkRow] = Factory(list)
+    entities: list[EntityRow] = Factory(list)
+    entities_deleted: list[int] = Factory(list)
+    mail: list[MailRow] = Factory(list)
+    mail_deleted: list[int] = Factory(list)
+    timers: list[TimerRow] = Factory(list)
+    timers_deleted: list[int] = Factory(list)
+    outbox: list[OutboxRow] = Factory(list)
+    outbox_deleted: list[int] = Factory(list)
+    peers: list[PeerRow] = Factory(list)
+    requests: list[RequestRow] = Factory(list)
+    requests_deleted_before: int | None = None
+
+
+@frozen
+class Recovered:
+    """What a partition needs to go on after a stop or a crash.
+
+    Attributes:
+        sequence: number of the last checkpoint, 0 for a new partition.
+        epoch: the fencing number of this opening; every opening gets a greater one.
+        next_id: one more than the greatest id an instance or entity ever had here.
+        next_row: one more than the greatest ``n`` in mail, timers and outbox.
+        unanswered: instance ids with ``pending`` above 0 and a live status.
+        parked: keys of parked actors: instance ids, and ``@name@key`` for entities.
+    """
+
+    sequence: int
+    epoch: int
+    next_id: int
+    next_row: int
+    mail: list[MailRow]
+    timers: list[TimerRow]
+    outbox: list[OutboxRow]
+    peers: list[PeerRow]
+    unanswered: list[str]
+    parked: list[str]
+
+
+class InstanceRecord(NamedTuple):
+    """An orchestration instance as stored: ``CreatedRow`` and ``ProgressRow`` together."""
+
+    id: int
+    key: str
+    name: str
+    version: str | None
+    execution: int
+    created: int
+    parent: str | None
+    parent_task: int
+    parent_execution: int
+    tags: bytes | None
+    input: bytes | None
+    start_at: int | None
+    status: str
+    updated: int
+    completed: int | None
+    pending: int
+    events: int
+    output: bytes | None
+    failure: bytes | None
+    failure_type: str | None
+    custom_status: bytes | None
+    parked: bytes | None
+
+
+@frozen(kw_only=True)
+class InstanceFilter:
+    """Which instances, of one partition; every condition given must hold.
+
+    Results are ordered by (created, key). ``after`` continues behind that pair.
+    """
+
+    statuses: tuple[str, ...] = ()
+    name: str | None = None
+    prefix: str | None = None  # of the instance id
+    created_from: int | None = None  # inclusive
+    created_to: int | None = None  # exclusive
+    updated_from: int | None = None
+    updated_to: int | None = None
+    completed_from: int | None = None
+    completed_to: int | None = None
+    parent: str | None = None
+    failure_type: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    parked: bool | None = None
+    after: tuple[int, str] | None = None
+    limit: int = 100
+    payloads: bool = True  # False leaves input and output None
+
+
+@frozen(kw_only=True)
+class EntityFilter:
+    """Which entities, of one partition. Results are ordered by (name, key)."""
+
+    name: str | None = None
+    prefix: str | None = None  # of the key
+    updated_from: int | None = None
+    updated_to: int | None = None
+    locked: bool | None = None
+    parked: bool | None = None
+    include_empty: bool = False  # also those whose state is None
+    after: tuple[str, str] | None = None
+    limit: int = 100
+    states: bool = True  # False leaves state None
