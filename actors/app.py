@@ -504,7 +504,17 @@ def _taken(what: str, first: str, second: str) -> RegistrationError:
     )
 
 
-_PRE_RELEASES = frozenset({"dev", "a", "alpha", "b", "beta", "c", "rc", "pre", "preview"})
+_PRE_RELEASES = {
+    "dev": 0,
+    "a": 1,
+    "alpha": 1,
+    "b": 2,
+    "beta": 2,
+    "c": 3,
+    "rc": 3,
+    "pre": 3,
+    "preview": 3,
+}
 
 
 def version_key(version: str | None) -> tuple[Any, ...]:
@@ -528,4 +538,6 @@ def version_key(version: str | None) -> tuple[Any, ...]:
 def _part_key(part: str) -> tuple[int, int, str]:
     if part.isdecimal():
         return (2, int(part), "")
-    return (0 if part in _PRE_RELEASES else 2, 0, part)
+    if part in _PRE_RELEASES:
+        return (0, _PRE_RELEASES[part], "")
+    return (2, 0, part)

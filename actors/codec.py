@@ -43,7 +43,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from operator import attrgetter
 from typing import Annotated, Any, Generic, Literal, NewType, TypeVar, Union, cast
@@ -52,7 +52,13 @@ from uuid import UUID
 import attrs
 import orjson
 from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.gen import (
+    make_dict_structure_fn,
+    make_dict_structure_fn_from_attrs,
+    make_dict_unstructure_fn,
+    make_dict_unstructure_fn_from_attrs,
+    override,
+)
 
 from .errors import PayloadError, PayloadTooLargeError, RegistrationError
 
@@ -322,6 +328,19 @@ def _decode_duration(value: Any, _: Any = None) -> Any:
     return _decode_duration_text(value)
 
 
+def _iso_reader(cls: Any) -> Callable[[str], Any]:
+    read: Callable[[str], Any] = cls.fromisoformat
+
+    def read_exactly(text: str) -> Any:
+        # fromisoformat takes an offset below a second, such as +00:00:00.000001, for UTC.
+        if text[-7:-6] == "." and text[-16:-7] in ("+00:00:00", "-00:00:00"):
+            offset = timedelta(microseconds=int(text[-16] + text[-6:]))
+            return read(text[:-16]).replace(tzinfo=timezone(offset))
+        return read(text)
+
+    return read_exactly
+
+
 def _write_bytes(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
@@ -380,9 +399,9 @@ def _scalar_shapes() -> dict[Any, _Shape]:
         None: none,
         type(None): none,
         float: number,
-        datetime: _text_shape(datetime, datetime.isoformat, datetime.fromisoformat, key=True),
+        datetime: _text_shape(datetime, datetime.isoformat, _iso_reader(datetime), key=True),
         date: day,
-        time: _text_shape(time, time.isoformat, time.fromisoformat),
+        time: _text_shape(time, time.isoformat, _iso_reader(time)),
         timedelta: duration,
         UUID: _text_shape(UUID, str, UUID, key=True),
         Decimal: _text_shape(Decimal, str, Decimal),
@@ -403,7 +422,7 @@ def _shape_of_value(value: Any) -> _Shape:
     if cls is object:
         raise _Fault("a bare object() cannot be encoded")
     if issubclass(cls, (set, frozenset)):
-        return shape_for(set[Any])
+        return shape_for(collections.abc.Set[Any])
     if issubclass(cls, collections.deque):
         return shape_for(collections.deque[Any])
     if issubclass(cls, float):
@@ -1168,17 +1187,26 @@ def _class_shape(annotation: Any, cls: Any) -> _Shape:
     for field in class_fields(cls):
         shapes[field.name] = shape_for(_substitute(field.annotation, mapping))
         required[field.name] = field.required
-    frozen = _is_frozen(cls)
+    frozen = is_frozen(cls)
     hooks = {
         name: override(struct_hook=shape.decode, unstruct_hook=shape.encode)
         for name, shape in shapes.items()
     }
     parameters = getattr(cls, "__parameters__", ())
-    target = cls[(Any,) * len(parameters)] if parameters else cls
     # A field without a place in __init__ is set afterwards, which a frozen class refuses.
     options: dict[str, Any] = {"_cattrs_include_init_false": not frozen, **hooks}
-    unstructure: Any = make_dict_unstructure_fn(target, _converter, **options)
-    structure: Any = make_dict_structure_fn(target, _converter, **options)
+    if attrs.has(cls):
+        # By its attrs fields also if a base is a dataclass, which is what cattrs sees first.
+        anything = {parameter.__name__: Any for parameter in parameters}
+        fields: Any = attrs.fields(cls)
+        unstructure: Any = make_dict_unstructure_fn_from_attrs(fields, cls, _converter, **options)
+        structure: Any = make_dict_structure_fn_from_attrs(
+            fields, cls, _converter, anything, **options
+        )
+    else:
+        target = cls[(Any,) * len(parameters)] if parameters else cls
+        unstructure = make_dict_unstructure_fn(target, _converter, **options)
+        structure = make_dict_structure_fn(target, _converter, **options)
     name = cls.__name__
 
     def encode(value: Any) -> Any:
@@ -1209,7 +1237,8 @@ def _class_shape(annotation: Any, cls: Any) -> _Shape:
     )
 
 
-def _is_frozen(cls: Any) -> bool:
+def is_frozen(cls: Any) -> bool:
+    """Say whether the fields of an attrs class or dataclass cannot be set."""
     parameters = getattr(cls, "__dataclass_params__", None)
     if parameters is not None and not attrs.has(cls):
         return bool(parameters.frozen)
@@ -1682,7 +1711,7 @@ def _locate(
     reason = _reason(error)
     # Going down into a value that contains itself would never end.
     while not reason.endswith(_TOO_DEEP):
-        failed = _first_failing(parts(here), attempt)
+        failed = _first_failing(here, parts, attempt)
         if failed is None:
             break
         here, reason = failed
@@ -1691,10 +1720,12 @@ def _locate(
 
 
 def _first_failing(
-    parts: Iterable[_Part], attempt: Callable[[_Shape, Any], None]
+    whole: _Part,
+    parts: Callable[[_Part], Iterable[_Part]],
+    attempt: Callable[[_Shape, Any], None],
 ) -> tuple[_Part, str] | None:
     try:
-        for part in parts:
+        for part in parts(whole):
             try:
                 attempt(part.shape, part.value)
             except Exception as error:

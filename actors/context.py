@@ -194,6 +194,26 @@ class OrchestrationContext:
     @overload
     def call_activity(
         self,
+        f: Callable[[ActivityContext], Coroutine[Any, Any, R]],
+        /,
+        *,
+        retry: RetryPolicy | None = ...,
+        timeout: float | timedelta | None = ...,
+        tags: Mapping[str, str] | None = ...,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
+        f: Callable[[ActivityContext], R],
+        /,
+        *,
+        retry: RetryPolicy | None = ...,
+        timeout: float | timedelta | None = ...,
+        tags: Mapping[str, str] | None = ...,
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(
+        self,
         f: Callable[[ActivityContext, A], Coroutine[Any, Any, R]],
         input: A,
         /,
@@ -451,6 +471,10 @@ class OrchestrationContext:
     @overload
     def call_entity(self, id: EntityId[E], op: Callable[[E], R], /) -> Task[R]: ...
     @overload
+    def call_entity(
+        self, id: EntityId[E], op: Callable[[E, EntityContext], Coroutine[Any, Any, R]], /
+    ) -> Task[R]: ...
+    @overload
     def call_entity(self, id: EntityId[E], op: Callable[[E, EntityContext], R], /) -> Task[R]: ...
     @overload
     def call_entity(
@@ -458,6 +482,14 @@ class OrchestrationContext:
     ) -> Task[R]: ...
     @overload
     def call_entity(self, id: EntityId[E], op: Callable[[E, A], R], input: A, /) -> Task[R]: ...
+    @overload
+    def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+    ) -> Task[R]: ...
     @overload
     def call_entity(
         self, id: EntityId[E], op: Callable[[E, A, EntityContext], R], input: A, /

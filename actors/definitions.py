@@ -29,6 +29,7 @@ from .codec import (
     Take,
     class_fields,
     codec_for,
+    is_frozen,
     snapshotter,
     state_codec,
     type_hints,
@@ -677,7 +678,12 @@ def _attrs_class(cls: type, names: Names) -> type:
                 continue
             default = _default_in(owner, name)
             these[name] = _field(cls, name, hints[name], default, annotated=owner is cls)
-    return attrs.define(cls, these=these, slots=True)
+    try:
+        return attrs.define(cls, these=these, slots=True)
+    except (TypeError, ValueError) as error:
+        raise RegistrationError(
+            f"entity class {cls.__qualname__} cannot be an attrs class: {error}"
+        ) from None
 
 
 def _attrs_fields(cls: type) -> Iterable[attrs.Attribute[Any]]:
@@ -774,6 +780,8 @@ def define_entity_class(
     """
     what = f"entity {name!r}"
     names = {**names, cls.__name__: cls}
+    if is_frozen(cls):
+        raise RegistrationError(f"{what} is frozen, so no operation could change its state")
     version, upgrade = _schema(cls, what)
     make = _maker(cls)
     try:
@@ -822,10 +830,6 @@ def _check_fresh(make: Callable[[], Any], state: Codec[Any], what: str) -> None:
         state.decode(state.encode(fresh))
     except PayloadError as error:
         raise RegistrationError(f"a default of {what} does not fit its field: {error}") from None
-    except AttributeError as error:
-        raise RegistrationError(
-            f"{what} is frozen, so no operation could change its state: {error}"
-        ) from None
     except Exception as error:
         raise RegistrationError(
             f"{what} cannot be made without arguments: {type(error).__name__}: {error}"

@@ -32,6 +32,7 @@ from .messages import (
 from .values import MISSING
 
 if TYPE_CHECKING:
+    from .context import OrchestrationContext
     from .definitions import EntityDefinition, OperationDefinition
     from .effects import Effects
     from .lookup import Lookup
@@ -160,6 +161,35 @@ class EntityContext:
         due = None if at is None else due_time(at, self._now)
         self._send(due, str(id), Operation(operation.name, data))
 
+    @overload
+    def start_new(
+        self,
+        f: Callable[[OrchestrationContext, A], Any],
+        input: A,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+    ) -> str: ...
+    @overload
+    def start_new(
+        self,
+        f: Callable[[OrchestrationContext], Any],
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+    ) -> str: ...
+    @overload
+    def start_new(
+        self,
+        f: str,
+        input: Any = ...,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+    ) -> str: ...
     def start_new(
         self,
         f: Any,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .errors import InvalidIdError, UsageError
+
+if TYPE_CHECKING:
+    from .entity import EntityContext
 
 E = TypeVar("E")
 
@@ -57,7 +61,9 @@ class EntityId(Generic[E]):
     @overload
     def __init__(self, entity: type[E], key: str) -> None: ...
     @overload
-    def __init__(self: EntityId[Any], entity: Any, key: str) -> None: ...
+    def __init__(
+        self: EntityId[Any], entity: str | Callable[[EntityContext], Any], key: str
+    ) -> None: ...
     def __init__(self, entity: Any, key: str) -> None:
         if isinstance(entity, str):
             name = check_text(entity, "an entity name").casefold()

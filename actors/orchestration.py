@@ -578,7 +578,8 @@ class OrchestrationActor:
         """Give back what the execution holds outside: timers, locks, activities."""
         executor, self.executor = self.executor, None
         owner = Caller(self.instance_id, self.execution, 0)
-        effects.cancel_activity(owner)
+        if self.pending:
+            effects.cancel_activity(owner)
         effects.disarm_timer(owner)
         if executor is not None:
             lock = executor.lock

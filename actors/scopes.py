@@ -8,8 +8,8 @@ asyncio does, so that ``finally`` blocks may await durable work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from .errors import Cancelled, UsageError
 from .tasks import DONE, Task, TimerTask
@@ -158,7 +158,11 @@ class TaskGroup:
         self._idle: Task[None] | None = None
         self.cancel_scope = CancelScope(executor, None, fails=False)
 
-    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+    def start_soon(
+        self,
+        function: Callable[[*Inputs], Coroutine[Any, Any, Any] | Generator[Any, Any, Any]],
+        *args: *Inputs,
+    ) -> None:
         """Begin a branch, ``await function(*args)``; it first runs when this one next waits."""
         coroutine = function(*args)
         if not hasattr(coroutine, "send"):

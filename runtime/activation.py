@@ -96,6 +96,11 @@ class Activation:
             partition.crash(self, error)
             return None
 
+    def on_suspended(self) -> None:
+        """An async operation has suspended; its messages may have to wait for long."""
+        if self.mail:
+            self.partition.touch(self)
+
     def _take(self, mail: list[Message], partition: Partition) -> Coroutine[Any, Any, None] | None:
         actor = self.actor
         assert actor is not None
@@ -117,8 +122,6 @@ class Activation:
             else:
                 self.mail = mail[index + 1 :] + self.mail
                 self.busy = self.queued = True
-                if self.mail:
-                    partition.touch(self)
                 return self._finish(message, outcome)
             if actor.held and not actor.is_blocked:
                 # What was held goes before what came later.

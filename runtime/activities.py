@@ -6,6 +6,7 @@ an ordinary message, so it runs at least once: a crash in between runs it again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ from ..actors.codec import check_size
 from ..actors.errors import FailureDetails, UnknownNameError
 from ..actors.failures import encode_failure, failure_of
 from ..actors.messages import ActivityCall, Caller, Completion
-from .waiting import thread_waker
+from .waiting import on_asyncio, thread_waker
 
 if TYPE_CHECKING:
     from ..actors.definitions import ActivityDefinition
@@ -36,7 +37,17 @@ Post = Callable[[str, Completion], None]
 class RunningActivity:
     """One run of one activity, from its start to its answer."""
 
-    __slots__ = ("alarm", "call", "context", "definition", "ended", "pool", "post", "scope")
+    __slots__ = (
+        "alarm",
+        "call",
+        "context",
+        "definition",
+        "ended",
+        "pool",
+        "post",
+        "scope",
+        "task",
+    )
 
     def __init__(
         self, pool: ActivityPool, call: ActivityCall, definition: ActivityDefinition, post: Post
@@ -45,8 +56,9 @@ class RunningActivity:
         self.call = call
         self.definition = definition
         self.post = post
-        self.context = ActivityContext(call)
+        self.context = ActivityContext(call) if definition.takes_context else None
         self.scope: anyio.CancelScope | None = None
+        self.task: asyncio.Task[Any] | None = None
         self.alarm: Alarm | None = None
         self.ended = False
 
@@ -55,17 +67,37 @@ class RunningActivity:
         if self.ended:
             self.pool.ended(self)
             return None
-        if self.definition.is_async:
-            return self._run_here()
-        self.pool.run_in_thread(self)
-        return None
+        if not self.definition.is_async:
+            self.pool.run_in_thread(self)
+            return None
+        return self._run_in_task() if self.pool.on_asyncio else self._run_in_scope()
 
-    async def _run_here(self) -> None:
+    def on_suspended(self) -> None:
+        """The activity waits for something, so from here on it may have to be cancelled."""
+        if self.pool.on_asyncio:
+            self.task = asyncio.current_task()
+
+    async def _run_in_task(self) -> None:
+        # No cancel scope here: most activities that do not suspend would pay a tenth of their
+        # cost for it. One that has suspended is cancelled through its task.
+        try:
+            value = self.definition.decode_input(self.call.input)
+            body = self._encode(await self.definition.invoke(self.context, value))
+        except Exception as error:
+            self.end("TaskFailed", encode_failure(failure_of(error)))
+        except asyncio.CancelledError:
+            if not self.ended or self.task is None or not self.task.cancelling():
+                raise  # the hub stops
+            self.task.uncancel()
+            self.end(None, b"")
+        else:
+            self.end("TaskCompleted", body)
+
+    async def _run_in_scope(self) -> None:
         try:
             with anyio.CancelScope() as self.scope:
                 value = self.definition.decode_input(self.call.input)
-                result = await self.definition.invoke(self.context, value)
-                body = self._encode(result)
+                body = self._encode(await self.definition.invoke(self.context, value))
         except Exception as error:
             self.end("TaskFailed", encode_failure(failure_of(error)))
         else:
@@ -105,9 +137,12 @@ class RunningActivity:
     def stop(self) -> None:
         """Tell the activity that its answer is not wanted."""
         self.ended = True
-        self.context.cancel()
+        if self.context is not None:
+            self.context.cancel()
         if self.scope is not None:
             self.scope.cancel()
+        elif self.task is not None:
+            self.task.cancel()
 
     def end(self, event: str | None, body: bytes) -> None:
         """Answer, unless the answer was given or given up before."""
@@ -141,6 +176,7 @@ class ActivityPool:
         self._reports: deque[tuple[RunningActivity, str, bytes]] = deque()
         self._reported = False
         self._wake: Callable[[], None] = lambda: None
+        self.on_asyncio = False
         self._stopping = False
 
     @property
@@ -162,6 +198,7 @@ class ActivityPool:
 
     def start(self) -> None:
         """Bind to the running event loop."""
+        self.on_asyncio = on_asyncio()
         self._wake = thread_waker(self._take_reports)
 
     def submit(self, call: ActivityCall, post: Post) -> None:

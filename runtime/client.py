@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 import uuid
 from collections.abc import (
     AsyncIterator,
@@ -228,6 +229,8 @@ class Client:
         self._partitions = partitions
         self._clock = clock
         self._is_running = is_running
+        self._prefix = f"{clock.now() // 1_000:012x}{secrets.token_hex(6)}"
+        self._made = 0
 
     def _partition(self, key: str) -> Partition:
         if not self._is_running():
@@ -238,6 +241,11 @@ class Client:
         if request_id is not None:
             check_text(request_id, "a request id")
         return await self._partition(key).request_once(key, message, request_id)
+
+    def _new_instance_id(self) -> str:
+        # Ids that grow together keep the store's index of them dense where it is written.
+        self._made += 1
+        return f"{self._prefix}{self._made:08x}"
 
     # Orchestrations.
 
@@ -357,7 +365,7 @@ class Client:
             on_existing=on_existing,
         )
         if instance_id is None and request_id is None:
-            new_id = uuid.uuid4().hex
+            new_id = self._new_instance_id()
             await self._partition(new_id).request_new(new_id, message)
             return OrchestrationHandle(self, new_id, definition.output)
         if instance_id is None:
@@ -552,7 +560,7 @@ class Client:
         """
         record = await self._read(check_instance_id(instance_id))
         message = Start(record.name, record.version, record.input, tags=record.tags)
-        new_id = uuid.uuid4().hex if with_new_instance_id else instance_id
+        new_id = self._new_instance_id() if with_new_instance_id else instance_id
         await self._request(new_id, message)
         return self.get_handle(new_id)
 
@@ -752,6 +760,16 @@ class Client:
     async def call_entity(
         self,
         id: EntityId[E],
+        op: Callable[[E, EntityContext], Coroutine[Any, Any, R]],
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
         op: Callable[[E, EntityContext], R],
         /,
         *,
@@ -774,6 +792,17 @@ class Client:
         self,
         id: EntityId[E],
         op: Callable[[E, A], R],
+        input: A,
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
         input: A,
         /,
         *,

@@ -28,6 +28,10 @@ class Runnable(Protocol):
         """Do the work, or give what has to be awaited for it. Must not raise."""
         ...
 
+    def on_suspended(self) -> None:
+        """Take note that what ``run`` gave has suspended for the first time."""
+        ...
+
 
 class Pump:
     """Runs whatever is ready, in order."""
@@ -73,8 +77,9 @@ class Pump:
         deadline = perf_counter() + budget
         while True:
             while ready:
-                work = ready.popleft().run()
-                if work is not None and await self._drive(work):
+                item = ready.popleft()
+                work = item.run()
+                if work is not None and await self._drive(item, work):
                     return
                 if perf_counter() > deadline:
                     await anyio.lowlevel.checkpoint()
@@ -84,12 +89,15 @@ class Pump:
             deadline = perf_counter() + budget
 
     @types.coroutine
-    def _drive(self, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
+    def _drive(
+        self, item: Runnable, work: Coroutine[Any, Any, None]
+    ) -> Generator[Any, Any, bool]:
         """Run a coroutine in this task; the answer is whether it suspended."""
         try:
             trap = work.send(None)
         except StopIteration:
             return False
+        item.on_suspended()
         self._hand_over()
         self.suspended += 1
         try:

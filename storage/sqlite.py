@@ -208,7 +208,7 @@ class _Connection:
         return self._opened
 
     async def close(self, *, for_good: bool) -> None:
-        self._closed = for_good
+        self._closed = self._closed or for_good
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
