@@ -51,14 +51,7 @@ from uuid import UUID
 
 import attrs
 import orjson
-from cattrs import Converter
-from cattrs.gen import (
-    make_dict_structure_fn,
-    make_dict_structure_fn_from_attrs,
-    make_dict_unstructure_fn,
-    make_dict_unstructure_fn_from_attrs,
-    override,
-)
+from cattrs import Converter, gen
 
 from .errors import PayloadError, PayloadTooLargeError, RegistrationError
 
@@ -77,6 +70,9 @@ _VALUE = "$value"
 _PLAIN = frozenset({str, int, bool, type(None)})
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _TOO_DEEP = "is nested too deeply, or contains itself"
+
+# Its functions for attrs classes have types that are partly unknown.
+_gen: Any = gen
 
 # isinstance and type under names that do not narrow: what comes in is Any and stays Any, instead
 # of becoming a dict of unknowns.
@@ -1189,7 +1185,7 @@ def _class_shape(annotation: Any, cls: Any) -> _Shape:
         required[field.name] = field.required
     frozen = is_frozen(cls)
     hooks = {
-        name: override(struct_hook=shape.decode, unstruct_hook=shape.encode)
+        name: gen.override(struct_hook=shape.decode, unstruct_hook=shape.encode)
         for name, shape in shapes.items()
     }
     parameters = getattr(cls, "__parameters__", ())
@@ -1199,14 +1195,14 @@ def _class_shape(annotation: Any, cls: Any) -> _Shape:
         # By its attrs fields also if a base is a dataclass, which is what cattrs sees first.
         anything = {parameter.__name__: Any for parameter in parameters}
         fields: Any = attrs.fields(cls)
-        unstructure: Any = make_dict_unstructure_fn_from_attrs(fields, cls, _converter, **options)
-        structure: Any = make_dict_structure_fn_from_attrs(
+        unstructure = _gen.make_dict_unstructure_fn_from_attrs(fields, cls, _converter, **options)
+        structure = _gen.make_dict_structure_fn_from_attrs(
             fields, cls, _converter, anything, **options
         )
     else:
         target = cls[(Any,) * len(parameters)] if parameters else cls
-        unstructure = make_dict_unstructure_fn(target, _converter, **options)
-        structure = make_dict_structure_fn(target, _converter, **options)
+        unstructure = _gen.make_dict_unstructure_fn(target, _converter, **options)
+        structure = _gen.make_dict_structure_fn(target, _converter, **options)
     name = cls.__name__
 
     def encode(value: Any) -> Any:

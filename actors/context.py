@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -18,7 +18,7 @@ from .errors import (
     UsageError,
 )
 from .executor import Continuation
-from .ids import EntityId, check_instance_id, check_text
+from .ids import EntityId, check_instance_id
 from .scopes import CancelScope, TaskGroup
 from .tasks import AllTask, AnyTask, CallTask, EntityLock, EventTask, RetryTask, Task, TimerTask
 from .values import MISSING, check_event_name
@@ -458,7 +458,8 @@ class OrchestrationContext:
     def _own(self, tasks: Sequence[Task[R]]) -> list[Task[R]]:
         own = list(tasks)
         for task in own:
-            if not isinstance(task, Task) or task._executor is not self._executor:
+            # The types say so, but a coroutine among them is an easy slip.
+            if getattr(task, "_executor", None) is not self._executor:
                 raise UsageError(
                     f"{task!r} is no task of this orchestration: pass what its context's calls return"
                 )

@@ -49,6 +49,7 @@ _ONE_INPUT = (
     "takes at most one input besides its context; put several into an attrs class or a dataclass"
 )
 _ANY: Codec[Any] = codec_for(Any)
+_NAMES_KEPT = 256
 
 
 def readonly(function: F) -> F:
@@ -439,12 +440,21 @@ class EntityDefinition:
     by_function: dict[Callable[..., Any], str] = attrs.field(factory=dict[Any, str], repr=False)
     any_operation: OperationDefinition | None = None
     place: str = ""
+    _named: dict[str, OperationDefinition] = attrs.field(
+        factory=dict[str, OperationDefinition], init=False, repr=False, eq=False
+    )
 
     def dynamic_operation(self, name: str) -> OperationDefinition | None:
         """Give the operation of a function entity, which takes every name; else None."""
         if self.any_operation is None:
             return None
-        return attrs.evolve(self.any_operation, name=name)
+        found = self._named.get(name)
+        if found is None:
+            # Names come from callers, so they must not fill the memory.
+            if len(self._named) >= _NAMES_KEPT:
+                self._named.clear()
+            found = self._named[name] = attrs.evolve(self.any_operation, name=name)
+        return found
 
 
 def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> OperationDefinition:
@@ -714,6 +724,9 @@ def _field(cls: type, name: str, hint: Any, default: Any, *, annotated: bool) ->
         default = attrs.NOTHING
     if default is attrs.NOTHING:
         return attrs.field(factory=_zero(cls, name, hint), **options)
+    if type(default) in (list, dict, set) and not default:
+        empty: Callable[[], Any] = type(cast("Any", default))
+        return attrs.field(factory=empty, **options)
     if _is_mutable(default):
         # One default for all entities would be one object that all of them share.
         return attrs.field(factory=lambda: copy.deepcopy(default), **options)

@@ -435,7 +435,7 @@ class EntityActor:
             value = operation.decode_input(message.input)
             result = operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
-                result = context._result
+                result = context._result  # pyright: ignore[reportPrivateUsage]
             data = operation.output.encode(result) if message.call else None
             if not readonly and self.size <= _CHECKED_SIZE_MAX and self.state is not None:
                 # Checked here, a state that cannot be stored fails this operation only. A large
@@ -466,7 +466,7 @@ class EntityActor:
             value = operation.decode_input(message.input)
             result = await operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
-                result = context._result
+                result = context._result  # pyright: ignore[reportPrivateUsage]
             data = operation.output.encode(result) if message.call else None
             if self.state is not None and not operation.readonly:
                 self._checked(definition.state.encode(self.state))
@@ -525,12 +525,12 @@ class EntityActor:
             self.exists = self.state is not None
             self.changed = True
         if context is not None:
-            if context._deleted:
+            if context._deleted:  # pyright: ignore[reportPrivateUsage]
                 self.state = None
                 self.exists = False
                 self.changed = True
-            if context._outgoing is not None:
-                for due, target, sent in context._outgoing:
+            if context._outgoing is not None:  # pyright: ignore[reportPrivateUsage]
+                for due, target, sent in context._outgoing:  # pyright: ignore[reportPrivateUsage]
                     if due is None:
                         effects.send(target, sent)
                     else:

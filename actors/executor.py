@@ -9,8 +9,8 @@ that made it.
 
 from __future__ import annotations
 
+import inspect
 import random
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -271,6 +271,7 @@ class Executor:
     def _step(self, fiber: Fiber, error: BaseException | None) -> None:
         coroutine = fiber.coroutine
         value: Any = None
+        task: Task[Any] | None
         task, fiber.waiting = fiber.waiting, None
         self.running = fiber
         while True:
@@ -295,14 +296,14 @@ class Executor:
                 self._end_fiber(fiber, None, failure)
                 return
             value = None
-            if not isinstance(task, Task) or task._executor is not self:
+            if not isinstance(task, Task) or task._executor is not self:  # pyright: ignore[reportPrivateUsage]
                 error = self._foreign_await(fiber, task)
                 task = None
             elif fiber.owed is not None:
                 error, fiber.owed = fiber.owed, None
                 task.cancel()
                 task = None
-            elif task._state == PENDING:
+            elif task._state == PENDING:  # pyright: ignore[reportPrivateUsage]
                 fiber.waiting = task
                 task.watch(fiber)
                 return
@@ -608,7 +609,7 @@ def send_releases(effects: Effects, owner: Caller, entities: list[str], granted:
 
 def _calling_line() -> str:
     """File and line of the innermost caller outside this package."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith((_OURS, _LOADED_AS)):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from .errors import InvalidIdError, UsageError
-
-if TYPE_CHECKING:
-    from .entity import EntityContext
 
 E = TypeVar("E")
 
@@ -61,9 +58,7 @@ class EntityId(Generic[E]):
     @overload
     def __init__(self, entity: type[E], key: str) -> None: ...
     @overload
-    def __init__(
-        self: EntityId[Any], entity: str | Callable[[EntityContext], Any], key: str
-    ) -> None: ...
+    def __init__(self: EntityId[Any], entity: str | Callable[..., Any], key: str) -> None: ...
     def __init__(self, entity: Any, key: str) -> None:
         if isinstance(entity, str):
             name = check_text(entity, "an entity name").casefold()

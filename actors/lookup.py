@@ -74,7 +74,7 @@ class Lookup:
         Raises:
             UnknownNameError: the entity or its operation is not registered.
         """
-        if not isinstance(id, EntityId):
+        if not isinstance(id, EntityId):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"an EntityId is needed, not {id!r}")
         return operation_of(self.app.find_entity(id.name), op)
 

@@ -53,6 +53,11 @@ class Message:
         self.reply: Any = None
         self.request: str | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the payload it brings."""
+        return 0
+
     def content(self) -> list[Any]:
         """Give the durable form: a tag and the fields, with payloads as JSON fragments."""
         raise NotImplementedError
@@ -89,6 +94,10 @@ class Operation(Message):
         self.input = input
         self.call = call
         self.caller = caller
+
+    @property
+    def size(self) -> int:
+        return len(self.input or b"")
 
     def content(self) -> list[Any]:
         return ["operation", self.name, _pack(self.input), self.call, _plain(self.caller)]
@@ -149,6 +158,10 @@ class Start(Message):
         self.start_at = start_at
         self.on_existing = on_existing
 
+    @property
+    def size(self) -> int:
+        return len(self.input or b"")
+
     def content(self) -> list[Any]:
         return [
             "start",
@@ -171,6 +184,10 @@ class Begin(Message):
         super().__init__()
         self.execution = execution
 
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
     def content(self) -> list[Any]:
         return ["begin", self.execution]
 
@@ -190,6 +207,10 @@ class Completion(Message):
         self.execution = execution
         self.task = task
         self.body = body
+
+    @property
+    def size(self) -> int:
+        return len(self.body)
 
     def content(self) -> list[Any]:
         return ["completion", self.event, self.execution, self.task, orjson.Fragment(self.body)]
@@ -284,18 +305,36 @@ def _read_start(
     )
 
 
+def _read_operation(
+    name: str, input: list[Any], call: bool, caller: list[Any] | None
+) -> Operation:
+    return Operation(name, _unpack(input), call, _caller(caller))
+
+
+def _read_lock(owner: list[Any], entities: list[str], position: int) -> LockRequest:
+    return LockRequest(Caller(*owner), entities, position)
+
+
+def _read_unlock(owner: list[Any], entities: list[str], position: int) -> LockRelease:
+    return LockRelease(Caller(*owner), entities, position)
+
+
+def _read_completion(event: str, execution: int, task: int, body: Any) -> Completion:
+    return Completion(event, execution, task, orjson.dumps(body))
+
+
+def _read_event(name: str, data: Any) -> Event:
+    return Event(name, orjson.dumps(data))
+
+
 _READERS: dict[str, Callable[..., Message]] = {
-    "operation": lambda name, input, call, caller: Operation(
-        name, _unpack(input), call, _caller(caller)
-    ),
-    "lock": lambda owner, entities, position: LockRequest(Caller(*owner), entities, position),
-    "unlock": lambda owner, entities, position: LockRelease(Caller(*owner), entities, position),
+    "operation": _read_operation,
+    "lock": _read_lock,
+    "unlock": _read_unlock,
     "start": _read_start,
     "begin": Begin,
-    "completion": lambda event, execution, task, body: Completion(
-        event, execution, task, orjson.dumps(body)
-    ),
+    "completion": _read_completion,
     "timer": TimerDue,
-    "event": lambda name, data: Event(name, orjson.dumps(data)),
+    "event": _read_event,
     "command": Command,
 }

@@ -412,12 +412,12 @@ class OrchestrationActor:
         effects.refuse(message, InstanceFinishedError(self.instance_id, self.status or ""))
         return True
 
-    def _on_terminate(self, message: Command, now: int, effects: Effects) -> None:
+    def on_terminate(self, message: Command, now: int, effects: Effects) -> None:
         if not self._refuse_finished(message, effects):
             self._terminate(message.reason, message.recursive, now, effects)
             effects.reply(message, None)
 
-    def _on_cancel(self, message: Command, now: int, effects: Effects) -> Any:
+    def on_cancel(self, message: Command, now: int, effects: Effects) -> Any:
         if self._refuse_finished(message, effects):
             return None
         if self.status == "Pending":
@@ -440,7 +440,7 @@ class OrchestrationActor:
         self._settle_turn(now, effects)
         return None
 
-    def _on_suspend(self, message: Command, now: int, effects: Effects) -> None:
+    def on_suspend(self, message: Command, now: int, effects: Effects) -> None:
         if self._refuse_finished(message, effects):
             return
         if self.status in ("Running", "Pending"):
@@ -448,7 +448,7 @@ class OrchestrationActor:
             self.record(now, "ExecutionSuspended", message.reason)
         effects.reply(message, None)
 
-    def _on_resume(self, message: Command, now: int, effects: Effects) -> None:
+    def on_resume(self, message: Command, now: int, effects: Effects) -> None:
         if self._refuse_finished(message, effects):
             return
         if self.status == "Suspended":
@@ -456,14 +456,14 @@ class OrchestrationActor:
             self.record(now, "ExecutionResumed", message.reason)
         effects.reply(message, None)
 
-    def _on_retry(self, message: Command, now: int, effects: Effects) -> None:
+    def on_retry(self, message: Command, now: int, effects: Effects) -> None:
         # The partition has loaded the actor anew for this, and with it replayed the history.
         if self.status == "Running" and not self.begun:
             self.parked = self.parked_type = None
             self._run_first(now, effects)
         effects.reply(message, None)
 
-    def _on_purge(self, message: Command, now: int, effects: Effects) -> None:
+    def on_purge(self, message: Command, now: int, effects: Effects) -> None:
         if self.is_live:
             effects.refuse(
                 message,
@@ -601,10 +601,10 @@ def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:
 
 
 _COMMANDS: dict[str, Callable[[OrchestrationActor, Command, int, Effects], Any]] = {
-    "terminate": OrchestrationActor._on_terminate,
-    "cancel": OrchestrationActor._on_cancel,
-    "suspend": OrchestrationActor._on_suspend,
-    "resume": OrchestrationActor._on_resume,
-    "retry": OrchestrationActor._on_retry,
-    "purge": OrchestrationActor._on_purge,
+    "terminate": OrchestrationActor.on_terminate,
+    "cancel": OrchestrationActor.on_cancel,
+    "suspend": OrchestrationActor.on_suspend,
+    "resume": OrchestrationActor.on_resume,
+    "retry": OrchestrationActor.on_retry,
+    "purge": OrchestrationActor.on_purge,
 }

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .executor import Executor
 
+Inputs = TypeVarTuple("Inputs")
+
 
 class Fiber:
     """One strand of an orchestration's code."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .retry import RetryPolicy
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 PENDING, DONE, FAILED, CANCELED = range(4)
 
@@ -38,7 +39,7 @@ class Watcher(Protocol):
         ...
 
 
-class Task(Generic[R]):
+class Task(Generic[R_co]):
     """Something durable that will have a result: ``await`` it, or ``yield`` it in a generator.
 
     It may be awaited any number of times. Not awaited, it runs all the same.
@@ -52,10 +53,10 @@ class Task(Generic[R]):
         self._value: Any = None
         self._watchers: list[Watcher] | None = None
 
-    def __await__(self) -> Generator[Any, Any, R]:
+    def __await__(self) -> Generator[Any, Any, R_co]:
         if self._state == PENDING:
             yield self
-        outcome: R = self.outcome()
+        outcome: R_co = self.outcome()
         return outcome
 
     __iter__ = __await__  # so that a generator may also say "yield from task"
@@ -76,7 +77,7 @@ class Task(Generic[R]):
         return self._state == CANCELED
 
     @property
-    def result(self) -> R:
+    def result(self) -> R_co:
         """The result.
 
         Raises:
@@ -86,7 +87,7 @@ class Task(Generic[R]):
         """
         if self._state == PENDING:
             raise UsageError("the task is not completed yet: await it first, or ask is_completed")
-        outcome: R = self.outcome()
+        outcome: R_co = self.outcome()
         return outcome
 
     def cancel(self) -> bool:

@@ -56,7 +56,9 @@ from .actors.values import MISSING, RuntimeStatus
 from .runtime.client import CleanResult, Client, OrchestrationHandle, Page
 from .runtime.clock import Clock, ManualClock, SystemClock
 from .runtime.hub import Hub
+from .runtime.serving import run
 from .runtime.settings import Settings
+from .runtime.statistics import HubStatistics, PartitionStatistics
 from .runtime.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
 from .storage import MemoryStore, SqliteStore, Store
 
@@ -81,6 +83,7 @@ __all__ = [
     "FailureDetails",
     "HistoryEvent",
     "Hub",
+    "HubStatistics",
     "HubStoppingError",
     "InstanceAlreadyExistsError",
     "InstanceFinishedError",
@@ -107,6 +110,7 @@ __all__ = [
     "Page",
     "ParkedError",
     "ParkedReason",
+    "PartitionStatistics",
     "PayloadError",
     "PayloadTooLargeError",
     "PerdureError",
@@ -131,4 +135,5 @@ __all__ = [
     "UsageError",
     "__version__",
     "readonly",
+    "run",
 ]

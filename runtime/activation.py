@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from ..actors.entity import HELD, EntityActor
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
@@ -81,6 +83,9 @@ class Activation:
         if not mail:
             return None
         partition = self.partition
+        if partition.batch.is_full and partition.flying is not None:
+            partition.defer(self)
+            return None
         limit = partition.settings.turn_messages_max
         if len(mail) > limit:
             self.mail = mail[limit:]
@@ -106,7 +111,9 @@ class Activation:
         assert actor is not None
         now = partition.tick()
         batch = partition.batch
+        batch.messages += len(mail)
         for index, message in enumerate(mail):
+            batch.size += message.size
             outcome = actor.handle(message, now, partition)
             if outcome is None:
                 if message.row:
@@ -135,7 +142,9 @@ class Activation:
         partition = self.partition
         try:
             await operation
-        except Exception as error:
+        except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+            raise
+        except BaseException as error:
             partition.crash(self, error)
             return
         if self.dead:

@@ -83,7 +83,7 @@ class RunningActivity:
         try:
             value = self.definition.decode_input(self.call.input)
             body = self._encode(await self.definition.invoke(self.context, value))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.end("TaskFailed", encode_failure(failure_of(error)))
         except asyncio.CancelledError:
             if not self.ended or self.task is None or not self.task.cancelling():
@@ -94,11 +94,12 @@ class RunningActivity:
             self.end("TaskCompleted", body)
 
     async def _run_in_scope(self) -> None:
+        body = b""
         try:
             with anyio.CancelScope() as self.scope:
                 value = self.definition.decode_input(self.call.input)
                 body = self._encode(await self.definition.invoke(self.context, value))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.end("TaskFailed", encode_failure(failure_of(error)))
         else:
             if self.scope.cancelled_caught:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from .waiting import Waiter
 
 
+#: More than this would make one checkpoint hold up those behind it; fewer never gained speed.
+MESSAGES_MAX = 10_000
+SIZE_MAX = 8 * 1024 * 1024
+
+
 class Frame(NamedTuple):
     """Messages owed to another partition; the last of them has the number ``last``."""
 
@@ -36,12 +41,14 @@ class Batch:
         "finished",
         "frames",
         "mail_deleted",
+        "messages",
         "outbox",
         "outbox_deleted",
         "peers",
         "replies",
         "requests",
         "sequence",
+        "size",
         "timers",
         "timers_deleted",
         "touched",
@@ -66,7 +73,14 @@ class Batch:
         self.acknowledged: set[int] = set()
         self.finished: list[str] = []
         self.turns = 0
+        self.messages = 0
+        self.size = 0  # bytes of the payloads that the messages brought
         self.sequence = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as much as one checkpoint should."""
+        return self.messages >= MESSAGES_MAX or self.size >= SIZE_MAX
 
     @property
     def has_rows(self) -> bool:

@@ -395,7 +395,7 @@ class Client:
             partition = self._partition(instance_id)
             waiter = partition.watch(instance_id)
             try:
-                outcome = None
+                outcome: Any = None
                 if not partition.is_live_here(instance_id):
                     # Watched first, then looked up: an end in between is not missed.
                     record = await self._read(instance_id)
@@ -1082,10 +1082,11 @@ class Client:
 
 
 def _encode_tags(tags: Mapping[str, str]) -> bytes:
-    for key, value in tags.items():
+    given: dict[Any, Any] = dict(tags)
+    for key, value in given.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise UsageError(f"tags are texts by texts, not {key!r}: {value!r}")
-    return codec_for(dict[str, str]).encode(dict(tags))
+    return codec_for(dict[str, str]).encode(given)
 
 
 def _optional_time(when: datetime | None) -> int | None:

@@ -20,6 +20,7 @@ from .partition import Partition
 from .pump import Pump
 from .recovery import restore
 from .settings import Settings
+from .statistics import HubStatistics, count_partition
 from .timers import TimerQueue
 from .waiting import waiter_factory
 
@@ -89,6 +90,19 @@ class Hub:
     def durability(self) -> str:
         """How durable a commit is, in words."""
         return self._store.durability
+
+    async def statistics(self) -> HubStatistics:
+        """Give the counters: how loaded the hub is, and where.
+
+        Raises:
+            HubStoppingError: the hub does not run.
+            StorageError: the store cannot say how large it is.
+        """
+        if self._state != "running":
+            raise HubStoppingError(f"the hub is {self._state}: it counts while it runs")
+        return HubStatistics(
+            partitions=tuple([await count_partition(one) for one in self._partitions])
+        )
 
     async def __aenter__(self) -> Self:
         if self._state != "new":
@@ -164,6 +178,7 @@ class Hub:
             self._tasks.cancel_scope.cancel()
         # A body's own exception must come out as it is, and not in a group.
         cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+        swallowed: bool | None
         try:
             if cancelled:
                 swallowed = await self._tasks.__aexit__(kind, error, trace)

@@ -99,7 +99,8 @@ class Loader:
     def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
         partition = self._partition
         name, key = _split(activation.key)
-        actor = EntityActor(0, name, key, None, partition.lookup, partition.new_instance_id)
+        unknown: Any = None  # until it is found; without it the actor is parked and never asks
+        actor = EntityActor(0, name, key, unknown, partition.lookup, partition.new_instance_id)
         actor.id = partition.new_id() if row is None else row.id
         try:
             actor.definition = partition.lookup.find_entity(name)

@@ -107,6 +107,7 @@ class Partition:
         self.next_row = 1
         self.waiting = 0  # clients' messages not consumed yet
         self.commits = 0
+        self.turns = 0
         self.failed_operations = 0
         self.crashes: dict[str, int] = {}
         self.watchers: dict[str, list[Waiter]] = {}
@@ -123,6 +124,7 @@ class Partition:
         self._now = 0
         self._gathered = anyio.Event()
         self._broken: BaseException | None = None
+        self._deferred: list[Activation] = []
         self.expire_requests_at = 0
         self.loader = Loader(self)
 
@@ -494,6 +496,11 @@ class Partition:
         return self._broken is not None or self.batch.has_rows or self.batch.has_output
 
     @property
+    def is_tainted(self) -> bool:
+        """Whether a turn crashed, so that memory must be dropped."""
+        return self._broken is not None
+
+    @property
     def is_quiet(self) -> bool:
         """Whether nothing is to be committed or loaded."""
         return not self.has_work and self.flying is None and not self.loader.is_loading
@@ -519,10 +526,11 @@ class Partition:
 
     async def _commit_once(self) -> None:
         if self._broken is not None:
-            await recover(self, self._broken, None)
-            self._broken = None
+            error, self._broken = self._broken, None
+            await recover(self, error, None)
             return
         batch, self.batch = self.batch, Batch()
+        self.turns += batch.turns
         if batch.has_rows or batch.outbox_deleted:
             try:
                 checkpoint = seal(self, batch)
@@ -539,16 +547,27 @@ class Partition:
                 return
             finally:
                 self.flying = None
+                self._let_on()
             self.commits += 1
             self.sequence = checkpoint.sequence
             for row in checkpoint.peers:
                 self.durable_received[row.peer] = row.received
-        if self._broken is None:
+        if not self.is_tainted:
             self._release(batch)
             self._evict()
         else:
             # Durable, but memory is tainted: answers may go out, the rest is recovered.
             batch.release_replies(self)
+
+    def defer(self, activation: Activation) -> None:
+        """Have an activation wait: as much has gathered as one checkpoint may hold."""
+        activation.queued = True
+        self._deferred.append(activation)
+
+    def _let_on(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for activation in deferred:
+            self.pump.put(activation)
 
     def _release(self, batch: Batch) -> None:
         """Let out what waited for the batch, which is durable now."""
@@ -570,9 +589,11 @@ class Partition:
         actor = None if activation is None else activation.actor
         waiters = self.watchers.pop(key, None)
         if waiters is not None:
-            ended = isinstance(actor, OrchestrationActor) and not actor.is_live
+            outcome = None
+            if isinstance(actor, OrchestrationActor) and not actor.is_live:
+                outcome = (actor.status, actor.output, actor.failure)
             for waiter in waiters:
-                waiter.set((actor.status, actor.output, actor.failure) if ended else None)
+                waiter.set(outcome)
         if activation is not None and activation.is_idle:
             self.drop(activation)
 

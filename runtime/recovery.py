@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import orjson
 
-from ..actors.errors import LeaseLostError, OutcomeUnknownError, StorageError, UnavailableError
+from ..actors.errors import LeaseLostError, StorageError, UnavailableError
 from ..actors.failures import read_failure
 from ..actors.messages import Command, Message, decode_message
 
 if TYPE_CHECKING:
     from ..storage.records import Recovered
+    from .activation import Activation
     from .batch import Batch
     from .partition import Partition
+    from .waiting import Waiter
 
 _log = logging.getLogger("perdure.partition")
 
@@ -33,8 +37,18 @@ def read_outcome(body: bytes) -> Any:
     return read_failure(value) if kind == "failed" else orjson.dumps(value)
 
 
-async def restore(partition: Partition, recovered: Recovered) -> None:
-    """Rebuild the partition's memory: what waits, what is owed, what is under way."""
+async def restore(
+    partition: Partition,
+    recovered: Recovered,
+    waiters: Mapping[int, Waiter] = MappingProxyType({}),
+) -> None:
+    """Rebuild the partition's memory: what waits, what is owed, what is under way.
+
+    Args:
+        partition: whose memory is empty.
+        recovered: what its store gave.
+        waiters: who waits for stored messages, by their row.
+    """
     from .partition import Peer, StoredTimer
 
     partition.sequence = recovered.sequence
@@ -51,12 +65,14 @@ async def restore(partition: Partition, recovered: Recovered) -> None:
     for timer in recovered.timers:
         message = decode_message(orjson.loads(timer.body))
         partition.adopt_timer(StoredTimer(timer.due, timer.actor, message, timer.n))
-    partition.requests.clear()
     for mail in recovered.mail:
         message = decode_message(orjson.loads(mail.body))
         message.row = mail.n
+        message.reply = waiters.get(mail.n)
+        if message.reply is not None:
+            partition.waiting += 1
         if message.request is not None:
-            partition.requests[message.request] = []
+            partition.requests.setdefault(message.request, [])
         partition.post(mail.actor, message)
     for key in recovered.parked:
         # The code may have been repaired: each of them gets one new try.
@@ -81,7 +97,6 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     _log.error("partition %d recovers: %s", partition.index, error)
     partition.down = UnavailableError(str(error))
     tainted = partition.batch
-    requests = dict(partition.requests)
     dropped = partition.drop_all()
     recovered = await _read(partition)
     if recovered is None:
@@ -92,24 +107,47 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         else:
             _fail_replies(failed)
     _fail_replies(tainted)
-    for activation in dropped:
-        held = activation.actor.held if activation.actor is not None else None
-        for message in (*(held or ()), *activation.mail):
-            _fail_message(message)
+    waiting = _fail_lost_messages(dropped, recovered)
+    _fail_lost_requests(partition, recovered)
     watchers, partition.watchers = partition.watchers, {}
     for waiters in watchers.values():
         for waiter in waiters:
             waiter.set(None)  # look again
-    for waiters in requests.values():
-        for waiter in waiters:
-            waiter.fail(_unapplied())
     partition.waiting = 0
     partition.down = None
-    await restore(partition, recovered)
+    await restore(partition, recovered, waiting)
     for other in partition.partitions:
         if other is not partition and other.down is None:
             other.resend(partition.index)
             partition.resend(other.index)
+
+
+def _fail_lost_messages(dropped: list[Activation], recovered: Recovered) -> dict[int, Waiter]:
+    """Fail who waits for a message that is gone; give the waiters of those that are stored."""
+    stored = {mail.n for mail in recovered.mail}
+    waiting: dict[int, Waiter] = {}
+    for activation in dropped:
+        held = activation.actor.held if activation.actor is not None else None
+        for message in (*(held or ()), *activation.mail):
+            if message.reply is None:
+                continue
+            if message.row in stored:
+                waiting[message.row] = message.reply
+            else:
+                message.reply.fail(_unapplied())
+    return waiting
+
+
+def _fail_lost_requests(partition: Partition, recovered: Recovered) -> None:
+    """The same for repeated requests, which wait by their request ids."""
+    stored = {orjson.loads(mail.body)[-1] for mail in recovered.mail}
+    requests, partition.requests = partition.requests, {}
+    for request, waiters in requests.items():
+        if request in stored:
+            partition.requests[request] = waiters
+        else:
+            for waiter in waiters:
+                waiter.fail(_unapplied())
 
 
 async def _read(partition: Partition) -> Recovered | None:
@@ -135,17 +173,3 @@ def _unapplied() -> UnavailableError:
 def _fail_replies(batch: Batch) -> None:
     for waiter, _ in batch.replies:
         waiter.fail(_unapplied())
-
-
-def _fail_message(message: Message) -> None:
-    if message.reply is None:
-        return
-    if message.row:
-        message.reply.fail(
-            OutcomeUnknownError(
-                "the hub recovered while this request waited in a stored mailbox: it will still be "
-                "applied; ask for its effect, or repeat it under the same request id"
-            )
-        )
-    else:
-        message.reply.fail(_unapplied())

@@ -32,7 +32,6 @@ class Settings:
         activity_threads_max: threads for sync activities.
         drain_s: seconds that a stopping hub gives to what is under way.
         turn_messages_max: messages one actor may take before others get their turn.
-        checkpoint_turns_max: turns after which a checkpoint is sealed, if none is on its way.
         pump_budget_s: seconds of turns between two looks at the event loop.
         request_retention_s: how long a client's request id is remembered.
         crashes_max: crashes of one actor's turns before it is parked.
@@ -47,7 +46,6 @@ class Settings:
     activity_threads_max: int = _count(min(32, (os.cpu_count() or 1) + 4))
     drain_s: float = _positive(10.0)
     turn_messages_max: int = _count(1_000)
-    checkpoint_turns_max: int = _count(2_000)
     pump_budget_s: float = _positive(0.002)
     request_retention_s: float = _positive(24 * 3600.0)
     crashes_max: int = _count(3)

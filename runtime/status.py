@@ -174,7 +174,10 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
             state = lookup.find_entity(row.name).state.decode(row.state)
         except UsageError:
             state = orjson.loads(row.state)
-    count, failures = (0, []) if row.failures is None else orjson.loads(row.failures)
+    count: int = 0
+    failures: list[Any] = []
+    if row.failures is not None:
+        count, failures = orjson.loads(row.failures)
     return EntityStatus(
         entity_id=EntityId(row.name, row.key),
         exists=row.state is not None,

@@ -123,21 +123,21 @@ class Checkpoint:
 
     sequence: int
     epoch: int
-    purged: list[int] = Factory(list)
-    rewritten: list[int] = Factory(list)
-    created: list[CreatedRow] = Factory(list)
-    progress: list[ProgressRow] = Factory(list)
-    history: list[ChunkRow] = Factory(list)
-    entities: list[EntityRow] = Factory(list)
-    entities_deleted: list[int] = Factory(list)
-    mail: list[MailRow] = Factory(list)
-    mail_deleted: list[int] = Factory(list)
-    timers: list[TimerRow] = Factory(list)
-    timers_deleted: list[int] = Factory(list)
-    outbox: list[OutboxRow] = Factory(list)
-    outbox_deleted: list[int] = Factory(list)
-    peers: list[PeerRow] = Factory(list)
-    requests: list[RequestRow] = Factory(list)
+    purged: list[int] = Factory(list[int])
+    rewritten: list[int] = Factory(list[int])
+    created: list[CreatedRow] = Factory(list[CreatedRow])
+    progress: list[ProgressRow] = Factory(list[ProgressRow])
+    history: list[ChunkRow] = Factory(list[ChunkRow])
+    entities: list[EntityRow] = Factory(list[EntityRow])
+    entities_deleted: list[int] = Factory(list[int])
+    mail: list[MailRow] = Factory(list[MailRow])
+    mail_deleted: list[int] = Factory(list[int])
+    timers: list[TimerRow] = Factory(list[TimerRow])
+    timers_deleted: list[int] = Factory(list[int])
+    outbox: list[OutboxRow] = Factory(list[OutboxRow])
+    outbox_deleted: list[int] = Factory(list[int])
+    peers: list[PeerRow] = Factory(list[PeerRow])
+    requests: list[RequestRow] = Factory(list[RequestRow])
     requests_deleted_before: int | None = None
 
 

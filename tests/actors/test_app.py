@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -12,11 +13,9 @@ from perdure.actors.errors import RegistrationError, UnknownNameError
 from perdure.actors.ids import EntityId
 from perdure.actors.retry import RetryPolicy
 
-
-class OrchestrationContext: ...
-
-
-class EntityContext: ...
+if TYPE_CHECKING:
+    from perdure.actors.context import OrchestrationContext
+    from perdure.actors.entity import EntityContext
 
 
 def line() -> int:
@@ -367,24 +366,30 @@ def test_including_an_app_with_a_name_that_is_taken_registers_nothing() -> None:
     @other.entity(name="act")
     class Thing: ...
 
-    app.entity(name="act")(lambda context: None)
+    app.entity(name="act")(an_entity())
 
     with pytest.raises(RegistrationError, match="entity 'act' is registered twice"):
         app.include(other)
     assert app.activities == ["act"]
 
 
+def function(context: Any) -> None: ...
+
+
+def an_entity() -> Callable[[Any], None]:
+    def entity(context: Any) -> None: ...
+
+    return entity
+
+
 def test_names_are_listed_sorted() -> None:
     app = App()
     for name in ("b", "a"):
         app.activity(name=name)(lambda: None)
-        app.orchestration(name=name)(lambda context: None)
-        app.entity(name=name)(lambda context: None)
+        app.orchestration(name=name)(function)
+        app.entity(name=name)(an_entity())
 
     assert app.activities == app.orchestrations == app.entities == ["a", "b"]
-
-
-def function(context: Any) -> None: ...
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 257, 5])

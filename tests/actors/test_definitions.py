@@ -70,7 +70,13 @@ def test_each_order_of_context_and_input_reaches_its_parameter() -> None:
     def context_last(number: int, context: ActivityContext) -> Any:
         return (number, context)
 
-    functions = [none, only_input, only_context, context_first, context_last]
+    functions: list[Callable[..., Any]] = [
+        none,
+        only_input,
+        only_context,
+        context_first,
+        context_last,
+    ]
 
     passed = [activity(function).invoke(CONTEXT, 5) for function in functions]
 
@@ -122,7 +128,8 @@ async def async_generating() -> AsyncIterator[int]:
 
 
 def unencodable(a: complex) -> None: ...
-def unencodable_result() -> complex: ...
+def unencodable_result() -> complex:
+    return 1j
 
 
 @pytest.mark.parametrize(
@@ -193,7 +200,8 @@ def test_an_activity_is_async_if_what_it_wraps_is() -> None:
 
 
 def test_the_result_of_an_awaitable_is_what_is_encoded() -> None:
-    def plain() -> Awaitable[int]: ...
+    def plain() -> Awaitable[int]:
+        raise NotImplementedError
 
     assert activity(plain).output.annotation is int
 
@@ -289,24 +297,23 @@ def iterator_form(context: OrchestrationContext, number: int) -> Iterator[Any]:
     yield number
 
 
-def plain_form(context, number=3):  # type: ignore[no-untyped-def] # pyright: ignore[reportMissingParameterType, reportUnknownParameterType, reportUnknownVariableType]
-    return number  # pyright: ignore[reportUnknownVariableType]
+def plain_form(context, number=3):  # type: ignore[no-untyped-def] # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+    return number
 
 
 async def only_context(context: OrchestrationContext) -> None: ...
 
 
-@pytest.mark.parametrize(
-    ("function", "form", "output"),
-    [
-        (async_form, "async", int),
-        (generator_form, "generator", str),
-        (iterator_form, "generator", Any),
-        (plain_form, "plain", Any),
-        (only_context, "async", type(None)),
-    ],
-    ids=lambda value: getattr(value, "__name__", str(value)),
-)
+FORMS: list[tuple[Callable[..., Any], str, Any]] = [
+    (async_form, "async", int),
+    (generator_form, "generator", str),
+    (iterator_form, "generator", Any),
+    (plain_form, "plain", Any),
+    (only_context, "async", type(None)),
+]
+
+
+@pytest.mark.parametrize(("function", "form", "output"), FORMS, ids=range(5))
 def test_each_form_of_orchestration_is_known_with_its_result(
     function: Callable[..., Any], form: str, output: Any
 ) -> None:
@@ -778,6 +785,14 @@ def test_a_function_entity_takes_every_operation() -> None:
     assert operation.invoke(None, None, CONTEXT) == CONTEXT
     assert operation.encode_input(True, [1]) == b"[1]"
     assert operation.encode_input(False, None) is None
+
+
+def test_a_function_entity_takes_more_operations_than_it_keeps() -> None:
+    definition = app.find_entity("tally")
+
+    names = [operation_of(definition, str(number)).name for number in range(1000)]
+
+    assert names == [str(number) for number in range(1000)]
 
 
 def test_a_function_entity_begins_without_state_and_keeps_any_json() -> None:

@@ -679,7 +679,7 @@ async def test_recovery_and_reads_only_look_up_indexes(folder: Path) -> None:
 async def test_a_checkpoint_only_looks_rows_up(folder: Path) -> None:
     await make(folder)
 
-    text = plan(folder, f"INSERT INTO checkpoint VALUES ({', '.join('?' * 18)})", [None] * 18)
+    text = plan(folder, f"INSERT INTO checkpoint VALUES ({', '.join('?' * 19)})", [None] * 19)
 
     scanned = {line for line in text.splitlines() if line.startswith("SCAN")}
     assert all(

@@ -1,5 +1,6 @@
 # mypy: ignore-errors
 # pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: reportAssignmentType=false, reportOptionalMemberAccess=false
 # The lines above keep the checks of the whole tree quiet; test_typing.py checks without them.
 """Mistakes in a user's program; each line marked ``# error`` must be reported, and no other."""
 

@@ -32,6 +32,7 @@ from perdure import (
     RetryPolicy,
     Settings,
     SqliteStore,
+    Store,
     Task,
 )
 
@@ -255,7 +256,7 @@ async def every(statuses: AsyncIterator[OrchestrationStatus]) -> list[Orchestrat
 
 
 async def main() -> None:
-    stores = [MemoryStore(), SqliteStore("hub")]
+    stores: list[Store] = [MemoryStore(), SqliteStore("hub")]
     hub = Hub(app, store=stores[0], partitions=2, settings=Settings(), clock=ManualClock())
     async with hub:
         client = hub.client

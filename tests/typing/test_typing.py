@@ -49,9 +49,11 @@ def mypy(folder: Path) -> Report:
 
 
 def pyright(folder: Path) -> Report:
-    settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
-    # Strict asks for more than right types: "a.b" alone on a line, and names that nobody uses.
-    settings |= {"reportUnusedExpression": False}
+    settings = {
+        "typeCheckingMode": "strict",
+        "extraPaths": [str(ROOT)],
+        "reportUnusedExpression": False,  # of style, and not of types
+    }
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     output = run("pyright", "--outputjson", "--pythonpath", sys.executable, folder=folder)
     return {

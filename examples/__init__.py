@@ -1,0 +1,1 @@
+"""Runnable applications: ``python -m examples.NAME`` from the top of the repository."""

@@ -1,0 +1,292 @@
+"""Stores that fail on purpose, and what a store holds, for tests of what survives.
+
+``FaultyStore`` stands between a hub and a real store. It counts commits, lets the process "die" at
+any of them, makes any of them fail, and holds calls back until a test lets them go. A hub that
+died is abandoned: nothing of its memory reaches the store any more. Opening the same store with a
+new ``FaultyStore`` is the restart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+import anyio
+import anyio.lowlevel
+import attrs
+from attrs import define, frozen
+
+from perdure import (
+    LeaseLostError,
+    ManualClock,
+    MemoryStore,
+    OutcomeUnknownError,
+    StorageError,
+    Store,
+    UnavailableError,
+)
+from perdure.storage import (
+    Checkpoint,
+    EntityFilter,
+    EntityRow,
+    InstanceFilter,
+    InstanceRecord,
+    PartitionStore,
+    Recovered,
+    RequestRow,
+)
+
+T = TypeVar("T")
+
+Effect = Literal["crash", "fail"]
+When = Literal["before", "after"]
+
+
+@frozen
+class Fault:
+    """What happens at a commit: the process dies or the disk errs, before or after it applies."""
+
+    effect: Effect
+    when: When
+
+
+class Crashed(LeaseLostError):
+    """The process is dead: the hub stops without another word."""
+
+
+class Gate:
+    """Holds calls of one kind back, from when it is made until it is opened."""
+
+    def __init__(self, partition: int | None) -> None:
+        self.partition = partition
+        self.arrived = anyio.Event()
+        self._opened = anyio.Event()
+
+    def open(self) -> None:
+        """Let everything through."""
+        self._opened.set()
+
+    async def pass_through(self) -> None:
+        """Wait until the gate is open."""
+        self.arrived.set()
+        await self._opened.wait()
+
+
+class FaultyStore:
+    """A store between a hub and ``inner`` that fails as it is told to.
+
+    Args:
+        inner: where the rows are.
+        faults: what happens at which commit, counted from 1 over all partitions.
+        seed: draws how often a call gives the event loop a turn; None: once each.
+
+    Attributes:
+        commits: how many commits were begun.
+        applied: how many of them were applied.
+        dead: whether the process "died"; from then on no call does anything.
+    """
+
+    def __init__(
+        self, inner: Store, faults: dict[int, Fault] | None = None, *, seed: int | None = None
+    ) -> None:
+        self.inner = inner
+        self.faults = faults or {}
+        self.commits = 0
+        self.applied = 0
+        self.dead = False
+        self.read_failures: dict[str, int] = {}
+        self.sealed: list[tuple[int, Checkpoint]] = []
+        self._gates: dict[str, list[Gate]] = {}
+        self._random = None if seed is None else random.Random(seed)
+
+    @property
+    def durability(self) -> str:
+        return self.inner.durability
+
+    def crash_at(self, commit: int, when: When = "before") -> None:
+        """Die at that commit."""
+        self.faults[commit] = Fault("crash", when)
+
+    def fail_at(self, commit: int, when: When = "before") -> None:
+        """Raise ``StorageError`` at that commit; the process lives on."""
+        self.faults[commit] = Fault("fail", when)
+
+    def fail_next(self, when: When = "before") -> None:
+        """Raise ``StorageError`` at the next commit."""
+        self.fail_at(self.commits + 1, when)
+
+    def fail_reads(self, method: str, times: int) -> None:
+        """Raise ``StorageError`` at the next calls of a method that reads."""
+        self.read_failures[method] = times
+
+    def hold(self, method: str, partition: int | None = None) -> Gate:
+        """Hold calls of a method back (of one partition, or of all) until the gate is opened."""
+        gate = Gate(partition)
+        self._gates.setdefault(method, []).append(gate)
+        return gate
+
+    async def open(self, partitions: int) -> Sequence[PartitionStore]:
+        opened = await self.inner.open(partitions)
+        return [FaultyPartition(self, index, inner) for index, inner in enumerate(opened)]
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    def check_alive(self) -> None:
+        """Refuse everything once the process is dead."""
+        if self.dead:
+            raise Crashed("the process is dead")
+
+    async def pass_gates(self, method: str, partition: int) -> None:
+        """Wait where the test holds calls back, and let others have a turn."""
+        self.check_alive()
+        for gate in self._gates.get(method, []):
+            if gate.partition in (None, partition):
+                await gate.pass_through()
+        turns = 1 if self._random is None else self._random.randrange(4)
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        self.check_alive()
+        left = self.read_failures.get(method, 0)
+        if left:
+            self.read_failures[method] = left - 1
+            raise StorageError(f"{method} failed on purpose")
+
+    def die(self) -> None:
+        """Die now."""
+        self.dead = True
+        raise Crashed("the process died")
+
+
+class FaultyPartition:
+    """One partition of a ``FaultyStore``."""
+
+    def __init__(self, store: FaultyStore, index: int, inner: PartitionStore) -> None:
+        self._store = store
+        self._index = index
+        self._inner = inner
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        store = self._store
+        store.check_alive()
+        store.commits += 1
+        fault = store.faults.pop(store.commits, None)
+        if fault is not None and fault.when == "before":
+            await self._fail(fault)
+        await store.pass_gates("commit", self._index)
+        store.sealed.append((self._index, checkpoint))
+        await self._inner.commit(checkpoint)
+        store.applied += 1
+        if fault is not None:
+            await self._fail(fault)
+        await store.pass_gates("committed", self._index)
+
+    async def _fail(self, fault: Fault) -> None:
+        if fault.effect == "crash":
+            self._store.die()
+        await anyio.lowlevel.checkpoint()
+        raise StorageError("the disk erred on purpose")
+
+    async def _call(self, method: str, call: Callable[[], Awaitable[T]]) -> T:
+        await self._store.pass_gates(method, self._index)
+        return await call()
+
+    async def recover(self) -> Recovered:
+        return await self._call("recover", self._inner.recover)
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+        return await self._call("read_instances", lambda: self._inner.read_instances(keys))
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        return await self._call("read_entities", lambda: self._inner.read_entities(ids))
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        return await self._call("read_history", lambda: self._inner.read_history(instance))
+
+    async def read_request(self, request: str) -> RequestRow | None:
+        return await self._call("read_request", lambda: self._inner.read_request(request))
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        return await self._call("query_instances", lambda: self._inner.query_instances(filter))
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        return await self._call("query_entities", lambda: self._inner.query_entities(filter))
+
+    async def waiting(self, actor: str) -> int:
+        return await self._call("waiting", lambda: self._inner.waiting(actor))
+
+    async def size(self) -> int:
+        return await self._inner.size()
+
+
+class JumpingClock(ManualClock):
+    """A clock that jumps to whatever is waited for, so that no timer takes any time."""
+
+    async def wait_until(self, due: int | None, woken: anyio.Event) -> None:
+        if due is None:
+            await woken.wait()
+        else:
+            await anyio.lowlevel.checkpoint()
+            if due > self.now():
+                self.advance((due - self.now()) / 1e6)
+
+
+@define
+class Content:
+    """What a store holds, in numbers that nothing moves but an effect."""
+
+    sequences: list[int]
+    rows: list[dict[str, int]]
+
+
+def content(store: MemoryStore) -> Content:
+    """Count every kind of row in every partition, and the checkpoints so far."""
+    kinds = (
+        "instances",
+        "history",
+        "entities",
+        "mail",
+        "timers",
+        "outbox",
+        "requests",
+    )
+    rows = [{kind: len(getattr(one, kind)) for kind in kinds} for one in store._rows]
+    return Content([one.sequence for one in store._rows], rows)
+
+
+def everything(store: MemoryStore) -> list[dict[str, Any]]:
+    """Give every durable row as plain values, epochs and sequences left out."""
+    found: list[dict[str, Any]] = []
+    for one in store._rows:
+        fields = attrs.asdict(one)
+        del fields["epoch"], fields["sequence"]
+        found.append(fields)
+    return found
+
+
+async def persist(attempt: Callable[[], Awaitable[T]], tries: int = 100) -> T:
+    """Do what a patient client does: repeat a request whose error says that it may be repeated."""
+    for _ in range(tries):
+        try:
+            return await attempt()
+        except (Crashed, StorageError):
+            raise
+        except (UnavailableError, OutcomeUnknownError):
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+    raise AssertionError(f"still unavailable after {tries} tries")
+
+
+@asynccontextmanager
+async def within(seconds: float = 10.0) -> AsyncIterator[None]:
+    """Fail instead of hanging; no test waits for this time to pass."""
+    with anyio.fail_after(seconds):
+        yield
+
+
+async def settle(turns: int = 50) -> None:
+    """Let everything run that can run without the store or the clock moving on."""
+    for _ in range(turns):
+        await anyio.lowlevel.checkpoint()
