@@ -1,7 +1,8 @@
 """The entity: a state machine of operations that run one at a time, and locks.
 
 ``handle`` takes one message and says what became of it: None, it is consumed; ``HELD``, it
-waits inside the actor until a lock is released; or an awaitable, an async operation that has to
+waits inside the actor until a lock is released; ``RELOAD``, it needs the actor loaded anew from
+the store, and comes again; or an awaitable, an async operation that has to
 be awaited before the next message. A failing operation takes its own state change and messages
 back, and nothing else.
 """
@@ -41,6 +42,7 @@ A = TypeVar("A")
 E = TypeVar("E")
 
 HELD: Final = object()
+RELOAD: Final = object()
 
 _FAILURES_KEPT = 10
 _CHECKED_SIZE_MAX = 4096
@@ -371,7 +373,8 @@ class EntityActor:
             effects.reply(message, None)
             return None
         if isinstance(message, Command) and message.action == "retry":
-            # The partition has loaded the actor anew for this.
+            if not message.loaded:
+                return RELOAD
             effects.reply(message, None)
             return None
         effects.refuse(message, UsageError(f"{self.key} is an entity and takes operations only"))

@@ -225,6 +225,11 @@ class Executor:
         )
         raise self.mismatch
 
+    def apply(self, event: list[Any]) -> None:
+        """Take one incoming event, as the history has it, and let the code run."""
+        _APPLY[event[0]](self, event)
+        self.run()
+
     def settle(self, number: int, state: int, raw: Any) -> bool:
         """Settle a numbered task; False if nobody waits for that answer (any more)."""
         task = self.pending.pop(number, None)

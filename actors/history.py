@@ -132,25 +132,6 @@ def open_lock(events: list[list[Any]]) -> tuple[int, list[str]] | None:
     return found
 
 
-def rewound(events: list[list[Any]]) -> list[list[Any]]:
-    """Take a failed execution's failures back, with the calls that they answered.
-
-    What is left replays up to the point at which the first failed call was made; the code then
-    makes it again.
-    """
-    failed = {(ANSWERS[e[0]], e[2]) for e in events if e[0] in FAILURES}
-    kept: list[list[Any]] = []
-    for event in events:
-        kind = event[0]
-        if kind == "ExecutionCompleted":
-            continue
-        decision = ANSWERS.get(kind, kind)
-        if decision in IDENTITY and (decision, event[2]) in failed:
-            break
-        kept.append(event)
-    return kept
-
-
 def describe(event: list[Any] | None) -> str:
     """Put an event into words for a report: its type and what identifies it."""
     if event is None:

@@ -247,10 +247,11 @@ class Event(Message):
 class Command(Message):
     """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry or purge.
 
-    ``execution`` is the one it is meant for, 0 for whichever runs.
+    ``execution`` is the one it is meant for, 0 for whichever runs. ``loaded`` says that the actor
+    was loaded anew for it.
     """
 
-    __slots__ = ("action", "execution", "reason", "recursive")
+    __slots__ = ("action", "execution", "loaded", "reason", "recursive")
 
     def __init__(
         self, action: str, reason: str = "", recursive: bool = True, execution: int = 0
@@ -260,6 +261,7 @@ class Command(Message):
         self.reason = reason
         self.recursive = recursive
         self.execution = execution
+        self.loaded = False
 
     def content(self) -> list[Any]:
         return ["command", self.action, self.reason, self.recursive, self.execution]

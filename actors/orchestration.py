@@ -1,7 +1,8 @@
 """The orchestration: a state machine that turns messages into history, and history into effects.
 
 ``handle`` takes one message and says what became of it: None, it is consumed; ``HELD``, it
-waits inside the actor while the instance is suspended, parked or not begun. A message becomes an
+waits inside the actor while the instance is suspended, parked or not begun; ``RELOAD``, it needs
+the actor loaded anew from the store, and comes again. A message becomes an
 event of the history; the event lets the code run; what the code asks for is recorded behind it
 and sent out. Nothing of the user's code runs for a terminated instance.
 """
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from .context import OrchestrationContext
-from .entity import HELD
+from .entity import HELD, RELOAD
 from .errors import (
     FailureDetails,
     InstanceAlreadyExistsError,
@@ -25,7 +26,7 @@ from .errors import (
 )
 from .executor import Executor, Outcome, send_releases
 from .failures import encode_failure, failure_of
-from .history import FAILURES
+from .history import FAILURES, open_activities
 from .messages import (
     Begin,
     Caller,
@@ -36,7 +37,8 @@ from .messages import (
     Start,
     TimerDue,
 )
-from .tasks import DONE, FAILED
+from .rewinding import cut, without_failures
+from .tasks import DONE, FAILED, TimerTask
 from .values import TERMINAL
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ class OrchestrationActor:
         "parked_type",
         "pending",
         "purged",
+        "rewinding",
         "rewritten",
         "seq",
         "start_at",
@@ -164,6 +167,7 @@ class OrchestrationActor:
         self.executor: Executor | None = None
         self.open_work: OpenWork | None = None
         self.held: list[Message] | None = None
+        self.rewinding: tuple[Executor, list[list[Any]], list[Any] | None] | None = None
         self.begun = False
         self.changed = False
         self.fresh = False  # its row is to be made (again)
@@ -401,9 +405,6 @@ class OrchestrationActor:
         if self.status is None:
             effects.refuse(message, InstanceNotFoundError(self.instance_id))
             return None
-        if message.execution not in (0, self.execution):
-            effects.reply(message, None)
-            return None
         return _COMMANDS[action](self, message, now, effects)
 
     def _refuse_finished(self, message: Command, effects: Effects) -> bool:
@@ -456,12 +457,111 @@ class OrchestrationActor:
             self.record(now, "ExecutionResumed", message.reason)
         effects.reply(message, None)
 
-    def on_retry(self, message: Command, now: int, effects: Effects) -> None:
-        # The partition has loaded the actor anew for this, and with it replayed the history.
+    def on_retry(self, message: Command, now: int, effects: Effects) -> Any:
+        if not message.loaded:
+            return RELOAD
         if self.status == "Running" and not self.begun:
             self.parked = self.parked_type = None
             self._run_first(now, effects)
         effects.reply(message, None)
+        return None
+
+    def on_rewind(self, message: Command, now: int, effects: Effects) -> Any:
+        if self.status == "Failed":
+            if not message.loaded:
+                return RELOAD
+            self._rewind(message.reason, now, effects)
+        elif self.status == "Completed" and message.execution:
+            self._answer_completed(effects)  # for a parent's rewind, which has lost this answer
+        elif not self.is_live or not message.execution:
+            refused = InstanceNotFinishedError(self.instance_id, self.status or "", "rewind")
+            effects.refuse(message, refused)
+            return None
+        effects.reply(message, None)
+        return None
+
+    def prepare_rewind(self, events: list[list[Any]]) -> None:
+        """Find out, from the stored history, where a failed instance can go on."""
+        kept = without_failures(events)
+        again: list[Any] | None = None
+        executor = None if kept is None else self._try_replay(kept)
+        if kept is None or executor is None:
+            kept, again = cut(events)
+            executor = self._try_replay(kept)
+        if executor is not None:
+            self.rewinding = (executor, kept, again)
+
+    def _try_replay(self, events: list[list[Any]]) -> Executor | None:
+        executor = self._make_executor()
+        self.executor = None
+        if executor is None:
+            return None
+        try:
+            for _ in executor.replay(events, self._context(executor), self.input):
+                pass
+        except NondeterminismError as error:
+            executor.close()
+            self.parked_type, self.parked = "NondeterminismError", str(error)
+            return None
+        self.parked = self.parked_type = None
+        return executor
+
+    def _rewind(self, reason: str, now: int, effects: Effects) -> None:
+        self.completed = None
+        self.failure = None
+        self.failure_type = None
+        self.status = "Running"
+        if self.rewinding is None:
+            # The code does not even match the part before the failure: parked with the reason.
+            self.changed = True
+            return
+        (executor, kept, again), self.rewinding = self.rewinding, None
+        self.executor = executor
+        self.rewritten = True
+        self.begun = bool(kept)
+        self.seq = 0
+        self.events = [orjson.dumps(event) for event in kept]
+        self.record(now, "ExecutionRewound", reason)
+        self._reopen(kept if again is None else [*kept, again], now, effects)
+        if again is not None:
+            self._apply_again(again, now, effects)
+
+    def _apply_again(self, event: list[Any], now: int, effects: Effects) -> None:
+        executor = self.executor
+        assert executor is not None
+        if event[0] == "ExecutionStarted":
+            self._run_first(now, effects)
+            return
+        self.events.append(orjson.dumps([event[0], now, *event[2:]]))
+        executor.resume(now, effects, self.events)
+        executor.apply(event)
+        self._settle_turn(now, effects)
+
+    def _reopen(self, known: list[list[Any]], now: int, effects: Effects) -> None:
+        """Set out again what the known history leaves open: activities, children, timers."""
+        executor = self.executor
+        assert executor is not None
+        for call in open_activities(known, self.instance_id, self.execution):
+            effects.start_activity(call)
+        for number, task in list(executor.pending.items()):
+            if isinstance(task, TimerTask):
+                effects.arm_timer(executor.caller(number), task.due)
+        for child in (executor.children or {}).values():
+            # One that failed is rewound, one that has completed answers once more.
+            effects.send(child, Command("rewind", "its parent was rewound", execution=1))
+        self.pending = executor.unanswered
+        self.updated = now
+        self.changed = True
+
+    def _answer_completed(self, effects: Effects) -> None:
+        if self.parent is not None:
+            answer = Completion(
+                "SubOrchestrationInstanceCompleted",
+                self.parent.execution,
+                self.parent.task,
+                self.output or b"null",
+            )
+            effects.send(self.parent.instance_id, answer)
 
     def on_purge(self, message: Command, now: int, effects: Effects) -> None:
         if self.is_live:
@@ -606,5 +706,6 @@ _COMMANDS: dict[str, Callable[[OrchestrationActor, Command, int, Effects], Any]]
     "suspend": OrchestrationActor.on_suspend,
     "resume": OrchestrationActor.on_resume,
     "retry": OrchestrationActor.on_retry,
+    "rewind": OrchestrationActor.on_rewind,
     "purge": OrchestrationActor.on_purge,
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ..actors.entity import HELD, EntityActor
+from ..actors.entity import HELD, RELOAD, EntityActor
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 
@@ -122,6 +122,13 @@ class Activation:
                     batch.timers_deleted.append(message.timer)
                 if message.reply is not None:
                     partition.waiting -= 1
+            elif outcome is RELOAD:
+                self.mail = [*(actor.held or ()), *mail[index:], *self.mail]
+                actor.held = None
+                self.queued = True
+                self._settle(partition)
+                partition.reload(self)
+                return None
             elif outcome is HELD:
                 if actor.held is None:
                     actor.held = []

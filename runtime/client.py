@@ -529,21 +529,19 @@ class Client:
             InstanceNotFoundError: there is no such instance.
         """
         key = str(actor) if isinstance(actor, EntityId) else check_instance_id(actor)
-        partition = self._partition(key)
-        await partition.settle()
-        await partition.retry(key, Command("retry"))
+        await self._request(key, Command("retry"))
 
     async def rewind(self, instance_id: str, reason: str = "") -> None:
         """Take a failed instance back to before its failures, and let it go on from there.
 
         Its failed calls, and those of its failed children, are made again; the completed ones are
-        not. It is a new execution of the same instance.
+        not. The execution goes on under its number, so answers still under way find it.
 
         Raises:
             InstanceNotFoundError: there is no such instance.
             InstanceNotFinishedError: it has not failed.
         """
-        await self._partition(check_instance_id(instance_id)).rewind(instance_id, reason)
+        await self._command(instance_id, Command("rewind", reason))
 
     async def restart(
         self, instance_id: str, *, with_new_instance_id: bool = True

@@ -120,7 +120,7 @@ class Loader:
     ) -> bool:
         """Park the actor again, or for crashing, unless a retry is asked for."""
         crashes = self._partition.crashes
-        if _is_retried(activation):
+        if _has_command(activation, "retry"):
             crashes.pop(activation.key, None)
             actor.changed = True
             return False
@@ -154,6 +154,8 @@ class Loader:
                     self._report(actor)
         elif actor.is_live:
             self._consider(activation, actor, record.parked)
+        elif record.status == "Failed" and _has_command(activation, "rewind"):
+            actor.prepare_rewind(parse_history(await partition.store.read_history(record.id)))
         self._ready(activation, actor)
 
     def _report(self, actor: OrchestrationActor) -> None:
@@ -178,9 +180,9 @@ def _split(key: str) -> tuple[str, str]:
     return name, rest
 
 
-def _is_retried(activation: Activation) -> bool:
+def _has_command(activation: Activation, action: str) -> bool:
     return any(
-        isinstance(message, Command) and message.action == "retry" for message in activation.mail
+        isinstance(message, Command) and message.action == action for message in activation.mail
     )
 
 

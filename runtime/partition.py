@@ -27,7 +27,7 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import encode_failure
-from ..actors.messages import ActivityCall, Caller, Completion, Message, TimerDue
+from ..actors.messages import ActivityCall, Caller, Command, Completion, Message, TimerDue
 from ..actors.orchestration import OrchestrationActor
 from ..storage.records import RequestRow
 from .activation import Activation
@@ -125,6 +125,7 @@ class Partition:
         self._gathered = anyio.Event()
         self._broken: BaseException | None = None
         self._deferred: list[Activation] = []
+        self._reloaded: list[Activation] = []
         self.expire_requests_at = 0
         self.loader = Loader(self)
 
@@ -461,17 +462,22 @@ class Partition:
         actor = None if activation is None else activation.actor
         return isinstance(actor, OrchestrationActor) and actor.is_live
 
-    def retry(self, key: str, message: Message) -> Waiter:
-        """Load a parked actor anew, and let it take its mail again."""
-        activation = self.activations.get(key)
-        actor = None if activation is None else activation.actor
-        if activation is not None and actor is not None and actor.parked is not None:
-            activation.mail = (actor.held or []) + activation.mail
-            activation.actor = None
-            if not activation.queued:
-                activation.queued = True
-            self.loader.load(activation)
-        return self.request(key, message)
+    def reload(self, activation: Activation) -> None:
+        """Load an actor anew, once what it has decided so far is durable."""
+        activation.queued = True
+        if activation.dirty or activation.flying:
+            self._reloaded.append(activation)
+        else:
+            self._load_anew(activation)
+
+    def _load_anew(self, activation: Activation) -> None:
+        if isinstance(activation.actor, OrchestrationActor):
+            activation.actor.close()
+        activation.actor = None
+        for message in activation.mail:
+            if isinstance(message, Command):
+                message.loaded = True
+        self.loader.load(activation)
 
     def stop(self, error: Exception) -> None:
         """Stop for good: another owner has taken over."""
@@ -583,6 +589,10 @@ class Partition:
             self.partitions[source].acknowledge(self.index, self.durable_received.get(source, 0))
         for key in batch.finished:
             self._release_waiters(key)
+        reloaded, self._reloaded = self._reloaded, []
+        for activation in reloaded:
+            if not activation.dead:
+                self.reload(activation)
 
     def _release_waiters(self, key: str) -> None:
         activation = self.activations.get(key)

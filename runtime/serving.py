@@ -36,8 +36,8 @@ def run(
 ) -> None:
     """Run a hub in this thread, the main one, until SIGINT or SIGTERM; then drain it and return.
 
-    A second signal does not wait for what is under way: it goes on when a hub next opens the
-    store.
+    A second signal ends the process at once. That loses nothing: what was under way goes on when
+    a hub next opens the store.
 
     Args:
         app: the application, or where it is: ``"module:name"``, looked for from the current
@@ -103,18 +103,10 @@ def backend_options(backend: str, uvloop: bool | None) -> dict[str, Any]:
 
 
 async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with anyio.create_task_group() as tasks:
-            async with hub:
-                if on_ready is not None:
-                    on_ready(hub)
-                received = await anext(signals)
-                _log.info("stopping on %s", received.name)
-                tasks.start_soon(_second_signal, signals, tasks)
-            tasks.cancel_scope.cancel()
-
-
-async def _second_signal(signals: Any, tasks: Any) -> None:
-    await anext(signals)
-    _log.warning("stopping at once on a second signal")
-    tasks.cancel_scope.cancel()
+    async with hub:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            if on_ready is not None:
+                on_ready(hub)
+            received = await anext(aiter(signals))
+        # Given back before draining: the next signal does what it does in any program.
+        _log.info("stopping on %s", received.name)

@@ -75,13 +75,13 @@ class DocumentCounter:
     def end(self, status: Status) -> None:
         self.pending -= 1
         match status:
-            case "completed":
+            case Status.COMPLETED:
                 self.completed += 1
-            case "rejected":
+            case Status.REJECTED:
                 self.rejected += 1
-            case "timeout":
+            case Status.TIMEOUT:
                 self.timeout += 1
-            case "failed":
+            case Status.FAILED:
                 self.failed += 1
 
     @readonly
@@ -142,7 +142,7 @@ async def process_batch(ctx: OrchestrationContext, batch: Batch) -> dict[str, St
                     process_document, document, instance_id=document.instance_id
                 )
             except SubOrchestrationError:
-                outcomes[document.document_id] = "failed"
+                outcomes[document.document_id] = Status.FAILED
             else:
                 outcomes[document.document_id] = outcome.status
 
@@ -164,7 +164,7 @@ async def process_document(ctx: OrchestrationContext, document: Document) -> Out
         report = ErrorReport(document, str(error), ctx.current_utc_datetime)
         await ctx.call_activity(log_processing_error, report)
         await ctx.call_activity(send_error_notification, report)
-        ctx.signal_entity(counter, DocumentCounter.end, "failed")
+        ctx.signal_entity(counter, DocumentCounter.end, Status.FAILED)
         raise
     ctx.signal_entity(counter, DocumentCounter.end, outcome.status)
     return outcome
@@ -202,15 +202,15 @@ async def _pipeline(ctx: OrchestrationContext, document: Document) -> Outcome:
         deadline = ctx.create_timer(SECRET_REVIEW_TIME if is_urgent else REVIEW_TIME)
         if await ctx.task_any([approval, deadline]) is deadline:
             await ctx.call_activity(
-                handle_approval_timeout, Notice(document, "timeout", validation.issues)
+                handle_approval_timeout, Notice(document, Status.TIMEOUT, validation.issues)
             )
-            return Outcome("timeout", document.document_id)
+            return Outcome(Status.TIMEOUT, document.document_id)
         deadline.cancel()
         if not approval.result.approved:
             await ctx.call_activity(
-                archive_rejected_document, Notice(document, "rejected", validation.issues)
+                archive_rejected_document, Notice(document, Status.REJECTED, validation.issues)
             )
-            return Outcome("rejected", document.document_id)
+            return Outcome(Status.REJECTED, document.document_id)
 
     # Store the result and tell the owner, in parallel.
     show("store")
@@ -218,14 +218,14 @@ async def _pipeline(ctx: OrchestrationContext, document: Document) -> Outcome:
         [
             ctx.call_activity(store_processed_document, Result(document, extraction, validation)),
             ctx.call_activity(
-                send_completion_notification, Notice(document, "completed", validation.issues)
+                send_completion_notification, Notice(document, Status.COMPLETED, validation.issues)
             ),
         ]
     )
     for shard, words in enumerate(extraction.words):
         ctx.signal_entity(word_counter(document.batch, shard), WordCounter.add, words)
     show("done")
-    return Outcome("completed", document.document_id, validation.is_compliant)
+    return Outcome(Status.COMPLETED, document.document_id, validation.is_compliant)
 
 
 def _show(
@@ -302,7 +302,7 @@ def log_processing_error(context: ActivityContext, report: ErrorReport) -> None:
 def send_error_notification(context: ActivityContext, report: ErrorReport) -> None:
     desk_of(report.document.workspace).send(
         context.idempotency_key,
-        "failed",
+        Status.FAILED,
         {
             "to": report.document.user_id,
             "document": report.document.document_id,

@@ -20,7 +20,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-ENDINGS = ("completed", "rejected", "timeout", "failed")
+from .models import Status
+
+ENDINGS = frozenset(Status)
 
 
 class Desk:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
 
 Priority = Literal["high", "normal"]
-Status = Literal["completed", "rejected", "timeout", "failed"]
 
-STATUSES: tuple[Status, ...] = ("completed", "rejected", "timeout", "failed")
+
+class Status(StrEnum):
+    """How a document ends."""
+
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+    TIMEOUT = "timeout"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from .models import Batch, Document, Priority
 DOCUMENTS_MAX = 2_000  # all of them are one orchestration's input
 
 _KINDS = frozenset({".py", ".txt", ".html", ".htm", ".md", ".rst", ".toml"})
-_SKIPPED = frozenset({"site-packages", "__pycache__", "test", "tests", "idle_test", "lib2to3"})
+_SKIPPED = frozenset(
+    {"site-packages", "__pycache__", "test", "tests", "idle_test", "lib2to3", "encodings"}
+)
 _PROJECT = Path(__file__).parents[2]
 
 
@@ -45,8 +47,8 @@ def everyday_documents(workspace: Path, limit: int) -> list[tuple[str, Path]]:
     in the workspace because nobody keeps damaged files and secrets about.
     """
     own = [(f"inbox/{path.name}", path) for path in _make_samples(workspace / "inbox")]
-    for path in sorted([*_PROJECT.glob("*.md"), *_PROJECT.glob("*.toml"), *_PROJECT.glob("docs/*.md")]):
-        own.append((f"project/{path.relative_to(_PROJECT)}", path))
+    pages = [*_PROJECT.glob("*.md"), *_PROJECT.glob("*.toml"), *_PROJECT.glob("docs/*.md")]
+    own += [(f"project/{path.relative_to(_PROJECT)}", path) for path in sorted(pages)]
     library = Path(sysconfig.get_path("stdlib"))
     found = [(f"stdlib/{path.relative_to(library)}", path) for path in _walk(library)]
     own = own[:limit]

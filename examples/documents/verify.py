@@ -35,18 +35,18 @@ def compute(batch: Batch) -> Totals:
         try:
             extraction = extract(Path(document.path))
         except (ExtractionError, OSError):
-            totals.statuses[document.document_id] = "failed"
+            totals.statuses[document.document_id] = Status.FAILED
             continue
         validation = validate(extraction.text, extraction.confidence)
-        status: Status = "completed"
+        status = Status.COMPLETED
         if validation.requires_review:
             decision = decide(validation.issues)
             if decision is None:
-                status = "timeout"
+                status = Status.TIMEOUT
             elif not decision.approved:
-                status = "rejected"
+                status = Status.REJECTED
         totals.statuses[document.document_id] = status
-        if status == "completed":
+        if status is Status.COMPLETED:
             totals.words.update(words_of(extraction.text))
     return totals
 
@@ -61,8 +61,8 @@ def differences(
             wrong.append(f"{name} should be {status} and is {found.statuses.get(name)}")
     wrong += [f"{name} is no document" for name in found.statuses.keys() - expected.statuses]
 
-    wanted = {"pending": 0, **{ending: 0 for ending in ENDINGS}}
-    wanted.update(Counter(expected.statuses.values()))
+    wanted = {"pending": 0, **{str(status): 0 for status in Status}}
+    wanted.update(Counter(str(status) for status in expected.statuses.values()))
     if dict(counters) != wanted:
         wrong.append(f"the document counter should be {wanted} and is {dict(counters)}")
 
@@ -74,7 +74,7 @@ def differences(
 
     instances = {document.document_id: document.instance_id for document in batch.documents}
     completed = {
-        instances[name] for name, status in expected.statuses.items() if status == "completed"
+        instances[name] for name, status in expected.statuses.items() if status is Status.COMPLETED
     }
     stored = {path.stem for path in desk.results.glob(f"doc-{batch.batch_id}-*.json")}
     if stored != completed:
@@ -88,16 +88,15 @@ def _wrong_messages(
     expected: Totals, messages: list[dict[str, Any]], instances: set[str]
 ) -> list[str]:
     # A key begins with the instance; other batches may have used the same outbox.
-    own = [message for message in messages if message["key"].partition("/")[0] in instances]
-    endings = Counter(
-        (message["document"], message["subject"])
-        for message in own
-        if message["subject"] in ENDINGS
+    told = Counter(
+        (str(message["document"]), str(message["subject"]))
+        for message in messages
+        if message["subject"] in ENDINGS and message["key"].partition("/")[0] in instances
     )
-    wanted = Counter(expected.statuses.items())
+    wanted = Counter((name, str(status)) for name, status in expected.statuses.items())
     return [
-        f"the owner of {name} should be told {subject!r} {wanted[name, subject]} times, and was "  # type: ignore[index]
-        f"{endings[name, subject]} times"
-        for name, subject in sorted(endings.keys() | wanted.keys())
-        if endings[name, subject] != wanted[name, subject]  # type: ignore[index]
+        f"the owner of {name} should be told {subject!r} {wanted[name, subject]} times,"
+        f" and was {told[name, subject]} times"
+        for name, subject in sorted(told.keys() | wanted.keys())
+        if told[name, subject] != wanted[name, subject]
     ]

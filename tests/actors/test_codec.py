@@ -38,6 +38,7 @@ from perdure.actors.codec import (
 from perdure.actors.errors import PayloadError, PayloadTooLargeError, RegistrationError
 
 T = TypeVar("T")
+Constrained = TypeVar("Constrained", int, str)
 
 
 class Color(enum.Enum):
@@ -112,6 +113,12 @@ class Circle:
 @attrs.define
 class Square:
     radius: float
+
+
+class inner:  # noqa: N801
+    @attrs.define
+    class Circle:
+        radius: int
 
 
 @attrs.define
@@ -430,6 +437,18 @@ def test_the_form_of_a_value_is_the_documented_one(
         (Options, {"name": "a", "size": "b"}, "$.size"),
         (Point, Point("x"), "$.x"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         (int | list[int], [1, "x"], "$[1]"),
+        (list[int] | list[str], [1, "x"], "$"),
+        (set[int], [1], "$"),
+        (dict[str, int], [1], "$"),
+        (tuple[int, str], [1, "x"], "$"),
+        (collections.deque[int], [1], "$"),
+        (Point, (1, 2), "$"),
+        (Options, Circle(1), "$"),
+        (Permission, 1, "$"),
+        (timedelta, 1, "$"),
+        (float, 10**400, "$"),
+        (Node, Node(1, [Node(2), Node("x")]), "$.children[1].value"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (Any, {"a": collections.deque([object()])}, "$.a[0]"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_its_path(
@@ -479,6 +498,19 @@ def test_a_value_of_another_type_is_refused_with_its_path(
         (int | None, b'"x"', "$"),
         (Options, b"{}", "$"),
         (Point, b"{}", "$"),
+        (Point, b"[]", "$"),
+        (Options, b"[]", "$"),
+        (tuple[int, str], b"{}", "$"),
+        (tuple[int, str], b"[1,2]", "$[1]"),
+        (dict[str, int], b"[]", "$"),
+        (dict[Color, int], b'{"green":1}', "$ key 'green'"),
+        (Permission, b'"READ"', "$"),
+        (UUID, b"1", "$"),
+        (
+            Node,
+            b'{"value":1,"children":[{"value":2,"children":[{}]}]}',
+            "$.children[0].children[0]",
+        ),
         (Any, b"{", "$"),
         (int, b"", "$"),
         (int, b"NaN", "$"),
@@ -682,6 +714,14 @@ OTHER_CONTAINERS: list[tuple[Any, Any, Any]] = [
     (of(Optional, Annotated[int | None, "x"]), None, None),
     (tuple[()], (), ()),
     (list[str], [Color.RED.value, "x"], ["red", "x"]),
+    (list[int] | list[str], ["a"], ["a"]),
+    (list[int] | list[str], [1], [1]),
+    (int | Any, date(2024, 2, 29), "2024-02-29"),
+    (float | str, 1, 1.0),
+    (of(Box, Constrained), Box("a", []), Box("a", [])),
+    (Circle | inner.Circle, Circle(1), Circle(1)),
+    (Circle | inner.Circle, inner.Circle(1), inner.Circle(1)),
+    (list[Circle | inner.Circle], [inner.Circle(1)], [inner.Circle(1)]),
 ]
 
 
@@ -710,6 +750,43 @@ def test_an_annotation_without_json_form_is_refused(annotation: Any) -> None:
 
 def test_an_unhashable_annotation_is_accepted() -> None:
     assert round_trip(Annotated[int, []], 5) == 5
+
+
+class Rate(float):
+    pass
+
+
+class SubDate(date):
+    pass
+
+
+def test_untyped_takes_subclasses_of_what_it_knows() -> None:
+    values = [Rate(1.5), SubDate(2024, 2, 29), collections.deque([1]), collections.Counter("a")]
+
+    assert codec_for(Any).encode(values) == b'[1.5,"2024-02-29",[1],{"a":1}]'
+
+
+def test_untyped_refuses_nan_of_a_subclass_of_float() -> None:
+    with pytest.raises(PayloadError, match="nan"):
+        codec_for(Any).encode([Rate("nan")])
+
+
+def test_a_union_of_what_cannot_be_told_apart_is_refused() -> None:
+    with pytest.raises(RegistrationError, match="two members"):
+        codec_for(Box[int] | Box[str] | Box[float])
+
+
+def test_a_value_with_a_broken_repr_is_refused_like_others() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    with pytest.raises(PayloadError, match="int expected, not Broken"):
+        codec_for(int).encode(Broken())
+
+
+def test_the_json_of_an_int_is_read_as_float_in_a_union_without_int() -> None:
+    assert type(codec_for(float | str).decode(b"1")) is float
 
 
 def test_a_codec_is_made_once() -> None:
@@ -908,6 +985,17 @@ def test_a_snapshot_keeps_what_does_not_fit_its_annotation() -> None:
 
     kept: Any = entity.items
     assert kept == [["not an item"]]
+
+
+def test_a_snapshot_of_several_immutable_fields_undoes_their_changes() -> None:
+    take, restore = snapshotter(Item)
+    entity = Item("a", 1.0)
+
+    token = take(entity)
+    entity.sku, entity.price = "b", 2.0
+    restore(entity, token)
+
+    assert entity == Item("a", 1.0)
 
 
 def test_a_class_without_fields_has_an_empty_snapshot() -> None:

@@ -36,8 +36,6 @@ from tests.runtime.orchestrating import (
 
 Flow = Callable[..., Any]
 
-YEAR_9000 = datetime(9000, 1, 1, tzinfo=UTC)
-
 app = App()
 
 
@@ -346,17 +344,6 @@ async def test_task_any_gives_the_winning_task_itself(flow: Flow) -> None:
 
         assert await by_event.result(5) == ["event", True, 7, True]
         assert await by_timer.result(5) == ["timer", True, False]
-
-
-@app.orchestration
-async def tie(ctx: OrchestrationContext) -> list[str]:
-    names = ["a", "b", "c"]
-    events = [ctx.wait_for_external_event(name) for name in names]
-    late = ctx.wait_for_external_event("all")
-    await late
-    first = await ctx.task_any(events)
-    again = await ctx.task_any(list(reversed(events)))
-    return [names[events.index(first)], names[events.index(again)]]
 
 
 @app.orchestration

@@ -1,0 +1,320 @@
+"""Where a benchmark runs: its options, its hubs and their stores, and the load on them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from operator import length_hint
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Protocol
+
+import anyio
+from attrs import evolve, frozen
+
+from perdure import App, Hub, MemoryStore, Settings, SqliteStore, Store, UsageError
+
+from .figures import Load, percentiles_ms
+
+Request = Callable[[int], Awaitable[object]]
+
+_LOOK_S = 0.25  # between two looks at how far a load has come
+
+
+@frozen(kw_only=True)
+class Options:
+    """What the command line says about a run.
+
+    Attributes:
+        store: ``memory:`` or ``sqlite:PATH``; ``sqlite:`` alone is a temporary folder.
+        n: requests of a load; None leaves it to the benchmark.
+        concurrency: requests in flight.
+        partitions: of each hub.
+        instances: up to how many actors ``growth`` fills a store with.
+        payload: kept free of frills: trivial inputs and results everywhere.
+    """
+
+    store: str = "sqlite:"
+    n: int | None = None
+    concurrency: int = 1_000
+    partitions: int = 4
+    instances: int = 100_000
+
+
+class Progress(Protocol):
+    """Is told how far a load has come."""
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Take note; called a few times a second."""
+        ...
+
+
+class NoProgress:
+    """Nobody looks."""
+
+    def show(self, what: str, done: int, total: int) -> None: ...
+
+
+class MakeHub(Protocol):
+    """What makes hubs: ``perdure.Hub``."""
+
+    def __call__(
+        self, app: App, *, store: Store, partitions: int, settings: Settings | None
+    ) -> Hub:
+        """Make one."""
+        ...
+
+
+class Bench:
+    """One run of one benchmark: it has a folder (or a memory) of its own, empty at first."""
+
+    def __init__(
+        self,
+        options: Options,
+        folder: Path | None,
+        progress: Progress | None = None,
+        make_hub: MakeHub = Hub,
+    ) -> None:
+        self.options = options
+        self.folder = folder
+        self._progress = progress or NoProgress()
+        self._make_hub = make_hub
+        self._memory: dict[str, MemoryStore] = {}
+
+    def n(self, usual: int) -> int:
+        """How many requests a load has."""
+        return usual if self.options.n is None else self.options.n
+
+    def store(self, name: str) -> Store:
+        """Give the store of that name: the same rows each time, so that hubs can be restarted."""
+        if self.folder is None:
+            return self._memory.setdefault(name, MemoryStore())
+        return SqliteStore(self.folder / name)
+
+    @asynccontextmanager
+    async def hub(
+        self, app: App, name: str = "hub", settings: Settings | None = None
+    ) -> AsyncIterator[Hub]:
+        """Run a hub on the store of that name."""
+        made = self._make_hub(
+            app,
+            store=self.store(name),
+            partitions=self.options.partitions,
+            settings=settings,
+        )
+        async with made as hub:
+            yield hub
+
+    async def closed_loop(
+        self,
+        hub: Hub,
+        name: str,
+        request: Request,
+        n: int,
+        *,
+        unit: str,
+        per_request: int = 1,
+        concurrency: int | None = None,
+        then: Callable[[], Awaitable[object]] | None = None,
+        note: str = "",
+    ) -> Load:
+        """Measure ``n`` requests; each client sends the next one when its last is answered.
+
+        ``then`` is awaited inside the measured time, for loads whose end is not an answer.
+        """
+        clients = min(concurrency or self.options.concurrency, n)
+        latencies = array("d", bytes(8 * n))
+        indices = iter(range(n))
+        gate = anyio.Event()
+
+        async def send() -> None:
+            await gate.wait()
+            for index in indices:
+                begun = perf_counter()
+                await request(index)
+                latencies[index] = perf_counter() - begun
+
+        meter = await _Meter.start(hub)
+        async with anyio.create_task_group() as observers:
+            observers.start_soon(self._watch, name, indices, n)
+            async with anyio.create_task_group() as senders:
+                for _ in range(clients):
+                    senders.start_soon(send)
+                await anyio.lowlevel.checkpoint()
+                meter.begin()
+                gate.set()
+            if then is not None:
+                await then()
+            meter.end()
+            observers.cancel_scope.cancel()
+        return await meter.load(
+            name, unit, latencies, n * per_request, concurrency=clients, note=note
+        )
+
+    async def open_loop(
+        self, hub: Hub, name: str, request: Request, n: int, rate: float, *, unit: str, note: str
+    ) -> Load:
+        """Measure ``n`` requests that are sent when their time has come, answered or not.
+
+        The times are those of a Poisson process with that rate, fixed beforehand. A latency
+        counts from the time at which the request should have been sent, so a hub (or a sender)
+        that stalls is charged for all that it kept waiting, and not for one request only.
+        """
+        random_source = random.Random(n)
+        due = array("d", bytes(8 * n))
+        at = 0.0
+        for index in range(n):
+            due[index] = at
+            at += random_source.expovariate(rate)
+        latencies = array("d", bytes(8 * n))
+        indices = iter(range(n))
+        started = 0.0
+        gate = anyio.Event()
+
+        async def send() -> None:
+            await gate.wait()
+            for index in indices:
+                intended = started + due[index]
+                delay = intended - perf_counter()
+                if delay > 0:
+                    await anyio.sleep(delay)
+                await request(index)
+                latencies[index] = perf_counter() - intended
+
+        meter = await _Meter.start(hub)
+        async with anyio.create_task_group() as observers:
+            observers.start_soon(self._watch, name, indices, n)
+            async with anyio.create_task_group() as senders:
+                # Some wait for their time and the others for an answer, so there are many.
+                for _ in range(min(n, 2 * self.options.concurrency)):
+                    senders.start_soon(send)
+                await anyio.lowlevel.checkpoint()
+                started = perf_counter()
+                meter.begin()
+                gate.set()
+            meter.end()
+            observers.cancel_scope.cancel()
+        return await meter.load(name, unit, latencies, n, concurrency=0, note=note)
+
+    async def warm_up(self, what: str, request: Request, n: int) -> None:
+        """Send requests that no figure counts."""
+        indices = iter(range(n))
+
+        async def send() -> None:
+            for index in indices:
+                await request(index)
+
+        async with anyio.create_task_group() as observers:
+            observers.start_soon(self._watch, what, indices, n)
+            async with anyio.create_task_group() as senders:
+                for _ in range(min(self.options.concurrency, n)):
+                    senders.start_soon(send)
+            observers.cancel_scope.cancel()
+
+    async def _watch(self, what: str, indices: Iterator[int], total: int) -> None:
+        while True:
+            self._progress.show(what, total - length_hint(indices), total)
+            await anyio.sleep(_LOOK_S)
+
+
+class _Meter:
+    """Reads clocks and counters at both ends of a load."""
+
+    def __init__(self, hub: Hub, commits: int, stored: int) -> None:
+        self._hub = hub
+        self._commits = commits
+        self._stored = stored
+        self._begun = self._ended = 0.0
+        self._cpu = 0.0
+        self._written: int | None = None
+
+    @classmethod
+    async def start(cls, hub: Hub) -> _Meter:
+        counted = await hub.statistics()
+        return cls(hub, counted.commits, counted.stored_bytes)
+
+    def begin(self) -> None:
+        self._written = written_bytes()
+        self._cpu = process_time()
+        self._begun = perf_counter()
+
+    def end(self) -> None:
+        self._ended = perf_counter()
+        self._cpu = process_time() - self._cpu
+        written = written_bytes()
+        if written is not None and self._written is not None:
+            self._written = written - self._written
+
+    async def load(
+        self,
+        name: str,
+        unit: str,
+        latencies: array[float],
+        operations: int,
+        *,
+        concurrency: int,
+        note: str,
+    ) -> Load:
+        counted = await self._hub.statistics()
+        p50, p99 = percentiles_ms(latencies)
+        return Load(
+            name=name,
+            unit=unit,
+            operations=operations,
+            requests=len(latencies),
+            concurrency=concurrency,
+            seconds=self._ended - self._begun,
+            p50_ms=p50,
+            p99_ms=p99,
+            cpu_us=self._cpu / operations * 1e6,
+            commits=counted.commits - self._commits,
+            stored=counted.stored_bytes - self._stored,
+            written=self._written,
+            note=note,
+        )
+
+
+def written_bytes() -> int | None:
+    """Give the bytes that this process has had written to disks; None where nobody counts."""
+    try:
+        lines = Path("/proc/self/io").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("write_bytes:"):
+            return int(line.partition(":")[2])
+    return None
+
+
+@contextmanager
+def place(options: Options, name: str) -> Iterator[Path | None]:
+    """Give a fresh folder for one run's stores, or None for memory.
+
+    Temporary folders are removed afterwards; those under a path that was asked for are kept.
+
+    Raises:
+        UsageError: the store is none of ``memory:`` and ``sqlite:PATH``.
+    """
+    if options.store == "memory:":
+        yield None
+        return
+    scheme, _, path = options.store.partition(":")
+    if scheme != "sqlite":
+        raise UsageError(f"store {options.store!r} is neither memory: nor sqlite:PATH")
+    if path:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=f"perdure-{name}-", dir=path or None)
+    try:
+        yield Path(folder)
+    finally:
+        if not path:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def alone(options: Options) -> Options:
+    """The same options, one request at a time."""
+    return evolve(options, concurrency=1)

@@ -1,0 +1,148 @@
+"""What the tests of a running hub share: waiting for a condition, and a store with faults."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+
+from perdure import LeaseLostError, MemoryStore, StorageError, Store
+from perdure.storage import (
+    Checkpoint,
+    EntityFilter,
+    EntityRow,
+    InstanceFilter,
+    InstanceRecord,
+    PartitionStore,
+    Recovered,
+    RequestRow,
+)
+
+PATIENCE_S = 10.0
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Return when the condition holds; for what no handle or reply tells.
+
+    Raises:
+        TimeoutError: it does not within the patience of the tests.
+    """
+    with anyio.fail_after(PATIENCE_S):
+        while not await condition():
+            await anyio.lowlevel.checkpoint()
+
+
+async def until_true(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds."""
+
+    async def ask() -> bool:
+        return condition()
+
+    await until(ask)
+
+
+class Faults:
+    """What a ``FaultyStore`` is to do wrong, for all of its partitions.
+
+    Attributes:
+        commit: raised by each commit, which writes nothing, while it is set.
+        lost_commit: raised by each commit after it was written, while it is set.
+        recover: raised by each recovery while it is set.
+        read: raised by each read of entities while it is set.
+        before_commit: awaited before each commit, if set.
+        commits: how many commits were asked for.
+        recoveries: how many recoveries were asked for.
+        reads: how many reads of entities were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.commit: Exception | None = None
+        self.lost_commit: Exception | None = None
+        self.recover: Exception | None = None
+        self.read: Exception | None = None
+        self.before_commit: Callable[[Checkpoint], Awaitable[None]] | None = None
+        self.commits = 0
+        self.recoveries = 0
+        self.reads = 0
+
+
+class FaultyPartition:
+    """One partition of a ``FaultyStore``."""
+
+    def __init__(self, inner: PartitionStore, faults: Faults) -> None:
+        self._inner = inner
+        self._faults = faults
+
+    async def recover(self) -> Recovered:
+        self._faults.recoveries += 1
+        if self._faults.recover is not None:
+            raise self._faults.recover
+        return await self._inner.recover()
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        faults = self._faults
+        faults.commits += 1
+        if faults.before_commit is not None:
+            await faults.before_commit(checkpoint)
+        if faults.commit is not None:
+            raise faults.commit
+        await self._inner.commit(checkpoint)
+        if faults.lost_commit is not None:
+            raise faults.lost_commit
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+        return await self._inner.read_instances(keys)
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        self._faults.reads += 1
+        if self._faults.read is not None:
+            raise self._faults.read
+        return await self._inner.read_entities(ids)
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        return await self._inner.read_history(instance)
+
+    async def read_request(self, request: str) -> RequestRow | None:
+        return await self._inner.read_request(request)
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        return await self._inner.query_instances(filter)
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        return await self._inner.query_entities(filter)
+
+    async def waiting(self, actor: str) -> int:
+        return await self._inner.waiting(actor)
+
+    async def size(self) -> int:
+        return await self._inner.size()
+
+    def __getattr__(self, name: str) -> Any:
+        # What the protocol gains works without a change here.
+        return getattr(self._inner, name)
+
+
+class FaultyStore:
+    """A memory store (or another) whose partitions do wrong what its ``faults`` say."""
+
+    durability = "none to speak of"
+
+    def __init__(self, inner: Store | None = None) -> None:
+        self.inner: Store = MemoryStore() if inner is None else inner
+        self.faults = Faults()
+
+    async def open(self, partitions: int) -> Sequence[FaultyPartition]:
+        opened = await self.inner.open(partitions)
+        return [FaultyPartition(partition, self.faults) for partition in opened]
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+def disk_error() -> StorageError:
+    return StorageError("the disk fails, for the test")
+
+
+def lease_lost() -> LeaseLostError:
+    return LeaseLostError("another owner, for the test")
