@@ -2,9 +2,10 @@
 
 Invariants:
 
-* What ``encode`` lets through, ``decode`` of the same annotation reads back equal.
+* What ``encode`` lets through, ``decode`` of the same annotation reads back equal, as an instance
+  of the annotated class.
 * A value that is not of the annotated type is refused by ``encode``, at any depth.
-* Equal values give equal bytes in every process (sets are sorted by their encoded elements), so
+* A value gives the same bytes in every process (sets are sorted by their encoded elements), so
   that inputs can be compared by a hash.
 * The path to a bad value is looked for only after the fast way has failed.
 
@@ -768,7 +769,7 @@ def _enum_shape(cls: type[enum.Enum]) -> _Shape:
             return texts[text]
         raise _wrong_json(f"one of {known} for {name}", text)
 
-    kind = "integer" if by_value and type(values[0]) is int else "string"
+    kind = "integer" if by_value and values and type(values[0]) is int else "string"
     return _Shape(
         name,
         _kinds(kind),
@@ -1761,6 +1762,14 @@ def codec_for(annotation: Any) -> Codec[Any]:
     if found is None:
         found = _codecs[annotation] = Codec(annotation)
     return found
+
+
+def compact(data: bytes) -> bytes:
+    """Give a short JSON text in no more memory than it needs, for keeping it.
+
+    orjson gives its whole output buffer away with the text, a few KiB for the shortest.
+    """
+    return bytes(memoryview(data)) if len(data) < 2048 else data
 
 
 def check_size(data: bytes, limit: int, what: str) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .codec import codec_for
+from .codec import codec_for, compact
 from .errors import (
     ActivityError,
     EntityOperationError,
@@ -147,7 +147,7 @@ class OrchestrationContext:
     def set_custom_status(self, status: Any) -> None:
         """Show any JSON value in the instance's status, from the next checkpoint on."""
         data = codec_for(Any).encode(status)
-        self._executor.custom_status = self._lookup.check_size(data, "the custom status")
+        self._executor.custom_status = compact(self._lookup.check_size(data, "the custom status"))
 
     @overload
     def call_activity(

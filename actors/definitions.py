@@ -724,13 +724,16 @@ def _field(cls: type, name: str, hint: Any, default: Any, *, annotated: bool) ->
         default = attrs.NOTHING
     if default is attrs.NOTHING:
         return attrs.field(factory=_zero(cls, name, hint), **options)
-    if type(default) in (list, dict, set) and not default:
-        empty: Callable[[], Any] = type(cast("Any", default))
-        return attrs.field(factory=empty, **options)
+    if _class_of(default) in (list, dict, set) and not default:
+        return attrs.field(factory=_class_of(default), **options)
     if _is_mutable(default):
         # One default for all entities would be one object that all of them share.
         return attrs.field(factory=lambda: copy.deepcopy(default), **options)
     return attrs.field(default=default, **options)
+
+
+# type() under a name that does not narrow what is Any into something partly unknown.
+_class_of: Callable[[Any], Any] = type
 
 
 def _is_mutable(value: object) -> bool:

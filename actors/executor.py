@@ -19,12 +19,13 @@ from zlib import crc32
 
 import orjson
 
+from .codec import compact
 from .errors import (
     Cancelled,
     FailureDetails,
     LockRuleError,
-    NonDurableAwaitError,
     NondeterminismError,
+    NonDurableAwaitError,
     PayloadError,
     UsageError,
 )
@@ -139,7 +140,7 @@ class Executor:
         self.events: list[bytes] = []
         self.effects: Effects | None = None
         self._buffered: dict[str, deque[tuple[int, Any]]] | None = None
-        self._waiters: dict[str, deque[EventTask[Any]]] | None = None
+        self._waiters: dict[str, list[EventTask[Any]]] | None = None
         self._history: list[list[Any]] | None = None
         self._position = 0
         self._random: random.Random | None = None
@@ -245,7 +246,7 @@ class Executor:
         if self._waiters is not None:
             waiters = self._waiters.get(name)
             if waiters:
-                waiter = waiters.popleft()
+                waiter = waiters.pop(0)
                 if not waiters:
                     del self._waiters[name]
                 waiter.accept(raw)
@@ -327,7 +328,8 @@ class Executor:
             self.outcome = Outcome("ContinuedAsNew")
         elif error is None:
             try:
-                self.outcome = Outcome("Completed", self.definition.output.encode(value))
+                output = compact(self.definition.output.encode(value))
+                self.outcome = Outcome("Completed", output)
             except PayloadError as refused:
                 self.outcome = Outcome("Failed", failure=failure_of(refused))
         elif isinstance(error, Cancelled) and self.cancel_requested is not None:
@@ -486,7 +488,7 @@ class Executor:
             return
         if self._waiters is None:
             self._waiters = {}
-        self._waiters.setdefault(task.name, deque()).append(task)
+        self._waiters.setdefault(task.name, []).append(task)
         if timeout is not None:
             task.timer = self.create_timer(self.now + timeout)
             task.timer.watch(task)

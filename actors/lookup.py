@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .codec import check_size, codec_for
+from .codec import check_size, codec_for, compact
 from .definitions import (
     ActivityDefinition,
     EntityDefinition,
@@ -92,11 +92,11 @@ class Lookup:
         data = definition.encode_input(input is not MISSING, input)
         if data is not None and len(data) > self.max_payload:
             check_size(data, self.max_payload, f"the input of {definition.name}")
-        return data
+        return None if data is None else compact(data)
 
     def encode_any(self, value: Any) -> bytes:
         """Encode a value whose type nobody declared."""
-        return self.check_size(_ANY.encode(value), "the data")
+        return compact(self.check_size(_ANY.encode(value), "the data"))
 
     def check_size(self, data: bytes, what: str) -> bytes:
         """Refuse what is too large.

@@ -184,10 +184,6 @@ class Begin(Message):
         super().__init__()
         self.execution = execution
 
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
     def content(self) -> list[Any]:
         return ["begin", self.execution]
 
@@ -239,6 +235,10 @@ class Event(Message):
         super().__init__()
         self.name = name
         self.data = data
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
 
     def content(self) -> list[Any]:
         return ["event", self.name, orjson.Fragment(self.data)]

@@ -14,11 +14,11 @@ from time import perf_counter, process_time
 from typing import Protocol
 
 import anyio
-from attrs import evolve, frozen
+from attrs import frozen
 
 from perdure import App, Hub, MemoryStore, Settings, SqliteStore, Store, UsageError
 
-from .figures import Load, percentiles_ms
+from .figures import Load, expect, percentiles_ms
 
 Request = Callable[[int], Awaitable[object]]
 
@@ -35,7 +35,7 @@ class Options:
         concurrency: requests in flight.
         partitions: of each hub.
         instances: up to how many actors ``growth`` fills a store with.
-        payload: kept free of frills: trivial inputs and results everywhere.
+        stalled_s: how long nothing may happen before what is awaited counts as lost.
     """
 
     store: str = "sqlite:"
@@ -43,6 +43,7 @@ class Options:
     concurrency: int = 1_000
     partitions: int = 4
     instances: int = 100_000
+    stalled_s: float = 60.0
 
 
 class Progress(Protocol):
@@ -200,8 +201,8 @@ class Bench:
             observers.cancel_scope.cancel()
         return await meter.load(name, unit, latencies, n, concurrency=0, note=note)
 
-    async def warm_up(self, what: str, request: Request, n: int) -> None:
-        """Send requests that no figure counts."""
+    async def unmeasured(self, what: str, request: Request, n: int) -> None:
+        """Send requests that no figure counts: to warm up, or to fill a store."""
         indices = iter(range(n))
 
         async def send() -> None:
@@ -214,6 +215,22 @@ class Bench:
                 for _ in range(min(self.options.concurrency, n)):
                     senders.start_soon(send)
             observers.cancel_scope.cancel()
+
+    async def wait_until(self, what: str, count: Callable[[], Awaitable[int]], wanted: int) -> None:
+        """Ask again and again until ``count`` gives ``wanted``; no figure counts this time.
+
+        Raises:
+            WrongOutcomeError: it gave more, or the same for ``Options.stalled_s``.
+        """
+        last, since = -1, perf_counter()
+        while (found := await count()) < wanted:
+            self._progress.show(what, found, wanted)
+            if found != last:
+                last, since = found, perf_counter()
+            elif perf_counter() - since > self.options.stalled_s:
+                break
+            await anyio.sleep(_LOOK_S / 5)
+        expect(what, found, wanted)
 
     async def _watch(self, what: str, indices: Iterator[int], total: int) -> None:
         while True:
@@ -313,8 +330,3 @@ def place(options: Options, name: str) -> Iterator[Path | None]:
     finally:
         if not path:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def alone(options: Options) -> Options:
-    """The same options, one request at a time."""
-    return evolve(options, concurrency=1)

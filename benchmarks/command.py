@@ -29,6 +29,8 @@ from .workloads import (
     measure_spread,
 )
 
+_WIDTH = 160
+
 BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Outcome]]] = {
     "hello": measure_hello,
     "fanout": measure_fanout,
@@ -130,6 +132,8 @@ def _choose_loop(arguments: argparse.Namespace) -> _Loop:
 def run(arguments: argparse.Namespace, command: str) -> int:
     """Do what the arguments say; gives the exit status: 1 if an outcome was wrong."""
     console = Console()
+    if console.width < _WIDTH:
+        console = Console(width=_WIDTH)  # a table that is cut says less than lines that wrap
     try:
         names = choose(arguments.names)
     except KeyError as error:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import attrs
 import orjson
 from attrs import Factory, define, frozen
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn
 from rich.table import Table
 
 import perdure
@@ -83,7 +82,7 @@ def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) 
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "event loop": loop,
         "machine": f"{platform.machine()}, {os.cpu_count()} processors ({_processor()})",
-        "system": platform.system() + " " + platform.release(),
+        "system": f"{platform.system()} {platform.release()}, load average {_load()}",
     }
     if options.store == "memory:":
         description["store"] = f"memory:, {perdure.MemoryStore().durability}"
@@ -107,6 +106,11 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+def _load() -> str:
+    # What else ran on the machine shows here, if nothing of the suite ran just before.
+    return " ".join(f"{value:.2f}" for value in os.getloadavg()) if os.name == "posix" else "-"
+
+
 def file_system(path: Path) -> str:
     """Say what kind of file system a folder is on: a tmpfs flatters every figure."""
     try:
@@ -124,9 +128,10 @@ def file_system(path: Path) -> str:
 
 
 LOAD_HEADS = (
-    "load", "unit", "in flight", "n", "median /s", "best /s", "p50 ms", "p99 ms", "CPU us/op",
-    "commits/op", "stored B/op", "written B/op",
+    "load", "in flight", "n", "unit", "median /s", "best /s", "p50 ms", "p99 ms",
+    "CPU us", "commits", "stored B", "written B",
 )  # fmt: skip
+LOAD_TITLE = "Loads (warm-up excluded; the last four columns are per operation)"
 FACT_HEADS = ("figure", "median", "best", "unit", "what it is")
 
 
@@ -142,9 +147,9 @@ def _load_cells(name: str, loads: list[Load]) -> list[str]:
     n = load.operations
     return [
         name,
-        load.unit,
         f"{load.concurrency:,}" if load.concurrency else "open",
         f"{n:,}",
+        load.unit,
         f"{load.rate:,.0f}",
         f"{best_load(loads).rate:,.0f}",
         f"{load.p50_ms:,.2f}",
@@ -178,9 +183,11 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"[bold]{key}[/]: {value}", highlight=False)
     rows = list(load_rows(report))
     if rows:
-        table = Table(*LOAD_HEADS, title="Loads (warm-up excluded)")
-        for column in table.columns[2:]:
-            column.justify = "right"
+        table = Table(title=LOAD_TITLE, box=SIMPLE_HEAD)
+        for head in LOAD_HEADS:
+            table.add_column(
+                head, no_wrap=True, justify="left" if head in ("load", "unit") else "right"
+            )
         for cells, _ in rows:
             table.add_row(*cells)
         console.print(table)
@@ -189,7 +196,9 @@ def print_report(console: Console, report: Report) -> None:
                 console.print(f"{cells[0]}: {note}", highlight=False)
     facts = list(fact_rows(report))
     if facts:
-        table = Table(*FACT_HEADS, title="Other figures")
+        table = Table(title="Other figures", box=SIMPLE_HEAD)
+        for head in FACT_HEADS:
+            table.add_column(head, justify="right" if head in ("median", "best") else "left")
         for cells in facts:
             table.add_row(*cells)
         console.print(table)
@@ -197,11 +206,15 @@ def print_report(console: Console, report: Report) -> None:
 
 def write_json(path: Path, report: Report) -> None:
     """Write every repetition."""
-
-    def with_rates(instance: Any, field: Any, value: Any) -> Any:
-        return value
-
-    content = attrs.asdict(report, value_serializer=with_rates)
+    content: dict[str, object] = {"description": report.description}
+    for run in report.runs:
+        content[run.benchmark] = [
+            {
+                "loads": [{**attrs.asdict(load), "rate": load.rate} for load in outcome.loads],
+                "facts": [attrs.asdict(fact) for fact in outcome.facts],
+            }
+            for outcome in run.outcomes
+        ]
     path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
@@ -210,6 +223,7 @@ def write_markdown(path: Path, report: Report) -> None:
     lines: list[str] = [f"* {key}: `{value}`" for key, value in report.description.items()]
     rows = list(load_rows(report))
     if rows:
+        lines += ["", f"{LOAD_TITLE}:"]
         lines += ["", *_markdown_table(LOAD_HEADS, [cells for cells, _ in rows]), ""]
         lines += [f"* `{cells[0]}`: {note}" for cells, note in rows if note]
     facts = list(fact_rows(report))
@@ -224,8 +238,3 @@ def _markdown_table(heads: tuple[str, ...], rows: list[list[str]]) -> list[str]:
         f"|{'---|' * len(heads)}",
         *(f"| {' | '.join(cells)} |" for cells in rows),
     ]
-
-
-def version() -> str:
-    """Name the Python that runs, briefly."""
-    return sys.version.split()[0]

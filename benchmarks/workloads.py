@@ -24,8 +24,6 @@ FANOUT_ACTIVITIES = 1_000
 SPREAD_ENTITIES = 1_000
 SIGNALS = 10
 
-_POLLS_MAX = 10_000
-
 
 @app.entity
 class Meter:
@@ -118,7 +116,7 @@ async def measure_hello(bench: Bench) -> Outcome:
     async with bench.hub(app) as hub:
         client = hub.client
         warm = min(bench.n(20_000), 2_000)
-        await bench.warm_up("hello", hello_request(client, 0), warm)
+        await bench.unmeasured("hello", hello_request(client, 0), warm)
         n = bench.n(20_000)
         load = await bench.closed_loop(
             hub, "hello", hello_request(client, 10**6), n, unit="orchestrations"
@@ -204,7 +202,7 @@ async def measure_fanout(bench: Bench) -> Outcome:
 
     async with bench.hub(app) as hub:
         n = bench.n(50)
-        await bench.warm_up("fanout", request_from(hub.client, 0), min(n, 3))
+        await bench.unmeasured("fanout", request_from(hub.client, 0), min(n, 3))
         load = await bench.closed_loop(
             hub,
             "fanout",
@@ -258,7 +256,7 @@ async def measure_hot(bench: Bench) -> Outcome:
         ):
             n = bench.n(usual)
             warm = EntityId(Meter, f"{name}-warm")
-            await bench.warm_up(name, make_request(client, warm), min(n, 5_000))
+            await bench.unmeasured(name, make_request(client, warm), min(n, 5_000))
             meter = EntityId(Meter, name)
             request = make_request(client, meter)
             loads.append(await bench.closed_loop(hub, name, request, n, unit=f"{name[4:]}s"))
@@ -282,7 +280,7 @@ async def measure_spread(bench: Bench) -> Outcome:
 
             return request
 
-        await bench.warm_up("spread", request_to("warm-"), min(n, 5_000))
+        await bench.unmeasured("spread", request_to("warm-"), min(n, 5_000))
         load = await bench.closed_loop(hub, "spread", request_to("spread-"), n, unit="signals")
         for index in range(min(n, SPREAD_ENTITIES)):
             numbers = range(index, n, SPREAD_ENTITIES)
@@ -304,7 +302,7 @@ async def measure_signal(bench: Bench) -> Outcome:
 
             return request
 
-        await bench.warm_up("signal", request_to("warm-"), min(n, 500))
+        await bench.unmeasured("signal", request_to("warm-"), min(n, 500))
         wanted = _signals_wanted(n)
         load = await bench.closed_loop(
             hub,
@@ -313,7 +311,7 @@ async def measure_signal(bench: Bench) -> Outcome:
             n,
             unit="signals",
             per_request=SIGNALS,
-            then=lambda: _await_signals(client, wanted),
+            then=lambda: _await_signals(client, wanted, bench.options.stalled_s),
             note="until all are applied and durable; latency is of an orchestration of 10 signals",
         )
         await _expect_signals(client, wanted)
@@ -330,16 +328,14 @@ def _signals_wanted(n: int) -> dict[int, list[int]]:
     return wanted
 
 
-async def _await_signals(client: Client, wanted: dict[int, list[int]]) -> None:
+async def _await_signals(client: Client, wanted: dict[int, list[int]], stalled_s: float) -> None:
     for key, (count, _) in wanted.items():
         meter = EntityId(Meter, f"signal-{key}")
-        for _ in range(_POLLS_MAX):
-            # The answer to a call is durable, and so is all that was applied before it.
-            found = (await client.call_entity(meter, Meter.read))[0]
-            if found >= count:
-                break
-        else:
-            expect(f"signals applied to {meter}", found, count)
+        given_up = perf_counter() + stalled_s
+        # The answer to a call is durable, and so is all that was applied before it.
+        while (found := (await client.call_entity(meter, Meter.read))[0]) < count:
+            if perf_counter() > given_up:
+                expect(f"signals applied to {meter}", found, count)
 
 
 async def _expect_signals(client: Client, wanted: dict[int, list[int]]) -> None:

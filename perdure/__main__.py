@@ -12,7 +12,7 @@ from . import Hub, PerdureError, __version__, run
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or the process's; gives the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(with_bench="bench" in given)
+    parser = _parser(with_bench=given[:1] == ["bench"])
     wanted = parser.parse_args(given)
     if wanted.command == "bench":
         from .benchmarks import command

@@ -23,6 +23,7 @@ class Activation:
     Attributes:
         actor: the state machine; None while it is being loaded.
         mail: messages that wait, oldest first.
+        current: the message that an async operation is working on.
         queued: whether it is in the pump, loading or in an async operation, so that it must
             not be put into the pump (again).
         dirty: whether the batch that gathers has it; flying: whether the one being stored has.
@@ -32,6 +33,8 @@ class Activation:
     __slots__ = (
         "actor",
         "busy",
+        "current",
+        "current",
         "dead",
         "dirty",
         "flying",
@@ -48,6 +51,8 @@ class Activation:
         self.key = key
         self.actor = actor
         self.mail: list[Message] = []
+        self.current: Message | None = None
+        self.current: Message | None = None  # what the async operation under way answers
         self.queued = False
         self.busy = False
         self.dead = False
@@ -55,6 +60,12 @@ class Activation:
         self.flying = False
         self.touched = False
         self.used = True
+
+    def messages(self) -> list[Message]:
+        """All that is not consumed: held, under way and waiting, in this order."""
+        held = self.actor.held if self.actor is not None else None
+        current = [] if self.current is None else [self.current]
+        return [*(held or ()), *current, *self.mail]
 
     @property
     def is_blocked(self) -> bool:
@@ -72,6 +83,13 @@ class Activation:
             or self.touched
             or (self.actor is not None and self.actor.held)
         )
+
+    @property
+    def unconsumed(self) -> list[Message]:
+        """All that it was sent and is not done with, in order."""
+        current = () if self.current is None else (self.current,)
+        held = () if self.actor is None else self.actor.held or ()
+        return [*current, *held, *self.mail]
 
     def run(self) -> Coroutine[Any, Any, None] | None:
         """Take a turn, for the pump: drain the mailbox, up to a limit."""
@@ -98,13 +116,14 @@ class Activation:
             raise
         except BaseException as error:
             # A bug, or a user's SystemExit: nothing of the turn may stand.
+            self.mail = mail + self.mail
             partition.crash(self, error)
             return None
 
     def on_suspended(self) -> None:
         """An async operation has suspended; its messages may have to wait for long."""
-        if self.mail:
-            self.partition.touch(self)
+        self.partition.touch(self)
+        self.partition.gathered()
 
     def _take(self, mail: list[Message], partition: Partition) -> Coroutine[Any, Any, None] | None:
         actor = self.actor
@@ -135,7 +154,9 @@ class Activation:
                 actor.held.append(message)
             else:
                 self.mail = mail[index + 1 :] + self.mail
+                self.current = message
                 self.busy = self.queued = True
+                self.current = message
                 return self._finish(message, outcome)
             if actor.held and not actor.is_blocked:
                 # What was held goes before what came later.
@@ -162,7 +183,9 @@ class Activation:
             partition.batch.timers_deleted.append(message.timer)
         if message.reply is not None:
             partition.waiting -= 1
+        self.current = None
         self.busy = self.queued = False
+        self.current = None
         self._settle(partition)
 
     def _settle(self, partition: Partition) -> None:

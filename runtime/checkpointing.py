@@ -91,9 +91,7 @@ def _store_mail(
     if activation.dead:
         return
     blocked = activation.is_blocked
-    actor = activation.actor
-    held = actor.held if actor is not None and actor.held is not None else ()
-    for message in (*held, *activation.mail):
+    for message in activation.unconsumed:
         if message.row or not (message.keep or blocked):
             continue
         message.row = partition.new_row()

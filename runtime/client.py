@@ -39,8 +39,7 @@ from ..actors.errors import (
 from ..actors.failures import read_failure
 from ..actors.history import parse_history
 from ..actors.ids import EntityId, check_instance_id, check_text
-from ..actors.messages import Command, Event, LockRelease, Message, Operation, Start
-from ..actors.messages import Caller
+from ..actors.messages import Caller, Command, Event, LockRelease, Message, Operation, Start
 from ..actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
 from ..storage.records import EntityFilter, InstanceFilter, InstanceRecord
 from .placement import partition_of

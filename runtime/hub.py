@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 import anyio
 from anyio.abc import TaskGroup
 
-
 from ..actors.errors import HubStoppingError, UsageError
 from ..actors.lookup import Lookup
 from ..storage import open_store
@@ -18,7 +17,7 @@ from .client import Client
 from .clock import Clock, SystemClock
 from .partition import Partition
 from .pump import Pump
-from .recovery import restore
+from .recovery import abandon, restore
 from .settings import Settings
 from .statistics import HubStatistics, count_partition
 from .timers import TimerQueue
@@ -188,7 +187,7 @@ class Hub:
             with anyio.CancelScope(shield=True):
                 self._activities.close()
                 for partition in self._partitions:
-                    partition.drop_all()
+                    abandon(partition)
                 await self._store.close()
             self._state = "stopped"
         if self._fatal is not None:
@@ -199,8 +198,10 @@ class Hub:
         """Let what is under way come to a durable stop; what takes too long goes on later."""
         self._activities.stop_starting()
         with anyio.move_on_after(self.settings.drain_s) as scope:
-            while not self._is_quiet():
+            while not self._is_quiet() and self._fatal is None:
                 await anyio.sleep(0.002)
+        if self._fatal is not None:
+            return  # nobody commits any more
         if scope.cancelled_caught:
             _log.warning(
                 "%d activities and %d operations did not end in time; they run again at the next start",

@@ -197,10 +197,12 @@ class Partition:
         if self.down is not None:
             raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
         if request is not None:
-            if request in self.requests or await self.store.read_request(request) is not None:
+            known = request in self.requests or await self.store.read_request(request) is not None
+            if known or request in self.requests:  # it may have begun during the read
                 await self.settle()
                 return
             self.requests[request] = []
+            self.tick()  # the record of the request must not look old
             message.request = request
             self._answer_request(request, b'["ok",null]', None)
             message.request = None

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import orjson
 
-from ..actors.errors import LeaseLostError, StorageError, UnavailableError
+from ..actors.errors import (
+    HubStoppingError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    StorageError,
+    UnavailableError,
+)
 from ..actors.failures import read_failure
 from ..actors.messages import Command, Message, decode_message
 
@@ -127,8 +133,7 @@ def _fail_lost_messages(dropped: list[Activation], recovered: Recovered) -> dict
     stored = {mail.n for mail in recovered.mail}
     waiting: dict[int, Waiter] = {}
     for activation in dropped:
-        held = activation.actor.held if activation.actor is not None else None
-        for message in (*(held or ()), *activation.mail):
+        for message in activation.unconsumed:
             if message.reply is None:
                 continue
             if message.row in stored:
@@ -148,6 +153,30 @@ def _fail_lost_requests(partition: Partition, recovered: Recovered) -> None:
         else:
             for waiter in waiters:
                 waiter.fail(_unapplied())
+
+
+def abandon(partition: Partition) -> None:
+    """Drop the memory for good, and tell whoever still waits."""
+    gone = HubStoppingError("the hub has stopped before this was answered; repeat it on the next one")
+    _fail_replies(partition.batch, gone)
+    for activation in partition.drop_all():
+        for message in activation.messages():
+            if message.reply is None:
+                continue
+            if message.row:
+                message.reply.fail(
+                    OutcomeUnknownError(
+                        "the hub has stopped while this request waited in a stored mailbox: the "
+                        "next one applies it; repeat it under the same request id for the answer"
+                    )
+                )
+            else:
+                message.reply.fail(gone)
+    for waiters in (*partition.watchers.values(), *partition.requests.values()):
+        for waiter in waiters:
+            waiter.fail(gone)
+    partition.watchers.clear()
+    partition.requests.clear()
 
 
 async def _read(partition: Partition) -> Recovered | None:
@@ -170,6 +199,6 @@ def _unapplied() -> UnavailableError:
     )
 
 
-def _fail_replies(batch: Batch) -> None:
+def _fail_replies(batch: Batch, error: Exception | None = None) -> None:
     for waiter, _ in batch.replies:
-        waiter.fail(_unapplied())
+        waiter.fail(error or _unapplied())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import anyio
 from rich.console import Console
@@ -72,6 +73,7 @@ def _run(
     options: argparse.Namespace, workspace: Path, console: Console, parser: argparse.ArgumentParser
 ) -> int:
     try:
+        workspace.mkdir(parents=True, exist_ok=True)
         if options.folder is None:
             documents = everyday_documents(workspace, options.limit)
         else:
@@ -101,14 +103,12 @@ def _run(
 
 def _problems(error: Exception) -> list[Exception]:
     """Give the package's errors from what a task group may have wrapped; others are raised."""
-    if not isinstance(error, ExceptionGroup):
+    if isinstance(error, PerdureError):
         return [error]
-    problems: list[Exception] = []
-    for inner in error.exceptions:
-        if not isinstance(inner, (PerdureError, ExceptionGroup)):
-            raise error
-        problems += _problems(inner)
-    return problems
+    if not isinstance(error, ExceptionGroup):
+        raise error
+    group = cast("ExceptionGroup[Exception]", error)
+    return [problem for inner in group.exceptions for problem in _problems(inner)]
 
 
 def _run_twice(options: argparse.Namespace, workspace: Path, console: Console) -> int:

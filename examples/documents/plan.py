@@ -66,9 +66,11 @@ def make_batch(documents: Iterable[tuple[str, Path]], workspace: Path) -> Batch:
     for name, path in entries:
         try:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{name}\n{content}\n".encode())
         except OSError as error:
             raise PlanError(f"{path} cannot be read: {error.strerror}") from error
-        digest.update(f"{name}\n{content}\n".encode(errors="surrogateescape"))
+        except UnicodeEncodeError as error:
+            raise PlanError(f"the name of {str(path)!r} is not valid text; rename it") from error
     batch_id = digest.hexdigest()[:10]
     return Batch(
         batch_id,

@@ -312,6 +312,8 @@ class Entities(Workload):
                     TALLIES[n], Tally.add, f"later {n}", at=timedelta(seconds=3), request_id=r
                 ),
             )
+        while not await self._is_complete(client):
+            await anyio.lowlevel.checkpoint()
 
     async def _call(self, client: Client, n: int, op: Any, name: str, request: str) -> None:
         # The answer to a repetition is that to the first.
@@ -319,6 +321,13 @@ class Entities(Workload):
 
     def expected(self) -> set[str]:
         return {f"{kind} {n}" for kind in ("call", "slow", "later") for n in range(3)}
+
+    async def _is_complete(self, client: Client) -> bool:
+        states = [await client.read_entity_state(id) for id in TALLIES]
+        return all(
+            state is not None and f"later {n}" in state.seen and len(state.seen) == 6
+            for n, state in enumerate(states)
+        )
 
     async def check(self, client: Client) -> None:
         for n in range(3):
