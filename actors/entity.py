@@ -262,6 +262,7 @@ class EntityActor:
     """
 
     __slots__ = (
+        "careful",
         "changed",
         "definition",
         "encoded",
@@ -304,6 +305,7 @@ class EntityActor:
         self.exists = False
         self.stored = False
         self.changed = False
+        self.careful = False  # a turn of it crashed lately: check all that it does
         self.lock: Caller | None = None
         self.held: list[Message] | None = None
         self.frozen: bytes | None = None
@@ -392,6 +394,8 @@ class EntityActor:
         self.changed = True
         self.parked = self.parked_type = None
         self.failures = None
+        self.failed_signals = 0
+        self.encoded = None
         for held in self.held or ():
             effects.refuse(held, UsageError(f"{self.key} was purged"))
             effects.consume(held)
@@ -433,17 +437,21 @@ class EntityActor:
         if not self.exists:
             self.state = definition.make()
         readonly = operation.readonly
-        before = None if readonly else self._snapshot()
+        before = self._snapshot()
         try:
             value = operation.decode_input(message.input)
             result = operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
                 result = context._result  # pyright: ignore[reportPrivateUsage]
             data = operation.output.encode(result) if message.call else None
-            if not readonly and self.size <= _CHECKED_SIZE_MAX and self.state is not None:
+            if readonly:
+                self._roll_back(before)  # what it changed is not kept
+            elif self.state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
                 # Checked here, a state that cannot be stored fails this operation only. A large
                 # one is checked once for each checkpoint instead.
                 self.encoded = self._checked(definition.state.encode(self.state))
+            else:
+                self.encoded = None
         except Exception as error:
             self._roll_back(before)
             self._fail(message, error, now, effects)
@@ -465,13 +473,16 @@ class EntityActor:
             self.state = definition.make()
         encoded = definition.state.encode(self.state)
         self.frozen = encoded if existed else b""
+        self.encoded = None
         try:
             value = operation.decode_input(message.input)
             result = await operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
                 result = context._result  # pyright: ignore[reportPrivateUsage]
             data = operation.output.encode(result) if message.call else None
-            if self.state is not None and not operation.readonly:
+            if operation.readonly:
+                self.state = definition.state.decode(encoded) if existed else None
+            elif self.state is not None:
                 self._checked(definition.state.encode(self.state))
         except Exception as error:
             self.state = definition.state.decode(encoded) if existed else None
@@ -521,15 +532,12 @@ class EntityActor:
         context: EntityContext | None,
         effects: Effects,
     ) -> None:
-        if readonly:
-            if not self.exists:
-                self.state = None
-        else:
+        if not readonly:
             self.exists = self.state is not None
             self.changed = True
         if context is not None:
-            if context._deleted:  # pyright: ignore[reportPrivateUsage]
-                self.state = None
+            if context._deleted and not readonly:  # pyright: ignore[reportPrivateUsage]
+                self.state = self.encoded = None
                 self.exists = False
                 self.changed = True
             if context._outgoing is not None:  # pyright: ignore[reportPrivateUsage]

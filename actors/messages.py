@@ -180,6 +180,8 @@ class Begin(Message):
 
     __slots__ = ("execution",)
 
+    task = 0  # as a timer, it belongs to no task
+
     def __init__(self, execution: int) -> None:
         super().__init__()
         self.execution = execution
@@ -307,9 +309,7 @@ def _read_start(
     )
 
 
-def _read_operation(
-    name: str, input: list[Any], call: bool, caller: list[Any] | None
-) -> Operation:
+def _read_operation(name: str, input: list[Any], call: bool, caller: list[Any] | None) -> Operation:
     return Operation(name, _unpack(input), call, _caller(caller))
 
 

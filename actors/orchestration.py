@@ -230,6 +230,11 @@ class OrchestrationActor:
             return
         if self.is_live:
             self._terminate("replaced by a new instance", True, now, effects)
+            held, self.held = self.held or [], None
+            for waiting in held:
+                # It was for the replaced instance: refused, or dropped, since that has ended.
+                self.handle(waiting, now, effects)
+                effects.consume(waiting)
         if self.status is not None or self.purged:
             self.rewritten = True
             self.purged = False
@@ -246,7 +251,6 @@ class OrchestrationActor:
         self.status = "Pending"
         effects.reply(message, b"true")
         if message.start_at is not None and message.start_at > now:
-            self.begun = False
             effects.send_later(message.start_at, self.instance_id, Begin(self.execution))
         else:
             self._run_first(now, effects)
@@ -261,6 +265,7 @@ class OrchestrationActor:
         self.pending = 0
         self.seq = 0
         self.events = []
+        self.begun = False
         self.fresh = True
         self.changed = True
 
@@ -421,7 +426,7 @@ class OrchestrationActor:
     def on_cancel(self, message: Command, now: int, effects: Effects) -> Any:
         if self._refuse_finished(message, effects):
             return None
-        if self.status == "Pending":
+        if not self.begun:  # there is no code that could clean up
             self._finish(
                 Outcome("Canceled", failure=FailureDetails("Cancelled", message.reason)),
                 now,
@@ -446,7 +451,7 @@ class OrchestrationActor:
             return
         if self.status in ("Running", "Pending"):
             self.status = "Suspended"
-            self.record(now, "ExecutionSuspended", message.reason)
+            self._note(now, "ExecutionSuspended", message.reason)
         effects.reply(message, None)
 
     def on_resume(self, message: Command, now: int, effects: Effects) -> None:
@@ -454,7 +459,9 @@ class OrchestrationActor:
             return
         if self.status == "Suspended":
             self.status = "Running" if self.begun else "Pending"
-            self.record(now, "ExecutionResumed", message.reason)
+            self._note(now, "ExecutionResumed", message.reason)
+            if not self.begun and (self.start_at is None or self.start_at <= now):
+                self._run_first(now, effects)  # its time came meanwhile
         effects.reply(message, None)
 
     def on_retry(self, message: Command, now: int, effects: Effects) -> Any:
@@ -583,6 +590,13 @@ class OrchestrationActor:
         self.updated = now
         self.changed = True
 
+    def _note(self, now: int, kind: str, reason: str) -> None:
+        # A history begins with ExecutionStarted: what came before it shows in the status alone.
+        if self.begun:
+            self.record(now, kind, reason)
+        self.updated = now
+        self.changed = True
+
     def park(self, kind: str, reason: str) -> None:
         """Stop taking turns until somebody repairs what is wrong."""
         self.parked_type = kind
@@ -621,7 +635,6 @@ class OrchestrationActor:
             self.input = continuation.input
             self._clear_outcome()
             self.rewritten = True
-            self.begun = False
             # Not begun right here: one that never waits would never give the loop back.
             following: list[Message] = [Begin(self.execution)]
             if continuation.keep_events:

@@ -36,9 +36,7 @@ def without_failures(events: Events) -> Events | None:
                 kept.append(event)
             continue
         answered = ANSWERS.get(kind)
-        dropping = kind in FAILURES or (
-            answered is not None and (answered, event[2]) in removed
-        )
+        dropping = kind in FAILURES or (answered is not None and (answered, event[2]) in removed)
         if kind in FAILURES and kind not in _REOPENED and (answered, event[2]) not in removed:
             return None
         if not dropping and kind != "ExecutionCompleted":

@@ -21,6 +21,8 @@ app = App("replay")
 
 ACTIVITIES = 5_000
 
+_INSTANCES_MAX = 10  # building two histories for each is what takes the time
+
 
 @app.activity
 async def increase(number: int) -> int:
@@ -40,7 +42,7 @@ async def build_history(ctx: OrchestrationContext, activities: int) -> int:
 
 async def measure_replay(bench: Bench, activities: int = ACTIVITIES) -> Outcome:
     """Time from an event to the result: in memory, and after a restart with 10,000 events."""
-    n = bench.n(3)
+    n = min(bench.n(3), _INSTANCES_MAX)
     kept = [f"kept-{index}" for index in range(n + 1)]
     evicted = [f"evicted-{index}" for index in range(n + 1)]
     async with bench.hub(app) as hub:

@@ -224,11 +224,12 @@ def write_markdown(path: Path, report: Report) -> None:
     rows = list(load_rows(report))
     if rows:
         lines += ["", f"{LOAD_TITLE}:"]
-        lines += ["", *_markdown_table(LOAD_HEADS, [cells for cells, _ in rows]), ""]
-        lines += [f"* `{cells[0]}`: {note}" for cells, note in rows if note]
+        lines += ["", *_markdown_table(LOAD_HEADS, [cells for cells, _ in rows])]
+        notes = [f"* `{cells[0]}`: {note}" for cells, note in rows if note]
+        lines += ["", *notes] if notes else []
     facts = list(fact_rows(report))
     if facts:
-        lines += ["", *_markdown_table(FACT_HEADS, facts)]
+        lines += ["", "Other figures:", "", *_markdown_table(FACT_HEADS, facts)]
     path.write_text("\n".join([*lines, ""]), "utf-8")
 
 

@@ -16,7 +16,6 @@ class Watch:
     limit: int
     every: timedelta
     looks: int = 0
-    alerts: int = 0
 
 
 @app.activity
@@ -35,8 +34,7 @@ async def monitor(ctx: OrchestrationContext, watch: Watch) -> None:
     watch = replace(watch, looks=watch.looks + 1)
     if temperature > watch.limit:
         await ctx.call_activity(send_alert, temperature)
-        watch = replace(watch, alerts=watch.alerts + 1)
-    ctx.set_custom_status({"looks": watch.looks, "alerts": watch.alerts})
+    ctx.set_custom_status(watch.looks)
     if watch.looks == len(READINGS):
         await ctx.wait_for_external_event("next round")
     await ctx.create_timer(ctx.current_utc_datetime + watch.every)
@@ -48,12 +46,11 @@ async def main() -> None:
         watch = Watch(limit=22, every=timedelta(seconds=0.05))
         handle = await hub.client.start_new(monitor, watch, instance_id="monitor")
         status = await handle.status()
-        while not status.custom_status or status.custom_status["looks"] < len(READINGS):
+        while (status.custom_status or 0) < len(READINGS):
             await anyio.sleep(0.05)
             status = await handle.status()
         await handle.terminate("enough seen")
-        print(f"execution {status.execution}, {status.custom_status}")
-        print(f"its history has {status.history_length} events")
+        print(f"{status.execution} executions, {status.history_length} events in the history")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ def reserve_inventory(order: Order) -> None:
 def process_payment(order: Order) -> None:
     if order["total"] > 100:
         raise ValueError("the card was declined")
-    print(f"{order['id']}: paid {order['total']}")
 
 
 @app.activity
@@ -37,8 +36,7 @@ def release_inventory(order_id: str) -> None:
 def order(context: OrchestrationContext, order: Order) -> Generator[Any, Any, str]:
     if reason := (yield context.call_activity(validate_order, order)):
         return f"rejected: {reason}"
-    retry = RetryPolicy(first_interval=5, max_attempts=3)
-    yield context.call_activity(reserve_inventory, order, retry=retry)
+    yield context.call_activity(reserve_inventory, order, retry=RetryPolicy(5, max_attempts=3))
     try:
         yield context.call_activity(process_payment, order)
     except ActivityError:

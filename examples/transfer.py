@@ -18,8 +18,6 @@ class Account:
         self.balance += amount
 
     def withdraw(self, amount: int) -> None:
-        if amount > self.balance:
-            raise ValueError(f"only {self.balance} left")  # leaves no trace
         self.balance -= amount
 
     def get(self) -> int:

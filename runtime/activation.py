@@ -12,6 +12,7 @@ from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 
 if TYPE_CHECKING:
+    from .batch import Batch
     from .partition import Partition
 
 Actor = EntityActor | OrchestrationActor
@@ -60,6 +61,19 @@ class Activation:
         self.flying = False
         self.touched = False
         self.used = True
+
+    @property
+    def count(self) -> int:
+        """How many messages wait."""
+        actor = self.actor
+        return len(self.mail) + (len(actor.held) if actor is not None and actor.held else 0)
+
+    @property
+    def messages_max(self) -> int:
+        """How many clients' messages may wait."""
+        actor = self.actor
+        own = actor.definition.max_mailbox if isinstance(actor, EntityActor) else None
+        return self.partition.settings.mailbox_messages_max if own is None else own
 
     def messages(self) -> list[Message]:
         """All that is not consumed: held, under way and waiting, in this order."""
@@ -156,12 +170,14 @@ class Activation:
                 self.mail = mail[index + 1 :] + self.mail
                 self.current = message
                 self.busy = self.queued = True
+                self._gather(actor, batch)
                 self.current = message
                 return self._finish(message, outcome)
             if actor.held and not actor.is_blocked:
                 # What was held goes before what came later.
                 self.mail = actor.held + mail[index + 1 :] + self.mail
                 actor.held = None
+                partition.touch(self)  # a continued execution's first messages are new
                 break
         self._settle(partition)
         return None
@@ -188,14 +204,18 @@ class Activation:
         self.current = None
         self._settle(partition)
 
+    def _gather(self, actor: Actor, batch: Batch) -> None:
+        """Have the batch with the turn's answers store what they say was done."""
+        if actor.changed and not self.dirty:
+            self.dirty = True
+            batch.dirty.append(self)
+
     def _settle(self, partition: Partition) -> None:
         actor = self.actor
         assert actor is not None
         batch = partition.batch
         batch.turns += 1
-        if actor.changed and not self.dirty:
-            self.dirty = True
-            batch.dirty.append(self)
+        self._gather(actor, batch)
         if actor.held:
             partition.touch(self)
         if self.mail and not self.queued:

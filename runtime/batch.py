@@ -9,7 +9,8 @@ from ..actors.messages import ActivityCall, Message
 if TYPE_CHECKING:
     from ..storage.records import RequestRow
     from .activation import Activation
-    from .partition import Partition, StoredTimer
+    from .durable_timers import DurableTimer
+    from .partition import Partition
     from .waiting import Waiter
 
 
@@ -59,7 +60,7 @@ class Batch:
         self.dirty: list[Activation] = []
         self.touched: list[Activation] = []
         self.mail_deleted: list[int] = []
-        self.timers: list[StoredTimer] = []
+        self.timers: list[DurableTimer] = []
         self.timers_deleted: list[int] = []
         self.outbox: dict[int, list[tuple[str, Message]]] = {}
         self.outbox_deleted: list[int] = []

@@ -16,12 +16,8 @@ from ..storage.records import (
     CreatedRow,
     EntityRow,
     MailRow,
-    OutboxRow,
-    PeerRow,
     ProgressRow,
-    TimerRow,
 )
-from .batch import Frame
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -63,13 +59,8 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
                 _store_entity(actor, now, checkpoint)
             except PerdureError as error:
                 raise SealError(activation, str(error)) from error
-    for timer in batch.timers:
-        if partition.is_armed(timer):
-            timer.row = partition.new_row()
-            checkpoint.timers.append(
-                TimerRow(timer.row, timer.due, timer.key, encode_message(timer.message))
-            )
-    _store_frames(partition, batch, checkpoint)
+    partition.timers.seal(batch, checkpoint)
+    partition.exchange.seal(batch, checkpoint)
     checkpoint.mail_deleted = batch.mail_deleted
     checkpoint.timers_deleted = batch.timers_deleted
     checkpoint.outbox_deleted = batch.outbox_deleted
@@ -78,9 +69,6 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
         partition.expire_requests_at = now + _EXPIRE_EVERY
         retention = round(partition.settings.request_retention_s * 1e6)
         checkpoint.requests_deleted_before = now - retention
-    for index in batch.peers:
-        peer = partition.peers[index]
-        checkpoint.peers.append(PeerRow(index, peer.received, peer.sent))
     return checkpoint
 
 
@@ -189,17 +177,3 @@ def _store_entity(actor: EntityActor, now: int, checkpoint: Checkpoint) -> None:
             parked,
         )
     )
-
-
-def _store_frames(partition: Partition, batch: Batch, checkpoint: Checkpoint) -> None:
-    for target, parcels in batch.outbox.items():
-        peer = partition.peers[target]
-        peer.sent += len(parcels)
-        body = orjson.dumps(
-            [[key, *message.content(), message.request] for key, message in parcels]
-        )
-        frame = Frame(partition.new_row(), peer.sent, body, parcels)
-        peer.owed.append(frame._replace(parcels=None))
-        batch.frames.append((target, frame))
-        batch.peers.add(target)
-        checkpoint.outbox.append(OutboxRow(frame.n, target, frame.last, body))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from ..actors.errors import HubStoppingError, UsageError
+from ..actors.errors import HubStoppingError, UnavailableError, UsageError
 from ..actors.lookup import Lookup
 from ..storage import open_store
 from .activities import ActivityPool
@@ -151,8 +151,8 @@ class Hub:
         for partition, state in zip(self._partitions, recovered, strict=True):
             await restore(partition, state)
         for partition in self._partitions:
-            for target in partition.peers:
-                partition.resend(target)
+            for target in partition.exchange.peers:
+                partition.exchange.resend(target)
 
     def _stop_for(self, error: Exception) -> None:
         """A partition was lost for good: stop, and raise the reason when the hub is left."""
@@ -198,20 +198,30 @@ class Hub:
         """Let what is under way come to a durable stop; what takes too long goes on later."""
         self._activities.stop_starting()
         with anyio.move_on_after(self.settings.drain_s) as scope:
-            while not self._is_quiet() and self._fatal is None:
+            # A commit that fails here is recovered from, and what it held settles after that.
+            # Polled, since many parts have to fall quiet, and only here does it matter when.
+            while self._fatal is None and not (  # noqa: ASYNC110
+                self._is_quiet() and await self._is_settled()
+            ):
                 await anyio.sleep(0.002)
-        if self._fatal is not None:
-            return  # nobody commits any more
         if scope.cancelled_caught:
             _log.warning(
                 "%d activities and %d operations did not end in time; they run again at the next start",
                 self._activities.count,
                 self._pump.suspended,
             )
-        with anyio.move_on_after(self.settings.drain_s):
+            with anyio.move_on_after(self.settings.drain_s):
+                await self._is_settled()
+
+    async def _is_settled(self) -> bool:
+        """Whether all partitions that serve could make durable what they had."""
+        try:
             for partition in self._partitions:
                 if partition.down is None:
                     await partition.settle()
+        except UnavailableError:
+            return False
+        return True
 
     def _is_quiet(self) -> bool:
         return (

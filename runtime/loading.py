@@ -102,6 +102,7 @@ class Loader:
         unknown: Any = None  # until it is found; without it the actor is parked and never asks
         actor = EntityActor(0, name, key, unknown, partition.lookup, partition.new_instance_id)
         actor.id = partition.new_id() if row is None else row.id
+        actor.careful = activation.key in partition.crashes
         try:
             actor.definition = partition.lookup.find_entity(name)
             if row is not None:

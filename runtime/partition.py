@@ -27,15 +27,24 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import encode_failure
-from ..actors.messages import ActivityCall, Caller, Command, Completion, Message, TimerDue
+from ..actors.messages import (
+    ActivityCall,
+    Caller,
+    Command,
+    Completion,
+    Message,
+    TimerDue,
+)
 from ..actors.orchestration import OrchestrationActor
 from ..storage.records import RequestRow
 from .activation import Activation
 from .batch import Batch, Frame
 from .checkpointing import SealError, seal
+from .durable_timers import DurableTimer, DurableTimers
+from .exchange import Exchange
 from .loading import Loader
 from .placement import partition_of
-from .recovery import read_frame, read_outcome, recover
+from .recovery import read_outcome, recover
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup
@@ -44,34 +53,10 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .pump import Pump
     from .settings import Settings
-    from .timers import Alarm, TimerQueue
+    from .timers import TimerQueue
     from .waiting import Waiter
 
 _log = logging.getLogger("perdure.partition")
-
-
-class StoredTimer:
-    """A message that waits for its time; ``row`` is its number in the store, 0 if not there."""
-
-    __slots__ = ("alarm", "due", "key", "message", "row")
-
-    def __init__(self, due: int, key: str, message: Message, row: int) -> None:
-        self.due = due
-        self.key = key
-        self.message = message
-        self.row = row
-        self.alarm: Alarm | None = None
-
-
-class Peer:
-    """How far the exchange with another partition has come."""
-
-    __slots__ = ("owed", "received", "sent")
-
-    def __init__(self, received: int = 0, sent: int = 0) -> None:
-        self.received = received
-        self.sent = sent
-        self.owed: list[Frame] = []
 
 
 class Partition:
@@ -100,7 +85,8 @@ class Partition:
         self.activations: dict[str, Activation] = {}
         self.batch = Batch()
         self.flying: Batch | None = None
-        self.peers: dict[int, Peer] = {}
+        self.exchange = Exchange(self)
+        self.timers = DurableTimers(self, timers)
         self.sequence = 0
         self.epoch = 0
         self.next_id = 1
@@ -113,12 +99,8 @@ class Partition:
         self.watchers: dict[str, list[Waiter]] = {}
         self.on_fatal: Callable[[Exception], None] = lambda error: None
         self.requests: dict[str, list[Waiter]] = {}  # clients' request ids under way
-        self.durable_received: dict[int, int] = {}
         self.down: Exception | None = None
         self.fatal: Exception | None = None
-        self._timers = timers
-        self._instance_timers: dict[str, dict[tuple[int, int], StoredTimer]] = {}
-        self._alarms: set[StoredTimer] = set()
         self._activities = activities
         self._new_waiter = new_waiter
         self._now = 0
@@ -147,6 +129,8 @@ class Partition:
         if not activation.touched and (message.keep or activation.is_blocked):
             activation.touched = True
             self.batch.touched.append(activation)
+            if activation.busy:
+                self.gathered()  # no turn will say so for long
         if not activation.queued:
             activation.queued = True
             self.pump.put(activation)
@@ -179,8 +163,8 @@ class Partition:
             raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
         activation = self.activations.get(key)
         if activation is not None:
-            limit = self.settings.mailbox_messages_max
-            if len(activation.mail) >= limit:
+            limit = activation.messages_max
+            if activation.count >= limit:
                 raise MailboxFullError(key, limit)
         if self.waiting >= self.settings.hub_messages_max:
             raise MailboxFullError(f"partition {self.index}", self.settings.hub_messages_max)
@@ -238,35 +222,9 @@ class Partition:
         return self.request(key, message)
 
     def receive(self, source: int, frame: Frame) -> None:
-        """Take messages from another partition in: once each, in order."""
-        if self.down is not None:
-            return  # asked for again when it has recovered
-        peer = self.peers[source]
-        parcels = read_frame(frame.body) if frame.parcels is None else frame.parcels
-        known = peer.received - (frame.last - len(parcels))
-        if known >= len(parcels):
-            self.batch.acknowledged.add(source)
-            return
-        for key, message in parcels[max(known, 0) :]:
-            message.keep = True
-            self.post(key, message)
-        peer.received = frame.last
-        self.batch.peers.add(source)
-        self.batch.acknowledged.add(source)
-        self.gathered()
-
-    def acknowledge(self, target: int, last: int) -> None:
-        """Forget what another partition has made durable, up to the number ``last``."""
-        owed = self.peers[target].owed
-        while owed and owed[0].last <= last:
-            # No commit for this alone: sent again after a crash, it is dropped over there.
-            self.batch.outbox_deleted.append(owed.pop(0).n)
-
-    def resend(self, target: int) -> None:
-        """Give another partition all that it has not acknowledged, once more."""
-        for frame in list(self.peers[target].owed):
-            again = frame._replace(parcels=None)
-            self.partitions[target].receive(self.index, again)
+        """Take a frame of messages from another partition in."""
+        if self.down is None:  # else it is asked for again when this one has recovered
+            self.exchange.receive(source, frame)
 
     def new_id(self) -> int:
         """The next number for an actor."""
@@ -305,72 +263,16 @@ class Partition:
 
     def send_later(self, due: int, target: str, message: Message) -> None:
         """Keep a message until its time; it waits in the sender's partition."""
-        self.arm(StoredTimer(due, target, message, 0))
-
-    def arm(self, timer: StoredTimer) -> None:
-        """Set the alarm for a timer."""
-        self._alarms.add(timer)
-        if not timer.row:
-            self.batch.timers.append(timer)
-        timer.alarm = self._timers.set(timer.due, lambda: self._fire(timer))
-
-    def _fire(self, timer: StoredTimer) -> None:
-        self._alarms.discard(timer)
-        timer.alarm = None
-        message = timer.message
-        if isinstance(message, TimerDue):
-            tasks = self._instance_timers.get(timer.key)
-            if tasks is not None:
-                tasks.pop((message.execution, message.task), None)
-                if not tasks:
-                    del self._instance_timers[timer.key]
-        if partition_of(timer.key, len(self.partitions)) == self.index:
-            message.timer = timer.row
-            message.keep = not timer.row
-            self.post(timer.key, message)
-        else:
-            if timer.row:
-                self.batch.timers_deleted.append(timer.row)
-            self.send(timer.key, message)
-            self.gathered()
+        self.timers.arm(DurableTimer(due, target, message))
 
     def arm_timer(self, caller: Caller, due: int) -> None:
         """Send ``TimerDue`` to the caller at or after ``due``."""
-        timer = StoredTimer(due, caller.instance_id, TimerDue(caller.execution, caller.task), 0)
-        self.adopt_timer(timer)
-
-    def adopt_timer(self, timer: StoredTimer) -> None:
-        """Arm a timer that its orchestration may disarm."""
-        message = timer.message
-        if isinstance(message, TimerDue):
-            tasks = self._instance_timers.setdefault(timer.key, {})
-            tasks[message.execution, message.task] = timer
-        self.arm(timer)
+        message = TimerDue(caller.execution, caller.task)
+        self.timers.arm(DurableTimer(due, caller.instance_id, message))
 
     def disarm_timer(self, caller: Caller) -> None:
         """Remove an armed timer of the caller, or all of them for task 0."""
-        tasks = self._instance_timers.get(caller.instance_id)
-        if tasks is None:
-            return
-        if caller.task:
-            timer = tasks.pop((caller.execution, caller.task), None)
-            gone = [] if timer is None else [timer]
-        else:
-            gone = list(tasks.values())
-            tasks.clear()
-        if not tasks:
-            del self._instance_timers[caller.instance_id]
-        for timer in gone:
-            self._alarms.discard(timer)
-            if timer.alarm is not None:
-                self._timers.stop(timer.alarm)
-                timer.alarm = None
-            if timer.row:
-                self.batch.timers_deleted.append(timer.row)
-
-    def is_armed(self, timer: StoredTimer) -> bool:
-        """Whether the timer still waits for its time."""
-        return timer.alarm is not None
+        self.timers.disarm(caller)
 
     def start_activity(self, call: ActivityCall) -> None:
         """Run an activity once the batch is durable."""
@@ -558,8 +460,7 @@ class Partition:
                 self._let_on()
             self.commits += 1
             self.sequence = checkpoint.sequence
-            for row in checkpoint.peers:
-                self.durable_received[row.peer] = row.received
+            self.exchange.on_durable(checkpoint)
         if not self.is_tainted:
             self._release(batch)
             self._evict()
@@ -581,14 +482,12 @@ class Partition:
         """Let out what waited for the batch, which is durable now."""
         for activation in batch.dirty:
             activation.flying = False
+            if self.crashes:
+                self.crashes.pop(activation.key, None)  # only those in a row count
         batch.release_replies(self)
         for call in batch.activities:
             self._activities.submit(call, self.post_answer)
-        for target, frame in batch.frames:
-            self.partitions[target].receive(self.index, frame)
-        for source in batch.acknowledged:
-            # What was taken since is not durable yet, and must not be acknowledged.
-            self.partitions[source].acknowledge(self.index, self.durable_received.get(source, 0))
+        self.exchange.release(batch)
         for key in batch.finished:
             self._release_waiters(key)
         reloaded, self._reloaded = self._reloaded, []
@@ -645,11 +544,7 @@ class Partition:
         dropped = list(self.activations.values())
         for activation in dropped:
             self.drop(activation)
-        for timer in self._alarms:
-            if timer.alarm is not None:
-                self._timers.stop(timer.alarm)
-        self._alarms.clear()
-        self._instance_timers.clear()
+        self.timers.clear()
         self._activities.stop_all(self.post_answer)
         self.batch = Batch()
         return dropped

@@ -89,9 +89,7 @@ class Pump:
             deadline = perf_counter() + budget
 
     @types.coroutine
-    def _drive(
-        self, item: Runnable, work: Coroutine[Any, Any, None]
-    ) -> Generator[Any, Any, bool]:
+    def _drive(self, item: Runnable, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
         """Run a coroutine in this task; the answer is whether it suspended."""
         try:
             trap = work.send(None)

@@ -18,7 +18,7 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import read_failure
-from ..actors.messages import Command, Message, decode_message
+from ..actors.messages import Command, decode_message
 
 if TYPE_CHECKING:
     from ..storage.records import Recovered
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.partition")
 
 _BACKOFF_MAX_S = 5.0
-
-
-def read_frame(body: bytes) -> list[tuple[str, Message]]:
-    """Read the messages of a stored frame."""
-    return [(key, decode_message(fields)) for key, *fields in orjson.loads(body)]
 
 
 def read_outcome(body: bytes) -> Any:
@@ -55,22 +50,12 @@ async def restore(
         recovered: what its store gave.
         waiters: who waits for stored messages, by their row.
     """
-    from .partition import Peer, StoredTimer
-
     partition.sequence = recovered.sequence
     partition.epoch = recovered.epoch
     partition.next_id = max(partition.next_id, recovered.next_id)
     partition.next_row = max(partition.next_row, recovered.next_row)
-    count = len(partition.partitions)
-    partition.peers = {n: Peer() for n in range(count) if n != partition.index}
-    partition.durable_received = {}
-    for row in recovered.peers:
-        partition.peers[row.peer] = Peer(row.received, row.sent)
-        partition.durable_received[row.peer] = row.received
-    _restore_frames(partition, recovered)
-    for timer in recovered.timers:
-        message = decode_message(orjson.loads(timer.body))
-        partition.adopt_timer(StoredTimer(timer.due, timer.actor, message, timer.n))
+    partition.exchange.restore(recovered)
+    partition.timers.restore(recovered)
     for mail in recovered.mail:
         message = decode_message(orjson.loads(mail.body))
         message.row = mail.n
@@ -84,14 +69,6 @@ async def restore(
         # The code may have been repaired: each of them gets one new try.
         partition.post(key, Command("retry"))
     await partition.loader.dispatch_unanswered(recovered.unanswered)
-
-
-def _restore_frames(partition: Partition, recovered: Recovered) -> None:
-    from .batch import Frame
-
-    for row in recovered.outbox:
-        frame = Frame(row.n, row.last, row.body, None)
-        partition.peers[row.target].owed.append(frame)
 
 
 async def recover(partition: Partition, error: BaseException, failed: Batch | None) -> None:
@@ -124,8 +101,8 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     await restore(partition, recovered, waiting)
     for other in partition.partitions:
         if other is not partition and other.down is None:
-            other.resend(partition.index)
-            partition.resend(other.index)
+            other.exchange.resend(partition.index)
+            partition.exchange.resend(other.index)
 
 
 def _fail_lost_messages(dropped: list[Activation], recovered: Recovered) -> dict[int, Waiter]:
@@ -157,7 +134,9 @@ def _fail_lost_requests(partition: Partition, recovered: Recovered) -> None:
 
 def abandon(partition: Partition) -> None:
     """Drop the memory for good, and tell whoever still waits."""
-    gone = HubStoppingError("the hub has stopped before this was answered; repeat it on the next one")
+    gone = HubStoppingError(
+        "the hub has stopped before this was answered; repeat it on the next one"
+    )
     _fail_replies(partition.batch, gone)
     for activation in partition.drop_all():
         for message in activation.messages():

@@ -113,11 +113,11 @@ CREATE TABLE request_row (
 CREATE UNIQUE INDEX request_id ON request_row (request);
 CREATE INDEX request_at ON request_row (at);
 
--- One column per field of Checkpoint, two for `progress`. A part is a JSON array, or NULL where there is nothing;
+-- One column per field of Checkpoint. A part is a JSON array, or NULL where there is nothing;
 -- optional JSON inside a row is wrapped, [json], so that null still means "none".
 CREATE VIEW checkpoint AS
 SELECT sequence, epoch, NULL AS purged, NULL AS rewritten, NULL AS created, NULL AS progress,
-       NULL AS details, NULL AS history, NULL AS entities, NULL AS entities_deleted, NULL AS mail,
+       NULL AS history, NULL AS entities, NULL AS entities_deleted, NULL AS mail,
        NULL AS mail_deleted, NULL AS timers, NULL AS timers_deleted, NULL AS outbox,
        NULL AS outbox_deleted, NULL AS peers, NULL AS requests,
        NULL AS requests_deleted_before
@@ -158,25 +158,16 @@ BEGIN
   SELECT v ->> 0, v -> '$[10][0]'
   FROM (SELECT value AS v FROM json_each(CAST(NEW.created AS TEXT)) LIMIT -1);
 
-  -- Most progress has no details, and reading them off costs as much as all the rest; so they
-  -- come apart, in `details`, for the rows that have some.
   UPDATE instance_row SET
     status = p.status, updated = p.updated, completed = p.completed, pending = p.pending,
-    events = p.events, output = p.output, failure = NULL, failure_type = NULL,
-    custom_status = NULL, parked = NULL
+    events = p.events, output = p.output, failure = p.failure, failure_type = p.failure_type,
+    custom_status = p.custom_status, parked = p.parked
   FROM (
     SELECT v ->> 0 AS id, v ->> 1 AS status, v ->> 2 AS updated, v ->> 3 AS completed,
-           v ->> 4 AS pending, v ->> 5 AS events, v -> '$[6][0]' AS output
+           v ->> 4 AS pending, v ->> 5 AS events, v -> '$[6][0]' AS output,
+           v -> '$[7][0]' AS failure, v ->> 8 AS failure_type, v -> '$[9][0]' AS custom_status,
+           v -> '$[10][0]' AS parked
     FROM (SELECT value AS v FROM json_each(CAST(NEW.progress AS TEXT)) LIMIT -1)
-  ) AS p
-  WHERE instance_row.id = p.id;
-  UPDATE instance_row SET
-    failure = p.failure, failure_type = p.failure_type, custom_status = p.custom_status,
-    parked = p.parked
-  FROM (
-    SELECT v ->> 0 AS id, v -> '$[1][0]' AS failure, v ->> 2 AS failure_type,
-           v -> '$[3][0]' AS custom_status, v -> '$[4][0]' AS parked
-    FROM (SELECT value AS v FROM json_each(CAST(NEW.details AS TEXT)) LIMIT -1)
   ) AS p
   WHERE instance_row.id = p.id;
 

@@ -16,6 +16,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final, Literal, get_args
 
 import aiosqlite
@@ -59,7 +60,7 @@ from .records import (
 
 Synchronous = Literal["FULL", "NORMAL", "OFF", "EXTRA"]
 
-COMMIT: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * 19)})"
+COMMIT: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * 18)})"
 RECOVER: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING sequence, epoch, next_id, next_row"
 UNANSWERED: Final = (
     "SELECT key FROM instance_row INDEXED BY instance_unanswered WHERE pending > 0 AND status"
@@ -81,9 +82,6 @@ READ_ENTITIES: Final = (
 READ_HISTORY: Final = "SELECT CAST(body AS BLOB) FROM history_row WHERE instance = ? ORDER BY seq"
 READ_REQUEST: Final = "SELECT request, at, CAST(body AS BLOB) FROM request_row WHERE request = ?"
 
-NO_DETAILS: Final = (None, None, None, None)
-"""The last columns of most progress: failure, failure_type, custom_status, parked."""
-
 _dumps = orjson.dumps
 _json = orjson.Fragment
 
@@ -98,7 +96,6 @@ def encode_checkpoint(checkpoint: Checkpoint) -> tuple[object, ...]:
         _dumps(c.rewritten) if c.rewritten else None,
         _encode_created(c.created) if c.created else None,
         _encode_progress(c.progress) if c.progress else None,
-        _encode_details(c.progress) if c.progress else None,
         _dumps([(i, seq, _json(body)) for i, seq, body in c.history]) if c.history else None,
         _encode_entities(c.entities) if c.entities else None,
         _dumps(c.entities_deleted) if c.entities_deleted else None,
@@ -134,28 +131,20 @@ def _encode_created(rows: list[CreatedRow]) -> bytes:
 def _encode_progress(rows: list[ProgressRow]) -> bytes:
     return _dumps(
         [
-            (id, status, updated, completed, pending, events, output and (_json(output),))
-            for id, status, updated, completed, pending, events, output, _, _, _, _ in rows
-        ]
-    )
-
-
-def _encode_details(rows: list[ProgressRow]) -> bytes | None:
-    if all(row[7:] == NO_DETAILS for row in rows):
-        return None
-    # Of several rows of one instance the last holds, whether it has details or not.
-    last = {row.id: row for row in rows}
-    return _dumps(
-        [
             (
-                row.id,
-                row.failure and (_json(row.failure),),
-                row.failure_type,
-                row.custom_status and (_json(row.custom_status),),
-                row.parked and (_json(row.parked),),
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                output and (_json(output),),
+                failure and (_json(failure),),
+                failure_type,
+                custom and (_json(custom),),
+                parked and (_json(parked),),
             )
-            for row in last.values()
-            if row[7:] != NO_DETAILS
+            for a, b, c, d, e, f, output, failure, failure_type, custom, parked in rows
         ]
     )
 
@@ -197,8 +186,7 @@ class _Connection:
     async def _open(self) -> aiosqlite.Connection:
         if self._closed:
             raise ValueError("closed")
-        uri = f"{self._path.resolve().as_uri()}?mode={self._mode}"
-        opening = aiosqlite.connect(uri, uri=True, isolation_level=None)
+        opening = _connection(f"{self._path.resolve().as_uri()}?mode={self._mode}")
         try:
             opened = await opening
             await opened.executescript(
@@ -224,6 +212,23 @@ class _Connection:
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
+
+
+def _connection(uri: str) -> aiosqlite.Connection:
+    """Make an unopened connection whose thread does not keep the process alive.
+
+    A thread is a daemon if the one that made it is, and aiosqlite gives no other way to say so.
+    Without it a program that fails before it closes its hub would never end.
+    """
+    made: list[aiosqlite.Connection] = []
+
+    def make() -> None:
+        made.append(aiosqlite.connect(uri, uri=True, isolation_level=None))
+
+    maker = Thread(target=make, daemon=True)
+    maker.start()
+    maker.join()
+    return made[0]
 
 
 class SqlitePartition:

@@ -36,6 +36,8 @@ STATUSES = {
     **{f"more/{number:02}.txt": "completed" for number in range(12)},
 }
 
+COMPLETED = 16
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -85,7 +87,7 @@ def test_a_run_ends_with_exact_totals(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "exact: every status" in done.stdout
     assert endings(store) == STATUSES
-    assert len(list((store / "results").glob("*.json"))) == 15
+    assert len(list((store / "results").glob("*.json"))) == COMPLETED
 
 
 def test_a_killed_run_is_resumed_and_ends_with_the_same_totals(
@@ -100,7 +102,7 @@ def test_a_killed_run_is_resumed_and_ends_with_the_same_totals(
     assert "resuming batch" in done.stdout
     assert "exact: every status" in done.stdout
     assert endings(store) == STATUSES
-    assert len(list((store / "results").glob("*.json"))) == 15
+    assert len(list((store / "results").glob("*.json"))) == COMPLETED
 
 
 def test_a_finished_batch_is_not_processed_again(folder: Path, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_changed_documents_are_a_new_batch_on_the_same_store(folder: Path, tmp_p
 
     assert again.returncode == 0, again.stdout + again.stderr
     assert "is done already" not in again.stdout
-    assert len(list((store / "results").glob("*.json"))) == 30
+    assert len(list((store / "results").glob("*.json"))) == 2 * COMPLETED
 
 
 def test_without_a_store_nothing_is_left_behind(folder: Path, tmp_path: Path) -> None:
@@ -184,23 +186,234 @@ def test_the_direct_computation_gives_what_is_written_down(folder: Path, tmp_pat
     assert totals.words["hidden"] == 0
 
 
-def complete_run(folder: Path, tmp_path: Path) -> tuple[Batch, Totals, Desk, dict[str, int]]:
-    """Give a batch with a desk and counters as a perfect run leaves them."""
+@pytest.fixture
+def perfect(folder: Path, tmp_path: Path) -> tuple[Batch, Totals, dict[str, int], Desk]:
+    """A batch with its totals, counters and desk as a perfect run leaves them."""
     batch = make_batch(documents_in(folder, 100), tmp_path)
-    expected = compute(batch)
+    totals = compute(batch)
     desk = Desk(tmp_path)
     for document in batch.documents:
         key = f"{document.instance_id}/1/1"
-        status = expected.statuses[document.document_id]
+        status = totals.statuses[document.document_id]
         if status is Status.COMPLETED:
             desk.store(document.instance_id, key, {})
         desk.send(key, status, {"document": document.document_id})
-    counters = {"pending": 0, "completed": 15, "rejected": 2, "timeout": 1, "failed": 2 + 1}
-    return batch, expected, desk, counters
+    counters = {"pending": 0, "completed": COMPLETED, "rejected": 2, "timeout": 1, "failed": 2}
+    return batch, totals, counters, desk
 
 
-def test_a_perfect_run_has_no_differences(folder: Path, tmp_path: Path) -> None:
-    batch, expected, desk, counters = complete_run(folder, tmp_path)
+Perfect = tuple[Batch, Totals, dict[str, int], Desk]
 
-    assert differences(expected, expected, counters | {"failed": 2}, desk, batch) != []
-    assert differences(expected, expected, dict(counters), desk, batch) == []
+
+def test_a_perfect_run_has_no_differences(perfect: Perfect) -> None:
+    batch, totals, counters, desk = perfect
+
+    wrong = differences(totals, totals, counters, desk, batch)
+
+    assert wrong == []
+
+
+def test_each_deviation_from_the_direct_computation_is_found(perfect: Perfect) -> None:
+    batch, totals, counters, desk = perfect
+    statuses, words = totals.statuses, totals.words
+    plain = next(d for d in batch.documents if d.document_id == "plain.txt")
+
+    def found(totals_found: Totals, counters_found: dict[str, int]) -> list[str]:
+        return differences(totals, totals_found, counters_found, desk, batch)
+
+    other_status = found(Totals({**statuses, "plain.txt": Status.FAILED}, words), counters)
+    lost = found(Totals({n: s for n, s in statuses.items() if n != "rude.txt"}, words), counters)
+    invented = found(Totals({**statuses, "new.txt": Status.FAILED}, words), counters)
+    word_lost = found(Totals(statuses, words - Counter(["durable"])), counters)
+    word_twice = found(Totals(statuses, words + Counter(["durable"])), counters)
+    counted_twice = found(totals, {**counters, "completed": COMPLETED + 1})
+    left_pending = found(totals, {**counters, "pending": 1})
+    desk.send("again", "completed", {"document": "plain.txt"})
+    stranger = found(totals, counters)
+    desk.send(f"{plain.instance_id}/1/2", "completed", {"document": "plain.txt"})
+    told_twice = found(totals, counters)
+    (desk.results / f"{plain.instance_id}.json").unlink()
+    result_lost = found(totals, counters)
+
+    assert other_status == ["plain.txt should be completed and is failed"]
+    assert lost == ["rude.txt should be rejected and is None"]
+    assert invented == ["new.txt is no document"]
+    assert word_lost == ["'durable' occurs 18 times, not 17"]
+    assert word_twice == ["'durable' occurs 18 times, not 19"]
+    assert len(counted_twice) == len(left_pending) == 1
+    assert stranger == []  # another batch's message
+    assert told_twice == [
+        "the owner of plain.txt should be told 'completed' 1 times, and was 2 times"
+    ]
+    assert result_lost[0] == f"{COMPLETED} results should be stored, and {COMPLETED - 1} are"
+    assert result_lost[1:] == told_twice
+
+
+def test_the_desk_does_nothing_twice_under_one_key(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+
+    sent = [desk.send("a/1", "completed", {"n": n}) for n in range(2)]
+    stored = [desk.store("a", "a/1", {"n": n}) for n in range(2)]
+
+    assert sent == stored == [True, False]
+    assert desk.messages() == [{"key": "a/1", "subject": "completed", "n": 0}]
+    assert json.loads((desk.results / "a.json").read_text()) == {"key": "a/1", "n": 0}
+
+
+def test_the_desk_remembers_its_keys_and_cuts_a_torn_line_off(tmp_path: Path) -> None:
+    Desk(tmp_path).send("a/1", "completed", {})
+    with (tmp_path / "outbox.jsonl").open("a") as outbox:
+        outbox.write('{"key": "b/1", "sub')
+
+    desk = Desk(tmp_path)
+    sent = [desk.send(key, "failed", {}) for key in ("a/1", "b/1")]
+
+    assert sent == [False, True]
+    assert [message["key"] for message in desk.messages()] == ["a/1", "b/1"]
+
+
+def test_the_desk_counts_each_ending_once(tmp_path: Path) -> None:
+    counts: list[int] = []
+    desk = Desk(tmp_path)
+    desk.on_ending = counts.append
+
+    desk.send("a/1", "review", {})
+    desk.send("a/2", "completed", {})
+    desk.send("a/2", "completed", {})
+    desk.send("b/1", "failed", {})
+
+    assert counts == [1, 2]
+
+
+def test_text_is_extracted_from_code_and_markup(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text('"""Module."""\nx = "# no comment"  # a comment\ndef f():\n    "Function."\n')
+    page = tmp_path / "page.html"
+    page.write_text("<title>Title</title><script>if (a < b) {}</script><p>A &lt; <b>B</b></p>")
+
+    texts = [extract(path).text for path in (code, page)]
+
+    assert texts == ["Module.\nFunction.\na comment", "Title\nA <\nB"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("zero.txt", b"a\0b"),
+        ("latin.txt", "déjà".encode("latin-1")),
+        ("half.txt", "é".encode()[:1]),
+        ("odd.txt", b"\xff\xfea"),
+        ("syntax.py", b"def (:"),
+        ("zero.py", b"x = 1\0"),
+        ("cookie.py", b"# -*- coding: nonsense -*-\n"),
+        ("deep.py", b"(" * 5_000 + b")" * 5_000),
+        ("large.txt", b"a" * 400_001),
+    ],
+)
+def test_what_cannot_be_read_is_an_extraction_error(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(ExtractionError):
+        extract(path)
+
+
+def test_words_are_split_by_shard_without_loss(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("Durable actors outlast crashes; durable ACTORS outlast everything, Größe too")
+
+    shards = extract(path).words
+
+    assert len(shards) == SHARDS
+    assert sum(map(Counter, shards), Counter[str]()) == Counter(words_of(path.read_text()))
+    assert Counter(words_of(path.read_text()))["actors"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "issues"),
+    [
+        ("nothing to see", []),
+        ("AKIA" + "A" * 16, [Issue("secret", 1)]),
+        ("a@example.org and b@example.org", [Issue("address", 2)]),
+        ("TODO " * 4, []),
+        ("FIXME " * 5, [Issue("marker", 5)]),
+        ("an ugly thing", []),
+        ("an ugly, evil thing", [Issue("forbidden word", 2)]),
+        (("x" * 121 + "\n") * 10, [Issue("long line", 10)]),
+        ("αβγδ", [Issue("non-ASCII share", 4)]),
+        ("", []),
+    ],
+)
+def test_rules_find_what_they_are_about(text: str, issues: list[Issue]) -> None:
+    validation = validate(text, 1.0)
+
+    assert validation.issues == issues
+    assert validation.is_compliant == (not issues)
+    assert validation.requires_review == bool(issues)
+
+
+def test_a_text_that_is_hardly_printable_is_reviewed_without_an_issue() -> None:
+    validation = validate("text", 0.5)
+
+    assert validation.is_compliant
+    assert validation.requires_review
+
+
+def test_the_rules_service_turns_some_first_attempts_away_and_no_second_one() -> None:
+    requests = [CheckRequest(f"document-{n}", "text", 1.0) for n in range(70)]
+
+    def is_turned_away(request: CheckRequest, attempt: int) -> bool:
+        try:
+            ask_service(request, attempt)
+        except RulesServiceBusyError:
+            return True
+        return False
+
+    first = sum(is_turned_away(request, 1) for request in requests)
+    second = sum(is_turned_away(request, 2) for request in requests)
+
+    assert 0 < first < len(requests)
+    assert second == 0
+
+
+def test_the_reviewer_leaves_secrets_alone_and_decides_the_rest() -> None:
+    assert decide([Issue("secret", 1), Issue("address", 9)]) is None
+    for issues, approved in (
+        ([Issue("address", 2)], True),
+        ([Issue("address", 3)], False),
+        ([Issue("forbidden word", 2)], False),
+        ([Issue("marker", 50)], True),
+        ([], True),
+    ):
+        decision = decide(issues)
+        assert decision is not None
+        assert decision.approved is approved
+
+
+def test_everyday_documents_end_in_every_way(tmp_path: Path) -> None:
+    batch = make_batch(everyday_documents(tmp_path, 60), tmp_path)
+
+    totals = compute(batch)
+
+    assert len(batch.documents) == 60
+    assert set(totals.statuses.values()) == set(Status)
+    assert {name.partition("/")[0] for name in totals.statuses} == {"inbox", "project", "stdlib"}
+
+
+def test_a_batch_is_named_by_names_and_contents(folder: Path, tmp_path: Path) -> None:
+    first = make_batch(documents_in(folder, 100), tmp_path)
+    same = make_batch(documents_in(folder, 100), tmp_path)
+    (folder / "plain.txt").write_text("changed")
+
+    changed = make_batch(documents_in(folder, 100), tmp_path)
+
+    assert first == same
+    assert changed.batch_id != first.batch_id
+
+
+def test_a_limit_takes_documents_from_the_whole_folder(folder: Path) -> None:
+    names = [name for name, _ in documents_in(folder, 3)]
+
+    assert names == ["binary.txt", "more/02.txt", "more/09.txt"]

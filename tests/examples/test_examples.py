@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,13 +34,13 @@ def test_every_small_example_has_a_test_and_fits_a_screen() -> None:
     }
 
     assert names == {"counter", "approval", "saga", "monitor", "fan_out", "transfer"}
-    assert max(lengths.values()) <= 60
+    assert max(lengths.values()) < 60
 
 
 def test_counter_counts_by_orchestration_and_by_client() -> None:
     lines = run("counter")
 
-    assert lines == ["characters: 35", "clicks: 5"]
+    assert lines == ["characters: 34", "clicks: 5"]
 
 
 def test_approval_ends_in_each_of_its_three_ways() -> None:
@@ -59,7 +57,6 @@ def test_saga_releases_what_it_reserved_when_the_payment_fails() -> None:
 
     assert lines == [
         "o-1: reserved tea",
-        "o-1: paid 8",
         "o-1: shipped",
         "o-2: reserved piano",
         "o-2: released",
@@ -72,8 +69,7 @@ def test_monitor_alerts_and_keeps_its_history_short() -> None:
     lines = run("monitor")
 
     assert lines[:3] == ["alert: 23 degrees", "alert: 31 degrees", "alert: 24 degrees"]
-    assert lines[3] == "execution 7, {'looks': 7, 'alerts': 3}"
-    length = re.fullmatch(r"its history has (\d+) events", lines[4])
+    length = re.fullmatch(r"7 executions, (\d+) events in the history", lines[3])
     assert length is not None
     assert int(length[1]) < 10
 
@@ -82,17 +78,18 @@ def test_fan_out_gives_the_total_and_the_failures() -> None:
     def steps(start: int) -> int:
         return 0 if start == 1 else 1 + steps(start * 3 + 1 if start % 2 else start // 2)
 
+    expected = sum(map(steps, range(1, 200)))
+
     lines = run("fan_out")
 
-    assert lines == [f"{sum(map(steps, range(1, 200)))} steps; failed: [-2, -1, 0]"]
+    assert lines == [f"{expected} steps; failed: [-2, -1, 0]"]
 
 
-@pytest.mark.parametrize("attempt", range(2))
-def test_transfers_neither_make_nor_lose_money(attempt: int) -> None:
+def test_transfers_neither_make_nor_lose_money() -> None:
     (line,) = run("transfer")
 
     found = re.fullmatch(r"(\d+) of 30 transfers; 300 in all: \[(\d+), (\d+), (\d+)\]", line)
     assert found is not None, line
     done, *balances = map(int, found.groups())
     assert 0 < done < 30
-    assert all(balance % 10 == 0 for balance in balances)
+    assert sum(balances) == 300

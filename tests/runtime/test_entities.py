@@ -885,6 +885,10 @@ async def test_a_large_state_that_cannot_be_stored_fails_the_operation_that_made
     await client.call_entity(bad, Bad.fill, 100_000)
 
     for _ in range(5):
+        # A large state is checked at the checkpoint. Nothing of that one is stored, and
+        # repeating the call then tells what is wrong with it.
+        with pytest.raises((EntityOperationError, perdure.UnavailableError)):
+            await client.call_entity(bad, op, 1_000_000)
         with pytest.raises(EntityOperationError) as caught:
             await client.call_entity(bad, op, 1_000_000)
         assert caught.value.error_type in ("PayloadError", "PayloadTooLargeError")
@@ -1310,6 +1314,79 @@ async def test_a_readonly_operation_is_answered_when_the_state_it_saw_is_durable
 
     assert early == []
     assert answers == [7]
+
+
+async def test_a_readonly_operation_cannot_delete(client: Client) -> None:
+    keeper = EntityId(Keeper, "k")
+    await client.call_entity(keeper, Keeper.keep, "x")
+
+    await client.call_entity(keeper, Keeper.try_to_delete)
+
+    assert await client.read_entity_state(keeper) == Keeper(items=["x"])
+
+
+@app.entity
+class Keeper:
+    items: list[str] = []
+
+    def keep(self, item: str) -> int:
+        self.items.append(item)
+        return len(self.items)
+
+    async def keep_async(self, item: str) -> int:
+        self.items.append(item)
+        return len(self.items)
+
+    def fail(self) -> None:
+        raise ValueError
+
+    @perdure.readonly
+    def try_to_delete(self, ctx: EntityContext) -> None:
+        self.items.clear()
+        ctx.delete()
+
+
+# What is stored is what the last operation of a batch left.
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"),
+    [
+        pytest.param(["a", "b"], ["a", "b"], id="small"),
+        pytest.param(["x" * 5_000, "b", "c"], ["x" * 5_000, "b", "c"], id="grown-large"),
+        pytest.param(["a", "~b"], ["a", "b"], id="async-last"),
+        pytest.param(["~a", "b"], ["a", "b"], id="async-first"),
+        pytest.param(["a", "!", "b", "!"], ["a", "b"], id="with-failures"),
+        pytest.param(["x" * 5_000, "b", "!"], ["x" * 5_000, "b"], id="failure-of-a-large"),
+        pytest.param(["a", "-", "b"], ["b"], id="deleted-between"),
+        pytest.param(["x" * 5_000, "b", "-", "y" * 5_000, "c"], ["y" * 5_000, "c"], id="anew"),
+        pytest.param(["a", "b", "-"], None, id="deleted-last"),
+    ],
+)
+async def test_the_state_stored_is_what_the_last_operation_of_a_batch_left(
+    store: Store, sequence: list[str], expected: list[str] | None
+) -> None:
+    keeper = EntityId(Keeper, "k")
+    signals: list[tuple[EntityId[Any], Any, Any]] = []
+    for item in sequence:
+        if item == "!":
+            signals.append((keeper, Keeper.fail, perdure.MISSING))
+        elif item == "-":
+            signals.append((keeper, "delete", perdure.MISSING))
+        elif item.startswith("~"):
+            signals.append((keeper, Keeper.keep_async, item[1:]))
+        else:
+            signals.append((keeper, Keeper.keep, item))
+
+    async with Hub(app, store=store) as hub:
+        await hub.client.call_entity(keeper, Keeper.keep, "before")
+        await hub.client.call_entity(keeper, "delete")
+        await hub.client.signal_entities(signals)
+        state = await hub.client.read_entity_state(keeper)
+
+    async with Hub(app, store=store) as hub:
+        assert await hub.client.read_entity_state(keeper) == state
+    assert (None if state is None else state.items) == expected
 
 
 # A class that changes.

@@ -86,5 +86,5 @@ async def in_a_client(client: Client) -> None:
     await client.call_entity(counter, Counter.slow_push)  # error
     await client.signal_entity(counter, Counter.add, "one")  # error
     await client.signal_entity(counter, Counter.push)  # error
-    (await client.read_entity_state(counter)).value  # error
+    print((await client.read_entity_state(counter)).value)  # error
     print(text)

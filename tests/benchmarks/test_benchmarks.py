@@ -1,0 +1,418 @@
+"""The benchmarks measure what they say, and refuse to report where the outcome is wrong."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import orjson
+import pytest
+
+from perdure import Client, EntityId, Hub, UsageError
+from perdure.benchmarks import command
+from perdure.benchmarks.bench import Bench, MakeHub, Options, place
+from perdure.benchmarks.figures import (
+    Fact,
+    Load,
+    Outcome,
+    WrongOutcomeError,
+    best_fact,
+    best_load,
+    middle_fact,
+    middle_load,
+    percentile,
+    percentiles_ms,
+)
+from perdure.benchmarks.replay import measure_replay
+from perdure.benchmarks.workloads import Meter, app
+
+Measure = Callable[[Bench], Awaitable[Outcome]]
+
+SMALL: dict[str, tuple[Measure, int]] = {
+    "hello": (command.BENCHMARKS["hello"], 12),
+    "fanout": (command.BENCHMARKS["fanout"], 2),
+    "hot": (command.BENCHMARKS["hot"], 30),
+    "spread": (command.BENCHMARKS["spread"], 1_010),
+    "signal": (command.BENCHMARKS["signal"], 12),
+    "replay": (partial(measure_replay, activities=30), 2),
+    "latency": (command.BENCHMARKS["latency"], 30),
+    "growth": (command.BENCHMARKS["growth"], 5),
+    "memory": (command.BENCHMARKS["memory"], 20),
+}
+
+FIGURES: dict[str, set[str]] = {
+    "hello": {
+        "hello",
+        "hello-alone",
+        "four-signals-alone",
+        "hello-alone / four-signals-alone",
+    },
+    "fanout": {"fanout"},
+    "hot": {"hot-signal", "hot-call"},
+    "spread": {"spread"},
+    "signal": {"signal"},
+    "replay": {
+        "replay",
+        "replay: time",
+        "replay: without the round trip",
+        "replay: start of the hub",
+    },
+    "latency": {
+        "hello-limit",
+        "latency-hello",
+        "latency-hello: load kept up",
+        "hot-call-limit",
+        "latency-hot-call",
+        "latency-hot-call: load kept up",
+    },
+    "growth": {
+        f"{text} {kind}{end}"
+        for kind in ("instances", "entities")
+        for text, end in (
+            ("empty (40", ")"),
+            ("with 40", ""),
+            ("hello with 40", ""),
+            ("start of a hub with 40", ""),
+        )
+    },
+    "memory": {"idle orchestration", "idle entity"},
+}
+
+
+class Sabotage:
+    """A client of a hub that loses, doubles, falsifies or swaps every third request."""
+
+    def __init__(self, client: Client, kind: str) -> None:
+        self._client: Any = client
+        self._kind = kind
+        self._count = 0
+        self._kept: tuple[Any, ...] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def _strikes(self, kind: str) -> bool:
+        if kind != self._kind:
+            return False
+        self._count += 1
+        return self._count % 3 == 0
+
+    async def start_new(self, f: Any, input: Any, **options: Any) -> Any:
+        if self._strikes("falsify starts"):
+            input = [*input[:1], input[1] + 1, *input[2:]] if type(input) is list else input + 1
+        return await self._client.start_new(f, input, **options)
+
+    async def signal_entity(self, *arguments: Any) -> None:
+        if self._strikes("lose signals"):
+            return
+        if self._strikes("swap signals"):
+            self._kept = arguments
+            return
+        await self._client.signal_entity(*arguments)
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            await self._client.signal_entity(*kept)
+
+    async def call_entity(self, id: Any, op: Any, *input: Any) -> Any:
+        if op is Meter.mark and self._strikes("double calls"):
+            await self._client.call_entity(id, op, *input)
+        return await self._client.call_entity(id, op, *input)
+
+
+def sabotaged(kind: str) -> MakeHub:
+    class SabotagedHub(Hub):
+        made: Client | None = None
+
+        @property
+        def client(self) -> Client:
+            if self.made is None:
+                self.made = cast(Client, Sabotage(super().client, kind))
+            return self.made
+
+    return SabotagedHub
+
+
+def small(name: str, concurrency: int = 4) -> Options:
+    return Options(n=SMALL[name][1], concurrency=concurrency, instances=40, stalled_s=0.3)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in leaves(one)]
+    return [error]
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("name", SMALL)
+async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Path) -> None:
+    measure, n = SMALL[name]
+    bench = Bench(small(name), tmp_path if store == "sqlite" else None)
+
+    outcome = await measure(bench)
+
+    found = {load.name for load in outcome.loads} | {fact.name for fact in outcome.facts}
+    assert found - {"four raw commits"} == FIGURES[name]
+    assert all(load.requests == n and load.commits > 0 for load in outcome.loads)
+    assert all(0 < load.p50_ms <= load.p99_ms for load in outcome.loads)
+    assert all(load.seconds > 0 and load.cpu_us > 0 for load in outcome.loads)
+    assert all(fact.value > 0 for fact in outcome.facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("hello", "falsify starts"),
+        ("hello", "lose signals"),
+        ("fanout", "falsify starts"),
+        ("hot", "lose signals"),
+        ("hot", "swap signals"),
+        ("hot", "double calls"),
+        ("spread", "lose signals"),
+        ("signal", "falsify starts"),
+        ("replay", "falsify starts"),
+        ("latency", "falsify starts"),
+        ("latency", "double calls"),
+        ("growth", "falsify starts"),
+        ("growth", "lose signals"),
+        ("memory", "lose signals"),
+    ],
+)
+async def test_a_wrong_outcome_is_never_reported_as_a_figure(name: str, kind: str) -> None:
+    # One at a time where the order is at stake: others must not come in between.
+    options = small(name, concurrency=1 if kind == "swap signals" else 4)
+    bench = Bench(options, None, make_hub=sabotaged(kind))
+
+    with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
+        await SMALL[name][0](bench)
+
+    found = leaves(caught.value)
+    assert found
+    assert all(isinstance(error, WrongOutcomeError) for error in found)
+
+
+async def test_a_closed_loop_sends_each_request_once_and_never_more_at_a_time() -> None:
+    bench = Bench(Options(), None)
+    sent: list[int] = []
+    in_flight = most = 0
+
+    async def request(index: int) -> None:
+        nonlocal in_flight, most
+        sent.append(index)
+        in_flight += 1
+        most = max(most, in_flight)
+        await anyio.lowlevel.checkpoint()
+        in_flight -= 1
+
+    async with bench.hub(app) as hub:
+        load = await bench.closed_loop(hub, "x", request, 50, unit="ones", concurrency=7)
+
+    assert sent == list(range(50))
+    assert most == load.concurrency == 7
+
+
+async def test_a_closed_loop_counts_the_commits_and_operations_of_its_own_time() -> None:
+    bench = Bench(Options(), None)
+    async with bench.hub(app) as hub:
+        meter = EntityId(Meter, "one")
+
+        async def request(index: int) -> None:
+            await hub.client.signal_entity(meter, Meter.mark, index)
+
+        await bench.unmeasured("warm", request, 9)
+        load = await bench.closed_loop(hub, "x", request, 5, unit="ones", concurrency=1)
+        counted = (await hub.statistics()).commits
+
+    assert (load.commits, counted) == (5, 6)
+    assert (load.operations, load.requests) == (5, 5)
+
+
+async def test_an_open_loop_charges_a_stall_to_all_that_should_have_been_sent_meanwhile() -> None:
+    stall_s, n = 0.2, 40
+    bench = Bench(Options(concurrency=1), None)
+    is_free = anyio.Event()
+
+    async def request(index: int) -> None:
+        if index == 0:
+            with anyio.move_on_after(stall_s):
+                await anyio.sleep_forever()
+            is_free.set()
+        await is_free.wait()
+
+    async with bench.hub(app) as hub:
+        load = await bench.open_loop(hub, "x", request, n, rate=n / stall_s, unit="ones", note="")
+
+    # All of them were due within about the stall, and on average half of it was left then.
+    assert load.p99_ms > 0.9 * stall_s * 1e3
+    assert load.p50_ms > 0.2 * stall_s * 1e3
+
+
+async def test_what_never_comes_about_counts_as_lost() -> None:
+    bench = Bench(Options(stalled_s=0.05), None)
+
+    async def count() -> int:
+        return 2
+
+    with pytest.raises(WrongOutcomeError, match="things: 2 instead of 3"):
+        await bench.wait_until("things", count, 3)
+
+
+def a_load(rate: float) -> Load:
+    return Load(
+        name="x",
+        unit="ones",
+        operations=100,
+        requests=100,
+        concurrency=1,
+        seconds=100 / rate,
+        p50_ms=1.0,
+        p99_ms=2.0,
+        cpu_us=3.0,
+        commits=4,
+        stored=5,
+        written=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "middle"), [([5.0], 5.0), ([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 3.0, 2.0], 2.0)]
+)
+def test_repetitions_become_a_median_and_a_best_run(rates: list[float], middle: float) -> None:
+    loads = [a_load(rate) for rate in rates]
+
+    found = middle_load(loads).rate, best_load(loads).rate
+
+    assert found == pytest.approx((middle, max(rates)))
+
+
+@pytest.mark.parametrize(("better", "best"), [("lower", 1.0), ("higher", 6.0)])
+def test_the_best_of_a_fact_is_in_its_own_direction(better: Any, best: float) -> None:
+    facts = [Fact(name="x", value=value, unit="ms", better=better) for value in (6.0, 1.0, 2.0)]
+
+    found = middle_fact(facts), best_fact(facts)
+
+    assert found == (2.0, best)
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "wanted"),
+    [
+        ([1.0], 99, 1.0),
+        ([1.0, 2.0], 50, 1.0),
+        ([1.0, 2.0, 3.0], 50, 2.0),
+        ([float(value) for value in range(1, 101)], 99, 99.0),
+        ([float(value) for value in range(1, 102)], 99, 100.0),
+    ],
+)
+def test_a_percentile_is_by_nearest_rank(
+    values: list[float], percent: float, wanted: float
+) -> None:
+    assert percentile(values, percent) == wanted
+
+
+def test_percentiles_do_not_depend_on_the_order() -> None:
+    assert percentiles_ms(array("d", [0.003, 0.001, 0.002])) == (2.0, 3.0)
+
+
+def test_a_temporary_store_is_removed_and_one_that_was_asked_for_is_kept(tmp_path: Path) -> None:
+    with place(Options(), "hello") as temporary:
+        assert temporary is not None
+        assert temporary.is_dir()
+    with place(Options(store=f"sqlite:{tmp_path / 'kept'}"), "hello") as kept:
+        assert kept is not None
+        assert kept.parent == tmp_path / "kept"
+
+    assert not temporary.exists()
+    assert kept.is_dir()
+
+
+def test_two_runs_in_one_folder_do_not_share_a_store(tmp_path: Path) -> None:
+    options = Options(store=f"sqlite:{tmp_path}")
+
+    with place(options, "hello") as first, place(options, "hello") as second:
+        folders = {first, second}
+
+    assert len(folders) == 2
+
+
+def test_a_store_of_an_unknown_kind_is_refused() -> None:
+    with (
+        pytest.raises(UsageError, match="neither memory: nor sqlite:PATH"),
+        place(Options(store="postgres://x"), "hello"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ([], list(command.BENCHMARKS)),
+        (["all"], list(command.BENCHMARKS)),
+        (["hot", "hello"], ["hello", "hot"]),
+    ],
+)
+def test_benchmarks_are_chosen_by_name(names: list[str], wanted: list[str]) -> None:
+    assert command.choose(names) == wanted
+
+
+def test_the_command_writes_what_it_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_json, as_markdown = tmp_path / "figures.json", tmp_path / "figures.md"
+    wanted = ["hello", "--store", "memory:", "-n", "5", "--repeat", "2", "--no-uvloop"]
+
+    status = command.main([*wanted, "--json", f"{as_json}", "--markdown", f"{as_markdown}"])
+
+    content = orjson.loads(as_json.read_bytes())
+    rates = [run["loads"][0]["rate"] for run in content["hello"]]
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert len(rates) == 2
+    assert f"{max(rates):,.0f}" in printed
+    assert f"{max(rates):,.0f}" in as_markdown.read_text("utf-8")
+    assert "memory only: lost when the process ends" in printed
+    assert content["description"]["event loop"] == "asyncio"
+
+
+def test_the_command_fails_loudly_where_an_outcome_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def measure_lossy(bench: Bench) -> Outcome:
+        made = Bench(bench.options, bench.folder, make_hub=sabotaged("falsify starts"))
+        return await SMALL["hello"][0](made)
+
+    monkeypatch.setitem(command.BENCHMARKS, "hello", measure_lossy)
+    as_json = tmp_path / "figures.json"
+
+    status = command.main(["hello", "--store", "memory:", "-n", "5", "--json", f"{as_json}"])
+
+    captured = capsys.readouterr()
+    assert status == 1
+    assert "hello FAILED: WrongOutcomeError: hello: ['Hello Tokyo" in captured.err
+    assert "hello" not in orjson.loads(as_json.read_bytes())
+
+
+def test_a_name_that_is_no_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    status = command.main(["helo"])
+
+    assert status == 2
+    assert "there is no benchmark helo; there are hello, fanout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "many"])
+def test_a_count_that_makes_no_sense_is_refused(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(["hello", "-n", number])
+
+    assert caught.value.code == 2
+    assert "argument -n" in capsys.readouterr().err
+
+
+def test_uvloop_on_trio_is_refused() -> None:
+    with pytest.raises(SystemExit, match="leave it out on trio"):
+        command.main(["hello", "--backend", "trio", "--uvloop"])
