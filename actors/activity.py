@@ -39,7 +39,7 @@ class ActivityContext:
         self.name = call.name
         self.attempt = call.attempt
         self.tags: Mapping[str, str] = call.tags or {}
-        self.idempotency_key = f"{caller.instance_id}/{caller.execution}/{caller.task}"
+        self.idempotency_key = f"{caller.instance_id}/{caller.execution}/{call.call}"
         self.progress: Any = None
         self._cancelled = False
 

@@ -274,13 +274,15 @@ class OrchestrationContext:
         executor = self._executor
         limit = definition.timeout if timeout is None else microseconds(timeout) / 1e6
 
+        labels = dict(tags) if tags else None
+        first = executor.numbers + 1
+
         def attempt(count: int) -> Task[Any]:
+            number = executor.number()
             task: CallTask[Any] = CallTask(
-                executor, executor.number(), definition.output, ActivityError, definition.name
+                executor, number, definition.output, ActivityError, definition.name
             )
-            executor.schedule_activity(
-                task, definition.name, data, limit, count, dict(tags) if tags else None
-            )
+            executor.schedule_activity(task, definition.name, data, limit, count, labels, first)
             return task
 
         policy = retry or definition.retry

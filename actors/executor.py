@@ -419,15 +419,25 @@ class Executor:
         timeout: float | None,
         attempt: int,
         tags: Mapping[str, str] | None,
+        first: int,
     ) -> None:
-        """Ask for an activity to be run."""
+        """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
         packed = [] if data is None else [orjson.Fragment(data)]
         self.unanswered += 1
         self.pending[task.number] = task
         if self.record(
-            "TaskScheduled", task.number, name, crc32(data or b""), packed, timeout, attempt, tags
+            "TaskScheduled",
+            task.number,
+            name,
+            crc32(data or b""),
+            packed,
+            timeout,
+            attempt,
+            tags,
+            first,
         ):
-            call = ActivityCall(self.caller(task.number), name, data, timeout, attempt, tags)
+            caller = self.caller(task.number)
+            call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
             self._out().start_activity(call)
 
     def start_child(

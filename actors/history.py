@@ -9,7 +9,7 @@ name, target, a hash of the input) right behind the time.
 | event | fields |
 |---|---|
 | ``ExecutionStarted`` | name, version, execution, parent |
-| ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags |
+| ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt |
 | ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
 | ``TimerCreated`` | number, due |
 | ``TimerFired`` | number |
@@ -94,8 +94,9 @@ def open_activities(
             timeout,
             attempt,
             tags,
+            call,
         )
-        for _, _, number, name, _, packed, timeout, attempt, tags in found.values()
+        for _, _, number, name, _, packed, timeout, attempt, tags, call in found.values()
     ]
 
 

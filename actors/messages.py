@@ -31,7 +31,10 @@ class Caller(NamedTuple):
 
 
 class ActivityCall(NamedTuple):
-    """An activity to run: who waits for it, what, with which input, how, and the attempt."""
+    """An activity to run: who waits for it, what, with which input, how, and the attempt.
+
+    ``call`` is the task number of the first attempt, the same for all attempts of one call.
+    """
 
     caller: Caller
     name: str
@@ -39,6 +42,7 @@ class ActivityCall(NamedTuple):
     timeout: float | None  # seconds
     attempt: int
     tags: Mapping[str, str] | None
+    call: int
 
 
 class Message:

@@ -187,7 +187,11 @@ class OrchestrationActor:
     @property
     def is_blocked(self) -> bool:
         """Whether messages may have to wait for long."""
-        return self.parked is not None or self.status == "Suspended" or self.status == "Pending"
+        return (
+            self.parked is not None
+            or self.status == "Suspended"
+            or (not self.begun and self.is_live)
+        )
 
     def load(self, record: InstanceFields) -> None:
         """Take over the durable state."""
@@ -635,13 +639,14 @@ class OrchestrationActor:
             self.input = continuation.input
             self._clear_outcome()
             self.rewritten = True
-            # Not begun right here: one that never waits would never give the loop back.
-            following: list[Message] = [Begin(self.execution)]
+            # Not begun right here: one that never waits would never give the loop back. Not before
+            # what is in the mailbox either: it would never be terminated.
+            effects.send(self.instance_id, Begin(self.execution))
             if continuation.keep_events:
-                following += [Event(name, data) for name, data in unconsumed]
-            for message in following:
-                message.keep = True
-            self.held = following + (self.held or [])
+                kept: list[Message] = [Event(name, data) for name, data in unconsumed]
+                for event in kept:
+                    event.keep = True
+                self.held = kept + (self.held or [])
             return
         self.status = outcome.status
         self.completed = self.updated = now

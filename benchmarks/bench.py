@@ -6,7 +6,7 @@ import random
 import shutil
 import tempfile
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from operator import length_hint
 from pathlib import Path
@@ -99,7 +99,7 @@ class Bench:
     @asynccontextmanager
     async def hub(
         self, app: App, name: str = "hub", settings: Settings | None = None
-    ) -> AsyncIterator[Hub]:
+    ) -> AsyncGenerator[Hub]:
         """Run a hub on the store of that name."""
         made = self._make_hub(
             app,
@@ -308,7 +308,7 @@ def written_bytes() -> int | None:
 
 
 @contextmanager
-def place(options: Options, name: str) -> Iterator[Path | None]:
+def place(options: Options, name: str) -> Generator[Path | None]:
     """Give a fresh folder for one run's stores, or None for memory.
 
     Temporary folders are removed afterwards; those under a path that was asked for are kept.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
 from attrs import frozen
@@ -76,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="asyncio on uvloop or not; by default on uvloop where it is installed",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="append the tables to it")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -113,12 +114,7 @@ class _Loop:
 
 
 def _choose_loop(arguments: argparse.Namespace) -> _Loop:
-    try:
-        import uvloop  # noqa: F401
-
-        installed = True
-    except ImportError:
-        installed = False
+    installed = find_spec("uvloop") is not None
     wanted: bool | None = arguments.uvloop
     if arguments.backend == "trio":
         if wanted:
@@ -176,9 +172,10 @@ def run(arguments: argparse.Namespace, command: str) -> int:
     return 1 if failed else 0
 
 
-def _reasons(error: BaseException) -> list[str]:
+def _reasons(error: Exception | BaseExceptionGroup[BaseException]) -> list[str]:
     if isinstance(error, BaseExceptionGroup):
-        found = [reason for one in error.exceptions for reason in _reasons(one)]
+        group = cast("BaseExceptionGroup[Exception]", error)
+        found = [reason for one in group.exceptions for reason in _reasons(one)]
         return list(dict.fromkeys(found))[:5]
     if isinstance(error, WrongOutcomeError | PerdureError):
         return [f"{type(error).__name__}: {error}"]

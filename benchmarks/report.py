@@ -218,9 +218,18 @@ def write_json(path: Path, report: Report) -> None:
     path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
+MARKDOWN_HEAD = """\
+# Figures
+
+Written by `perdure bench --markdown`. [README.md](README.md) says how they were measured and how to
+read them; the load average in each head says how busy the machine was with other things."""
+
+
 def write_markdown(path: Path, report: Report) -> None:
-    """Write the tables as Markdown."""
-    lines: list[str] = [f"* {key}: `{value}`" for key, value in report.description.items()]
+    """Append the tables to a Markdown file, as a section named after the event loop."""
+    lines = [] if path.exists() else [MARKDOWN_HEAD]
+    lines += ["", f"## {report.description['event loop']}", ""]
+    lines += [f"* {key}: {value}" for key, value in report.description.items()]
     rows = list(load_rows(report))
     if rows:
         lines += ["", f"{LOAD_TITLE}:"]
@@ -230,7 +239,8 @@ def write_markdown(path: Path, report: Report) -> None:
     facts = list(fact_rows(report))
     if facts:
         lines += ["", "Other figures:", "", *_markdown_table(FACT_HEADS, facts)]
-    path.write_text("\n".join([*lines, ""]), "utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n".join([*lines, ""]))
 
 
 def _markdown_table(heads: tuple[str, ...], rows: list[list[str]]) -> list[str]:

@@ -171,7 +171,6 @@ class Activation:
                 self.current = message
                 self.busy = self.queued = True
                 self._gather(actor, batch)
-                self.current = message
                 return self._finish(message, outcome)
             if actor.held and not actor.is_blocked:
                 # What was held goes before what came later.
@@ -201,7 +200,6 @@ class Activation:
             partition.waiting -= 1
         self.current = None
         self.busy = self.queued = False
-        self.current = None
         self._settle(partition)
 
     def _gather(self, actor: Actor, batch: Batch) -> None:

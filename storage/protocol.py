@@ -78,7 +78,7 @@ class PartitionStore(Protocol):
 
 
 class Store(Protocol):
-    """The durable half of one hub. An async context manager opens and owns it exclusively."""
+    """The durable half of one hub; from ``open`` to ``close`` it has one owner."""
 
     @property
     def durability(self) -> str:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +58,7 @@ def app_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 @contextmanager
-def command(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def command(folder: Path, *arguments: str) -> Generator[subprocess.Popen[str]]:
     """Run the command in a process of its own, which is gone afterwards."""
     process = subprocess.Popen(
         [sys.executable, *arguments],

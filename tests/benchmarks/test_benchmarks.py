@@ -41,7 +41,7 @@ SMALL: dict[str, tuple[Measure, int]] = {
     "replay": (partial(measure_replay, activities=30), 2),
     "latency": (command.BENCHMARKS["latency"], 30),
     "growth": (command.BENCHMARKS["growth"], 5),
-    "memory": (command.BENCHMARKS["memory"], 20),
+    "memory": (command.BENCHMARKS["memory"], 300),
 }
 
 FIGURES: dict[str, set[str]] = {
@@ -142,7 +142,8 @@ def small(name: str, concurrency: int = 4) -> Options:
 
 def leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for one in error.exceptions for leaf in leaves(one)]
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return [leaf for one in group.exceptions for leaf in leaves(one)]
     return [error]
 
 

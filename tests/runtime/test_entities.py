@@ -1163,15 +1163,16 @@ async def test_a_change_just_before_an_async_operation_is_stored_without_the_ope
 
     async with Hub(app, store=store, partitions=1) as hub:
         client = hub.client
-        async with anyio.create_task_group() as tasks:
-            # Both in one turn, so that the first is not committed when the second begins.
-            tasks.start_soon(client.call_entity, journal, Journal.note, "first")
-            tasks.start_soon(client.call_entity, journal, Journal.slow_note, "slow")
-            await begun.wait()
-            await until_exists(client, journal)
-            during = await client.read_entity_state(journal)
-            opened.set()
 
+        # Both in one turn, so that the first is not committed when the second begins.
+        await client.signal_entities(
+            [(journal, Journal.note, "first"), (journal, Journal.slow_note, "slow")]
+        )
+        await begun.wait()
+        during = await client.read_entity_state(journal)
+        opened.set()
+
+        assert await seen(client, "j") == ["first", "begun slow", "done slow"]
         assert during == Journal(seen=["first"])
         assert await client.read_entity_state(journal) == Journal(
             seen=["first", "begun slow", "done slow"]
