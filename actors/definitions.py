@@ -23,19 +23,12 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, cast
 
 import attrs
 
-from .codec import (
-    Codec,
-    Restore,
-    Take,
-    class_fields,
-    codec_for,
-    is_frozen,
-    snapshotter,
-    state_codec,
-    type_hints,
-)
+from .codec import Codec, codec_for
 from .errors import PayloadError, RegistrationError, UnknownNameError, UsageError
+from .fields import class_fields, is_frozen, type_hints
 from .retry import RetryPolicy
+from .snapshots import Restore, Take, snapshotter
+from .states import state_codec
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -29,12 +29,13 @@ from .errors import (
     PayloadError,
     UsageError,
 )
-from .failures import failure_of
+from .failures import encode_failure, failure_of
 from .history import IDENTITY, SILENT, describe
 from .messages import (
     ActivityCall,
     Caller,
     Command,
+    Completion,
     Event,
     LockRelease,
     LockRequest,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 _OURS = str(Path(__file__).resolve().parent)
 _LOADED_AS = str(Path(__file__).parent)
+
+_GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
 
 
 class ReplayStopped(BaseException):
@@ -133,7 +136,7 @@ class Executor:
         self.custom_status: bytes | None = None
         self.lock: EntityLock | None = None
         self.children: dict[int, str] | None = None
-        self.unanswered = 0
+        self.unanswered: set[int] = set()  # the numbers of activities without an answer
         self.closed = False
         self.mismatch: NondeterminismError | None = None
         self.arrivals = 0
@@ -423,7 +426,7 @@ class Executor:
     ) -> None:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
         packed = [] if data is None else [orjson.Fragment(data)]
-        self.unanswered += 1
+        self.unanswered.add(task.number)
         self.pending[task.number] = task
         if self.record(
             "TaskScheduled",
@@ -484,8 +487,11 @@ class Executor:
             return
         if child is not None:
             self._out().send(child, Command("cancel", "its parent gave it up"))
-        else:
+        elif task.number in self.unanswered:
             self._out().cancel_activity(self.caller(task.number))
+            # Recorded as its answer, so that a restart does not run it once more.
+            gone = Completion("TaskFailed", self.execution, task.number, _GIVEN_UP)
+            self._out().send(self.instance_id, gone)
 
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
@@ -552,11 +558,12 @@ class Executor:
                     "those, or signal others"
                 )
             for other in self.pending.values():
-                if isinstance(other, CallTask) and other.target.startswith(f"{entity}."):
+                if isinstance(other, CallTask) and other.entity == entity:
                     raise LockRuleError(
                         f"a call to {entity} is under way; inside lock_entities call an entity "
                         "once at a time"
                     )
+        task.entity = entity
         self.pending[task.number] = task
         if self.record("EntityOperationCalled", task.number, entity, name, crc32(data or b"")):
             message = Operation(name, data, True, self.caller(task.number))
@@ -652,7 +659,7 @@ def _settled(state: int) -> Callable[[Executor, list[Any]], None]:
 
 def _answered(state: int) -> Callable[[Executor, list[Any]], None]:
     def apply(executor: Executor, event: list[Any]) -> None:
-        executor.unanswered -= 1
+        executor.unanswered.discard(event[2])
         executor.settle(event[2], state, event[3])
 
     return apply

@@ -351,11 +351,10 @@ class OrchestrationActor:
         event = message.event
         if message.task not in executor.pending:
             # Given up, or answered already; an activity that was run again after a crash, say.
-            if event == "TaskCompleted" or event == "TaskFailed":
+            if message.task in executor.unanswered:
                 self._drop_answer(message, executor, now)
             return None
-        if event == "TaskCompleted" or event == "TaskFailed":
-            executor.unanswered -= 1
+        executor.unanswered.discard(message.task)
         self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
         executor.resume(now, effects, self.events)
         executor.settle(message.task, FAILED if event in FAILURES else DONE, message.body)
@@ -366,11 +365,11 @@ class OrchestrationActor:
 
     def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
         # Recorded all the same, so that a restart does not run the activity once more.
-        executor.unanswered -= 1
+        executor.unanswered.discard(message.task)
         self.events.append(
             b'["%b",%d,%d,%b]' % (message.event.encode(), now, message.task, message.body)
         )
-        self.pending = executor.unanswered
+        self.pending = len(executor.unanswered)
         self.updated = now
         self.changed = True
 
@@ -560,7 +559,7 @@ class OrchestrationActor:
         for child in (executor.children or {}).values():
             # One that failed is rewound, one that has completed answers once more.
             effects.send(child, Command("rewind", "its parent was rewound", execution=1))
-        self.pending = executor.unanswered
+        self.pending = len(executor.unanswered)
         self.updated = now
         self.changed = True
 
@@ -623,7 +622,7 @@ class OrchestrationActor:
         assert executor is not None
         self.updated = now
         self.changed = True
-        self.pending = executor.unanswered
+        self.pending = len(executor.unanswered)
         if executor.custom_status is not None:
             self.custom_status = executor.custom_status
         if executor.outcome is not None:

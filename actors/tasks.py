@@ -144,7 +144,7 @@ class CallTask(Task[R]):
     Its result stays encoded until somebody looks at it.
     """
 
-    __slots__ = ("_codec", "error", "number", "target")
+    __slots__ = ("_codec", "entity", "error", "number", "target")
 
     def __init__(
         self,
@@ -162,6 +162,7 @@ class CallTask(Task[R]):
         self.error = error
         self.number = number
         self.target = target
+        self.entity: str | None = None  # which entity is called, if one is
 
     def outcome(self) -> Any:
         if self._codec is not None and self._state != CANCELED:

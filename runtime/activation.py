@@ -176,7 +176,6 @@ class Activation:
                 # What was held goes before what came later.
                 self.mail = actor.held + mail[index + 1 :] + self.mail
                 actor.held = None
-                partition.touch(self)  # a continued execution's first messages are new
                 break
         self._settle(partition)
         return None

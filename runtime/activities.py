@@ -41,6 +41,7 @@ class RunningActivity:
         "alarm",
         "call",
         "context",
+        "counted",
         "definition",
         "ended",
         "pool",
@@ -61,6 +62,7 @@ class RunningActivity:
         self.task: asyncio.Task[Any] | None = None
         self.alarm: Alarm | None = None
         self.ended = False
+        self.counted = False  # among those that run
 
     def run(self) -> Coroutine[Any, Any, None] | None:
         """Run, for the pump: on the loop, or by handing it to a thread."""
@@ -234,6 +236,7 @@ class ActivityPool:
             self._waiting.append(running)
             return
         self._count += 1
+        running.counted = True
         if running.call.timeout is not None:
             due = self.timers.now() + round(running.call.timeout * 1e6)
             running.alarm = self.timers.set(due, running.time_out)
@@ -274,11 +277,14 @@ class ActivityPool:
         """Forget a run, and let the next one in."""
         instance, execution, task = running.call.caller
         tasks = self._running.get(instance)
-        if tasks is None or tasks.get((execution, task)) is not running:
-            return  # timed out before: its place was given to another
-        del tasks[execution, task]
-        if not tasks:
-            del self._running[instance]
+        if tasks is not None and tasks.get((execution, task)) is running:
+            # After a recovery its place may be another run's.
+            del tasks[execution, task]
+            if not tasks:
+                del self._running[instance]
+        if not running.counted:
+            return
+        running.counted = False
         self._count -= 1
         definition = running.definition
         if definition.max_concurrency is not None:

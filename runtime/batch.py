@@ -102,6 +102,11 @@ class Batch:
         """Whether somebody waits for it."""
         return bool(self.replies or self.answered or self.activities or self.finished)
 
+    def fail_replies(self, error: Exception) -> None:
+        """Give those who wait for an answer the error instead."""
+        for waiter, _ in self.replies:
+            waiter.fail(error)
+
     def release_replies(self, partition: Partition) -> None:
         """Give the answers to those who wait; an exception is raised where it is awaited."""
         for waiter, value in self.replies:

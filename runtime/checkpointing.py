@@ -8,7 +8,7 @@ import orjson
 
 from ..actors.entity import EntityActor
 from ..actors.errors import InternalError, PerdureError
-from ..actors.messages import Event, Message, Operation, encode_message
+from ..actors.messages import Command, Event, Message, Operation, encode_message
 from ..actors.orchestration import OrchestrationActor
 from ..storage.records import (
     Checkpoint,
@@ -91,8 +91,12 @@ def _store_mail(
 
 
 def _acknowledge(partition: Partition, batch: Batch, message: Message) -> None:
-    # A signal or an event that has to wait is as good as done for whoever sent it.
-    one_way = isinstance(message, Event) or (isinstance(message, Operation) and not message.call)
+    # A signal, event or cancellation that has to wait is as good as done for whoever sent it.
+    one_way = (
+        isinstance(message, Event)
+        or (isinstance(message, Operation) and not message.call)
+        or (isinstance(message, Command) and message.action == "cancel")
+    )
     if one_way and message.reply is not None:
         batch.replies.append((message.reply, None))
         message.reply = None

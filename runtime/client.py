@@ -29,7 +29,7 @@ from ..actors.errors import (
     EntityOperationError,
     FailureDetails,
     HubStoppingError,
-    InstanceFinishedError,
+    InstanceNotFinishedError,
     InstanceNotFoundError,
     OrchestrationCanceledError,
     OrchestrationFailedError,
@@ -580,8 +580,14 @@ class Client:
         if recursive:
             async for child in self.query(parent_instance_id=instance_id, payloads=False):
                 if child.is_completed:
-                    deleted += await self.purge_instance(child.instance_id)
+                    deleted += await self._purge(child.instance_id, recursive)
         return deleted
+
+    async def _purge(self, instance_id: str, recursive: bool) -> int:
+        try:
+            return await self.purge_instance(instance_id, recursive=recursive)
+        except (InstanceNotFoundError, InstanceNotFinishedError):
+            return 0  # purged or started again by somebody else in between
 
     async def purge(
         self,
@@ -594,8 +600,11 @@ class Client:
         completed_from: datetime | None = None,
         completed_to: datetime | None = None,
         tags: Mapping[str, str] | None = None,
+        recursive: bool = True,
     ) -> int:
         """Delete the instances that match every condition given and have ended.
+
+        ``recursive`` says whether their children are deleted as well.
 
         Returns:
             How many instances were deleted.
@@ -616,11 +625,7 @@ class Client:
             return 0
         deleted = 0
         async for status in found:
-            try:
-                await self._command(status.instance_id, Command("purge"))
-            except (InstanceNotFoundError, InstanceFinishedError):
-                continue  # purged by somebody else in between
-            deleted += 1
+            deleted += await self._purge(status.instance_id, recursive)
         return deleted
 
     async def query(

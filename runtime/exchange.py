@@ -72,10 +72,10 @@ class Exchange:
         peer = self.peers[source]
         parcels = read_frame(frame.body) if frame.parcels is None else frame.parcels
         known = peer.received - (frame.last - len(parcels))
-        if known >= len(parcels):
+        if not 0 <= known < len(parcels):
+            # Taken before; or one in front of it came while this partition was recovering, which
+            # ends with all that is owed being sent again, in order.
             return
-        # Frames arrive in order, so none is missing before this one.
-        assert known >= 0, f"messages from partition {source} are missing before {frame.last}"
         for key, message in parcels[known:]:
             message.keep = True
             partition.post(key, message)
@@ -105,7 +105,6 @@ class Exchange:
                 [[key, *message.content(), message.request] for key, message in parcels]
             )
             frame = Frame(partition.new_row(), peer.sent, body, parcels)
-            peer.owed.append(frame._replace(parcels=None))
             batch.frames.append((target, frame))
             batch.peers.add(target)
             checkpoint.outbox.append(OutboxRow(frame.n, target, frame.last, body))
@@ -122,6 +121,8 @@ class Exchange:
         """Hand the frames of a durable batch over, and acknowledge what it made durable."""
         partition = self._partition
         for target, frame in batch.frames:
+            # Owed from now on and not before: what is sent again must be durable.
+            self.peers[target].owed.append(frame._replace(parcels=None))
             partition.partitions[target].receive(partition.index, frame)
         for source in batch.acknowledged:
             # What was taken since is not durable yet, and must not be acknowledged.

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from ..actors.errors import HubStoppingError, UnavailableError, UsageError
 from ..actors.lookup import Lookup
+from ..actors.messages import Command
 from ..storage import open_store
 from .activities import ActivityPool
 from .client import Client
@@ -150,6 +151,9 @@ class Hub:
         recovered = [await partition.store.recover() for partition in self._partitions]
         for partition, state in zip(self._partitions, recovered, strict=True):
             await restore(partition, state)
+            for key in state.parked:
+                # The code may have been repaired since: each of them gets one new try.
+                partition.post(key, Command("retry"))
         for partition in self._partitions:
             for target in partition.exchange.peers:
                 partition.exchange.resend(target)

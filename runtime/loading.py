@@ -75,10 +75,7 @@ class Loader:
                 for activation in instances:
                     await self._make_instance(activation, records.get(activation.key))
         except (StorageError, UnavailableError) as error:
-            for activation in wanted:
-                if activation.actor is None:
-                    partition.crash(activation, error)
-                    break
+            partition.break_down(error)
 
     def _ready(self, activation: Activation, actor: Any) -> None:
         if activation.dead:
@@ -148,8 +145,8 @@ class Loader:
             if self._consider(activation, actor, record.parked):
                 actor.open_work = _open_work(events)
             elif actor.begun:
-                for _ in actor.replay(events):
-                    await anyio.lowlevel.checkpoint()
+                if not await self._replay(activation, actor, events):
+                    return
                 if actor.parked is not None:
                     actor.open_work = _open_work(events)
                     self._report(actor)
@@ -158,6 +155,23 @@ class Loader:
         elif record.status == "Failed" and _has_command(activation, "rewind"):
             actor.prepare_rewind(parse_history(await partition.store.read_history(record.id)))
         self._ready(activation, actor)
+
+    async def _replay(
+        self, activation: Activation, actor: OrchestrationActor, events: list[list[Any]]
+    ) -> bool:
+        """Take an orchestration through its history; False if that crashed."""
+        steps = actor.replay(events)
+        while True:
+            try:
+                next(steps)
+            except StopIteration:
+                return True
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._partition.crash(activation, error)
+                return False
+            await anyio.lowlevel.checkpoint()
 
     def _report(self, actor: OrchestrationActor) -> None:
         partition = self._partition

@@ -22,6 +22,7 @@ import anyio
 
 from ..actors.errors import (
     FailureDetails,
+    LeaseLostError,
     MailboxFullError,
     StorageError,
     UnavailableError,
@@ -44,7 +45,7 @@ from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .loading import Loader
 from .placement import partition_of
-from .recovery import read_outcome, recover
+from .recovery import outcome_unknown, read_outcome, recover
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup
@@ -197,22 +198,33 @@ class Partition:
         """Take a client's message in and give its outcome, applied once for each request id."""
         if request is None:
             return await self.request(key, message)
-        if request not in self.requests:
-            stored = await self.store.read_request(request)
-            if stored is not None:
-                return read_outcome(stored.body)
         if request in self.requests:
             waiter = self._new_waiter()
             self.requests[request].append(waiter)
             return await waiter
-        self.requests[request] = []
-        message.request = request
+        self.requests[request] = []  # before the read, so that a repetition finds it
         try:
-            waiter = self.request(key, message)
-        except UnavailableError:
-            del self.requests[request]
+            stored = await self.store.read_request(request)
+            if stored is None:
+                message.request = request
+                waiter = self.request(key, message)
+                self.requests.setdefault(request, [])  # a recovery during the read forgets it
+        except BaseException as error:
+            self._settle_request(request, UnavailableError(f"not taken in: {error}"))
             raise
-        return await waiter
+        if stored is None:
+            return await waiter
+        outcome = read_outcome(stored.body)
+        self._settle_request(request, outcome)
+        return outcome
+
+    def _settle_request(self, request: str, outcome: Any) -> None:
+        """Give those who repeated a request meanwhile the same outcome."""
+        for waiter in self.requests.pop(request, ()):
+            if isinstance(outcome, Exception):
+                waiter.fail(outcome)
+            else:
+                waiter.set(outcome)
 
     def request_new(self, key: str, message: Message) -> Waiter:
         """Take the first message for an orchestration in, whose id was made up just now."""
@@ -429,9 +441,13 @@ class Partition:
         key = activation.key
         self.crashes[key] = self.crashes.get(key, 0) + 1
         _log.error("a turn of %s crashed; partition %d recovers", key, self.index, exc_info=error)
+        activation.dead = True
+        self.break_down(error)
+
+    def break_down(self, error: BaseException) -> None:
+        """Take note that memory cannot be trusted, or not be filled: the partition recovers."""
         if self._broken is None:
             self._broken = error
-        activation.dead = True
         self.gathered()
 
     async def _commit_once(self) -> None:
@@ -452,9 +468,17 @@ class Partition:
             self.flying = batch
             try:
                 await self.store.commit(checkpoint)
+            except LeaseLostError as error:
+                # Whoever has the store now speaks for it; coming back would take it from them.
+                batch.fail_replies(error)
+                self.stop(error)
+                return
             except (StorageError, UnavailableError) as error:
                 await recover(self, error, batch)
                 return
+            except BaseException:
+                batch.fail_replies(outcome_unknown())  # the hub stops in the middle of it
+                raise
             finally:
                 self.flying = None
                 self._let_on()
@@ -510,9 +534,9 @@ class Partition:
 
     def _evict(self) -> None:
         """Drop cold activations where there are more than the limit says (second chance)."""
-        count = len(self.activations)
-        if count > self.settings.cached_actors_max:
-            self.evict(count // 8)
+        count, limit = len(self.activations), self.settings.cached_actors_max
+        if count > limit:
+            self.evict(count - limit + limit // 8)
 
     def evict(self, count: int) -> int:
         """Drop up to ``count`` activations that are idle and were not used lately."""

@@ -18,7 +18,7 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import read_failure
-from ..actors.messages import Command, decode_message
+from ..actors.messages import decode_message
 
 if TYPE_CHECKING:
     from ..storage.records import Recovered
@@ -65,9 +65,6 @@ async def restore(
         if message.request is not None:
             partition.requests.setdefault(message.request, [])
         partition.post(mail.actor, message)
-    for key in recovered.parked:
-        # The code may have been repaired: each of them gets one new try.
-        partition.post(key, Command("retry"))
     await partition.loader.dispatch_unanswered(recovered.unanswered)
 
 
@@ -81,15 +78,20 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     partition.down = UnavailableError(str(error))
     tainted = partition.batch
     dropped = partition.drop_all()
-    recovered = await _read(partition)
+    recovered: Recovered | None = None
+    try:
+        recovered = await _read(partition)
+    finally:
+        if recovered is None:
+            _leave_open(failed, tainted, dropped)
     if recovered is None:
         return
     if failed is not None:
         if recovered.sequence == failed.sequence:
             failed.release_replies(partition)
         else:
-            _fail_replies(failed)
-    _fail_replies(tainted)
+            failed.fail_replies(_unapplied())
+    tainted.fail_replies(_unapplied())
     waiting = _fail_lost_messages(dropped, recovered)
     _fail_lost_requests(partition, recovered)
     watchers, partition.watchers = partition.watchers, {}
@@ -103,6 +105,25 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         if other is not partition and other.down is None:
             other.exchange.resend(partition.index)
             partition.exchange.resend(other.index)
+
+
+def _leave_open(failed: Batch | None, tainted: Batch, dropped: list[Activation]) -> None:
+    """Tell whoever waits that the hub ends before its store could say what became of it."""
+    if failed is not None:
+        failed.fail_replies(outcome_unknown())
+    tainted.fail_replies(_unapplied())
+    for activation in dropped:
+        for message in activation.unconsumed:
+            if message.reply is not None:
+                message.reply.fail(outcome_unknown() if message.row else _unapplied())
+
+
+def outcome_unknown() -> OutcomeUnknownError:
+    """Make the error for a request whose checkpoint may be stored or not."""
+    return OutcomeUnknownError(
+        "the hub stopped while it could not learn from its store what became of this request; "
+        "repeat it under the same request id on the next one"
+    )
 
 
 def _fail_lost_messages(dropped: list[Activation], recovered: Recovered) -> dict[int, Waiter]:
@@ -137,9 +158,9 @@ def abandon(partition: Partition) -> None:
     gone = HubStoppingError(
         "the hub has stopped before this was answered; repeat it on the next one"
     )
-    _fail_replies(partition.batch, gone)
+    partition.batch.fail_replies(gone)
     for activation in partition.drop_all():
-        for message in activation.messages():
+        for message in activation.unconsumed:
             if message.reply is None:
                 continue
             if message.row:
@@ -176,8 +197,3 @@ def _unapplied() -> UnavailableError:
     return UnavailableError(
         "the checkpoint with this request could not be stored, so nothing of it happened; repeat it"
     )
-
-
-def _fail_replies(batch: Batch, error: Exception | None = None) -> None:
-    for waiter, _ in batch.replies:
-        waiter.fail(error or _unapplied())

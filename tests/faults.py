@@ -154,6 +154,9 @@ class FaultyStore:
             self.read_failures[method] = left - 1
             raise StorageError(f"{method} failed on purpose")
 
+    async def deliver(self, method: str, partition: int) -> None:
+        """Called when a read is done, before its caller is told; a place for delays."""
+
     def die(self) -> None:
         """Die now."""
         self.dead = True
@@ -191,7 +194,9 @@ class FaultyPartition:
 
     async def _call(self, method: str, call: Callable[[], Awaitable[T]]) -> T:
         await self._store.pass_gates(method, self._index)
-        return await call()
+        answer = await call()
+        await self._store.deliver(method, self._index)
+        return answer
 
     async def recover(self) -> Recovered:
         return await self._call("recover", self._inner.recover)

@@ -22,6 +22,7 @@ from perdure.__main__ import main
 ROOT = Path(__file__).parent.parent
 
 APP = """
+import anyio
 import perdure
 
 app = perdure.App("greeter")
@@ -37,6 +38,15 @@ class Counter:
     value: int = 0
     def add(self, amount: int) -> None:
         self.value += amount
+
+@app.activity
+async def hang(text: str) -> None:
+    print(text, flush=True)
+    await anyio.sleep_forever()
+
+@app.orchestration
+async def get_stuck(ctx: perdure.OrchestrationContext, text: str) -> None:
+    await ctx.call_activity(hang, text)
 
 @app.orchestration
 async def greet(ctx: perdure.OrchestrationContext, text: str) -> str:
@@ -80,7 +90,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-async def start_for_later(folder: Path, store: str) -> None:
+async def start_for_later(folder: Path, store: str, name: str = "greet") -> None:
     """Leave an instance in the store whose time comes while another process serves it."""
     found = importlib.util.spec_from_file_location("greeter_here", folder / "greeter.py")
     assert found is not None
@@ -91,7 +101,7 @@ async def start_for_later(folder: Path, store: str) -> None:
     clock = ManualClock(time.time_ns() // 1_000)
     async with Hub(module.app, store=store, clock=clock) as hub:
         await hub.client.start_new(
-            "greet", "served", instance_id="one", start_at=timedelta(microseconds=1)
+            name, "served", instance_id="one", start_at=timedelta(microseconds=1)
         )
         status = await hub.client.get_status("one")
     assert status is not None
@@ -113,7 +123,7 @@ async def test_serve_runs_a_hub_until_a_signal_and_leaves_it_in_order(
     assert "served\n" in lines
     [announced] = lines - {"served\n"}
     assert "serves greeter:app on sqlite:hub (sqlite WAL synchronous=FULL)" in announced
-    assert "1 orchestration, 1 entity, 1 activity" in announced
+    assert "2 orchestrations, 1 entity, 2 activities" in announced
     assert rest == "stopped; what had not ended goes on at the next start\n"
     assert errors == ""
     assert process.returncode == 0
@@ -149,6 +159,32 @@ def test_run_returns_after_a_signal(app_folder: Path) -> None:
         output, errors = process.communicate(timeout=30)
 
     assert (output, errors, process.returncode) == ("returned\n", "", 0)
+
+
+async def test_a_second_signal_ends_the_process_and_loses_nothing(
+    app_folder: Path, anyio_backend_name: str
+) -> None:
+    await start_for_later(app_folder, "sqlite:hub", "get_stuck")
+    code = (
+        "import logging, perdure\n"
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+        f"perdure.run('greeter:app', store='sqlite:hub', backend={anyio_backend_name!r})\n"
+    )
+
+    with command(app_folder, "-c", code) as process:
+        assert read_line(process) == "served\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while process.stderr.readline() != "stopping on SIGTERM\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=5)
+
+    async with Hub(App(), store="sqlite:hub") as hub:
+        status = await hub.client.get_status("one")
+    assert process.returncode == -signal.SIGTERM
+    assert status is not None
+    assert status.runtime_status == RuntimeStatus.RUNNING
 
 
 @pytest.mark.parametrize(

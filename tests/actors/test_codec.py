@@ -28,14 +28,11 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
-from perdure.actors.codec import (
-    MAX_RECURSION,
-    check_size,
-    codec_for,
-    snapshotter,
-    state_codec,
-)
+from perdure.actors.codec import check_size, codec_for
 from perdure.actors.errors import PayloadError, PayloadTooLargeError, RegistrationError
+from perdure.actors.recursion import MAX_RECURSION
+from perdure.actors.snapshots import snapshotter
+from perdure.actors.states import state_codec
 
 T = TypeVar("T")
 Constrained = TypeVar("Constrained", int, str)

@@ -58,6 +58,8 @@ FIGURES: dict[str, set[str]] = {
     "replay": {
         "replay",
         "replay: time",
+        "replay: longest time",
+        "replay: round trip",
         "replay: without the round trip",
         "replay: start of the hub",
     },
@@ -376,6 +378,17 @@ def test_the_command_writes_what_it_measured(
     assert f"{max(rates):,.0f}" in as_markdown.read_text("utf-8")
     assert "memory only: lost when the process ends" in printed
     assert content["description"]["event loop"] == "asyncio"
+
+
+def test_a_second_report_is_added_to_the_markdown_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "figures.md"
+    wanted = ["hot", "--store", "memory:", "-n", "5", "--markdown", f"{path}"]
+
+    command.main([*wanted, "--no-uvloop"])
+    command.main([*wanted, "--backend", "trio"])
+
+    heads = [line for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
+    assert heads == ["# Figures", "## asyncio", "## trio"]
 
 
 def test_the_command_fails_loudly_where_an_outcome_is_wrong(

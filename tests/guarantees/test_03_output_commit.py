@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from perdure import App, EntityContext, EntityId, Hub, MemoryStore, OrchestrationContext
+from perdure import App, EntityContext, EntityId, Hub, MemoryStore, OrchestrationContext, Settings
 from tests.faults import FaultyStore, JumpingClock, settle, within
 from tests.guarantees.workloads import entity_in, id_in
 
@@ -64,7 +64,9 @@ async def parent(ctx: OrchestrationContext, id: str) -> int:
 
 
 def hub_on(store: FaultyStore) -> Hub:
-    return Hub(app, store=store, partitions=3, clock=JumpingClock())
+    # A test that fails leaves commits held back; it should not wait for them for long.
+    settings = Settings(drain_s=1)
+    return Hub(app, store=store, partitions=3, clock=JumpingClock(), settings=settings)
 
 
 async def test_a_call_is_answered_only_when_its_effect_is_durable() -> None:

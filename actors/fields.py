@@ -1,0 +1,131 @@
+"""The fields of attrs classes and dataclasses, with their annotations resolved."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
+
+import attrs
+
+from .errors import RegistrationError
+
+# A class may convert or check what is set; a value that was there before needs neither.
+set_attribute = object.__setattr__
+
+
+@attrs.frozen
+class Field:
+    """A field of a class, with its annotation resolved.
+
+    Attributes:
+        name: the attribute's name.
+        annotation: its type; ``Any`` if it has none.
+        required: whether it has no default.
+    """
+
+    name: str
+    annotation: Any
+    required: bool
+
+
+def class_fields(cls: type, names: Mapping[str, Any] | None = None) -> list[Field]:
+    """Give the fields of an attrs class or dataclass.
+
+    Args:
+        cls: the class.
+        names: further names that its annotations may use, such as those local to a function.
+
+    Raises:
+        RegistrationError: an annotation has a name that cannot be found.
+    """
+    if attrs.has(cls):
+        try:
+            attrs.resolve_types(cls, None, {cls.__name__: cls, **(names or {})})
+        except NameError as error:
+            raise _unresolved(cls, error) from None
+        return [
+            Field(a.name, Any if a.type is None else a.type, a.init and a.default is attrs.NOTHING)
+            for a in attrs.fields(cls)
+        ]
+    _resolve_dataclass(cls, names)
+    missing = dataclasses.MISSING
+    return [
+        Field(f.name, f.type, f.init and f.default is missing and f.default_factory is missing)
+        for f in dataclasses.fields(cast("Any", cls))
+    ]
+
+
+def _resolve_dataclass(cls: Any, names: Mapping[str, Any] | None) -> None:
+    # Kept in the fields, as attrs does: later there are no local names to resolve them by.
+    if "__perdure_resolved__" in cls.__dict__:
+        return
+    hints = type_hints(cls, names)
+    for field in dataclasses.fields(cls):
+        field.type = hints.get(field.name, field.type)
+    cls.__perdure_resolved__ = True
+
+
+def type_hints(what: Any, names: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Resolve the annotations of a class or function.
+
+    Raises:
+        RegistrationError: an annotation has a name that cannot be found.
+    """
+    known = dict(names or {})
+    if isinstance(what, type):
+        known.setdefault(what.__name__, what)
+    try:
+        return typing.get_type_hints(what, None, known, include_extras=True)
+    except NameError as error:
+        raise _unresolved(what, error) from None
+
+
+def _unresolved(what: Any, error: NameError) -> RegistrationError:
+    annotations: dict[str, Any] = dict(getattr(what, "__annotations__", {}))
+    users = [
+        f"{name}: {text}"
+        for name, text in annotations.items()
+        if error.name is not None and error.name in str(text)
+    ]
+    return RegistrationError(
+        f"cannot resolve the annotation {', '.join(users) or error.name!r} of "
+        f"{getattr(what, '__qualname__', what)}: {error}; define {error.name!r} at module level, "
+        "before the decorator runs and outside of TYPE_CHECKING"
+    )
+
+
+def is_frozen(cls: Any) -> bool:
+    """Say whether the fields of an attrs class or dataclass cannot be set."""
+    parameters = getattr(cls, "__dataclass_params__", None)
+    if parameters is not None and not attrs.has(cls):
+        return bool(parameters.frozen)
+    return getattr(cls.__setattr__, "__name__", "") == "_frozen_setattrs"
+
+
+def type_arguments(annotation: Any, cls: Any) -> dict[Any, Any]:
+    """Map the type variables of a generic class and its bases to what they stand for."""
+    mapping: dict[Any, Any] = {}
+    arguments = typing.get_args(annotation)
+    if arguments:
+        mapping.update(zip(cls.__parameters__, arguments, strict=False))
+    for owner in cls.__mro__:
+        for base in owner.__dict__.get("__orig_bases__", ()):
+            origin = typing.get_origin(base)
+            if origin is not None and origin is not Generic:
+                for variable, argument in zip(
+                    getattr(origin, "__parameters__", ()), typing.get_args(base), strict=False
+                ):
+                    mapping.setdefault(variable, substitute(argument, mapping))
+    return mapping
+
+
+def substitute(annotation: Any, mapping: Mapping[Any, Any]) -> Any:
+    """Put the types that are known in the place of an annotation's type variables."""
+    if isinstance(annotation, TypeVar):
+        return mapping.get(annotation, annotation)
+    variables = getattr(annotation, "__parameters__", ())
+    if variables and not isinstance(annotation, type):
+        return annotation[tuple(mapping.get(variable, variable) for variable in variables)]
+    return annotation

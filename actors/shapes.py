@@ -1,0 +1,133 @@
+"""The shape: how values of one annotation look in JSON, and what is wrong with one that does not.
+
+Encoders and decoders raise ``Fault`` with the reason alone. Where in a value it lies is looked for
+afterwards, by way of the shape's parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+import orjson
+
+# A cattrs structure hook is called with the type as second argument; every decoder takes it so
+# that it can serve as one.
+Encoder = Callable[[Any], Any]
+Decoder = Callable[..., Any]
+
+TOO_DEEP = "is nested too deeply, or contains itself"
+PLAIN = frozenset({str, int, bool, type(None)})
+
+# isinstance and type under names that do not narrow: what comes in is Any and stays Any, instead
+# of becoming a dict of unknowns.
+is_a: Callable[[Any, Any], bool] = isinstance
+class_of: Callable[[Any], Any] = type
+has: Callable[[Any, str], bool] = hasattr
+
+
+class Fault(Exception):
+    """A value that its shape refuses; the text is the reason."""
+
+
+class TooDeep(Fault):
+    """A value that nests more deeply than is allowed, or for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(TOO_DEEP)
+
+
+class Unsupported(Exception):
+    """An annotation that no shape exists for; the text says which and why."""
+
+
+@attrs.frozen
+class Part:
+    """A value inside another: where it is, and what it should be."""
+
+    segment: str
+    shape: Shape
+    value: Any
+
+
+def no_parts(value: Any) -> Iterable[Part]:
+    """Give the parts of a value that has none."""
+    return ()
+
+
+@attrs.frozen
+class Key:
+    """How a type is written as the key of a JSON object."""
+
+    encode: Callable[[Any], str]
+    decode: Callable[[str], Any]
+
+
+@attrs.define(eq=False)
+class Shape:
+    """How values of one annotation look in JSON."""
+
+    name: str
+    kinds: frozenset[str]
+    accepts: tuple[type, ...]
+    encode: Encoder
+    decode: Decoder
+    # A value of exactly this class is its own JSON; this saves the calls for whole containers.
+    exact: type | None = None
+    # Classes taken as well unless another member of a union wants them: int for float.
+    also: tuple[type, ...] = ()
+    # Whatever it is, it is kept as it is.
+    is_any: bool = False
+    # Something inside is left to orjson, which writes nan as null and knows few classes.
+    loose: bool = False
+    immutable: bool = False
+    # A builtin container of immutables, for which a shallow copy is a full one.
+    shallow: bool = False
+    # Encodes to an object whose keys are identifiers, so that a tag has room beside them.
+    is_record: bool = False
+    parts_out: Callable[[Any], Iterable[Part]] = no_parts
+    parts_in: Callable[[Any], Iterable[Part]] = no_parts
+    key: Key | None = None
+
+
+ShapeFor = Callable[[Any], Shape]
+"""How what has something inside gets the shape of that: passed in, since it may be any shape."""
+
+
+def kinds(*names: str) -> frozenset[str]:
+    """Give a set of JSON kinds: null, boolean, integer, float, string, array, object."""
+    return frozenset(names)
+
+
+def show(value: Any) -> str:
+    """Give a value's class and a text of it that is short enough for an error."""
+    try:
+        text = repr(value)
+    except Exception:  # a broken __repr__ must not hide the reason
+        text = ""
+    text = text if len(text) <= 60 else text[:57] + "..."
+    name = type(value).__name__
+    return f"{name} {text}" if text else name
+
+
+def wrong(expected: str, value: Any) -> Fault:
+    """Give the error for a value that is not what is expected."""
+    if value is None:
+        return Fault(f"{expected} expected, not None")
+    return Fault(f"{expected} expected, not {show(value)}")
+
+
+def wrong_json(expected: str, value: Any) -> Fault:
+    """Give the error for a JSON value that is not what is expected."""
+    if is_a(value, (dict, list)):
+        what = "an object" if is_a(value, dict) else "an array"
+    else:
+        what = orjson.dumps(value).decode()[:60]
+    return Fault(f"{expected} expected, not {what}")
+
+
+def member_path(key: object) -> str:
+    """Give the segment of a path for a field or key."""
+    text = str(key)
+    return f".{text}" if text.isidentifier() else f"[{text!r}]"
