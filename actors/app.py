@@ -12,17 +12,14 @@ from typing import Any, Protocol, TypeVar, dataclass_transform, overload
 
 import attrs
 
+from .defining import define_activity, define_entity_function, define_orchestration
 from .definitions import (
     ActivityDefinition,
     EntityDefinition,
     OrchestrationDefinition,
-    define_activity,
-    define_entity_class,
-    define_entity_function,
-    define_orchestration,
     did_you_mean,
-    entity_class,
 )
+from .entity_classes import define_entity_class, entity_class
 from .errors import InvalidIdError, RegistrationError, UnknownNameError
 from .ids import check_text
 from .retry import RetryPolicy

@@ -208,7 +208,12 @@ class Executor:
             self._position += 1
             if apply is not None:
                 self.now = event[1]
-                apply(self, event)
+                try:
+                    apply(self, event)
+                except ReplayStopped:
+                    # Tasks decide things too, a retry's timer for one, with no fiber running.
+                    self._check()
+                    raise
                 self.run()
                 self._check()
             if self._position > breath:
@@ -341,7 +346,11 @@ class Executor:
         else:
             self.outcome = Outcome("Failed", failure=failure_of(error))
 
-    def _foreign_await(self, fiber: Fiber, awaited: object) -> NonDurableAwaitError:
+    def _foreign_await(self, fiber: Fiber, awaited: Any) -> NonDurableAwaitError:
+        abort = getattr(awaited, "abort_func", None)
+        if abort is not None:
+            # trio's trap: what it waits for would else wake the task in which this turn runs.
+            abort(_not_cancelled)
         return NonDurableAwaitError(
             f"orchestration {self.definition.name!r} awaited something that is not durable "
             f"({type(awaited).__name__}) at {_line_of(fiber.coroutine)}; await only tasks made by "
@@ -629,6 +638,10 @@ def send_releases(effects: Effects, owner: Caller, entities: list[str], granted:
             effects.send(entity, LockRelease(owner, entities, -1))
     else:
         effects.send(entities[0], LockRelease(owner, entities, 0))
+
+
+def _not_cancelled() -> None:
+    """Stand in for what raises trio's ``Cancelled``: the wait is given up for another reason."""
 
 
 def _calling_line() -> str:

@@ -59,6 +59,13 @@ class Fiber:
         self.executor.ready.append((self, error))
         task.cancel()
 
+    def overtake(self, scope: CancelScope) -> None:
+        """Mark the narrower scopes that the fiber is in, since the wider one is cancelled."""
+        here = self.scope
+        while here is not None and here is not scope:
+            here._overtaken = True
+            here = here.parent
+
     def is_inside(self, scope: CancelScope) -> bool:
         """Whether the scope is one that the fiber is in."""
         here = self.scope
@@ -82,6 +89,7 @@ class CancelScope:
         "_executor",
         "_fails",
         "_fiber",
+        "_overtaken",
         "_timer",
         "cancel_called",
         "cancelled_caught",
@@ -94,6 +102,7 @@ class CancelScope:
         self._fails = fails
         self._fiber: Fiber | None = None
         self._timer: TimerTask | None = None
+        self._overtaken = False  # what is inside was thrown a wider scope's cancellation
         self.parent: CancelScope | None = None
         self.cancel_called = False
         self.cancelled_caught = False
@@ -103,8 +112,11 @@ class CancelScope:
         if self.cancel_called:
             return
         self.cancel_called = True
+        if self._overtaken:
+            return  # thrown once: a second one would break off the clean-up
         for fiber in list(self._executor.fibers):
             if fiber.is_inside(self):
+                fiber.overtake(self)
                 fiber.interrupt(Cancelled("its cancel scope was cancelled", scope=self))
 
     def on_settled(self, task: Task[Any]) -> None:
@@ -172,6 +184,8 @@ class TaskGroup:
         fiber = Fiber(
             self._executor, coroutine, not hasattr(coroutine, "cr_await"), self, self.cancel_scope
         )
+        if self.cancel_scope.cancel_called:
+            fiber.owed = Cancelled("its cancel scope was cancelled", scope=self.cancel_scope)
         self._children += 1
         self._executor.begin_fiber(fiber)
 

@@ -345,7 +345,14 @@ class RetryTask(Task[R]):
 
     def _try(self) -> None:
         self._attempts += 1
-        self._follow(self._attempt(self._attempts))
+        try:
+            task = self._attempt(self._attempts)
+        except Exception as error:
+            if self._attempts == 1:
+                raise  # at the call itself
+            self.settle(FAILED, error)
+        else:
+            self._follow(task)
 
     def _follow(self, task: Task[Any]) -> None:
         self._current = task

@@ -25,9 +25,9 @@ from .actors.errors import (
     LeaseLostError,
     LockRuleError,
     MailboxFullError,
+    NondeterminismError,
     NonDurableAwaitError,
     NonRetryableError,
-    NondeterminismError,
     OrchestrationCanceledError,
     OrchestrationFailedError,
     OrchestrationTerminatedError,
@@ -53,9 +53,11 @@ from .actors.retry import RetryPolicy
 from .actors.scopes import CancelScope, TaskGroup
 from .actors.tasks import EntityLock, Task
 from .actors.values import MISSING, RuntimeStatus
-from .runtime.client import CleanResult, Client, OrchestrationHandle, Page
+from .runtime.client import CleanResult, Client
 from .runtime.clock import Clock, ManualClock, SystemClock
+from .runtime.handle import OrchestrationHandle
 from .runtime.hub import Hub
+from .runtime.pages import Page
 from .runtime.serving import run
 from .runtime.settings import Settings
 from .runtime.statistics import HubStatistics, PartitionStatistics

@@ -28,6 +28,7 @@ class Activation:
         queued: whether it is in the pump, loading or in an async operation, so that it must
             not be put into the pump (again).
         dirty: whether the batch that gathers has it; flying: whether the one being stored has.
+        messages_max: how many messages may wait before clients are refused.
         used: whether it took a turn since the last look for cold ones.
     """
 
@@ -35,12 +36,12 @@ class Activation:
         "actor",
         "busy",
         "current",
-        "current",
         "dead",
         "dirty",
         "flying",
         "key",
         "mail",
+        "messages_max",
         "partition",
         "queued",
         "touched",
@@ -52,8 +53,8 @@ class Activation:
         self.key = key
         self.actor = actor
         self.mail: list[Message] = []
+        self.messages_max = partition.loader.messages_max(key)
         self.current: Message | None = None
-        self.current: Message | None = None  # what the async operation under way answers
         self.queued = False
         self.busy = False
         self.dead = False
@@ -67,19 +68,6 @@ class Activation:
         """How many messages wait."""
         actor = self.actor
         return len(self.mail) + (len(actor.held) if actor is not None and actor.held else 0)
-
-    @property
-    def messages_max(self) -> int:
-        """How many clients' messages may wait."""
-        actor = self.actor
-        own = actor.definition.max_mailbox if isinstance(actor, EntityActor) else None
-        return self.partition.settings.mailbox_messages_max if own is None else own
-
-    def messages(self) -> list[Message]:
-        """All that is not consumed: held, under way and waiting, in this order."""
-        held = self.actor.held if self.actor is not None else None
-        current = [] if self.current is None else [self.current]
-        return [*(held or ()), *current, *self.mail]
 
     @property
     def is_blocked(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..actors.messages import ActivityCall, Message
@@ -38,6 +39,7 @@ class Batch:
         "acknowledged",
         "activities",
         "answered",
+        "by_row",
         "dirty",
         "finished",
         "frames",
@@ -68,6 +70,7 @@ class Batch:
         self.requests: list[RequestRow] = []
 
         self.replies: list[tuple[Waiter, Any]] = []
+        self.by_row: dict[int, Waiter] = {}  # of the replies, those to messages of the store
         self.answered: list[tuple[str, Any]] = []  # request ids, for those who repeat them
         self.activities: list[ActivityCall] = []
         self.frames: list[tuple[int, Frame]] = []
@@ -102,10 +105,11 @@ class Batch:
         """Whether somebody waits for it."""
         return bool(self.replies or self.answered or self.activities or self.finished)
 
-    def fail_replies(self, error: Exception) -> None:
-        """Give those who wait for an answer the error instead."""
+    def fail_replies(self, error: Exception, spared: Collection[Waiter] = ()) -> None:
+        """Fail all that wait for the batch, except those that go on waiting."""
         for waiter, _ in self.replies:
-            waiter.fail(error)
+            if waiter not in spared:
+                waiter.fail(error)
 
     def release_replies(self, partition: Partition) -> None:
         """Give the answers to those who wait; an exception is raised where it is awaited."""

@@ -18,6 +18,7 @@ from ..storage.records import (
     MailRow,
     ProgressRow,
 )
+from .waiting import TOLD
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -99,8 +100,7 @@ def _acknowledge(partition: Partition, batch: Batch, message: Message) -> None:
     )
     if one_way and message.reply is not None:
         batch.replies.append((message.reply, None))
-        message.reply = None
-        partition.waiting -= 1
+        message.reply = TOLD  # and it still takes its place in the mailbox
 
 
 def _store_instance(actor: OrchestrationActor, checkpoint: Checkpoint) -> None:

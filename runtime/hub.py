@@ -218,11 +218,12 @@ class Hub:
                 await self._is_settled()
 
     async def _is_settled(self) -> bool:
-        """Whether all partitions that serve could make durable what they had."""
+        """Whether all partitions could make durable what they had."""
         try:
             for partition in self._partitions:
-                if partition.down is None:
-                    await partition.settle()
+                if partition.down is not None:
+                    return False
+                await partition.settle()
         except UnavailableError:
             return False
         return True
@@ -231,5 +232,5 @@ class Hub:
         return (
             self._pump.is_quiet
             and not self._activities.running_count
-            and all(partition.is_quiet or partition.down for partition in self._partitions)
+            and all(partition.is_quiet for partition in self._partitions)
         )

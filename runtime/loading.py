@@ -46,6 +46,17 @@ class Loader:
         self.is_loading = True
         self._gate.set()
 
+    def messages_max(self, key: str) -> int:
+        """How many messages may wait for an actor before clients are refused."""
+        limit = self._partition.settings.mailbox_messages_max
+        if key[0] != "@":
+            return limit
+        try:
+            own = self._partition.lookup.find_entity(_split(key)[0]).max_mailbox
+        except UsageError:
+            return limit
+        return limit if own is None else own
+
     async def run(self) -> None:
         """Load what is wanted, for ever."""
         while True:

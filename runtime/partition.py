@@ -162,13 +162,12 @@ class Partition:
         """
         if self.down is not None:
             raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
-        activation = self.activations.get(key)
-        if activation is not None:
-            limit = activation.messages_max
-            if activation.count >= limit:
-                raise MailboxFullError(key, limit)
-        if self.waiting >= self.settings.hub_messages_max:
-            raise MailboxFullError(f"partition {self.index}", self.settings.hub_messages_max)
+        limit = self.settings.hub_messages_max
+        if self.waiting >= limit and not isinstance(message, Command):
+            raise MailboxFullError(f"partition {self.index}", limit)
+        activation = self.activations.get(key) or self.activate(key)
+        if activation.count >= activation.messages_max and not isinstance(message, Command):
+            raise MailboxFullError(key, activation.messages_max)
         waiter: Waiter = self._new_waiter() if reply is None else reply
         message.reply = waiter
         self.waiting += 1
@@ -181,18 +180,32 @@ class Partition:
         """Keep a client's message until its time; durable when this returns."""
         if self.down is not None:
             raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
+        if request is not None and not await self._begin_request(request):
+            return
         if request is not None:
-            known = request in self.requests or await self.store.read_request(request) is not None
-            if known or request in self.requests:  # it may have begun during the read
-                await self.settle()
-                return
-            self.requests[request] = []
             self.tick()  # the record of the request must not look old
-            message.request = request
             self._answer_request(request, b'["ok",null]', None)
-            message.request = None
         self.send_later(due, key, message)
         await self.settle()
+
+    async def _begin_request(self, request: str) -> bool:
+        """Register a request that only has to be stored; False if it was, by an earlier one."""
+        if request in self.requests:
+            waiter = self._new_waiter()
+            self.requests[request].append(waiter)
+            await waiter
+            return False
+        self.requests[request] = []  # before the read, so that a repetition finds it
+        try:
+            stored = await self.store.read_request(request)
+        except BaseException as error:
+            self._settle_request(request, UnavailableError(f"not taken in: {error}"))
+            raise
+        if stored is not None:
+            self._settle_request(request, None)
+            return False
+        self.requests.setdefault(request, [])  # a recovery during the read forgets it
+        return True
 
     async def request_once(self, key: str, message: Message, request: str | None) -> Any:
         """Take a client's message in and give its outcome, applied once for each request id."""
@@ -203,17 +216,19 @@ class Partition:
             self.requests[request].append(waiter)
             return await waiter
         self.requests[request] = []  # before the read, so that a repetition finds it
+        first: Waiter | None = None
         try:
             stored = await self.store.read_request(request)
             if stored is None:
                 message.request = request
-                waiter = self.request(key, message)
+                first = self.request(key, message)
                 self.requests.setdefault(request, [])  # a recovery during the read forgets it
         except BaseException as error:
             self._settle_request(request, UnavailableError(f"not taken in: {error}"))
             raise
-        if stored is None:
-            return await waiter
+        if first is not None:
+            return await first
+        assert stored is not None
         outcome = read_outcome(stored.body)
         self._settle_request(request, outcome)
         return outcome
@@ -308,7 +323,7 @@ class Partition:
             body = b'["ok",%b]' % (result or b"null")
             self._answer_request(message.request, body, result)
         if message.reply is not None:
-            self.batch.replies.append((message.reply, result))
+            self._answer(message, result)
 
     def reply_failure(self, message: Message, failure: FailureDetails) -> None:
         """Answer that the message's work failed, once the batch is durable."""
@@ -316,7 +331,12 @@ class Partition:
             body = b'["failed",%b]' % encode_failure(failure)
             self._answer_request(message.request, body, failure)
         if message.reply is not None:
-            self.batch.replies.append((message.reply, failure))
+            self._answer(message, failure)
+
+    def _answer(self, message: Message, value: Any) -> None:
+        self.batch.replies.append((message.reply, value))
+        if message.row:
+            self.batch.by_row[message.row] = message.reply
 
     def _answer_request(self, request: str, body: bytes, value: Any) -> None:
         self.batch.requests.append(RequestRow(request, self._now, body))
@@ -327,7 +347,7 @@ class Partition:
         if message.request is not None:
             self.batch.answered.append((message.request, error))
         if message.reply is not None:
-            self.batch.replies.append((message.reply, error))
+            self._answer(message, error)
         elif message.keep:
             # An event from another orchestration, say: nobody awaits it.
             _log.warning("dropped a message: %s", error)
@@ -424,8 +444,13 @@ class Partition:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is to be committed or loaded."""
-        return not self.has_work and self.flying is None and not self.loader.is_loading
+        """Whether nothing is to be committed, loaded or recovered."""
+        return (
+            self.down is None
+            and not self.has_work
+            and self.flying is None
+            and not self.loader.is_loading
+        )
 
     async def settle(self) -> None:
         """Return when all that gathered up to now is durable."""

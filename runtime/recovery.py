@@ -18,7 +18,8 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import read_failure
-from ..actors.messages import decode_message
+from ..actors.messages import Operation, decode_message
+from .waiting import TOLD
 
 if TYPE_CHECKING:
     from ..storage.records import Recovered
@@ -60,6 +61,8 @@ async def restore(
         message = decode_message(orjson.loads(mail.body))
         message.row = mail.n
         message.reply = waiters.get(mail.n)
+        if message.reply is None and isinstance(message, Operation) and not message.call:
+            message.reply = TOLD
         if message.reply is not None:
             partition.waiting += 1
         if message.request is not None:
@@ -86,13 +89,18 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
             _leave_open(failed, tainted, dropped)
     if recovered is None:
         return
-    if failed is not None:
-        if recovered.sequence == failed.sequence:
-            failed.release_replies(partition)
-        else:
-            failed.fail_replies(_unapplied())
-    tainted.fail_replies(_unapplied())
+    if failed is not None and recovered.sequence == failed.sequence:
+        failed.release_replies(partition)
+        failed = None
     waiting = _fail_lost_messages(dropped, recovered)
+    for batch in (failed, tainted):
+        if batch is not None:
+            # What was answered too early waits in the stored mailbox again, and so do its callers.
+            again = {
+                mail.n: batch.by_row[mail.n] for mail in recovered.mail if mail.n in batch.by_row
+            }
+            batch.fail_replies(_unapplied(), again.values())
+            waiting |= again
     _fail_lost_requests(partition, recovered)
     watchers, partition.watchers = partition.watchers, {}
     for waiters in watchers.values():

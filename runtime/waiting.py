@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 
@@ -66,6 +66,24 @@ class _EventWaiter:
         if self._error is not None:
             raise self._error
         return self._value
+
+
+class _Told:
+    """Stands for a client that was told already that its message is stored."""
+
+    __slots__ = ()
+
+    def set(self, value: Any) -> None:
+        pass
+
+    def fail(self, error: BaseException) -> None:
+        pass
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise NotImplementedError("nobody waits for it")
+
+
+TOLD: Final[Waiter] = _Told()
 
 
 def on_asyncio() -> bool:

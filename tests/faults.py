@@ -99,6 +99,7 @@ class FaultyStore:
         self.read_failures: dict[str, int] = {}
         self.sealed: list[tuple[int, Checkpoint]] = []
         self._gates: dict[str, list[Gate]] = {}
+        self._next: list[tuple[int | None, Fault]] = []
         self._random = None if seed is None else random.Random(seed)
 
     @property
@@ -113,9 +114,22 @@ class FaultyStore:
         """Raise ``StorageError`` at that commit; the process lives on."""
         self.faults[commit] = Fault("fail", when)
 
-    def fail_next(self, when: When = "before") -> None:
-        """Raise ``StorageError`` at the next commit."""
-        self.fail_at(self.commits + 1, when)
+    def fail_next(self, when: When = "before", partition: int | None = None) -> None:
+        """Raise ``StorageError`` at the next commit (of that partition, or of any)."""
+        self._next.append((partition, Fault("fail", when)))
+
+    def crash_next(self, when: When = "before", partition: int | None = None) -> None:
+        """Die at the next commit (of that partition, or of any)."""
+        self._next.append((partition, Fault("crash", when)))
+
+    def take_fault(self, partition: int) -> Fault | None:
+        """Begin a commit: give what is to happen to it."""
+        self.commits += 1
+        for entry in self._next:
+            if entry[0] in (None, partition):
+                self._next.remove(entry)
+                return entry[1]
+        return self.faults.pop(self.commits, None)
 
     def fail_reads(self, method: str, times: int) -> None:
         """Raise ``StorageError`` at the next calls of a method that reads."""
@@ -174,8 +188,7 @@ class FaultyPartition:
     async def commit(self, checkpoint: Checkpoint) -> None:
         store = self._store
         store.check_alive()
-        store.commits += 1
-        fault = store.faults.pop(store.commits, None)
+        fault = store.take_fault(self._index)
         if fault is not None and fault.when == "before":
             await self._fail(fault)
         await store.pass_gates("commit", self._index)

@@ -71,7 +71,10 @@ def test_a_public_name_says_what_it_is(name: str) -> None:
 def test_what_a_public_class_offers_says_what_it_does(name: str) -> None:
     value: object = getattr(perdure, name)
 
-    members: dict[str, object] = dict(vars(value)) if inspect.isclass(value) else {}
+    members: dict[str, object] = {}
+    for owner in inspect.getmro(value) if inspect.isclass(value) else ():
+        if owner.__module__.startswith("perdure."):
+            members = {**vars(owner), **members}
     silent = {
         member
         for member, found in members.items()

@@ -11,13 +11,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from perdure.actors.app import App
+from perdure.actors.defining import define_activity, define_orchestration
 from perdure.actors.definitions import (
     ActivityDefinition,
     EntityDefinition,
     OrchestrationDefinition,
-    define_activity,
-    define_orchestration,
-    is_context,
     operation_of,
     readonly,
 )
@@ -27,6 +25,7 @@ from perdure.actors.errors import (
     UnknownNameError,
     UsageError,
 )
+from perdure.actors.signatures import is_context
 
 if TYPE_CHECKING:
     import perdure.actors.context as perdure_context

@@ -43,7 +43,8 @@ def is_program(source: str) -> bool:
 def compiled(page: Path, line: int, source: str) -> CodeType:
     # Empty lines in front give errors the line numbers of the page.
     padded = "\n" * (line - 1) + source
-    return compile(padded, str(page), "exec", TOP_LEVEL_AWAIT, dont_inherit=True)
+    code: CodeType = compile(padded, str(page), "exec", TOP_LEVEL_AWAIT, dont_inherit=True)
+    return code
 
 
 def name_of(page: Path) -> str:
@@ -132,11 +133,13 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES])
 def test_a_page_uses_public_names_only(page: Path) -> None:
     trees = [
-        ast.parse(compile(source, str(page), "exec", ast.PyCF_ONLY_AST | TOP_LEVEL_AWAIT))
+        compile(source, str(page), "exec", ast.PyCF_ONLY_AST | TOP_LEVEL_AWAIT)
         for _, source in blocks(page)
     ]
 
-    imported = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported = [
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+    ]
     ours = [node for node in imported if (node.module or "").partition(".")[0] == "perdure"]
     names = {alias.name for node in ours for alias in node.names}
     assert {node.module for node in ours} <= {"perdure"}

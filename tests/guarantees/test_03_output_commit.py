@@ -153,7 +153,7 @@ async def test_an_activity_whose_call_never_became_durable_never_runs() -> None:
     store = FaultyStore(MemoryStore())
     with pytest.raises(Exception, match="dead"):
         async with within(), hub_on(store) as hub:
-            store.crash_at(store.commits + 1)
+            store.crash_next()
             await hub.client.start_new(working, instance_id="w")
 
     assert ran == ["begun"]

@@ -209,7 +209,7 @@ async def test_a_request_repeated_after_a_crash_is_applied_once(kind: Kind, when
         with pytest.raises(LeaseLostError):
             async with hub_on(store) as hub:
                 await prepare(hub.client)
-                store.crash_at(store.commits + 1, when)
+                store.crash_next(when)
                 await kind(hub.client, "r")
 
         async with hub_on(inner) as hub:
@@ -228,7 +228,7 @@ async def test_what_was_acknowledged_survives_a_crash_at_once(kind: Kind) -> Non
             async with hub_on(store) as hub:
                 await prepare(hub.client)
                 await kind(hub.client, None)
-                store.crash_at(store.commits + 1)
+                store.crash_next()
                 await hub.client.signal_entity(A, Counter.add, 100)
 
         assert await applied(inner, kind) == 1
@@ -289,7 +289,7 @@ async def test_a_signal_that_waits_behind_a_lock_is_kept_over_a_crash_and_applie
                 await hub.client.start_new(hold_lock, instance_id="holder")
                 await settle()
                 await signal(hub.client, "r")
-                store.crash_at(store.commits + 1)
+                store.crash_next()
                 await hub.client.raise_event("holder", "let go")
 
         async with hub_on(inner) as hub:

@@ -1,0 +1,297 @@
+"""Entities that are classes: the class with its fields as state, its methods as operations."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import types
+import typing
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Union, cast
+
+import attrs
+
+from .codec import Codec, codec_for
+from .definitions import EntityDefinition, OperationDefinition, is_readonly
+from .errors import PayloadError, RegistrationError
+from .fields import class_fields, is_frozen, type_hints
+from .shapes import class_of
+from .signatures import (
+    ENTITY_CONTEXT,
+    Names,
+    codec_of,
+    is_async,
+    method_caller,
+    output_codec,
+    parameters_of,
+    read_signature,
+    refuse_generators,
+)
+from .snapshots import snapshotter
+from .states import state_codec
+
+
+def entity_class(cls: type, names: Names = types.MappingProxyType({})) -> type:
+    """Make a class whose annotated fields are an entity's state an attrs class.
+
+    One that is an attrs class or dataclass already is given back as it is. The class that comes
+    back has the same functions, and slots, so that setting what is not declared is an error at
+    once instead of state that is silently lost.
+
+    Raises:
+        RegistrationError: it is frozen, an annotation cannot be resolved, or a field has neither
+            a default nor a type with an obvious one.
+    """
+    own = cls.__dict__
+    if "__attrs_attrs__" not in own and "__dataclass_fields__" not in own:
+        cls = _attrs_class(cls, names)
+    class_fields(cls, names)
+    return cls
+
+
+def _attrs_class(cls: type, names: Names) -> type:
+    hints = type_hints(cls, names)
+    these: dict[str, Any] = {}
+    inherited = {field.name for field in _attrs_fields(cls)}
+    for owner in reversed(cls.__mro__[:-1]):
+        if "__attrs_attrs__" in owner.__dict__:
+            continue
+        for name in inspect.get_annotations(owner):
+            if _is_class_variable(hints[name]) or (name in inherited and owner is not cls):
+                continue
+            default = _default_in(owner, name)
+            these[name] = _field(cls, name, hints[name], default, annotated=owner is cls)
+    try:
+        return attrs.define(cls, these=these, slots=True)
+    except (TypeError, ValueError) as error:
+        raise RegistrationError(
+            f"entity class {cls.__qualname__} cannot be an attrs class: {error}"
+        ) from None
+
+
+def _attrs_fields(cls: type) -> Iterable[attrs.Attribute[Any]]:
+    return attrs.fields(cls) if attrs.has(cls) else ()
+
+
+def _is_class_variable(hint: Any) -> bool:
+    return hint is typing.ClassVar or typing.get_origin(hint) is typing.ClassVar
+
+
+def _default_in(owner: Any, name: str) -> Any:
+    fields: dict[str, Any] = owner.__dict__.get("__dataclass_fields__", {})
+    if name in fields:
+        return fields[name]
+    return owner.__dict__.get(name, attrs.NOTHING)
+
+
+def _field(cls: type, name: str, hint: Any, default: Any, *, annotated: bool) -> Any:
+    options: dict[str, Any] = {} if annotated else {"type": hint}
+    if isinstance(default, dataclasses.Field):
+        declared = cast("Any", default)
+        if declared.default_factory is not dataclasses.MISSING:
+            return attrs.field(factory=declared.default_factory, **options)
+        default = attrs.NOTHING if declared.default is dataclasses.MISSING else declared.default
+    if type(default) is type(attrs.field()):
+        return default
+    if isinstance(default, types.MemberDescriptorType):  # a slot is no default
+        default = attrs.NOTHING
+    if default is attrs.NOTHING:
+        return attrs.field(factory=_zero(cls, name, hint), **options)
+    if class_of(default) in (list, dict, set) and not default:
+        return attrs.field(factory=class_of(default), **options)
+    if _is_mutable(default):
+        # One default for all entities would be one object that all of them share.
+        return attrs.field(factory=lambda: copy.deepcopy(default), **options)
+    return attrs.field(default=default, **options)
+
+
+def _is_mutable(value: object) -> bool:
+    if isinstance(value, type):
+        return False
+    return (
+        isinstance(value, (list, dict, set, deque))
+        or attrs.has(type(value))
+        or dataclasses.is_dataclass(value)
+    )
+
+
+_ZEROS: tuple[type, ...] = (int, float, str, bool, bytes, list, dict, set, frozenset, deque)
+
+
+def _zero(cls: type, name: str, hint: Any) -> Callable[[], Any]:
+    """Give what makes the obvious default of a type that has one."""
+    while typing.get_origin(hint) is typing.Annotated or isinstance(hint, typing.NewType):
+        hint = hint.__supertype__ if isinstance(hint, typing.NewType) else typing.get_args(hint)[0]
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if hint is None or hint is Any or hint is type(None):
+        return _nothing
+    if origin in (Union, types.UnionType) and type(None) in arguments:
+        return _nothing
+    if origin is tuple and (not arguments or arguments[-1] is Ellipsis):
+        return tuple[Any, ...]
+    if origin in _ZEROS:
+        return cast("Callable[[], Any]", origin)
+    raise RegistrationError(
+        f"field {name!r} of entity class {cls.__qualname__} has no default, and its type has no "
+        "obvious one; give it a default, since an entity begins with no arguments"
+    )
+
+
+def _nothing() -> None:
+    return None
+
+
+def _maker(cls: type) -> Callable[[], Any]:
+    """Give a function that makes a fresh object, with zeros for what has no default."""
+    zeros: dict[str, Callable[[], Any]] = {}
+    aliases = {field.name: field.alias or field.name for field in _attrs_fields(cls)}
+    for field in class_fields(cls):
+        if field.required:
+            zeros[aliases.get(field.name, field.name)] = _zero(cls, field.name, field.annotation)
+    if not zeros:
+        return cls
+    return lambda: cls(**{name: zero() for name, zero in zeros.items()})
+
+
+def define_entity_class(
+    cls: type,
+    *,
+    name: str,
+    max_mailbox: int | None = None,
+    names: Names = types.MappingProxyType({}),
+    place: str = "",
+) -> EntityDefinition:
+    """Make the definition of an entity from what ``entity_class`` gave.
+
+    Raises:
+        RegistrationError: a public method takes more than one input, a type has no JSON form,
+            or an object cannot be made without arguments.
+    """
+    what = f"entity {name!r}"
+    names = {**names, cls.__name__: cls}
+    if is_frozen(cls):
+        raise RegistrationError(f"{what} is frozen, so no operation could change its state")
+    version, upgrade = _schema(cls, what)
+    make = _maker(cls)
+    try:
+        state = state_codec(cls, make, version, upgrade)
+        take, restore = snapshotter(cls)
+    except RegistrationError as error:
+        raise RegistrationError(f"the state of {what}: {error}") from None
+    _check_fresh(make, state, what)
+    operations = {
+        method: _operation(function, method, name, names, place)
+        for method, function in _public_methods(cls).items()
+    }
+    operations.setdefault("delete", _delete_operation(name))
+    return EntityDefinition(
+        name=name,
+        factory=cls,
+        operations=operations,
+        state=state,
+        make=make,
+        take=take,
+        restore=restore,
+        schema_version=version,
+        upgrade=upgrade,
+        max_mailbox=max_mailbox,
+        by_function=_methods_by_function(cls, operations),
+        place=place,
+    )
+
+
+def _schema(cls: Any, what: str) -> tuple[int, Any]:
+    version = getattr(cls, "schema_version", 1)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise RegistrationError(
+            f"schema_version of {what} must be an int of at least 1, declared as "
+            f"schema_version: ClassVar[int] = 1; it is {version!r}"
+        )
+    upgrade = inspect.getattr_static(cls, "upgrade", None)
+    if isinstance(upgrade, (classmethod, staticmethod)):
+        return version, cls.upgrade
+    return version, None
+
+
+def _check_fresh(make: Callable[[], Any], state: Codec[Any], what: str) -> None:
+    try:
+        fresh = make()
+        state.decode(state.encode(fresh))
+    except PayloadError as error:
+        raise RegistrationError(f"a default of {what} does not fit its field: {error}") from None
+    except Exception as error:
+        raise RegistrationError(
+            f"{what} cannot be made without arguments: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _public_methods(cls: type) -> dict[str, Any]:
+    methods: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        for name, value in owner.__dict__.items():
+            if name.startswith("_"):
+                continue
+            if inspect.isfunction(value):
+                methods[name] = value
+            else:
+                # A property or field of a subclass takes the place of a method.
+                methods.pop(name, None)
+    return methods
+
+
+def _methods_by_function(
+    cls: type, operations: Mapping[str, OperationDefinition]
+) -> dict[Callable[..., Any], str]:
+    return {
+        value: name
+        for owner in cls.__mro__[:-1]
+        for name, value in owner.__dict__.items()
+        if name in operations and inspect.isfunction(value)
+    }
+
+
+def _operation(
+    function: Any, name: str, entity: str, names: Names, place: str
+) -> OperationDefinition:
+    what = f"operation {name!r} of entity {entity!r}"
+    refuse_generators(function, what)
+    if not list(parameters_of(function, what)):
+        raise RegistrationError(f"{what} takes no self")
+    signature = read_signature(function, what, ENTITY_CONTEXT, names, skip=1, context_first=False)
+    return OperationDefinition(
+        name=name,
+        entity=entity,
+        function=function,
+        is_async=is_async(function, signature.output),
+        takes_input=signature.takes_input,
+        takes_context=signature.takes_context,
+        required=signature.required,
+        default=None if signature.default is attrs.NOTHING else signature.default,
+        readonly=is_readonly(function),
+        input=codec_of(signature.input, what, "input"),
+        output=output_codec(signature.output, what),
+        invoke=method_caller(function, signature.order),
+        place=place,
+    )
+
+
+def _delete(entity: Any, input: Any, context: Any) -> None:
+    context.delete()
+
+
+def _delete_operation(entity: str) -> OperationDefinition:
+    """Give the operation that every entity has: it deletes the state."""
+    return OperationDefinition(
+        name="delete",
+        entity=entity,
+        function=_delete,
+        is_async=False,
+        takes_input=False,
+        takes_context=True,
+        required=False,
+        input=codec_for(Any),
+        output=codec_for(None),
+        invoke=_delete,
+    )

@@ -1,0 +1,230 @@
+"""What a function takes and gives: its parameters, their codecs, and how it is called.
+
+Whether a parameter is for the context or for the input goes by its annotation, and where a context
+must come first, by its place.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, Union, cast
+
+import attrs
+
+from .codec import Codec, codec_for
+from .errors import RegistrationError
+
+ACTIVITY_CONTEXT = "ActivityContext"
+ENTITY_CONTEXT = "EntityContext"
+ORCHESTRATION_CONTEXT = "OrchestrationContext"
+Names = Mapping[str, Any]
+
+_ONE_INPUT = (
+    "takes at most one input besides its context; put several into an attrs class or a dataclass"
+)
+
+
+@attrs.frozen
+class Signature:
+    """A function's parameters and result, with annotations resolved.
+
+    Attributes:
+        order: which arguments it takes, by position: "context" or "input".
+        input: the annotation of the input.
+        default: what stands for a missing input; ``NOTHING`` if it must be given.
+        output: the annotation of the result.
+    """
+
+    order: tuple[str, ...]
+    input: Any
+    default: Any
+    output: Any
+
+    @property
+    def takes_input(self) -> bool:
+        return "input" in self.order
+
+    @property
+    def takes_context(self) -> bool:
+        return "context" in self.order
+
+    @property
+    def required(self) -> bool:
+        return self.takes_input and self.default is attrs.NOTHING
+
+
+def read_signature(
+    function: Any, what: str, context: str, names: Names, *, skip: int = 0, context_first: bool
+) -> Signature:
+    """Read what a function takes.
+
+    Args:
+        function: the function.
+        what: how to call it in an error.
+        context: the class name of its kind of context.
+        names: local names that its annotations may use.
+        skip: how many parameters to leave out: 1 for ``self``.
+        context_first: whether the first parameter is the context whatever its annotation.
+    """
+    parameters = list(parameters_of(function, what))[skip:]
+    resolve = _Resolver(function, what, names)
+    order: list[str] = []
+    annotation: Any = Any
+    default: Any = attrs.NOTHING
+    for index, parameter in enumerate(parameters):
+        _check_kind(parameter, what)
+        if (index == 0 and context_first) or is_context(parameter.annotation, context):
+            order.append("context")
+            continue
+        order.append("input")
+        annotation = resolve(parameter.name, parameter.annotation)
+        if is_context(annotation, context):
+            order[-1], annotation = "context", Any
+        elif parameter.default is not parameter.empty:
+            default = parameter.default
+    if order.count("input") > 1:
+        raise RegistrationError(f"{what} {_ONE_INPUT}")
+    if order.count("context") > 1:
+        raise RegistrationError(f"{what} takes its context twice")
+    output = resolve("return", inspect.unwrap(function).__annotations__.get("return", Any))
+    return Signature(tuple(order), annotation, default, output)
+
+
+def parameters_of(function: Any, what: str) -> Iterable[inspect.Parameter]:
+    """Give a function's parameters in order."""
+    try:
+        return inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise RegistrationError(f"{what} has no signature to read; wrap it in a function") from None
+
+
+def _check_kind(parameter: inspect.Parameter, what: str) -> None:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise RegistrationError(f"{what} has *args or **kwargs, but {_ONE_INPUT}")
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        raise RegistrationError(
+            f"{what} has the keyword-only parameter {parameter.name!r}, but arguments are passed "
+            f"by position; it {_ONE_INPUT}"
+        )
+
+
+class _Resolver:
+    """Resolves a function's annotations one by one, so that one bad one spoils no other."""
+
+    def __init__(self, function: Any, what: str, names: Names) -> None:
+        self._globals: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
+        self._what = what
+        self._names = dict(names)
+
+    def __call__(self, name: str, annotation: Any) -> Any:
+        if annotation is inspect.Parameter.empty:
+            return Any
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints = typing.get_type_hints(holder, self._globals, self._names, include_extras=True)
+        except NameError as error:
+            raise RegistrationError(
+                f"cannot resolve the annotation {name}: {annotation} of {self._what}: {error}; "
+                f"define {error.name!r} before the decorator runs and outside of TYPE_CHECKING"
+            ) from None
+        except (SyntaxError, TypeError) as error:
+            raise RegistrationError(
+                f"the annotation {name}: {annotation} of {self._what} is no type: {error}"
+            ) from None
+        return hints[name]
+
+
+def is_context(annotation: Any, name: str) -> bool:
+    """Say whether an annotation, resolved or still a string, is the context class of that name.
+
+    It goes by the name, so that a context imported for type checkers only is recognised.
+    """
+    if isinstance(annotation, str):
+        members = [part.strip() for part in _unquoted(annotation).split("|")]
+        return any(member.rpartition(".")[2] == name for member in members)
+    if isinstance(annotation, typing.ForwardRef):
+        return is_context(annotation.__forward_arg__, name)
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return any(is_context(member, name) for member in typing.get_args(annotation))
+    return isinstance(annotation, type) and annotation.__name__ == name
+
+
+def _unquoted(annotation: str) -> str:
+    text = annotation.strip().strip("'\"")
+    for wrapper in ("typing.Optional[", "Optional["):
+        if text.startswith(wrapper):
+            text = text[len(wrapper) :].rstrip("]")
+    return text
+
+
+def function_caller(function: Any, order: tuple[str, ...]) -> Callable[[Any, Any], Any]:
+    """Give a function of context and input that passes on what is wanted, in order."""
+    if order == ("context", "input"):
+        return cast("Callable[[Any, Any], Any]", function)
+    if order == ("input", "context"):
+        return lambda context, input: function(input, context)
+    if order == ("context",):
+        return lambda context, input: function(context)
+    if order == ("input",):
+        return lambda context, input: function(input)
+    return lambda context, input: function()
+
+
+def method_caller(function: Any, order: tuple[str, ...]) -> Callable[[Any, Any, Any], Any]:
+    """Give a function of entity, input and context that passes on what is wanted, in order."""
+    if order == ("input", "context"):
+        return cast("Callable[[Any, Any, Any], Any]", function)
+    if order == ("context", "input"):
+        return lambda entity, input, context: function(entity, context, input)
+    if order == ("context",):
+        return lambda entity, input, context: function(entity, context)
+    if order == ("input",):
+        return lambda entity, input, context: function(entity, input)
+    return lambda entity, input, context: function(entity)
+
+
+def is_async(function: Any, output: Any) -> bool:
+    """Say whether calling it gives an awaitable."""
+    # A plain wrapper around an async function gives a coroutine as well.
+    return (
+        inspect.iscoroutinefunction(function)
+        or inspect.iscoroutinefunction(inspect.unwrap(function))
+        or typing.get_origin(output) in _AWAITABLES
+    )
+
+
+_AWAITABLES = (collections.abc.Awaitable, collections.abc.Coroutine)
+_ENDLESS: tuple[Any, ...] = (NoReturn, typing.Never)
+
+
+def output_codec(annotation: Any, what: str) -> Codec[Any]:
+    """Give the codec of what a function gives in the end, awaited or run through."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in _AWAITABLES or origin is collections.abc.Generator:
+        annotation = arguments[-1] if arguments and len(arguments) in (1, 3) else Any
+    elif annotation in _ENDLESS:
+        annotation = Any
+    return codec_of(annotation, what, "result")
+
+
+def codec_of(annotation: Any, what: str, part: str) -> Codec[Any]:
+    """Give an annotation's codec; an error names the part of the function."""
+    try:
+        return codec_for(annotation)
+    except RegistrationError as error:
+        raise RegistrationError(f"the {part} of {what}: {error}") from None
+
+
+def refuse_generators(function: Any, what: str) -> None:
+    """Refuse what yields."""
+    plain = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(plain):
+        raise RegistrationError(f"{what} is an async generator; it must return its result instead")
+    if inspect.isgeneratorfunction(plain):
+        raise RegistrationError(
+            f"{what} is a generator; only orchestrations may yield, so return the result instead"
+        )

@@ -1,0 +1,366 @@
+"""The part of the client that is about entities: call, signal, look, delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, overload
+
+import anyio
+
+from ..actors.context import due_time
+from ..actors.entity import EntityContext
+from ..actors.errors import EntityOperationError, FailureDetails
+from ..actors.ids import EntityId
+from ..actors.messages import Command, Operation
+from ..actors.values import MISSING
+from ..storage.records import EntityFilter
+from .pages import check_page_size, optional_time
+from .requesting import Requester
+from .status import EntityStatus, entity_status
+
+A = TypeVar("A")
+E = TypeVar("E")
+R = TypeVar("R")
+
+
+class EntityClient(Requester):
+    """What a client can do with entities."""
+
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Coroutine[Any, Any, R]],
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], R],
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, EntityContext], Coroutine[Any, Any, R]],
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, EntityContext], R],
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], R],
+        input: A,
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], R],
+        input: A,
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[Any],
+        op: str,
+        input: Any = ...,
+        /,
+        *,
+        timeout: float | None = ...,
+        request_id: str | None = ...,
+    ) -> Any: ...
+    async def call_entity(
+        self,
+        id: EntityId[Any],
+        op: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Any:
+        """Call an entity's operation and give its result; what it did is durable by then.
+
+        Args:
+            id: which entity.
+            op: the operation, or its name.
+            input: its input, if it takes one.
+            timeout: seconds to wait at the most.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such entity or operation.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            EntityOperationError: the operation raised; its changes were rolled back.
+            ParkedError: the entity is parked.
+            TimeoutError: no answer in time; the operation may still be applied.
+            UnavailableError: nothing happened; safe to repeat.
+            OutcomeUnknownError: it may be applied; repeat it under the same request id.
+        """
+        operation = self._lookup.find_operation(id, op)
+        data = self._lookup.encode_input(operation, input)
+        key = str(id)
+        request = self._request(key, Operation(operation.name, data, True), request_id)
+        if timeout is None:
+            answer = await request
+        else:
+            answer = None
+            with anyio.move_on_after(timeout) as scope:
+                answer = await request
+            if scope.cancelled_caught:
+                raise TimeoutError(f"no answer from {key}.{operation.name} in {timeout:g} seconds")
+        if type(answer) is FailureDetails:
+            raise EntityOperationError(f"{key}.{operation.name}", answer)
+        return operation.output.decode(answer or b"null")
+
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Any],
+        /,
+        *,
+        at: datetime | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, EntityContext], Any],
+        /,
+        *,
+        at: datetime | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], Any],
+        input: A,
+        /,
+        *,
+        at: datetime | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], Any],
+        input: A,
+        /,
+        *,
+        at: datetime | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[Any],
+        op: str,
+        input: Any = ...,
+        /,
+        *,
+        at: datetime | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    async def signal_entity(
+        self,
+        id: EntityId[Any],
+        op: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        at: datetime | timedelta | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Send an entity an operation; it is durable, and is applied once, when this returns.
+
+        Args:
+            id: which entity.
+            op: the operation, or its name.
+            input: its input, if it takes one.
+            at: an aware datetime, or how long from now, before which it is not applied.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such entity or operation.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            MailboxFullError: too much waits for the entity or in the hub; send more slowly.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        operation = self._lookup.find_operation(id, op)
+        data = self._lookup.encode_input(operation, input)
+        key = str(id)
+        message = Operation(operation.name, data)
+        if at is None:
+            await self._request(key, message, request_id)
+        else:
+            due = due_time(at, self._clock.now())
+            await self._partition(key).request_later(key, message, due, request_id)
+
+    async def signal_entities(
+        self, signals: Iterable[tuple[EntityId[Any], str | Callable[..., Any], Any]]
+    ) -> None:
+        """Send many operations at once; each is durable, and is applied once, when this returns.
+
+        Args:
+            signals: entity, operation and input (``perdure.MISSING`` for none) of each.
+
+        Raises:
+            UnknownNameError, PayloadError: of any of them; then none was sent.
+            UnavailableError: some of them were not applied.
+        """
+        messages: list[tuple[str, Operation]] = []
+        for id, op, input in signals:
+            operation = self._lookup.find_operation(id, op)
+            data = self._lookup.encode_input(operation, input)
+            messages.append((str(id), Operation(operation.name, data)))
+        if not messages:
+            return
+        waiter = self._all()[0].new_waiter()
+        countdown = _Countdown(waiter, len(messages))
+        for key, message in messages:
+            self._partition(key).request(key, message, countdown)
+        await waiter
+
+    async def read_entity_state(self, id: EntityId[E]) -> E | None:
+        """Give an entity's state, as of the last checkpoint; None if it has none."""
+        status = await self.get_entity(id)
+        return None if status is None else status.state
+
+    async def get_entity(self, id: EntityId[E]) -> EntityStatus[E] | None:
+        """Give an entity's status, as of the last checkpoint; None if there is no such entity."""
+        self._lookup.find_entity(id.name)
+        store = self._partition(str(id)).store
+        rows = await store.read_entities([(id.name, id.key)])
+        if not rows:
+            return None
+        return entity_status(rows[0], self._lookup, await store.waiting(str(id)))
+
+    async def query_entities(
+        self,
+        *,
+        name: str | None = None,
+        key_prefix: str | None = None,
+        updated_from: datetime | None = None,
+        updated_to: datetime | None = None,
+        locked: bool | None = None,
+        parked: bool | None = None,
+        include_empty: bool = False,
+        states: bool = True,
+        page_size: int = 200,
+    ) -> AsyncIterator[EntityStatus[Any]]:
+        """Find entities that match every condition given, ordered by name and key."""
+        after: tuple[str, str] | None = None
+        check_page_size(page_size)
+        while True:
+            filter = EntityFilter(
+                name=None if name is None else name.casefold(),
+                prefix=key_prefix,
+                updated_from=optional_time(updated_from),
+                updated_to=optional_time(updated_to),
+                locked=locked,
+                parked=parked,
+                include_empty=include_empty,
+                after=after,
+                limit=page_size,
+                states=states,
+            )
+            found = [
+                (row, partition)
+                for partition in self._all()
+                for row in await partition.store.query_entities(filter)
+            ]
+            found.sort(key=lambda entry: (entry[0].name, entry[0].key))
+            for row, partition in found[:page_size]:
+                waiting = await partition.store.waiting(f"@{row.name}@{row.key}")
+                yield entity_status(row, self._lookup, waiting)
+            if len(found) < page_size:
+                return
+            last = found[page_size - 1][0]
+            after = (last.name, last.key)
+
+    async def purge_entity(self, id: EntityId[Any]) -> None:
+        """Delete an entity's state whatever it is, also of a parked one; held messages are dropped."""
+        key = str(id)
+        await self._partition(key).settle()
+        await self._request(key, Command("purge"))
+
+
+class _Countdown:
+    """One waiter for many messages."""
+
+    __slots__ = ("_error", "_left", "_waiter")
+
+    def __init__(self, waiter: Any, left: int) -> None:
+        self._waiter = waiter
+        self._left = left
+        self._error: BaseException | None = None
+
+    def set(self, value: Any) -> None:
+        self._left -= 1
+        if self._left == 0:
+            if self._error is None:
+                self._waiter.set(None)
+            else:
+                self._waiter.fail(self._error)
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self.set(None)

@@ -1,0 +1,405 @@
+"""The part of the client that is about orchestrations: start, wait, tell, delete."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar, overload
+
+import anyio
+
+from ..actors.codec import Codec, codec_for
+from ..actors.context import OrchestrationContext, due_time
+from ..actors.errors import (
+    FailureDetails,
+    InstanceNotFinishedError,
+    InstanceNotFoundError,
+    OrchestrationCanceledError,
+    OrchestrationFailedError,
+    OrchestrationTerminatedError,
+    UsageError,
+)
+from ..actors.failures import read_failure
+from ..actors.ids import EntityId, check_instance_id, check_text
+from ..actors.messages import Command, Event, Start
+from ..actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
+from .handle import OrchestrationHandle
+from .instance_queries import InstanceQueries
+
+A = TypeVar("A")
+R = TypeVar("R")
+OnExisting = Literal["reject", "reuse", "replace"]
+
+_ENDINGS = {
+    "Failed": OrchestrationFailedError,
+    "Terminated": OrchestrationTerminatedError,
+    "Canceled": OrchestrationCanceledError,
+}
+
+
+class OrchestrationClient(InstanceQueries):
+    """What a client can do with orchestrations."""
+
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext, A], Generator[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R]],
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext], Generator[Any, Any, R]],
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: str,
+        input: Any = ...,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[Any]: ...
+    async def start_new(
+        self,
+        f: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        start_at: datetime | timedelta | None = None,
+        on_existing: OnExisting = "reject",
+        request_id: str | None = None,
+    ) -> OrchestrationHandle[Any]:
+        """Start an orchestration; it is durable when this returns.
+
+        Args:
+            f: the orchestration, or its name.
+            input: its input, if it takes one.
+            instance_id: its id; by default one is made up.
+            version: which version; the highest by default.
+            tags: texts to find it by.
+            start_at: an aware datetime, or how long from now, before which it does not begin.
+            on_existing: where a live instance has the id: ``reject`` raises, ``reuse`` returns
+                its handle, ``replace`` terminates it first. An instance that has ended is
+                replaced anyway.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such orchestration or version.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            InvalidIdError, InvalidTimeError: a bad id or time.
+            InstanceAlreadyExistsError: a live instance has the id.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        definition = self._lookup.find_orchestration(f, version)
+        data = self._lookup.encode_input(definition, input)
+        if on_existing not in ("reject", "reuse", "replace"):
+            raise UsageError(f"on_existing must be reject, reuse or replace, not {on_existing!r}")
+        due = None if start_at is None else due_time(start_at, self._clock.now())
+        message = Start(
+            definition.name,
+            definition.version,
+            data,
+            tags=None if not tags else _encode_tags(tags),
+            start_at=due,
+            on_existing=on_existing,
+        )
+        if instance_id is None and request_id is None:
+            new_id = self._new_instance_id()
+            await self._partition(new_id).request_new(new_id, message)
+            return OrchestrationHandle(self, new_id, definition.output)
+        if instance_id is None:
+            # The same id at each repetition, so that the same handle is returned.
+            instance_id = uuid.uuid5(uuid.NAMESPACE_OID, check_text(request_id, "a request id")).hex
+        await self._request(check_instance_id(instance_id), message, request_id)
+        return OrchestrationHandle(self, instance_id, definition.output)
+
+    def get_handle(self, instance_id: str) -> OrchestrationHandle[Any]:
+        """Give the handle of an instance, without asking whether there is one."""
+        return OrchestrationHandle(self, check_instance_id(instance_id), None)
+
+    async def wait(
+        self, instance_id: str, codec: Codec[Any] | None = None, timeout: float | None = None
+    ) -> Any:
+        """Wait for an instance's end and give its result; see ``OrchestrationHandle.result``."""
+        if timeout is None:
+            return await self._wait(instance_id, codec)
+        with anyio.move_on_after(timeout):
+            return await self._wait(instance_id, codec)
+        raise TimeoutError(
+            f"orchestration {instance_id!r} has not ended within {timeout:g} seconds"
+        )
+
+    async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
+        while True:
+            partition = self._partition(instance_id)
+            waiter = partition.watch(instance_id)
+            try:
+                outcome: Any = None
+                if not partition.is_live_here(instance_id):
+                    # Watched first, then looked up: an end in between is not missed.
+                    record = await self._read(instance_id)
+                    if record.status in TERMINAL:
+                        outcome = (record.status, record.output, record.failure)
+                if outcome is None:
+                    outcome = await waiter
+            finally:
+                partition.unwatch(instance_id, waiter)
+            if outcome is not None:
+                return await self._outcome(instance_id, codec, *outcome)
+
+    async def _outcome(
+        self,
+        instance_id: str,
+        codec: Codec[Any] | None,
+        status: str,
+        output: bytes | None,
+        failure: bytes | None,
+    ) -> Any:
+        if status == "Completed":
+            if codec is None:
+                codec = await self._output_codec(instance_id)
+            return codec.decode(output or b"null")
+        details = FailureDetails(status, "") if failure is None else read_failure(failure)
+        raise _ENDINGS[status](f"orchestration {instance_id!r}", details)
+
+    async def _output_codec(self, instance_id: str) -> Codec[Any]:
+        record = await self._read(instance_id)
+        try:
+            codec: Codec[Any] = self._lookup.exact_orchestration(record.name, record.version).output
+        except UsageError:
+            return codec_for(Any)
+        return codec
+
+    async def raise_event(
+        self, instance_id: str, name: str, data: Any = None, *, request_id: str | None = None
+    ) -> None:
+        """Send an instance an event; it is durable, and arrives once, when this returns.
+
+        Args:
+            instance_id: which instance.
+            name: the event's name; case does not matter.
+            data: any JSON value.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+            PayloadError: the data cannot be JSON or is too large.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        event = Event(check_event_name(name), self._lookup.encode_any(data))
+        await self._request(check_instance_id(instance_id), event, request_id)
+
+    async def terminate(
+        self, instance_id: str, reason: str = "", *, recursive: bool = True
+    ) -> None:
+        """End an instance without running its code again; its locks and timers are given back.
+
+        Args:
+            instance_id: which instance.
+            reason: what its status will say.
+            recursive: whether its children end as well.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        await self._command(instance_id, Command("terminate", reason, recursive))
+
+    async def cancel(self, instance_id: str, reason: str = "") -> None:
+        """Throw ``Cancelled`` into an instance's code at its await; it may compensate durably.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        await self._command(instance_id, Command("cancel", reason))
+
+    async def suspend(self, instance_id: str, reason: str = "") -> None:
+        """Let an instance take no turns until it is resumed; what arrives is kept in order.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        await self._command(instance_id, Command("suspend", reason))
+
+    async def resume(self, instance_id: str, reason: str = "") -> None:
+        """Let a suspended instance go on with what has arrived.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        await self._command(instance_id, Command("resume", reason))
+
+    async def retry(self, actor: str | EntityId[Any]) -> None:
+        """Let a parked actor try again, after what was wrong has been repaired.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+        """
+        key = str(actor) if isinstance(actor, EntityId) else check_instance_id(actor)
+        await self._request(key, Command("retry"))
+
+    async def rewind(self, instance_id: str, reason: str = "") -> None:
+        """Take a failed instance back to before its failures, and let it go on from there.
+
+        Its failed calls, and those of its failed children, are made again; the completed ones are
+        not. The execution goes on under its number, so answers still under way find it.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceNotFinishedError: it has not failed.
+        """
+        await self._command(instance_id, Command("rewind", reason))
+
+    async def restart(
+        self, instance_id: str, *, with_new_instance_id: bool = True
+    ) -> OrchestrationHandle[Any]:
+        """Start an orchestration anew with the name, version, input and tags of an instance.
+
+        Args:
+            instance_id: which instance.
+            with_new_instance_id: under a new id; else under the same one, which must have ended.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceAlreadyExistsError: the same id is wanted, and it is live.
+        """
+        record = await self._read(check_instance_id(instance_id))
+        message = Start(record.name, record.version, record.input, tags=record.tags)
+        new_id = self._new_instance_id() if with_new_instance_id else instance_id
+        await self._request(new_id, message)
+        return self.get_handle(new_id)
+
+    async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:
+        """Delete an instance that has ended, with its history.
+
+        Args:
+            instance_id: which instance.
+            recursive: whether its children are deleted as well.
+
+        Returns:
+            How many instances were deleted.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceNotFinishedError: it has not ended.
+        """
+        await self._command(instance_id, Command("purge"))
+        deleted = 1
+        if recursive:
+            async for child in self.query(parent_instance_id=instance_id, payloads=False):
+                if child.is_completed:
+                    deleted += await self._purge(child.instance_id, recursive)
+        return deleted
+
+    async def _purge(self, instance_id: str, recursive: bool) -> int:
+        try:
+            return await self.purge_instance(instance_id, recursive=recursive)
+        except (InstanceNotFoundError, InstanceNotFinishedError):
+            return 0  # purged or started again by somebody else in between
+
+    async def purge(
+        self,
+        *,
+        statuses: Iterable[RuntimeStatus | str] = (),
+        name: str | None = None,
+        instance_id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        completed_from: datetime | None = None,
+        completed_to: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        recursive: bool = True,
+    ) -> int:
+        """Delete the instances that match every condition given and have ended.
+
+        ``recursive`` says whether their children are deleted as well.
+
+        Returns:
+            How many instances were deleted.
+        """
+        wanted = {str(RuntimeStatus(status)) for status in statuses} or set(TERMINAL)
+        found = self.query(
+            statuses=sorted(wanted & TERMINAL),
+            name=name,
+            instance_id_prefix=instance_id_prefix,
+            created_from=created_from,
+            created_to=created_to,
+            completed_from=completed_from,
+            completed_to=completed_to,
+            tags=tags,
+            payloads=False,
+        )
+        if not wanted & TERMINAL:
+            return 0
+        deleted = 0
+        async for status in found:
+            deleted += await self._purge(status.instance_id, recursive)
+        return deleted
+
+    async def _command(self, instance_id: str, command: Command) -> Any:
+        return await self._request(check_instance_id(instance_id), command)
+
+
+def _encode_tags(tags: Mapping[str, str]) -> bytes:
+    given: dict[Any, Any] = dict(tags)
+    for key, value in given.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise UsageError(f"tags are texts by texts, not {key!r}: {value!r}")
+    return codec_for(dict[str, str]).encode(given)

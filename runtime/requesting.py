@@ -1,0 +1,54 @@
+"""How a client reaches the partitions."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..actors.errors import HubStoppingError
+from ..actors.ids import check_text
+from ..actors.messages import Message
+from .placement import partition_of
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .partition import Partition
+
+
+class Requester:
+    """Finds the partition of a key, and makes requests of it."""
+
+    def __init__(
+        self,
+        lookup: Any,
+        partitions: Sequence[Partition],
+        clock: Clock,
+        is_running: Callable[[], bool],
+    ) -> None:
+        self._lookup = lookup
+        self._partitions = partitions
+        self._clock = clock
+        self._is_running = is_running
+        self._prefix = f"{clock.now() // 1_000:012x}{secrets.token_hex(6)}"
+        self._made = 0
+
+    def _partition(self, key: str) -> Partition:
+        if not self._is_running():
+            raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
+        return self._partitions[partition_of(key, len(self._partitions))]
+
+    def _all(self) -> Sequence[Partition]:
+        if not self._is_running():
+            raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
+        return self._partitions
+
+    async def _request(self, key: str, message: Message, request_id: str | None = None) -> Any:
+        if request_id is not None:
+            check_text(request_id, "a request id")
+        return await self._partition(key).request_once(key, message, request_id)
+
+    def _new_instance_id(self) -> str:
+        # Ids that grow together keep the store's index of them dense where it is written.
+        self._made += 1
+        return f"{self._prefix}{self._made:08x}"
