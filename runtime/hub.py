@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +14,7 @@ from anyio.abc import TaskGroup
 from ..actors.errors import HubStoppingError, UnavailableError, UsageError
 from ..actors.lookup import Lookup
 from ..actors.messages import Command
+from ..actors.values import RuntimeStatus
 from ..storage import open_store
 from .activities import ActivityPool
 from .client import Client
@@ -19,6 +22,7 @@ from .clock import Clock, SystemClock
 from .partition import Partition
 from .pump import Pump
 from .recovery import abandon, restore
+from .retention import check_retention, keep_retention
 from .settings import Settings
 from .statistics import HubStatistics, count_partition
 from .timers import TimerQueue
@@ -44,6 +48,8 @@ class Hub:
         partitions: how many partitions a new store gets; an existing one must have as many.
         settings: the limits.
         clock: where time comes from; tests turn one by hand.
+        retention: how long instances are kept after they ended, by status, such as
+            ``{"Completed": timedelta(days=30)}``; the others are kept until somebody purges them.
 
     Raises:
         UsageError: a bad argument.
@@ -58,12 +64,14 @@ class Hub:
         partitions: int = 4,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        retention: Mapping[RuntimeStatus | str, timedelta] | None = None,
     ) -> None:
         if not 1 <= partitions <= 1_024:
             raise UsageError(f"partitions must be from 1 to 1,024, not {partitions}")
         self.app = app
         self.settings = settings or Settings()
         self._store = open_store(store)
+        self._retention = check_retention(retention)
         self._count = partitions
         self._clock = clock or SystemClock()
         self._lookup = Lookup(app, self.settings.max_payload)
@@ -125,6 +133,8 @@ class Hub:
         self._client = Client(
             self._lookup, self._partitions, self._clock, lambda: self._state == "running"
         )
+        if self._retention:
+            self._tasks.start_soon(keep_retention, self._retention, self._client, self._clock)
         return self
 
     async def _open(self) -> None:
