@@ -499,8 +499,9 @@ class EntityActor:
             self.frozen = None
 
     def _checked(self, encoded: bytes) -> bytes:
-        self.size = len(encoded)
-        return self.lookup.check_size(encoded, f"the state of {self.key}")
+        checked = self.lookup.check_size(encoded, f"the state of {self.key}")
+        self.size = len(encoded)  # not that of a refused one, which is rolled back
+        return checked
 
     def _snapshot(self) -> Any:
         if not self.exists:

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from .commands import COMMANDS
 from .context import OrchestrationContext
-from .entity import HELD, RELOAD
+from .entity import HELD
 from .errors import (
     FailureDetails,
     InstanceAlreadyExistsError,
     InstanceFinishedError,
-    InstanceNotFinishedError,
     InstanceNotFoundError,
     NondeterminismError,
     UnknownNameError,
 )
 from .executor import Executor, Outcome, send_releases
 from .failures import encode_failure, failure_of
-from .history import FAILURES, open_activities
+from .history import FAILURES
 from .messages import (
     Begin,
     Caller,
@@ -37,12 +37,12 @@ from .messages import (
     Start,
     TimerDue,
 )
-from .rewinding import cut, without_failures
-from .tasks import DONE, FAILED, TimerTask
+from .rewinding import Rewind, prepare
+from .tasks import DONE, FAILED
 from .values import TERMINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from .effects import Effects
     from .lookup import Lookup
@@ -167,7 +167,7 @@ class OrchestrationActor:
         self.executor: Executor | None = None
         self.open_work: OpenWork | None = None
         self.held: list[Message] | None = None
-        self.rewinding: tuple[Executor, list[list[Any]], list[Any] | None] | None = None
+        self.rewinding: Rewind | None = None
         self.begun = False
         self.changed = False
         self.fresh = False  # its row is to be made (again)
@@ -202,8 +202,6 @@ class OrchestrationActor:
         self.seq = record.events
         self.begun = record.events > 0
 
-    # Taking messages.
-
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
         kind = type(message)
@@ -233,7 +231,7 @@ class OrchestrationActor:
             self._refuse_start(message, effects)
             return
         if self.is_live:
-            self._terminate("replaced by a new instance", True, now, effects)
+            self.terminate("replaced by a new instance", True, now, effects)
             held, self.held = self.held or [], None
             for waiting in held:
                 # It was for the replaced instance: refused, or dropped, since that has ended.
@@ -257,7 +255,7 @@ class OrchestrationActor:
         if message.start_at is not None and message.start_at > now:
             effects.send_later(message.start_at, self.instance_id, Begin(self.execution))
         else:
-            self._run_first(now, effects)
+            self.run_first(now, effects)
 
     def _clear_outcome(self) -> None:
         self.completed = None
@@ -289,22 +287,24 @@ class OrchestrationActor:
             return None
         if self.status == "Suspended":
             return HELD
-        self._run_first(now, effects)
+        self.run_first(now, effects)
         return None
 
-    def _run_first(self, now: int, effects: Effects) -> None:
+    def run_first(self, now: int, effects: Effects) -> None:
+        """Begin: run the code up to where it first waits."""
         self.status = "Running"
-        executor = self._make_executor()
+        executor = self.make_executor()
         if executor is None:
             return
         self.begun = True
         parent = None if self.parent is None else self.parent.instance_id
         self.record(now, "ExecutionStarted", self.name, self.version, self.execution, parent)
         executor.resume(now, effects, self.events)
-        executor.start(self._context(executor), self.input)
-        self._settle_turn(now, effects)
+        executor.start(self.make_context(executor), self.input)
+        self.settle_turn(now, effects)
 
-    def _make_executor(self) -> Executor | None:
+    def make_executor(self) -> Executor | None:
+        """Make an executor for its code; where that is missing, park it and give None."""
         try:
             definition = self.lookup.exact_orchestration(self.name, self.version)
         except UnknownNameError as error:
@@ -313,7 +313,8 @@ class OrchestrationActor:
         self.executor = Executor(definition, self.instance_id, self.execution)
         return self.executor
 
-    def _context(self, executor: Executor) -> OrchestrationContext:
+    def make_context(self, executor: Executor) -> OrchestrationContext:
+        """Give the code its context."""
         return OrchestrationContext(
             executor,
             self.lookup,
@@ -328,11 +329,11 @@ class OrchestrationActor:
 
         An instance whose code is missing or does not match is parked.
         """
-        executor = self._make_executor()
+        executor = self.make_executor()
         if executor is None:
             return
         try:
-            yield from executor.replay(events, self._context(executor), self.input)
+            yield from executor.replay(events, self.make_context(executor), self.input)
         except NondeterminismError as error:
             executor.close()
             self.executor = None
@@ -340,6 +341,10 @@ class OrchestrationActor:
         else:
             self.parked = None
             self.parked_type = None
+
+    def prepare_rewind(self, events: list[list[Any]]) -> None:
+        """Find out, from the stored history, where a failed instance can go on."""
+        self.rewinding = prepare(self, events)
 
     def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
         if message.execution != self.execution or not self.is_live:
@@ -360,7 +365,7 @@ class OrchestrationActor:
         executor.settle(message.task, FAILED if event in FAILURES else DONE, message.body)
         if executor.ready:
             executor.run()
-        self._settle_turn(now, effects)
+        self.settle_turn(now, effects)
         return None
 
     def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
@@ -386,7 +391,7 @@ class OrchestrationActor:
         executor.resume(now, effects, self.events)
         executor.settle(message.task, DONE, None)
         executor.run()
-        self._settle_turn(now, effects)
+        self.settle_turn(now, effects)
         return None
 
     def _raise_event(self, message: Event, now: int, effects: Effects) -> Any:
@@ -405,198 +410,18 @@ class OrchestrationActor:
         executor.raise_event(message.name, message.data)
         executor.run()
         effects.reply(message, None)
-        self._settle_turn(now, effects)
+        self.settle_turn(now, effects)
         return None
 
     def _command(self, message: Command, now: int, effects: Effects) -> Any:
-        action = message.action
         if self.status is None:
             effects.refuse(message, InstanceNotFoundError(self.instance_id))
             return None
-        return _COMMANDS[action](self, message, now, effects)
-
-    def _refuse_finished(self, message: Command, effects: Effects) -> bool:
-        if self.is_live:
-            return False
-        effects.refuse(message, InstanceFinishedError(self.instance_id, self.status or ""))
-        return True
-
-    def on_terminate(self, message: Command, now: int, effects: Effects) -> None:
-        if not self._refuse_finished(message, effects):
-            self._terminate(message.reason, message.recursive, now, effects)
-            effects.reply(message, None)
-
-    def on_cancel(self, message: Command, now: int, effects: Effects) -> Any:
-        if self._refuse_finished(message, effects):
-            return None
-        if not self.begun:  # there is no code that could clean up
-            self._finish(
-                Outcome("Canceled", failure=FailureDetails("Cancelled", message.reason)),
-                now,
-                effects,
-            )
-            effects.reply(message, None)
-            return None
-        if self.is_blocked:
-            return HELD
-        executor = self.executor
-        assert executor is not None
-        self.record(now, "CancelRequested", message.reason)
-        executor.resume(now, effects, self.events)
-        executor.cancel(message.reason)
-        executor.run()
-        effects.reply(message, None)
-        self._settle_turn(now, effects)
-        return None
-
-    def on_suspend(self, message: Command, now: int, effects: Effects) -> None:
-        if self._refuse_finished(message, effects):
-            return
-        if self.status in ("Running", "Pending"):
-            self.status = "Suspended"
-            self._note(now, "ExecutionSuspended", message.reason)
-        effects.reply(message, None)
-
-    def on_resume(self, message: Command, now: int, effects: Effects) -> None:
-        if self._refuse_finished(message, effects):
-            return
-        if self.status == "Suspended":
-            self.status = "Running" if self.begun else "Pending"
-            self._note(now, "ExecutionResumed", message.reason)
-            if not self.begun and (self.start_at is None or self.start_at <= now):
-                self._run_first(now, effects)  # its time came meanwhile
-        effects.reply(message, None)
-
-    def on_retry(self, message: Command, now: int, effects: Effects) -> Any:
-        if not message.loaded:
-            return RELOAD
-        if self.status == "Running" and not self.begun:
-            self.parked = self.parked_type = None
-            self._run_first(now, effects)
-        effects.reply(message, None)
-        return None
-
-    def on_rewind(self, message: Command, now: int, effects: Effects) -> Any:
-        if self.status == "Failed":
-            if not message.loaded:
-                return RELOAD
-            self._rewind(message.reason, now, effects)
-        elif self.status == "Completed" and message.execution:
-            self._answer_completed(effects)  # for a parent's rewind, which has lost this answer
-        elif not self.is_live or not message.execution:
-            refused = InstanceNotFinishedError(self.instance_id, self.status or "", "rewind")
-            effects.refuse(message, refused)
-            return None
-        effects.reply(message, None)
-        return None
-
-    def prepare_rewind(self, events: list[list[Any]]) -> None:
-        """Find out, from the stored history, where a failed instance can go on."""
-        kept = without_failures(events)
-        again: list[Any] | None = None
-        executor = None if kept is None else self._try_replay(kept)
-        if kept is None or executor is None:
-            kept, again = cut(events)
-            executor = self._try_replay(kept)
-        if executor is not None:
-            self.rewinding = (executor, kept, again)
-
-    def _try_replay(self, events: list[list[Any]]) -> Executor | None:
-        executor = self._make_executor()
-        self.executor = None
-        if executor is None:
-            return None
-        try:
-            for _ in executor.replay(events, self._context(executor), self.input):
-                pass
-        except NondeterminismError as error:
-            executor.close()
-            self.parked_type, self.parked = "NondeterminismError", str(error)
-            return None
-        self.parked = self.parked_type = None
-        return executor
-
-    def _rewind(self, reason: str, now: int, effects: Effects) -> None:
-        self.completed = None
-        self.failure = None
-        self.failure_type = None
-        self.status = "Running"
-        if self.rewinding is None:
-            # The code does not even match the part before the failure: parked with the reason.
-            self.changed = True
-            return
-        (executor, kept, again), self.rewinding = self.rewinding, None
-        self.executor = executor
-        self.rewritten = True
-        self.begun = bool(kept)
-        self.seq = 0
-        self.events = [orjson.dumps(event) for event in kept]
-        self.record(now, "ExecutionRewound", reason)
-        self._reopen(kept if again is None else [*kept, again], now, effects)
-        if again is not None:
-            self._apply_again(again, now, effects)
-
-    def _apply_again(self, event: list[Any], now: int, effects: Effects) -> None:
-        executor = self.executor
-        assert executor is not None
-        if event[0] == "ExecutionStarted":
-            self._run_first(now, effects)
-            return
-        self.events.append(orjson.dumps([event[0], now, *event[2:]]))
-        executor.resume(now, effects, self.events)
-        executor.apply(event)
-        self._settle_turn(now, effects)
-
-    def _reopen(self, known: list[list[Any]], now: int, effects: Effects) -> None:
-        """Set out again what the known history leaves open: activities, children, timers."""
-        executor = self.executor
-        assert executor is not None
-        for call in open_activities(known, self.instance_id, self.execution):
-            effects.start_activity(call)
-        for number, task in list(executor.pending.items()):
-            if isinstance(task, TimerTask):
-                effects.arm_timer(executor.caller(number), task.due)
-        for child in (executor.children or {}).values():
-            # One that failed is rewound, one that has completed answers once more.
-            effects.send(child, Command("rewind", "its parent was rewound", execution=1))
-        self.pending = len(executor.unanswered)
-        self.updated = now
-        self.changed = True
-
-    def _answer_completed(self, effects: Effects) -> None:
-        if self.parent is not None:
-            answer = Completion(
-                "SubOrchestrationInstanceCompleted",
-                self.parent.execution,
-                self.parent.task,
-                self.output or b"null",
-            )
-            effects.send(self.parent.instance_id, answer)
-
-    def on_purge(self, message: Command, now: int, effects: Effects) -> None:
-        if self.is_live:
-            effects.refuse(
-                message,
-                InstanceNotFinishedError(self.instance_id, self.status or "", "purge"),
-            )
-            return
-        self.purged = True
-        self.status = None
-        self.changed = True
-        effects.reply(message, b"1")
-
-    # What a turn comes to.
+        return COMMANDS[message.action](self, message, now, effects)
 
     def record(self, now: int, kind: str, *fields: Any) -> None:
         """Append an event to the history."""
         self.events.append(orjson.dumps((kind, now, *fields)))
-        self.updated = now
-        self.changed = True
-
-    def _note(self, now: int, kind: str, reason: str) -> None:
-        # A history begins with ExecutionStarted: what came before it shows in the status alone.
-        if self.begun:
-            self.record(now, kind, reason)
         self.updated = now
         self.changed = True
 
@@ -609,7 +434,7 @@ class OrchestrationActor:
     def fail_parked(self, now: int, effects: Effects) -> None:
         """Fail a parked instance instead, with the reason for which it was parked."""
         failure = FailureDetails(self.parked_type or "", self.parked or "")
-        self._finish(Outcome("Failed", failure=failure), now, effects)
+        self.finish(Outcome("Failed", failure=failure), now, effects)
 
     def close(self) -> None:
         """Let the live code go."""
@@ -617,7 +442,8 @@ class OrchestrationActor:
             self.executor.close()
             self.executor = None
 
-    def _settle_turn(self, now: int, effects: Effects) -> None:
+    def settle_turn(self, now: int, effects: Effects) -> None:
+        """Take over what the code has come to."""
         executor = self.executor
         assert executor is not None
         self.updated = now
@@ -626,9 +452,10 @@ class OrchestrationActor:
         if executor.custom_status is not None:
             self.custom_status = executor.custom_status
         if executor.outcome is not None:
-            self._finish(executor.outcome, now, effects)
+            self.finish(executor.outcome, now, effects)
 
-    def _finish(self, outcome: Outcome, now: int, effects: Effects) -> None:
+    def finish(self, outcome: Outcome, now: int, effects: Effects) -> None:
+        """End the execution, and answer whoever waits for it; or go on with a fresh one."""
         continuation = self.executor.continuation if self.executor is not None else None
         unconsumed = [] if self.executor is None else self.executor.unconsumed_events()
         self._clean_up(outcome.status == "Canceled", effects)
@@ -656,19 +483,23 @@ class OrchestrationActor:
             self.failure = encode_failure(outcome.failure)
             self.failure_type = outcome.failure.error_type
         self.record(now, "ExecutionCompleted", self.status)
-        if self.parent is not None:
-            if outcome.status == "Completed":
-                answer = Completion(
-                    "SubOrchestrationInstanceCompleted",
-                    self.parent.execution,
-                    self.parent.task,
-                    outcome.output or b"null",
-                )
-                effects.send(self.parent.instance_id, answer)
-            else:
-                failure = outcome.failure or FailureDetails(outcome.status, "")
-                self._answer_parent(self.parent, "SubOrchestrationInstanceFailed", failure, effects)
+        if outcome.status == "Completed":
+            self.answer_completed(effects)
+        elif self.parent is not None:
+            failure = outcome.failure or FailureDetails(outcome.status, "")
+            self._answer_parent(self.parent, "SubOrchestrationInstanceFailed", failure, effects)
         effects.finished(self.instance_id)
+
+    def answer_completed(self, effects: Effects) -> None:
+        """Give the result to the parent, if there is one."""
+        if self.parent is not None:
+            answer = Completion(
+                "SubOrchestrationInstanceCompleted",
+                self.parent.execution,
+                self.parent.task,
+                self.output or b"null",
+            )
+            effects.send(self.parent.instance_id, answer)
 
     def _answer_parent(
         self, parent: Caller, event: str, failure: FailureDetails, effects: Effects
@@ -676,7 +507,8 @@ class OrchestrationActor:
         body = encode_failure(failure)
         effects.send(parent.instance_id, Completion(event, parent.execution, parent.task, body))
 
-    def _terminate(self, reason: str, recursive: bool, now: int, effects: Effects) -> None:
+    def terminate(self, reason: str, recursive: bool, now: int, effects: Effects) -> None:
+        """End it without running its code again."""
         children = self._children() if recursive else []
         self.record(now, "ExecutionTerminated", reason)
         outcome = Outcome("Terminated", failure=FailureDetails("Terminated", reason))
@@ -684,7 +516,7 @@ class OrchestrationActor:
             self.executor.continuation = None
         for child in children:
             effects.send(child, Command("terminate", reason))
-        self._finish(outcome, now, effects)
+        self.finish(outcome, now, effects)
 
     def _children(self) -> list[str]:
         if self.executor is not None:
@@ -715,14 +547,3 @@ class OrchestrationActor:
 
 def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:
     return b'["%b",%d,%b,%b]' % (kind, now, name, data)
-
-
-_COMMANDS: dict[str, Callable[[OrchestrationActor, Command, int, Effects], Any]] = {
-    "terminate": OrchestrationActor.on_terminate,
-    "cancel": OrchestrationActor.on_cancel,
-    "suspend": OrchestrationActor.on_suspend,
-    "resume": OrchestrationActor.on_resume,
-    "retry": OrchestrationActor.on_retry,
-    "rewind": OrchestrationActor.on_rewind,
-    "purge": OrchestrationActor.on_purge,
-}

@@ -10,9 +10,20 @@ is given to the code anew.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .history import ANSWERS, FAILURES, IDENTITY
+import orjson
+from attrs import frozen
+
+from .errors import NondeterminismError
+from .history import ANSWERS, FAILURES, IDENTITY, open_activities
+from .messages import Command
+from .tasks import TimerTask
+
+if TYPE_CHECKING:
+    from .effects import Effects
+    from .executor import Executor
+    from .orchestration import OrchestrationActor
 
 Events = list[list[Any]]
 
@@ -89,3 +100,103 @@ def _unanswered_entities(events: Events) -> list[int]:
         elif kind == "EntityLockReleased":
             open_.pop(("EntityLockRequested", event[2]), None)
     return sorted(open_.values())
+
+
+@frozen
+class Rewind:
+    """Where a failed instance can go on.
+
+    Attributes:
+        executor: live code that has been taken through what is kept.
+        kept: the part of the history that stands.
+        again: an event to give to the code anew, if the history had to be cut.
+    """
+
+    executor: Executor
+    kept: Events
+    again: list[Any] | None
+
+    @property
+    def known(self) -> Events:
+        """What is known to have happened, the event to be given anew included."""
+        return self.kept if self.again is None else [*self.kept, self.again]
+
+
+def prepare(actor: OrchestrationActor, events: Events) -> Rewind | None:
+    """Find out, from the stored history, where a failed instance can go on.
+
+    None, with the instance parked, if its code does not even match what comes before the failure.
+    """
+    kept = without_failures(events)
+    again: list[Any] | None = None
+    executor = None if kept is None else _try_replay(actor, kept)
+    if kept is None or executor is None:
+        kept, again = cut(events)
+        executor = _try_replay(actor, kept)
+    return None if executor is None else Rewind(executor, kept, again)
+
+
+def _try_replay(actor: OrchestrationActor, events: Events) -> Executor | None:
+    executor = actor.make_executor()
+    actor.executor = None
+    if executor is None:
+        return None
+    try:
+        for _ in executor.replay(events, actor.make_context(executor), actor.input):
+            pass
+    except NondeterminismError as error:
+        executor.close()
+        actor.parked_type, actor.parked = "NondeterminismError", str(error)
+        return None
+    actor.parked = actor.parked_type = None
+    return executor
+
+
+def rewind(actor: OrchestrationActor, reason: str, now: int, effects: Effects) -> None:
+    """Let a failed instance go on as ``prepare`` found, which has been asked just before."""
+    actor.completed = None
+    actor.failure = None
+    actor.failure_type = None
+    actor.status = "Running"
+    plan, actor.rewinding = actor.rewinding, None
+    if plan is None:
+        actor.changed = True
+        return
+    actor.executor = plan.executor
+    actor.rewritten = True
+    actor.begun = bool(plan.kept)
+    actor.seq = 0
+    actor.events = [orjson.dumps(event) for event in plan.kept]
+    actor.record(now, "ExecutionRewound", reason)
+    _reopen(actor, plan.known, now, effects)
+    if plan.again is not None:
+        _apply_again(actor, plan.again, now, effects)
+
+
+def _apply_again(actor: OrchestrationActor, event: list[Any], now: int, effects: Effects) -> None:
+    executor = actor.executor
+    assert executor is not None
+    if event[0] == "ExecutionStarted":
+        actor.run_first(now, effects)
+        return
+    actor.events.append(orjson.dumps([event[0], now, *event[2:]]))
+    executor.resume(now, effects, actor.events)
+    executor.apply(event)
+    actor.settle_turn(now, effects)
+
+
+def _reopen(actor: OrchestrationActor, known: Events, now: int, effects: Effects) -> None:
+    """Set out again what the known history leaves open: activities, children, timers."""
+    executor = actor.executor
+    assert executor is not None
+    for call in open_activities(known, actor.instance_id, actor.execution):
+        effects.start_activity(call)
+    for number, task in list(executor.pending.items()):
+        if isinstance(task, TimerTask):
+            effects.arm_timer(executor.caller(number), task.due)
+    for child in (executor.children or {}).values():
+        # One that failed is rewound, one that has completed answers once more.
+        effects.send(child, Command("rewind", "its parent was rewound", execution=1))
+    actor.pending = len(executor.unanswered)
+    actor.updated = now
+    actor.changed = True

@@ -413,7 +413,8 @@ class EntityLock(Task["EntityLock"]):
         self.released = False
 
     def outcome(self) -> Any:
-        return super().outcome() and self
+        super().outcome()  # raises what stands in the way; the granting message has no content
+        return self
 
     def withdraw(self) -> None:
         self.release()

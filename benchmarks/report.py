@@ -82,7 +82,7 @@ def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) 
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "event loop": loop,
         "machine": f"{platform.machine()}, {os.cpu_count()} processors ({_processor()})",
-        "system": f"{platform.system()} {platform.release()}, load average {_load()}",
+        "system": f"{platform.system()} {_release()}, load average {_load()}",
     }
     if options.store == "memory:":
         description["store"] = f"memory:, {perdure.MemoryStore().durability}"
@@ -104,6 +104,10 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
+
+
+def _release() -> str:
+    return platform.release().partition("-")[0]  # the rest names a build, not a version
 
 
 def _load() -> str:

@@ -317,7 +317,8 @@ class EntityClient(Requester):
                 updated_to=optional_time(updated_to),
                 locked=locked,
                 parked=parked,
-                include_empty=include_empty,
+                # Who asks for parked or locked ones means those without state, too.
+                include_empty=include_empty or bool(parked) or bool(locked),
                 after=after,
                 limit=page_size,
                 states=states,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from ..actors.errors import HubStoppingError, UnavailableError, UsageError
+from ..actors.errors import HubStoppingError, StoreInUseError, UnavailableError, UsageError
 from ..actors.lookup import Lookup
 from ..actors.messages import Command
 from ..actors.values import RuntimeStatus
@@ -77,6 +77,7 @@ class Hub:
         self._lookup = Lookup(app, self.settings.max_payload)
         self._partitions: list[Partition] = []
         self._tasks: TaskGroup | None = None
+        self._serving: anyio.CancelScope | None = None
         self._pump = Pump(self.settings.pump_budget_s)
         self._timers = TimerQueue(self._clock)
         self._activities = ActivityPool(self._lookup, self._pump, self._timers, self.settings)
@@ -118,6 +119,10 @@ class Hub:
         self._state = "starting"
         try:
             await self._open()
+        except StoreInUseError:
+            # Another hub may have this very object open: it is not this one's to close.
+            self._state = "stopped"
+            raise
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._store.close()
@@ -125,10 +130,9 @@ class Hub:
             raise
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        for partition in self._partitions:
-            self._tasks.start_soon(partition.run)
-        self._tasks.start_soon(self._timers.run)
-        self._pump.start(self._tasks)
+        # Shielded, so that a cancelled body leaves what serves alive for the drain.
+        self._serving = anyio.CancelScope(shield=True)
+        self._tasks.start_soon(self._serve, self._serving)
         self._state = "running"
         self._client = Client(
             self._lookup, self._partitions, self._clock, lambda: self._state == "running"
@@ -136,6 +140,14 @@ class Hub:
         if self._retention:
             self._tasks.start_soon(keep_retention, self._retention, self._client, self._clock)
         return self
+
+    async def _serve(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            async with anyio.create_task_group() as tasks:
+                for partition in self._partitions:
+                    tasks.start_soon(partition.run)
+                tasks.start_soon(self._timers.run)
+                self._pump.start(tasks)
 
     async def _open(self) -> None:
         stores = await self._store.open(self._count)
@@ -173,7 +185,8 @@ class Hub:
         _log.critical("the hub stops: %s", error)
         self._fatal = error
         self._state = "stopping"
-        if self._tasks is not None:
+        if self._tasks is not None and self._serving is not None:
+            self._serving.cancel()
             self._tasks.cancel_scope.cancel()
 
     async def __aexit__(
@@ -182,12 +195,13 @@ class Hub:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        assert self._tasks is not None
+        assert self._tasks is not None and self._serving is not None
         self._state = "stopping"
         with anyio.CancelScope(shield=True):
             if not self._tasks.cancel_scope.cancel_called:
                 await self._drain()
             self._activities.stop_all()
+            self._serving.cancel()
             self._tasks.cancel_scope.cancel()
         # A body's own exception must come out as it is, and not in a group.
         cancelled = isinstance(error, anyio.get_cancelled_exc_class())

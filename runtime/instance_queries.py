@@ -11,7 +11,14 @@ from ..actors.history import parse_history
 from ..actors.ids import check_instance_id
 from ..actors.values import RuntimeStatus
 from ..storage.records import InstanceFilter, InstanceRecord
-from .pages import Page, check_page_size, make_token, optional_time, read_token
+from .pages import (
+    Page,
+    check_page_size,
+    make_token,
+    optional_time,
+    read_statuses,
+    read_token,
+)
 from .requesting import Requester
 from .status import HistoryEvent, OrchestrationStatus, instance_status
 
@@ -115,7 +122,7 @@ class InstanceQueries(Requester):
         """
         after = read_token(continuation_token)
         filter = InstanceFilter(
-            statuses=tuple(str(RuntimeStatus(status)) for status in statuses),
+            statuses=tuple(read_statuses(statuses)),
             name=name,
             prefix=instance_id_prefix,
             created_from=optional_time(created_from),

@@ -26,6 +26,7 @@ from ..actors.messages import Command, Event, Start
 from ..actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
 from .handle import OrchestrationHandle
 from .instance_queries import InstanceQueries
+from .pages import read_statuses
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -374,7 +375,7 @@ class OrchestrationClient(InstanceQueries):
         Returns:
             How many instances were deleted.
         """
-        wanted = {str(RuntimeStatus(status)) for status in statuses} or set(TERMINAL)
+        wanted = set(read_statuses(statuses)) or set(TERMINAL)
         found = self.query(
             statuses=sorted(wanted & TERMINAL),
             name=name,

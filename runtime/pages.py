@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +13,7 @@ from attrs import frozen
 
 from ..actors.context import timestamp
 from ..actors.errors import UsageError
+from ..actors.values import RuntimeStatus
 
 R = TypeVar("R")
 
@@ -41,6 +43,20 @@ def optional_time(when: datetime | None) -> int | None:
     return None if when is None else timestamp(when, "a query's time")
 
 
+def read_statuses(statuses: Iterable[RuntimeStatus | str]) -> list[str]:
+    """Give statuses as they are stored, each once.
+
+    Raises:
+        UsageError: one of them is no status.
+    """
+    known = {status.value for status in RuntimeStatus}
+    wanted = dict.fromkeys(str(status) for status in statuses)
+    for status in wanted:
+        if status not in known:
+            raise UsageError(f"{status!r} is no status; there are: {', '.join(RuntimeStatus)}")
+    return list(wanted)
+
+
 def make_token(*position: Any) -> str:
     """Give the token of the page that begins behind a position."""
     return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
@@ -57,6 +73,8 @@ def read_token(token: str | None) -> list[Any] | None:
     try:
         position = orjson.loads(base64.urlsafe_b64decode(token.encode()))
         created, key = position
-        return [int(created), str(key)]
+        if type(created) is not int or type(key) is not str or not 0 <= created < 2**63:
+            raise ValueError(position)
+        return [created, key]
     except (ValueError, TypeError, binascii.Error):
         raise UsageError("that is no continuation token of a query of this hub") from None

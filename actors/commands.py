@@ -1,0 +1,141 @@
+"""Commands: what a client, or a parent, can have done to an orchestration instance.
+
+Each answers as ``OrchestrationActor.handle`` does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .entity import HELD, RELOAD
+from .errors import FailureDetails, InstanceFinishedError, InstanceNotFinishedError
+from .executor import Outcome
+from .rewinding import rewind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .effects import Effects
+    from .messages import Command
+    from .orchestration import OrchestrationActor
+
+
+def _terminate(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
+    """End it without running its code again."""
+    if not _refuse_finished(actor, message, effects):
+        actor.terminate(message.reason, message.recursive, now, effects)
+        effects.reply(message, None)
+
+
+def _cancel(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> Any:
+    """Throw ``Cancelled`` into its code, or end it if none has run."""
+    if _refuse_finished(actor, message, effects):
+        return None
+    if not actor.begun:  # there is no code that could clean up
+        actor.finish(
+            Outcome("Canceled", failure=FailureDetails("Cancelled", message.reason)),
+            now,
+            effects,
+        )
+        effects.reply(message, None)
+        return None
+    if actor.is_blocked:
+        return HELD
+    executor = actor.executor
+    assert executor is not None
+    actor.record(now, "CancelRequested", message.reason)
+    executor.resume(now, effects, actor.events)
+    executor.cancel(message.reason)
+    executor.run()
+    effects.reply(message, None)
+    actor.settle_turn(now, effects)
+    return None
+
+
+def _suspend(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
+    """Let it take no turns until it is resumed."""
+    if _refuse_finished(actor, message, effects):
+        return
+    if actor.status in ("Running", "Pending"):
+        actor.status = "Suspended"
+        _note(actor, now, "ExecutionSuspended", message.reason)
+    effects.reply(message, None)
+
+
+def _resume(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
+    """Let a suspended instance go on."""
+    if _refuse_finished(actor, message, effects):
+        return
+    if actor.status == "Suspended":
+        actor.status = "Running" if actor.begun else "Pending"
+        _note(actor, now, "ExecutionResumed", message.reason)
+        if not actor.begun and (actor.start_at is None or actor.start_at <= now):
+            actor.run_first(now, effects)  # its time came meanwhile
+    effects.reply(message, None)
+
+
+def _retry(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> Any:
+    """Load a parked instance anew; what was wrong may have been repaired."""
+    if not message.loaded:
+        return RELOAD
+    if actor.status == "Running" and not actor.begun:
+        actor.parked = actor.parked_type = None
+        actor.run_first(now, effects)
+    effects.reply(message, None)
+    return None
+
+
+def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> Any:
+    """Take a failed instance back to before its failures."""
+    if actor.status == "Failed":
+        if not message.loaded:
+            return RELOAD
+        rewind(actor, message.reason, now, effects)
+    elif actor.status == "Completed" and message.execution:
+        actor.answer_completed(effects)  # for a parent's rewind, which has lost this answer
+    elif not actor.is_live or not message.execution:
+        refused = InstanceNotFinishedError(actor.instance_id, actor.status or "", "rewind")
+        effects.refuse(message, refused)
+        return None
+    effects.reply(message, None)
+    return None
+
+
+def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
+    """Delete an instance that has ended."""
+    if actor.is_live:
+        effects.refuse(
+            message,
+            InstanceNotFinishedError(actor.instance_id, actor.status or "", "purge"),
+        )
+        return
+    actor.purged = True
+    actor.status = None
+    actor.changed = True
+    effects.reply(message, b"1")
+
+
+def _refuse_finished(actor: OrchestrationActor, message: Command, effects: Effects) -> bool:
+    if actor.is_live:
+        return False
+    effects.refuse(message, InstanceFinishedError(actor.instance_id, actor.status or ""))
+    return True
+
+
+def _note(actor: OrchestrationActor, now: int, kind: str, reason: str) -> None:
+    # A history begins with ExecutionStarted: what came before it shows in the status alone.
+    if actor.begun:
+        actor.record(now, kind, reason)
+    actor.updated = now
+    actor.changed = True
+
+
+COMMANDS: dict[str, Callable[[OrchestrationActor, Command, int, Effects], Any]] = {
+    "terminate": _terminate,
+    "cancel": _cancel,
+    "suspend": _suspend,
+    "resume": _resume,
+    "retry": _retry,
+    "rewind": _rewind,
+    "purge": _purge,
+}

@@ -1,0 +1,494 @@
+"""An orchestration without a runtime: messages in, history and effects out, and a small world.
+
+``Instance`` drives the pure state machine; ``World`` answers what it asks for, by draws; and
+``program`` is a strategy for orchestrations, written as data and run by two interpreters.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Awaitable, Callable, Generator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+from hypothesis import strategies as st
+from perdure import App, EntityId, OrchestrationContext, RetryPolicy, Task
+from perdure.actors.errors import FailureDetails
+from perdure.actors.failures import encode_failure
+from perdure.actors.lookup import Lookup
+from perdure.actors.messages import (
+    ActivityCall,
+    Begin,
+    Caller,
+    Command,
+    Completion,
+    Event,
+    LockRelease,
+    LockRequest,
+    Message,
+    Operation,
+    Start,
+    TimerDue,
+    decode_message,
+    encode_message,
+)
+from perdure.actors.orchestration import OrchestrationActor
+
+START = 1_700_000_000_000_000
+
+
+class Recorder:
+    """The effects of turns, as plain values."""
+
+    def __init__(self) -> None:
+        self.effects: list[tuple[Any, ...]] = []
+
+    def send(self, target: str, message: Message) -> None:
+        self.effects.append(("send", target, encode_message(message)))
+
+    def send_later(self, due: int, target: str, message: Message) -> None:
+        self.effects.append(("send later", due, target, encode_message(message)))
+
+    def start_activity(self, call: ActivityCall) -> None:
+        self.effects.append(("start activity", call))
+
+    def cancel_activity(self, caller: Caller) -> None:
+        self.effects.append(("cancel activity", caller))
+
+    def arm_timer(self, caller: Caller, due: int) -> None:
+        self.effects.append(("arm timer", caller, due))
+
+    def disarm_timer(self, caller: Caller) -> None:
+        self.effects.append(("disarm timer", caller))
+
+    def reply(self, message: Message, result: bytes | None) -> None:
+        self.effects.append(("reply", result))
+
+    def reply_failure(self, message: Message, failure: FailureDetails) -> None:
+        self.effects.append(("reply failure", failure))
+
+    def finished(self, instance_id: str) -> None:
+        self.effects.append(("finished", instance_id))
+
+    def consume(self, message: Message) -> None:
+        self.effects.append(("consume", encode_message(message)))
+
+    def refuse(self, message: Message, error: Exception) -> None:
+        self.effects.append(("refuse", type(error).__name__))
+
+    def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:
+        self.effects.append(("failed operation", entity, operation, failure))
+
+
+class Instance:
+    """One orchestration instance outside any runtime."""
+
+    FIELDS = (
+        "id",
+        "name",
+        "version",
+        "execution",
+        "status",
+        "created",
+        "updated",
+        "completed",
+        "tags",
+        "input",
+        "start_at",
+        "output",
+        "failure",
+        "failure_type",
+        "custom_status",
+        "pending",
+    )
+
+    def __init__(self, lookup: Lookup, key: str = "x") -> None:
+        self.lookup = lookup
+        self.actor = OrchestrationActor(1, key, lookup)
+        self.history: list[list[Any]] = []
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.actor.close()
+
+    def take(self, message: Message, now: int) -> list[tuple[Any, ...]]:
+        """Give the actor a message, as read back from its durable form; returns the effects."""
+        recorder = Recorder()
+        outcome = self.actor.handle(
+            decode_message(orjson.loads(encode_message(message))), now, recorder
+        )
+        assert outcome is None
+        if self.actor.rewritten:
+            self.actor.rewritten = False
+            self.history.clear()
+        self.history += [orjson.loads(event) for event in self.actor.events]
+        self.actor.events.clear()
+        self.actor.seq = len(self.history)
+        return recorder.effects
+
+    @property
+    def executor(self) -> Any:
+        """The live code, if there is any."""
+        return self.actor.executor
+
+    def state(self) -> dict[str, Any]:
+        """All that a store would keep of the instance, and what its live code waits for."""
+        kept = {name: getattr(self.actor, name) for name in self.FIELDS}
+        executor = self.actor.executor
+        if executor is not None:
+            kept |= {
+                "tasks": sorted((n, type(t).__name__) for n, t in executor.pending.items()),
+                "unanswered": sorted(executor.unanswered),
+                "children": dict(executor.children or {}),
+                "numbers": executor.numbers,
+                "waiters": {name: len(q) for name, q in (executor._waiters or {}).items()},
+                "unconsumed": executor.unconsumed_events(),
+                "fibers": len(executor.fibers),
+                "replaying": executor.is_replaying,
+            }
+        return kept
+
+    def restored(self) -> Instance:
+        """The same instance, rebuilt from what a store would keep."""
+        again = Instance(self.lookup, self.actor.instance_id)
+        again.history = orjson.loads(orjson.dumps(self.history))
+        record: Any = SimpleNamespace(
+            **{name: getattr(self.actor, name) for name in self.FIELDS},
+            parent=None,
+            parent_execution=0,
+            parent_task=0,
+            events=len(self.history),
+        )
+        again.actor.load(record)
+        if again.actor.is_live:
+            for _ in again.actor.replay(again.history):
+                pass
+            assert again.actor.parked is None, again.actor.parked
+        return again
+
+
+class World:
+    """Answers what an instance has asked for; ``draw(n)`` decides which comes next."""
+
+    def __init__(self, draw: Callable[[int], int]) -> None:
+        self.draw = draw
+        self.now = START
+        self.answers: list[Completion] = []
+        self.timers: dict[Caller, int] = {}
+        self.own: list[Message] = []
+        self.answered: list[Completion] = []
+
+    def note(self, effects: list[tuple[Any, ...]]) -> None:
+        """Take notice of what a turn did."""
+        for kind, *details in effects:
+            if kind == "start activity":
+                self._owe("Task", details[0].caller, details[0].name)
+            elif kind == "cancel activity":
+                self._forget(details[0])
+            elif kind == "arm timer":
+                self.timers[details[0]] = details[1]
+            elif kind == "disarm timer":
+                for caller in [c for c in self.timers if _covers(details[0], c)]:
+                    del self.timers[caller]
+            elif kind == "send":
+                self._note_message(details[0], decode_message(orjson.loads(details[1])))
+
+    def _note_message(self, target: str, message: Message) -> None:
+        if isinstance(message, Start) and message.parent is not None:
+            self._owe("SubOrchestrationInstance", message.parent, message.name)
+        elif isinstance(message, Operation) and message.caller is not None:
+            self._owe("EntityOperation", message.caller, message.name)
+        elif isinstance(message, LockRequest):
+            owner = message.owner
+            granted = Completion("EntityLockGranted", owner.execution, owner.task, b"null")
+            self.answers.append(granted)
+        elif target == "x" and isinstance(message, (Completion, Begin)):
+            self.own.append(message)
+        else:
+            assert isinstance(message, (Event, Command, LockRelease, Operation))
+
+    def _owe(self, kind: str, caller: Caller, name: str) -> None:
+        if self.draw(3) == 0:
+            body = encode_failure(FailureDetails("ValueError", name))
+            self.answers.append(Completion(f"{kind}Failed", caller.execution, caller.task, body))
+        else:
+            body = orjson.dumps(caller.task)
+            self.answers.append(Completion(f"{kind}Completed", caller.execution, caller.task, body))
+
+    def _forget(self, caller: Caller) -> None:
+        kept = [a for a in self.answers if not _covers(caller, Caller("x", a.execution, a.task))]
+        # Now and then the answer was on its way already.
+        if self.draw(2):
+            self.answers = kept
+
+    def next(self) -> Message | None:
+        """The next message for the instance; None if there is nothing that could come."""
+        if self.own:
+            return self.own.pop(0)
+        self.now += self.draw(3) * 100_000
+        choice = self.draw(12)
+        if choice < 2:
+            return Event("abc"[self.draw(3)], orjson.dumps(self.draw(100)))
+        if choice == 2 and self.draw(8) == 0:
+            return Command("cancel", "drawn")
+        if choice == 3 and self.answered:
+            return self.answered[self.draw(len(self.answered))]  # answered twice
+        if self.answers and (choice < 9 or not self.timers):
+            answer = self.answers.pop(self.draw(len(self.answers)))
+            self.answered.append(answer)
+            return answer
+        if self.timers:
+            caller = min(self.timers, key=lambda c: (self.timers[c], c))
+            self.now = max(self.now, self.timers.pop(caller))
+            return TimerDue(caller.execution, caller.task)
+        return Event("abc"[self.draw(3)], b"0")
+
+
+def _covers(wanted: Caller, caller: Caller) -> bool:
+    return wanted[:2] == caller[:2] and wanted.task in (0, caller.task)
+
+
+# Orchestrations as data.
+
+app = App()
+
+
+@app.activity
+def work(n: int) -> int:
+    raise NotImplementedError
+
+
+@app.orchestration
+async def child(ctx: OrchestrationContext, n: int) -> int:
+    raise NotImplementedError
+
+
+@app.entity
+class Thing:
+    value: int = 0
+
+    def add(self, n: int) -> int:
+        raise NotImplementedError
+
+
+THINGS = [EntityId(Thing, key) for key in "pq"]
+
+
+def _leaf(ctx: OrchestrationContext, leaf: list[Any]) -> Task[Any]:
+    kind, n = leaf
+    seconds = timedelta(seconds=n)
+    retry = RetryPolicy(first_interval=1.0, max_attempts=3, backoff=2.0, jitter=0.5)
+    makers: dict[str, Callable[[], Task[Any]]] = {
+        "activity": lambda: ctx.call_activity(work, n),
+        "retried": lambda: ctx.call_activity(work, n, retry=retry),
+        "timer": lambda: ctx.create_timer(seconds),
+        "event": lambda: ctx.wait_for_external_event("abc"[n % 3]),
+        "timed event": lambda: ctx.wait_for_external_event("abc"[n % 3], timeout=n),
+        "typed event": lambda: ctx.wait_for_external_event("abc"[n % 3], data_type=str),
+        "child": lambda: ctx.call_sub_orchestrator(child, n),
+        "retried child": lambda: ctx.call_sub_orchestrator(child, n, retry=retry),
+        "entity": lambda: ctx.call_entity(THINGS[n % 2], Thing.add, n),
+    }
+    return makers[kind]()
+
+
+def _at_once(ctx: OrchestrationContext, op: list[Any], started: list[Task[Any]]) -> Any:
+    kind, *details = op
+    if kind == "uuid":
+        return str(ctx.new_uuid())
+    if kind == "random":
+        return ctx.random.random()
+    if kind == "time":
+        return ctx.current_utc_datetime.isoformat()
+    if kind == "send event":
+        return ctx.send_event("other", "a", details[0])
+    if kind == "signal":
+        return ctx.signal_entity(THINGS[0], Thing.add, details[0])
+    if kind == "start":
+        return started.append(_leaf(ctx, details[0]))
+    if kind == "give up":
+        return started[details[0] % len(started)].cancel() if started else None
+    assert kind == "look"
+    return [(task.is_completed, task.is_faulted, task.is_cancelled) for task in started]
+
+
+def _combined(ctx: OrchestrationContext, op: list[Any], started: list[Task[Any]]) -> Task[Any]:
+    kind, *details = op
+    if kind == "leaf":
+        return _leaf(ctx, details[0])
+    if kind == "await":
+        return started[details[0] % len(started)] if started else ctx.task_all([])
+    tasks = [_leaf(ctx, leaf) for leaf in details[0]] + started[-1:]
+    if kind == "all":
+        return ctx.task_all(tasks, fail_fast=details[1])
+    assert kind == "any"
+    return ctx.task_any(tasks, cancel_losers=details[1])
+
+
+_AT_ONCE = {"uuid", "random", "time", "send event", "signal", "start", "give up", "look"}
+
+
+def _plain(value: Any) -> Any:
+    return type(value).__name__ if isinstance(value, Task) else value
+
+
+class Interpreter:
+    """Runs a program, and keeps a trace of all that its code could see."""
+
+    def __init__(self, ctx: OrchestrationContext) -> None:
+        self.ctx = ctx
+        self.trace: list[Any] = []
+        self.started: list[Task[Any]] = []
+
+    def see(self, what: Any) -> None:
+        self.trace.append(what)
+        self.ctx.set_custom_status(zlib.crc32(orjson.dumps(self.trace)))
+
+    async def run(self, ops: list[list[Any]]) -> None:
+        for op in ops:
+            try:
+                await self.step(op)
+            except Exception as error:
+                self.see([type(error).__name__, str(error)])
+
+    async def step(self, op: list[Any]) -> None:
+        kind = op[0]
+        ctx = self.ctx
+        if kind in _AT_ONCE:
+            self.see(_at_once(ctx, op, self.started))
+        elif kind == "scope":
+            make = ctx.fail_after if op[1] else ctx.move_on_after
+            with make(op[2]) as scope:
+                await self.run(op[3])
+            self.see([scope.cancel_called, scope.cancelled_caught])
+        elif kind == "finally":
+            try:
+                await self.run(op[1])
+            finally:
+                await self.run(op[2])
+        elif kind == "group":
+            async with ctx.create_task_group() as tg:
+                for branch in op[1]:
+                    tg.start_soon(self.branch, branch)
+                if op[2]:
+                    tg.cancel_scope.cancel()
+        elif kind == "lock":
+            async with ctx.lock_entities(*THINGS):
+                await self.run(op[1])
+        else:
+            self.see(_plain(await _combined(ctx, op, self.started)))
+
+    async def branch(self, ops: list[list[Any]]) -> None:
+        for op in ops:
+            await self.step(op)  # an error leaves the branch, and so ends its siblings
+
+    def run_by_yield(self, ops: list[list[Any]]) -> Generator[Any, Any, None]:
+        for op in ops:
+            try:
+                yield from self.step_by_yield(op)
+            except Exception as error:
+                self.see([type(error).__name__, str(error)])
+
+    def step_by_yield(self, op: list[Any]) -> Generator[Any, Any, None]:
+        kind = op[0]
+        ctx = self.ctx
+        if kind in _AT_ONCE:
+            self.see(_at_once(ctx, op, self.started))
+        elif kind == "scope":
+            make = ctx.fail_after if op[1] else ctx.move_on_after
+            with make(op[2]) as scope:
+                yield from self.run_by_yield(op[3])
+            self.see([scope.cancel_called, scope.cancelled_caught])
+        elif kind == "finally":
+            try:
+                yield from self.run_by_yield(op[1])
+            finally:
+                yield from self.run_by_yield(op[2])
+        elif kind == "group":
+            for branch in op[1]:  # generators have no groups
+                yield from self.run_by_yield(branch)
+        elif kind == "lock":
+            with (yield ctx.lock_entities(*THINGS)):
+                yield from self.run_by_yield(op[1])
+        else:
+            self.see(_plain((yield _combined(ctx, op, self.started))))
+
+
+@app.orchestration
+async def interpreted(ctx: OrchestrationContext, ops: list[list[Any]]) -> list[Any]:
+    interpreter = Interpreter(ctx)
+    await interpreter.run(ops)
+    return interpreter.trace
+
+
+@app.orchestration
+def interpreted_by_yield(
+    ctx: OrchestrationContext, ops: list[list[Any]]
+) -> Generator[Any, Any, list[Any]]:
+    interpreter = Interpreter(ctx)
+    yield from interpreter.run_by_yield(ops)
+    return interpreter.trace
+
+
+@app.orchestration
+async def continued(ctx: OrchestrationContext, ops: list[list[Any]]) -> list[Any]:
+    interpreter = Interpreter(ctx)
+    await interpreter.run(ops[:4])
+    if len(ops) > 4:
+        ctx.continue_as_new(ops[4:], keep_events=len(ops) % 2 == 0)
+    return interpreter.trace
+
+
+LEAVES = st.tuples(
+    st.sampled_from(
+        [
+            "activity",
+            "retried",
+            "timer",
+            "event",
+            "timed event",
+            "typed event",
+            "child",
+            "retried child",
+            "entity",
+        ]
+    ),
+    st.integers(0, 5),
+)
+SMALL = st.integers(0, 5)
+SIMPLE = st.one_of(
+    st.tuples(st.just("leaf"), LEAVES),
+    st.tuples(st.just("start"), LEAVES),
+    st.tuples(st.just("await"), SMALL),
+    st.tuples(st.just("give up"), SMALL),
+    st.tuples(st.sampled_from(["uuid", "random", "time", "look"])),
+    st.tuples(st.sampled_from(["send event", "signal"]), SMALL),
+    st.tuples(st.sampled_from(["all", "any"]), st.lists(LEAVES, min_size=1, max_size=3), st.booleans()),
+)
+OPS = st.recursive(
+    SIMPLE,
+    lambda op: st.one_of(
+        st.tuples(st.just("scope"), st.booleans(), SMALL, st.lists(op, max_size=3)),
+        st.tuples(st.just("finally"), st.lists(op, max_size=3), st.lists(op, max_size=2)),
+        st.tuples(
+            st.just("group"),
+            st.lists(st.lists(op, max_size=3), min_size=1, max_size=3),
+            st.sampled_from([False, False, False, True]),
+        ),
+        st.tuples(st.just("lock"), st.lists(op, max_size=3)),
+    ),
+    max_leaves=8,
+)
+PROGRAMS = st.lists(OPS, min_size=1, max_size=8)
+FLOWS = st.sampled_from(["interpreted", "interpreted_by_yield", "continued"])
+
+Flow = Callable[..., Awaitable[Any]]
+
+
+def start(name: str, program: Any) -> Start:
+    """The message that begins an instance of a program."""
+    return Start(name, None, orjson.dumps(program))

@@ -1,0 +1,516 @@
+"""Guarantee 9: an actor that keeps crashing its turns is parked alone; the partition goes on.
+
+Everything lives in one partition, so that a poison actor has every chance to take others along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from attrs import define
+
+from perdure import (
+    App,
+    EntityContext,
+    EntityId,
+    Hub,
+    MemoryStore,
+    OrchestrationContext,
+    OrchestrationStatus,
+    ParkedError,
+    PerdureError,
+    RuntimeStatus,
+    Settings,
+    UnavailableError,
+)
+from tests.faults import FaultyStore, JumpingClock, persist, settle, within
+
+
+class Poison(BaseException):
+    """What nobody catches."""
+
+
+@define
+class Code:
+    """What the application does this time: a new release may do it better."""
+
+    poison: type[BaseException] | None = SystemExit
+
+
+CALM = Code(None)
+
+
+def app_with(code: Code) -> App:
+    app = App()
+
+    def explode() -> None:
+        if code.poison is not None:
+            raise code.poison("poison")
+
+    @app.entity
+    class Counter:
+        value: int = 0
+
+        def add(self, amount: int) -> int:
+            self.value += amount
+            return self.value
+
+        def burst(self, ctx: EntityContext) -> int:
+            self.value += 100
+            ctx.signal_entity(EntityId("witness", "w"), "see", "burst")
+            explode()
+            return self.value
+
+        async def burst_slowly(self, ctx: EntityContext) -> int:
+            self.value += 100
+            ctx.signal_entity(EntityId("witness", "w"), "see", "burst")
+            await anyio.lowlevel.checkpoint()
+            explode()
+            return self.value
+
+    @app.entity
+    class Witness:
+        seen: list[str] = []
+
+        def see(self, what: str) -> None:
+            self.seen.append(what)
+
+    @app.activity
+    async def work(x: int) -> int:
+        return x
+
+    @app.orchestration
+    async def signaller(ctx: OrchestrationContext, op: str) -> str:
+        ctx.signal_entity(POISON, op)
+        return await ctx.wait_for_external_event("end")
+
+    @app.orchestration
+    async def quiet(ctx: OrchestrationContext) -> str:
+        return await ctx.wait_for_external_event("end")
+
+    @app.orchestration
+    async def bursting(ctx: OrchestrationContext) -> str:
+        await ctx.call_activity(work, 1)
+        ctx.signal_entity(EntityId(Witness, "w"), Witness.see, "burst")
+        explode()
+        return await ctx.wait_for_external_event("end")
+
+    @app.orchestration
+    async def bursting_at_once(ctx: OrchestrationContext) -> str:
+        explode()
+        return await ctx.wait_for_external_event("end")
+
+    return app
+
+
+POISON: EntityId[Any] = EntityId("counter", "poison")
+WELL: EntityId[Any] = EntityId("counter", "well")
+WITNESS: EntityId[Any] = EntityId("witness", "w")
+
+
+def hub_on(store: FaultyStore | MemoryStore, code: Code | App) -> Hub:
+    app = code if isinstance(code, App) else app_with(code)
+    settings = Settings(drain_s=2)
+    return Hub(app, store=store, partitions=1, clock=JumpingClock(), settings=settings)
+
+
+async def parked_entities(hub: Hub) -> list[str]:
+    return [str(status.entity_id) async for status in hub.client.query_entities(parked=True)]
+
+
+async def parked_instances(hub: Hub) -> list[OrchestrationStatus]:
+    return [status async for status in hub.client.query(parked=True)]
+
+
+async def until(happened: Callable[[], Awaitable[Any]]) -> Any:
+    while not (found := await happened()):
+        await anyio.lowlevel.checkpoint()
+    return found
+
+
+async def check_well(hub: Hub, wanted: int) -> None:
+    """Check that the neighbours take turns, and that nothing of a burst has got out."""
+    assert await persist(lambda: hub.client.call_entity(WELL, "add", 1)) == wanted
+    handle = await persist(lambda: hub.client.start_new("quiet"))
+    await persist(lambda: handle.raise_event("end", "done"))
+    assert await handle.result() == "done"
+    assert await hub.client.get_entity(WITNESS) is None
+
+
+async def poison_by_stored_signal(hub: Hub, op: str) -> None:
+    """Have the entity poisoned by a message that another actor sent: it is never lost."""
+    await persist(
+        lambda: hub.client.start_new("signaller", op, instance_id="sender", request_id="sender")
+    )
+    await until(lambda: parked_entities(hub))
+
+
+@pytest.mark.parametrize("poison", [SystemExit, Poison])
+@pytest.mark.parametrize("op", ["burst", "burst_slowly"])
+async def test_an_entity_whose_turn_keeps_crashing_is_parked_and_the_others_go_on(
+    op: str, poison: type[BaseException]
+) -> None:
+    async with within(4), hub_on(MemoryStore(), Code(poison)) as hub:
+        await hub.client.call_entity(POISON, "add", 1)
+        await poison_by_stored_signal(hub, op)
+        status = await hub.client.get_entity(POISON)
+
+        await check_well(hub, 1)
+        assert await parked_entities(hub) == [str(POISON)]
+        with pytest.raises(ParkedError):
+            await hub.client.call_entity(POISON, "add", 1)
+
+    assert status is not None
+    assert status.state.value == 1
+    assert status.parked is not None
+    assert status.waiting == 1
+
+
+@pytest.mark.parametrize("op", ["burst", "burst_slowly"])
+async def test_a_caller_whose_call_keeps_crashing_is_told(op: str) -> None:
+    errors: list[type[Exception]] = []
+    async with within(4), hub_on(MemoryStore(), Code()) as hub:
+        await hub.client.call_entity(POISON, "add", 1)
+        for _ in range(10):
+            try:
+                await persist(lambda: hub.client.call_entity(POISON, op), tries=1)
+            except (PerdureError, AssertionError) as error:
+                errors.append(type(error))
+            await settle()
+
+        await check_well(hub, 1)
+        status = await hub.client.get_entity(POISON)
+
+    assert len(errors) == 10
+    assert errors[-1] is ParkedError
+    assert status is not None
+    assert status.state.value == 1
+
+
+async def test_a_parked_entity_survives_recoveries_of_its_partition_without_a_new_crash() -> None:
+    store = FaultyStore(MemoryStore())
+    async with within(4), hub_on(store, Code()) as hub:
+        await poison_by_stored_signal(hub, "burst")
+        for n in range(3):
+            store.fail_next()
+            with pytest.raises(UnavailableError):
+                await hub.client.call_entity(WELL, "add", 1)
+            await check_well(hub, n + 1)
+            await settle()
+
+        assert await parked_entities(hub) == [str(POISON)]
+
+
+async def test_a_poison_entity_is_parked_again_after_a_restart_without_repair() -> None:
+    store = MemoryStore()
+    async with within(4):
+        async with hub_on(store, Code()) as hub:
+            await poison_by_stored_signal(hub, "burst")
+
+        for n in range(3):
+            async with hub_on(store, Code()) as hub:
+                await settle()
+                await until(lambda: parked_entities(hub))
+                await check_well(hub, n + 1)
+
+
+async def test_a_repaired_entity_takes_its_mail_after_a_restart() -> None:
+    store = MemoryStore()
+    async with within(4):
+        async with hub_on(store, Code()) as hub:
+            await poison_by_stored_signal(hub, "burst")
+            await hub.client.signal_entity(POISON, "add", 1)
+
+        async with hub_on(store, CALM) as hub:
+            assert await hub.client.call_entity(POISON, "add", 0) == 101
+            assert await parked_entities(hub) == []
+            await settle()
+            witness = await hub.client.read_entity_state(WITNESS)
+
+    assert witness.seen == ["burst"]
+
+
+async def test_a_parked_entity_may_be_retried() -> None:
+    code = Code()
+    async with within(4), hub_on(MemoryStore(), code) as hub:
+        await poison_by_stored_signal(hub, "burst")
+        await hub.client.signal_entity(POISON, "add", 1)
+
+        code.poison = None  # what was wrong lay outside the code, and is repaired
+        await hub.client.retry(POISON)
+
+        assert await hub.client.call_entity(POISON, "add", 0) == 101
+        assert await parked_entities(hub) == []
+
+
+async def test_a_retry_in_vain_parks_it_again() -> None:
+    async with within(4), hub_on(MemoryStore(), Code()) as hub:
+        await poison_by_stored_signal(hub, "burst")
+
+        for _ in range(2):
+            try:
+                await hub.client.retry(POISON)
+            except PerdureError:
+                await settle()
+            await until(lambda: parked_entities(hub))
+            await check_well_again(hub)
+
+
+async def check_well_again(hub: Hub) -> None:
+    assert await persist(lambda: hub.client.call_entity(WELL, "add", 1)) > 0
+
+
+async def test_a_parked_entity_may_be_purged_with_its_mail() -> None:
+    store = MemoryStore()
+    async with within(4):
+        async with hub_on(store, Code()) as hub:
+            await poison_by_stored_signal(hub, "burst")
+
+            await hub.client.purge_entity(POISON)
+
+            assert await parked_entities(hub) == []
+            assert await hub.client.get_entity(POISON) is None
+            assert await hub.client.call_entity(POISON, "add", 1) == 1
+        async with hub_on(store, Code()) as hub:
+            await settle()
+            assert await hub.client.call_entity(POISON, "add", 1) == 2
+
+
+@pytest.mark.parametrize("poison", [SystemExit, Poison])
+@pytest.mark.parametrize("name", ["bursting", "bursting_at_once"])
+async def test_an_orchestration_whose_turn_keeps_crashing_is_parked_or_refused(
+    name: str, poison: type[BaseException]
+) -> None:
+    async with within(4), hub_on(MemoryStore(), Code(poison)) as hub:
+        for _ in range(6):
+            try:
+                await hub.client.start_new(name, instance_id="i", on_existing="reuse")
+            except PerdureError:
+                await settle()
+        await settle(200)
+
+        await check_well(hub, 1)
+        parked = [status.instance_id for status in await parked_instances(hub)]
+        status = await hub.client.get_status("i")
+
+    # One that never began was never stored: there is nothing to park.
+    if name == "bursting":
+        assert parked == ["i"]
+    else:
+        assert status is None or parked == ["i"]
+
+
+@pytest.mark.parametrize("poison", [SystemExit, Poison])
+async def test_a_replay_that_crashes_parks_its_instance_and_a_repair_lets_it_go_on(
+    poison: type[BaseException],
+) -> None:
+    store = MemoryStore()
+    async with within(4):
+        async with hub_on(store, CALM) as hub:
+            for name in ("bursting", "bursting_at_once"):
+                await hub.client.start_new(name, instance_id=name)
+            await settle()
+
+        async with hub_on(store, Code(poison)) as hub:
+            for name in ("bursting", "bursting_at_once"):
+                # Repeated until the instance is parked; then the event waits in its mailbox.
+                await persist(
+                    lambda name=name: hub.client.raise_event(name, "end", "one", request_id=name)
+                )
+
+            async def both() -> bool:
+                return len(await parked_instances(hub)) == 2
+
+            await until(both)
+            assert await persist(lambda: hub.client.call_entity(WELL, "add", 1)) == 1
+
+        async with hub_on(store, CALM) as hub:
+            for name in ("bursting", "bursting_at_once"):
+                await hub.client.raise_event(name, "end", "one", request_id=name)
+                assert await hub.client.wait(name) == "one"
+            assert await parked_instances(hub) == []
+
+
+async def test_a_parked_orchestration_may_be_retried_and_terminated() -> None:
+    code = Code()
+    async with within(4), hub_on(MemoryStore(), code) as hub:
+        for id in ("retried", "ended"):
+            await persist(
+                lambda id=id: hub.client.start_new(
+                    "bursting", instance_id=id, request_id=id
+                )
+            )
+
+        async def both() -> bool:
+            return len(await parked_instances(hub)) == 2
+
+        await until(both)
+        await hub.client.terminate("ended", "poison")
+        code.poison = None
+        await hub.client.retry("retried")
+        await hub.client.raise_event("retried", "end", "well")
+
+        assert await hub.client.wait("retried") == "well"
+        assert await parked_instances(hub) == []
+        ended = await hub.client.get_status("ended")
+
+    assert ended is not None
+    assert ended.runtime_status == RuntimeStatus.TERMINATED
+
+
+def app_of(state: type, *, extra: bool = False) -> App:
+    """Make an application whose entity ``box`` has a value of that type."""
+    app = App()
+    if state is int:
+
+        @app.entity(name="box")
+        class IntBox:
+            value: int = 0
+
+            def put(self, value: int) -> None:
+                self.value = value
+
+    else:
+
+        @app.entity(name="box")
+        class DictBox:
+            value: dict[str, int] = {}
+
+            def put(self, value: int) -> None:
+                self.value["x"] = value
+
+    @app.entity(name="counter")
+    class Counter:
+        value: int = 0
+
+        def add(self, amount: int) -> int:
+            self.value += amount
+            return self.value
+
+    if extra:
+
+        @app.orchestration
+        async def flow(ctx: OrchestrationContext) -> Any:
+            return await ctx.wait_for_external_event("end")
+
+    return app
+
+
+BOX: EntityId[Any] = EntityId("box", "b")
+
+
+async def test_a_state_that_its_class_cannot_read_any_more_parks_the_entity_and_is_kept() -> None:
+    store = MemoryStore()
+    async with within(4):
+        async with hub_on(store, app_of(int)) as hub:
+            await hub.client.signal_entity(BOX, "put", 7)
+
+        async with hub_on(store, app_of(dict)) as hub:
+            await hub.client.signal_entity(BOX, "put", 8)
+            status = await hub.client.get_entity(BOX)
+            assert await parked_entities(hub) == [str(BOX)]
+            assert await hub.client.call_entity(WELL, "add", 1) == 1
+
+        async with hub_on(store, app_of(int)) as hub:
+            await settle()
+            state = await hub.client.read_entity_state(BOX)
+            assert await parked_entities(hub) == []
+
+    assert status is not None
+    assert status.state == {"value": 7}
+    assert status.parked is not None
+    assert status.parked.type == "PayloadError"
+    assert state.value == 8  # the signal waited
+
+
+async def test_an_entity_that_is_registered_no_more_keeps_its_state_and_mail() -> None:
+    store, sender = MemoryStore(), App()
+
+    @sender.entity(name="counter")
+    class Counter:
+        value: int = 0
+
+        def add(self, amount: int) -> int:
+            self.value += amount
+            return self.value
+
+    async with within(4):
+        async with hub_on(store, app_of(int)) as hub:
+            await hub.client.signal_entity(BOX, "put", 7)
+            await hub.client.signal_entity(BOX, "put", 8, at=timedelta(seconds=0))
+
+        async with hub_on(store, sender) as hub:
+            assert await hub.client.call_entity(WELL, "add", 1) == 1
+
+        async with hub_on(store, app_of(int)) as hub:
+            await settle()
+            state = await hub.client.read_entity_state(BOX)
+
+    assert state.value == 8
+
+
+async def test_an_instance_whose_orchestration_is_not_deployed_is_parked_until_it_is() -> None:
+    store = MemoryStore()
+    async with within(4):
+        async with hub_on(store, app_of(int, extra=True)) as hub:
+            await hub.client.start_new("flow", instance_id="i")
+
+        async with hub_on(store, app_of(int)) as hub:
+            await hub.client.raise_event("i", "end", "kept")
+            parked = await parked_instances(hub)
+            assert await hub.client.call_entity(WELL, "add", 1) == 1
+
+        async with hub_on(store, app_of(int, extra=True)) as hub:
+            result = await hub.client.wait("i")
+
+    assert [status.instance_id for status in parked] == ["i"]
+    assert parked[0].parked is not None
+    assert parked[0].parked.type == "UnknownNameError"
+    assert "flow" in parked[0].parked.reason
+    assert result == "kept"
+
+
+@pytest.mark.parametrize("times", [1, 5, 20])
+async def test_a_disk_that_errs_while_an_actor_is_read_does_not_get_it_parked(times: int) -> None:
+    inner = MemoryStore()
+    async with within(4):
+        async with hub_on(inner, CALM) as hub:
+            await hub.client.call_entity(WELL, "add", 1)
+        store = FaultyStore(inner)
+        async with hub_on(store, CALM) as hub:
+            store.fail_reads("read_entities", times)
+
+            value = await persist(lambda: hub.client.call_entity(WELL, "add", 1), tries=500)
+
+            assert value == 2
+            assert await parked_entities(hub) == []
+
+
+async def test_a_turn_that_crashes_while_its_partition_recovers_is_not_forgotten() -> None:
+    store = FaultyStore(MemoryStore())
+    code = Code()
+    async with within(4), hub_on(store, code) as hub:
+        await hub.client.start_new("quiet", instance_id="open")
+        restoring = store.hold("read_entities")
+        store.fail_next()
+        with pytest.raises(UnavailableError):
+            await hub.client.raise_event("open", "noise")
+        async with anyio.create_task_group() as tasks:
+
+            async def burst() -> None:
+                with pytest.raises((UnavailableError, ParkedError)):
+                    await hub.client.call_entity(POISON, "burst")
+
+            tasks.start_soon(burst)
+            await settle()
+            restoring.open()
+        await settle()
+
+        await check_well(hub, 1)
+        code.poison = None
+        assert await persist(lambda: hub.client.call_entity(POISON, "add", 1)) == 1
