@@ -81,7 +81,7 @@ def _store_mail(
         return
     blocked = activation.is_blocked
     for message in activation.unconsumed:
-        if message.row or not (message.keep or blocked):
+        if message.row or not (message.keep or blocked) or _is_retry(message):
             continue
         message.row = partition.new_row()
         checkpoint.mail.append(MailRow(message.row, activation.key, encode_message(message)))
@@ -89,6 +89,11 @@ def _store_mail(
             batch.timers_deleted.append(message.timer)
             message.timer = 0
         _acknowledge(partition, batch, message)
+
+
+def _is_retry(message: Message) -> bool:
+    # A stored one would ask again after each crash that it leads to, for ever.
+    return isinstance(message, Command) and message.action == "retry"
 
 
 def _acknowledge(partition: Partition, batch: Batch, message: Message) -> None:

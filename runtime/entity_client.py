@@ -11,7 +11,7 @@ import anyio
 from ..actors.context import due_time
 from ..actors.entity import EntityContext
 from ..actors.errors import EntityOperationError, FailureDetails
-from ..actors.ids import EntityId
+from ..actors.ids import EntityId, check_text
 from ..actors.messages import Command, Operation
 from ..actors.values import MISSING
 from ..storage.records import EntityFilter
@@ -252,6 +252,8 @@ class EntityClient(Requester):
             await self._request(key, message, request_id)
         else:
             due = due_time(at, self._clock.now())
+            if request_id is not None:
+                check_text(request_id, "a request id")
             await self._partition(key).request_later(key, message, due, request_id)
 
     async def signal_entities(

@@ -9,8 +9,8 @@ new ``FaultyStore`` is the restart.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -284,17 +284,29 @@ def everything(store: MemoryStore) -> list[dict[str, Any]]:
     return found
 
 
-async def persist(attempt: Callable[[], Awaitable[T]], tries: int = 100) -> T:
+async def persist(
+    attempt: Callable[..., Awaitable[Any]], *arguments: Any, tries: int = 100, **options: Any
+) -> Any:
     """Do what a patient client does: repeat a request whose error says that it may be repeated."""
     for _ in range(tries):
         try:
-            return await attempt()
+            return await attempt(*arguments, **options)
         except (Crashed, StorageError):
             raise
         except (UnavailableError, OutcomeUnknownError):
             for _ in range(5):
                 await anyio.lowlevel.checkpoint()
     raise AssertionError(f"still unavailable after {tries} tries")
+
+
+@contextmanager
+def dying() -> Iterator[None]:
+    """Run a block that ends because the hub lost its store: by a crash, or to another owner."""
+    try:
+        yield
+    except LeaseLostError:
+        return
+    raise AssertionError("the hub lived to the end")
 
 
 @asynccontextmanager

@@ -105,9 +105,7 @@ class Load:
         if request[1] in ("call", "slow"):
             assert answer["value"] == 1, f"{request} was applied {answer['value']} times"
         if request[1] == "listen":
-            self.events += [
-                (f"{request[0]}-{n}", "event", [f"i-{request[0]}", n]) for n in (1, 2)
-            ]
+            self.events += [(f"{request[0]}-{n}", "event", [f"i-{request[0]}", n]) for n in (1, 2)]
 
     def live(self, fault: str = "", *, new: int) -> int:
         """Serve through one life, which ends by a kill; gives the answers it got."""
@@ -223,9 +221,7 @@ def test_what_was_acknowledged_survives_kills_under_load(tmp_path: Path, loop: s
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_what_was_acknowledged_survives_many_kills(
-    tmp_path: Path, loop: str, number: int
-) -> None:
+def test_what_was_acknowledged_survives_many_kills(tmp_path: Path, loop: str, number: int) -> None:
     run(tmp_path, loop, 25, number)
 
 

@@ -19,7 +19,6 @@ from perdure import (
     EntityOperationError,
     Hub,
     InstanceAlreadyExistsError,
-    LeaseLostError,
     ManualClock,
     MemoryStore,
     OrchestrationContext,
@@ -27,7 +26,7 @@ from perdure import (
     Settings,
     UnavailableError,
 )
-from tests.faults import FaultyStore, When, persist, settle, within
+from tests.faults import FaultyStore, When, dying, persist, settle, within
 
 app = App()
 
@@ -206,7 +205,7 @@ async def test_a_request_repeated_after_a_crash_is_applied_once(kind: Kind, when
     inner = MemoryStore()
     store = FaultyStore(inner)
     async with within():
-        with pytest.raises(LeaseLostError):
+        with dying():
             async with hub_on(store) as hub:
                 await prepare(hub.client)
                 store.crash_next(when)
@@ -224,7 +223,7 @@ async def test_what_was_acknowledged_survives_a_crash_at_once(kind: Kind) -> Non
     inner = MemoryStore()
     store = FaultyStore(inner)
     async with within():
-        with pytest.raises(LeaseLostError):
+        with dying():
             async with hub_on(store) as hub:
                 await prepare(hub.client)
                 await kind(hub.client, None)
@@ -284,7 +283,7 @@ async def test_a_signal_that_waits_behind_a_lock_is_kept_over_a_crash_and_applie
     inner = MemoryStore()
     store = FaultyStore(inner)
     async with within():
-        with pytest.raises(LeaseLostError):
+        with dying():
             async with hub_on(store) as hub:
                 await hub.client.start_new(hold_lock, instance_id="holder")
                 await settle()
@@ -320,7 +319,9 @@ async def test_no_error_calls_a_request_undone_that_waits_in_a_stored_mailbox() 
                 for _ in range(6):
                     # Whichever of the next commits has it consumed, fails.
                     store.fail_next()
-                    await persist(lambda: hub.client.raise_event("holder", "let go", request_id="g"))
+                    await persist(
+                        lambda: hub.client.raise_event("holder", "let go", request_id="g")
+                    )
                     await settle()
 
         assert outcome in ([1], ["unknown"])
@@ -329,12 +330,11 @@ async def test_no_error_calls_a_request_undone_that_waits_in_a_stored_mailbox() 
 
 async def test_a_request_id_is_remembered_for_its_retention_and_then_forgotten() -> None:
     inner, clock = MemoryStore(), ManualClock()
-    async with within():
-        async with hub_on(inner, clock) as hub:
-            await call(hub.client, "r")
-            clock.advance(23 * 3600)
-            assert await call(hub.client, "r") == 1
-            clock.advance(2 * 3600)
-            await hub.client.signal_entity(A, Counter.add, 0)
+    async with within(), hub_on(inner, clock) as hub:
+        await call(hub.client, "r")
+        clock.advance(23 * 3600)
+        assert await call(hub.client, "r") == 1
+        clock.advance(2 * 3600)
+        await hub.client.signal_entity(A, Counter.add, 0)
 
-            assert await call(hub.client, "r") == 2
+        assert await call(hub.client, "r") == 2

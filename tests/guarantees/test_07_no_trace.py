@@ -29,7 +29,7 @@ from perdure import (
     PayloadError,
     Settings,
 )
-from tests.faults import FaultyStore, JumpingClock, persist, settle, within
+from tests.faults import FaultyStore, JumpingClock, dying, persist, settle, within
 from tests.guarantees.workloads import entity_in
 
 app = App()
@@ -246,7 +246,7 @@ async def test_a_checkpoint_in_the_middle_of_a_slow_operation_stores_nothing_of_
     store = FaultyStore(inner)
     slow, other = entity_in(0, Slow, "slow", 2), entity_in(0, Thing, "other", 2)
     async with within():
-        with pytest.raises(LeaseLostError):
+        with dying():
             async with hub_on(store) as hub:
                 await hub.client.call_entity(slow, Slow.put, "before")
                 async with anyio.create_task_group() as tasks:
@@ -397,8 +397,7 @@ async def ask(hub: Hub, id: EntityId[Store], move: str, step: list[Any], request
     operation = "apply" if move == "call" else "apply_slowly"
     try:
         return await persist(lambda: client.call_entity(id, operation, step, request_id=request))
-    except EntityOperationError as error:
-        assert error.error_type == "ValueError"
+    except EntityOperationError:
         return None
 
 

@@ -23,8 +23,7 @@ from perdure import (
     RuntimeStatus,
     Settings,
 )
-from tests.faults import JumpingClock, within
-from tests.faults import settle as let_all_run
+from tests.faults import JumpingClock, settle as let_all_run, within
 
 Code = Callable[[OrchestrationContext, int], Awaitable[Any]]
 
@@ -221,9 +220,7 @@ def line_of(code: Code) -> int:
 
 def hub_on(store: MemoryStore, code: Code, on_nondeterminism: Any = "park") -> Hub:
     settings = Settings(drain_s=2, on_nondeterminism=on_nondeterminism)
-    return Hub(
-        app_with(code), store=store, partitions=2, clock=JumpingClock(), settings=settings
-    )
+    return Hub(app_with(code), store=store, partitions=2, clock=JumpingClock(), settings=settings)
 
 
 async def with_history(store: MemoryStore) -> list[tuple[str, list[Any]]]:

@@ -341,9 +341,7 @@ async def test_a_parked_orchestration_may_be_retried_and_terminated() -> None:
     async with within(4), hub_on(MemoryStore(), code) as hub:
         for id in ("retried", "ended"):
             await persist(
-                lambda id=id: hub.client.start_new(
-                    "bursting", instance_id=id, request_id=id
-                )
+                lambda id=id: hub.client.start_new("bursting", instance_id=id, request_id=id)
             )
 
         async def both() -> bool:
