@@ -556,7 +556,12 @@ class EntityActor:
         elif message.reply is not None or message.request is not None:
             effects.reply(message, data)
 
-    def _fail(self, message: Operation, error: Exception, now: int, effects: Effects) -> None:
+    def fail(self, message: Message, error: BaseException, now: int, effects: Effects) -> None:
+        """Answer an async operation that ended by an exception it could not take itself."""
+        if isinstance(message, Operation):
+            self._fail(message, error, now, effects)
+
+    def _fail(self, message: Operation, error: BaseException, now: int, effects: Effects) -> None:
         failure = failure_of(error)
         caller = message.caller
         if caller is not None:

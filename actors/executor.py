@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 _OURS = str(Path(__file__).resolve().parent)
 _LOADED_AS = str(Path(__file__).parent)
 
+#: How often code that catches everything is thrown out before it is given up.
+_STOPS_MAX = 100
+
 _GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
 
 
@@ -115,6 +118,7 @@ class Executor:
         "pending",
         "ready",
         "running",
+        "stops",
         "unanswered",
     )
 
@@ -138,6 +142,7 @@ class Executor:
         self.children: dict[int, str] | None = None
         self.unanswered: set[int] = set()  # the numbers of activities without an answer
         self.closed = False
+        self.stops = 0
         self.mismatch: NondeterminismError | None = None
         self.arrivals = 0
         self.events: list[bytes] = []
@@ -195,27 +200,25 @@ class Executor:
         breath = 500
         while self._position < len(history):
             event = history[self._position]
-            apply = _APPLY.get(event[0])
-            if apply is None:
-                if event[0] not in SILENT and event[0] != "ExecutionStarted":
+            kind = event[0]
+            if kind not in SILENT:
+                if kind not in _APPLY and kind != "ExecutionStarted":
                     self._refuse_replay(event, "nothing more", self._where())
-                if event[0] == "ExecutionStarted":
-                    self._position += 1
-                    self.now = event[1]
-                    self.start(context, input)
-                    self._check()
-                    continue
-            self._position += 1
-            if apply is not None:
+                self._position += 1
                 self.now = event[1]
                 try:
-                    apply(self, event)
+                    if kind == "ExecutionStarted":
+                        self.start(context, input)
+                    else:
+                        _APPLY[kind](self, event)
+                        self.run()
                 except ReplayStopped:
-                    # Tasks decide things too, a retry's timer for one, with no fiber running.
+                    # Tasks decide things too, a retry's timer for one, with no code above them.
                     self._check()
                     raise
-                self.run()
                 self._check()
+            else:
+                self._position += 1
             if self._position > breath:
                 breath = self._position + 500
                 yield
@@ -361,12 +364,16 @@ class Executor:
         """Let the code go. Its ``finally`` blocks run, but nothing that they ask for happens."""
         self.closed = True
         for fiber in self.fibers:
-            try:
-                fiber.coroutine.close()
-            except (Exception, Cancelled, ReplayStopped):
-                # "coroutine ignored GeneratorExit", or what a finally block raised: there is
-                # nobody to tell, since this execution goes on elsewhere or has ended.
-                continue
+            for _ in range(_STOPS_MAX):
+                try:
+                    # Not close(), which gives up at the first finally block that awaits.
+                    fiber.coroutine.throw(ReplayStopped())
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException:
+                    # It has ended. There is nobody to tell what a finally block raised, since
+                    # this execution goes on elsewhere or has ended.
+                    break
         self.fibers.clear()
 
     # What the code asks for.
@@ -395,7 +402,7 @@ class Executor:
         history = self._history
         if history is None:
             if self.closed:
-                raise ReplayStopped
+                return self._stop()
             self.events.append(orjson.dumps((kind, self.now, *fields)))
             return True
         position = self._position
@@ -411,8 +418,15 @@ class Executor:
                 self.mismatch = NondeterminismError(
                     self.instance_id, position, describe(recorded), produced, _calling_line()
                 )
-            raise ReplayStopped
+            return self._stop()
         self._position = position + 1
+        return False
+
+    def _stop(self) -> bool:
+        """Throw the code out; if it catches everything, in a loop, let it run to its next await."""
+        self.stops += 1
+        if self.stops <= _STOPS_MAX:
+            raise ReplayStopped
         return False
 
     def caller(self, number: int) -> Caller:

@@ -210,6 +210,8 @@ class TaskGroup:
     ) -> bool:
         outer = error if isinstance(error, Cancelled) else None
         if error is not None:
+            if not isinstance(error, (Exception, Cancelled)):
+                return False  # the code is let go, and its branches with it
             if outer is None:
                 self._errors.append(error)
             self.cancel_scope.cancel()

@@ -10,6 +10,7 @@ import anyio
 from ..actors.entity import HELD, RELOAD, EntityActor
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
+from .waiting import is_own_cancellation
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -172,8 +173,14 @@ class Activation:
         partition = self.partition
         try:
             await operation
-        except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+        except KeyboardInterrupt:
             raise
+        except anyio.get_cancelled_exc_class() as error:
+            if not is_own_cancellation():
+                raise  # the hub stops
+            actor = self.actor
+            if isinstance(actor, EntityActor) and not self.dead:
+                actor.fail(message, error, partition.tick(), partition)
         except BaseException as error:
             partition.crash(self, error)
             return

@@ -87,11 +87,16 @@ class RunningActivity:
             body = self._encode(await self.definition.invoke(self.context, value))
         except (Exception, SystemExit) as error:
             self.end("TaskFailed", encode_failure(failure_of(error)))
-        except asyncio.CancelledError:
-            if not self.ended or self.task is None or not self.task.cancelling():
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                # Of the activity's own making: it awaited something that was cancelled.
+                self.end("TaskFailed", encode_failure(failure_of(error)))
+            elif not self.ended or self.task is None:
                 raise  # the hub stops
-            self.task.uncancel()
-            self.end(None, b"")
+            else:
+                task.uncancel()
+                self.end(None, b"")
         else:
             self.end("TaskCompleted", body)
 

@@ -43,7 +43,8 @@ class ManualClock:
 
     def __init__(self, start: int = 1_700_000_000_000_000) -> None:
         self._now = start
-        self._turned = anyio.Event()
+        # An event for each that waits: one of them all would bind the clock to an event loop.
+        self._waiting: set[anyio.Event] = set()
 
     def now(self) -> int:
         """The time in microseconds since the Unix epoch, UTC."""
@@ -52,17 +53,26 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Let that many seconds pass at once."""
         self._now += round(seconds * 1e6)
-        turned, self._turned = self._turned, anyio.Event()
-        turned.set()
+        for turned in self._waiting:
+            turned.set()
 
     async def wait_until(self, due: int | None, woken: anyio.Event) -> None:
         """Return when ``due`` has come (None: never) or ``woken`` is set, whichever is first."""
         while not woken.is_set() and (due is None or self._now < due):
-            async with anyio.create_task_group() as tasks:
+            turned = anyio.Event()
+            self._waiting.add(turned)
+            try:
+                await _wait_for_either(woken, turned)
+            finally:
+                self._waiting.discard(turned)
 
-                async def leave_after(event: anyio.Event) -> None:
-                    await event.wait()
-                    tasks.cancel_scope.cancel()
 
-                tasks.start_soon(leave_after, woken)
-                tasks.start_soon(leave_after, self._turned)
+async def _wait_for_either(first: anyio.Event, second: anyio.Event) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def leave_after(event: anyio.Event) -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(leave_after, first)
+        tasks.start_soon(leave_after, second)

@@ -94,6 +94,7 @@ class Partition:
         self.next_row = 1
         self.waiting = 0  # clients' messages not consumed yet
         self.commits = 0
+        self.failed_commits = 0  # in a row
         self.turns = 0
         self.failed_operations = 0
         self.crashes: dict[str, int] = {}
@@ -499,6 +500,7 @@ class Partition:
                 self.stop(error)
                 return
             except (StorageError, UnavailableError) as error:
+                self.failed_commits += 1
                 await recover(self, error, batch)
                 return
             except BaseException:
@@ -508,6 +510,7 @@ class Partition:
                 self.flying = None
                 self._let_on()
             self.commits += 1
+            self.failed_commits = 0
             self.sequence = checkpoint.sequence
             self.exchange.on_durable(checkpoint)
         if not self.is_tainted:

@@ -83,6 +83,9 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     dropped = partition.drop_all()
     recovered: Recovered | None = None
     try:
+        if partition.failed_commits > 1:
+            # What is read back would only be tried at once again, at the store's full speed.
+            await anyio.sleep(_backoff(partition.failed_commits - 2))
         recovered = await _read(partition)
     finally:
         if recovered is None:
@@ -188,7 +191,7 @@ def abandon(partition: Partition) -> None:
 
 
 async def _read(partition: Partition) -> Recovered | None:
-    delay = 0.05
+    tries = 0
     while True:
         try:
             return await partition.store.recover()
@@ -197,8 +200,13 @@ async def _read(partition: Partition) -> Recovered | None:
             return None
         except StorageError as error:
             _log.error("partition %d cannot recover yet: %s", partition.index, error)
-            await anyio.sleep(delay)
-            delay = min(delay * 2, _BACKOFF_MAX_S)
+            await anyio.sleep(_backoff(tries))
+            tries += 1
+
+
+def _backoff(tries: int) -> float:
+    """Seconds to wait before the next try."""
+    return min(0.05 * 2.0 ** min(tries, 10), _BACKOFF_MAX_S)
 
 
 def _unapplied() -> UnavailableError:

@@ -95,6 +95,17 @@ def on_asyncio() -> bool:
     return True
 
 
+def is_own_cancellation() -> bool:
+    """Whether a cancellation just caught was raised by the code itself, and nobody cancelled it.
+
+    On asyncio, awaiting a task that was cancelled raises what cancelling oneself does.
+    """
+    if not on_asyncio():
+        return False
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
+
+
 def waiter_factory() -> Callable[[], Waiter]:
     """Choose the waiter for the running event loop."""
     return _AsyncioWaiter if on_asyncio() else _EventWaiter

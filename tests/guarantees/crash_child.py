@@ -163,7 +163,8 @@ async def report(client: Client, instances: list[str]) -> dict[str, Any]:
     """Wait until everything has ended, and tell what there is."""
     results = {id: await client.wait(id) for id in instances}
     books = [await client.read_entity_state(EntityId(Book, f"book-{n}")) for n in range(BOOKS)]
-    accounts = [await client.read_entity_state(account(n)) for n in range(ACCOUNTS)]
+    ids: list[EntityId[Any]] = [account(n) for n in range(ACCOUNTS)]
+    accounts = [await client.read_entity_state(id) for id in ids]
     locked = client.query_entities(locked=True, include_empty=True)
     failed = [s.failed_signals async for s in client.query_entities(include_empty=True)]
     statuses = [str(s.runtime_status) async for s in client.query(payloads=False)]

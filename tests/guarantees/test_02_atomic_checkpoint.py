@@ -59,6 +59,7 @@ async def test_a_crash_at_any_commit_changes_nothing_whatever_the_timing(
 async def test_a_commit_that_fails_anywhere_is_recovered_from_without_a_restart(
     name: str, when: When
 ) -> None:
+    commit = 0
     for commit in range(1, ENDLESS):
         inner, clock, work = MemoryStore(), JumpingClock(), WORKLOADS[name]()
         store = FaultyStore(inner)

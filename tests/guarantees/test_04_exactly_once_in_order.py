@@ -104,9 +104,7 @@ async def send_all(store: FaultyStore, operation: str, rounds: int, done: set[st
             for n in range(rounds):
                 request = f"{sender} {n}"
                 if request not in done:
-                    await persist(
-                        hub.client.call_entity, sender, operation, 3, request_id=request
-                    )
+                    await persist(hub.client.call_entity, sender, operation, 3, request_id=request)
                     done.add(request)
 
         for sender in SENDERS:
@@ -129,6 +127,7 @@ async def test_messages_of_many_senders_arrive_once_and_in_order(operation: str)
 async def test_a_commit_that_fails_on_either_side_neither_loses_nor_repeats(
     operation: str, when: When
 ) -> None:
+    commit = 0
     for commit in range(1, 200):
         inner = MemoryStore()
         store = FaultyStore(inner, seed=commit)
@@ -147,6 +146,7 @@ async def test_a_commit_that_fails_on_either_side_neither_loses_nor_repeats(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", ["send", "send_to_slow"])
 async def test_a_crash_on_either_side_neither_loses_nor_repeats(operation: str, when: When) -> None:
+    commit = 0
     for commit in range(1, 200):
         inner, done = MemoryStore(), set[str]()
         store = FaultyStore(inner, seed=commit)
@@ -165,12 +165,15 @@ async def test_a_crash_on_either_side_neither_loses_nor_repeats(operation: str, 
     assert commit > 5
 
 
-@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=hypothesis_settings().max_examples // 4,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     faults=st.dictionaries(
         st.integers(1, 25),
         st.builds(Fault, st.just("fail"), st.sampled_from(["before", "after"])),
-        max_size=12,
+        max_size=5,  # the hub waits longer and longer between failures in a row
     ),
     seed=st.integers(0, 2**32),
 )
@@ -188,6 +191,7 @@ async def test_any_pattern_of_failing_commits_neither_loses_nor_repeats(
 
 async def test_an_orchestration_s_signals_arrive_once_and_in_order_whichever_commit_fails() -> None:
     id = id_in(0, "sending")
+    commit = 0
     for commit in range(1, 100):
         inner = MemoryStore()
         store = FaultyStore(inner, seed=commit)
@@ -275,25 +279,26 @@ WAITING = id_in(1, "waiting")
 
 async def test_a_message_whose_slow_operation_is_under_way_survives_a_crash() -> None:
     inner = MemoryStore()
-    for when in ("before", "after"):
-        store, gate = FaultyStore(inner), anyio.Event()
-        LATCH[:] = [gate]
-        with dying():
-            async with within(), hub_on(store) as hub:
-                # The sender's side is durable, and the receiver's partition commits meanwhile.
-                await hub.client.call_entity(PUSHERS[0], Pusher.push, when)
-                await settle()
-                await hub.client.signal_entity(TARGETS[1], Book.write, when)
-                await settle()
-                store.crash_next(partition=1)
-                await hub.client.signal_entity(TARGETS[1], Book.write, "lost")
+    store = FaultyStore(inner)
+    LATCH[:] = [anyio.Event()]
+    with dying():
+        async with within(), hub_on(store) as hub:
+            # In memory, it takes the message at once; one that is loading has its mail stored.
+            await hub.client.call_entity(SLOW, Slow.get)
+            # The sender's side is durable, and the receiver's partition commits meanwhile.
+            await hub.client.call_entity(PUSHERS[0], Pusher.push, "x")
+            await settle()
+            await hub.client.signal_entity(TARGETS[1], Book.write, "beside")
+            await settle()
+            store.crash_next(partition=1)
+            await hub.client.signal_entity(TARGETS[1], Book.write, "lost")
     LATCH[:] = []
 
     async with within(), hub_on(inner) as hub:
         await settle()
         state = await hub.client.call_entity(SLOW, Slow.get)
 
-    assert state == ["before", "after"]
+    assert state == ["x"]
 
 
 LATCH: list[anyio.Event] = []
@@ -331,6 +336,7 @@ async def test_a_slow_operation_asked_for_inside_its_partition_survives_a_crash(
     LATCH[:] = [anyio.Event()]
     with dying():
         async with within(), hub_on(store) as hub:
+            await hub.client.call_entity(SLOW, Slow.get)
             await hub.client.call_entity(PUSHERS[1], Pusher.push, "x")
             store.crash_next(partition=1)
             await hub.client.signal_entity(TARGETS[1], Book.write, "lost")

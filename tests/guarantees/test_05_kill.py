@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,9 @@ class Load:
         try:
             die_after = None if fault else self.random.choice([0, *range(1, new)])
             if die_after == 0:
-                child.kill()  # somewhere in its start
+                # Somewhere in its start: while it imports, opens the store, recovers or serves.
+                time.sleep(self.random.uniform(0.1, 0.9))
+                child.kill()
             if child.receive() is not None:
                 # What the last life left open, in another order.
                 again = list(self.unanswered.values())
@@ -139,6 +142,7 @@ class Load:
                     self.take(answer)
                     answers += 1
                     if answers == die_after:
+                        time.sleep(self.random.uniform(0, 0.01))  # not always on an answer
                         child.kill()
         finally:
             child.kill()
@@ -161,6 +165,7 @@ class Load:
                 self.take(answer)
             assert child.end() == 0
         instances = [f"i-{id}" for id, kind, _ in self.answered.values() if kind in INSTANCES]
+        report: dict[str, Any] = {}
         for _ in range(2):
             # Between the two every message that was under way at an instance's end has arrived.
             child = Child(self.folder, self.loop)
@@ -169,7 +174,7 @@ class Load:
             answer = child.receive()
             assert answer is not None
             assert child.end() == 0
-        report: dict[str, Any] = answer["value"]
+            report = answer["value"]
         return report
 
     def check(self, report: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ async def start(client: Client, request: str | None) -> Any:
 
 Kind = Callable[[Client, str | None], Awaitable[Any]]
 KINDS = [call, signal, signal_at, raise_event, start]
-FIRST = {call: 1, signal: None, signal_at: None, raise_event: None, start: "new"}
+FIRST: dict[Kind, Any] = {call: 1, signal: None, signal_at: None, raise_event: None, start: "new"}
 
 
 async def applied(store: MemoryStore, kind: Kind) -> int:
@@ -109,7 +109,7 @@ async def applied(store: MemoryStore, kind: Kind) -> int:
 
 
 async def prepare(client: Client) -> None:
-    await persist(lambda: client.start_new(collect, instance_id="c", request_id="prepare"))
+    await persist(client.start_new, collect, instance_id="c", request_id="prepare")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,7 +192,7 @@ async def test_a_request_repeated_after_a_failed_commit_is_applied_once(
         async with hub_on(store) as hub:
             await prepare(hub.client)
             store.fail_next(when)
-            answer = await persist(lambda: kind(hub.client, "r"))
+            answer = await persist(kind, hub.client, "r")
             again = await kind(hub.client, "r")
 
         assert [answer, again] == [FIRST[kind]] * 2
@@ -243,7 +243,7 @@ async def test_a_request_that_nothing_came_of_may_be_repeated_without_an_id(kind
             store.fail_next("before")
             with pytest.raises(UnavailableError):
                 await kind(hub.client, None)
-            await persist(lambda: kind(hub.client, None))
+            await persist(kind, hub.client, None)
 
         assert await applied(inner, kind) == 1
 
@@ -319,9 +319,7 @@ async def test_no_error_calls_a_request_undone_that_waits_in_a_stored_mailbox() 
                 for _ in range(6):
                     # Whichever of the next commits has it consumed, fails.
                     store.fail_next()
-                    await persist(
-                        lambda: hub.client.raise_event("holder", "let go", request_id="g")
-                    )
+                    await persist(hub.client.raise_event, "holder", "let go", request_id="g")
                     await settle()
 
         assert outcome in ([1], ["unknown"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Any
 
 import anyio
 import pytest
@@ -91,7 +92,7 @@ async def forever(ctx: OrchestrationContext, left: int) -> int:
     return left
 
 
-def hub_on(store: FaultyStore | MemoryStore, **limits: int) -> Hub:
+def hub_on(store: FaultyStore | MemoryStore, **limits: Any) -> Hub:
     settings = Settings(drain_s=0.2, **limits)
     return Hub(app, store=store, partitions=2, clock=JumpingClock(), settings=settings)
 
@@ -173,7 +174,7 @@ async def test_an_answer_lost_with_its_commit_is_asked_for_again_with_the_same_k
         latches[0].set()
         while len(keys) < 2:
             await anyio.lowlevel.checkpoint()
-        await persist(lambda: hub.client.raise_event("i", "end"))
+        await persist(hub.client.raise_event, "i", "end")
         paid = await hub.client.wait("i")
 
     assert paid == 5
@@ -234,6 +235,7 @@ async def test_a_continued_execution_s_calls_have_keys_of_their_own() -> None:
 async def test_whichever_commit_is_the_last_every_activity_runs_and_one_answer_counts(
     when: When,
 ) -> None:
+    commit = 0
     for commit in range(1, 50):
         keys.clear()
         inner = MemoryStore()

@@ -183,11 +183,10 @@ async def test_a_failing_signal_leaves_a_note_of_the_failure_and_no_other_trace(
 
 @pytest.mark.parametrize("operation", SPOILERS)
 async def test_only_the_failing_operation_of_a_batch_is_taken_back(operation: str) -> None:
-    store = FaultyStore(MemoryStore())
+    store, results, commits = FaultyStore(MemoryStore()), list[Any](), 0
     async with within(), hub_on(store) as hub:
         await hub.client.call_entity(THING, Thing.fill)
         gate = store.hold("commit")
-        results: list[Any] = []
         async with anyio.create_task_group() as tasks:
 
             async def call(name: str) -> None:
@@ -245,6 +244,7 @@ async def test_a_checkpoint_in_the_middle_of_a_slow_operation_stores_nothing_of_
     inner = MemoryStore()
     store = FaultyStore(inner)
     slow, other = entity_in(0, Slow, "slow", 2), entity_in(0, Thing, "other", 2)
+    state: Slow | None = None
     async with within():
         with dying():
             async with hub_on(store) as hub:
@@ -341,7 +341,7 @@ moves = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 3)
 @given(steps=st.lists(moves, max_size=25))
 async def test_an_entity_does_as_a_plain_object_over_failures_and_crashes(
     steps: list[tuple[str, Any]],
@@ -383,21 +383,23 @@ async def test_an_entity_does_as_a_plain_object_over_failures_and_crashes(
 
     async with within(), hub_on(inner) as hub:
         state = await hub.client.read_entity_state(id)
-    found = ([], {}, 0) if state is None else (state.log, state.index, state.total)
-    assert found == (model.log, model.index, model.total)
+    end = Model() if state is None else state
+    assert (end.log, end.index, end.total) == (model.log, model.index, model.total)
 
 
 async def ask(hub: Hub, id: EntityId[Store], move: str, step: list[Any], request: str) -> Any:
     """Do the step to the entity, and say what the model should have said."""
     client = hub.client
     if move == "signal":
-        await persist(lambda: client.signal_entity(id, Store.apply, step, request_id=request))
+        await persist(client.signal_entity, id, Store.apply, step, request_id=request)
         expected = await client.read_entity_state(id)
         return None if step[2] or expected is None else expected.total
     operation = "apply" if move == "call" else "apply_slowly"
     try:
-        return await persist(lambda: client.call_entity(id, operation, step, request_id=request))
-    except EntityOperationError:
+        return await persist(client.call_entity, id, operation, step, request_id=request)
+    except EntityOperationError as error:
+        if error.error_type != "ValueError":
+            raise
         return None
 
 

@@ -295,6 +295,7 @@ async def test_a_parked_instance_keeps_history_and_mailbox_and_goes_on_when_repa
             status = await hub.client.get_status("i")
 
     assert result == [3, "one", "two"]
+    assert total is not None
     assert total.value == 3
     assert status is not None
     assert status.parked is None

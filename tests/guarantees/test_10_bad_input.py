@@ -78,6 +78,8 @@ C: EntityId[Any] = EntityId(Counter, "c")
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 LONG = "x" * 257
 LIMIT = 1_000
+NO_ID: Any = "@counter@c"
+TEXTS: Any = ["1"]
 
 
 class Opaque:
@@ -130,7 +132,7 @@ class Stranger:
         return amount
 
 
-BAD_IDS = {
+BAD_IDS: dict[str, Any] = {
     "empty": "",
     "too long": LONG,
     "a newline": "a\nb",
@@ -166,7 +168,7 @@ CASES = [
     Case("call: a dunder method", UnknownNameError, call("__init__"), "__init__"),
     Case("call: another class's method", UsageError, call(Stranger.add, 1)),
     Case("call: a field", UnknownNameError, call("value"), "value"),
-    Case("signal: no entity id", UsageError, lambda c: c.signal_entity("@counter@c", "add", 1)),
+    Case("signal: no entity id", UsageError, lambda c: c.signal_entity(NO_ID, "add", 1)),
     # Inputs of the wrong type.
     Case("start: missing input", UsageError, start("sized")),
     Case("start: wrong type", PayloadError, start("sized", 5)),
@@ -176,7 +178,7 @@ CASES = [
     Case("signal: missing input", UsageError, signal("add")),
     Case("signal: input to one that takes none", UsageError, signal("bare", 1)),
     Case("call: text for a number", PayloadError, call("add", "1")),
-    Case("call: wrong item in a list", PayloadError, call("take", Order("x", ["1"]))),
+    Case("call: wrong item in a list", PayloadError, call("take", Order("x", TEXTS))),
     # What is not JSON.
     Case("event: NaN", PayloadError, raise_event("live", "end", float("nan")), "$"),
     Case(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -19,7 +19,14 @@ from perdure.storage import (
     RequestRow,
 )
 
+T = TypeVar("T")
+
 PATIENCE_S = 10.0
+
+
+def made(cls: type[T], **fields: Any) -> T:
+    """Make an entity's object; mypy does not know the constructor that ``@app.entity`` gives."""
+    return cls(**fields)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

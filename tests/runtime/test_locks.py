@@ -82,7 +82,8 @@ def hold_by_yield(ctx: OrchestrationContext, keys: str) -> Generator[Any, Any, l
         ctx.set_custom_status("locked")
         yield ctx.wait_for_external_event("go")
         for id in accounts(keys):
-            balances.append((yield ctx.call_entity(id, Account.add, 1)))
+            balance: int = yield ctx.call_entity(id, Account.add, 1)
+            balances += [balance]
     return balances
 
 
@@ -236,7 +237,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 async def until_locked(handle: OrchestrationHandle[Any]) -> None:
     async def locked() -> bool:
-        return (await handle.status()).custom_status == "locked"
+        status = (await handle.status()).custom_status
+        return bool(status == "locked")
 
     await until(locked)
 
@@ -443,12 +445,15 @@ async def test_a_lock_is_released_however_its_block_is_left(store: Store, how: s
             result = error.error_type
 
         await until_free(hub.client, "a", "b")
-        assert result == {
-            "raise": "ValueError",
-            "fail": "EntityOperationError",
-            "return": "from inside",
-            "continue": "second round",
-        }[how]
+        assert (
+            result
+            == {
+                "raise": "ValueError",
+                "fail": "EntityOperationError",
+                "return": "from inside",
+                "continue": "second round",
+            }[how]
+        )
         assert await hub.client.call_entity(account("b"), Account.add, 1, timeout=10) == 1
 
 
@@ -723,9 +728,7 @@ async def test_cleaning_releases_a_lock_whose_holder_is_not_there(store: Store) 
 
         assert before is not None
         assert (before.locked_by, before.waiting) == ("nobody", 1)
-        assert result == perdure.CleanResult(
-            empty_entities_removed=0, orphaned_locks_released=1
-        )
+        assert result == perdure.CleanResult(empty_entities_removed=0, orphaned_locks_released=1)
         assert await client.call_entity(account("a"), Account.get, timeout=10) == 6
         assert await client.clean_entity_storage() == perdure.CleanResult(0, 0)
 

@@ -99,7 +99,8 @@ async def lock(client: perdure.Client, key: str) -> perdure.OrchestrationHandle[
     handle = await client.start_new(hold, key)
 
     async def locked() -> bool:
-        return (await handle.status()).custom_status == "locked"
+        status = (await handle.status()).custom_status
+        return bool(status == "locked")
 
     await until(locked)
     return handle
@@ -251,7 +252,7 @@ async def test_a_full_mailbox_never_refuses_orchestrations_or_entities(store: St
         await handle.result(10)
 
         async def all_there() -> bool:
-            return await ask(client, small, "count") == 23
+            return bool(await ask(client, small, "count") == 23)
 
         await until(all_there)
         by_sender: dict[str, list[int]] = defaultdict(list)

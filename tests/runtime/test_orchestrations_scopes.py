@@ -368,6 +368,59 @@ async def test_an_orchestration_in_a_group_can_be_terminated(evicted: bool) -> N
         assert log == []
 
 
+async def test_the_body_of_a_group_without_branches_left_can_be_let_go() -> None:
+    local = App()
+
+    @local.orchestration
+    async def body(ctx: OrchestrationContext) -> Any:
+        async def branch() -> None:
+            return None
+
+        async with ctx.create_task_group() as tg:
+            tg.start_soon(branch)
+            return await ctx.wait_for_external_event("go")
+
+    async with running(local) as hub:
+        handle = await hub.client.start_new(body)
+        terminated = await hub.client.start_new(body)
+        await evict(hub)
+
+        await terminated.terminate()
+        await handle.raise_event("go", 1)
+
+        assert await handle.result(5) == 1
+        assert await status_of(terminated) == RuntimeStatus.TERMINATED
+
+
+# Python itself has to complain when it collects such code; what matters is that nothing hangs.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_code_that_catches_everything_in_a_loop_can_be_let_go(evicted: bool) -> None:
+    local = App()
+
+    @local.orchestration
+    async def unstoppable(ctx: OrchestrationContext) -> str:
+        while True:
+            try:
+                if await ctx.wait_for_external_event("x", timeout=60) == "end":
+                    return "ended"
+            except:  # noqa: E722
+                continue
+
+    async with running(local, clock=ManualClock()) as hub:
+        handle = await hub.client.start_new(unstoppable)
+        for _ in range(3):
+            if evicted:
+                assert await evict(hub) == 1
+                gc.collect()
+            await handle.raise_event("x", "other")
+        await handle.raise_event("x", "end")
+        terminated = await hub.client.start_new(unstoppable)
+        await terminated.terminate()
+
+        assert await handle.result(5) == "ended"
+
+
 async def test_an_orchestration_that_awaits_in_finally_can_be_let_go() -> None:
     local = App()
 

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from perdure.runtime.pump import Pump
+from tests.runtime.harness import until_true
+
+
+class Item:
+    """Something to run that notes when it does."""
+
+    def __init__(
+        self, log: list[str], name: str, work: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        self.log = log
+        self.name = name
+        self.work = work
+
+    def run(self) -> Coroutine[Any, Any, None] | None:
+        self.log.append(self.name)
+        return None if self.work is None else self.work()
+
+    def on_suspended(self) -> None:
+        self.log.append(f"{self.name} suspended")
+
+
+@asynccontextmanager
+async def running(budget_s: float = 0.002) -> AsyncGenerator[Pump]:
+    pump = Pump(budget_s)
+    async with anyio.create_task_group() as tasks:
+        pump.start(tasks)
+        yield pump
+        tasks.cancel_scope.cancel()
+
+
+async def test_items_run_in_the_order_in_which_they_were_put() -> None:
+    log: list[str] = []
+
+    async with running() as pump:
+        for name in "abcde":
+            pump.put(Item(log, name))
+        await until_true(lambda: pump.is_quiet)
+
+    assert log == list("abcde")
+
+
+async def test_what_is_put_before_the_start_runs_then() -> None:
+    log: list[str] = []
+    pump = Pump(0.002)
+    pump.put(Item(log, "early"))
+
+    async with anyio.create_task_group() as tasks:
+        pump.start(tasks)
+        await until_true(lambda: log == ["early"])
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_item_may_put_others_and_itself() -> None:
+    log: list[str] = []
+
+    async with running() as pump:
+
+        class Again(Item):
+            def run(self) -> None:
+                self.log.append(self.name)
+                if len(self.log) < 5:
+                    pump.put(self)
+
+        pump.put(Again(log, "again"))
+        await until_true(lambda: len(log) == 5)
+
+        assert pump.is_quiet
+
+
+async def test_work_that_does_not_suspend_is_done_in_order_and_never_counts_as_suspended() -> None:
+    log: list[str] = []
+
+    async def work() -> None:
+        log.append("work")
+
+    async with running() as pump:
+        pump.put(Item(log, "a", work))
+        pump.put(Item(log, "b"))
+        await until_true(lambda: pump.is_quiet)
+
+    assert log == ["a", "work", "b"]
+
+
+async def test_others_go_on_while_work_is_suspended() -> None:
+    log: list[str] = []
+    gate = anyio.Event()
+
+    async def work() -> None:
+        await gate.wait()
+        log.append("woken")
+
+    async with running() as pump:
+        pump.put(Item(log, "slow", work))
+        pump.put(Item(log, "quick"))
+        await until_true(lambda: "quick" in log)
+        suspended = pump.suspended
+        quiet = pump.is_quiet
+        gate.set()
+        await until_true(lambda: pump.is_quiet)
+
+    assert (suspended, quiet) == (1, False)
+    assert log == ["slow", "slow suspended", "quick", "woken"]
+
+
+async def test_hundreds_may_be_suspended_at_once_and_go_on_in_their_own_time() -> None:
+    log: list[str] = []
+    gates = [anyio.Event() for _ in range(300)]
+    woken: list[int] = []
+
+    def work_of(i: int) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def work() -> None:
+            await gates[i].wait()
+            woken.append(i)
+
+        return work
+
+    def is_last(i: int) -> bool:
+        return woken[-1:] == [i]
+
+    async with running() as pump:
+        for i in range(300):
+            pump.put(Item(log, str(i), work_of(i)))
+        await until_true(lambda: pump.suspended == 300)
+        for i in reversed(range(300)):
+            gates[i].set()
+            await until_true(partial(is_last, i))
+        pump.put(Item(log, "after"))
+        await until_true(lambda: log[-1] == "after")
+
+    assert woken == list(reversed(range(300)))
+
+
+async def test_cancel_scopes_and_timeouts_work_in_suspended_work() -> None:
+    log: list[str] = []
+
+    async def work() -> None:
+        with anyio.move_on_after(0.001) as scope:
+            await anyio.sleep_forever()
+        log.append(f"caught {scope.cancelled_caught}")
+        with pytest.raises(TimeoutError), anyio.fail_after(0.001):
+            await anyio.sleep_forever()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.lowlevel.checkpoint)
+        log.append("done")
+
+    async with running() as pump:
+        pump.put(Item(log, "work", work))
+        await until_true(lambda: log[-1:] == ["done"])
+
+    assert "caught True" in log
+
+
+async def test_a_scope_around_work_that_does_not_suspend_leaves_the_leader_whole() -> None:
+    log: list[str] = []
+
+    async def work() -> None:
+        with anyio.CancelScope() as scope:  # noqa: ASYNC100
+            scope.cancel()
+        log.append("done")
+
+    async with running() as pump:
+        for i in range(3):
+            pump.put(Item(log, str(i), work))
+        await until_true(lambda: pump.is_quiet)
+
+    assert log == ["0", "done", "1", "done", "2", "done"]
+
+
+async def test_the_pump_gives_the_loop_back_when_its_budget_is_spent() -> None:
+    log: list[str] = []
+    others = 0
+    stop = False
+
+    async with running(budget_s=1e-9) as pump:
+
+        class Endless(Item):
+            def run(self) -> None:
+                self.log.append(self.name)
+                if not stop:
+                    pump.put(self)
+
+        pump.put(Endless(log, "endless"))
+        with anyio.fail_after(10):
+            while others < 10:
+                await anyio.lowlevel.checkpoint()
+                others += 1
+        stop = True
+        await until_true(lambda: pump.is_quiet)
+
+    assert len(log) >= 10
+
+
+async def test_cancelling_the_group_ends_suspended_work() -> None:
+    log: list[str] = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.append("cleaned up")
+
+    async with running() as pump:
+        pump.put(Item(log, "work", work))
+        await until_true(lambda: pump.suspended == 1)
+
+    assert log[-1] == "cleaned up"
+    assert pump.suspended == 0
