@@ -45,6 +45,7 @@ class Activation:
         "messages_max",
         "partition",
         "queued",
+        "scope",
         "touched",
         "used",
     )
@@ -58,6 +59,7 @@ class Activation:
         self.current: Message | None = None
         self.queued = False
         self.busy = False
+        self.scope: anyio.CancelScope | None = None  # of the async operation under way
         self.dead = False
         self.dirty = False
         self.flying = False
@@ -172,7 +174,8 @@ class Activation:
     async def _finish(self, message: Message, operation: Coroutine[Any, Any, None]) -> None:
         partition = self.partition
         try:
-            await operation
+            with anyio.CancelScope() as self.scope:
+                await operation
         except KeyboardInterrupt:
             raise
         except anyio.get_cancelled_exc_class() as error:
@@ -192,7 +195,7 @@ class Activation:
             partition.batch.timers_deleted.append(message.timer)
         if message.reply is not None:
             partition.waiting -= 1
-        self.current = None
+        self.current = self.scope = None
         self.busy = self.queued = False
         self._settle(partition)
 

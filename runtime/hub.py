@@ -195,7 +195,8 @@ class Hub:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        assert self._tasks is not None and self._serving is not None
+        assert self._tasks is not None
+        assert self._serving is not None
         self._state = "stopping"
         with anyio.CancelScope(shield=True):
             if not self._tasks.cancel_scope.cancel_called:

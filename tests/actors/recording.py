@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 from hypothesis import strategies as st
+
 from perdure import App, EntityId, OrchestrationContext, RetryPolicy, Task
 from perdure.actors.errors import FailureDetails
 from perdure.actors.failures import encode_failure
@@ -467,7 +468,9 @@ SIMPLE = st.one_of(
     st.tuples(st.just("give up"), SMALL),
     st.tuples(st.sampled_from(["uuid", "random", "time", "look"])),
     st.tuples(st.sampled_from(["send event", "signal"]), SMALL),
-    st.tuples(st.sampled_from(["all", "any"]), st.lists(LEAVES, min_size=1, max_size=3), st.booleans()),
+    st.tuples(
+        st.sampled_from(["all", "any"]), st.lists(LEAVES, min_size=1, max_size=3), st.booleans()
+    ),
 )
 OPS = st.recursive(
     SIMPLE,

@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import event, given, settings, strategies as st
+
 from perdure import App, OrchestrationContext
 from perdure.actors.errors import NondeterminismError
 from perdure.actors.executor import Executor
 from perdure.actors.history import ANSWERS, IDENTITY
 from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Completion, Message
-
 from tests.actors.recording import (
     FLOWS,
     PROGRAMS,

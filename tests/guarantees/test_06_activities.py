@@ -67,6 +67,11 @@ async def charge_alone(ctx: ActivityContext, amount: int) -> int:
     return amount
 
 
+@app.activity(max_concurrency=1)
+def charge_alone_in_thread(ctx: ActivityContext, amount: int) -> int:
+    return charge_in_thread(ctx, amount)
+
+
 @app.orchestration
 async def once(ctx: OrchestrationContext, activity: str) -> int:
     paid: int = await ctx.call_activity(activity, 5)
@@ -182,11 +187,13 @@ async def test_an_answer_lost_with_its_commit_is_asked_for_again_with_the_same_k
     assert keys[0] == keys[1]
 
 
-@pytest.mark.parametrize("activity", ["charge", "charge_alone"])
+# A thread cannot be interrupted: its run ends long after it was given up.
+@pytest.mark.parametrize("activity", ["charge", "charge_alone", "charge_alone_in_thread"])
 async def test_runs_given_up_in_a_recovery_free_their_places(activity: str) -> None:
     store = FaultyStore(MemoryStore())
     async with within(), hub_on(store, activities_max=1) as hub:
         latches.append(anyio.Event())
+        thread_latches.append(threading.Event())
         await hub.client.start_new(once, activity, instance_id="i")
         while not keys:
             await anyio.lowlevel.checkpoint()
@@ -196,6 +203,7 @@ async def test_runs_given_up_in_a_recovery_free_their_places(activity: str) -> N
                 await hub.client.raise_event("i", "noise")
             await settle()
         latches.pop().set()
+        thread_latches.pop().set()
         await hub.client.start_new(once, activity, instance_id="next")
         for id in ("i", "next"):
             await hub.client.raise_event(id, "end")

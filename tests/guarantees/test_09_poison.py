@@ -40,6 +40,7 @@ class Code:
     """What the application does this time: a new release may do it better."""
 
     poison: type[BaseException] | None = SystemExit
+    explosions: int = 0
 
 
 CALM = Code(None)
@@ -50,6 +51,7 @@ def app_with(code: Code) -> App:
 
     def explode() -> None:
         if code.poison is not None:
+            code.explosions += 1
             raise code.poison("poison")
 
     @app.entity
@@ -201,9 +203,10 @@ async def test_a_caller_whose_call_keeps_crashing_is_told(op: str) -> None:
 
 
 async def test_a_parked_entity_survives_recoveries_of_its_partition_without_a_new_crash() -> None:
-    store = FaultyStore(MemoryStore())
-    async with within(4), hub_on(store, Code()) as hub:
+    store, code = FaultyStore(MemoryStore()), Code()
+    async with within(4), hub_on(store, code) as hub:
         await poison_by_stored_signal(hub, "burst")
+        explosions = code.explosions
         for n in range(3):
             store.fail_next()
             with pytest.raises(UnavailableError):
@@ -212,6 +215,7 @@ async def test_a_parked_entity_survives_recoveries_of_its_partition_without_a_ne
             await settle()
 
         assert await parked_entities(hub) == [str(POISON)]
+        assert code.explosions == explosions
 
 
 async def test_a_poison_entity_is_parked_again_after_a_restart_without_repair() -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+
 from perdure import (
     App,
     Clock,

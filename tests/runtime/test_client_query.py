@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from perdure import (
     App,
     Hub,
@@ -20,7 +21,6 @@ from perdure import (
     RuntimeStatus,
     UsageError,
 )
-
 from tests.runtime.orchestrating import HOUR, advance, quiet, running
 
 app = App()

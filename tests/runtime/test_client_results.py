@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from perdure import (
     App,
     HubStoppingError,
@@ -20,7 +21,6 @@ from perdure import (
     OrchestrationTerminatedError,
     UnavailableError,
 )
-
 from tests.runtime.orchestrating import evict, quiet, running
 
 app = App()
@@ -135,21 +135,20 @@ async def test_results_outlive_the_hub(kind: str, tmp_path: Path) -> None:
 
 async def test_who_waits_when_the_hub_stops_is_told() -> None:
     told: list[str] = []
-    async with anyio.create_task_group() as tasks:
-        async with running(app) as hub:
-            handle = await hub.client.start_new(waits)
-            waiting = anyio.Event()
+    async with anyio.create_task_group() as tasks, running(app) as hub:
+        handle = await hub.client.start_new(waits)
+        waiting = anyio.Event()
 
-            async def wait() -> None:
-                waiting.set()
-                try:
-                    await handle.result()
-                except UnavailableError as error:
-                    told.append(type(error).__name__)
+        async def wait() -> None:
+            waiting.set()
+            try:
+                await handle.result()
+            except UnavailableError as error:
+                told.append(type(error).__name__)
 
-            tasks.start_soon(wait)
-            await waiting.wait()
-            await quiet(hub)
+        tasks.start_soon(wait)
+        await waiting.wait()
+        await quiet(hub)
 
     assert told == [HubStoppingError.__name__]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from perdure import (
     ActivityContext,
     ActivityError,
@@ -23,7 +24,6 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
-
 from tests.runtime.orchestrating import (
     advance,
     event_types,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from perdure import (
     App,
     ManualClock,
@@ -20,7 +21,6 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
-
 from tests.runtime.orchestrating import (
     event_types,
     evict,
@@ -49,9 +49,7 @@ async def takes_input(ctx: OrchestrationContext, order: Order) -> Order:
 
 
 @app.orchestration
-def takes_input_by_yield(
-    ctx: OrchestrationContext, order: Order
-) -> Generator[Any, Any, Order]:
+def takes_input_by_yield(ctx: OrchestrationContext, order: Order) -> Generator[Any, Any, Order]:
     yield ctx.task_all([])
     return Order(order.item.upper(), order.count + 1)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from perdure import (
     App,
     InstanceAlreadyExistsError,
@@ -23,7 +24,6 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
-
 from tests.runtime.orchestrating import (
     HOUR,
     SECOND,
@@ -306,9 +306,7 @@ async def test_reuse_gives_the_handle_of_the_live_instance() -> None:
     async with running(app) as hub:
         await hub.client.start_new(holds, "first", instance_id="x")
 
-        again = await hub.client.start_new(
-            holds, "second", instance_id="x", on_existing="reuse"
-        )
+        again = await hub.client.start_new(holds, "second", instance_id="x", on_existing="reuse")
 
         await again.raise_event("go", 1)
         assert await again.result(5) == "first 1"
@@ -319,9 +317,7 @@ async def test_reuse_by_many_at_once_starts_one() -> None:
         async with anyio.create_task_group() as tasks:
 
             async def start(n: int) -> None:
-                await hub.client.start_new(
-                    holds, str(n), instance_id="one", on_existing="reuse"
-                )
+                await hub.client.start_new(holds, str(n), instance_id="one", on_existing="reuse")
 
             for n in range(50):
                 tasks.start_soon(start, n)
@@ -335,9 +331,7 @@ async def test_replace_terminates_the_live_instance_and_begins_another() -> None
         first = await hub.client.start_new(holds, "first", instance_id="x", tags={"n": "1"})
         await first.raise_event("other", 1)
 
-        second = await hub.client.start_new(
-            holds, "second", instance_id="x", on_existing="replace"
-        )
+        second = await hub.client.start_new(holds, "second", instance_id="x", on_existing="replace")
 
         assert (await second.status()).execution == 2
         assert (await second.status()).tags == {}
@@ -354,9 +348,7 @@ async def test_replacing_a_suspended_instance_drops_what_it_held() -> None:
         await first.suspend()
         await first.raise_event("go", "for the first")
 
-        second = await hub.client.start_new(
-            holds, "second", instance_id="x", on_existing="replace"
-        )
+        second = await hub.client.start_new(holds, "second", instance_id="x", on_existing="replace")
         await second.raise_event("go", "for the second")
 
         assert await second.result(5) == "second for the second"

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+
 from perdure import (
     App,
     InstanceFinishedError,
@@ -21,7 +22,6 @@ from perdure import (
     PayloadTooLargeError,
     RuntimeStatus,
 )
-
 from tests.runtime.orchestrating import (
     HOUR,
     advance,

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from perdure import (
     App,
     Cancelled,
@@ -25,7 +26,6 @@ from perdure import (
     RuntimeStatus,
     SubOrchestrationError,
 )
-
 from tests.runtime.orchestrating import (
     HOUR,
     advance,

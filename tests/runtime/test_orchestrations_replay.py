@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import pytest
 import trio
+
 from perdure import (
     App,
     ManualClock,
@@ -25,7 +26,6 @@ from perdure import (
     RetryPolicy,
     RuntimeStatus,
 )
-
 from tests.runtime.orchestrating import (
     SECOND,
     advance,
@@ -33,7 +33,6 @@ from tests.runtime.orchestrating import (
     evict,
     quiet,
     running,
-    status_of,
 )
 
 Flow = Callable[..., Any]
@@ -78,9 +77,7 @@ async def draws(ctx: OrchestrationContext, count: int) -> list[list[Any]]:
 
 
 @app.orchestration
-def draws_by_yield(
-    ctx: OrchestrationContext, count: int
-) -> Generator[Any, Any, list[list[Any]]]:
+def draws_by_yield(ctx: OrchestrationContext, count: int) -> Generator[Any, Any, list[list[Any]]]:
     drawn: list[list[Any]] = [draw(ctx)]
     for _ in range(count):
         yield ctx.wait_for_external_event("next")
@@ -222,9 +219,7 @@ async def test_hundreds_of_waiting_orchestrations_finish_with_ten_in_memory() ->
 
 async def test_a_single_cached_actor_is_enough() -> None:
     async with running(app, partitions=1, cached_actors_max=1) as hub:
-        handles = [
-            await hub.client.start_new(draws, 4, instance_id=f"i{n}") for n in range(5)
-        ]
+        handles = [await hub.client.start_new(draws, 4, instance_id=f"i{n}") for n in range(5)]
         for _ in range(4):
             for handle in handles:
                 await handle.raise_event("next")
@@ -490,7 +485,7 @@ async def raises_early(ctx: OrchestrationContext) -> str:
 async def catches_everything(ctx: OrchestrationContext) -> str:
     try:
         await ctx.call_activity(double, 5)
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         return "swallowed"
     return ""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from perdure import (
     ActivityContext,
     ActivityError,
@@ -23,7 +24,6 @@ from perdure import (
     RuntimeStatus,
     SubOrchestrationError,
 )
-
 from tests.runtime.orchestrating import (
     advance,
     events_of,
@@ -200,9 +200,7 @@ async def test_a_predicate_that_raises_fails_the_call() -> None:
 
     @local.orchestration
     async def picky(ctx: OrchestrationContext) -> int:
-        return await ctx.call_activity(
-            flaky, retry=RetryPolicy(first_interval=1, retry_on=broken)
-        )
+        return await ctx.call_activity(flaky, retry=RetryPolicy(first_interval=1, retry_on=broken))
 
     async with running(local, clock=clock) as hub:
         handle = await hub.client.start_new(picky)

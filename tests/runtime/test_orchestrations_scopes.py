@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+
 from perdure import (
     App,
     Cancelled,
@@ -18,7 +19,6 @@ from perdure import (
     RuntimeStatus,
     UsageError,
 )
-
 from tests.runtime.orchestrating import (
     SECOND,
     advance,
@@ -90,9 +90,7 @@ async def test_a_group_ends_after_its_branches_and_they_run_side_by_side(evicted
 
         result = await handle.result(5)
 
-        assert result == (
-            ["body", "+a", "+b", "+c", "-c", "=c", "-a", "=a", "-b", "=b", "end"]
-        )
+        assert result == (["body", "+a", "+b", "+c", "-c", "=c", "-a", "=a", "-b", "=b", "end"])
 
 
 async def test_an_empty_group_is_no_obstacle() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from perdure import (
     App,
     Cancelled,
@@ -21,7 +22,6 @@ from perdure import (
     Task,
     UsageError,
 )
-
 from tests.runtime.orchestrating import (
     HOUR,
     SECOND,

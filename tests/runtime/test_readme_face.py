@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = '''
+PROGRAM = """
 import perdure
 from perdure import App, EntityId, Hub, OrchestrationContext, RetryPolicy
 
@@ -39,7 +39,7 @@ async def main() -> None:
         print(await handle.result(timeout=60))
         await hub.client.signal_entity(EntityId(Counter, "clicks"), Counter.add, 5)
         print(await hub.client.call_entity(EntityId(Counter, "clicks"), Counter.get))
-'''
+"""
 
 FETCH = "async def fetch(url: str) -> str: ..."
 

@@ -1,0 +1,121 @@
+"""The durable form of messages: what is written is what is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, strategies as st
+
+from perdure.actors.errors import InternalError
+from perdure.actors.messages import (
+    Begin,
+    Caller,
+    Command,
+    Completion,
+    Event,
+    LockRelease,
+    LockRequest,
+    Message,
+    Operation,
+    Start,
+    TimerDue,
+    decode_message,
+    encode_message,
+)
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)))
+NUMBERS = st.integers(0, 2**62)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS | st.floats(-1e9, 1e9),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(TEXTS, value, max_size=3),
+    max_leaves=5,
+)
+PAYLOADS = VALUES.map(orjson.dumps)
+INPUTS = st.none() | PAYLOADS
+CALLERS = st.builds(Caller, TEXTS, NUMBERS, NUMBERS)
+ENTITIES = st.lists(TEXTS, max_size=3)
+TAGS = st.none() | st.dictionaries(TEXTS, TEXTS, max_size=3).map(orjson.dumps)
+
+MESSAGES: dict[str, st.SearchStrategy[Message]] = {
+    "operation": st.builds(Operation, TEXTS, INPUTS, st.booleans(), st.none() | CALLERS),
+    "lock": st.builds(LockRequest, CALLERS, ENTITIES, NUMBERS),
+    "unlock": st.builds(LockRelease, CALLERS, ENTITIES, st.integers(-1, 9)),
+    "start": st.builds(
+        Start,
+        TEXTS,
+        st.none() | TEXTS,
+        INPUTS,
+        parent=st.none() | CALLERS,
+        tags=TAGS,
+        start_at=st.none() | NUMBERS,
+        on_existing=st.sampled_from(["reject", "reuse", "replace"]),
+    ),
+    "begin": st.builds(Begin, NUMBERS),
+    "completion": st.builds(Completion, TEXTS, NUMBERS, NUMBERS, PAYLOADS),
+    "timer": st.builds(TimerDue, NUMBERS, NUMBERS),
+    "event": st.builds(Event, TEXTS, PAYLOADS),
+    "command": st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS),
+}
+
+TRANSIENT = {"row", "timer", "keep", "reply", "loaded"}
+
+
+def fields(message: Message) -> dict[str, Any]:
+    """What of a message is durable."""
+    names = {name for cls in type(message).__mro__ for name in getattr(cls, "__slots__", ())}
+    return {name: getattr(message, name) for name in names - TRANSIENT}
+
+
+@pytest.mark.parametrize("tag", sorted(MESSAGES))
+@given(data=st.data())
+def test_a_message_is_read_back_as_it_was_written(tag: str, data: st.DataObject) -> None:
+    message = data.draw(MESSAGES[tag])
+    message.request = data.draw(st.none() | TEXTS)
+
+    stored = encode_message(message)
+    again = decode_message(orjson.loads(stored))
+
+    assert orjson.loads(stored)[0] == tag
+    assert type(again) is type(message)
+    assert fields(again) == fields(message)
+    assert encode_message(again) == stored
+
+
+@pytest.mark.parametrize("tag", sorted(MESSAGES))
+@given(data=st.data())
+def test_how_a_message_stands_with_durability_is_not_part_of_it(
+    tag: str, data: st.DataObject
+) -> None:
+    message = data.draw(MESSAGES[tag])
+    plain = encode_message(message)
+    message.row, message.timer, message.keep, message.reply = 7, 8, True, object()
+
+    again = decode_message(orjson.loads(encode_message(message)))
+
+    assert encode_message(message) == plain
+    assert (again.row, again.timer, again.keep, again.reply) == (0, 0, False, None)
+
+
+@pytest.mark.parametrize("tag", sorted(MESSAGES))
+@given(data=st.data())
+def test_a_messages_size_is_that_of_its_payload(tag: str, data: st.DataObject) -> None:
+    message = data.draw(MESSAGES[tag])
+
+    payloads = [getattr(message, name, None) for name in ("input", "data", "body")]
+
+    assert message.size == sum(len(payload) for payload in payloads if payload is not None)
+
+
+def test_no_input_and_null_are_different() -> None:
+    nothing, null = Operation("op", None), Operation("op", b"null")
+
+    again = [decode_message(orjson.loads(encode_message(m))) for m in (nothing, null)]
+
+    assert [m.input for m in again if isinstance(m, Operation)] == [None, b"null"]
+
+
+def test_a_message_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InternalError, match="'telegram'"):
+        decode_message(["telegram", 1, None])

@@ -1,0 +1,283 @@
+"""Rewind: a failed instance goes back to before its failures, and on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import (
+    ActivityError,
+    App,
+    EntityId,
+    InstanceNotFinishedError,
+    InstanceNotFoundError,
+    ManualClock,
+    MemoryStore,
+    OrchestrationContext,
+    OrchestrationFailedError,
+    RetryPolicy,
+    RuntimeStatus,
+)
+from tests.runtime.orchestrating import advance, event_types, evict, quiet, running, status_of
+
+Flow = Callable[..., Any]
+
+log: list[str] = []
+broken: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    log.clear()
+    broken.clear()
+    broken.add("b")
+
+
+app = App()
+
+
+@app.entity
+class Counter:
+    value: int = 0
+
+    def add(self, n: int) -> int:
+        if "entity" in broken:
+            raise ValueError("entity is broken")
+        self.value += n
+        return self.value
+
+
+@app.activity
+async def work(name: str) -> str:
+    log.append(name)
+    if name in broken:
+        raise ValueError(f"{name} is broken")
+    return name.upper()
+
+
+@app.orchestration
+async def chain(ctx: OrchestrationContext) -> list[str]:
+    drawn = str(ctx.new_uuid())
+    done = [await ctx.call_activity(work, name) for name in "abc"]
+    assert drawn
+    return done
+
+
+@app.orchestration
+def chain_by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, list[str]]:
+    done: list[str] = []
+    for name in "abc":
+        done.append((yield ctx.call_activity(work, name)))  # noqa: PERF401
+    return done
+
+
+@app.orchestration
+async def side_by_side(ctx: OrchestrationContext) -> list[str]:
+    return await ctx.task_all([ctx.call_activity(work, name) for name in "abc"], fail_fast=False)
+
+
+@app.orchestration
+async def family(ctx: OrchestrationContext) -> list[list[str]]:
+    return await ctx.task_all(
+        [
+            ctx.call_sub_orchestrator(chain, instance_id="child"),
+            ctx.call_sub_orchestrator(chain_by_yield, instance_id="other"),
+        ],
+        fail_fast=False,
+    )
+
+
+@app.orchestration
+async def retried(ctx: OrchestrationContext) -> str:
+    return await ctx.call_activity(work, "b", retry=RetryPolicy(1, 2))
+
+
+@app.orchestration
+async def compensating(ctx: OrchestrationContext) -> str:
+    try:
+        return await ctx.call_activity(work, "b")
+    except ActivityError:
+        await ctx.call_activity(work, "compensation")
+        raise
+
+
+@app.orchestration
+async def raises_itself(ctx: OrchestrationContext) -> str:
+    first = await ctx.call_activity(work, "a")
+    if "code" in broken:
+        raise ValueError("the code is broken")
+    return first
+
+
+@app.orchestration
+async def calls_entity(ctx: OrchestrationContext) -> list[Any]:
+    first = await ctx.call_activity(work, "a")
+    return [first, await ctx.call_entity(EntityId(Counter, "c"), Counter.add, 5)]
+
+
+async def failed(hub: Any, flow: Flow, clock: ManualClock | None = None) -> Any:
+    """Start an instance and see it fail."""
+    handle = await hub.client.start_new(flow, instance_id="x")
+    if clock is not None:
+        await advance(hub, clock, 1)
+    with pytest.raises(OrchestrationFailedError):
+        await handle.result(5)
+    return handle
+
+
+@pytest.mark.parametrize("flow", [chain, chain_by_yield, side_by_side])
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_failed_calls_run_again_and_completed_ones_do_not(flow: Flow, evicted: bool) -> None:
+    async with running(app) as hub:
+        handle = await failed(hub, flow)
+        if evicted:
+            await evict(hub)
+        broken.clear()
+
+        await handle.rewind("repaired")
+
+        assert await handle.result(5) == ["A", "B", "C"]
+        assert sorted(log) == ["a", "b", "b", "c"]
+        status = await handle.status()
+        assert status.failure is None
+        assert "ExecutionRewound" in await event_types(handle)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_rewound_instance_goes_on_across_a_restart(kind: str, tmp_path: Path) -> None:
+    store = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"
+    clock = ManualClock()
+
+    local = App()
+    local.include(app)
+
+    @local.orchestration
+    async def slow(ctx: OrchestrationContext) -> list[str]:
+        first = await ctx.call_activity(work, "b")
+        await ctx.create_timer(timedelta(seconds=60))
+        return [first, await ctx.call_activity(work, "c")]
+
+    async with running(local, store, clock=clock) as hub:
+        await failed(hub, slow)
+    broken.clear()
+    async with running(local, store, clock=clock) as hub:
+        await hub.client.rewind("x")
+        await quiet(hub)
+        assert await status_of(hub.client.get_handle("x")) == RuntimeStatus.RUNNING
+    clock.advance(60)
+
+    async with running(local, store, clock=clock) as hub:
+        assert await hub.client.get_handle("x").result(5) == ["B", "C"]
+        assert log == ["b", "b", "c"]
+
+
+async def test_failed_children_are_rewound_and_completed_ones_are_not() -> None:
+    async with running(app) as hub:
+        handle = await failed(hub, family)
+        before = sorted(log)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == [["A", "B", "C"]] * 2
+        assert before == ["a", "a", "b", "b"]
+        assert sorted(log) == ["a", "a", "b", "b", "b", "b", "c", "c"]
+        for name in ("child", "other"):
+            assert await status_of(hub.client.get_handle(name)) == RuntimeStatus.COMPLETED
+
+
+async def test_what_followed_from_a_failure_is_taken_back() -> None:
+    async with running(app) as hub:
+        handle = await failed(hub, compensating)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == "B"
+        assert log == ["b", "compensation", "b"]
+
+
+async def test_retries_begin_anew() -> None:
+    clock = ManualClock()
+    async with running(app, clock=clock) as hub:
+        handle = await failed(hub, retried, clock)
+        broken.clear()
+
+        await handle.rewind()
+        await advance(hub, clock, 1)
+
+        assert await handle.result(5) == "B"
+
+
+async def test_code_that_failed_by_itself_is_run_again_once_it_is_repaired() -> None:
+    broken.add("code")
+    async with running(app) as hub:
+        handle = await failed(hub, raises_itself)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == "A"
+        assert log == ["a"]
+
+
+async def test_a_failed_call_of_an_entity_is_made_again() -> None:
+    broken.add("entity")
+    async with running(app) as hub:
+        handle = await failed(hub, calls_entity)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == ["A", 5]
+
+
+async def test_an_instance_may_fail_and_be_rewound_again_and_again() -> None:
+    async with running(app) as hub:
+        handle = await failed(hub, chain)
+        for _ in range(3):
+            await handle.rewind()
+            with pytest.raises(OrchestrationFailedError, match="b is broken"):
+                await handle.result(5)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == ["A", "B", "C"]
+        assert log == ["a", "b", "b", "b", "b", "b", "c"]
+
+
+@pytest.mark.parametrize("state", ["running", "completed", "terminated"])
+async def test_only_a_failed_instance_is_rewound(state: str) -> None:
+    broken.clear()
+    local = App()
+
+    @local.orchestration
+    async def waits(ctx: OrchestrationContext) -> Any:
+        return await ctx.wait_for_external_event("go")
+
+    async with running(local) as hub:
+        handle = await hub.client.start_new(waits)
+        if state == "completed":
+            await handle.raise_event("go")
+            await handle.result(5)
+        elif state == "terminated":
+            await handle.terminate()
+        before = await event_types(handle)
+
+        with pytest.raises(InstanceNotFinishedError, match="rewind"):
+            await handle.rewind()
+
+        assert await event_types(handle) == before
+
+
+async def test_nobody_cannot_be_rewound() -> None:
+    async with running(app) as hub:
+        with pytest.raises(InstanceNotFoundError):
+            await hub.client.rewind("nobody")
+
+        assert await hub.client.get_status("nobody") is None
