@@ -314,6 +314,7 @@ class OrchestrationContext:
     def call_sub_orchestrator(
         self,
         f: Callable[[OrchestrationContext], Coroutine[Any, Any, R]],
+        input: Any = ...,
         /,
         *,
         instance_id: str | None = ...,
@@ -324,6 +325,7 @@ class OrchestrationContext:
     def call_sub_orchestrator(
         self,
         f: Callable[[OrchestrationContext], Generator[Any, Any, R]],
+        input: Any = ...,
         /,
         *,
         instance_id: str | None = ...,

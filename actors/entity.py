@@ -177,6 +177,7 @@ class EntityContext:
     def start_new(
         self,
         f: Callable[[OrchestrationContext], Any],
+        input: Any = ...,
         /,
         *,
         instance_id: str | None = ...,

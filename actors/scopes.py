@@ -63,7 +63,7 @@ class Fiber:
         """Mark the narrower scopes that the fiber is in, since the wider one is cancelled."""
         here = self.scope
         while here is not None and here is not scope:
-            here._overtaken = True
+            here.overtaken = True
             here = here.parent
 
     def is_inside(self, scope: CancelScope) -> bool:
@@ -89,10 +89,10 @@ class CancelScope:
         "_executor",
         "_fails",
         "_fiber",
-        "_overtaken",
         "_timer",
         "cancel_called",
         "cancelled_caught",
+        "overtaken",
         "parent",
     )
 
@@ -102,7 +102,7 @@ class CancelScope:
         self._fails = fails
         self._fiber: Fiber | None = None
         self._timer: TimerTask | None = None
-        self._overtaken = False  # what is inside was thrown a wider scope's cancellation
+        self.overtaken = False  # what is inside was thrown a wider scope's cancellation
         self.parent: CancelScope | None = None
         self.cancel_called = False
         self.cancelled_caught = False
@@ -112,7 +112,7 @@ class CancelScope:
         if self.cancel_called:
             return
         self.cancel_called = True
-        if self._overtaken:
+        if self.overtaken:
             return  # thrown once: a second one would break off the clean-up
         for fiber in list(self._executor.fibers):
             if fiber.is_inside(self):

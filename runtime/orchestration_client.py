@@ -74,6 +74,7 @@ class OrchestrationClient(InstanceQueries):
     async def start_new(
         self,
         f: Callable[[OrchestrationContext], Coroutine[Any, Any, R]],
+        input: Any = ...,
         /,
         *,
         instance_id: str | None = ...,
@@ -87,6 +88,7 @@ class OrchestrationClient(InstanceQueries):
     async def start_new(
         self,
         f: Callable[[OrchestrationContext], Generator[Any, Any, R]],
+        input: Any = ...,
         /,
         *,
         instance_id: str | None = ...,

@@ -276,7 +276,7 @@ class Thing:
         raise NotImplementedError
 
 
-THINGS = [EntityId(Thing, key) for key in "pq"]
+THINGS: list[EntityId[Any]] = [EntityId(Thing, "p"), EntityId(Thing, "q")]
 
 
 def _leaf(ctx: OrchestrationContext, leaf: list[Any]) -> Task[Any]:
@@ -297,6 +297,10 @@ def _leaf(ctx: OrchestrationContext, leaf: list[Any]) -> Task[Any]:
     return makers[kind]()
 
 
+def _chosen(started: list[Task[Any]], number: int) -> Task[Any]:
+    return started[number % len(started)]
+
+
 def _at_once(ctx: OrchestrationContext, op: list[Any], started: list[Task[Any]]) -> Any:
     kind, *details = op
     if kind == "uuid":
@@ -312,7 +316,7 @@ def _at_once(ctx: OrchestrationContext, op: list[Any], started: list[Task[Any]])
     if kind == "start":
         return started.append(_leaf(ctx, details[0]))
     if kind == "give up":
-        return started[details[0] % len(started)].cancel() if started else None
+        return _chosen(started, details[0]).cancel() if started else None
     assert kind == "look"
     return [(task.is_completed, task.is_faulted, task.is_cancelled) for task in started]
 
@@ -322,7 +326,7 @@ def _combined(ctx: OrchestrationContext, op: list[Any], started: list[Task[Any]]
     if kind == "leaf":
         return _leaf(ctx, details[0])
     if kind == "await":
-        return started[details[0] % len(started)] if started else ctx.task_all([])
+        return _chosen(started, details[0]) if started else ctx.task_all([])
     tasks = [_leaf(ctx, leaf) for leaf in details[0]] + started[-1:]
     if kind == "all":
         return ctx.task_all(tasks, fail_fast=details[1])
@@ -330,11 +334,12 @@ def _combined(ctx: OrchestrationContext, op: list[Any], started: list[Task[Any]]
     return ctx.task_any(tasks, cancel_losers=details[1])
 
 
+_TASKS: tuple[type, ...] = (Task,)
 _AT_ONCE = {"uuid", "random", "time", "send event", "signal", "start", "give up", "look"}
 
 
-def _plain(value: Any) -> Any:
-    return type(value).__name__ if isinstance(value, Task) else value
+def _plain(value: object) -> Any:
+    return value.__class__.__name__ if isinstance(value, _TASKS) else value
 
 
 class Interpreter:

@@ -60,7 +60,7 @@ def test_an_instance_rebuilt_after_any_turn_goes_on_exactly_as_the_one_that_live
     event(f"ended: {states[-1]['status'] if states[-1]['status'] != 'Running' else 'no'}")
 
     for cut in range(1, len(turns)):
-        if states[cut - 1]["status"] not in ("Running",) or not states[cut - 1]["history"]:
+        if states[cut - 1]["status"] != "Running" or not states[cut - 1]["history"]:
             continue
         with Instance(LOOKUP) as lived:
             for message, now in turns[:cut]:

@@ -34,7 +34,7 @@ def test_stored_chunks_are_one_list_of_events() -> None:
 
 
 def test_an_activity_is_open_until_it_has_its_first_answer() -> None:
-    events = [
+    events: list[list[Any]] = [
         scheduled(1),
         scheduled(2, packed=[{"a": 1}]),
         ["TaskCompleted", 2, 1, 5],

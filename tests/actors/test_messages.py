@@ -25,7 +25,7 @@ from perdure.actors.messages import (
     encode_message,
 )
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)))
+TEXTS = st.text(st.characters(codec="utf-8"))
 NUMBERS = st.integers(0, 2**62)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS | st.floats(-1e9, 1e9),

@@ -12,6 +12,7 @@ import anyio
 from perdure import (
     App,
     Clock,
+    FailedError,
     HistoryEvent,
     Hub,
     ManualClock,
@@ -57,7 +58,7 @@ def _is_quiet(hub: Hub) -> bool:
 
 async def quiet(hub: Hub) -> None:
     """Return when everything that can happen without a clock or a client has happened."""
-    while not _is_quiet(hub):
+    while not _is_quiet(hub):  # noqa: ASYNC110 (there is no event for it)
         # Short, so that the store's threads get the interpreter meanwhile.
         await anyio.sleep(0.0005)
 
@@ -97,3 +98,8 @@ async def event_types(handle: OrchestrationHandle[Any]) -> list[str]:
 def events_of(history: list[HistoryEvent], event_type: str) -> list[HistoryEvent]:
     """Those events of a history that have a type."""
     return [event for event in history if event.event_type == event_type]
+
+
+def cause_of(error: FailedError) -> list[str]:
+    """Type and message of what a failure was raised from."""
+    return [] if error.cause is None else [error.cause.error_type, error.cause.message]

@@ -45,7 +45,7 @@ async def test_a_result_that_does_not_come_in_time_raises_timeout_error_and_goes
     async with running(app) as hub:
         handle = await hub.client.start_new(waits, instance_id="x")
 
-        with pytest.raises(TimeoutError, match="'x' has not ended within 0.01 seconds"):
+        with pytest.raises(TimeoutError, match=r"'x' has not ended within 0\.01 seconds"):
             await handle.result(timeout=0.01)
 
         await handle.raise_event("go", 1)

@@ -11,6 +11,7 @@ import pytest
 
 from perdure import (
     App,
+    FailureDetails,
     ManualClock,
     MemoryStore,
     OrchestrationContext,
@@ -22,6 +23,8 @@ from perdure import (
     UsageError,
 )
 from tests.runtime.orchestrating import (
+    HOUR,
+    cause_of,
     event_types,
     evict,
     quiet,
@@ -144,9 +147,9 @@ async def family(ctx: OrchestrationContext) -> list[dict[str, Any]]:
 @app.orchestration
 def family_by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, list[dict[str, Any]]]:
     found: list[dict[str, Any]] = []
-    for options in ({}, {}, {"instance_id": "named"}):
-        name = "abc"[len(found)]
-        found.append((yield ctx.call_sub_orchestrator(describes, name, **options)))
+    for name, instance_id in (("a", None), ("b", None), ("c", "named")):
+        task = ctx.call_sub_orchestrator(describes, name, instance_id=instance_id)
+        found.append((yield task))
     return found
 
 
@@ -208,13 +211,12 @@ async def test_a_failed_child_surfaces_as_sub_orchestration_error() -> None:
         try:
             await ctx.call_sub_orchestrator(breaks, instance_id="child")
         except SubOrchestrationError as error:
-            assert error.cause is not None
             return {
                 "target": error.target,
                 "type": error.error_type,
                 "message": error.message,
                 "trace": error.stack_trace,
-                "cause": [error.cause.error_type, error.cause.message],
+                "cause": cause_of(error),
             }
         return {}
 
@@ -250,8 +252,8 @@ async def test_an_uncaught_failure_of_a_grandchild_shows_the_chain_of_causes() -
         with pytest.raises(OrchestrationFailedError) as caught:
             await handle.result(5)
 
-        chain = []
-        failure = caught.value.failure
+        chain: list[str] = []
+        failure: FailureDetails | None = caught.value.failure
         while failure is not None:
             chain.append(failure.error_type)
             failure = failure.cause
@@ -548,8 +550,6 @@ async def test_a_parked_instance_can_be_terminated() -> None:
 async def test_a_scheduled_instance_whose_version_is_gone_is_parked_at_its_time() -> None:
     store, clock = MemoryStore(), ManualClock()
     async with running(release("1"), store, clock=clock) as hub:
-        from tests.runtime.orchestrating import HOUR
-
         await hub.client.start_new("flow", "m", instance_id="s", start_at=HOUR)
     clock.advance(3600)
 

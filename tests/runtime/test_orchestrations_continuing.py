@@ -107,7 +107,7 @@ async def waits_anew(ctx: OrchestrationContext, rounds: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("evicted", [False, True])
 async def test_events_that_nobody_took_go_along_in_order(evicted: bool) -> None:
     async with running(app) as hub:
-        handle = await hub.client.start_new(waits_anew, [])
+        handle = await hub.client.start_new(waits_anew, list[Any]())
         for name, data in [("a", 1), ("b", 2), ("b", 3), ("a", 4)]:
             await handle.raise_event(name, data)
         if evicted:
@@ -131,7 +131,7 @@ async def test_kept_events_come_before_those_that_arrive_later() -> None:
         return []
 
     async with running(local) as hub:
-        handle = await hub.client.start_new(one_each, [])
+        handle = await hub.client.start_new(one_each, list[int]())
         for n in range(100):
             await handle.raise_event("n", n)
 
@@ -478,7 +478,9 @@ async def test_a_start_time_of_the_past_begins_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "start_at", [datetime(2030, 1, 1), timedelta(seconds=-1)], ids=["naive", "negative"]
+    "start_at",
+    [datetime(2030, 1, 1), timedelta(seconds=-1)],  # noqa: DTZ001
+    ids=["naive", "negative"],
 )
 async def test_a_naive_or_negative_start_time_is_refused(start_at: Any) -> None:
     async with running(app) as hub:
@@ -583,6 +585,7 @@ async def test_the_timer_of_a_purged_schedule_does_not_begin_its_successor() -> 
 async def test_a_bad_start_is_refused_and_nothing_is_stored() -> None:
     async with running(app, max_payload=50) as hub:
         bad: Any = "text"
+        number: Any = 5
         for start in (
             lambda: hub.client.start_new("unknown"),
             lambda: hub.client.start_new(countdown, 1, version="9"),
@@ -597,7 +600,7 @@ async def test_a_bad_start_is_refused_and_nothing_is_stored() -> None:
             lambda: hub.client.start_new(countdown, 1, instance_id=""),
             lambda: hub.client.start_new(countdown, 1, instance_id="a\x00b"),
             lambda: hub.client.start_new(countdown, 1, instance_id="x" * 257),
-            lambda: hub.client.start_new(countdown, 1, tags={"a": bad, "b": 1}),
+            lambda: hub.client.start_new(countdown, 1, tags={"a": number}),
         ):
             with pytest.raises(UsageError):
                 await start()

@@ -383,7 +383,7 @@ async def test_an_orchestration_sends_events_to_another_in_order(flow: Flow, tar
 
 async def test_an_event_sent_to_an_unknown_or_ended_instance_is_dropped() -> None:
     async with running(app) as hub:
-        ended = await hub.client.start_new(takes, [], instance_id="ended")
+        ended = await hub.client.start_new(takes, list[str](), instance_id="ended")
         await ended.result(5)
 
         for target in ("ended", "nobody"):

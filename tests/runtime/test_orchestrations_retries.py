@@ -26,6 +26,7 @@ from perdure import (
 )
 from tests.runtime.orchestrating import (
     advance,
+    cause_of,
     events_of,
     evict,
     quiet,
@@ -160,17 +161,28 @@ async def test_a_subclass_of_non_retryable_error_stops_as_well() -> None:
         assert len(attempts) == 1
 
 
+def is_not_yet(failure: FailureDetails) -> bool:
+    return failure.message == "not yet"
+
+
+def is_key_error(failure: FailureDetails) -> bool:
+    return failure.error_type == "KeyError"
+
+
+RETRY_ON: list[tuple[Any, bool]] = [
+    ((ValueError,), True),
+    ((KeyError,), False),
+    (("ValueError",), True),
+    (("KeyError", ValueError), True),
+    ((), False),
+    (is_not_yet, True),
+    (is_key_error, False),
+]
+
+
 @pytest.mark.parametrize(
     ("retry_on", "retried"),
-    [
-        ((ValueError,), True),
-        ((KeyError,), False),
-        (("ValueError",), True),
-        (("KeyError", ValueError), True),
-        ((), False),
-        (lambda failure: failure.message == "not yet", True),
-        (lambda failure: failure.error_type == "KeyError", False),
-    ],
+    RETRY_ON,
     ids=["type", "other type", "name", "one of two", "nothing", "predicate", "other predicate"],
 )
 async def test_retry_on_chooses_by_type_name_or_predicate(retry_on: Any, retried: bool) -> None:
@@ -378,8 +390,7 @@ async def test_a_sub_orchestration_that_keeps_failing_fails_its_parent() -> None
         try:
             await ctx.call_sub_orchestrator(child, retry=RetryPolicy(1, 2))
         except SubOrchestrationError as failed:
-            assert failed.cause is not None
-            return [failed.error_type, failed.cause.error_type, failed.cause.message]
+            return [failed.error_type, *cause_of(failed)]
         return []
 
     async with running(local, clock=clock) as hub:

@@ -95,7 +95,7 @@ async def test_a_group_ends_after_its_branches_and_they_run_side_by_side(evicted
 
 async def test_an_empty_group_is_no_obstacle() -> None:
     async with running(app) as hub:
-        handle = await hub.client.start_new(branches, [])
+        handle = await hub.client.start_new(branches, list[str]())
 
         assert await handle.result(5) == ["body", "end"]
 
@@ -480,8 +480,9 @@ def moves_on_by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, list[Any
 @app.orchestration
 async def fails(ctx: OrchestrationContext) -> list[Any]:
     seen: list[Any] = []
+    scope = ctx.fail_after(10)
     try:
-        with ctx.fail_after(10) as scope:
+        with scope:
             seen.append(await ctx.wait_for_external_event("go"))
     except TimeoutError as error:
         return [type(error).__name__, scope.cancel_called, scope.cancelled_caught]
@@ -491,8 +492,9 @@ async def fails(ctx: OrchestrationContext) -> list[Any]:
 @app.orchestration
 def fails_by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, list[Any]]:
     seen: list[Any] = []
+    scope = ctx.fail_after(SECOND * 10)
     try:
-        with ctx.fail_after(SECOND * 10) as scope:
+        with scope:
             seen.append((yield ctx.wait_for_external_event("go")))
     except TimeoutError as error:
         return [type(error).__name__, scope.cancel_called, scope.cancelled_caught]
@@ -560,8 +562,9 @@ async def test_the_outer_deadline_ends_the_inner_block() -> None:
 
     @local.orchestration
     async def nested(ctx: OrchestrationContext) -> list[bool]:
+        inner = ctx.move_on_after(10)
         with ctx.move_on_after(5) as outer:
-            with ctx.move_on_after(10) as inner:
+            with inner:
                 await ctx.wait_for_external_event("never")
             await ctx.wait_for_external_event("not reached")
         return [outer.cancelled_caught, inner.cancelled_caught]
@@ -580,8 +583,10 @@ async def test_the_inner_deadline_leaves_the_outer_block_alone() -> None:
 
     @local.orchestration
     async def nested(ctx: OrchestrationContext) -> list[Any]:
+        inner = ctx.move_on_after(5)
+        data = None
         with ctx.fail_after(10) as outer:
-            with ctx.move_on_after(5) as inner:
+            with inner:
                 await ctx.wait_for_external_event("never")
             data = await ctx.wait_for_external_event("go")
         return [outer.cancelled_caught, inner.cancelled_caught, data]

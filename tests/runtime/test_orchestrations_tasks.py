@@ -644,7 +644,9 @@ async def test_a_cancelled_timer_stays_cancelled_across_a_restart() -> None:
 
 
 @pytest.mark.parametrize(
-    "when", [datetime(2024, 1, 1), timedelta(seconds=-1)], ids=["naive", "negative"]
+    "when",
+    [datetime(2024, 1, 1), timedelta(seconds=-1)],  # noqa: DTZ001
+    ids=["naive", "negative"],
 )
 async def test_a_naive_or_negative_time_is_refused_at_the_call(when: Any) -> None:
     local = App()

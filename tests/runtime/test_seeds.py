@@ -77,6 +77,11 @@ def fails(error: Exception) -> Callable[[Any], Any]:
     return answer
 
 
+def always(value: Any) -> Callable[[Any], Any]:
+    """An answer that is a value."""
+    return lambda _: value
+
+
 def fails_times(count: int, then: Any) -> Callable[[Any], Any]:
     """An answer that fails so many times, and then is a value."""
     left = [count]
@@ -176,8 +181,8 @@ def document_processing(
 
 
 DOCUMENT = Document("d1", "blob://1", "ada")
-COMPLIANT = {"is_compliant": True, "issues": [], "requires_review": False}
-DOUBTFUL = {"is_compliant": True, "issues": ["tone"], "requires_review": True}
+COMPLIANT: dict[str, Any] = {"is_compliant": True, "issues": [], "requires_review": False}
+DOUBTFUL: dict[str, Any] = {"is_compliant": True, "issues": ["tone"], "requires_review": True}
 
 
 async def test_a_compliant_document_is_stored_and_announced() -> None:
@@ -280,7 +285,7 @@ def eternal(ctx: OrchestrationContext) -> Generator[Any, Any, Any]:
 async def test_an_eternal_orchestration_goes_on_with_a_short_history() -> None:
     answers["check_continuation"] = lambda state: state["iteration"] < 25
     async with served(documents) as (hub, _):
-        handle = await hub.client.start_new(eternal, {"iteration": 0})
+        handle = await hub.client.start_new("eternal", {"iteration": 0})
 
         assert await handle.result(5) == {"iteration": 25}
         assert names().count("process_chunk") == 26
@@ -298,6 +303,8 @@ def document_counter(ctx: EntityContext) -> None:
             ctx.set_result(current)
         case "reset":
             ctx.set_state({"processed": 0, "failed": 0, "pending": 0})
+        case unknown:
+            raise ValueError(unknown)
 
 
 @documents.orchestration
@@ -401,7 +408,7 @@ async def test_an_order_is_shipped() -> None:
 async def test_a_bad_order_is_rejected(order: Any, reason: str) -> None:
     answers["validate_order"] = validate
     async with served(orders) as (hub, _):
-        handle = await hub.client.start_new(order_orchestrator, order)
+        handle = await hub.client.start_new("order_orchestrator", order)
 
         assert await handle.result(5) == {"status": "rejected", "reason": reason}
         assert names() == ["validate_order"]
@@ -411,7 +418,7 @@ async def test_a_failed_payment_releases_the_inventory() -> None:
     answers["validate_order"] = validate
     answers["process_payment"] = fails(RuntimeError("declined"))
     async with served(orders) as (hub, _):
-        handle = await hub.client.start_new(order_orchestrator, ORDER)
+        handle = await hub.client.start_new("order_orchestrator", ORDER)
 
         with pytest.raises(OrchestrationFailedError, match="declined"):
             await handle.result(5)
@@ -466,7 +473,7 @@ def approval(context: OrchestrationContext) -> Generator[Any, Any, Any]:
 )
 async def test_a_request_waits_a_day_for_approval(decision: Any, result: Any, last: str) -> None:
     async with served(orders) as (hub, clock):
-        handle = await hub.client.start_new(approval, {"request": 1})
+        handle = await hub.client.start_new("approval", {"request": 1})
         await quiet(hub)
         if decision is not None:
             await handle.raise_event("ApprovalEvent", decision)
@@ -499,7 +506,7 @@ async def test_a_chain_is_compensated_in_reverse_order(broken: str | None) -> No
     if broken is not None:
         answers[broken] = fails(ValueError("broken"))
     async with served(orders) as (hub, _):
-        handle = await hub.client.start_new(saga, 0)
+        handle = await hub.client.start_new("saga", 0)
 
         result = await handle.result(5)
 
@@ -526,7 +533,7 @@ async def test_a_monitor_checks_every_five_minutes_for_ever() -> None:
     healthy = [True, False, True, False, True]
     answers["check_health"] = lambda _: {"healthy": healthy[names().count("check_health") - 1]}
     async with served(orders) as (hub, clock):
-        handle = await hub.client.start_new(monitor, {"endpoint": "https://example.org"})
+        handle = await hub.client.start_new("monitor", {"endpoint": "https://example.org"})
         for _ in range(4):
             await advance(hub, clock, 300)
 
@@ -561,7 +568,7 @@ async def test_an_order_is_made_of_sub_orchestrations() -> None:
     answers["process_payment"] = lambda payment: {"paid": payment}
     answers["ship_order"] = lambda shipping: {"shipped": shipping}
     async with served(orders) as (hub, _):
-        handle = await hub.client.start_new(main_orchestrator, {"payment": 5, "shipping": "x"})
+        handle = await hub.client.start_new("main_orchestrator", {"payment": 5, "shipping": "x"})
 
         assert await handle.result(5) == {"payment": {"paid": 5}, "shipping": {"shipped": "x"}}
 
@@ -569,8 +576,8 @@ async def test_an_order_is_made_of_sub_orchestrations() -> None:
 async def test_running_instances_are_listed() -> None:
     async with served(orders) as (hub, _):
         for n in range(3):
-            await hub.client.start_new(approval, n, instance_id=f"running-{n}")
-        done = await hub.client.start_new(saga, 0)
+            await hub.client.start_new("approval", n, instance_id=f"running-{n}")
+        done = await hub.client.start_new("saga", 0)
         await quiet(hub)
         assert await status_of(done) != RuntimeStatus.RUNNING
 
@@ -870,18 +877,17 @@ activities(
 @classic.orchestration(name="OrderProcessing")
 async def order_processing(context: OrchestrationContext) -> str:
     order = context.get_input()
-    if await context.call_activity("ValidateOrder", order):
-        if await context.call_activity("CheckInventory", order):
-            if await context.call_activity("ProcessPayment", order):
-                await context.call_activity("SendConfirmationEmail", order)
-                return "Order processed successfully!"
-    return "Order processing failed."
+    for check in ("ValidateOrder", "CheckInventory", "ProcessPayment"):
+        if not await context.call_activity(check, order):
+            return "Order processing failed."
+    await context.call_activity("SendConfirmationEmail", order)
+    return "Order processed successfully!"
 
 
 @pytest.mark.parametrize("broken", [None, "ValidateOrder", "CheckInventory", "ProcessPayment"])
 async def test_an_order_passes_every_check_or_fails(broken: str | None) -> None:
     for name in ("ValidateOrder", "CheckInventory", "ProcessPayment"):
-        answers[name] = lambda _, name=name: name != broken
+        answers[name] = always(name != broken)
     async with served(classic) as (hub, _):
         handle = await hub.client.start_new("OrderProcessing", {"id": 1})
 

@@ -16,7 +16,6 @@ from sample_program import (
     collect,
     double,
     fetch,
-    idle,
     parse,
     roll,
     ship_order,
@@ -40,7 +39,6 @@ async def in_an_orchestration(ctx: OrchestrationContext, order: Order) -> None:
 
     await ctx.call_sub_orchestrator(double, "one")  # error
     await ctx.call_sub_orchestrator(double)  # error
-    await ctx.call_sub_orchestrator(idle, 5)  # error
     text: str = await ctx.call_sub_orchestrator(collect, ["url"])  # error
 
     await ctx.call_entity(counter, Counter.add, "one")  # error
@@ -70,7 +68,6 @@ async def in_an_orchestration(ctx: OrchestrationContext, order: Order) -> None:
 def in_an_operation(ctx: EntityContext) -> None:
     ctx.signal_entity(EntityId(Counter, "clicks"), Counter.add, "one")  # error
     ctx.start_new(double, "one")  # error
-    ctx.start_new(idle, 5)  # error
 
 
 async def in_a_client(client: Client) -> None:
