@@ -280,7 +280,8 @@ THINGS: list[EntityId[Any]] = [EntityId(Thing, "p"), EntityId(Thing, "q")]
 
 
 def _leaf(ctx: OrchestrationContext, leaf: list[Any]) -> Task[Any]:
-    kind, n = leaf
+    kind: str = leaf[0]
+    n: int = leaf[1]
     seconds = timedelta(seconds=n)
     retry = RetryPolicy(first_interval=1.0, max_attempts=3, backoff=2.0, jitter=0.5)
     makers: dict[str, Callable[[], Task[Any]]] = {
