@@ -28,8 +28,11 @@ class Effects(Protocol):
         """Run an activity once this turn is durable; its answer comes as a ``Completion``."""
         ...
 
-    def cancel_activity(self, caller: Caller) -> None:
-        """Tell a running activity (all of them for task 0) that its answer is not wanted."""
+    def cancel_activity(self, caller: Caller, running: bool = True) -> None:
+        """Let go of an activity, or all of the instance's for task 0.
+
+        One that was not started never is; one that runs is told to stop, if ``running`` says so.
+        """
         ...
 
     def arm_timer(self, caller: Caller, due: int) -> None:

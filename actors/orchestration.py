@@ -458,7 +458,7 @@ class OrchestrationActor:
         """End the execution, and answer whoever waits for it; or go on with a fresh one."""
         continuation = self.executor.continuation if self.executor is not None else None
         unconsumed = [] if self.executor is None else self.executor.unconsumed_events()
-        self._clean_up(outcome.status == "Canceled", effects)
+        self._clean_up(outcome.status, effects)
         if outcome.status == "ContinuedAsNew" and continuation is not None:
             self.execution += 1
             self.version = continuation.version
@@ -523,19 +523,20 @@ class OrchestrationActor:
             return list((self.executor.children or {}).values())
         return self.open_work.children if self.open_work is not None else []
 
-    def _clean_up(self, cancel_children: bool, effects: Effects) -> None:
+    def _clean_up(self, status: str, effects: Effects) -> None:
         """Give back what the execution holds outside: timers, locks, activities."""
         executor, self.executor = self.executor, None
         owner = Caller(self.instance_id, self.execution, 0)
         if self.pending:
-            effects.cancel_activity(owner)
+            # One that runs beside a function that returned may end; its result is ignored.
+            effects.cancel_activity(owner, status in ("Canceled", "Terminated"))
         effects.disarm_timer(owner)
         if executor is not None:
             lock = executor.lock
             if lock is not None and not lock.released:
                 granted = lock.is_completed
                 send_releases(effects, executor.caller(lock.number), lock.entities, granted)
-            if cancel_children:
+            if status == "Canceled":
                 for child in (executor.children or {}).values():
                     effects.send(child, Command("cancel", "its parent was cancelled"))
             executor.close()

@@ -306,12 +306,13 @@ class Partition:
         """Run an activity once the batch is durable."""
         self.batch.activities.append(call)
 
-    def cancel_activity(self, caller: Caller) -> None:
-        """Tell activities to stop, those not started yet as well."""
+    def cancel_activity(self, caller: Caller, running: bool = True) -> None:
+        """Do not start activities that have not been, and tell those that run to stop."""
         calls = self.batch.activities
         if calls:
             self.batch.activities = [call for call in calls if not _covers(caller, call.caller)]
-        self._activities.cancel(caller)
+        if running:
+            self._activities.cancel(caller)
 
     def post_answer(self, instance_id: str, completion: Completion) -> None:
         """Take an activity's answer in."""

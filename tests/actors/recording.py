@@ -55,7 +55,7 @@ class Recorder:
     def start_activity(self, call: ActivityCall) -> None:
         self.effects.append(("start activity", call))
 
-    def cancel_activity(self, caller: Caller) -> None:
+    def cancel_activity(self, caller: Caller, running: bool = True) -> None:
         self.effects.append(("cancel activity", caller))
 
     def arm_timer(self, caller: Caller, due: int) -> None:

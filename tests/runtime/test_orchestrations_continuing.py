@@ -180,12 +180,12 @@ async def test_continue_as_new_is_not_honoured_if_the_function_raises() -> None:
 async def test_continue_as_new_drops_timers_and_late_answers() -> None:
     local = App()
     store, clock = MemoryStore(), ManualClock()
-    begun = anyio.Event()
+    begun, late = anyio.Event(), anyio.Event()
 
     @local.activity
     async def endless() -> int:
         begun.set()
-        await anyio.sleep_forever()
+        await late.wait()
         return 1
 
     @local.orchestration
@@ -204,6 +204,7 @@ async def test_continue_as_new_drops_timers_and_late_answers() -> None:
         await begun.wait()
         clock.advance(5)
         await handle.raise_event("go")
+        late.set()  # the answer comes to an execution that did not ask
         await quiet(hub)
 
         assert stored_timers(store) == 2
