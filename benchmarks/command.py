@@ -13,6 +13,7 @@ import anyio
 from attrs import frozen
 from rich.console import Console
 
+import perdure
 from perdure import PerdureError
 
 from .bench import Bench, Options, place
@@ -75,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--uvloop",
         action=argparse.BooleanOptionalAction,
         help="asyncio on uvloop or not; by default on uvloop where it is installed",
+    )
+    parser.add_argument(
+        "--tune", action="store_true", help="call perdure.tune() first, as perdure.run does"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="append the tables to it")
@@ -146,9 +150,11 @@ def run(arguments: argparse.Namespace, command: str) -> int:
         instances=arguments.instances,
     )
     loop = _choose_loop(arguments)
-    report = Report(
-        description=describe_run(options, command, loop.backend, uvloop=loop.uvloop), runs=[]
-    )
+    if arguments.tune:
+        perdure.tune()
+    description = describe_run(options, command, loop.backend, uvloop=loop.uvloop)
+    description["interpreter"] = "perdure.tune()" if arguments.tune else "as it comes"
+    report = Report(description=description, runs=[])
     failed = False
     with Bar(console, visible=console.is_terminal and not arguments.quiet) as bar:
         for name in names:

@@ -62,6 +62,7 @@ from .runtime.serving import run
 from .runtime.settings import Settings
 from .runtime.statistics import HubStatistics, PartitionStatistics
 from .runtime.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
+from .runtime.tuning import tune
 from .storage import MemoryStore, SqliteStore, Store
 
 __version__ = "0.1.0"
@@ -138,4 +139,5 @@ __all__ = [
     "__version__",
     "readonly",
     "run",
+    "tune",
 ]

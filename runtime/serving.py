@@ -16,6 +16,7 @@ import anyio
 from ..actors.app import App
 from ..actors.errors import UsageError
 from .hub import Hub
+from .tuning import tune
 
 if TYPE_CHECKING:
     from ..storage import Store
@@ -32,6 +33,7 @@ def run(
     settings: Settings | None = None,
     backend: Literal["asyncio", "trio"] = "asyncio",
     uvloop: bool | None = None,
+    tuned: bool = True,
     on_ready: Callable[[Hub], None] | None = None,
 ) -> None:
     """Run a hub in this thread, the main one, until SIGINT or SIGTERM; then drain it and return.
@@ -47,6 +49,7 @@ def run(
         settings: the limits.
         backend: which event loop.
         uvloop: whether asyncio runs on uvloop; by default where it is installed.
+        tuned: whether the interpreter is set up for a hub, see ``perdure.tune``.
         on_ready: called once, with the hub, when it serves.
 
     Raises:
@@ -58,6 +61,8 @@ def run(
     found = load_app(app) if isinstance(app, str) else app
     hub = Hub(found, store=store, partitions=partitions, settings=settings)
     options = backend_options(backend, uvloop)
+    if tuned:
+        tune()
     anyio.run(_serve, hub, on_ready, backend=backend, backend_options=options)
 
 
