@@ -108,7 +108,7 @@ async def crash_while_running(store: FaultyStore, activity: str) -> None:
         async with hub_on(store) as hub:
             await hub.client.start_new(once, activity, instance_id="i")
             while not keys:
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.001)
             store.crash_next()
             await hub.client.start_new(once, activity, instance_id="another")
     del keys[1:]
@@ -174,11 +174,11 @@ async def test_an_answer_lost_with_its_commit_is_asked_for_again_with_the_same_k
     async with within(), hub_on(store) as hub:
         await hub.client.start_new(once, "charge", instance_id="i")
         while not keys:
-            await anyio.lowlevel.checkpoint()
+            await anyio.sleep(0.001)
         store.fail_next()
         latches[0].set()
         while len(keys) < 2:
-            await anyio.lowlevel.checkpoint()
+            await anyio.sleep(0.001)
         await persist(hub.client.raise_event, "i", "end")
         paid = await hub.client.wait("i")
 
@@ -196,7 +196,7 @@ async def test_runs_given_up_in_a_recovery_free_their_places(activity: str) -> N
         thread_latches.append(threading.Event())
         await hub.client.start_new(once, activity, instance_id="i")
         while not keys:
-            await anyio.lowlevel.checkpoint()
+            await anyio.sleep(0.001)
         for _ in range(3):
             store.fail_next()
             with pytest.raises(UnavailableError):

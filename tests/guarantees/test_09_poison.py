@@ -139,7 +139,7 @@ async def parked_instances(hub: Hub) -> list[OrchestrationStatus]:
 
 async def until(happened: Callable[[], Awaitable[Any]]) -> Any:
     while not (found := await happened()):
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(0.001)
     return found
 
 

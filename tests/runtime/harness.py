@@ -37,7 +37,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """
     with anyio.fail_after(PATIENCE_S):
         while not await condition():
-            await anyio.lowlevel.checkpoint()
+            await anyio.sleep(0.001)
 
 
 async def until_true(condition: Callable[[], bool]) -> None:

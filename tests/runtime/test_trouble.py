@@ -95,7 +95,7 @@ async def call_until_up(client: perdure.Client, id: EntityId[Any], op: str, *inp
             try:
                 return await client.call_entity(id, op, *input)
             except UnavailableError:
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.001)
 
 
 async def until_parked(client: perdure.Client, id: EntityId[Any]) -> perdure.EntityStatus[Any]:
