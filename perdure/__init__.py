@@ -53,17 +53,19 @@ from .actors.retry import RetryPolicy
 from .actors.scopes import CancelScope, TaskGroup
 from .actors.tasks import EntityLock, Task
 from .actors.values import MISSING, RuntimeStatus
+from .runtime.balancing import Rebalance
 from .runtime.client import CleanResult, Client
 from .runtime.clock import Clock, ManualClock, SystemClock
+from .runtime.connecting import HubView, connect, watch_hub
 from .runtime.handle import OrchestrationHandle
 from .runtime.hub import Hub
 from .runtime.pages import Page
 from .runtime.serving import run
 from .runtime.settings import Settings
-from .runtime.statistics import HubStatistics, PartitionStatistics
+from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics
 from .runtime.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
 from .runtime.tuning import tune
-from .storage import MemoryStore, SqliteStore, Store
+from .storage import MemoryStore, SharedStore, SqliteStore, Store
 
 __version__ = "0.1.0"
 
@@ -88,6 +90,7 @@ __all__ = [
     "Hub",
     "HubStatistics",
     "HubStoppingError",
+    "HubView",
     "InstanceAlreadyExistsError",
     "InstanceFinishedError",
     "InstanceNotFinishedError",
@@ -117,10 +120,13 @@ __all__ = [
     "PayloadError",
     "PayloadTooLargeError",
     "PerdureError",
+    "Rebalance",
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",
     "Settings",
+    "ShardStatistics",
+    "SharedStore",
     "SqliteStore",
     "StorageError",
     "Store",
@@ -137,7 +143,9 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "__version__",
+    "connect",
     "readonly",
     "run",
     "tune",
+    "watch_hub",
 ]

@@ -30,6 +30,7 @@ class Activation:
             not be put into the pump (again).
         dirty: whether the batch that gathers has it; flying: whether the one being stored has.
         messages_max: how many messages may wait before clients are refused.
+        taken: messages it took since it was loaded, which says how hot it is.
         used: whether it took a turn since the last look for cold ones.
     """
 
@@ -46,6 +47,7 @@ class Activation:
         "partition",
         "queued",
         "scope",
+        "taken",
         "touched",
         "used",
     )
@@ -64,6 +66,7 @@ class Activation:
         self.dirty = False
         self.flying = False
         self.touched = False
+        self.taken = 0
         self.used = True
 
     @property
@@ -136,6 +139,7 @@ class Activation:
         now = partition.tick()
         batch = partition.batch
         batch.messages += len(mail)
+        self.taken += len(mail)
         for index, message in enumerate(mail):
             batch.size += message.size
             outcome = actor.handle(message, now, partition)

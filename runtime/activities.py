@@ -247,6 +247,16 @@ class ActivityPool:
             running.alarm = self.timers.set(due, running.time_out)
         self._pump.put(running)
 
+    def send_away(self, post: Post, new: Post) -> list[Caller]:
+        """Have the answers for ``post`` go to ``new``; gives who waits for them."""
+        callers: list[Caller] = []
+        for tasks in self._running.values():
+            for running in tasks.values():
+                if running.post == post and not running.ended:
+                    running.post = new
+                    callers.append(running.call.caller)
+        return callers
+
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
         instance, execution, task = caller

@@ -8,7 +8,6 @@ import orjson
 from attrs import frozen
 
 from ..actors.ids import EntityId
-from ..actors.messages import Caller, LockRelease
 from .entity_client import EntityClient
 from .orchestration_client import OrchestrationClient
 
@@ -54,11 +53,9 @@ class Client(OrchestrationClient, EntityClient):
         return CleanResult(removed, released)
 
     async def _release(self, id: EntityId[Any]) -> int:
-        partition = self._partition(str(id))
-        rows = await partition.store.read_entities([(id.name, id.key)])
+        rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
         if not rows or rows[0].lock is None:
             return 0
-        owner = Caller(*orjson.loads(rows[0].lock))
-        partition.post(str(id), LockRelease(owner, [str(id)], -1))
-        await partition.settle()
+        owner = orjson.loads(rows[0].lock)
+        await self._at(str(id), lambda place: place.unlock(str(id), owner))
         return 1

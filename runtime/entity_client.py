@@ -10,12 +10,13 @@ import anyio
 
 from ..actors.context import due_time
 from ..actors.entity import EntityContext
-from ..actors.errors import EntityOperationError, FailureDetails
+from ..actors.errors import EntityOperationError, FailureDetails, PerdureError
 from ..actors.ids import EntityId, check_text
 from ..actors.messages import Command, Operation
 from ..actors.values import MISSING
 from ..storage.records import EntityFilter
 from .pages import check_page_size, optional_time
+from .placement import partition_of
 from .requesting import Requester
 from .status import EntityStatus, entity_status
 
@@ -254,7 +255,7 @@ class EntityClient(Requester):
             due = due_time(at, self._clock.now())
             if request_id is not None:
                 check_text(request_id, "a request id")
-            await self._partition(key).request_later(key, message, due, request_id)
+            await self._at(key, lambda place: place.request_later(key, message, due, request_id))
 
     async def signal_entities(
         self, signals: Iterable[tuple[EntityId[Any], str | Callable[..., Any], Any]]
@@ -268,18 +269,38 @@ class EntityClient(Requester):
             UnknownNameError, PayloadError: of any of them; then none was sent.
             UnavailableError: some of them were not applied.
         """
-        messages: list[tuple[str, Operation]] = []
+        parcels: dict[int, list[tuple[str, Operation]]] = {}
+        count = len(self._all())
         for id, op, input in signals:
             operation = self._lookup.find_operation(id, op)
             data = self._lookup.encode_input(operation, input)
-            messages.append((str(id), Operation(operation.name, data)))
-        if not messages:
-            return
-        waiter = self._all()[0].new_waiter()
-        countdown = _Countdown(waiter, len(messages))
-        for key, message in messages:
-            self._partition(key).request(key, message, countdown)
-        await waiter
+            key = str(id)
+            message = Operation(operation.name, data)
+            parcels.setdefault(partition_of(key, count), []).append((key, message))
+        if len(parcels) == 1:
+            [some] = parcels.values()
+            await self._request_all(some)
+        elif parcels:
+            await self._request_many(parcels)
+
+    async def _request_many(self, parcels: dict[int, list[tuple[str, Operation]]]) -> None:
+        errors: list[PerdureError] = []
+
+        async def send(some: list[tuple[str, Operation]]) -> None:
+            try:
+                await self._request_all(some)
+            except PerdureError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for some in parcels.values():
+                tasks.start_soon(send, some)
+        if errors:
+            raise errors[0]
+
+    async def _request_all(self, parcels: list[tuple[str, Operation]]) -> None:
+        key, _ = parcels[0]
+        await self._at(key, lambda place: place.request_all(parcels))
 
     async def read_entity_state(self, id: EntityId[E]) -> E | None:
         """Give an entity's state, as of the last checkpoint; None if it has none."""
@@ -342,28 +363,5 @@ class EntityClient(Requester):
     async def purge_entity(self, id: EntityId[Any]) -> None:
         """Delete an entity's state whatever it is, also of a parked one; held messages are dropped."""
         key = str(id)
-        await self._partition(key).settle()
+        await self._at(key, lambda place: place.settle())
         await self._request(key, Command("purge"))
-
-
-class _Countdown:
-    """One waiter for many messages."""
-
-    __slots__ = ("_error", "_left", "_waiter")
-
-    def __init__(self, waiter: Any, left: int) -> None:
-        self._waiter = waiter
-        self._left = left
-        self._error: BaseException | None = None
-
-    def set(self, value: Any) -> None:
-        self._left -= 1
-        if self._left == 0:
-            if self._error is None:
-                self._waiter.set(None)
-            else:
-                self._waiter.fail(self._error)
-
-    def fail(self, error: BaseException) -> None:
-        self._error = error
-        self.set(None)

@@ -19,7 +19,7 @@ import orjson
 
 from ..actors.messages import Message, decode_message
 from ..storage.records import OutboxRow, PeerRow
-from .batch import Frame
+from .batch import FRAME_MESSAGES_MAX, Frame
 
 if TYPE_CHECKING:
     from ..storage.records import Checkpoint, Recovered
@@ -75,6 +75,8 @@ class Exchange:
         if not 0 <= known < len(parcels):
             # Taken before; or one in front of it came while this partition was recovering, which
             # ends with all that is owed being sent again, in order.
+            if known > 0:
+                self.acknowledge_again(source)
             return
         for key, message in parcels[known:]:
             message.keep = True
@@ -90,6 +92,12 @@ class Exchange:
             # No commit for this alone: sent again after a crash, it is dropped over there.
             self._partition.batch.outbox_deleted.append(owed.pop(0).n)
 
+    def acknowledge_again(self, source: int) -> None:
+        """Tell another partition once more what is durable of its messages."""
+        partition = self._partition
+        durable = self.peers[source].durable
+        partition.partitions[source].acknowledge(partition.index, durable)
+
     def resend(self, target: int) -> None:
         """Give another partition all that it has not acknowledged, once more."""
         for frame in list(self.peers[target].owed):
@@ -100,14 +108,16 @@ class Exchange:
         partition = self._partition
         for target, parcels in batch.outbox.items():
             peer = self.peers[target]
-            peer.sent += len(parcels)
-            body = orjson.dumps(
-                [[key, *message.content(), message.request] for key, message in parcels]
-            )
-            frame = Frame(partition.new_row(), peer.sent, body, parcels)
-            batch.frames.append((target, frame))
+            for start in range(0, len(parcels), FRAME_MESSAGES_MAX):
+                some = parcels[start : start + FRAME_MESSAGES_MAX]
+                peer.sent += len(some)
+                body = orjson.dumps(
+                    [[key, *message.content(), message.request] for key, message in some]
+                )
+                frame = Frame(partition.new_row(), peer.sent, body, some)
+                batch.frames.append((target, frame))
+                checkpoint.outbox.append(OutboxRow(frame.n, target, frame.last, body))
             batch.peers.add(target)
-            checkpoint.outbox.append(OutboxRow(frame.n, target, frame.last, body))
         for index in batch.peers:
             peer = self.peers[index]
             checkpoint.peers.append(PeerRow(index, peer.received, peer.sent))
@@ -126,8 +136,7 @@ class Exchange:
             partition.partitions[target].receive(partition.index, frame)
         for source in batch.acknowledged:
             # What was taken since is not durable yet, and must not be acknowledged.
-            durable = self.peers[source].durable
-            partition.partitions[source].exchange.acknowledge(partition.index, durable)
+            self.acknowledge_again(source)
 
 
 def read_frame(body: bytes) -> Parcels:

@@ -1,36 +1,37 @@
-"""The hub: all partitions of one application on one store, and the loop that serves them."""
+"""The hub: all partitions of one application on one store, and the shards that serve them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import anyio
 from anyio.abc import TaskGroup
 
-from ..actors.errors import HubStoppingError, StoreInUseError, UnavailableError, UsageError
+from ..actors.errors import HubStoppingError, StoreInUseError, UsageError
 from ..actors.lookup import Lookup
-from ..actors.messages import Command
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
-from .activities import ActivityPool
+from .applications import load_app
+from .balancing import Balancer, Rebalance
 from .client import Client
 from .clock import Clock, SystemClock
-from .partition import Partition
-from .pump import Pump
-from .recovery import abandon, restore
+from .crews import Crew
+from .loops import LoopCrew
+from .processes import ProcessCrew
 from .retention import check_retention, keep_retention
 from .settings import Settings
-from .statistics import HubStatistics, count_partition
-from .timers import TimerQueue
-from .waiting import waiter_factory
+from .statistics import HubStatistics
 
 if TYPE_CHECKING:
     from ..actors.app import App
     from ..storage import Store
+    from .partition import Partition
+    from .shard import Shard
 
 _log = logging.getLogger("perdure.hub")
 
@@ -43,9 +44,16 @@ class Hub:
     gives the store up. What did not end goes on when a hub next opens the store.
 
     Args:
-        app: the application.
+        app: the application, or where it is, such as ``"module:name"``. Worker processes import
+            it, so with ``workers`` it must be a module's, or be named.
         store: ``memory:``, ``sqlite:PATH`` (a folder), or a ``Store``.
         partitions: how many partitions a new store gets; an existing one must have as many.
+        shards: how many event loops of this process serve them; each beyond the first has a
+            thread of its own.
+        workers: how many processes of their own serve them instead; 0 for none.
+        rebalance: how partitions move off busy shards; None leaves them where they are.
+        socket: where clients of other processes find the hub (``perdure.connect``). With workers
+            it is ``hub.sock`` in the store's folder by default; without, there is none.
         settings: the limits.
         clock: where time comes from; tests turn one by hand.
         retention: how long instances are kept after they ended, by status, such as
@@ -58,29 +66,56 @@ class Hub:
 
     def __init__(
         self,
-        app: App,
+        app: App | str,
         *,
         store: str | Store = "memory:",
         partitions: int = 4,
+        shards: int = 1,
+        workers: int = 0,
+        rebalance: Rebalance | None = Rebalance(),  # noqa: B008 - it is frozen
+        socket: str | Path | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
         retention: Mapping[RuntimeStatus | str, timedelta] | None = None,
     ) -> None:
-        if not 1 <= partitions <= 1_024:
-            raise UsageError(f"partitions must be from 1 to 1,024, not {partitions}")
-        self.app = app
+        _check_numbers(partitions, shards, workers)
+        self.app = load_app(app) if isinstance(app, str) else app
         self.settings = settings or Settings()
         self._store = open_store(store)
         self._retention = check_retention(retention)
-        self._count = partitions
         self._clock = clock or SystemClock()
-        self._lookup = Lookup(app, self.settings.max_payload)
-        self._partitions: list[Partition] = []
+        if (shards > 1 or workers) and not isinstance(self._clock, SystemClock):
+            raise UsageError("only the system's clock reaches other shards: leave clock out")
+        lookup = Lookup(self.app, self.settings.max_payload)
+        self._lookup = lookup
+        path = None if socket is None else Path(socket)
+        self._crew: Crew
+        if workers:
+            self._crew = ProcessCrew(
+                workers,
+                app if isinstance(app, str) else self.app,
+                self._store,
+                partitions,
+                settings=self.settings,
+                socket=path,
+                stop_for=self._stop_for,
+            )
+        else:
+            self._crew = LoopCrew(
+                shards,
+                self._store,
+                partitions,
+                lookup=lookup,
+                settings=self.settings,
+                clock=self._clock,
+                socket=path,
+                stop_for=self._stop_for,
+            )
+        self._balancer = None
+        if rebalance is not None and max(shards, workers) > 1:
+            self._balancer = Balancer(rebalance, self._crew)
         self._tasks: TaskGroup | None = None
         self._serving: anyio.CancelScope | None = None
-        self._pump = Pump(self.settings.pump_budget_s)
-        self._timers = TimerQueue(self._clock)
-        self._activities = ActivityPool(self._lookup, self._pump, self._timers, self.settings)
         self._state = "new"
         self._fatal: Exception | None = None
 
@@ -100,8 +135,31 @@ class Hub:
         """How durable a commit is, in words."""
         return self._store.durability
 
-    async def statistics(self) -> HubStatistics:
+    @property
+    def shards(self) -> int:
+        """How many event loops serve the partitions."""
+        return self._crew.count
+
+    @property
+    def placement(self) -> list[int]:
+        """Which shard serves each partition."""
+        return list(self._crew.owners)
+
+    @property
+    def _shard(self) -> Shard:
+        """The shard that is this loop, for tests."""
+        return self._crew.local_shard
+
+    @property
+    def _partitions(self) -> list[Partition]:
+        """The partitions that this loop serves, for tests."""
+        return self._crew.local_shard.partitions
+
+    async def statistics(self, *, hottest: int = 0) -> HubStatistics:
         """Give the counters: how loaded the hub is, and where.
+
+        Args:
+            hottest: how many of its most used actors to name for each partition.
 
         Raises:
             HubStoppingError: the hub does not run.
@@ -109,23 +167,40 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it counts while it runs")
-        return HubStatistics(
-            partitions=tuple([await count_partition(one) for one in self._partitions])
-        )
+        return await self._crew.statistics(hottest)
+
+    async def move_partition(self, partition: int, to: int) -> None:
+        """Have another shard serve a partition from now on.
+
+        It stops taking turns, makes all durable, and goes on there; requests wait meanwhile and
+        messages come again, so nothing is lost, repeated or reordered. An async operation of an
+        entity that is under way begins again there.
+
+        Args:
+            partition: its number, from 0.
+            to: the shard's number, from 0.
+
+        Raises:
+            UsageError: there is no such partition or shard.
+            UnavailableError, StorageError: it could not be moved, and is served where it was.
+        """
+        if self._state != "running":
+            raise HubStoppingError(f"the hub is {self._state}: it moves partitions while it runs")
+        await self._crew.move(partition, to)
 
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise UsageError("a hub can be entered only once: make another")
         self._state = "starting"
         try:
-            await self._open()
+            await self._crew.open()
         except StoreInUseError:
             # Another hub may have this very object open: it is not this one's to close.
             self._state = "stopped"
             raise
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._store.close()
+                await self._crew.close()
             self._state = "stopped"
             raise
         self._tasks = anyio.create_task_group()
@@ -133,55 +208,27 @@ class Hub:
         # Shielded, so that a cancelled body leaves what serves alive for the drain.
         self._serving = anyio.CancelScope(shield=True)
         self._tasks.start_soon(self._serve, self._serving)
+        try:
+            await self._crew.ready()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         self._state = "running"
         self._client = Client(
-            self._lookup, self._partitions, self._clock, lambda: self._state == "running"
+            self._lookup, self._crew.router, self._clock, lambda: self._state == "running"
         )
         if self._retention:
             self._tasks.start_soon(keep_retention, self._retention, self._client, self._clock)
+        if self._balancer is not None:
+            self._tasks.start_soon(self._balancer.run)
         return self
 
     async def _serve(self, scope: anyio.CancelScope) -> None:
         with scope:
-            async with anyio.create_task_group() as tasks:
-                for partition in self._partitions:
-                    tasks.start_soon(partition.run)
-                tasks.start_soon(self._timers.run)
-                self._pump.start(tasks)
-
-    async def _open(self) -> None:
-        stores = await self._store.open(self._count)
-        new_waiter = waiter_factory()
-        self._activities.start()
-        self._partitions = [
-            Partition(
-                index,
-                store,
-                lookup=self._lookup,
-                settings=self.settings,
-                clock=self._clock,
-                pump=self._pump,
-                timers=self._timers,
-                activities=self._activities,
-                new_waiter=new_waiter,
-            )
-            for index, store in enumerate(stores)
-        ]
-        for partition in self._partitions:
-            partition.partitions = self._partitions
-            partition.on_fatal = self._stop_for
-        recovered = [await partition.store.recover() for partition in self._partitions]
-        for partition, state in zip(self._partitions, recovered, strict=True):
-            await restore(partition, state)
-            for key in state.parked:
-                # The code may have been repaired since: each of them gets one new try.
-                partition.post(key, Command("retry"))
-        for partition in self._partitions:
-            for target in partition.exchange.peers:
-                partition.exchange.resend(target)
+            await self._crew.run()
 
     def _stop_for(self, error: Exception) -> None:
-        """A partition was lost for good: stop, and raise the reason when the hub is left."""
+        """A partition or a shard was lost for good: stop, and raise the reason at the end."""
         _log.critical("the hub stops: %s", error)
         self._fatal = error
         self._state = "stopping"
@@ -200,8 +247,8 @@ class Hub:
         self._state = "stopping"
         with anyio.CancelScope(shield=True):
             if not self._tasks.cancel_scope.cancel_called:
-                await self._drain()
-            self._activities.stop_all()
+                await self._crew.drain()
+            self._crew.stop()
             self._serving.cancel()
             self._tasks.cancel_scope.cancel()
         # A body's own exception must come out as it is, and not in a group.
@@ -214,48 +261,25 @@ class Hub:
                 swallowed = await self._tasks.__aexit__(None, None, None) and None
         finally:
             with anyio.CancelScope(shield=True):
-                self._activities.close()
-                for partition in self._partitions:
-                    abandon(partition)
-                await self._store.close()
+                await self._crew.close()
             self._state = "stopped"
         if self._fatal is not None:
             raise self._fatal
         return swallowed
 
-    async def _drain(self) -> None:
-        """Let what is under way come to a durable stop; what takes too long goes on later."""
-        self._activities.stop_starting()
-        with anyio.move_on_after(self.settings.drain_s) as scope:
-            # A commit that fails here is recovered from, and what it held settles after that.
-            # Polled, since many parts have to fall quiet, and only here does it matter when.
-            while self._fatal is None and not (  # noqa: ASYNC110
-                self._is_quiet() and await self._is_settled()
-            ):
-                await anyio.sleep(0.002)
-        if scope.cancelled_caught:
-            _log.warning(
-                "%d activities and %d operations did not end in time; they run again at the next start",
-                self._activities.count,
-                self._pump.suspended,
+
+def _check_numbers(partitions: int, shards: int, workers: int) -> None:
+    if not 1 <= partitions <= 1_024:
+        raise UsageError(f"partitions must be from 1 to 1,024, not {partitions}")
+    if shards < 1:
+        raise UsageError(f"shards must be 1 or more, not {shards}")
+    if workers < 0:
+        raise UsageError(f"workers must be 0 or more, not {workers}")
+    if workers and shards > 1:
+        raise UsageError("give shards (event loops of this process) or workers, not both")
+    for name, number in (("shards", shards), ("workers", workers)):
+        if number > partitions:
+            raise UsageError(
+                f"{number} {name} cannot share {partitions} partitions: give at least as many "
+                f"partitions as {name}"
             )
-            with anyio.move_on_after(self.settings.drain_s):
-                await self._is_settled()
-
-    async def _is_settled(self) -> bool:
-        """Whether all partitions could make durable what they had."""
-        try:
-            for partition in self._partitions:
-                if partition.down is not None:
-                    return False
-                await partition.settle()
-        except UnavailableError:
-            return False
-        return True
-
-    def _is_quiet(self) -> bool:
-        return (
-            self._pump.is_quiet
-            and not self._activities.running_count
-            and all(partition.is_quiet for partition in self._partitions)
-        )

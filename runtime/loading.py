@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,7 +19,7 @@ from ..actors.history import (
     open_timers,
     parse_history,
 )
-from ..actors.messages import Command
+from ..actors.messages import Caller, Command
 from ..actors.orchestration import OpenWork, OrchestrationActor
 
 if TYPE_CHECKING:
@@ -191,14 +192,22 @@ class Loader:
         if fails and actor.parked_type == "NondeterminismError":
             actor.fail_parked(partition.tick(), partition)
 
-    async def dispatch_unanswered(self, keys: list[str]) -> None:
-        """Run the activities again that the stored histories of instances have open."""
-        store = self._partition.store
-        for start in range(0, len(keys), _AT_ONCE):
-            for record in await store.read_instances(keys[start : start + _AT_ONCE]):
+    async def dispatch_unanswered(
+        self, keys: Iterable[str], is_wanted: Callable[[Caller], bool]
+    ) -> None:
+        """Run the activities again that the stored histories of instances have open.
+
+        Args:
+            keys: the instances.
+            is_wanted: whether the activity for a caller has to run.
+        """
+        store, wanted = self._partition.store, list(keys)
+        for start in range(0, len(wanted), _AT_ONCE):
+            for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
                 events = parse_history(await store.read_history(record.id))
                 for call in open_activities(events, record.key, record.execution):
-                    self._partition.dispatch(call)
+                    if is_wanted(call.caller):
+                        self._partition.dispatch(call)
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -161,7 +161,7 @@ class OrchestrationClient(InstanceQueries):
         )
         if instance_id is None and request_id is None:
             new_id = self._new_instance_id()
-            await self._partition(new_id).request_new(new_id, message)
+            await self._at(new_id, lambda place: place.request_new(new_id, message))
             return OrchestrationHandle(self, new_id, definition.output)
         if instance_id is None:
             # The same id at each repetition, so that the same handle is returned.
@@ -187,19 +187,7 @@ class OrchestrationClient(InstanceQueries):
 
     async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
         while True:
-            partition = self._partition(instance_id)
-            waiter = partition.watch(instance_id)
-            try:
-                outcome: Any = None
-                if not partition.is_live_here(instance_id):
-                    # Watched first, then looked up: an end in between is not missed.
-                    record = await self._read(instance_id)
-                    if record.status in TERMINAL:
-                        outcome = (record.status, record.output, record.failure)
-                if outcome is None:
-                    outcome = await waiter
-            finally:
-                partition.unwatch(instance_id, waiter)
+            outcome = await self._at(instance_id, lambda place: place.wait_for_end(instance_id))
             if outcome is not None:
                 return await self._outcome(instance_id, codec, *outcome)
 

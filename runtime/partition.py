@@ -22,6 +22,7 @@ import anyio
 
 from ..actors.errors import (
     FailureDetails,
+    InstanceNotFoundError,
     LeaseLostError,
     MailboxFullError,
     StorageError,
@@ -33,10 +34,12 @@ from ..actors.messages import (
     Caller,
     Command,
     Completion,
+    LockRelease,
     Message,
     TimerDue,
 )
 from ..actors.orchestration import OrchestrationActor
+from ..actors.values import TERMINAL
 from ..storage.records import RequestRow
 from .activation import Activation
 from .batch import Batch, Frame
@@ -44,8 +47,11 @@ from .checkpointing import SealError, seal
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .loading import Loader
+from .moving import leave
 from .placement import partition_of
 from .recovery import outcome_unknown, read_outcome, recover
+from .waiting import Countdown
+from .wire import MovedError
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup
@@ -53,11 +59,14 @@ if TYPE_CHECKING:
     from .activities import ActivityPool
     from .clock import Clock
     from .pump import Pump
+    from .routing import Elsewhere
     from .settings import Settings
     from .timers import TimerQueue
     from .waiting import Waiter
 
 _log = logging.getLogger("perdure.partition")
+
+Outcome = tuple[str, bytes | None, bytes | None]  # status, output and failure of what has ended
 
 
 class Partition:
@@ -82,7 +91,7 @@ class Partition:
         self.settings = settings
         self.pump = pump
         self.clock = clock
-        self.partitions: Sequence[Partition] = ()
+        self.partitions: Sequence[Partition | Elsewhere] = ()
         self.activations: dict[str, Activation] = {}
         self.batch = Batch()
         self.flying: Batch | None = None
@@ -96,6 +105,8 @@ class Partition:
         self.commits = 0
         self.failed_commits = 0  # in a row
         self.turns = 0
+        self.messages = 0
+        self.sent_away = 0  # messages to other partitions
         self.failed_operations = 0
         self.crashes: dict[str, int] = {}
         self.watchers: dict[str, list[Waiter]] = {}
@@ -112,6 +123,10 @@ class Partition:
         self._reloaded: list[Activation] = []
         self.expire_requests_at = 0
         self.loader = Loader(self)
+        # Activities that run on other shards, where this partition was before.
+        self.abroad: dict[int, set[Caller]] = {}
+        self.cancel_abroad: Callable[[int, Caller], None] = lambda shard, caller: None
+        self._leaving: Waiter | None = None
 
     # Taking messages in.
 
@@ -162,7 +177,7 @@ class Partition:
             UnavailableError: the partition is recovering, or too much is waiting.
         """
         if self.down is not None:
-            raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
+            raise self._refusal()
         limit = self.settings.hub_messages_max
         if self.waiting >= limit and not isinstance(message, Command):
             raise MailboxFullError(f"partition {self.index}", limit)
@@ -175,12 +190,28 @@ class Partition:
         self.post(key, message)
         return waiter
 
+    def _refusal(self) -> UnavailableError:
+        if isinstance(self.down, MovedError):
+            return MovedError(str(self.down))
+        return UnavailableError(f"partition {self.index} is recovering: {self.down}")
+
+    def request_all(self, parcels: Sequence[tuple[str, Message]], reply: Any = None) -> Waiter:
+        """Take many messages of a client in; the waiter hears when all of them are durable."""
+        waiter: Waiter = self._new_waiter() if reply is None else reply
+        countdown = Countdown(waiter, len(parcels))
+        for key, message in parcels:
+            try:
+                self.request(key, message, countdown)
+            except UnavailableError as error:
+                countdown.fail(error)
+        return waiter
+
     async def request_later(
         self, key: str, message: Message, due: int, request: str | None
     ) -> None:
         """Keep a client's message until its time; durable when this returns."""
         if self.down is not None:
-            raise UnavailableError(f"partition {self.index} is recovering: {self.down}")
+            raise self._refusal()
         if request is not None and not await self._begin_request(request):
             return
         if request is not None:
@@ -225,7 +256,10 @@ class Partition:
                 first = self.request(key, message)
                 self.requests.setdefault(request, [])  # a recovery during the read forgets it
         except BaseException as error:
-            self._settle_request(request, UnavailableError(f"not taken in: {error}"))
+            moved = isinstance(error, MovedError)
+            self._settle_request(
+                request, error if moved else UnavailableError(f"not taken in: {error}")
+            )
             raise
         if first is not None:
             return await first
@@ -237,22 +271,37 @@ class Partition:
     def _settle_request(self, request: str, outcome: Any) -> None:
         """Give those who repeated a request meanwhile the same outcome."""
         for waiter in self.requests.pop(request, ()):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 waiter.fail(outcome)
             else:
                 waiter.set(outcome)
 
-    def request_new(self, key: str, message: Message) -> Waiter:
+    def request_new(self, key: str, message: Message, reply: Any = None) -> Waiter:
         """Take the first message for an orchestration in, whose id was made up just now."""
         if self.down is None and key not in self.activations:
             actor = OrchestrationActor(self.new_id(), key, self.lookup)
             self.activations[key] = Activation(self, key, actor)
-        return self.request(key, message)
+        return self.request(key, message, reply)
 
     def receive(self, source: int, frame: Frame) -> None:
         """Take a frame of messages from another partition in."""
         if self.down is None:  # else it is asked for again when this one has recovered
             self.exchange.receive(source, frame)
+
+    def acknowledge(self, target: int, last: int) -> None:
+        """Hear what another partition has made durable, up to the number ``last``."""
+        if self.down is None:
+            self.exchange.acknowledge(target, last)
+
+    def resend(self, target: int) -> None:
+        """Give another partition all that it has not acknowledged, once more."""
+        if self.down is None:
+            self.exchange.resend(target)
+
+    def unlock(self, key: str, owner: list[Any]) -> Waiter:
+        """Take the lock of an entity from an owner that is gone."""
+        self.post(key, LockRelease(Caller(*owner), [key], -1))
+        return self.settle()
 
     def new_id(self) -> int:
         """The next number for an actor."""
@@ -283,6 +332,7 @@ class Partition:
         if index == self.index:
             self.post(target, message)
         else:
+            self.sent_away += 1
             parcels = self.batch.outbox.get(index)
             if parcels is None:
                 self.batch.outbox[index] = [(target, message)]
@@ -313,9 +363,15 @@ class Partition:
             self.batch.activities = [call for call in calls if not _covers(caller, call.caller)]
         if running:
             self._activities.cancel(caller)
+            for shard in self.abroad:
+                self.cancel_abroad(shard, caller)
 
     def post_answer(self, instance_id: str, completion: Completion) -> None:
         """Take an activity's answer in."""
+        if self.abroad:
+            caller = Caller(instance_id, completion.execution, completion.task)
+            for callers in self.abroad.values():
+                callers.discard(caller)  # if this is recovering, it has to run again
         if self.down is None:
             self.post(instance_id, completion)
 
@@ -383,8 +439,12 @@ class Partition:
     def watch(self, key: str) -> Waiter:
         """Wait for an orchestration's end; the answer None means: look at the store again."""
         waiter = self._new_waiter()
-        self.watchers.setdefault(key, []).append(waiter)
+        self.watch_with(key, waiter)
         return waiter
+
+    def watch_with(self, key: str, waiter: Waiter) -> None:
+        """The same, for a waiter that there is."""
+        self.watchers.setdefault(key, []).append(waiter)
 
     def unwatch(self, key: str, waiter: Waiter) -> None:
         """Do not wait any more."""
@@ -393,6 +453,29 @@ class Partition:
             waiters.remove(waiter)
             if not waiters:
                 del self.watchers[key]
+
+    async def wait_for_end(self, key: str) -> Outcome | None:
+        """Wait for an orchestration's end; the answer None means: ask again.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+        """
+        if self.down is not None and isinstance(self.down, MovedError):
+            raise self._refusal()
+        waiter = self.watch(key)
+        try:
+            if not self.is_live_here(key):
+                # Watched first, then looked up: an end in between is not missed.
+                records = await self.store.read_instances([key])
+                if not records:
+                    raise InstanceNotFoundError(key)
+                record = records[0]
+                if record.status in TERMINAL:
+                    return (record.status, record.output, record.failure)
+            outcome: Outcome | None = await waiter
+            return outcome
+        finally:
+            self.unwatch(key, waiter)
 
     def is_live_here(self, key: str) -> bool:
         """Whether the orchestration is in memory and has not ended."""
@@ -425,19 +508,35 @@ class Partition:
     # Committing.
 
     async def run(self) -> None:
-        """Commit what gathers, for ever; recover where that fails."""
+        """Commit what gathers until the partition leaves; recover where that fails."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.loader.run)
             while True:
+                if self._leaving is not None and self._broken is None:
+                    waiter, self._leaving = self._leaving, None
+                    if await leave(self, waiter):
+                        tasks.cancel_scope.cancel()
+                        return
                 if not self.has_work:
                     self._gathered = anyio.Event()
                     await self._gathered.wait()
                 await self._commit_once()
 
+    def leave(self) -> Waiter:
+        """Stop taking turns and make all durable; gives who waits for messages stored by then."""
+        self._leaving = waiter = self._new_waiter()
+        self.gathered()
+        return waiter
+
     @property
     def has_work(self) -> bool:
         """Whether there is something to commit, to release or to recover from."""
-        return self._broken is not None or self.batch.has_rows or self.batch.has_output
+        return (
+            self._broken is not None
+            or self._leaving is not None
+            or self.batch.has_rows
+            or self.batch.has_output
+        )
 
     @property
     def is_tainted(self) -> bool:
@@ -454,12 +553,15 @@ class Partition:
             and not self.loader.is_loading
         )
 
-    async def settle(self) -> None:
-        """Return when all that gathered up to now is durable."""
+    def settle(self) -> Waiter:
+        """Give a waiter that hears when all that gathered up to now is durable."""
         waiter = self._new_waiter()
+        if self.down is not None and isinstance(self.down, MovedError):
+            waiter.fail(self._refusal())
+            return waiter
         self.batch.replies.append((waiter, None))
         self.gathered()
-        await waiter
+        return waiter
 
     def crash(self, activation: Activation, error: BaseException) -> None:
         """Take note that a turn crashed: the partition drops its memory and recovers."""
@@ -484,6 +586,7 @@ class Partition:
             return
         batch, self.batch = self.batch, Batch()
         self.turns += batch.turns
+        self.messages += batch.messages
         if batch.has_rows or batch.outbox_deleted:
             try:
                 checkpoint = seal(self, batch)

@@ -43,6 +43,7 @@ class Pump:
         self._gate: anyio.Event | None = None
         self._tasks: TaskGroup | None = None
         self.suspended = 0
+        self.busy_s = 0.0  # spent in turns, up to where they suspend
 
     @property
     def is_quiet(self) -> bool:
@@ -74,19 +75,22 @@ class Pump:
         """Run what is ready until this task is kept by work that suspended."""
         ready = self._ready
         budget = self._budget_s
-        deadline = perf_counter() + budget
+        began = perf_counter()
         while True:
             while ready:
                 item = ready.popleft()
                 work = item.run()
                 if work is not None and await self._drive(item, work):
                     return
-                if perf_counter() > deadline:
+                now = perf_counter()
+                if now > began + budget:
+                    self.busy_s += now - began
                     await anyio.lowlevel.checkpoint()
-                    deadline = perf_counter() + budget
+                    began = perf_counter()
+            self.busy_s += perf_counter() - began
             self._gate = gate = anyio.Event()
             await gate.wait()
-            deadline = perf_counter() + budget
+            began = perf_counter()
 
     @types.coroutine
     def _drive(self, item: Runnable, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:

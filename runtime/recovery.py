@@ -18,7 +18,7 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import read_failure
-from ..actors.messages import Operation, decode_message
+from ..actors.messages import Caller, Completion, Operation, decode_message
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.partition")
 
 _BACKOFF_MAX_S = 5.0
+
+
+def callers_of(abroad: Mapping[int, set[Caller]]) -> set[Caller]:
+    """Give all who wait for activities that run on other shards."""
+    return set[Caller]().union(*abroad.values())
 
 
 def read_outcome(body: bytes) -> Any:
@@ -57,9 +62,12 @@ async def restore(
     partition.next_row = max(partition.next_row, recovered.next_row)
     partition.exchange.restore(recovered)
     partition.timers.restore(recovered)
+    answered = callers_of(partition.abroad)
     for mail in recovered.mail:
         message = decode_message(orjson.loads(mail.body))
         message.row = mail.n
+        if isinstance(message, Completion):
+            answered.add(Caller(mail.actor, message.execution, message.task))
         message.reply = waiters.get(mail.n)
         if message.reply is None and isinstance(message, Operation) and not message.call:
             message.reply = TOLD
@@ -68,7 +76,9 @@ async def restore(
         if message.request is not None:
             partition.requests.setdefault(message.request, [])
         partition.post(mail.actor, message)
-    await partition.loader.dispatch_unanswered(recovered.unanswered)
+    await partition.loader.dispatch_unanswered(
+        recovered.unanswered, lambda caller: caller not in answered
+    )
 
 
 async def recover(partition: Partition, error: BaseException, failed: Batch | None) -> None:
@@ -112,9 +122,14 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     partition.waiting = 0
     partition.down = None
     await restore(partition, recovered, waiting)
+    reintroduce(partition)
+
+
+def reintroduce(partition: Partition) -> None:
+    """Exchange with all others what either side may have missed."""
     for other in partition.partitions:
-        if other is not partition and other.down is None:
-            other.exchange.resend(partition.index)
+        if other is not partition:
+            other.resend(partition.index)
             partition.exchange.resend(other.index)
 
 

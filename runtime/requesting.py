@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..actors.errors import HubStoppingError
 from ..actors.ids import check_text
 from ..actors.messages import Message
 from .placement import partition_of
+from .wire import MovedError
 
 if TYPE_CHECKING:
+    from ..actors.lookup import Lookup
     from .clock import Clock
     from .partition import Partition
+    from .routing import Elsewhere, Router
+
+T = TypeVar("T")
 
 
 class Requester:
     """Finds the partition of a key, and makes requests of it."""
 
     def __init__(
-        self,
-        lookup: Any,
-        partitions: Sequence[Partition],
-        clock: Clock,
-        is_running: Callable[[], bool],
+        self, lookup: Lookup, router: Router, clock: Clock, is_running: Callable[[], bool]
     ) -> None:
         self._lookup = lookup
-        self._partitions = partitions
+        self._router = router
         self._clock = clock
         self._is_running = is_running
         self._prefix = f"{clock.now() // 1_000:012x}{secrets.token_hex(6)}"
         self._made = 0
 
-    def _partition(self, key: str) -> Partition:
-        if not self._is_running():
-            raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
-        return self._partitions[partition_of(key, len(self._partitions))]
+    def _partition(self, key: str) -> Partition | Elsewhere:
+        places = self._all()
+        return places[partition_of(key, len(places))]
 
-    def _all(self) -> Sequence[Partition]:
+    def _all(self) -> Sequence[Partition | Elsewhere]:
         if not self._is_running():
             raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
-        return self._partitions
+        return self._router.places
 
     async def _request(self, key: str, message: Message, request_id: str | None = None) -> Any:
         if request_id is not None:
             check_text(request_id, "a request id")
-        return await self._partition(key).request_once(key, message, request_id)
+        while True:
+            try:
+                return await self._partition(key).request_once(key, message, request_id)
+            except MovedError:
+                await self._router.settled()
+
+    async def _at(self, key: str, ask: Callable[[Partition | Elsewhere], Awaitable[T]]) -> T:
+        """Ask the partition of a key, and again wherever it moves meanwhile."""
+        while True:
+            try:
+                return await ask(self._partition(key))
+            except MovedError:
+                await self._router.settled()
 
     def _new_instance_id(self) -> str:
         # Ids that grow together keep the store's index of them dense where it is written.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from heapq import nlargest
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -16,21 +18,49 @@ class PartitionStatistics:
 
     Attributes:
         index: which partition.
+        shard: which shard serves it.
         commits: checkpoints stored.
         turns: turns whose checkpoint has been sealed.
+        messages: messages that those turns took.
+        sent_away: messages sent to other partitions.
         failed_operations: signalled operations that failed and were rolled back.
         waiting: clients' messages that no turn has consumed yet.
         activations: actors in memory.
         stored_bytes: what it takes in the store, write-ahead log included; 0 in memory.
+        hottest: the actors that took most messages since they were loaded, with how many; empty
+            unless asked for.
     """
 
     index: int
+    shard: int
     commits: int
     turns: int
+    messages: int
+    sent_away: int
     failed_operations: int
     waiting: int
     activations: int
     stored_bytes: int
+    hottest: tuple[tuple[str, int], ...] = ()
+
+
+@frozen(kw_only=True)
+class ShardStatistics:
+    """What one event loop has done, and what it serves.
+
+    Attributes:
+        index: which shard.
+        pid: the process it is in.
+        busy_s: seconds that it spent in turns.
+        activities: activities that run or wait to run.
+        partitions: which partitions it serves.
+    """
+
+    index: int
+    pid: int
+    busy_s: float
+    activities: int
+    partitions: tuple[int, ...]
 
 
 @frozen(kw_only=True)
@@ -39,9 +69,11 @@ class HubStatistics:
 
     Attributes:
         partitions: the same, of each partition.
+        shards: the event loops that serve them.
     """
 
     partitions: tuple[PartitionStatistics, ...]
+    shards: tuple[ShardStatistics, ...] = ()
 
     @property
     def commits(self) -> int:
@@ -52,6 +84,16 @@ class HubStatistics:
     def turns(self) -> int:
         """Turns whose checkpoint has been sealed."""
         return sum(partition.turns for partition in self.partitions)
+
+    @property
+    def messages(self) -> int:
+        """Messages that those turns took."""
+        return sum(partition.messages for partition in self.partitions)
+
+    @property
+    def sent_away(self) -> int:
+        """Messages sent from one partition to another."""
+        return sum(partition.sent_away for partition in self.partitions)
 
     @property
     def failed_operations(self) -> int:
@@ -74,14 +116,38 @@ class HubStatistics:
         return sum(partition.stored_bytes for partition in self.partitions)
 
 
-async def count_partition(partition: Partition) -> PartitionStatistics:
-    """Read the counters of one partition."""
+async def count_partition(partition: Partition, shard: int, hottest: int) -> PartitionStatistics:
+    """Read the counters of one partition, with its ``hottest`` most used actors."""
     return PartitionStatistics(
         index=partition.index,
+        shard=shard,
         commits=partition.commits,
         turns=partition.turns,
+        messages=partition.messages,
+        sent_away=partition.sent_away,
         failed_operations=partition.failed_operations,
         waiting=partition.waiting,
         activations=len(partition.activations),
         stored_bytes=await partition.store.size(),
+        hottest=tuple(
+            (one.key, one.taken)
+            for one in nlargest(hottest, partition.activations.values(), key=lambda one: one.taken)
+        ),
+    )
+
+
+def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
+    """Put together what the shards have counted, which may have crossed as JSON."""
+    shards: list[ShardStatistics] = []
+    partitions: list[PartitionStatistics] = []
+    for count in counts:
+        shard: dict[str, Any] = dict(count["shard"])
+        shard["partitions"] = tuple(shard["partitions"])
+        shards.append(ShardStatistics(**shard))
+        for row in count["partitions"]:
+            one: dict[str, Any] = dict(row)
+            one["hottest"] = tuple((key, taken) for key, taken in one["hottest"])
+            partitions.append(PartitionStatistics(**one))
+    return HubStatistics(
+        partitions=tuple(sorted(partitions, key=lambda one: one.index)), shards=tuple(shards)
     )

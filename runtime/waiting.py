@@ -68,6 +68,31 @@ class _EventWaiter:
         return self._value
 
 
+class Countdown:
+    """One waiter for many outcomes; it hears when all are there, and of an error among them."""
+
+    __slots__ = ("_error", "_left", "_waiter")
+
+    def __init__(self, waiter: Waiter, left: int) -> None:
+        self._waiter = waiter
+        self._left = left
+        self._error: BaseException | None = None
+
+    def set(self, value: Any) -> None:
+        """Take one of the outcomes."""
+        self._left -= 1
+        if self._left == 0:
+            if self._error is None:
+                self._waiter.set(None)
+            else:
+                self._waiter.fail(self._error)
+
+    def fail(self, error: BaseException) -> None:
+        """Take an error as one of the outcomes."""
+        self._error = error
+        self.set(None)
+
+
 class _Told:
     """Stands for a client that was told already that its message is stored."""
 

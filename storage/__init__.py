@@ -5,9 +5,11 @@ Internal as a whole; users meet it through ``Hub(store=...)`` and ``perdure``.
 
 from __future__ import annotations
 
+from typing import cast
+
 from ..actors.errors import UsageError
 from .memory import ENDED, MemoryStore
-from .protocol import PartitionStore, Store
+from .protocol import PartitionStore, SharedPartition, SharedStore, Store
 from .records import (
     Checkpoint,
     ChunkRow,
@@ -24,7 +26,7 @@ from .records import (
     RequestRow,
     TimerRow,
 )
-from .sqlite import SqliteStore
+from .sqlite import SqliteStore, Synchronous
 
 __all__ = [
     "ENDED",
@@ -43,6 +45,8 @@ __all__ = [
     "ProgressRow",
     "Recovered",
     "RequestRow",
+    "SharedPartition",
+    "SharedStore",
     "SqliteStore",
     "Store",
     "TimerRow",
@@ -62,7 +66,8 @@ def open_store(spec: str | Store) -> Store:
         return MemoryStore()
     scheme, _, path = spec.partition(":")
     if scheme == "sqlite" and path:
-        return SqliteStore(path)
+        path, _, synchronous = path.partition("?synchronous=")
+        return SqliteStore(path, synchronous=cast(Synchronous, synchronous or "FULL"))
     raise UsageError(
         f"store {spec!r} is not understood; give 'memory:' (lost when the process ends), "
         "'sqlite:PATH' (a folder of that path), or an object that is a store"

@@ -7,7 +7,7 @@ conformance suite (``tests/storage/test_conformance.py``) says whether a store k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .records import (
     Checkpoint,
@@ -98,4 +98,30 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Give the store up. Idempotent, also after a failed ``open``."""
+        ...
+
+
+class SharedPartition(PartitionStore, Protocol):
+    """The durable half of one partition, in a worker process."""
+
+    async def close(self) -> None:
+        """Give up what is open for it; it may be opened anew elsewhere. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class SharedStore(Store, Protocol):
+    """A store whose partitions worker processes can open beside the hub's own process."""
+
+    @property
+    def location(self) -> str:
+        """What ``open_store`` takes in another process to make a store of the same place."""
+        ...
+
+    async def attach(self, partitions: int) -> Sequence[SharedPartition]:
+        """Give the partitions of a store that another process of the same hub has open.
+
+        A partition is touched only when something is asked of it, and each is used by one process
+        at a time.
+        """
         ...

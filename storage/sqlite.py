@@ -32,7 +32,7 @@ from ..actors.errors import (
 )
 from .bridge import AsyncioBridge
 from .faults import explained
-from .folder import Ownership, check_sqlite, prepare
+from .folder import Ownership, check_sqlite, partition_file, prepare
 from .queries import (
     WITH_PAYLOADS,
     WITH_STATES,
@@ -397,6 +397,23 @@ class SqliteStore:
     def durability(self) -> str:
         """How durable a commit is, in words for people."""
         return f"sqlite WAL synchronous={self._synchronous}"
+
+    @property
+    def location(self) -> str:
+        """What another process names this store by."""
+        if self._synchronous != "FULL":
+            return f"sqlite:{self.path.absolute()}?synchronous={self._synchronous}"
+        return f"sqlite:{self.path.absolute()}"
+
+    async def attach(self, partitions: int) -> Sequence[SqlitePartition]:
+        """Give the partitions of a folder that another process of the hub owns.
+
+        Each opens its file when it is first used.
+        """
+        return [
+            SqlitePartition(partition_file(self.path, number), self._synchronous, self._bridge)
+            for number in range(partitions)
+        ]
 
     async def open(self, partitions: int) -> Sequence[SqlitePartition]:
         """Take the folder over and give its partitions, making them if it is new.

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import anyio
 
 from perdure import LeaseLostError, MemoryStore, StorageError, Store
+from perdure.runtime.partition import Partition
+from perdure.runtime.requesting import Requester
 from perdure.storage import (
     Checkpoint,
     EntityFilter,
@@ -38,6 +40,13 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     with anyio.fail_after(PATIENCE_S):
         while not await condition():
             await anyio.sleep(0.001)
+
+
+def partition_here(client: Requester, key: str) -> Partition:
+    """Give the partition of a key, which the hub's own loop serves."""
+    place = client._partition(key)
+    assert isinstance(place, Partition)
+    return place
 
 
 async def until_true(condition: Callable[[], bool]) -> None:

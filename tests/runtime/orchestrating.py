@@ -46,19 +46,19 @@ async def running(
 
 
 def _is_quiet(hub: Hub) -> bool:
-    heap = hub._timers._heap
+    heap = hub._shard.timers._heap
     due = any(alarm.callback is not None and alarm.due <= hub._clock.now() for alarm in heap)
     return (
         not due
-        and hub._pump.is_quiet
-        and not hub._activities.running_count
+        and hub._shard.pump.is_quiet
+        and not hub._shard.activities.running_count
         and all(partition.is_quiet for partition in hub._partitions)
     )
 
 
 async def quiet(hub: Hub) -> None:
     """Return when everything that can happen without a clock or a client has happened."""
-    while not _is_quiet(hub):  # noqa: ASYNC110 (there is no event for it)
+    while not _is_quiet(hub):
         # Short, so that the store's threads get the interpreter meanwhile.
         await anyio.sleep(0.0005)
 

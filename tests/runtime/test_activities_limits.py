@@ -199,7 +199,7 @@ async def test_a_place_is_given_on_whatever_the_outcome(name: str, expected: lis
         for _ in range(2):
             handle = await hub.client.start_new(fan, [name, 9])
             assert await handle.result(20) == expected
-        assert hub._activities.count == 0
+        assert hub._shard.activities.count == 0
 
     assert meter.most <= 2
 
@@ -263,7 +263,7 @@ async def test_giving_activities_up_frees_their_places_also_of_those_that_wait(n
 
         await handle.raise_event("enough")
         assert await handle.result(20) == "enough"
-        await until_true(lambda: hub._activities.count == 0)
+        await until_true(lambda: hub._shard.activities.count == 0)
 
         meter.gate.set()
         assert await (await hub.client.start_new(fan, [name, 20])).result(20) == list(range(20))
@@ -304,7 +304,7 @@ async def test_recoveries_leave_no_activity_counted_that_does_not_run() -> None:
         meter.gate.set()
 
         assert await handle.result(20) == list(range(4))
-        await until_true(lambda: hub._activities.count == 0)
+        await until_true(lambda: hub._shard.activities.count == 0)
 
     assert len(set(meter.keys)) == 4
     assert meter.cancelled == 12

@@ -31,7 +31,7 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
-from tests.runtime.harness import FaultyStore, disk_error, made, until, until_true
+from tests.runtime.harness import FaultyStore, disk_error, made, partition_here, until, until_true
 
 app = App()
 
@@ -1664,7 +1664,7 @@ async def test_a_locked_and_an_idle_entity_are_evicted_and_come_back_with_all_th
     counter = EntityId(Counter, "a")
     await client.call_entity(counter, Counter.add, 5)
     await client.signal_entity(counter, Counter.fail_after_adding, 5)
-    partition = client._partition(str(counter))
+    partition = partition_here(client, str(counter))
     await until_true(lambda: not partition.has_work)
 
     partition.evict(10)

@@ -39,7 +39,15 @@ from perdure import (
     UnavailableError,
     UsageError,
 )
-from tests.runtime.harness import FaultyStore, disk_error, lease_lost, made, until, until_true
+from tests.runtime.harness import (
+    FaultyStore,
+    disk_error,
+    lease_lost,
+    made,
+    partition_here,
+    until,
+    until_true,
+)
 
 app = App()
 
@@ -495,7 +503,7 @@ async def test_whoever_waits_for_a_result_is_told_that_the_hub_stopped(store: St
                         errors.append(error)
 
                 tasks.start_soon(wait)
-                partition = handle._client._partition(handle.instance_id)
+                partition = partition_here(handle._client, handle.instance_id)
                 await until_true(lambda: bool(partition.watchers))
 
     assert [type(error) for error in errors] == [HubStoppingError]
@@ -790,8 +798,8 @@ async def test_other_partitions_serve_while_one_recovers() -> None:
     async with Hub(app, store=store, partitions=2) as hub:
         client = hub.client
         ids = [EntityId(Counter, str(i)) for i in range(20)]
-        first = client._partition(str(ids[0]))
-        other = next(id for id in ids if client._partition(str(id)) is not first)
+        first = partition_here(client, str(ids[0]))
+        other = next(id for id in ids if partition_here(client, str(id)) is not first)
         store.faults.commit = store.faults.recover = disk_error()
         async with anyio.create_task_group() as tasks:
 
@@ -988,7 +996,7 @@ async def test_a_hub_serves_a_thousand_suspended_operations_and_forgets_their_ta
         opened.set()
 
         async def done() -> bool:
-            return hub._pump.suspended == 0
+            return hub._shard.pump.suspended == 0
 
         await until(done)
         kept = len(tasks_alive() - before)

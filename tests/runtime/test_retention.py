@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from perdure import (

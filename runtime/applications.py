@@ -1,0 +1,94 @@
+"""Where an application is, so that another process can import it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..actors.app import App
+from ..actors.errors import UsageError
+
+#: The name under which a worker process imports the script that its hub was started from, so that
+#: ``if __name__ == "__main__"`` keeps the script from starting another hub.
+SCRIPT = "__perdure_main__"
+
+
+def load_app(place: str) -> App:
+    """Import the application that ``"module:name"`` or ``"path/to/file.py:name"`` means.
+
+    Raises:
+        UsageError: there is no such module or file, or no such application in it.
+    """
+    module_name, _, attribute = place.rpartition(":")
+    if not module_name or not attribute:
+        raise UsageError(f"{place!r} does not say where the app is: give 'module:name'")
+    if module_name.endswith(".py"):
+        module = _load_file(Path(module_name))
+    else:
+        module = _load_module(module_name)
+    app: Any = module
+    for name in attribute.split("."):
+        app = getattr(app, name, None)
+    if not isinstance(app, App):
+        raise UsageError(f"{place!r} is no perdure.App but {app!r}")
+    return app
+
+
+def _load_module(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # it is there, and imports something that is not
+        raise UsageError(f"there is no module {name!r} here or on sys.path") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(SCRIPT, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is no file of Python code")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[SCRIPT] = module  # annotations in it are looked up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def place_of(app: App | str) -> str:
+    """Say where an application is, for ``load_app`` in another process.
+
+    Raises:
+        UsageError: no module has it, or only one that another process cannot import.
+    """
+    if isinstance(app, str):
+        return app
+    found = [
+        (name, attribute)
+        for name, module in list(sys.modules.items())
+        for attribute, value in list(getattr(module, "__dict__", {}).items())
+        if value is app
+    ]
+    for name, attribute in found:
+        if name not in ("__main__", SCRIPT):
+            return f"{name}:{attribute}"
+    for name, attribute in found:
+        module = sys.modules[name]
+        spec = getattr(module, "__spec__", None)
+        if spec is not None and name == "__main__":
+            return f"{spec.name}:{attribute}"  # python -m package.module
+        file = getattr(module, "__file__", None)
+        if file is not None and Path(file).is_file():
+            return f"{Path(file).resolve()}:{attribute}"
+    raise UsageError(
+        "worker processes cannot import this app: it is "
+        + ("in an interactive session" if found else "no module's variable")
+        + "; put it in a module and name it there, as in Hub('shop.flows:app', workers=2)"
+    )

@@ -1,0 +1,124 @@
+"""Which partition should move to which shard: the policy, and what carries it out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+from attrs import field, frozen, validators
+
+from ..actors.errors import PerdureError
+
+if TYPE_CHECKING:
+    from .crews import Crew
+
+_log = logging.getLogger("perdure.placement")
+
+
+@frozen(kw_only=True)
+class Rebalance:
+    """When a partition moves from a busy shard to an idle one.
+
+    Attributes:
+        interval_s: seconds between two looks at the load.
+        busy: share of its time that a shard must spend in turns before anything moves off it.
+        gain: how much less busy the busier of the two shards must be after the move.
+        rest_s: seconds that a partition stays where it is after a move.
+    """
+
+    interval_s: float = field(default=2.0, validator=validators.gt(0))
+    busy: float = field(default=0.5, validator=[validators.gt(0), validators.le(1)])
+    gain: float = field(default=0.1, validator=[validators.gt(0), validators.lt(1)])
+    rest_s: float = field(default=10.0, validator=validators.ge(0))
+
+
+class Load(NamedTuple):
+    """What a shard did between two looks: its busy share, and messages by partition."""
+
+    busy: float
+    messages: Mapping[int, int]
+
+
+class Move(NamedTuple):
+    """A partition, and the shard that should serve it."""
+
+    partition: int
+    to: int
+
+
+def choose_move(
+    loads: Mapping[int, Load], rules: Rebalance, resting: frozenset[int] = frozenset()
+) -> Move | None:
+    """Choose the move that makes the busiest shard and the idlest one most alike, if any helps.
+
+    A partition's load is its share of its shard's messages, times how busy that shard is.
+
+    Args:
+        loads: the load of each shard.
+        rules: when a move is worth it.
+        resting: partitions that must stay where they are.
+    """
+    busiest = max(loads, key=lambda shard: (loads[shard].busy, -shard))
+    idlest = min(loads, key=lambda shard: (loads[shard].busy, shard))
+    high, low = loads[busiest].busy, loads[idlest].busy
+    total = sum(loads[busiest].messages.values())
+    if high < rules.busy or not total:
+        return None
+    best: tuple[float, int] | None = None
+    for partition, messages in loads[busiest].messages.items():
+        share = high * messages / total
+        after = max(high - share, low + share)
+        if partition not in resting and messages and (best is None or (after, partition) < best):
+            best = (after, partition)
+    if best is None or best[0] > high - rules.gain:
+        return None
+    return Move(best[1], idlest)
+
+
+class Balancer:
+    """Looks at the load now and then, and moves what should move."""
+
+    def __init__(self, rules: Rebalance, crew: Crew) -> None:
+        self._rules = rules
+        self._crew = crew
+        self._before: dict[int, Load] = {}
+        self._resting: dict[int, float] = {}
+
+    async def run(self) -> None:
+        """Balance, for ever."""
+        rules = self._rules
+        while True:
+            await anyio.sleep(rules.interval_s)
+            try:
+                loads = await self._look()
+                now = anyio.current_time()
+                resting = frozenset(n for n, until in self._resting.items() if until > now)
+                move = choose_move(loads, rules, resting) if loads else None
+                if move is not None:
+                    self._resting[move.partition] = now + rules.rest_s
+                    _log.info("partition %d moves to shard %d", *move)
+                    await self._crew.move(*move)
+            except PerdureError as error:
+                # A shard is being restarted, say; the next look may find it well.
+                _log.warning("the load could not be balanced: %s", error)
+
+    async def _look(self) -> dict[int, Load]:
+        """Give the load since the last look; empty where it cannot be told yet."""
+        before, self._before = self._before, {}
+        loads: dict[int, Load] = {}
+        for shard in range(self._crew.count):
+            busy_s, rows = await self._crew.ask(shard, "load")
+            now = self._before[shard] = Load(busy_s, dict(rows))
+            was = before.get(shard)
+            if was is not None and now.busy >= was.busy:
+                loads[shard] = Load(
+                    (now.busy - was.busy) / self._rules.interval_s,
+                    {
+                        number: count - was.messages[number]
+                        for number, count in now.messages.items()
+                        if count >= was.messages.get(number, count + 1)
+                    },
+                )
+        return loads if len(loads) == self._crew.count else {}

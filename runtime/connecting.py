@@ -1,0 +1,128 @@
+"""Clients of other processes: they reach a hub through its socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ..actors.errors import HubStoppingError, UnavailableError
+from ..actors.lookup import Lookup
+from .applications import load_app
+from .channels import Channel, check_socket, dial
+from .client import Client
+from .clock import SystemClock
+from .crews import shard_socket, socket_of
+from .lines import Line
+from .routing import Router
+from .settings import Settings
+from .statistics import HubStatistics, read_counts
+from .waiting import waiter_factory
+from .wire import LineLostError
+
+if TYPE_CHECKING:
+    from ..actors.app import App
+
+
+@asynccontextmanager
+async def connect(
+    place: str | Path, app: App | str, *, settings: Settings | None = None
+) -> AsyncGenerator[Client]:
+    """Give a client of a hub in another process, inside ``async with``.
+
+    It finds actors wherever the hub's shards serve them, also after they moved or were restarted.
+
+    Args:
+        place: the hub's socket, or its store if the socket is there: ``sqlite:PATH``.
+        app: the application, or where it is.
+        settings: of these, ``max_payload`` counts here.
+
+    Raises:
+        UnavailableError: no hub listens there.
+        UsageError: the path is too long for a socket.
+    """
+    path = check_socket(socket_of(place))
+    lookup = Lookup(
+        load_app(app) if isinstance(app, str) else app, (settings or Settings()).max_payload
+    )
+    running = True
+    async with _hub_line(path) as hub, anyio.create_task_group() as tasks:
+        where = await hub.call("where", 0)
+
+        async def to_shard(shard: int) -> Channel:
+            return await dial(shard_socket(path, shard))
+
+        router = Router(len(where["owners"]), None, waiter_factory(), to_shard)
+        router.start(tasks)
+        router.place(where["owners"])
+        tasks.start_soon(_follow, hub, router, where["version"])
+        try:
+            yield Client(lookup, router, SystemClock(), lambda: running)
+        finally:
+            running = False
+            router.close()
+            tasks.cancel_scope.cancel()
+
+
+async def _follow(hub: Line, router: Router, version: int) -> None:
+    """Keep the router up to date with the hub's placement."""
+    while True:
+        try:
+            where = await hub.call("where", version)
+        except (LineLostError, HubStoppingError):
+            version = 0  # a hub that starts again counts anew
+            await anyio.sleep(0.05)
+            continue
+        version = where["version"]
+        router.place(where["owners"])
+
+
+@asynccontextmanager
+async def _hub_line(path: Path) -> AsyncGenerator[Line]:
+    try:
+        first: list[Channel] = [await dial(path)]
+    except OSError as error:
+        raise UnavailableError(
+            f"no hub listens at {path} ({error.strerror}): start one with a socket, or with workers"
+        ) from error
+
+    async def again() -> Channel:
+        return first.pop() if first else await dial(path)
+
+    line = Line(again, waiter_factory())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(line.run)
+        try:
+            yield line
+        finally:
+            line.close()
+
+
+class HubView:
+    """What can be seen of a hub from outside, without its application."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def statistics(self, *, hottest: int = 0) -> HubStatistics:
+        """Give the hub's counters; see ``Hub.statistics``."""
+        counts: list[dict[str, Any]] = await self._line.call("statistics", hottest)
+        return read_counts(counts)
+
+    async def move_partition(self, partition: int, to: int) -> None:
+        """Have another shard serve a partition; see ``Hub.move_partition``."""
+        await self._line.call("move", partition, to)
+
+
+@asynccontextmanager
+async def watch_hub(place: str | Path) -> AsyncGenerator[HubView]:
+    """Look at a hub of another process: its load, and where its partitions are.
+
+    Raises:
+        UnavailableError: no hub listens there.
+    """
+    async with _hub_line(check_socket(socket_of(place))) as line:
+        yield HubView(line)

@@ -1,0 +1,154 @@
+"""A crew: the shards of one hub together, as the hub's own loop sees them."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ..actors.errors import PerdureError, UsageError
+from .statistics import HubStatistics, read_counts
+from .wire import LineLostError
+
+if TYPE_CHECKING:
+    from .channels import Channel
+    from .routing import Router
+    from .sessions import Handler
+    from .shard import Shard
+
+_log = logging.getLogger("perdure.placement")
+
+
+def shard_socket(hub: Path, shard: int) -> Path:
+    """Name the socket of a shard, given the hub's."""
+    return hub.with_name(f"{hub.name}.{shard}")
+
+
+def socket_of(place: str | Path) -> Path:
+    """Give the path of a hub's socket, named by itself or by the hub's ``sqlite:PATH``."""
+    if isinstance(place, str) and place.startswith("sqlite:"):
+        folder, _, _ = place.removeprefix("sqlite:").partition("?")
+        return Path(folder) / "hub.sock"
+    path = Path(place)
+    return path / "hub.sock" if path.is_dir() else path
+
+
+class Crew(ABC):
+    """Opens the store, runs the shards, and says which of them serves which partition.
+
+    Attributes:
+        count: how many shards there are.
+        owners: the shard that serves each partition.
+        router: where partitions are, as seen from the hub's loop.
+    """
+
+    router: Router
+
+    def __init__(self, count: int, partitions: int, socket: Path | None) -> None:
+        self.count = count
+        self.owners = [number * count // partitions for number in range(partitions)]
+        self._socket = socket
+        self._moving = anyio.Lock()
+        self._version = 1
+        self._changed = anyio.Event()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Take the store over, and what else may be refused."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Serve, for ever."""
+
+    @abstractmethod
+    async def ready(self) -> None:
+        """Return when all partitions are served."""
+
+    @abstractmethod
+    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+        """Ask something of a shard."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Let what is under way come to a durable stop, within a bound."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop what has not come to a stop by itself."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give everything up. Idempotent, also after a failed ``open``."""
+
+    @property
+    def local_shard(self) -> Shard:
+        """The shard that is the hub's own loop."""
+        raise UsageError("no shard of this hub is in its own loop")
+
+    async def statistics(self, hottest: int) -> HubStatistics:
+        """Give what all shards have counted."""
+        counts = [await self.ask(shard, "count", hottest) for shard in range(self.count)]
+        return read_counts(counts)
+
+    async def move(self, partition: int, to: int) -> None:
+        """Have a partition served by another shard."""
+        if not 0 <= partition < len(self.owners):
+            raise UsageError(f"there is no partition {partition}: 0 to {len(self.owners) - 1}")
+        if not 0 <= to < self.count:
+            raise UsageError(f"there is no shard {to}: 0 to {self.count - 1}")
+        async with self._moving:
+            source = self.owners[partition]
+            if source == to:
+                return
+            # Whoever is cancelled here must not leave the partition with nobody.
+            with anyio.CancelScope(shield=True):
+                await self._move(partition, source, to)
+
+    async def _move(self, partition: int, source: int, to: int) -> None:
+        handover = await self.ask(source, "let_go", partition, to)
+        self.owners[partition] = to
+        try:
+            await self.ask(to, "host", partition, handover)
+        except LineLostError:
+            _log.warning("shard %d died while partition %d moved to it", to, partition)
+        except PerdureError:
+            self.owners[partition] = source
+            await self.ask(source, "host", partition, handover)
+            raise
+        finally:
+            self.announce()
+
+    def announce(self) -> None:
+        """Tell all shards and clients where partitions are."""
+        owners = list(self.owners)
+        self.router.place(owners)
+        for shard in range(self.count):
+            self.router.post(shard, ("placement", owners))
+        self._version += 1
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    # What clients of other processes ask of the hub.
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """What may be asked over the hub's socket, by verb."""
+        return {"where": self._where, "statistics": self._statistics, "move": self.move}
+
+    async def _where(self, version: int) -> dict[str, Any]:
+        """Give the placement, once it is another than that of a version."""
+        while self._version == version:
+            await self._changed.wait()
+        return {"version": self._version, "owners": list(self.owners), "shards": self.count}
+
+    async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
+        return [await self.ask(shard, "count", hottest) for shard in range(self.count)]
+
+    async def _answer(self, channel: Channel) -> None:
+        """Answer a client of another process."""
+        from .sessions import Session
+
+        await Session(channel, None, self.handlers).run()

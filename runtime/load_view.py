@@ -1,0 +1,127 @@
+"""The live view of ``perdure shards``: load by shard, partition and actor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from .connecting import watch_hub
+
+if TYPE_CHECKING:
+    from .statistics import HubStatistics
+
+_BAR = 20
+
+
+def show_load(
+    place: str,
+    *,
+    interval_s: float = 1.0,
+    hottest: int = 5,
+    once: bool = False,
+    move: Sequence[int] | None = None,
+) -> None:
+    """Show the load of a hub of another process until it stops or the user does.
+
+    Args:
+        place: its socket, or the ``sqlite:PATH`` where that is.
+        interval_s: seconds between two looks.
+        hottest: how many actors to name.
+        once: print one look, and return.
+        move: a partition and the shard that it is to move to, first.
+
+    Raises:
+        UnavailableError: no hub listens there, or it stopped.
+    """
+    anyio.run(_show, place, interval_s, hottest, once, move)
+
+
+async def _show(
+    place: str, interval_s: float, hottest: int, once: bool, move: Sequence[int] | None
+) -> None:
+    console = Console()
+    async with watch_hub(place) as hub:
+        if move is not None:
+            await hub.move_partition(move[0], move[1])
+        before = await hub.statistics(hottest=hottest)
+        began = anyio.current_time()
+        with Live(console=console, auto_refresh=False, screen=False) as live:
+            while True:
+                await anyio.sleep(interval_s)
+                now = await hub.statistics(hottest=max(hottest, 20))
+                at = anyio.current_time()
+                live.update(render(before, now, at - began, hottest), refresh=True)
+                if once:
+                    return
+                before, began = now, at
+
+
+def render(before: HubStatistics, now: HubStatistics, seconds: float, hottest: int) -> Group:
+    """Draw what happened between two looks, ``seconds`` apart."""
+    return Group(_shard_table(before, now, seconds), _actor_table(before, now, seconds, hottest))
+
+
+def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> Table:
+    table = Table(title="Shards and their partitions", title_justify="left")
+    for name in ("shard", "busy", "partition"):
+        table.add_column(name)
+    for name in ("messages/s", "to others/s", "commits/s", "waiting", "in memory", "stored"):
+        table.add_column(name, justify="right")
+    was_busy = {shard.index: (shard.pid, shard.busy_s) for shard in before.shards}
+    was = {one.index: one for one in before.partitions}
+    for shard in now.shards:
+        pid, busy_s = was_busy.get(shard.index, (shard.pid, 0.0))
+        busy = (shard.busy_s - (busy_s if pid == shard.pid else 0.0)) / seconds
+        name, bar = f"{shard.index} (pid {shard.pid})", _bar(busy)
+        for one in (one for one in now.partitions if one.shard == shard.index):
+            old = was.get(one.index)
+            # Another shard counts from 0, and so does a worker that was started again.
+            same = old is not None and old.shard == one.shard and old.commits <= one.commits
+            base = old if old is not None and same else None
+            table.add_row(
+                name,
+                bar,
+                str(one.index),
+                _rate(one.messages - (base.messages if base else 0), seconds),
+                _rate(one.sent_away - (base.sent_away if base else 0), seconds),
+                _rate(one.commits - (base.commits if base else 0), seconds),
+                f"{one.waiting:,}",
+                f"{one.activations:,}",
+                f"{one.stored_bytes / 1e6:,.1f} MB",
+            )
+            name = bar = ""
+        if name:
+            table.add_row(name, bar, "none")
+    return table
+
+
+def _actor_table(before: HubStatistics, now: HubStatistics, seconds: float, hottest: int) -> Table:
+    table = Table(title="Hottest actors", title_justify="left")
+    table.add_column("actor")
+    table.add_column("partition")
+    table.add_column("messages/s", justify="right")
+    was = {(one.index, key): taken for one in before.partitions for key, taken in one.hottest}
+    rows = [
+        (taken - was.get((one.index, key), 0), key, one.index)
+        for one in now.partitions
+        for key, taken in one.hottest
+        if taken >= was.get((one.index, key), 0)
+    ]
+    for taken, key, index in sorted(rows, reverse=True)[:hottest]:
+        table.add_row(key, str(index), _rate(taken, seconds))
+    return table
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f"{count / seconds:,.0f}"
+
+
+def _bar(share: float) -> str:
+    filled = min(_BAR, round(max(share, 0.0) * _BAR))
+    colour = "red" if share > 0.8 else "yellow" if share > 0.5 else "green"
+    return f"[{colour}]{'█' * filled}[/]{'░' * (_BAR - filled)} {share:4.0%}"

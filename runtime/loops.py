@@ -1,0 +1,316 @@
+"""Shards that are event loops of this process: the hub's own, and threads with one each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from ..actors.errors import InternalError, PerdureError
+from .channels import Channel, LoopChannel, check_socket, listen, loop_channels, serve
+from .crews import Crew, shard_socket
+from .loop_kinds import running_kind
+from .routing import Router
+from .sessions import Handler, Session
+from .shard import Shard
+from .waiting import thread_waker, waiter_factory
+
+if TYPE_CHECKING:
+    from ..actors.lookup import Lookup
+    from ..storage import PartitionStore, Store
+    from .clock import Clock
+    from .settings import Settings
+
+_log = logging.getLogger("perdure.hub")
+
+
+class _Acceptor:
+    """Takes the channels that other loops of the process open to this one."""
+
+    def __init__(self) -> None:
+        self._channels: deque[LoopChannel] = deque()
+        self._wake: Callable[[], None] | None = None
+
+    def give(self, channel: LoopChannel) -> None:
+        """Open a channel, from another loop.
+
+        Raises:
+            ConnectionRefusedError: this loop does not run yet, or any more.
+        """
+        wake = self._wake
+        if wake is None:
+            raise ConnectionRefusedError("the shard does not run")
+        self._channels.append(channel)
+        wake()
+
+    def start(
+        self, tasks: TaskGroup, on_channel: Callable[[Channel], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Begin to take channels, on the running loop."""
+
+        def take() -> None:
+            while self._channels:
+                tasks.start_soon(on_channel, self._channels.popleft())
+
+        self._wake = thread_waker(take)
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._wake = None
+
+
+class LoopCrew(Crew):
+    """The hub's loop as shard 0, and threads for the others."""
+
+    def __init__(
+        self,
+        shards: int,
+        store: Store,
+        partitions: int,
+        *,
+        lookup: Lookup,
+        settings: Settings,
+        clock: Clock,
+        socket: Path | None,
+        stop_for: Callable[[Exception], None],
+    ) -> None:
+        super().__init__(shards, partitions, socket)
+        if socket is not None:
+            check_socket(shard_socket(socket, shards - 1))
+        self._store = store
+        self._stores: list[PartitionStore] = []
+        self._lookup = lookup
+        self._settings = settings
+        self._clock = clock
+        self._stop_for = stop_for
+        self._shard: Shard | None = None
+        self._threads: list[_LoopThread] = []
+        self._acceptors = [_Acceptor() for _ in range(shards)]
+        self._report: Callable[[Exception], None] = stop_for
+
+    async def open(self) -> None:
+        """Take the store over and bring back the partitions of this loop."""
+        self._stores = list(await self._store.open(len(self.owners)))
+        self.router = self.make_router(0)
+        self._shard = shard = self.make_shard(self.router, self._stop_for)
+        shard.start()
+        for number, owner in enumerate(self.owners):
+            if owner == 0:
+                await shard.host(number)
+
+    @property
+    def local_shard(self) -> Shard:
+        """The shard that is the hub's own loop."""
+        assert self._shard is not None
+        return self._shard
+
+    def make_router(self, shard: int) -> Router:
+        """Make the router of a loop; call it there."""
+        router = Router(len(self.owners), shard, waiter_factory(), self._dial)
+        router.owners[:] = self.owners
+        return router
+
+    def make_shard(self, router: Router, on_fatal: Callable[[Exception], None]) -> Shard:
+        """Make the shard of a loop; call it there."""
+        assert router.me is not None
+        return Shard(
+            router.me,
+            router,
+            lookup=self._lookup,
+            settings=self._settings,
+            clock=self._clock,
+            store_of=self._stores.__getitem__,
+            release=_keep,
+            on_fatal=on_fatal,
+        )
+
+    async def _dial(self, shard: int) -> Channel:
+        one, other = loop_channels()
+        self._acceptors[shard].give(other)
+        return one
+
+    async def run(self) -> None:
+        """Serve the partitions of this loop, and whoever connects."""
+        shard = self._shard
+        assert shard is not None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(shard.run)
+            await self.receive(tasks, shard, {})
+            if self._socket is not None:
+                tasks.start_soon(serve, await listen(self._socket), self._answer)
+
+    async def receive(self, tasks: TaskGroup, shard: Shard, more: dict[str, Handler]) -> None:
+        """Begin to take connections to a shard, on its loop."""
+        handlers = {**shard.handlers, **more}
+
+        async def answer(channel: Channel) -> None:
+            await Session(channel, shard, handlers).run()
+
+        async def answer_client(channel: Channel) -> None:
+            await Session(channel, shard, {}).run()
+
+        self._acceptors[shard.number].start(tasks, answer)
+        if self._socket is not None:
+            listener = await listen(shard_socket(self._socket, shard.number))
+            tasks.start_soon(serve, listener, answer_client)
+
+    async def ready(self) -> None:
+        """Start the threads and have them bring back their partitions."""
+        if self.count == 1:
+            return
+        kind = running_kind()
+        fatal = _Fatal(self._stop_for)
+        for number in range(1, self.count):
+            self._threads.append(_LoopThread(self, number, kind, fatal.report))
+        async with anyio.create_task_group() as tasks:
+            for number, owner in enumerate(self.owners):
+                if owner:
+                    tasks.start_soon(self.ask, owner, "host", number)
+        self.announce()
+
+    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+        """Ask something of a shard."""
+        if shard == 0:
+            assert self._shard is not None
+            return await self._shard.handlers[verb](*arguments)
+        return await self.router.line(shard).call(verb, *arguments)
+
+    async def drain(self) -> None:
+        """Drain all shards at the same time."""
+        self.local_shard.activities.stop_starting()
+        async with anyio.create_task_group() as tasks:
+            for shard in range(self.count):
+                tasks.start_soon(self._drain, shard)
+
+    async def _drain(self, shard: int) -> None:
+        if shard == 0:
+            await self.ask(0, "drain")
+            return
+        # A loop that something blocks must not keep the hub from stopping.
+        with anyio.move_on_after(2 * self._settings.drain_s + 1.0) as scope:
+            await self.ask(shard, "drain")
+        if scope.cancelled_caught:
+            _log.warning("shard %d is blocked, and did not come to a stop in time", shard)
+
+    def stop(self) -> None:
+        """Stop what has not come to a stop by itself."""
+        if self._shard is not None:
+            self._shard.activities.stop_all()
+        self._acceptors[0].stop()
+        self.router.close()
+        for thread in self._threads:
+            thread.stop()
+
+    async def close(self) -> None:
+        """End the threads, and give the store up."""
+        for thread in self._threads:
+            await thread.join()
+        self._threads.clear()
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+        if self._socket is not None:
+            for path in (
+                self._socket,
+                *(shard_socket(self._socket, n) for n in range(self.count)),
+            ):
+                path.unlink(missing_ok=True)
+        await self._store.close()
+
+
+async def _keep(store: PartitionStore) -> None:
+    """Leave the durable half of a partition open: the next shard of the process uses it."""
+
+
+class _Fatal:
+    """Brings the error that ended a thread's loop to the hub's."""
+
+    def __init__(self, stop_for: Callable[[Exception], None]) -> None:
+        self._stop_for = stop_for
+        self._errors: deque[Exception] = deque()
+        self._wake = thread_waker(self._take)
+
+    def report(self, error: Exception) -> None:
+        """Have the hub stop; call it in any thread."""
+        self._errors.append(error)
+        self._wake()
+
+    def _take(self) -> None:
+        while self._errors:
+            self._stop_for(self._errors.popleft())
+
+
+class _LoopThread:
+    """A thread with an event loop that is a shard."""
+
+    def __init__(
+        self,
+        crew: LoopCrew,
+        number: int,
+        kind: tuple[str, bool],
+        report: Callable[[Exception], None],
+    ) -> None:
+        self._crew = crew
+        self._number = number
+        self._kind = kind
+        self._report = report
+        self._end: Callable[[], None] | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._main, name=f"perdure-shard-{number}", daemon=True
+        )
+        self._thread.start()
+
+    def _main(self) -> None:
+        backend, uvloop = self._kind
+        options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
+        try:
+            anyio.run(self._serve, backend=backend, backend_options=options)
+        except Exception as error:
+            _log.exception("shard %d failed", self._number)
+            self._report(
+                error
+                if isinstance(error, PerdureError)
+                else InternalError(f"shard {self._number} failed: {type(error).__name__}: {error}")
+            )
+
+    async def _serve(self) -> None:
+        crew = self._crew
+        router = crew.make_router(self._number)
+        shard = crew.make_shard(router, self._report)
+        shard.start()
+        ended = anyio.Event()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(shard.run)
+                self._end = thread_waker(ended.set)
+                await crew.receive(tasks, shard, {})
+                if self._stopped.is_set():
+                    ended.set()
+                await ended.wait()
+                shard.activities.stop_all()
+                router.close()
+                tasks.cancel_scope.cancel()
+        finally:
+            shard.close()
+
+    def stop(self) -> None:
+        """Have the loop end."""
+        self._stopped.set()
+        if self._end is not None:
+            self._end()
+
+    async def join(self) -> None:
+        """Wait for the end, for a bounded time: users' code may block the loop for ever."""
+        self.stop()
+        await to_thread.run_sync(partial(self._thread.join, 5.0))
+        if self._thread.is_alive():
+            _log.error("shard %d is blocked and did not end", self._number)

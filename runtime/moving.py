@@ -1,0 +1,117 @@
+"""Moving: a partition leaves its shard with everything durable, and goes on at another.
+
+Invariants:
+
+* From the moment it leaves until its next owner has recovered it, nobody takes turns of it. The
+  next owner's epoch fences the last one out, whatever it may still believe.
+* What waited in mailboxes is stored in the checkpoint it leaves with, in order; messages that
+  come later are refused or lost, which their senders repeat.
+* Whoever waits for a stored message is answered through the shard the partition left.
+* Activities that run go on where they are; their answers follow the partition.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..actors.errors import StorageError, UnavailableError
+from ..actors.messages import Message
+from .batch import Batch
+from .checkpointing import SealError, seal
+from .recovery import recover
+from .waiting import TOLD, Waiter
+from .wire import MovedError
+
+if TYPE_CHECKING:
+    from .partition import Partition
+
+
+async def leave(partition: Partition, told: Waiter) -> bool:
+    """Make durable all that a partition holds, and give it up.
+
+    Args:
+        partition: which has no commit in flight.
+        told: is given the waiters of stored messages, by their rows; or the error for which the
+            partition stays.
+
+    Returns:
+        Whether the partition has left.
+    """
+    partition.down = MovedError(f"partition {partition.index} is moving to another shard")
+    waiting = _keep_mail(partition)
+    batch, partition.batch = partition.batch, Batch()
+    try:
+        checkpoint = seal(partition, batch)
+        for activation in partition.activations.values():
+            activation.dead = True
+        await partition.store.commit(checkpoint)
+    except (StorageError, UnavailableError, SealError) as error:
+        told.fail(error)
+        await recover(partition, error, batch)
+        return False
+    partition.exchange.on_durable(checkpoint)
+    partition.exchange.release(batch)
+    batch.release_replies(partition)
+    told.set({one.row: one.reply for one in waiting if one.row and one.reply is not TOLD})
+    for message in waiting:
+        if not message.row:
+            message.reply.fail(MovedError(str(partition.down)))
+    _send_away(partition)
+    return True
+
+
+def _keep_mail(partition: Partition) -> list[Message]:
+    """Have the next checkpoint store all messages; gives those that somebody waits for."""
+    waiting: list[Message] = []
+    for activation in partition.activations.values():
+        messages = activation.unconsumed
+        if messages:
+            partition.touch(activation)
+            for message in messages:
+                message.keep = True
+                if message.reply is not None:
+                    waiting.append(message)
+    return waiting
+
+
+def _send_away(partition: Partition) -> None:
+    """Have those who wait for other things look for the partition where it will be."""
+    for waiters in partition.watchers.values():
+        for waiter in waiters:
+            waiter.set(None)
+    for waiters in partition.requests.values():
+        for waiter in waiters:
+            waiter.fail(MovedError(str(partition.down)))
+    partition.watchers.clear()
+    partition.requests.clear()
+
+
+class Replies:
+    """Answers to requests whose message has moved away, with the partition that has it."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[int, Waiter]] = {}
+        self._number = 0
+
+    def expect(self, shard: int, waiter: Waiter) -> int:
+        """Give the number under which the answer will come from a shard."""
+        self._number += 1
+        self._waiting[self._number] = (shard, waiter)
+        return self._number
+
+    def take(self, number: int, value: Any) -> None:
+        """Give an answer to whoever waits for it."""
+        found = self._waiting.pop(number, None)
+        if found is None:
+            return
+        if isinstance(value, BaseException):
+            found[1].fail(value)
+        else:
+            found[1].set(value)
+
+    def fail(self, shard: int, error: BaseException) -> None:
+        """Fail those whose answer a shard owed, which has died."""
+        for number, (owing, waiter) in list(self._waiting.items()):
+            if owing == shard:
+                del self._waiting[number]
+                waiter.fail(error)

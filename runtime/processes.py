@@ -1,0 +1,297 @@
+"""Shards that are worker processes, and the supervisor that keeps them alive.
+
+Invariants:
+
+* The supervisor owns the store's folder; the workers open the files of their partitions beside it.
+* A partition is opened by one worker at a time: another opens it when the first has given it up,
+  or when the operating system says that the first has ended. Its epoch fences out what may linger.
+* A worker whose supervisor is gone drains and ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import orjson
+from anyio.abc import Process
+from attrs import asdict
+
+from ..actors.errors import InternalError, PerdureError, StorageError, UsageError
+from ..storage import SharedStore
+from .applications import place_of
+from .channels import check_socket, dial, listen, serve
+from .crews import Crew, shard_socket, socket_of
+from .loop_kinds import running_kind
+from .routing import Router
+from .waiting import waiter_factory
+from .wire import LineLostError
+
+if TYPE_CHECKING:
+    from ..actors.app import App
+    from ..storage import Store
+    from .settings import Settings
+
+_log = logging.getLogger("perdure.workers")
+
+#: Starts in a row that a worker may fail before its partitions go to the others.
+_FAILED_STARTS_MAX = 3
+_BACKOFF_S = 0.1
+_BACKOFF_MAX_S = 5.0
+
+
+class ProcessCrew(Crew):
+    """Worker processes, each an event loop with some of the partitions."""
+
+    def __init__(
+        self,
+        workers: int,
+        app: App | str,
+        store: Store,
+        partitions: int,
+        *,
+        settings: Settings,
+        socket: Path | None,
+        stop_for: Callable[[Exception], None],
+    ) -> None:
+        self._app = place_of(app)
+        if not isinstance(store, SharedStore):
+            raise UsageError(
+                "worker processes cannot share this store: give store='sqlite:PATH', or shards "
+                "instead of workers"
+            )
+        self._location = store.location
+        if socket is None:
+            socket = socket_of(self._location)
+        super().__init__(workers, partitions, socket)
+        self._path = socket.absolute()
+        check_socket(shard_socket(self._path, workers - 1))
+        self._store = store
+        self._settings = settings
+        self._stop_for = stop_for
+        self._workers = [_Worker(number) for number in range(workers)]
+        self._stopping = False
+
+    async def open(self) -> None:
+        """Take the store over."""
+        self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
+        self.router.owners[:] = self.owners
+        await self._store.open(len(self.owners))
+
+    async def _dial(self, shard: int) -> Any:
+        return await dial(shard_socket(self._path, shard))
+
+    async def run(self) -> None:
+        """Keep the workers alive, and answer whoever connects to the hub."""
+        async with anyio.create_task_group() as tasks:
+            self.router.start(tasks)
+            for worker in self._workers:
+                tasks.start_soon(self._keep, worker)
+            tasks.start_soon(serve, await listen(self._path), self._answer)
+
+    async def ready(self) -> None:
+        """Return when all workers serve.
+
+        Raises:
+            UsageError: they cannot import the application.
+            InternalError: they end before they serve.
+            StorageError: a partition cannot be opened.
+        """
+        for worker in self._workers:
+            await worker.settled.wait()
+            if not worker.has_served and worker.error is not None:
+                raise worker.error
+        self.announce()
+
+    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+        """Ask something of a worker."""
+        return await self.router.line(shard).call(verb, *arguments)
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Run a worker, and run it again when it dies, until the hub stops."""
+        while True:
+            process = await self._spawn(worker)
+            await self._serve_with(worker, process)
+            if self._stopping or not worker.has_served:
+                return
+            _log.error("worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process))
+            await self._tell_of_death(worker.number)
+            if worker.failed_starts >= _FAILED_STARTS_MAX:
+                await self._give_up(worker)
+                return
+            if worker.failed_starts:
+                wait = _BACKOFF_S * 2.0 ** (worker.failed_starts - 1)
+                await anyio.sleep(min(wait, _BACKOFF_MAX_S))
+
+    async def _spawn(self, worker: _Worker) -> Process:
+        backend, uvloop = running_kind()
+        config = {
+            "app": self._app,
+            "store": self._location,
+            "partitions": len(self.owners),
+            "number": worker.number,
+            "socket": str(self._path),
+            "settings": asdict(self._settings),
+            "backend": backend,
+            "uvloop": uvloop,
+            "path": [entry or os.getcwd() for entry in sys.path],
+        }
+        # A file, not a pipe, so that the pipe's end can tell the worker of its supervisor's.
+        with tempfile.TemporaryFile() as file:
+            file.write(orjson.dumps(config))
+            file.seek(0)
+            process = await anyio.open_process(
+                [sys.executable, "-m", "perdure.runtime.worker", str(file.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=None,
+                stderr=None,
+                pass_fds=[file.fileno()],
+            )
+        worker.process = process
+        return process
+
+    async def _serve_with(self, worker: _Worker, process: Process) -> None:
+        """Give a process its partitions, and return when it has ended."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._introduce, worker)
+            await process.wait()
+            tasks.cancel_scope.cancel()
+        if not worker.serves:
+            worker.failed_starts += 1
+        worker.serves = False
+        if not worker.has_served:
+            refusal = InternalError(
+                f"worker {worker.number} ended before it served ({_how(process)}); what it "
+                "printed says why. A script that starts a hub with workers must do so under "
+                "if __name__ == '__main__'"
+            )
+            worker.error = refusal if worker.error is None else worker.error
+            worker.settled.set()
+
+    async def _introduce(self, worker: _Worker) -> None:
+        try:
+            await self._until_up(worker)
+            async with self._moving:
+                for number, owner in enumerate(self.owners):
+                    if owner == worker.number:
+                        await self.ask(worker.number, "host", number)
+                if worker.has_served:
+                    self.announce()
+        except LineLostError:
+            return  # it has ended, which is seen elsewhere
+        except (UsageError, StorageError, InternalError) as error:
+            _log.error("worker %d cannot serve: %s", worker.number, error)
+            worker.error = error
+            if worker.process is not None:
+                worker.process.terminate()
+            return
+        worker.serves = worker.has_served = True
+        worker.failed_starts = 0
+        worker.settled.set()
+
+    async def _until_up(self, worker: _Worker) -> None:
+        while True:
+            try:
+                await self.ask(worker.number, "govern")
+                return
+            except LineLostError:
+                await anyio.sleep(0.01)  # that was the line to the one before
+
+    async def _tell_of_death(self, number: int) -> None:
+        for other in self._workers:
+            if other.number != number and other.serves:
+                with suppress(PerdureError):
+                    await self.ask(other.number, "died", number)
+
+    async def _give_up(self, worker: _Worker) -> None:
+        """Have the others serve what a worker that cannot start did."""
+        others = [one.number for one in self._workers if one.serves]
+        if not others:
+            self._stop_for(
+                InternalError(f"worker {worker.number} does not start any more, and was the last")
+            )
+            return
+        _log.critical("worker %d does not start any more: its partitions move", worker.number)
+        async with self._moving:
+            for index, owner in enumerate(list(self.owners)):
+                if owner == worker.number:
+                    to = others[index % len(others)]
+                    self.owners[index] = to
+                    with suppress(LineLostError):
+                        await self.ask(to, "host", index)
+            self.announce()
+
+    async def drain(self) -> None:
+        """Have all workers drain at the same time."""
+        self._stopping = True
+        async with anyio.create_task_group() as tasks:
+            for worker in self._workers:
+                if worker.serves:
+                    tasks.start_soon(self._drain, worker)
+
+    async def _drain(self, worker: _Worker) -> None:
+        with (
+            anyio.move_on_after(2 * self._settings.drain_s + 1.0) as scope,
+            suppress(PerdureError),
+        ):
+            await self.ask(worker.number, "drain")
+        if scope.cancelled_caught:
+            _log.warning("worker %d did not come to a stop in time", worker.number)
+
+    def stop(self) -> None:
+        """Tell the workers to end."""
+        self._stopping = True
+        self.router.close()
+
+    async def close(self) -> None:
+        """Wait for the workers' end, and give the store up."""
+        self._stopping = True
+        for worker in self._workers:
+            await worker.end(self._settings.drain_s)
+        for path in (self._path, *(shard_socket(self._path, n) for n in range(self.count))):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        await self._store.close()
+
+
+class _Worker:
+    """One worker, over all the processes that it has been."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: Process | None = None
+        self.serves = False
+        self.has_served = False
+        self.failed_starts = 0
+        self.error: PerdureError | None = None
+        self.settled = anyio.Event()  # it has served, or failed, the first time
+
+    async def end(self, patience_s: float) -> None:
+        """Wait for the process's end; after a while, enforce it."""
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin is not None:
+            await process.stdin.aclose()
+        for enforce in (process.terminate, process.kill):
+            with anyio.move_on_after(patience_s + 1.0):
+                await process.wait()
+                break
+            with suppress(ProcessLookupError):
+                enforce()
+        await process.wait()
+
+
+def _how(process: Process) -> str:
+    code = process.returncode
+    if code is None:
+        return "it runs"
+    return f"killed by signal {-code}" if code < 0 else f"status {code}"

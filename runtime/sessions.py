@@ -1,0 +1,236 @@
+"""A session: the side of a connection that is asked. It answers on the same connection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..actors.errors import InternalError, PerdureError
+from .wire import Item, MovedError
+
+if TYPE_CHECKING:
+    from ..actors.messages import Caller
+    from .channels import Channel
+    from .partition import Partition
+    from .shard import Shard
+
+_log = logging.getLogger("perdure.lines")
+
+Handler = Callable[..., Awaitable[Any]]
+
+_READS = frozenset(
+    (
+        "read_instances",
+        "read_entities",
+        "read_history",
+        "query_instances",
+        "query_entities",
+        "waiting",
+    )
+)
+
+
+class Session:
+    """Takes what comes over one channel.
+
+    Args:
+        channel: the connection.
+        shard: whose partitions are asked; None where only ``handlers`` are.
+        handlers: what else may be asked, by verb; ``governor`` among them marks the session whose
+            end is the shard's end.
+    """
+
+    def __init__(self, channel: Channel, shard: Shard | None, handlers: dict[str, Handler]) -> None:
+        self._channel = channel
+        self._shard = shard
+        self._handlers = handlers
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._watches: dict[int, tuple[Partition, str, Answer]] = {}
+        self._tasks: TaskGroup | None = None
+        self.governs = False
+
+    async def run(self) -> None:
+        """Answer until the connection ends."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                await self._channel.run(self.take)
+            finally:
+                for number in list(self._watches):
+                    self._unwatch(number)
+                tasks.cancel_scope.cancel()
+
+    def _unwatch(self, number: int) -> None:
+        partition, key, reply = self._watches.pop(number)
+        partition.unwatch(key, reply)
+
+    def take(self, items: list[Item]) -> None:
+        """Take what came in one go."""
+        shard = self._shard
+        for item in items:
+            kind = item[0]
+            if kind == "ask":
+                self._ask(item[1], item[2], item[3])
+            elif kind == "drop":
+                number = item[1]
+                if number in self._scopes:
+                    self._scopes[number].cancel()
+                elif number in self._watches:
+                    self._unwatch(number)
+            elif shard is not None:
+                _ITEMS[kind](shard, *item[1:])
+
+    def answer(self, number: int, value: Any) -> None:
+        """Send an answer."""
+        if self._watches:
+            self._watches.pop(number, None)
+        self._channel.post(("answer", number, value))
+
+    def _ask(self, number: int, verb: str, arguments: list[Any]) -> None:
+        reply = Answer(self, number)
+        handler = self._handlers.get(verb)
+        if handler is not None:
+            self.governs = self.governs or verb == "govern"
+            self._start(number, handler, *arguments)
+            return
+        hosted = {} if self._shard is None else self._shard.router.hosted
+        partition = hosted.get(arguments[0]) if arguments else None
+        if partition is None:
+            reply.fail(MovedError(f"partition {arguments[:1]} is not here"))
+            return
+        try:
+            self._ask_partition(partition, number, verb, arguments[1:], reply)
+        except PerdureError as error:
+            reply.fail(error)
+
+    def _ask_partition(
+        self, partition: Partition, number: int, verb: str, arguments: list[Any], reply: Answer
+    ) -> None:
+        # What needs no task gets none: a task costs as much as all the rest of a request.
+        if verb == "request" and arguments[2] is None:
+            partition.request(arguments[0], arguments[1], reply)
+        elif verb == "request_new":
+            partition.request_new(arguments[0], arguments[1], reply)
+        elif verb == "request_all":
+            partition.request_all(arguments[0], reply)
+        elif verb == "wait_for_end" and partition.is_live_here(arguments[0]):
+            partition.watch_with(arguments[0], reply)
+            self._watches[number] = (partition, arguments[0], reply)
+        elif verb == "request":
+            self._start(number, partition.request_once, *arguments)
+        elif verb in _READS:
+            self._start(number, getattr(partition.store, verb), *arguments)
+        elif verb in _VERBS:
+            self._start(number, _VERBS[verb], partition, *arguments)
+        else:
+            reply.fail(InternalError(f"unknown request {verb!r}"))
+
+    def _start(self, number: int, work: Handler, *arguments: Any) -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(self._work, number, work, arguments)
+
+    async def _work(self, number: int, work: Handler, arguments: tuple[Any, ...]) -> None:
+        try:
+            with anyio.CancelScope() as self._scopes[number]:
+                self.answer(number, await work(*arguments))
+        except PerdureError as error:
+            self.answer(number, error)
+        except Exception as error:
+            _log.exception("a request failed")
+            self.answer(number, InternalError(f"{type(error).__name__}: {error}"))
+        finally:
+            del self._scopes[number]
+
+
+class Answer:
+    """A waiter whose outcome goes back over the session."""
+
+    __slots__ = ("_number", "_session")
+
+    def __init__(self, session: Session, number: int) -> None:
+        self._session = session
+        self._number = number
+
+    def set(self, value: Any) -> None:
+        """Answer with a value."""
+        self._session.answer(self._number, value)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self._session.answer(self._number, error)
+
+    def __await__(self) -> Any:
+        raise NotImplementedError("it is awaited elsewhere")
+
+
+async def _settle(partition: Partition) -> None:
+    await partition.settle()
+
+
+async def _unlock(partition: Partition, key: str, owner: list[Any]) -> None:
+    await partition.unlock(key, owner)
+
+
+async def _wait_for_end(partition: Partition, key: str) -> Any:
+    return await partition.wait_for_end(key)
+
+
+async def _request_later(partition: Partition, *arguments: Any) -> None:
+    await partition.request_later(*arguments)
+
+
+_VERBS: dict[str, Handler] = {
+    "settle": _settle,
+    "unlock": _unlock,
+    "wait_for_end": _wait_for_end,
+    "request_later": _request_later,
+}
+
+
+def _receive(shard: Shard, target: int, source: int, frame: Any) -> None:
+    partition = shard.router.hosted.get(target)
+    if partition is not None:
+        partition.receive(source, frame)
+
+
+def _acknowledge(shard: Shard, number: int, target: int, last: int) -> None:
+    partition = shard.router.hosted.get(number)
+    if partition is not None:
+        partition.acknowledge(target, last)
+
+
+def _resend(shard: Shard, number: int, target: int) -> None:
+    partition = shard.router.hosted.get(number)
+    if partition is not None:
+        partition.resend(target)
+
+
+def _complete(shard: Shard, number: int, instance_id: str, completion: Any) -> None:
+    shard.router.places[number].post_answer(instance_id, completion)
+
+
+def _cancel(shard: Shard, caller: Caller) -> None:
+    shard.activities.cancel(caller)
+
+
+def _reply(shard: Shard, number: int, value: Any) -> None:
+    shard.replies.take(number, value)
+
+
+def _place(shard: Shard, owners: list[int]) -> None:
+    shard.router.place(owners)
+
+
+_ITEMS: dict[str, Callable[..., None]] = {
+    "frame": _receive,
+    "ack": _acknowledge,
+    "resend": _resend,
+    "completion": _complete,
+    "cancel": _cancel,
+    "reply": _reply,
+    "placement": _place,
+}

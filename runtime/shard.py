@@ -1,0 +1,294 @@
+"""A shard: one event loop that hosts partitions."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskGroup
+from attrs import asdict
+
+from ..actors.errors import OutcomeUnknownError, UnavailableError
+from ..actors.messages import Caller, Command, Completion
+from .activities import ActivityPool
+from .moving import Replies
+from .partition import Partition
+from .pump import Pump
+from .recovery import abandon, reintroduce, restore
+from .statistics import ShardStatistics, count_partition
+from .timers import TimerQueue
+from .waiting import Waiter
+from .wire import MovedError
+
+if TYPE_CHECKING:
+    from ..actors.lookup import Lookup
+    from ..storage.protocol import PartitionStore
+    from .clock import Clock
+    from .routing import Router
+    from .settings import Settings
+
+_log = logging.getLogger("perdure.hub")
+
+#: What a partition brings along: who waits for its stored messages, as (row, number of the reply)
+#: of a shard, and whose activities run on which shards.
+Handover = dict[str, Any]
+
+
+class Shard:
+    """One event loop's pump, timers and activities, and the partitions that they serve.
+
+    Args:
+        number: which shard of the hub.
+        router: where all partitions are, as seen from this loop.
+        store_of: gives the durable half of a partition.
+        release: gives up the durable half of a partition that has left.
+        on_fatal: told when a partition was lost for good.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        router: Router,
+        *,
+        lookup: Lookup,
+        settings: Settings,
+        clock: Clock,
+        store_of: Callable[[int], PartitionStore],
+        release: Callable[[PartitionStore], Awaitable[None]],
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        self.number = number
+        self.router = router
+        self.settings = settings
+        self.replies = Replies()
+        self.pump = Pump(settings.pump_budget_s)
+        self.timers = TimerQueue(clock)
+        self.activities = ActivityPool(lookup, self.pump, self.timers, settings)
+        self._lookup = lookup
+        self._clock = clock
+        self._store_of = store_of
+        self._release = release
+        self._on_fatal = on_fatal
+        self._is_lost = False
+        self._tasks: TaskGroup | None = None
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions hosted here, in order of number."""
+        return [partition for _, partition in sorted(self.router.hosted.items())]
+
+    def start(self) -> None:
+        """Bind to the running event loop."""
+        self.activities.start()
+
+    async def run(self) -> None:
+        """Serve the partitions hosted here, for ever."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            self.router.start(tasks)
+            for partition in self.router.hosted.values():
+                tasks.start_soon(partition.run)
+            tasks.start_soon(self.timers.run)
+            self.pump.start(tasks)
+            await anyio.sleep_forever()
+
+    async def host(self, number: int, handover: Handover | None = None) -> None:
+        """Bring a partition back from its store and serve it from now on.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        partition = Partition(
+            number,
+            self._store_of(number),
+            lookup=self._lookup,
+            settings=self.settings,
+            clock=self._clock,
+            pump=self.pump,
+            timers=self.timers,
+            activities=self.activities,
+            new_waiter=self.router.new_waiter,
+        )
+        partition.partitions = self.router.places
+        partition.on_fatal = self._lose
+        partition.cancel_abroad = self._cancel_abroad
+        waiters: dict[int, Waiter] = {}
+        if handover is not None:
+            source = handover["shard"]
+            waiters = {
+                row: _Reply(partial(self._reply, source), n) for row, n in handover["replies"]
+            }
+            partition.abroad = {
+                shard: {Caller(*caller) for caller in callers}
+                for shard, callers in handover["abroad"]
+            }
+        recovered = await partition.store.recover()
+        self.router.add(partition)
+        await restore(partition, recovered, waiters)
+        if handover is None:
+            for key in recovered.parked:
+                # The code may have been repaired since: each of them gets one new try.
+                partition.post(key, Command("retry"))
+        if self._tasks is not None:
+            self._tasks.start_soon(partition.run)
+        reintroduce(partition)
+
+    def _lose(self, error: Exception) -> None:
+        """A partition is lost for good."""
+        self._is_lost = True
+        self._on_fatal(error)
+
+    def _reply(self, shard: int, number: int, value: Any) -> None:
+        if shard == self.number:
+            self.replies.take(number, value)
+        else:
+            self.router.post(shard, ("reply", number, value))
+
+    def _cancel_abroad(self, shard: int, caller: Caller) -> None:
+        if shard == self.number:
+            self.activities.cancel(caller)
+        else:
+            self.router.post(shard, ("cancel", caller))
+
+    async def let_go(self, number: int, to: int) -> Handover:
+        """Stop serving a partition, with all it holds durable; gives what its next host needs.
+
+        Raises:
+            MovedError: it is not here.
+            StorageError, UnavailableError: it could not be made durable, and stays.
+        """
+        partition = self.router.hosted.get(number)
+        if partition is None or self._tasks is None:
+            raise MovedError(f"partition {number} is not on shard {self.number}")
+        waiting: dict[int, Waiter] = await partition.leave()
+        callers = self.activities.send_away(
+            partition.post_answer, partial(self._answer_away, number)
+        )
+        self.router.remove(number)
+        abroad = dict(partition.abroad)
+        if callers:
+            abroad[self.number] = abroad.get(self.number, set()) | set(callers)
+        handover = {
+            "shard": self.number,
+            "replies": [(row, self.replies.expect(to, one)) for row, one in waiting.items()],
+            "abroad": [(shard, [tuple(one) for one in some]) for shard, some in abroad.items()],
+        }
+        self._tasks.start_soon(self._put_away, partition)
+        return handover
+
+    def _answer_away(self, number: int, instance_id: str, completion: Completion) -> None:
+        self.router.places[number].post_answer(instance_id, completion)
+
+    async def _put_away(self, partition: Partition) -> None:
+        # Closing many coroutines takes time that nobody should wait for.
+        partition.drop_all()
+        await self._release(partition.store)
+
+    async def died(self, shard: int) -> None:
+        """Another shard has died: do what depended on it."""
+        self.replies.fail(
+            shard,
+            OutcomeUnknownError(
+                "the shard that this request had moved to stopped before it answered: it may have "
+                "been applied; repeat it under the same request id"
+            ),
+        )
+        for partition in self.partitions:
+            gone = partition.abroad.pop(shard, None)
+            if gone:
+                keys = {caller.instance_id for caller in gone}
+                await partition.loader.dispatch_unanswered(keys, gone.__contains__)
+
+    async def drain(self) -> None:
+        """Let what is under way come to a durable stop; what takes too long goes on later."""
+        self.activities.stop_starting()
+        with anyio.move_on_after(self.settings.drain_s) as scope:
+            # A commit that fails here is recovered from, and what it held settles after that.
+            # Polled, since many parts have to fall quiet, and only here does it matter when.
+            while not self._is_lost and not (  # noqa: ASYNC110
+                self._is_quiet() and await self._is_settled()
+            ):
+                await anyio.sleep(0.002)
+        if scope.cancelled_caught:
+            _log.warning(
+                "%d activities and %d operations did not end in time; they run again at the next start",
+                self.activities.count,
+                self.pump.suspended,
+            )
+            with anyio.move_on_after(self.settings.drain_s):
+                await self._is_settled()
+
+    async def _is_settled(self) -> bool:
+        """Whether all partitions could make durable what they had."""
+        try:
+            for partition in self.partitions:
+                if partition.down is not None:
+                    return False
+                await partition.settle()
+        except UnavailableError:
+            return False
+        return True
+
+    def _is_quiet(self) -> bool:
+        return (
+            self.pump.is_quiet
+            and not self.activities.running_count
+            and all(partition.is_quiet for partition in self.partitions)
+        )
+
+    def close(self) -> None:
+        """Give up what is in memory, and tell whoever still waits."""
+        self.activities.close()
+        for partition in self.partitions:
+            abandon(partition)
+
+    @property
+    def handlers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
+        """What the hub may ask of the shard, by verb."""
+        return {
+            "host": self.host,
+            "let_go": self.let_go,
+            "count": self.count,
+            "load": self.load,
+            "died": self.died,
+            "drain": self.drain,
+        }
+
+    async def load(self) -> tuple[float, list[tuple[int, int]]]:
+        """Give the seconds spent in turns, and the messages that each partition took."""
+        return self.pump.busy_s, [(one.index, one.messages) for one in self.partitions]
+
+    async def count(self, hottest: int = 0) -> dict[str, Any]:
+        """Give the counters of the shard and of its partitions, as plain values."""
+        counted = [await count_partition(one, self.number, hottest) for one in self.partitions]
+        shard = ShardStatistics(
+            index=self.number,
+            pid=os.getpid(),
+            busy_s=self.pump.busy_s,
+            activities=self.activities.count,
+            partitions=tuple(one.index for one in counted),
+        )
+        return {"shard": asdict(shard), "partitions": [asdict(one) for one in counted]}
+
+
+class _Reply:
+    """Answers a request through the shard at which it was made."""
+
+    __slots__ = ("_number", "_send")
+
+    def __init__(self, send: Callable[[int, Any], None], number: int) -> None:
+        self._send = send
+        self._number = number
+
+    def set(self, value: Any) -> None:
+        self._send(self._number, value)
+
+    def fail(self, error: BaseException) -> None:
+        self._send(self._number, error)
+
+    def __await__(self) -> Any:
+        raise NotImplementedError("it is awaited elsewhere")

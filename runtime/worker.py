@@ -1,0 +1,187 @@
+"""The program of a worker process: one event loop that serves some of a hub's partitions.
+
+``python -m perdure.runtime.worker FD`` reads its configuration from that file descriptor. Its
+supervisor holds the other end of its standard input, and one connection that governs it; where
+either ends, the worker drains and ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import orjson
+
+from ..actors.errors import InternalError, PerdureError, UsageError
+from ..actors.lookup import Lookup
+from ..storage import SharedStore, open_store
+from .applications import load_app
+from .channels import Channel, dial, listen, serve
+from .clock import SystemClock
+from .crews import shard_socket
+from .routing import Router
+from .sessions import Session
+from .settings import Settings
+from .shard import Shard
+from .tuning import tune
+from .waiting import waiter_factory
+
+if TYPE_CHECKING:
+    from ..storage import PartitionStore, SharedPartition
+
+_log = logging.getLogger("perdure.workers")
+
+
+def main(descriptor: int) -> int:
+    """Serve until the supervisor says, or its end does, that it is enough."""
+    with open(descriptor, "rb") as file:
+        config = orjson.loads(file.read())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to act on
+    sys.path[:] = config["path"]
+    settings = Settings(**config["settings"])
+    threading.Thread(target=_watch, args=(settings.drain_s,), daemon=True).start()
+    tune()
+    backend = config["backend"]
+    options = {"use_uvloop": config["uvloop"]} if backend == "asyncio" else {}
+    worker = _Worker(config, settings)
+    anyio.run(worker.run, backend=backend, backend_options=options)
+    return 0 if worker.error is None else 1
+
+
+def _watch(drain_s: float) -> None:
+    """End the process some time after its supervisor, even if the loop is blocked."""
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
+    time.sleep(2 * drain_s + 5.0)
+    os._exit(1)
+
+
+class _Worker:
+    """The worker's shard, and whoever talks to it."""
+
+    def __init__(self, config: dict[str, Any], settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._number: int = config["number"]
+        self._socket = Path(config["socket"])
+        self._stopping = anyio.Event()
+        self._shard: Shard | None = None
+        self.error: Exception | None = None
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        stores: list[SharedPartition] = []
+        count: int = self._config["partitions"]
+        store = open_store(self._config["store"])
+        assert isinstance(store, SharedStore)
+
+        async def release(old: PartitionStore) -> None:
+            # It may come back to this worker, and is opened anew then.
+            number = stores.index(cast("SharedPartition", old))
+            old_one, stores[number] = stores[number], (await store.attach(count))[number]
+            await old_one.close()
+
+        try:
+            lookup = Lookup(load_app(self._config["app"]), self._settings.max_payload)
+            stores += await store.attach(count)
+        except PerdureError as error:
+            return await self._refuse(error)
+        except Exception as error:
+            _log.exception("the application cannot be imported")
+            return await self._refuse(
+                UsageError(
+                    f"a worker process cannot import {self._config['app']}: "
+                    f"{type(error).__name__}: {error}"
+                )
+            )
+        router = Router(
+            count,
+            self._number,
+            waiter_factory(),
+            lambda shard: dial(shard_socket(self._socket, shard)),
+        )
+        # Until it is told better, it must not take the others' partitions for its own.
+        router.owners[:] = [-1] * count
+        self._shard = shard = Shard(
+            self._number,
+            router,
+            lookup=lookup,
+            settings=self._settings,
+            clock=SystemClock(),
+            store_of=stores.__getitem__,
+            release=release,
+            on_fatal=self._fail,
+        )
+        shard.start()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(shard.run)
+                listener = await listen(shard_socket(self._socket, self._number))
+                handlers = {**shard.handlers, "govern": self._govern}
+                tasks.start_soon(serve, listener, self._answerer(shard, handlers))
+                tasks.start_soon(self._obey)
+                await self._stopping.wait()
+                if self.error is None:
+                    await shard.drain()
+                shard.activities.stop_all()
+                router.close()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                shard.close()
+                for one in stores:
+                    with suppress(PerdureError):
+                        await one.close()
+
+    def _answerer(
+        self, shard: Shard | None, handlers: dict[str, Callable[..., Awaitable[Any]]]
+    ) -> Callable[[Channel], Awaitable[None]]:
+        async def answer(channel: Channel) -> None:
+            session = Session(channel, shard, handlers)
+            await session.run()
+            if session.governs:
+                self._stopping.set()
+
+        return answer
+
+    async def _govern(self) -> None:
+        """Take note that this session's end is the worker's."""
+
+    async def _refuse(self, error: PerdureError) -> None:
+        """Tell the supervisor why this worker cannot serve, and end with it."""
+        self.error = error
+
+        async def govern() -> None:
+            raise error
+
+        async with anyio.create_task_group() as tasks:
+            listener = await listen(shard_socket(self._socket, self._number))
+            tasks.start_soon(serve, listener, self._answerer(None, {"govern": govern}))
+            await self._stopping.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _obey(self) -> None:
+        """Stop on SIGTERM; whoever sent it may want the worker started afresh."""
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                self._stopping.set()
+                return
+
+    def _fail(self, error: Exception) -> None:
+        _log.critical("worker %d stops: %s", self._number, error)
+        self.error = error if isinstance(error, PerdureError) else InternalError(str(error))
+        self._stopping.set()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(int(sys.argv[1])))
