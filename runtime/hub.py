@@ -74,7 +74,12 @@ class Hub:
         self._retention = check_retention(retention)
         self._count = partitions
         self._clock = clock or SystemClock()
-        self._lookup = Lookup(app, self.settings.max_payload)
+        self._lookup = Lookup(
+            app,
+            self.settings.max_payload,
+            stripe_fold_s=self.settings.stripe_fold_s,
+            stripe_hot_per_s=self.settings.stripe_hot_per_s,
+        )
         self._partitions: list[Partition] = []
         self._tasks: TaskGroup | None = None
         self._serving: anyio.CancelScope | None = None
