@@ -77,8 +77,8 @@ def combine(operation: Any, /) -> Any:
     """
 
     def mark(function: Any) -> Any:
-        made = function if isinstance(function, staticmethod) else staticmethod(function)
-        cast("Any", made).__perdure_combines__ = operation
+        made: Any = function if isinstance(function, staticmethod) else staticmethod(function)
+        made.__perdure_combines__ = operation
         return made
 
     return mark

@@ -49,8 +49,10 @@ def stripe_key(home: str, number: int) -> str:
 
 def split_key(key: str) -> tuple[str, int | None]:
     """Give the home's key and the number of a stripe's; None for what is no stripe."""
-    home, mark, number = key.partition(MARK)
-    return home, int(number) if mark else None
+    home, _, number = key.rpartition(MARK)
+    if home and len(number) <= 4 and number.isdecimal():
+        return home, int(number)
+    return key, None
 
 
 class Home:

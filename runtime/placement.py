@@ -16,8 +16,9 @@ def partition_of(key: str, partitions: int) -> int:
     The stripe of an entity with the number n is n partitions behind its home. So one of them is in
     every partition, if there are enough, and it is known which.
     """
-    if MARK in key:
+    if MARK in key and key[0] == "@":
         home, number = split_key(key)
-        return (partition_of(home, partitions) + (number or 0)) % partitions
+        if number is not None:
+            return (partition_of(home, partitions) + number) % partitions
     place, _, _ = key.partition("::")
     return crc32(place.encode()) % partitions
