@@ -77,9 +77,9 @@ def combine(operation: Any, /) -> Any:
     """
 
     def mark(function: Any) -> Any:
-        made: Any = function if isinstance(function, staticmethod) else staticmethod(function)
-        made.__perdure_combines__ = operation
-        return made
+        marked = cast("Any", staticmethod(getattr(function, "__func__", function)))
+        marked.__perdure_combines__ = operation
+        return marked
 
     return mark
 

@@ -230,7 +230,7 @@ def _merge(function: Any, cls: type, what: str, names: Names) -> Callable[[Any, 
     if signature.order != ("input",):
         raise RegistrationError(f"{form} must take self and the other stripe's state, nothing else")
     other = signature.input
-    if isinstance(other, type) and not issubclass(cls, other):
+    if other is not Any and isinstance(other, type) and not issubclass(cls, other):
         raise RegistrationError(
             f"{form} gets another {cls.__name__}, so its parameter cannot be {other.__name__}"
         )
