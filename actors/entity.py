@@ -469,12 +469,13 @@ class EntityActor:
 
     def _take_stripe(self, message: Folded, effects: Effects) -> bool:
         """Take what a stripe gives; True if it has to be kept."""
-        if self.parked is None and not isinstance(self.striping, Home):
-            error = self._not_striped("one of its stripes has sent its state")
-            self.park(type(error).__name__, str(error))
-        if self.parked is not None:
+        if not isinstance(self.striping, Home):
+            if self.parked is None:
+                error = self._not_striped("one of its stripes has sent its state")
+                self.park(type(error).__name__, str(error))
             return True
-        assert isinstance(self.striping, Home)
+        if self.parked is not None and message.trouble is None:
+            return True  # it comes again with the retry
         return self.striping.take(message, effects)
 
     def begin_fold(self, effects: Effects) -> None:

@@ -118,7 +118,7 @@ class Home:
 
     def take(self, message: Folded, effects: Effects) -> bool:
         """Merge what a stripe gives; True if the message has to be kept, since that failed."""
-        number = message.stripe
+        actor, number = self._actor, message.stripe
         waited = number in self._waiting
         answers = waited and message.number == self._round
         if self._purging and waited:
@@ -128,23 +128,25 @@ class Home:
             if answers:
                 kind, reason = message.trouble
                 self._troubled.add(number)
-                self._park(kind, f"its stripe {number} is parked: {reason}", effects)
+                actor.changed = True
+                if actor.parked is None:
+                    self._park(kind, f"its stripe {number} is parked: {reason}", effects)
             return False
         else:
             if message.state is not None:
                 try:
-                    self._actor.merge(message.state)
+                    actor.merge(message.state)
                 except Exception as error:
                     failure = failure_of(error)
                     reason = f"merge failed: {failure.error_type}: {failure.message}"
                     self._park(failure.error_type, reason, effects)
-                    effects.failed_operation(self._actor.key, "merge", failure)
+                    effects.failed_operation(actor.key, "merge", failure)
                     return True
             if message.failures is not None:
-                self._actor.add_failures(*message.failures)
+                actor.add_failures(*message.failures)
         if answers:
             self._waiting.discard(number)
-            self._actor.changed = True
+            actor.changed = True
             if not self._waiting:
                 self._end()
         return False
