@@ -6,9 +6,9 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar, dataclass_transform, overload
+from typing import Any, Literal, Protocol, TypeVar, dataclass_transform, overload
 
 import attrs
 
@@ -53,6 +53,7 @@ class App:
         self._activities: dict[str, ActivityDefinition] = {}
         self._orchestrations: dict[str, dict[str | None, OrchestrationDefinition]] = {}
         self._entities: dict[str, EntityDefinition] = {}
+        self._striped: dict[str, EntityDefinition] = {}  # those of the entities that are
         # By the object that was decorated. Functions hash by identity.
         self._activity_of: dict[Any, ActivityDefinition] = {}
         self._orchestration_of: dict[Any, OrchestrationDefinition] = {}
@@ -95,10 +96,21 @@ class App:
     def entity(self, f: F, /) -> F: ...
     @overload
     def entity(
-        self, /, *, name: str | None = ..., max_mailbox: int | None = ...
+        self,
+        /,
+        *,
+        name: str | None = ...,
+        max_mailbox: int | None = ...,
+        stripes: int | Literal["auto"] | None = ...,
     ) -> EntityDecorator: ...
     def entity(
-        self, target: Any = None, /, *, name: str | None = None, max_mailbox: int | None = None
+        self,
+        target: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        max_mailbox: int | None = None,
+        stripes: int | Literal["auto"] | None = None,
     ) -> Any:
         """Register an entity: a class, or a function of an ``EntityContext``.
 
@@ -110,14 +122,19 @@ class App:
             target: the class or function; none if options are given.
             name: its name, which ignores case; that of the class or function by default.
             max_mailbox: how many messages may wait for one, if not as many as the hub allows.
+            stripes: spreads operations marked ``@perdure.commutative`` over so many stripes of
+                each entity, 1 to 1,024; its method ``merge(self, other)`` folds them together for
+                all other operations and for reads. "auto" has a stripe in each partition, and
+                uses it while the entity is hot.
 
         Raises:
             RegistrationError: it cannot be an entity as it is written, or the name is taken.
         """
         limit = _check_count(max_mailbox, "max_mailbox")
+        _check_stripes(stripes)
 
         def register(target: Any, frame: types.FrameType) -> Any:
-            return self._add_entity(target, name, limit, frame)
+            return self._add_entity(target, name, limit, stripes, frame)
 
         return _decorate(target, register)
 
@@ -242,6 +259,7 @@ class App:
         for orchestration in other._all_orchestrations():
             self._add_orchestration(orchestration)
         self._entities.update(other._entities)
+        self._striped.update(other._striped)
         self._activity_of = {**other._activity_of, **self._activity_of}
         self._orchestration_of = {**other._orchestration_of, **self._orchestration_of}
 
@@ -267,7 +285,12 @@ class App:
             self._orchestration_of[definition.function] = definition
 
     def _add_entity(
-        self, target: Any, name: str | None, max_mailbox: int | None, frame: types.FrameType
+        self,
+        target: Any,
+        name: str | None,
+        max_mailbox: int | None,
+        stripes: int | Literal["auto"] | None,
+        frame: types.FrameType,
     ) -> Any:
         _check_callable(target, "entity")
         chosen = _check_name(_name_of(target, name), "an entity name").casefold()
@@ -286,7 +309,17 @@ class App:
         if isinstance(target, type):
             target = entity_class(target, names)
             definition = define_entity_class(
-                target, name=chosen, max_mailbox=max_mailbox, names=names, place=place
+                target,
+                name=chosen,
+                max_mailbox=max_mailbox,
+                stripes=stripes,
+                names=names,
+                place=place,
+            )
+        elif stripes is not None:
+            raise RegistrationError(
+                f"entity {chosen!r} is a function, and only a class can be striped: stripes need a "
+                "method merge"
             )
         else:
             definition = define_entity_function(
@@ -294,6 +327,8 @@ class App:
             )
         target.__perdure_entity__ = chosen
         self._entities[chosen] = definition
+        if stripes is not None:
+            self._striped[chosen] = definition
         return target
 
     # Lookups.
@@ -373,6 +408,11 @@ class App:
                 f"{did_you_mean(name.casefold(), self._entities)}"
             )
         return found
+
+    @property
+    def striped(self) -> Mapping[str, EntityDefinition]:
+        """The striped entities, by name."""
+        return self._striped
 
     @property
     def _title(self) -> str:
@@ -461,6 +501,15 @@ def _check_count(count: object, what: str) -> int | None:
     if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
         return count
     raise RegistrationError(f"{what} must be an int of at least 1, not {count!r}")
+
+
+def _check_stripes(stripes: object) -> None:
+    if stripes is None or stripes == "auto":
+        return
+    if not isinstance(stripes, int) or isinstance(stripes, bool) or not 1 <= stripes <= 1_024:
+        raise RegistrationError(
+            f"stripes must be an int from 1 to 1,024, or 'auto', not {stripes!r}"
+        )
 
 
 def _check_timeout(timeout: object) -> float | None:

@@ -14,6 +14,7 @@ from .errors import (
     ActivityError,
     EntityOperationError,
     InvalidTimeError,
+    LockRuleError,
     SubOrchestrationError,
     UsageError,
 )
@@ -603,13 +604,17 @@ class OrchestrationContext:
         sub-orchestrations and no further locks.
 
         Raises:
-            LockRuleError: inside another ``lock_entities``.
+            LockRuleError: inside another ``lock_entities``, or one of them is striped.
             UnknownNameError: no such entity.
         """
         entities: list[str] = []
         for id in ids:
             for one in (id,) if isinstance(id, EntityId) else id:
-                self._lookup.find_entity(one.name)
+                if self._lookup.find_entity(one.name).stripes is not None:
+                    raise LockRuleError(
+                        f"{one} is striped and cannot be locked: its commutative operations run on "
+                        "its stripes, whoever has the lock"
+                    )
                 entities.append(str(one))
         return self._executor.lock_entities(entities)
 

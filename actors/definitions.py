@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import attrs
 
@@ -20,7 +20,13 @@ from .errors import UnknownNameError, UsageError
 from .retry import RetryPolicy
 from .snapshots import Restore, Take
 
+if TYPE_CHECKING:
+    from .entity import EntityContext
+
+A = TypeVar("A")
+E = TypeVar("E")
 F = TypeVar("F", bound=Callable[..., Any])
+Combiner = Callable[[list[A]], A]
 _NAMES_KEPT = 256
 
 
@@ -36,6 +42,46 @@ def readonly(function: F) -> F:
 def is_readonly(function: Any) -> bool:
     """Say whether it is so marked."""
     return bool(getattr(function, "__perdure_readonly__", False))
+
+
+def commutative(function: F) -> F:
+    """Mark a striped entity's operation as one whose order among such operations does not matter.
+
+    It runs on one of the entity's stripes, so it sees only what that stripe has gathered: it
+    should give no result, or one that does not depend on the entity's state.
+    """
+    cast("Any", function).__perdure_commutative__ = True
+    return function
+
+
+def is_commutative(function: Any) -> bool:
+    """Say whether it is so marked."""
+    return bool(getattr(function, "__perdure_commutative__", False))
+
+
+@overload
+def combine(operation: Callable[[E, A], Any], /) -> Callable[[Combiner[A]], Combiner[A]]: ...
+@overload
+def combine(
+    operation: Callable[[E, A, EntityContext], Any], /
+) -> Callable[[Combiner[A]], Combiner[A]]: ...
+def combine(operation: Any, /) -> Any:
+    """Declare a static function that folds queued inputs of one operation into one.
+
+    It gets the inputs of signals that wait one behind the other, oldest first, and gives the input
+    with which the operation runs once for all of them. Where it or that operation raises, the
+    signals run one by one.
+
+    Args:
+        operation: the method whose inputs it folds.
+    """
+
+    def mark(function: Any) -> Any:
+        marked = cast("Any", staticmethod(getattr(function, "__func__", function)))
+        marked.__perdure_combines__ = operation
+        return marked
+
+    return mark
 
 
 @attrs.frozen(kw_only=True)
@@ -164,6 +210,8 @@ class OperationDefinition(_Definition):
         is_async: whether it may suspend.
         takes_context: whether a parameter is for the ``EntityContext``.
         readonly: whether it is marked as one that only reads.
+        commutative: whether it may run on any stripe of its striped entity.
+        combine: folds the inputs of signals that wait into one, if that is declared.
         invoke: calls it with the entity's object, the input and the context.
     """
 
@@ -171,6 +219,8 @@ class OperationDefinition(_Definition):
     is_async: bool
     takes_context: bool
     readonly: bool = False
+    commutative: bool = False
+    combine: Combiner[Any] | None = None
     invoke: Callable[[Any, Any, Any], Any]
 
     @property
@@ -197,6 +247,8 @@ class EntityDefinition:
         by_function: the names of the operations by the functions that may stand for them,
             overridden ones included.
         any_operation: what a function entity runs for every operation.
+        stripes: how many stripes it has, or "auto"; None for a plain one.
+        merge: folds another stripe's state into this one; for a striped entity only.
         place: file and line of the registration.
     """
 
@@ -213,10 +265,21 @@ class EntityDefinition:
     max_mailbox: int | None = None
     by_function: dict[Callable[..., Any], str] = attrs.field(factory=dict[Any, str], repr=False)
     any_operation: OperationDefinition | None = None
+    stripes: int | Literal["auto"] | None = None
+    merge: Callable[[Any, Any], Any] | None = None
     place: str = ""
     _named: dict[str, OperationDefinition] = attrs.field(
         factory=dict[str, OperationDefinition], init=False, repr=False, eq=False
     )
+
+    @property
+    def combines(self) -> bool:
+        """Whether signals of some operation may be combined."""
+        return any(one.combine is not None for one in self.operations.values())
+
+    def stripe_count(self, partitions: int) -> int:
+        """Give the number of stripes in a hub of so many partitions; 0 for a plain entity."""
+        return partitions if self.stripes == "auto" else self.stripes or 0
 
     def dynamic_operation(self, name: str) -> OperationDefinition | None:
         """Give the operation of a function entity, which takes every name; else None."""

@@ -9,8 +9,9 @@ back, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import orjson
@@ -24,12 +25,16 @@ from .messages import (
     Caller,
     Command,
     Completion,
+    Fold,
+    Folded,
     LockRelease,
     LockRequest,
     Message,
     Operation,
     Start,
+    TimerDue,
 )
+from .stripes import Home, Stripe, split_key
 from .values import MISSING
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ HELD: Final = object()
 RELOAD: Final = object()
 
 _FAILURES_KEPT = 10
+_COMBINED_MAX = 1_000
 _CHECKED_SIZE_MAX = 4096
 _ANY = codec_for(Any)
 
@@ -75,7 +81,7 @@ class EntityContext:
         self._outgoing: list[tuple[int | None, str, Message]] | None = None
         self._result: Any = None
         self._deleted = False
-        self.entity_id: EntityId[Any] = EntityId(actor.name, actor.entity_key)
+        self.entity_id: EntityId[Any] = EntityId(actor.name, actor.home_key)
         self.operation_name = operation
 
     @property
@@ -229,7 +235,19 @@ class EntityContext:
         return new_id
 
     def delete(self) -> None:
-        """Delete the entity's state at the end of this operation."""
+        """Delete the entity's state at the end of this operation.
+
+        Raises:
+            UsageError: the operation is commutative, so it does not have all of the state.
+        """
+        actor = self._actor
+        if actor.striping is not None:
+            operation = actor.definition.operations.get(self.operation_name)
+            if operation is not None and operation.commutative:
+                raise UsageError(
+                    f"{operation.title} is commutative, so it cannot delete the entity, of which "
+                    "it has a stripe; do that in an operation that is not"
+                )
         self._deleted = True
 
     def get_input(self, data_type: Any = Any) -> Any:
@@ -259,21 +277,26 @@ class EntityActor:
 
     * ``state`` is what the operations that succeeded have made of it; while an async operation
       is under way, ``frozen`` holds what it was before, since a checkpoint may come in between.
-    * Messages are held only while ``lock`` is set.
+    * Messages are held only while ``lock`` is set, the actor is parked, or ``folding``: a striped
+      entity's home waits for its stripes.
     """
 
     __slots__ = (
+        "_alone",
         "careful",
         "changed",
+        "combines",
         "definition",
         "encoded",
         "entity_key",
         "exists",
         "failed_signals",
         "failures",
+        "folding",
         "frozen",
         "gone",
         "held",
+        "home_key",
         "id",
         "lock",
         "lookup",
@@ -284,6 +307,7 @@ class EntityActor:
         "size",
         "state",
         "stored",
+        "striping",
         "unreadable",
     )
 
@@ -318,6 +342,13 @@ class EntityActor:
         self.parked: str | None = None
         self.parked_type: str | None = None
         self.unreadable: bytes | None = None  # the stored state, where the class cannot read it
+        self.combines = False  # whether signals may be combined
+        self.folding = False
+        self.striping: Home | Stripe | None = None
+        self._alone = 0  # how many of the next messages are not to be combined
+        self.home_key, number = split_key(key)
+        if number is not None:
+            self.striping = Stripe(self, f"@{name}@{self.home_key}", number)
 
     @property
     def key(self) -> str:
@@ -325,24 +356,53 @@ class EntityActor:
         return f"@{self.name}@{self.entity_key}"
 
     @property
+    def title(self) -> str:
+        """How errors call the entity: the text form of its id, also where this is a stripe."""
+        return f"@{self.name}@{self.home_key}"
+
+    @property
     def is_blocked(self) -> bool:
         """Whether messages may have to wait for long."""
         return self.lock is not None or self.parked is not None
+
+    def define(self, definition: EntityDefinition, partitions: int) -> None:
+        """Take over what its entity is, in a hub of so many partitions."""
+        self.definition = definition
+        self.combines = definition.combines
+        if definition.stripes is not None and self.striping is None:
+            self.striping = Home(self, definition.stripe_count(partitions))
 
     def load(self, state: bytes | None, lock: bytes | None, failures: bytes | None) -> None:
         """Take over the durable state.
 
         Raises:
             PayloadError: the state does not fit the entity's class.
+            UsageError: the entity was striped and is not, or the other way round, and something
+                of what it was is still there.
         """
         self.stored = True
-        if state is not None:
-            self.state = self.definition.state.decode(state)
-            self.exists = True
+        if self.definition.stripes is None and isinstance(self.striping, Stripe):
+            raise self._not_striped("this stripe still has something of its state")
         if lock is not None:
             self.lock = Caller(*orjson.loads(lock))
+            if self.striping is not None:
+                raise UsageError(
+                    f"{self.key} is striped, and locked by {self.lock.instance_id} since before it "
+                    "was; run the former code until that orchestration has released it"
+                )
         if failures is not None:
-            self.failed_signals, self.failures = orjson.loads(failures)
+            self.failed_signals, listed, *fold = orjson.loads(failures)
+            self.failures = listed if self.failed_signals else None
+            if fold:
+                if not isinstance(self.striping, Home):
+                    raise self._not_striped("its stripes were being asked")
+                self.striping.load(fold[0])
+        if isinstance(self.striping, Stripe):
+            self.striping.armed = state is not None or self.failures is not None
+        if state is not None:
+            # Last, so that the rest is kept also where this raises.
+            self.state = self.definition.state.decode(state)
+            self.exists = True
 
     def encode_state(self) -> bytes | None:
         """Give the state to store: that before the operation under way, if one is."""
@@ -360,7 +420,10 @@ class EntityActor:
         return None if self.lock is None else orjson.dumps([*self.lock])
 
     def encode_failures(self) -> bytes | None:
-        """Give the failed signals to store: how many, and the last of them."""
+        """Give the failed signals to store: how many, the last of them, and a home's round."""
+        fold = self.striping.progress if isinstance(self.striping, Home) else None
+        if fold is not None:
+            return orjson.dumps((self.failed_signals, self.failures or [], fold))
         return None if self.failures is None else orjson.dumps((self.failed_signals, self.failures))
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
@@ -371,17 +434,107 @@ class EntityActor:
             return self._request_lock(message, effects)
         if isinstance(message, LockRelease):
             return self._release_lock(message, effects)
-        if isinstance(message, Command) and message.action == "purge":
-            self._purge(effects)
-            effects.reply(message, None)
+        if isinstance(message, Folded):
+            return HELD if self._take_stripe(message, effects) else None
+        striping = self.striping
+        if isinstance(striping, Stripe) and isinstance(message, Fold):
+            striping.answer(message, effects)
             return None
-        if isinstance(message, Command) and message.action == "retry":
-            if not message.loaded:
-                return RELOAD
-            effects.reply(message, None)
+        if isinstance(striping, Stripe) and isinstance(message, TimerDue):
+            if self.parked is not None:
+                return HELD
+            striping.give_unasked(effects)
             return None
+        if isinstance(message, Command) and message.action in ("purge", "retry", "fold"):
+            return self._obey(message, effects)
         effects.refuse(message, UsageError(f"{self.key} is an entity and takes operations only"))
         return None
+
+    def _obey(self, message: Command, effects: Effects) -> Any:
+        home = self.striping if isinstance(self.striping, Home) else None
+        if message.action == "purge":
+            if home is None:
+                self.purge(effects)
+            elif home.purge(message, effects):
+                return HELD
+        elif message.action == "retry":
+            if not message.loaded:
+                return RELOAD
+            if home is not None:
+                home.retry(effects)
+        elif home is not None and self.parked is None and home.waits(message):
+            return HELD
+        effects.reply(message, None)
+        return None
+
+    def _take_stripe(self, message: Folded, effects: Effects) -> bool:
+        """Take what a stripe gives; True if it has to be kept."""
+        if not isinstance(self.striping, Home):
+            if self.parked is None:
+                error = self._not_striped("one of its stripes has sent its state")
+                self.park(type(error).__name__, str(error))
+            return True
+        if self.parked is not None and message.trouble is None:
+            return True  # it comes again with the retry
+        return self.striping.take(message, effects)
+
+    def begin_fold(self, effects: Effects) -> None:
+        """At the end of a turn: ask the stripes for what is held."""
+        if isinstance(self.striping, Home):
+            self.striping.begin(effects)
+
+    def merge(self, data: bytes) -> None:
+        """Fold a stripe's state into this one.
+
+        Raises:
+            Exception: what the user's merge raised, or why its outcome cannot be stored; nothing
+                has changed then.
+        """
+        definition = self.definition
+        assert definition.merge is not None
+        if not self.exists:
+            self.state = definition.make()
+        before = self._snapshot()
+        try:
+            result = definition.merge(self.state, definition.state.decode(data))
+            if result is not None and result is not self.state:
+                raise UsageError(
+                    f"merge of {self.key} returned {type(result).__name__}; it must change self "
+                    "and return None"
+                )
+            encoded = self._checked(definition.state.encode(self.state))
+        except Exception:
+            self._roll_back(before)
+            raise
+        self.encoded = encoded
+        self.exists = self.changed = True
+
+    def add_failures(self, count: int, failures: list[Any]) -> None:
+        """Take over the failed signals of a stripe."""
+        self.failed_signals += count
+        self.failures = sorted([*(self.failures or ()), *failures], key=lambda one: one[0])
+        del self.failures[:-_FAILURES_KEPT]
+        self.changed = True
+
+    def give_away(self) -> tuple[bytes | None, tuple[int, list[Any]] | None]:
+        """Give the state and the failed signals, and have them no more.
+
+        Raises:
+            PayloadError: the state cannot be stored.
+        """
+        state = self.encode_state()
+        failures = None if self.failures is None else (self.failed_signals, self.failures)
+        self.state = self.encoded = self.failures = None
+        self.failed_signals = self.size = 0
+        self.changed = self.changed or self.exists or self.stored
+        self.exists = False
+        return state, failures
+
+    def _not_striped(self, why: str) -> UsageError:
+        return UsageError(
+            f"entity {self.name!r} is not striped any more, but {why}; register it with stripes "
+            "again until that has come home"
+        )
 
     def park(self, kind: str, reason: str) -> None:
         """Stop taking turns until somebody repairs what is wrong."""
@@ -389,7 +542,8 @@ class EntityActor:
         self.parked = reason
         self.changed = True
 
-    def _purge(self, effects: Effects) -> None:
+    def purge(self, effects: Effects) -> None:
+        """Delete whatever there is, and drop what is held."""
         self.state = None
         self.exists = False
         self.changed = True
@@ -398,19 +552,32 @@ class EntityActor:
         self.failed_signals = 0
         self.encoded = None
         for held in self.held or ():
-            effects.refuse(held, UsageError(f"{self.key} was purged"))
+            if isinstance(held, Command):
+                effects.reply(held, None)
+            else:
+                effects.refuse(held, UsageError(f"{self.key} was purged"))
             effects.consume(held)
         self.held = None
 
     def _operate(self, message: Operation, now: int, effects: Effects) -> Any:
         if self.parked is not None:
             if message.call and message.reply is not None:
-                effects.refuse(message, ParkedError(self.key, self.parked))
+                effects.refuse(message, ParkedError(self.title, self.parked))
                 return None
             return HELD
         operation = self.definition.operations.get(message.name)
         if operation is None:
             operation = self.definition.dynamic_operation(message.name)
+        striping = self.striping
+        if striping is not None and operation is not None:
+            if isinstance(striping, Home):
+                if not operation.commutative and striping.waits(message):
+                    return HELD
+            elif operation.commutative:
+                striping.arm(now, effects)
+            else:
+                striping.forward(message, effects)
+                return None
         lock = self.lock
         if lock is not None and (operation is None or not operation.readonly):
             caller = message.caller
@@ -434,10 +601,21 @@ class EntityActor:
             context = EntityContext(self, operation.name, message.input, now)
         if operation.is_async:
             return self._operate_async(operation, message, context, now, effects)
+        try:
+            data = self._perform(operation, message, context)
+        except Exception as error:
+            self._fail(message, error, now, effects)
+        else:
+            self._succeed(message, data, operation.readonly, context, effects)
+        return None
+
+    def _perform(
+        self, operation: OperationDefinition, message: Operation, context: EntityContext | None
+    ) -> bytes | None:
+        """Run a sync operation and give its result; one that raises is rolled back."""
         definition = self.definition
         if not self.exists:
             self.state = definition.make()
-        readonly = operation.readonly
         before = self._snapshot()
         try:
             value = operation.decode_input(message.input)
@@ -445,7 +623,7 @@ class EntityActor:
             if context is not None and definition.is_function:
                 result = context._result  # pyright: ignore[reportPrivateUsage]
             data = operation.output.encode(result) if message.call else None
-            if readonly:
+            if operation.readonly:
                 self._roll_back(before)  # what it changed is not kept
             elif self.state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
                 # Checked here, a state that cannot be stored fails this operation only. A large
@@ -453,12 +631,58 @@ class EntityActor:
                 self.encoded = self._checked(definition.state.encode(self.state))
             else:
                 self.encoded = None
-        except Exception as error:
+        except Exception:
             self._roll_back(before)
-            self._fail(message, error, now, effects)
-        else:
-            self._succeed(message, data, readonly, context, effects)
-        return None
+            raise
+        return data
+
+    def combine(self, mail: Sequence[Message], start: int, now: int, effects: Effects) -> int:
+        """Run signals of one operation that wait one behind the other as one, where that works.
+
+        Args:
+            mail: the messages that wait.
+            start: the first of them that was not handled.
+            now: the time.
+            effects: where the outcome goes.
+
+        Returns:
+            How many messages are done with; 0 where the first has to be handled by itself.
+        """
+        if self._alone:
+            self._alone -= 1
+            return 0
+        first = mail[start]
+        if not isinstance(first, Operation) or self.is_blocked:
+            return 0
+        operation = self.definition.operations.get(first.name)
+        if operation is None or operation.combine is None:
+            return 0
+        run = _signals_alike(mail, start)
+        if len(run) < 2:
+            return 0
+        if self.striping is not None:
+            if not operation.commutative:
+                return 0  # each waits for its round
+            if isinstance(self.striping, Stripe):
+                self.striping.arm(now, effects)
+        try:
+            inputs = [operation.decode_input(message.input) for message in run]
+            data = self.lookup.encode_input(operation, operation.combine(inputs))
+            combined = Operation(operation.name, data)
+            context: EntityContext | None = None
+            if operation.takes_context:
+                context = EntityContext(self, operation.name, data, now)
+            self._perform(operation, combined, context)
+        except Exception:
+            # Alone, only the one that fails does; nothing has happened yet.
+            self._alone = len(run) - 1
+            return 0
+        self._succeed(combined, None, False, context, effects)
+        for message in run:
+            if message.reply is not None:
+                effects.reply(message, None)
+            effects.consume(message)
+        return len(run)
 
     async def _operate_async(
         self,
@@ -500,7 +724,7 @@ class EntityActor:
             self.frozen = None
 
     def _checked(self, encoded: bytes) -> bytes:
-        checked = self.lookup.check_size(encoded, f"the state of {self.key}")
+        checked = self.lookup.check_size(encoded, f"the state of {self.title}")
         self.size = len(encoded)  # not that of a refused one, which is rolled back
         return checked
 
@@ -580,12 +804,15 @@ class EntityActor:
         self.failures.append([now, message.name, failure.error_type, failure.message])
         del self.failures[:-_FAILURES_KEPT]
         self.changed = True
-        effects.failed_operation(self.key, message.name, failure)
+        effects.failed_operation(self.title, message.name, failure)
         if message.reply is not None or message.request is not None:
             effects.reply(message, None)
 
     def _request_lock(self, message: LockRequest, effects: Effects) -> Any:
-        if self.lock is not None:
+        if self.striping is not None and self.parked is None:
+            # Asked for by code from before it was striped.
+            self.park("LockRuleError", f"{message.owner.instance_id} locks it, but it is striped")
+        if self.lock is not None or self.striping is not None:
             return HELD
         self.lock = owner = message.owner
         self.changed = True
@@ -617,3 +844,15 @@ class EntityActor:
                 effects.consume(held)
                 break
         return None
+
+
+def _signals_alike(mail: Sequence[Message], start: int) -> list[Operation]:
+    """Give the signals of one operation, without request ids, that begin at ``start``."""
+    run: list[Operation] = []
+    for message in islice(mail, start, start + _COMBINED_MAX):
+        if not isinstance(message, Operation) or message.call or message.request is not None:
+            break
+        if run and message.name != run[0].name:
+            break
+        run.append(message)
+    return run

@@ -9,13 +9,19 @@ import types
 import typing
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union, cast
+from typing import Any, Literal, Union, cast
 
 import attrs
 
 from .codec import Codec, codec_for
-from .definitions import EntityDefinition, OperationDefinition, is_readonly
-from .errors import PayloadError, RegistrationError
+from .definitions import (
+    EntityDefinition,
+    OperationDefinition,
+    is_commutative,
+    is_readonly,
+    operation_of,
+)
+from .errors import PayloadError, RegistrationError, UnknownNameError
 from .fields import class_fields, is_frozen, type_hints
 from .shapes import class_of
 from .signatures import (
@@ -160,6 +166,7 @@ def define_entity_class(
     *,
     name: str,
     max_mailbox: int | None = None,
+    stripes: int | Literal["auto"] | None = None,
     names: Names = types.MappingProxyType({}),
     place: str = "",
 ) -> EntityDefinition:
@@ -167,7 +174,8 @@ def define_entity_class(
 
     Raises:
         RegistrationError: a public method takes more than one input, a type has no JSON form,
-            or an object cannot be made without arguments.
+            an object cannot be made without arguments, or a striped entity, a commutative
+            operation or a combiner is not as it has to be.
     """
     what = f"entity {name!r}"
     names = {**names, cls.__name__: cls}
@@ -181,12 +189,15 @@ def define_entity_class(
     except RegistrationError as error:
         raise RegistrationError(f"the state of {what}: {error}") from None
     _check_fresh(make, state, what)
+    methods = _public_methods(cls)
+    merge = None if stripes is None else _merge(methods.pop("merge", None), cls, what, names)
     operations = {
         method: _operation(function, method, name, names, place)
-        for method, function in _public_methods(cls).items()
+        for method, function in methods.items()
     }
     operations.setdefault("delete", _delete_operation(name))
-    return EntityDefinition(
+    _check_commutative(operations, stripes is not None, what)
+    definition = EntityDefinition(
         name=name,
         factory=cls,
         operations=operations,
@@ -198,8 +209,112 @@ def define_entity_class(
         upgrade=upgrade,
         max_mailbox=max_mailbox,
         by_function=_methods_by_function(cls, operations),
+        stripes=stripes,
+        merge=merge,
         place=place,
     )
+    _add_combiners(cls, definition, names)
+    return definition
+
+
+def _merge(function: Any, cls: type, what: str, names: Names) -> Callable[[Any, Any], Any]:
+    """Check how the stripes of an entity are merged."""
+    if function is None:
+        raise RegistrationError(
+            f"{what} is striped, so it needs a method 'def merge(self, other) -> None' that folds "
+            "another stripe's state into this one"
+        )
+    form = f"merge of {what}"
+    refuse_generators(function, form)
+    signature = read_signature(function, form, ENTITY_CONTEXT, names, skip=1, context_first=False)
+    if signature.order != ("input",):
+        raise RegistrationError(f"{form} must take self and the other stripe's state, nothing else")
+    other = signature.input
+    if other is not Any and isinstance(other, type) and not issubclass(cls, other):
+        raise RegistrationError(
+            f"{form} gets another {cls.__name__}, so its parameter cannot be {other.__name__}"
+        )
+    if is_async(function, signature.output):
+        raise RegistrationError(f"{form} must not be async: it runs inside of a turn")
+    if signature.output not in (Any, None, type(None)):
+        raise RegistrationError(
+            f"{form} changes self and returns None; its result is annotated {signature.output!r}"
+        )
+    return cast("Callable[[Any, Any], Any]", function)
+
+
+def _check_commutative(
+    operations: Mapping[str, OperationDefinition], striped: bool, what: str
+) -> None:
+    marked = [operation for operation in operations.values() if operation.commutative]
+    if striped and not marked:
+        raise RegistrationError(
+            f"{what} is striped, but none of its operations is marked with @perdure.commutative, "
+            "so nothing would run on its stripes"
+        )
+    for operation in marked:
+        if not striped:
+            raise RegistrationError(
+                f"{operation.title} is marked as commutative, which means something for striped "
+                "entities only: register it with @app.entity(stripes=N)"
+            )
+        if operation.readonly:
+            raise RegistrationError(
+                f"{operation.title} cannot be readonly and commutative: a read sees the merged "
+                "state, and a commutative operation its own stripe's"
+            )
+
+
+def _add_combiners(cls: type, definition: EntityDefinition, names: Names) -> None:
+    """Give the operations what folds their inputs."""
+    names = {**names, cls.__name__: cls}
+    found: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        for name, value in owner.__dict__.items():
+            if getattr(value, "__perdure_combines__", None) is not None:
+                found[name] = value
+            else:
+                found.pop(name, None)
+    for name, value in found.items():
+        what = f"combiner {name!r} of entity {definition.name!r}"
+        try:
+            operation = operation_of(definition, value.__perdure_combines__)
+        except UnknownNameError as error:
+            raise RegistrationError(f"{what}: {error}") from None
+        if operation.combine is not None:
+            raise RegistrationError(f"{operation.title} has two combiners; {name!r} is one of them")
+        _check_combiner(value.__func__, operation, what, names)
+        definition.operations[operation.name] = attrs.evolve(operation, combine=value.__func__)
+
+
+def _check_combiner(function: Any, operation: OperationDefinition, what: str, names: Names) -> None:
+    if not inspect.isfunction(function):
+        raise RegistrationError(f"{what} must be a plain function, not {function!r}")
+    refuse_generators(function, what)
+    signature = read_signature(function, what, ENTITY_CONTEXT, names, context_first=False)
+    if signature.order != ("input",):
+        raise RegistrationError(
+            f"{what} must be a static function that takes one list: the inputs that wait"
+        )
+    if is_async(function, signature.output) or operation.is_async:
+        raise RegistrationError(f"{what} and {operation.title} must not be async")
+    if not operation.takes_input or operation.readonly:
+        raise RegistrationError(
+            f"{what} is for {operation.title}, which must take an input and may not be readonly"
+        )
+    wanted: Any = operation.input.annotation
+    if wanted is Any:
+        return
+    if signature.input not in (Any, list, list[wanted]):
+        raise RegistrationError(
+            f"{what} gets a list of inputs of {operation.title}, list[{operation.input.shape.name}]; "
+            f"its parameter is annotated {signature.input!r}"
+        )
+    if signature.output not in (Any, wanted):
+        raise RegistrationError(
+            f"{what} must give an input of {operation.title}, {operation.input.shape.name}; its "
+            f"result is annotated {signature.output!r}"
+        )
 
 
 def _schema(cls: Any, what: str) -> tuple[int, Any]:
@@ -270,6 +385,7 @@ def _operation(
         required=signature.required,
         default=None if signature.default is attrs.NOTHING else signature.default,
         readonly=is_readonly(function),
+        commutative=is_commutative(function),
         input=codec_of(signature.input, what, "input"),
         output=output_codec(signature.output, what),
         invoke=method_caller(function, signature.order),

@@ -26,11 +26,21 @@ _ANY = codec_for(Any)
 class Lookup:
     """An application's functions, with the limits of the hub that runs them."""
 
-    __slots__ = ("app", "max_payload")
+    __slots__ = ("app", "max_payload", "stripe_fold_s", "stripe_hot_per_s", "striped")
 
-    def __init__(self, app: App, max_payload: int) -> None:
+    def __init__(
+        self,
+        app: App,
+        max_payload: int,
+        *,
+        stripe_fold_s: float = 5.0,
+        stripe_hot_per_s: int = 1_000,
+    ) -> None:
         self.app = app
         self.max_payload = max_payload
+        self.stripe_fold_s = stripe_fold_s
+        self.stripe_hot_per_s = stripe_hot_per_s
+        self.striped = app.striped
 
     def find_activity(self, f: str | Callable[..., Any]) -> ActivityDefinition:
         """Find an activity.

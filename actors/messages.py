@@ -179,6 +179,66 @@ class Start(Message):
         ]
 
 
+class Fold(Message):
+    """The home of a striped entity asks a stripe for its state, or (``purge``) to drop it.
+
+    ``number`` is that of the round.
+    """
+
+    __slots__ = ("number", "purge")
+
+    def __init__(self, number: int, purge: bool) -> None:
+        super().__init__()
+        self.number = number
+        self.purge = purge
+
+    def content(self) -> list[Any]:
+        return ["fold", self.number, self.purge]
+
+
+class Folded(Message):
+    """A stripe's state on its way home; the stripe has it no more.
+
+    Attributes:
+        stripe: the stripe's number.
+        number: that of the round in which it was asked, 0 if it was not asked.
+        state: its state, if it had any.
+        failures: its failed signals: how many, and the last of them.
+        trouble: why it could not give its state: the kind of trouble, and the reason.
+    """
+
+    __slots__ = ("failures", "number", "state", "stripe", "trouble")
+
+    def __init__(
+        self,
+        stripe: int,
+        number: int,
+        state: bytes | None,
+        failures: tuple[int, list[Any]] | None = None,
+        trouble: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.stripe = stripe
+        self.number = number
+        self.state = state
+        self.failures = failures
+        self.trouble = trouble
+
+    @property
+    def size(self) -> int:
+        return len(self.state or b"")
+
+    def content(self) -> list[Any]:
+        return [
+            "folded",
+            self.stripe,
+            self.number,
+            _pack(self.state),
+            self.failures,
+            self.trouble,
+        ]
+
+
 class Begin(Message):
     """The start time of a scheduled instance, or a continued execution, has come."""
 
@@ -251,7 +311,7 @@ class Event(Message):
 
 
 class Command(Message):
-    """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry or purge.
+    """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry, purge or fold.
 
     ``execution`` is the one it is meant for, 0 for whichever runs. ``loaded`` says that the actor
     was loaded anew for it.
@@ -325,6 +385,22 @@ def _read_unlock(owner: list[Any], entities: list[str], position: int) -> LockRe
     return LockRelease(Caller(*owner), entities, position)
 
 
+def _read_folded(
+    stripe: int,
+    number: int,
+    state: list[Any],
+    failures: list[Any] | None,
+    trouble: list[str] | None,
+) -> Folded:
+    return Folded(
+        stripe,
+        number,
+        _unpack(state),
+        None if failures is None else (failures[0], failures[1]),
+        None if trouble is None else (trouble[0], trouble[1]),
+    )
+
+
 def _read_completion(event: str, execution: int, task: int, body: Any) -> Completion:
     return Completion(event, execution, task, orjson.dumps(body))
 
@@ -337,6 +413,8 @@ _READERS: dict[str, Callable[..., Message]] = {
     "operation": _read_operation,
     "lock": _read_lock,
     "unlock": _read_unlock,
+    "fold": Fold,
+    "folded": _read_folded,
     "start": _read_start,
     "begin": Begin,
     "completion": _read_completion,

@@ -9,7 +9,7 @@ and sent out. Nothing of the user's code runs for a terminated instance.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import orjson
 
@@ -139,6 +139,9 @@ class OrchestrationActor:
         "updated",
         "version",
     )
+
+    combines: ClassVar[bool] = False  # these are for entities
+    folding: ClassVar[bool] = False
 
     def __init__(self, id: int, instance_id: str, lookup: Lookup) -> None:
         self.id = id

@@ -6,7 +6,7 @@ See the README for a tour and ``docs/guarantees.md`` for what is promised.
 from .actors.activity import ActivityContext
 from .actors.app import App
 from .actors.context import OrchestrationContext
-from .actors.definitions import readonly
+from .actors.definitions import combine, commutative, readonly
 from .actors.entity import EntityContext
 from .actors.errors import (
     ActivityError,
@@ -143,6 +143,8 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "__version__",
+    "combine",
+    "commutative",
     "connect",
     "readonly",
     "run",

@@ -140,8 +140,17 @@ class Activation:
         batch = partition.batch
         batch.messages += len(mail)
         self.taken += len(mail)
+        combined = 0
         for index, message in enumerate(mail):
             batch.size += message.size
+            if combined:
+                combined -= 1
+                continue
+            if actor.combines and isinstance(actor, EntityActor):
+                combined = actor.combine(mail, index, now, partition)
+                if combined:
+                    combined -= 1
+                    continue
             outcome = actor.handle(message, now, partition)
             if outcome is None:
                 if message.row:
@@ -167,7 +176,7 @@ class Activation:
                 self.busy = self.queued = True
                 self._gather(actor, batch)
                 return self._finish(message, outcome)
-            if actor.held and not actor.is_blocked:
+            if actor.held and not actor.is_blocked and not actor.folding:
                 # What was held goes before what came later.
                 self.mail = actor.held + mail[index + 1 :] + self.mail
                 actor.held = None
@@ -214,6 +223,8 @@ class Activation:
         assert actor is not None
         batch = partition.batch
         batch.turns += 1
+        if actor.folding and isinstance(actor, EntityActor):
+            actor.begin_fold(partition)
         self._gather(actor, batch)
         if actor.held:
             partition.touch(self)

@@ -12,6 +12,8 @@ from typing import Any
 
 from ..actors.app import App
 from ..actors.errors import UsageError
+from ..actors.lookup import Lookup
+from .settings import Settings
 
 #: The name under which a worker process imports the script that its hub was started from, so that
 #: ``if __name__ == "__main__"`` keeps the script from starting another hub.
@@ -37,6 +39,16 @@ def load_app(place: str) -> App:
     if not isinstance(app, App):
         raise UsageError(f"{place!r} is no perdure.App but {app!r}")
     return app
+
+
+def make_lookup(app: App, settings: Settings) -> Lookup:
+    """Give the door to an application, with the limits of its hub."""
+    return Lookup(
+        app,
+        settings.max_payload,
+        stripe_fold_s=settings.stripe_fold_s,
+        stripe_hot_per_s=settings.stripe_hot_per_s,
+    )
 
 
 def _load_module(name: str) -> ModuleType:

@@ -163,7 +163,8 @@ def _store_instance(actor: OrchestrationActor, checkpoint: Checkpoint) -> None:
 
 def _store_entity(actor: EntityActor, now: int, checkpoint: Checkpoint) -> None:
     state = actor.encode_state()
-    if state is None and actor.lock is None and actor.parked is None and actor.failures is None:
+    failures = actor.encode_failures()
+    if state is None and actor.lock is None and actor.parked is None and failures is None:
         if actor.stored:
             actor.stored = False
             checkpoint.entities_deleted.append(actor.id)
@@ -182,7 +183,7 @@ def _store_entity(actor: EntityActor, now: int, checkpoint: Checkpoint) -> None:
             now,
             state,
             actor.encode_lock(),
-            actor.encode_failures(),
+            failures,
             parked,
         )
     )

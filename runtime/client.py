@@ -47,7 +47,12 @@ class Client(OrchestrationClient, EntityClient):
                 holder = await self.get_status(status.locked_by)
                 if holder is None or holder.is_completed:
                     released += await self._release(id)
-            elif remove_empty_entities and not status.exists and not status.waiting:
+            elif (
+                remove_empty_entities
+                and not status.exists
+                and not status.waiting
+                and not self._is_striped(id)  # its stripes may have what its row has not
+            ):
                 await self.purge_entity(id)
                 removed += 1
         return CleanResult(removed, released)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..actors.errors import HubStoppingError, UnavailableError
-from ..actors.lookup import Lookup
-from .applications import load_app
+from .applications import load_app, make_lookup
 from .channels import Channel, check_socket, dial
 from .client import Client
 from .clock import SystemClock
@@ -38,16 +37,15 @@ async def connect(
     Args:
         place: the hub's socket, or its store if the socket is there: ``sqlite:PATH``.
         app: the application, or where it is.
-        settings: of these, ``max_payload`` counts here.
+        settings: the limits of the hub.
 
     Raises:
         UnavailableError: no hub listens there.
         UsageError: the path is too long for a socket.
     """
     path = check_socket(socket_of(place))
-    lookup = Lookup(
-        load_app(app) if isinstance(app, str) else app, (settings or Settings()).max_payload
-    )
+    found = load_app(app) if isinstance(app, str) else app
+    lookup = make_lookup(found, settings or Settings())
     running = True
     async with _hub_line(path) as hub, anyio.create_task_group() as tasks:
         where = await hub.call("where", 0)

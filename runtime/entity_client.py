@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, TypeVar, overload
 
 import anyio
 
 from ..actors.context import due_time
+from ..actors.definitions import OperationDefinition
 from ..actors.entity import EntityContext
 from ..actors.errors import EntityOperationError, FailureDetails, PerdureError
 from ..actors.ids import EntityId, check_text
 from ..actors.messages import Command, Operation
+from ..actors.stripes import MARK
 from ..actors.values import MISSING
 from ..storage.records import EntityFilter
 from .pages import check_page_size, optional_time
 from .placement import partition_of
 from .requesting import Requester
 from .status import EntityStatus, entity_status
+from .striping import StripeRouter
 
 A = TypeVar("A")
 E = TypeVar("E")
@@ -154,7 +158,8 @@ class EntityClient(Requester):
         operation = self._lookup.find_operation(id, op)
         data = self._lookup.encode_input(operation, input)
         key = str(id)
-        request = self._request(key, Operation(operation.name, data, True), request_id)
+        address = self._address(key, operation, request_id)
+        request = self._request(address, Operation(operation.name, data, True), request_id)
         if timeout is None:
             answer = await request
         else:
@@ -247,7 +252,7 @@ class EntityClient(Requester):
         """
         operation = self._lookup.find_operation(id, op)
         data = self._lookup.encode_input(operation, input)
-        key = str(id)
+        key = self._address(str(id), operation, request_id)
         message = Operation(operation.name, data)
         if at is None:
             await self._request(key, message, request_id)
@@ -274,7 +279,7 @@ class EntityClient(Requester):
         for id, op, input in signals:
             operation = self._lookup.find_operation(id, op)
             data = self._lookup.encode_input(operation, input)
-            key = str(id)
+            key = self._address(str(id), operation)
             message = Operation(operation.name, data)
             parcels.setdefault(partition_of(key, count), []).append((key, message))
         if len(parcels) == 1:
@@ -303,13 +308,26 @@ class EntityClient(Requester):
         await self._at(key, lambda place: place.request_all(parcels))
 
     async def read_entity_state(self, id: EntityId[E]) -> E | None:
-        """Give an entity's state, as of the last checkpoint; None if it has none."""
+        """Give an entity's state, as of the last checkpoint; None if it has none.
+
+        Of a striped entity, the stripes are folded into it first.
+
+        Raises:
+            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
+        """
         status = await self.get_entity(id)
         return None if status is None else status.state
 
     async def get_entity(self, id: EntityId[E]) -> EntityStatus[E] | None:
-        """Give an entity's status, as of the last checkpoint; None if there is no such entity."""
-        self._lookup.find_entity(id.name)
+        """Give an entity's status, as of the last checkpoint; None if there is no such entity.
+
+        Of a striped entity, the stripes are folded into it first.
+
+        Raises:
+            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
+        """
+        if self._lookup.find_entity(id.name).stripes is not None:
+            await self._request(str(id), Command("fold"))
         store = self._partition(str(id)).store
         rows = await store.read_entities([(id.name, id.key)])
         if not rows:
@@ -329,7 +347,10 @@ class EntityClient(Requester):
         states: bool = True,
         page_size: int = 200,
     ) -> AsyncIterator[EntityStatus[Any]]:
-        """Find entities that match every condition given, ordered by name and key."""
+        """Find entities that match every condition given, ordered by name and key.
+
+        A striped entity is shown as its stripes were folded into it last.
+        """
         after: tuple[str, str] | None = None
         check_page_size(page_size)
         while True:
@@ -353,6 +374,8 @@ class EntityClient(Requester):
             ]
             found.sort(key=lambda entry: (entry[0].name, entry[0].key))
             for row, partition in found[:page_size]:
+                if MARK in row.key:
+                    continue  # a stripe is no entity of its own
                 waiting = await partition.store.waiting(f"@{row.name}@{row.key}")
                 yield entity_status(row, self._lookup, waiting)
             if len(found) < page_size:
@@ -365,3 +388,19 @@ class EntityClient(Requester):
         key = str(id)
         await self._at(key, lambda place: place.settle())
         await self._request(key, Command("purge"))
+
+    @cached_property
+    def _stripes(self) -> StripeRouter:
+        return StripeRouter(self._lookup, self._clock)
+
+    def _address(
+        self, key: str, operation: OperationDefinition, request_id: str | None = None
+    ) -> str:
+        """Give the key of the actor that takes an operation: the entity, or a stripe of it."""
+        if not operation.commutative:
+            return key
+        definition = self._lookup.find_entity(operation.entity)
+        return self._stripes.choose(definition, key, len(self._all()), request_id)
+
+    def _is_striped(self, id: EntityId[Any]) -> bool:
+        return id.name in self._lookup.striped

@@ -13,10 +13,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..actors.errors import HubStoppingError, StoreInUseError, UsageError
-from ..actors.lookup import Lookup
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
-from .applications import load_app
+from .applications import load_app, make_lookup
 from .balancing import Balancer, Rebalance
 from .client import Client
 from .clock import Clock, SystemClock
@@ -86,7 +85,7 @@ class Hub:
         self._clock = clock or SystemClock()
         if (shards > 1 or workers) and not isinstance(self._clock, SystemClock):
             raise UsageError("only the system's clock reaches other shards: leave clock out")
-        lookup = Lookup(self.app, self.settings.max_payload)
+        lookup = make_lookup(self.app, self.settings)
         self._lookup = lookup
         path = None if socket is None else Path(socket)
         self._crew: Crew

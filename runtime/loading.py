@@ -113,7 +113,7 @@ class Loader:
         actor.id = partition.new_id() if row is None else row.id
         actor.careful = activation.key in partition.crashes
         try:
-            actor.definition = partition.lookup.find_entity(name)
+            actor.define(partition.lookup.find_entity(name), len(partition.partitions))
             if row is not None:
                 actor.load(row.state, row.lock, row.failures)
         except UsageError as error:

@@ -50,6 +50,7 @@ from .loading import Loader
 from .moving import leave
 from .placement import partition_of
 from .recovery import outcome_unknown, read_outcome, recover
+from .striping import StripeRouter
 from .waiting import Countdown
 from .wire import MovedError
 
@@ -97,6 +98,7 @@ class Partition:
         self.flying: Batch | None = None
         self.exchange = Exchange(self)
         self.timers = DurableTimers(self, timers)
+        self.router = StripeRouter(lookup, clock, index)
         self.sequence = 0
         self.epoch = 0
         self.next_id = 1
@@ -327,6 +329,8 @@ class Partition:
 
     def send(self, target: str, message: Message) -> None:
         """Send a message to an actor of this or another partition."""
+        if self.lookup.striped:
+            target = self.router.route(target, message, len(self.partitions))
         message.keep = True
         index = partition_of(target, len(self.partitions))
         if index == self.index:
@@ -341,6 +345,8 @@ class Partition:
 
     def send_later(self, due: int, target: str, message: Message) -> None:
         """Keep a message until its time; it waits in the sender's partition."""
+        if self.lookup.striped:
+            target = self.router.route(target, message, len(self.partitions))
         self.timers.arm(DurableTimer(due, target, message))
 
     def arm_timer(self, caller: Caller, due: int) -> None:

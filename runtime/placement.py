@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from zlib import crc32
 
+from ..actors.stripes import MARK, split_key
+
 
 def partition_of(key: str, partitions: int) -> int:
     """Give the partition of an actor: CRC-32 of its key up to ``::``, modulo their number.
 
     So an id may say where it wants to be: ``order-7::items`` lives beside ``order-7``, as the
     children do that an orchestration makes.
+
+    The stripe of an entity with the number n is n partitions behind its home. So one of them is in
+    every partition, if there are enough, and it is known which.
     """
+    if MARK in key and key[0] == "@":
+        home, number = split_key(key)
+        if number is not None:
+            return (partition_of(home, partitions) + number) % partitions
     place, _, _ = key.partition("::")
     return crc32(place.encode()) % partitions

@@ -34,6 +34,10 @@ class Settings:
         turn_messages_max: messages one actor may take before others get their turn.
         pump_budget_s: seconds of turns between two looks at the event loop.
         request_retention_s: how long a client's request id is remembered.
+        stripe_fold_s: how long a stripe of a striped entity keeps what it has before it sends it
+            home unasked.
+        stripe_hot_per_s: with ``stripes="auto"``: operations that one partition or client sends
+            to an entity in a second before they go to a stripe.
         crashes_max: crashes of one actor's turns before it is parked.
         on_nondeterminism: what becomes of an instance whose code left its history.
     """
@@ -48,6 +52,8 @@ class Settings:
     turn_messages_max: int = _count(1_000)
     pump_budget_s: float = _positive(0.002)
     request_retention_s: float = _positive(24 * 3600.0)
+    stripe_fold_s: float = _positive(5.0)
+    stripe_hot_per_s: int = _count(1_000)
     crashes_max: int = _count(3)
     on_nondeterminism: Literal["park", "fail"] = field(
         default="park", validator=validators.in_(("park", "fail"))

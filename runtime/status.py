@@ -177,7 +177,7 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
     count: int = 0
     failures: list[Any] = []
     if row.failures is not None:
-        count, failures = orjson.loads(row.failures)
+        count, failures, *_ = orjson.loads(row.failures)
     return EntityStatus(
         entity_id=EntityId(row.name, row.key),
         exists=row.state is not None,

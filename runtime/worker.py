@@ -22,9 +22,8 @@ import anyio
 import orjson
 
 from ..actors.errors import InternalError, PerdureError, UsageError
-from ..actors.lookup import Lookup
 from ..storage import SharedStore, open_store
-from .applications import load_app
+from .applications import load_app, make_lookup
 from .channels import Channel, dial, listen, serve
 from .clock import SystemClock
 from .crews import shard_socket
@@ -92,7 +91,7 @@ class _Worker:
             await old_one.close()
 
         try:
-            lookup = Lookup(load_app(self._config["app"]), self._settings.max_payload)
+            lookup = make_lookup(load_app(self._config["app"]), self._settings)
             stores += await store.attach(count)
         except PerdureError as error:
             return await self._refuse(error)

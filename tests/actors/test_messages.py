@@ -15,6 +15,8 @@ from perdure.actors.messages import (
     Command,
     Completion,
     Event,
+    Fold,
+    Folded,
     LockRelease,
     LockRequest,
     Message,
@@ -42,6 +44,15 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
     "operation": st.builds(Operation, TEXTS, INPUTS, st.booleans(), st.none() | CALLERS),
     "lock": st.builds(LockRequest, CALLERS, ENTITIES, NUMBERS),
     "unlock": st.builds(LockRelease, CALLERS, ENTITIES, st.integers(-1, 9)),
+    "fold": st.builds(Fold, NUMBERS, st.booleans()),
+    "folded": st.builds(
+        Folded,
+        NUMBERS,
+        NUMBERS,
+        INPUTS,
+        st.none() | st.tuples(NUMBERS, st.lists(VALUES, max_size=3)),
+        st.none() | st.tuples(TEXTS, TEXTS),
+    ),
     "start": st.builds(
         Start,
         TEXTS,
@@ -103,7 +114,7 @@ def test_how_a_message_stands_with_durability_is_not_part_of_it(
 def test_a_messages_size_is_that_of_its_payload(tag: str, data: st.DataObject) -> None:
     message = data.draw(MESSAGES[tag])
 
-    payloads = [getattr(message, name, None) for name in ("input", "data", "body")]
+    payloads = [getattr(message, name, None) for name in ("input", "data", "body", "state")]
 
     assert message.size == sum(len(payload) for payload in payloads if payload is not None)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio.lowlevel
 
+import perdure
 from perdure import (
     App,
     Client,
@@ -84,6 +85,33 @@ class Account:
         return self.balance
 
 
+@app.entity(stripes=4)  # one more than there are partitions
+class Visits:
+    total: int = 0
+    seen: dict[str, int] = {}
+
+    @perdure.commutative
+    def add(self, name: str) -> None:
+        self.total += 1
+        self.seen[name] = self.seen.get(name, 0) + 1
+
+    @perdure.commutative
+    async def add_slowly(self, name: str) -> None:
+        self.total += 1
+        await anyio.lowlevel.checkpoint()
+        self.add(name)
+        self.total -= 1
+
+    def names(self) -> list[str]:
+        return sorted(self.seen)
+
+    def merge(self, other: Visits) -> None:
+        self.total += other.total
+        for name, count in other.seen.items():
+            self.seen[name] = self.seen.get(name, 0) + count
+
+
+VISITS = EntityId(Visits, "page")
 TALLIES = [entity_in(n, Tally, "tally") for n in range(PARTITIONS)]
 ACCOUNTS = [entity_in(n, Account, "account") for n in range(PARTITIONS)]
 
@@ -158,6 +186,17 @@ async def rounds(ctx: OrchestrationContext, n: int) -> list[Any]:
         ctx.continue_as_new(n - 1)
         return []
     return [await ctx.wait_for_external_event("last", data_type=str), n]
+
+
+@app.orchestration
+async def visiting(ctx: OrchestrationContext, name: str) -> bool:
+    for n in range(3):
+        ctx.signal_entity(VISITS, Visits.add, f"{name} {n}")
+    await ctx.call_entity(VISITS, Visits.add_slowly, f"{name} called")
+    seen = await ctx.call_entity(VISITS, Visits.names)
+    ctx.signal_entity(VISITS, Visits.add, f"{name} later", at=timedelta(seconds=2))
+    await ctx.create_timer(timedelta(seconds=4))
+    return f"{name} called" in seen and f"{name} 0" in seen
 
 
 class Workload:
@@ -319,6 +358,36 @@ class Entities(Workload):
             assert [state.seen[f"pass {n}"] for state in states if state] == [1, 1, 1]
 
 
+class Striped(Workload):
+    ids = [id_in(n, "visiting") for n in range(PARTITIONS)]
+
+    async def drive(self, client: Client) -> None:
+        for n, id in enumerate(self.ids):
+            await self.once(f"early {n}", client.signal_entity, VISITS, Visits.add, f"early {n}")
+            await self.start(client, visiting, id, id=id)
+        for n in range(3):
+            await self.once(f"call {n}", client.call_entity, VISITS, Visits.add, f"call {n}")
+            status = await persist(client.get_entity, VISITS)
+            known = {f"early {m}" for m in range(3)} | {f"call {m}" for m in range(n + 1)}
+            assert known <= set(status.state.seen)
+        for id in self.ids:
+            assert await client.wait(id)
+
+    def expected(self) -> set[str]:
+        return set()
+
+    async def check(self, client: Client) -> None:
+        status = await client.get_entity(VISITS)
+        kinds = ("0", "1", "2", "called", "later")
+        wanted = {f"{id} {kind}" for id in self.ids for kind in kinds}
+        wanted |= {f"{kind} {n}" for kind in ("early", "call") for n in range(3)}
+        assert status is not None
+        assert status.state is not None
+        assert status.state.seen == dict.fromkeys(wanted, 1)
+        assert status.state.total == len(wanted)
+        assert status.failed_signals == 0
+
+
 WORKLOADS: dict[str, type[Workload]] = {
     kind.__name__: kind
     for kind in (
@@ -330,6 +399,7 @@ WORKLOADS: dict[str, type[Workload]] = {
         Family,
         Rounds,
         Entities,
+        Striped,
     )
 }
 
