@@ -5,7 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from array import array
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from operator import length_hint
 from pathlib import Path
@@ -23,6 +32,7 @@ from .schedule import Arrivals, arrivals
 Request = Callable[[int], Awaitable[object]]
 MakeHub = Callable[..., Hub]  # ``perdure.Hub``
 
+_TICK_S = 0.000_1
 _LOOK_S = 0.25  # between two looks at how far a load has come
 
 
@@ -169,7 +179,7 @@ class Bench:
         per_request: int = 1,
         concurrency: int | None = None,
         operations: int | None = None,
-        beside: Callable[[], Awaitable[object]] | None = None,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
         then: Callable[[], Awaitable[object]] | None = None,
         note: str = "",
     ) -> Timed:
@@ -231,14 +241,14 @@ class Bench:
         indices = iter(range(n))
         started = 0.0
         gate = anyio.Event()
+        pace = _Pace()
 
         async def send() -> None:
             await gate.wait()
             for index in indices:
                 intended = started + due[index]
-                delay = intended - perf_counter()
-                if delay > 0:
-                    await anyio.sleep(delay)
+                if intended > perf_counter():
+                    await pace.wait_until(intended)
                 late[index] = perf_counter() - intended
                 await request(index)
                 latencies[index] = perf_counter() - intended
@@ -246,6 +256,7 @@ class Bench:
         meter = await _Meter.start(hub)
         async with anyio.create_task_group() as observers:
             observers.start_soon(self._watch, name, indices, n)
+            observers.start_soon(pace.run)
             async with anyio.create_task_group() as senders:
                 # Some wait for their time and the others for an answer, so there are many.
                 for _ in range(min(n, 2 * self.options.concurrency)):
@@ -294,6 +305,34 @@ class Bench:
         while True:
             self._progress.show(what, total - length_hint(indices), total)
             await anyio.sleep(_LOOK_S)
+
+
+class _Pace:
+    """Wakes senders at their times, at most about a millisecond late, and never early.
+
+    A timer for each request costs more than many a request. And event loops' timers count whole
+    milliseconds (uvloop's may be early by a half), so there is nothing to gain from them. Polling
+    the clock would be more exact, but a loop that never sleeps keeps the store's threads waiting.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, anyio.Event]] = deque()  # times are asked for in order
+
+    async def wait_until(self, time: float) -> None:
+        """Return at this time of ``perf_counter``, or up to a tick later."""
+        tick = int(time / _TICK_S) + 1
+        if not self._waiting or self._waiting[-1][0] != tick:
+            self._waiting.append((tick, anyio.Event()))
+        await self._waiting[-1][1].wait()
+
+    async def run(self) -> None:
+        """Keep the time, until it is cancelled."""
+        waiting = self._waiting
+        while True:
+            now = perf_counter() / _TICK_S
+            while waiting and waiting[0][0] <= now:
+                waiting.popleft()[1].set()
+            await anyio.sleep(0.001)
 
 
 class _Meter:

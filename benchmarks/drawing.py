@@ -127,6 +127,13 @@ def thousands(axis: Any) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
+def logarithmic(axis: Any) -> None:
+    """Mark 1, 2 and 5 of each decade, since many a range has no more than one."""
+    ticker = import_module("matplotlib.ticker")
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    thousands(axis)
+
+
 def compact(value: float) -> str:
     """Give a number as a person would say it."""
     for limit, suffix in ((1e6, "M"), (1e3, "k")):
@@ -137,10 +144,10 @@ def compact(value: float) -> str:
 
 def nines(axes: Any, greatest: float) -> None:
     """Make the x axis one of nines: each ten times as rare as the one before."""
-    marks = [0.0, 90.0, 99.0, 99.9, 99.99, 99.999]
-    shown = [mark for mark in marks if mark <= max(greatest, 90.0)]
+    marks = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999]
+    shown = [mark for mark in marks if mark <= max(greatest, marks[0])]
     axes.set_xticks([nines_of(mark) for mark in shown], [f"{mark:g} %" for mark in shown])
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=nines_of(marks[0]))
     axes.set_xlabel("percentile of requests")
 
 

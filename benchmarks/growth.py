@@ -165,7 +165,7 @@ async def _measure_hello(bench: Bench, hub: Hub, name: str, step: int) -> Load:
 
 
 async def _measure_cold(bench: Bench, hub: Hub, count: int) -> Load:
-    n = min(bench.n(1_000), count)
+    n = min(bench.options.n or 1_000, count)
     client = hub.client
 
     async def request(index: int) -> None:

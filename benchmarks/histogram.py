@@ -79,9 +79,12 @@ class Histogram:
         return [*self.percentiles_ms(known), *[None] * (len(PERCENTS) - len(known))]
 
     def curve(self) -> list[tuple[float, float]]:
-        """Give percent and milliseconds in even steps of nines, as far as there are values."""
-        steps = int(10 * math.log10(self.total)) if self.total else -1
-        percents = [100 * (1 - 10 ** (-step / 10)) for step in range(steps + 1)]
+        """Give percent and milliseconds from the median on, in even steps of nines.
+
+        It ends where a further step would be of less than one value.
+        """
+        steps = range(4, int(10 * math.log10(self.total or 1)) + 1)
+        percents = [50.0, *(100 * (1 - 10 ** (-step / 10)) for step in steps)]
         return list(zip(percents, self.percentiles_ms(percents), strict=True))
 
 

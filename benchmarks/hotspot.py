@@ -16,7 +16,7 @@ from perdure import App, EntityId, Hub, HubStatistics, readonly
 
 from .bench import Bench
 from .figures import Cell, Load, Outcome, Sweep, expect, percentiles_ms
-from .schedule import draw_with_share, draw_zipf, tally
+from .schedule import draw_with_share, draw_zipf, partition_of, tally
 
 app = App("hotspot")
 
@@ -25,7 +25,8 @@ COLD_FROM = 100  # under Zipf's law, the keys from this rank on are the cold one
 SHARES = (0, 10, 25, 50, 75, 90, 100)
 EXPONENTS = (0.0, 0.5, 0.8, 1.0, 1.2, 1.5)
 RATE, P50, P99 = "signals/s", "p50 ms", "p99 ms"
-COLD, BUSIEST = "cold keys' p99 ms", "busiest partition, % of turns"
+COLD = "cold keys' p99 ms"
+TURNS, SIGNALS = "busiest partition, % of turns", "% of signals"
 SHARE, EXPONENT = "traffic to one key, %", "Zipf exponent"
 
 
@@ -89,7 +90,7 @@ async def measure_hotspot(bench: Bench) -> Outcome:
                     load, row = await target.measure(name, skew.draw(n, point), skew.cold_from)
                     loads.append(load)
                     rows[skew.sweep].append([variant, point, *row])
-    heads = (RATE, P50, P99, COLD, BUSIEST)
+    heads = (RATE, P50, P99, COLD, TURNS, SIGNALS)
     points = len(SHARES) + len(EXPONENTS)
     return Outcome(
         loads=loads,
@@ -127,7 +128,7 @@ class _Target:
 
         before = await self._hub.statistics()
         timed = await self._bench.timed_loop(self._hub, name, request, len(drawn), unit="signals")
-        busiest = _busiest_percent(before, await self._hub.statistics())
+        after = await self._hub.statistics()
         tally(drawn, self._counts, self._totals)
         await self._verify(name)
         cold = [timed.latencies[i] for i, key in enumerate(drawn) if key >= cold_from]
@@ -137,8 +138,17 @@ class _Target:
             load.p50_ms,
             load.p99_ms,
             percentiles_ms(cold)[1] if cold else None,
-            busiest,
+            _busiest_percent(_turns(before, after)),
+            _busiest_percent(self._sent(drawn)),
         ]
+
+    def _sent(self, drawn: list[int]) -> list[int]:
+        partitions = self._bench.options.partitions
+        homes = [partition_of(str(id), partitions) for id in self._ids]
+        sent = [0] * partitions
+        for key in drawn:
+            sent[homes[key]] += 1
+        return sent
 
     async def _verify(self, name: str) -> None:
         client = self._hub.client
@@ -150,9 +160,12 @@ class _Target:
         await self._bench.unmeasured(f"{name}, checking", verify, KEYS)
 
 
-def _busiest_percent(before: HubStatistics, after: HubStatistics) -> float:
-    turns = [
+def _turns(before: HubStatistics, after: HubStatistics) -> list[int]:
+    return [
         late.turns - early.turns
         for early, late in zip(before.partitions, after.partitions, strict=True)
     ]
-    return 100 * max(turns) / max(sum(turns), 1)
+
+
+def _busiest_percent(counts: Sequence[int]) -> float:
+    return 100 * max(counts) / max(sum(counts), 1)

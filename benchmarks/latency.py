@@ -154,9 +154,7 @@ def _kept_up(timed: Timed) -> Fact:
 
 def _judge(rows: list[list[Cell]]) -> str:
     at, kept = HEADS.index(SHARE), HEADS.index(IS_KEPT)
-    behind = [
-        f"{row[at]} %" for row in rows if isinstance(row[kept], float) and row[kept] < KEPT_UP
-    ]
+    behind = [f"{row[at]} %" for row in rows if float(row[kept] or 0) < KEPT_UP]
     if not behind:
         return "The schedule was kept at every load."
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from .report import (
     Report,
     Run,
     fact_cells,
+    is_numeric,
     load_cells,
     sweep_cells,
 )
@@ -118,8 +118,8 @@ def _section(section: Section, runs: dict[str, Run], folder: Path) -> str:
         parts.append(f"<figure>{picture.svg}</figure>")
         parts.append(f"<p class='reading'>{escape(section.reading)}</p>")
     parts += [_verified(run) for run in own]
-    for run in measured:
-        parts.append(_tables(run))
+    if measured:
+        parts.append(_tables(measured))
     parts.append("</section>")
     return "\n".join(parts)
 
@@ -141,26 +141,26 @@ def _verified(run: Run) -> str:
     return f"<p class='check good'>✓ {name} verified: {escape(words)}.</p>"
 
 
-def _tables(run: Run) -> str:
-    figures = gather(run.outcomes)
-    parts = [_sweep(sweep) for sweep in figures.sweeps.values()]
+def _tables(runs: Sequence[Run]) -> str:
+    """Points in sight, where there are some; every single load and figure folded away."""
+    sweeps = [_sweep(sweep) for run in runs for sweep in gather(run.outcomes).sweeps.values()]
+    loads = [cells for run in runs for cells in load_cells(run)]
+    facts = [cells for run in runs for cells in fact_cells(run)]
     folded: list[str] = []
-    loads = load_cells(run)
-    facts = fact_cells(run)
     if loads:
-        notes = "".join(
-            f"<p class='note'><code>{escape(cells[0])}</code> {escape(note)}</p>"
+        folded.append(_table(LOAD_HEADS, [cells for cells, _ in loads]))
+        folded += [
+            f"<p class='note'><code>{escape(cells[0])}</code>: {escape(note)}</p>"
             for cells, note in loads
             if note
-        )
-        folded.append(_table(LOAD_HEADS, [cells for cells, _ in loads]) + notes)
+        ]
     if facts:
         folded.append(_table(FACT_HEADS, facts))
-    if parts:
-        inside = "".join(folded)
-        summary = f"every load and figure of <code>{escape(run.benchmark)}</code>"
-        return f"{''.join(parts)}<details><summary>{summary}</summary>{inside}</details>"
-    return "".join(folded)
+    is_open = "" if sweeps else " open"
+    return (
+        f"{''.join(sweeps)}<details{is_open}><summary>all figures</summary>"
+        f"{''.join(folded)}</details>"
+    )
 
 
 def _sweep(sweep: Sweep) -> str:
@@ -172,27 +172,28 @@ def _sweep(sweep: Sweep) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(one)}</th>" for one in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td{_align(cell)}>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
+    marks = [
+        " class='n'" if number and is_numeric([row[number] for row in rows]) else ""
+        for number in range(len(heads))
+    ]
+    head = _cells("th", heads, marks)
+    body = "".join(f"<tr>{_cells('td', row, marks)}</tr>" for row in rows)
     return (
         f"<div class='table'><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _align(cell: str) -> str:
-    return " class='n'" if cell[:1].isdigit() or cell == "-" else ""
+def _cells(tag: str, cells: Sequence[str], marks: Sequence[str]) -> str:
+    return "".join(
+        f"<{tag}{mark}>{escape(cell)}</{tag}>" for cell, mark in zip(cells, marks, strict=True)
+    )
 
 
 def _footer() -> str:
-    now = datetime.now(UTC)
     return (
-        f"<footer>Written on {now:%Y-%m-%d} at {now:%H:%M} UTC by <code>perdure bench</code>. "
-        "Each plot lies beside this page as PNG and as SVG. Figures of different machines, or of "
-        "the same machine in busier minutes, do not compare.</footer>"
+        "<footer>Written by <code>perdure bench</code>. Each plot lies beside this page as PNG "
+        "and as SVG. Figures of different machines, or of busier minutes, do not compare.</footer>"
     )
 
 
@@ -240,8 +241,9 @@ figure svg text { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif 
 table { border-collapse: collapse; font-size: 13px; margin: 8px 0; width: 100%; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 12px;
      vertical-align: bottom; line-height: 1.25; }
-th, td { padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line); }
-td.n { text-align: left; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line); }
+th.n, td.n { text-align: right; }
+td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 tbody tr:hover { background: #f5f9fc; }
 details { margin-top: 10px; } summary { cursor: pointer; color: var(--blue); font-size: 13.5px; }
 code { font: 0.92em ui-monospace, "DejaVu Sans Mono", monospace; }

@@ -21,6 +21,7 @@ from .drawing import (
     Picture,
     canvas,
     compact,
+    logarithmic,
     nines,
     nines_of,
     save,
@@ -46,9 +47,9 @@ def draw_basic(figures: Figures) -> Any:
     figure, (rates, times, commits, size) = canvas(1, 4, height=max(height, 2.6))
     names = [load.name for load in loads]
     _bars(rates, names, [load.rate for load in loads], BLUE, "operations per second", log=True)
-    rates.set_title("How many?")
+    rates.set_title("Throughput")
     _dumbbells(times, loads)
-    times.set_title("How long does a request take?")
+    times.set_title("Latency of a request")
     _bars(
         commits,
         [],
@@ -61,7 +62,7 @@ def draw_basic(figures: Figures) -> Any:
     _bars(
         size, [], [load.stored / load.operations for load in loads], ORANGE, "bytes per operation"
     )
-    size.set_title("The store grew by")
+    size.set_title("Growth of the store")
     return figure
 
 
@@ -92,7 +93,7 @@ def _bars(
         axes.set_xscale("log")
         axes.set_xlim(right=max(values) * 8)
     else:
-        axes.set_xlim(0, max(*values, 1e-9) * 1.3)
+        axes.set_xlim(0, (max(values) or 1) * 1.3)
     thousands(axes.xaxis)
 
 
@@ -127,8 +128,8 @@ def draw_latency(figures: Figures) -> Any:
         ]
         _percentiles(axes, found, shades)
         limit = figures.loads[f"{operation}-limit"]
-        axes.set_title(f"{operation} (capacity {compact(limit.rate)}/s)")
-        axes.legend(loc="upper left")
+        axes.set_title(f"{operation}: capacity {compact(limit.rate)}/s")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
@@ -146,7 +147,7 @@ def _percentiles(axes: Any, found: Sequence[tuple[str, Histogram]], colours: Seq
     nines(axes, greatest)
     axes.set_yscale("log")
     axes.set_ylabel("latency, ms")
-    thousands(axes.yaxis)
+    logarithmic(axes.yaxis)
 
 
 def draw_hotspot(figures: Figures) -> Any:
@@ -174,11 +175,19 @@ def draw_hotspot(figures: Figures) -> Any:
                 linestyle="--",
                 label=f"{variant}: cold keys",
             )
-            busiest.plot(x, column(hotspot.BUSIEST), **own, label=variant)
+            busiest.plot(x, column(hotspot.TURNS), **own, label=f"{variant}: turns")
+            busiest.plot(
+                x,
+                column(hotspot.SIGNALS),
+                **own,
+                mfc="white",
+                linestyle="--",
+                label=f"{variant}: signals",
+            )
         for axes, title, label in (
             (rate, "Throughput", "signals per second"),
             (times, "99th percentile", "ms"),
-            (busiest, "Busiest partition", "% of all turns"),
+            (busiest, "Busiest partition", "% of all"),
         ):
             axes.set_title(title)
             axes.set_ylabel(label)
@@ -187,6 +196,7 @@ def draw_hotspot(figures: Figures) -> Any:
         busiest.set_ylim(0, 100)
         thousands(rate.yaxis)
         times.legend()
+        busiest.legend()
     return figure
 
 
@@ -227,7 +237,7 @@ def draw_bank(figures: Figures) -> Any:
     figure, [axes] = canvas(1, 1)
     _percentiles(axes, list(figures.histograms.items()), (BLUE, ORANGE))
     axes.set_title(f"{figures.loads['bank'].rate:,.0f} transfers per second")
-    axes.legend()
+    axes.legend(loc="upper left")
     return figure
 
 

@@ -22,7 +22,7 @@ from perdure import App, EntityId
 
 from .bench import Bench
 from .figures import Cell, Fact, Outcome, Sweep, expect
-from .sharding import partition_of
+from .schedule import partition_of
 from .workloads import Meter, app as workloads
 
 app = App("rebalance")
@@ -44,7 +44,7 @@ async def measure_rebalance(bench: Bench, to: int = 1) -> Outcome:
     meters = [EntityId(Meter, f"moving-{key}") for key in range(ENTITIES)]
     is_moved = [partition_of(str(meter), partitions) == PARTITION for meter in meters]
     answered = array("d", bytes(8 * n))
-    half = anyio.Event()
+    half, is_over = anyio.Event(), anyio.Event()
     done = 0
 
     async with bench.hub(app, shards=2) as hub:
@@ -66,11 +66,12 @@ async def measure_rebalance(bench: Bench, to: int = 1) -> Outcome:
             begun = perf_counter()
             await moving.move_partition(PARTITION, to=to)
             moves.append((begun, perf_counter()))
+            is_over.set()
 
-        async with anyio.create_task_group() as movers:
-            movers.start_soon(move)
-            begun = perf_counter()
-            load = await bench.closed_loop(hub, "rebalance", request, n, unit="calls")
+        begun = perf_counter()
+        timed = await bench.timed_loop(
+            hub, "rebalance", request, n, unit="calls", beside=move, then=is_over.wait
+        )
         for key, meter in enumerate(meters):
             numbers = range(key, n, ENTITIES)
             found = await client.call_entity(meter, Meter.read)
@@ -79,7 +80,7 @@ async def measure_rebalance(bench: Bench, to: int = 1) -> Outcome:
     other = sorted(time - begun for i, time in enumerate(answered) if not is_moved[i % ENTITIES])
     [(started, ended)] = moves
     return Outcome(
-        loads=[load],
+        loads=[timed.load],
         facts=[
             Fact(
                 name="rebalance: pause of the moved partition",

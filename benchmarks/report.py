@@ -7,6 +7,7 @@ import platform
 import sqlite3
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -61,6 +62,7 @@ def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) 
     loop = "uvloop" if uvloop else backend
     description = {
         "command": command,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "perdure": perdure.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "event loop": loop,
@@ -68,13 +70,12 @@ def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) 
         "system": f"{platform.system()} {_release()}, load average {_load()}",
     }
     if options.store == "memory:":
-        description["store"] = f"memory:, {perdure.MemoryStore().durability}"
+        description["store"] = "memory:"
+        description["durability"] = perdure.MemoryStore().durability
     else:
         path = options.store.partition(":")[2] or tempfile.gettempdir()
-        description["store"] = (
-            f"SQLite {sqlite3.sqlite_version}, {perdure.SqliteStore(path).durability}, "
-            f"{file_system(Path(path))}"
-        )
+        description["store"] = f"SQLite {sqlite3.sqlite_version} on {file_system(Path(path))}"
+        description["durability"] = perdure.SqliteStore(path).durability
     description["partitions"] = str(options.partitions)
     return description
 
@@ -170,6 +171,11 @@ def _cell(cell: Cell) -> str:
     return f"{cell:,.0f}" if cell == int(cell) else _number(cell)
 
 
+def is_numeric(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, and ``-`` where there is none."""
+    return all(cell == "-" or cell[:1].isdigit() for cell in cells)
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
 
@@ -209,8 +215,8 @@ def _print_table(
 ) -> None:
     table = Table(title=title, box=SIMPLE_HEAD)
     for number, head in enumerate(heads):
-        is_text = all(row[number][:1].isalpha() for row in rows)
-        table.add_column(head, justify="left" if is_text or not number else "right")
+        is_text = not number or not is_numeric([row[number] for row in rows])
+        table.add_column(head, justify="left" if is_text else "right")
     for cells in rows:
         table.add_row(*cells)
     console.print(table)

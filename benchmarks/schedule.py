@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Literal
+from zlib import crc32
 
 Arrivals = Literal["poisson", "constant"]
 
@@ -43,3 +44,8 @@ def tally(drawn: Sequence[int], counts: list[int], totals: list[int]) -> None:
     for number, key in enumerate(drawn):
         counts[key] += 1
         totals[key] += number
+
+
+def partition_of(id: str, partitions: int) -> int:
+    """Give the partition of an actor, as the documents say that it is found."""
+    return crc32(id.partition("::")[0].encode()) % partitions

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any, Literal
-from zlib import crc32
 
 from attrs import frozen
 
@@ -21,7 +20,7 @@ from perdure import App, Client, EntityId, HubStatistics, OrchestrationContext
 
 from .bench import Bench
 from .figures import Cell, Fact, Load, Outcome, Sweep, expect
-from .schedule import draw_zipf, tally
+from .schedule import draw_zipf, partition_of, tally
 from .workloads import Meter, app as workloads, greetings, hello
 
 app = App("sharding")
@@ -66,11 +65,6 @@ async def drive_calls(ctx: OrchestrationContext, plan: list[list[int]]) -> int:
 
 def _meter(key: int) -> EntityId[Meter]:
     return EntityId(Meter, f"shard-{key}")
-
-
-def partition_of(id: str, partitions: int) -> int:
-    """Give the partition of an actor, as the documents say that it is found."""
-    return crc32(id.partition("::")[0].encode()) % partitions
 
 
 def place_in(partition: int, partitions: int, name: str) -> str:

@@ -95,8 +95,7 @@ SECTIONS = (
         "Each row is a load in a closed loop: clients that send the next request when the last is "
         "answered. Longer bars are better on the left; on the right, further left is better, and "
         "the line between the dots is the way from the median to the 99th percentile. Under full "
-        "load most of a latency is waiting in line. All axes but commits and bytes are logarithmic "
-        "where figures lie far apart.",
+        "load most of a latency is waiting in line. The first three axes are logarithmic.",
     ),
     Section(
         "Latency",
@@ -114,7 +113,8 @@ SECTIONS = (
         "Does one hot key slow the others down?",
         "To the right, the load is more and more skewed. If the cold keys' line (few want them) "
         "stays with that of all keys or below, nobody waits behind the hot key. The last panel "
-        "shows how much of the work lands on the busiest partition; an even share is dotted.",
+        "shows the busiest partition: a turn takes all that waits for one key, so its share of the "
+        "turns can stay even where its share of the signals does not.",
     ),
     Section(
         "Shards",
