@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace, command: str) -> int:
     console = Console()
     if console.width < _WIDTH:
         console = Console(width=_WIDTH)  # a table that is cut says less than lines that wrap
-    options = _read_options(arguments)
+    options = read_options(arguments)
     loop = _choose_loop(arguments)
     if arguments.tune:
         perdure.tune()
@@ -173,7 +173,8 @@ def run(arguments: argparse.Namespace, command: str) -> int:
     return 1 if any(run.failures for run in report.runs) else 0
 
 
-def _read_options(arguments: argparse.Namespace) -> Options:
+def read_options(arguments: argparse.Namespace) -> Options:
+    """Give what the arguments say about a run."""
     instances = _INSTANCES
     if arguments.quick:
         instances = _INSTANCES_QUICK

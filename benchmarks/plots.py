@@ -217,7 +217,7 @@ def draw_growth(figures: Figures) -> Any:
             cold.plot(x, column(growth.COLD), color=colour, marker=marker)
     for axes, title, label in (
         (hello, "A hello", "us per operation"),
-        (cold, "A call of an entity that must be loaded", "us per operation"),
+        (cold, "A call that must load its entity", "us per operation"),
         (start, "Start of the hub", "ms"),
     ):
         axes.set_title(title)
@@ -227,7 +227,8 @@ def draw_growth(figures: Figures) -> Any:
         axes.set_ylim(bottom=0)
         axes.margins(y=0.25)
         thousands(axes.xaxis)
-    hello.legend()
+    hello.set_ylim(top=1.4 * hello.get_ylim()[1])  # room for the legend
+    hello.legend(loc="upper left", ncols=2)
     start.legend()
     return figure
 

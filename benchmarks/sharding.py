@@ -58,12 +58,13 @@ async def drive_calls(ctx: OrchestrationContext, plan: list[list[int]]) -> int:
     answered = 0
     for start in range(0, len(plan), WAVE):
         wave = plan[start : start + WAVE]
-        calls = [ctx.call_entity(_meter(key), Meter.mark, number) for key, number in wave]
+        calls = [ctx.call_entity(meter(key), Meter.mark, number) for key, number in wave]
         answered += len(await ctx.task_all(calls))
     return answered
 
 
-def _meter(key: int) -> EntityId[Meter]:
+def meter(key: int) -> EntityId[Meter]:
+    """Give the entity of a number."""
     return EntityId(Meter, f"shard-{key}")
 
 
@@ -115,7 +116,7 @@ def cross_percent(plan: Plan, partitions: int, shard_of: dict[int, int]) -> floa
     for driver, calls in zip(drivers(partitions), plan.calls, strict=True):
         here = shard_of[partition_of(driver, partitions)]
         for key, _ in calls:
-            crossing += shard_of[partition_of(str(_meter(key)), partitions)] != here
+            crossing += shard_of[partition_of(str(meter(key)), partitions)] != here
             total += 1
     return 100 * crossing / max(total, 1)
 
@@ -202,8 +203,8 @@ async def _measure(bench: Bench, kind: Kind, what: str, shards: int) -> tuple[Lo
 
 async def _verify(bench: Bench, client: Client, plan: Plan) -> None:
     async def verify(key: int) -> None:
-        found = await client.call_entity(_meter(key), Meter.read)
-        expect(f"{_meter(key)}", found[:2], [plan.counts[key], plan.totals[key]])
+        found = await client.call_entity(meter(key), Meter.read)
+        expect(f"{meter(key)}", found[:2], [plan.counts[key], plan.totals[key]])
 
     await bench.unmeasured("sharding, checking", verify, ENTITIES)
 

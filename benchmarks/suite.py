@@ -149,7 +149,7 @@ SECTIONS = (
         "Growth",
         ("growth",),
         "Does a full store slow it down?",
-        "To the right, ten times as many actors are stored at each step. Flat is good. The dashed "
+        "To the right, ten times as many actors are stored at each step. Flat is good. The dotted "
         "lines are the same operation on an empty store just before, as the machine's own noise.",
     ),
     Section(
