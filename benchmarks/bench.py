@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import tempfile
 from array import array
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from operator import length_hint
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 from attrs import frozen
@@ -19,9 +27,12 @@ from attrs import frozen
 from perdure import App, Hub, MemoryStore, Settings, SqliteStore, Store, UsageError
 
 from .figures import Load, expect, percentiles_ms
+from .schedule import Arrivals, arrivals
 
 Request = Callable[[int], Awaitable[object]]
+MakeHub = Callable[..., Hub]  # ``perdure.Hub``
 
+_TICK_S = 0.000_1
 _LOOK_S = 0.25  # between two looks at how far a load has come
 
 
@@ -35,6 +46,9 @@ class Options:
         concurrency: requests in flight.
         partitions: of each hub.
         instances: up to how many actors ``growth`` fills a store with.
+        quick: small sizes: to see that all of it runs, and not how fast.
+        arrivals: how the requests of an open loop follow one another.
+        text: the folder that ``wordcount`` reads; None is Python's own library.
         stalled_s: how long nothing may happen before what is awaited counts as lost.
     """
 
@@ -43,6 +57,9 @@ class Options:
     concurrency: int = 1_000
     partitions: int = 4
     instances: int = 100_000
+    quick: bool = False
+    arrivals: Arrivals = "poisson"
+    text: Path | None = None
     stalled_s: float = 60.0
 
 
@@ -60,14 +77,21 @@ class NoProgress:
     def show(self, what: str, done: int, total: int) -> None: ...
 
 
-class MakeHub(Protocol):
-    """What makes hubs: ``perdure.Hub``."""
+@frozen
+class Timed:
+    """A load with the latency of each request.
 
-    def __call__(
-        self, app: App, *, store: Store, partitions: int, settings: Settings | None
-    ) -> Hub:
-        """Make one."""
-        ...
+    Attributes:
+        load: its figures.
+        latencies: seconds, by the number of the request.
+        late: in an open loop, how many seconds after its time each request was sent.
+        kept_up: in an open loop, the time that the schedule took of the time that it should take.
+    """
+
+    load: Load
+    latencies: array[float]
+    late: Sequence[float] = ()
+    kept_up: float = 1.0
 
 
 class Bench:
@@ -88,7 +112,9 @@ class Bench:
 
     def n(self, usual: int) -> int:
         """How many requests a load has."""
-        return usual if self.options.n is None else self.options.n
+        if self.options.n is not None:
+            return self.options.n
+        return max(usual // 10, 1) if self.options.quick else usual
 
     def store(self, name: str) -> Store:
         """Give the store of that name: the same rows each time, so that hubs can be restarted."""
@@ -98,14 +124,19 @@ class Bench:
 
     @asynccontextmanager
     async def hub(
-        self, app: App, name: str = "hub", settings: Settings | None = None
+        self,
+        app: App,
+        name: str = "hub",
+        settings: Settings | None = None,
+        **placement: Any,
     ) -> AsyncGenerator[Hub]:
-        """Run a hub on the store of that name."""
+        """Run a hub on the store of that name; ``placement`` says on which shards."""
         made = self._make_hub(
             app,
             store=self.store(name),
             partitions=self.options.partitions,
             settings=settings,
+            **placement,
         )
         async with made as hub:
             yield hub
@@ -123,8 +154,39 @@ class Bench:
         then: Callable[[], Awaitable[object]] | None = None,
         note: str = "",
     ) -> Load:
+        """Measure ``n`` requests; see ``timed_loop``."""
+        timed = await self.timed_loop(
+            hub,
+            name,
+            request,
+            n,
+            unit=unit,
+            per_request=per_request,
+            concurrency=concurrency,
+            then=then,
+            note=note,
+        )
+        return timed.load
+
+    async def timed_loop(
+        self,
+        hub: Hub,
+        name: str,
+        request: Request,
+        n: int,
+        *,
+        unit: str,
+        per_request: int = 1,
+        concurrency: int | None = None,
+        operations: int | None = None,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        then: Callable[[], Awaitable[object]] | None = None,
+        note: str = "",
+    ) -> Timed:
         """Measure ``n`` requests; each client sends the next one when its last is answered.
 
+        ``operations`` is what to count where requests have different numbers of them. ``beside``
+        runs at the same time, and is cancelled when the last request is answered.
         ``then`` is awaited inside the measured time, for loads whose end is not an answer.
         """
         clients = min(concurrency or self.options.concurrency, n)
@@ -146,49 +208,55 @@ class Bench:
                 for _ in range(clients):
                     senders.start_soon(send)
                 await anyio.lowlevel.checkpoint()
+                if beside is not None:
+                    observers.start_soon(beside)
                 meter.begin()
                 gate.set()
             if then is not None:
                 await then()
             meter.end()
             observers.cancel_scope.cancel()
-        return await meter.load(
-            name, unit, latencies, n * per_request, concurrency=clients, note=note
+        load = await meter.load(
+            name,
+            unit,
+            latencies,
+            operations or n * per_request,
+            concurrency=clients,
+            note=note,
         )
+        return Timed(load, latencies)
 
     async def open_loop(
         self, hub: Hub, name: str, request: Request, n: int, rate: float, *, unit: str, note: str
-    ) -> Load:
+    ) -> Timed:
         """Measure ``n`` requests that are sent when their time has come, answered or not.
 
-        The times are those of a Poisson process with that rate, fixed beforehand. A latency
-        counts from the time at which the request should have been sent, so a hub (or a sender)
-        that stalls is charged for all that it kept waiting, and not for one request only.
+        The times are fixed beforehand. A latency counts from the time at which the request should
+        have been sent, so a hub (or a sender) that stalls is charged for all that it kept
+        waiting, and not for one request only.
         """
-        random_source = random.Random(n)
-        due = array("d", bytes(8 * n))
-        at = 0.0
-        for index in range(n):
-            due[index] = at
-            at += random_source.expovariate(rate)
+        due = arrivals(self.options.arrivals, n, rate)
         latencies = array("d", bytes(8 * n))
+        late = array("d", bytes(8 * n))
         indices = iter(range(n))
         started = 0.0
         gate = anyio.Event()
+        pace = _Pace()
 
         async def send() -> None:
             await gate.wait()
             for index in indices:
                 intended = started + due[index]
-                delay = intended - perf_counter()
-                if delay > 0:
-                    await anyio.sleep(delay)
+                if intended > perf_counter():
+                    await pace.wait_until(intended)
+                late[index] = perf_counter() - intended
                 await request(index)
                 latencies[index] = perf_counter() - intended
 
         meter = await _Meter.start(hub)
         async with anyio.create_task_group() as observers:
             observers.start_soon(self._watch, name, indices, n)
+            observers.start_soon(pace.run)
             async with anyio.create_task_group() as senders:
                 # Some wait for their time and the others for an answer, so there are many.
                 for _ in range(min(n, 2 * self.options.concurrency)):
@@ -199,7 +267,8 @@ class Bench:
                 gate.set()
             meter.end()
             observers.cancel_scope.cancel()
-        return await meter.load(name, unit, latencies, n, concurrency=0, note=note)
+        load = await meter.load(name, unit, latencies, n, concurrency=0, note=note)
+        return Timed(load, latencies, late, due[-1] / load.seconds)
 
     async def unmeasured(self, what: str, request: Request, n: int) -> None:
         """Send requests that no figure counts: to warm up, or to fill a store."""
@@ -236,6 +305,34 @@ class Bench:
         while True:
             self._progress.show(what, total - length_hint(indices), total)
             await anyio.sleep(_LOOK_S)
+
+
+class _Pace:
+    """Wakes senders at their times, at most about a millisecond late, and never early.
+
+    A timer for each request costs more than many a request. And event loops' timers count whole
+    milliseconds (uvloop's may be early by a half), so there is nothing to gain from them. Polling
+    the clock would be more exact, but a loop that never sleeps keeps the store's threads waiting.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, anyio.Event]] = deque()  # times are asked for in order
+
+    async def wait_until(self, time: float) -> None:
+        """Return at this time of ``perf_counter``, or up to a tick later."""
+        tick = int(time / _TICK_S) + 1
+        if not self._waiting or self._waiting[-1][0] != tick:
+            self._waiting.append((tick, anyio.Event()))
+        await self._waiting[-1][1].wait()
+
+    async def run(self) -> None:
+        """Keep the time, until it is cancelled."""
+        waiting = self._waiting
+        while True:
+            now = perf_counter() / _TICK_S
+            while waiting and waiting[0][0] <= now:
+                waiting.popleft()[1].set()
+            await anyio.sleep(0.001)
 
 
 class _Meter:

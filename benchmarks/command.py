@@ -4,54 +4,43 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import anyio
 from attrs import frozen
 from rich.console import Console
 
 import perdure
-from perdure import PerdureError
+from perdure import PerdureError, UsageError
 
 from .bench import Bench, Options, place
+from .drawing import require_matplotlib
 from .figures import Outcome, WrongOutcomeError
-from .growth import measure_growth
-from .latency import measure_latency
-from .memory import measure_memory
-from .replay import measure_replay
-from .report import Bar, Report, Run, describe_run, print_report, write_json, write_markdown
-from .workloads import (
-    measure_fanout,
-    measure_hello,
-    measure_hot,
-    measure_signal,
-    measure_spread,
-)
+from .page import write_page
+from .progress import Bar
+from .report import Report, Run, describe_run, print_report, write_json, write_markdown
+from .schedule import Arrivals
+from .suite import BENCHMARKS, Measure
 
 _WIDTH = 160
-
-BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Outcome]]] = {
-    "hello": measure_hello,
-    "fanout": measure_fanout,
-    "hot": measure_hot,
-    "spread": measure_spread,
-    "signal": measure_signal,
-    "replay": measure_replay,
-    "latency": measure_latency,
-    "growth": measure_growth,
-    "memory": measure_memory,
-}
+_INSTANCES, _INSTANCES_QUICK, _INSTANCES_LONG = 100_000, 10_000, 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     names = ", ".join(BENCHMARKS)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"which: {names}; all of them by default"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which: {names}; all of them by default; 'list' says what each measures",
     )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a tenth of it: to see that it runs")
+    size.add_argument("--long", action="store_true", help="growth fills the store up to a million")
     parser.add_argument(
         "--store",
         default="sqlite:",
@@ -68,8 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instances",
         type=_positive,
-        default=100_000,
-        help="growth fills the store up to so many (100000)",
+        help=f"growth fills the store up to so many ({_INSTANCES})",
+    )
+    parser.add_argument(
+        "--arrivals",
+        choices=get_args(Arrivals),
+        default="poisson",
+        help="latency's requests come at random times or like a metronome's (poisson)",
+    )
+    parser.add_argument(
+        "--text", type=Path, metavar="FOLDER", help="wordcount reads it, not Python's library"
     )
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     parser.add_argument(
@@ -82,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="append the tables to it")
+    parser.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="write plots and a page with them there"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -110,11 +110,11 @@ class _Loop:
     backend: Literal["asyncio", "trio"]
     uvloop: bool
 
-    def run(self, bench: Callable[[Bench], Awaitable[Outcome]], at: Bench) -> Outcome:
+    def run(self, measure: Measure, at: Bench) -> Outcome:
         options: dict[str, Any] = {}
         if self.backend == "asyncio":
             options["use_uvloop"] = self.uvloop
-        return anyio.run(bench, at, backend=self.backend, backend_options=options)
+        return anyio.run(measure, at, backend=self.backend, backend_options=options)
 
 
 def _choose_loop(arguments: argparse.Namespace) -> _Loop:
@@ -131,51 +131,81 @@ def _choose_loop(arguments: argparse.Namespace) -> _Loop:
 
 def run(arguments: argparse.Namespace, command: str) -> int:
     """Do what the arguments say; gives the exit status: 1 if an outcome was wrong."""
-    console = Console()
-    if console.width < _WIDTH:
-        console = Console(width=_WIDTH)  # a table that is cut says less than lines that wrap
+    if arguments.names == ["list"]:
+        for name, benchmark in BENCHMARKS.items():
+            print(f"{name:10} {benchmark.about}")
+        return 0
     try:
         names = choose(arguments.names)
+        if arguments.report is not None:
+            require_matplotlib()
     except KeyError as error:
         print(
             f"there is no benchmark {error.args[0]}; there are {', '.join(BENCHMARKS)}",
             file=sys.stderr,
         )
         return 2
-    options = Options(
-        store=arguments.store,
-        n=arguments.n,
-        concurrency=arguments.concurrency,
-        partitions=arguments.partitions,
-        instances=arguments.instances,
-    )
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    console = Console()
+    if console.width < _WIDTH:
+        console = Console(width=_WIDTH)  # a table that is cut says less than lines that wrap
+    options = read_options(arguments)
     loop = _choose_loop(arguments)
     if arguments.tune:
         perdure.tune()
     description = describe_run(options, command, loop.backend, uvloop=loop.uvloop)
     description["interpreter"] = "perdure.tune()" if arguments.tune else "as it comes"
     report = Report(description=description, runs=[])
-    failed = False
-    with Bar(console, visible=console.is_terminal and not arguments.quiet) as bar:
-        for name in names:
-            run = Run(benchmark=name, outcomes=[])
-            try:
-                for _ in range(arguments.repeat):
-                    with place(options, name) as folder:
-                        bench = Bench(options, folder, bar)
-                        run.outcomes.append(loop.run(BENCHMARKS[name], bench))
-            except Exception as error:
-                failed = True
-                for reason in _reasons(error):
-                    print(f"{name} FAILED: {reason}", file=sys.stderr)
-            else:
-                report.runs.append(run)
+    is_visible = console.is_terminal and not arguments.quiet
+    with Bar(console, len(names) * arguments.repeat, visible=is_visible) as bar:
+        for number, name in enumerate(names):
+            report.runs.append(Run(benchmark=name))
+            _measure(report.runs[-1], loop, options, bar, number, arguments.repeat)
     print_report(console, report)
     if arguments.json is not None:
         write_json(arguments.json, report)
     if arguments.markdown is not None:
         write_markdown(arguments.markdown, report)
-    return 1 if failed else 0
+    if arguments.report is not None:
+        print(f"report: {write_page(arguments.report, report)}")
+    return 1 if any(run.failures for run in report.runs) else 0
+
+
+def read_options(arguments: argparse.Namespace) -> Options:
+    """Give what the arguments say about a run."""
+    instances = _INSTANCES
+    if arguments.quick:
+        instances = _INSTANCES_QUICK
+    elif arguments.long:
+        instances = _INSTANCES_LONG
+    return Options(
+        store=arguments.store,
+        n=arguments.n,
+        concurrency=arguments.concurrency,
+        partitions=arguments.partitions,
+        instances=arguments.instances or instances,
+        quick=arguments.quick,
+        arrivals=arguments.arrivals,
+        text=arguments.text,
+    )
+
+
+def _measure(run: Run, loop: _Loop, options: Options, bar: Bar, number: int, repeat: int) -> None:
+    """Repeat one benchmark; where an outcome is wrong, say so and give no figures."""
+    name = run.benchmark
+    try:
+        for repetition in range(repeat):
+            words = name if repeat == 1 else f"{name}, {repetition + 1} of {repeat}"
+            bar.begin(words, number * repeat + repetition)
+            with place(options, name) as folder:
+                bench = Bench(options, folder, bar)
+                run.outcomes.append(loop.run(BENCHMARKS[name].measure, bench))
+    except Exception as error:
+        run.failures.extend(_reasons(error))
+        for reason in run.failures:
+            print(f"{name} FAILED: {reason}", file=sys.stderr)
 
 
 def _reasons(error: Exception | BaseExceptionGroup[BaseException]) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Literal
 
-from attrs import frozen
+from attrs import Factory, evolve, frozen
+
+from .histogram import Histogram, rank
+
+Cell = str | float | None
 
 
 class WrongOutcomeError(Exception):
@@ -85,20 +88,62 @@ class Fact:
 
 
 @frozen(kw_only=True)
+class Sweep:
+    """One load at many points, a row each: what a plot shows.
+
+    Attributes:
+        name: which table it is, the same in every repetition.
+        heads: what each column holds, with its unit.
+        rows: the points; None where there is nothing to measure.
+        note: what has to be known to read it.
+    """
+
+    name: str
+    heads: tuple[str, ...]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+    def column(self, head: str, **only: Cell) -> list[Cell]:
+        """Give one column, of the rows that have these values in the columns of that name."""
+        where = [(self.heads.index(name), value) for name, value in only.items()]
+        at = self.heads.index(head)
+        return [row[at] for row in self.rows if all(row[i] == value for i, value in where)]
+
+    def numbers(self, head: str, **only: Cell) -> list[float]:
+        """Give a column that plots can use: what was not measured is not a number."""
+        cells = self.column(head, **only)
+        return [float("nan") if cell is None else float(cell) for cell in cells]
+
+
+@frozen(kw_only=True)
 class Outcome:
-    """What one run of one benchmark measured."""
+    """What one run of one benchmark measured, and what it found to be right."""
 
     loads: Sequence[Load] = ()
     facts: Sequence[Fact] = ()
+    sweeps: Sequence[Sweep] = ()
+    histograms: Mapping[str, Histogram] = Factory(dict[str, Histogram])
+    verified: Sequence[str] = ()
+
+
+def joined(outcomes: Iterable[Outcome]) -> Outcome:
+    """Put what parts of one benchmark measured into one."""
+    parts = list(outcomes)
+    return Outcome(
+        loads=[load for part in parts for load in part.loads],
+        facts=[fact for part in parts for fact in part.facts],
+        sweeps=[sweep for part in parts for sweep in part.sweeps],
+        histograms={name: one for part in parts for name, one in part.histograms.items()},
+        verified=[words for part in parts for words in part.verified],
+    )
 
 
 def percentile(sorted_values: Sequence[float], percent: float) -> float:
     """Give the smallest value that ``percent`` of all are below or equal to (nearest rank)."""
-    rank = -(-len(sorted_values) * percent // 100)
-    return sorted_values[max(int(rank), 1) - 1]
+    return sorted_values[rank(len(sorted_values), percent) - 1]
 
 
-def percentiles_ms(seconds: array[float]) -> tuple[float, float]:
+def percentiles_ms(seconds: Sequence[float]) -> tuple[float, float]:
     """Give p50 and p99 in milliseconds."""
     ordered = sorted(seconds)
     return percentile(ordered, 50) * 1e3, percentile(ordered, 99) * 1e3
@@ -135,3 +180,65 @@ def by_name(outcomes: Sequence[Outcome]) -> tuple[dict[str, list[Load]], dict[st
         for fact in outcome.facts:
             facts.setdefault(fact.name, []).append(fact)
     return loads, facts
+
+
+def middle_sweeps(outcomes: Sequence[Outcome]) -> dict[str, Sweep]:
+    """Give each table with the median of every cell; of tables of different form, the first."""
+    found: dict[str, list[Sweep]] = {}
+    for outcome in outcomes:
+        for sweep in outcome.sweeps:
+            found.setdefault(sweep.name, []).append(sweep)
+    return {name: _middle_sweep(sweeps) for name, sweeps in found.items()}
+
+
+def _middle_sweep(sweeps: list[Sweep]) -> Sweep:
+    first = sweeps[0]
+    if any(len(sweep.rows) != len(first.rows) for sweep in sweeps):
+        return first
+    rows = [
+        [_middle_cell([sweep.rows[row][column] for sweep in sweeps]) for column in range(width)]
+        for row, width in enumerate(map(len, first.rows))
+    ]
+    return evolve(first, rows=rows)
+
+
+def _middle_cell(cells: Sequence[Cell]) -> Cell:
+    numbers = [cell for cell in cells if isinstance(cell, int | float)]
+    return median(numbers) if numbers else cells[0]
+
+
+def all_histograms(outcomes: Sequence[Outcome]) -> dict[str, Histogram]:
+    """Give the histograms of all repetitions together."""
+    found: dict[str, Histogram] = {}
+    for outcome in outcomes:
+        for name, one in outcome.histograms.items():
+            found.setdefault(name, Histogram()).add(one)
+    return found
+
+
+@frozen
+class Figures:
+    """The figures of one benchmark, of all its repetitions: what is shown.
+
+    Attributes:
+        loads: the runs with the median rate, by name.
+        facts: medians, by name.
+        sweeps: tables of medians, by name.
+        histograms: of all repetitions together, by name.
+    """
+
+    loads: dict[str, Load]
+    facts: dict[str, float]
+    sweeps: dict[str, Sweep]
+    histograms: dict[str, Histogram]
+
+
+def gather(outcomes: Sequence[Outcome]) -> Figures:
+    """Make of the repetitions of a benchmark what is shown of it."""
+    loads, facts = by_name(outcomes)
+    return Figures(
+        loads={name: middle_load(runs) for name, runs in loads.items()},
+        facts={name: middle_fact(runs) for name, runs in facts.items()},
+        sweeps=middle_sweeps(outcomes),
+        histograms=all_histograms(outcomes),
+    )

@@ -80,7 +80,8 @@ async def measure_memory(bench: Bench) -> Outcome:
                 unit="bytes",
                 note=f"{where}, over {n:,} of them; one integer as state",
             ),
-        ]
+        ],
+        verified=[f"that all {2 * n:,} of them are in memory, and at rest"],
     )
 
 

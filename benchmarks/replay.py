@@ -96,7 +96,8 @@ async def measure_replay(bench: Bench, activities: int = ACTIVITIES) -> Outcome:
                 unit="ms",
                 note="opening the store and recovering, before any of this",
             ),
-        ]
+        ],
+        verified=[f"the result and the length of the history of {2 * (n + 1)} instances"],
     )
 
 

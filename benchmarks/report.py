@@ -1,4 +1,4 @@
-"""Shows what was measured: a table on the terminal, JSON, Markdown."""
+"""Shows what was measured: tables on the terminal, JSON, Markdown."""
 
 from __future__ import annotations
 
@@ -6,31 +6,42 @@ import os
 import platform
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import attrs
 import orjson
 from attrs import Factory, define, frozen
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn
 from rich.table import Table
 
 import perdure
 
 from .bench import Options
-from .figures import Fact, Load, Outcome, best_fact, best_load, by_name, middle_fact, middle_load
+from .figures import (
+    Cell,
+    Fact,
+    Load,
+    Outcome,
+    Sweep,
+    best_fact,
+    best_load,
+    by_name,
+    middle_fact,
+    middle_load,
+    middle_sweeps,
+)
 
 
 @define
 class Run:
-    """The repetitions of one benchmark."""
+    """The repetitions of one benchmark; with failures, none of them is reported."""
 
     benchmark: str
     outcomes: list[Outcome] = Factory(list[Outcome])
+    failures: list[str] = Factory(list[str])
 
 
 @frozen
@@ -40,37 +51,10 @@ class Report:
     description: dict[str, str]
     runs: list[Run]
 
-
-class Bar:
-    """A progress bar that is drawn from the event loop, so that no thread takes turns with it."""
-
-    def __init__(self, console: Console, *, visible: bool) -> None:
-        self._bar = RichProgress(
-            TextColumn("{task.description:>20}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-            disable=not visible,
-        )
-        self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def show(self, what: str, done: int, total: int) -> None:
-        """Draw how far a load has come."""
-        self._bar.update(self._task, description=what, completed=done, total=total, refresh=True)
+    @property
+    def measured(self) -> list[Run]:
+        """The runs whose outcomes were right."""
+        return [run for run in self.runs if not run.failures]
 
 
 def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) -> dict[str, str]:
@@ -78,6 +62,7 @@ def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) 
     loop = "uvloop" if uvloop else backend
     description = {
         "command": command,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "perdure": perdure.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "event loop": loop,
@@ -85,13 +70,12 @@ def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) 
         "system": f"{platform.system()} {_release()}, load average {_load()}",
     }
     if options.store == "memory:":
-        description["store"] = f"memory:, {perdure.MemoryStore().durability}"
+        description["store"] = "memory:"
+        description["durability"] = perdure.MemoryStore().durability
     else:
         path = options.store.partition(":")[2] or tempfile.gettempdir()
-        description["store"] = (
-            f"SQLite {sqlite3.sqlite_version}, {perdure.SqliteStore(path).durability}, "
-            f"{file_system(Path(path))}"
-        )
+        description["store"] = f"SQLite {sqlite3.sqlite_version} on {file_system(Path(path))}"
+        description["durability"] = perdure.SqliteStore(path).durability
     description["partitions"] = str(options.partitions)
     return description
 
@@ -139,11 +123,10 @@ LOAD_TITLE = "Loads (warm-up excluded; the last four columns are per operation)"
 FACT_HEADS = ("figure", "median", "best", "unit", "what it is")
 
 
-def load_rows(report: Report) -> Iterator[tuple[list[str], str]]:
+def load_cells(run: Run) -> list[tuple[list[str], str]]:
     """Give the cells of each load, and its note."""
-    for run in report.runs:
-        for name, loads in by_name(run.outcomes)[0].items():
-            yield _load_cells(name, loads), loads[0].note
+    found = by_name(run.outcomes)[0]
+    return [(_load_cells(name, loads), loads[0].note) for name, loads in found.items()]
 
 
 def _load_cells(name: str, loads: list[Load]) -> list[str]:
@@ -165,11 +148,9 @@ def _load_cells(name: str, loads: list[Load]) -> list[str]:
     ]
 
 
-def fact_rows(report: Report) -> Iterator[list[str]]:
+def fact_cells(run: Run) -> list[list[str]]:
     """Give the cells of each fact."""
-    for run in report.runs:
-        for name, facts in by_name(run.outcomes)[1].items():
-            yield _fact_cells(name, facts)
+    return [_fact_cells(name, facts) for name, facts in by_name(run.outcomes)[1].items()]
 
 
 def _fact_cells(name: str, facts: list[Fact]) -> list[str]:
@@ -177,49 +158,97 @@ def _fact_cells(name: str, facts: list[Fact]) -> list[str]:
     return [name, _number(middle_fact(facts)), _number(best_fact(facts)), one.unit, one.note]
 
 
+def sweep_cells(sweep: Sweep) -> list[list[str]]:
+    """Give the cells of a table of points."""
+    return [[_cell(cell) for cell in row] for row in sweep.rows]
+
+
+def _cell(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:,.0f}" if cell == int(cell) else _number(cell)
+
+
+def is_numeric(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, and ``-`` where there is none."""
+    return all(cell == "-" or cell[:1].isdigit() for cell in cells)
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
+
+
+def _all_rows(report: Report) -> tuple[list[tuple[list[str], str]], list[list[str]], list[Sweep]]:
+    runs = report.measured
+    sweeps = [sweep for run in runs for sweep in middle_sweeps(run.outcomes).values()]
+    # Where a table has a row for each load, a second one for all of them says less.
+    plain = [run for run in runs if not any(outcome.sweeps for outcome in run.outcomes)]
+    loads = [cells for run in plain for cells in load_cells(run)]
+    return loads, [cells for run in runs for cells in fact_cells(run)], sweeps
 
 
 def print_report(console: Console, report: Report) -> None:
     """Print the tables, and below them what has to be known to read them."""
     for key, value in report.description.items():
         console.print(f"[bold]{key}[/]: {value}", highlight=False)
-    rows = list(load_rows(report))
-    if rows:
-        table = Table(title=LOAD_TITLE, box=SIMPLE_HEAD)
-        for head in LOAD_HEADS:
-            table.add_column(
-                head, no_wrap=True, justify="left" if head in ("load", "unit") else "right"
-            )
-        for cells, _ in rows:
-            table.add_row(*cells)
-        console.print(table)
-        for cells, note in rows:
+    loads, facts, sweeps = _all_rows(report)
+    if loads:
+        _print_table(console, LOAD_TITLE, LOAD_HEADS, [cells for cells, _ in loads])
+        for cells, note in loads:
             if note:
                 console.print(f"{cells[0]}: {note}", highlight=False)
-    facts = list(fact_rows(report))
+    for sweep in sweeps:
+        _print_table(console, sweep.name, sweep.heads, sweep_cells(sweep))
+        if sweep.note:
+            console.print(sweep.note, highlight=False)
     if facts:
-        table = Table(title="Other figures", box=SIMPLE_HEAD)
-        for head in FACT_HEADS:
-            table.add_column(head, justify="right" if head in ("median", "best") else "left")
-        for cells in facts:
-            table.add_row(*cells)
-        console.print(table)
+        _print_table(console, "Other figures", FACT_HEADS, facts)
+    for run in report.measured:
+        for words in run.outcomes[0].verified:
+            console.print(f"{run.benchmark}, verified: {words}", highlight=False)
+
+
+def _print_table(
+    console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    table = Table(title=title, box=SIMPLE_HEAD)
+    for number, head in enumerate(heads):
+        is_text = not number or not is_numeric([row[number] for row in rows])
+        table.add_column(head, justify="left" if is_text else "right")
+    for cells in rows:
+        table.add_row(*cells)
+    console.print(table)
 
 
 def write_json(path: Path, report: Report) -> None:
-    """Write every repetition."""
+    """Write every repetition of every benchmark, and why others failed."""
     content: dict[str, object] = {"description": report.description}
-    for run in report.runs:
-        content[run.benchmark] = [
-            {
-                "loads": [{**attrs.asdict(load), "rate": load.rate} for load in outcome.loads],
-                "facts": [attrs.asdict(fact) for fact in outcome.facts],
-            }
-            for outcome in run.outcomes
-        ]
+    for run in report.measured:
+        content[run.benchmark] = [_outcome(outcome) for outcome in run.outcomes]
+    content["failed"] = {run.benchmark: run.failures for run in report.runs if run.failures}
     path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def _outcome(outcome: Outcome) -> dict[str, object]:
+    return {
+        "loads": [{**attrs.asdict(load), "rate": load.rate} for load in outcome.loads],
+        "facts": [attrs.asdict(fact) for fact in outcome.facts],
+        "sweeps": [
+            {
+                "name": sweep.name,
+                "note": sweep.note,
+                "points": [dict(zip(sweep.heads, row, strict=True)) for row in sweep.rows],
+            }
+            for sweep in outcome.sweeps
+        ],
+        "percentiles": {
+            name: {"count": one.total, "max_ms": one.max_ms, "curve": one.curve()}
+            for name, one in outcome.histograms.items()
+        },
+        "verified": list(outcome.verified),
+    }
 
 
 MARKDOWN_HEAD = """\
@@ -234,20 +263,22 @@ def write_markdown(path: Path, report: Report) -> None:
     lines = [] if path.exists() else [MARKDOWN_HEAD]
     lines += ["", f"## {report.description['event loop']}", ""]
     lines += [f"* {key}: {value}" for key, value in report.description.items()]
-    rows = list(load_rows(report))
-    if rows:
+    loads, facts, sweeps = _all_rows(report)
+    if loads:
         lines += ["", f"{LOAD_TITLE}:"]
-        lines += ["", *_markdown_table(LOAD_HEADS, [cells for cells, _ in rows])]
-        notes = [f"* `{cells[0]}`: {note}" for cells, note in rows if note]
+        lines += ["", *_markdown_table(LOAD_HEADS, [cells for cells, _ in loads])]
+        notes = [f"* `{cells[0]}`: {note}" for cells, note in loads if note]
         lines += ["", *notes] if notes else []
-    facts = list(fact_rows(report))
+    for sweep in sweeps:
+        lines += ["", f"{sweep.name}:", "", *_markdown_table(sweep.heads, sweep_cells(sweep))]
+        lines += ["", sweep.note] if sweep.note else []
     if facts:
         lines += ["", "Other figures:", "", *_markdown_table(FACT_HEADS, facts)]
     with path.open("a", encoding="utf-8") as file:
         file.write("\n".join([*lines, ""]))
 
 
-def _markdown_table(heads: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         f"| {' | '.join(heads)} |",
         f"|{'---|' * len(heads)}",

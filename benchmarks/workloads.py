@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from attrs import evolve
+
 from perdure import App, Client, EntityId, Hub, OrchestrationContext, RuntimeStatus, readonly
 
 from .bench import Bench, Request
@@ -94,12 +96,13 @@ def hello_request(client: Client, base: int) -> Request:
     async def request(index: int) -> None:
         number = base + index
         handle = await client.start_new(hello, number)
-        expect("hello", await handle.result(), _greetings(number))
+        expect("hello", await handle.result(), greetings(number))
 
     return request
 
 
-def _greetings(number: int) -> list[str]:
+def greetings(number: int) -> list[str]:
+    """Give what a hello of that number must give."""
     return [f"Hello Tokyo {number}!", f"Hello Seattle {number}!", f"Hello London {number}!"]
 
 
@@ -122,7 +125,8 @@ async def measure_hello(bench: Bench) -> Outcome:
             hub, "hello", hello_request(client, 10**6), n, unit="orchestrations"
         )
         expect("completed instances", await completed(client, "hello"), warm + n)
-        return await _measure_alone(bench, hub, load)
+        alone = await _measure_alone(bench, hub, load)
+    return evolve(alone, verified=[f"every result of {warm + n:,} hellos", *alone.verified])
 
 
 async def _measure_alone(bench: Bench, hub: Hub, load: Load) -> Outcome:
@@ -168,7 +172,8 @@ async def _measure_alone(bench: Bench, hub: Hub, load: Load) -> Outcome:
                 note="median of four plain SQLite commits of 200 bytes, same folder, no event loop",
             )
         )
-    return Outcome(loads=[load, alone, four], facts=facts)
+    words = f"count, sum and order of {total:,} signals sent one after another"
+    return Outcome(loads=[load, alone, four], facts=facts, verified=[words])
 
 
 def raw_commits_ms(path: Path, n: int, commits: int) -> float:
@@ -213,7 +218,9 @@ async def measure_fanout(bench: Bench) -> Outcome:
             concurrency=min(bench.options.concurrency, 10),
             note="latency is of an orchestration of 1,000 activities; 10 in flight",
         )
-    return Outcome(loads=[load])
+    return Outcome(
+        loads=[load], verified=[f"every result of {load.operations:,} activities, in order"]
+    )
 
 
 async def expect_meter(client: Client, meter: EntityId[Meter], count: int, total: int) -> None:
@@ -261,7 +268,8 @@ async def measure_hot(bench: Bench) -> Outcome:
             request = make_request(client, meter)
             loads.append(await bench.closed_loop(hub, name, request, n, unit=f"{name[4:]}s"))
             await expect_meter(client, meter, n, n * (n - 1) // 2)
-    return Outcome(loads=loads)
+    words = "every answer to a call; count, sum and order at the entities"
+    return Outcome(loads=loads, verified=[words])
 
 
 async def measure_spread(bench: Bench) -> Outcome:
@@ -286,7 +294,8 @@ async def measure_spread(bench: Bench) -> Outcome:
             numbers = range(index, n, SPREAD_ENTITIES)
             meter = EntityId(Meter, f"spread-{index}")
             await expect_meter(client, meter, len(numbers), sum(numbers))
-    return Outcome(loads=[load])
+    words = f"count, sum and order at each of {min(n, SPREAD_ENTITIES):,} entities"
+    return Outcome(loads=[load], verified=[words])
 
 
 async def measure_signal(bench: Bench) -> Outcome:
@@ -315,7 +324,7 @@ async def measure_signal(bench: Bench) -> Outcome:
             note="until all are applied and durable; latency is of an orchestration of 10 signals",
         )
         await _expect_signals(client, wanted)
-    return Outcome(loads=[load])
+    return Outcome(loads=[load], verified=[f"count and sum at each of {len(wanted):,} entities"])
 
 
 def _signals_wanted(n: int) -> dict[int, list[int]]:

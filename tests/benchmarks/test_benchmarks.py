@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from array import array
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -14,6 +15,7 @@ import pytest
 
 from perdure import Client, EntityId, Hub, UsageError
 from perdure.benchmarks import command
+from perdure.benchmarks.bank import expect_branch
 from perdure.benchmarks.bench import Bench, MakeHub, Options, place
 from perdure.benchmarks.figures import (
     Fact,
@@ -28,21 +30,33 @@ from perdure.benchmarks.figures import (
     percentiles_ms,
 )
 from perdure.benchmarks.replay import measure_replay
+from perdure.benchmarks.suite import BENCHMARKS, Benchmark
+from perdure.benchmarks.wordcount import find_texts
 from perdure.benchmarks.workloads import Meter, app
 
 Measure = Callable[[Bench], Awaitable[Outcome]]
 
-SMALL: dict[str, tuple[Measure, int]] = {
-    "hello": (command.BENCHMARKS["hello"], 12),
-    "fanout": (command.BENCHMARKS["fanout"], 2),
-    "hot": (command.BENCHMARKS["hot"], 30),
-    "spread": (command.BENCHMARKS["spread"], 1_010),
-    "signal": (command.BENCHMARKS["signal"], 12),
-    "replay": (partial(measure_replay, activities=30), 2),
-    "latency": (command.BENCHMARKS["latency"], 30),
-    "growth": (command.BENCHMARKS["growth"], 5),
-    "memory": (command.BENCHMARKS["memory"], 300),
+SIZES = {
+    "hello": 12,
+    "fanout": 2,
+    "hot": 30,
+    "spread": 1_010,
+    "signal": 12,
+    "replay": 2,
+    "hotspot": 40,
+    "latency": 30,
+    "bank": 40,
+    "wordcount": 3,
+    "growth": 5,
+    "memory": 100,
 }
+
+SMALL: dict[str, tuple[Measure, int]] = {
+    **{name: (BENCHMARKS[name].measure, n) for name, n in SIZES.items()},
+    "replay": (partial(measure_replay, activities=30), SIZES["replay"]),
+}
+
+TEXTS = Path(command.__file__).parent
 
 FIGURES: dict[str, set[str]] = {
     "hello": {
@@ -63,30 +77,58 @@ FIGURES: dict[str, set[str]] = {
         "replay: without the round trip",
         "replay: start of the hub",
     },
+    "hotspot": {
+        "hotspot: share",
+        "hotspot: Zipf",
+        *(f"plain, traffic to one key, % {share}" for share in (0, 10, 25, 50, 75, 90, 100)),
+        *(f"plain, Zipf exponent {s}" for s in ("0", "0.5", "0.8", "1", "1.2", "1.5")),
+    },
     "latency": {
-        "hello-limit",
-        "latency-hello",
-        "latency-hello: load kept up",
-        "hot-call-limit",
-        "latency-hot-call",
-        "latency-hot-call: load kept up",
+        f"{start}{operation}{end}"
+        for operation in ("hello", "hot-call")
+        for start, end in (
+            ("", "-limit"),
+            ("latency: ", ""),
+            *(
+                ("latency-", f"{load}{fact}")
+                for load in (" at 10 %", " at 25 %", "", " at 75 %", " at 90 %")
+                for fact in ("", ": load kept up")
+            ),
+        )
+    },
+    "bank": {"bank", "bank: audit p50", "bank: audit p99", "bank: transfers refused"},
+    "wordcount": {
+        "wordcount",
+        "wordcount: words",
+        "wordcount: text",
+        "wordcount / direct count",
     },
     "growth": {
-        f"{text} {kind}{end}"
-        for kind in ("instances", "entities")
-        for text, end in (
-            ("empty (40", ")"),
-            ("with 40", ""),
-            ("hello with 40", ""),
-            ("start of a hub with 40", ""),
-        )
+        "growth",
+        "call among 40 entities",
+        "flatness: hello beside instances",
+        "flatness: hello beside entities",
+        "flatness: call of a stored entity",
+        *(
+            f"{text} {kind}{end}"
+            for kind in ("instances", "entities")
+            for text, end in (
+                ("empty (40", ")"),
+                ("with 40", ""),
+                ("hello with 40", ""),
+                ("start of a hub with 40", ""),
+            )
+        ),
     },
     "memory": {"idle orchestration", "idle entity"},
 }
 
 
 class Sabotage:
-    """A client of a hub that loses, doubles, falsifies or swaps every third request."""
+    """A client of a hub that loses, doubles, falsifies or swaps every third request.
+
+    Of the starts of a word count, each one loses its last file.
+    """
 
     def __init__(self, client: Client, kind: str) -> None:
         self._client: Any = client
@@ -106,6 +148,10 @@ class Sabotage:
     async def start_new(self, f: Any, input: Any, **options: Any) -> Any:
         if self._strikes("falsify starts"):
             input = [*input[:1], input[1] + 1, *input[2:]] if type(input) is list else input + 1
+        if self._strikes("double starts"):
+            await self._client.start_new(f, input)
+        if self._kind == "lose files":
+            input = input[:-1]
         return await self._client.start_new(f, input, **options)
 
     async def signal_entity(self, *arguments: Any) -> None:
@@ -114,6 +160,8 @@ class Sabotage:
         if self._strikes("swap signals"):
             self._kept = arguments
             return
+        if self._strikes("double signals"):
+            await self._client.signal_entity(*arguments)
         await self._client.signal_entity(*arguments)
         if self._kept is not None:
             kept, self._kept = self._kept, None
@@ -139,7 +187,9 @@ def sabotaged(kind: str) -> MakeHub:
 
 
 def small(name: str, concurrency: int = 4) -> Options:
-    return Options(n=SMALL[name][1], concurrency=concurrency, instances=40, stalled_s=0.3)
+    return Options(
+        n=SMALL[name][1], concurrency=concurrency, instances=40, stalled_s=0.3, text=TEXTS
+    )
 
 
 def leaves(error: BaseException) -> list[BaseException]:
@@ -157,12 +207,18 @@ async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Pa
 
     outcome = await measure(bench)
 
-    found = {load.name for load in outcome.loads} | {fact.name for fact in outcome.facts}
-    assert found - {"four raw commits"} == FIGURES[name]
-    assert all(load.requests == n and load.commits > 0 for load in outcome.loads)
+    names = {load.name for load in outcome.loads} | {fact.name for fact in outcome.facts}
+    names |= {sweep.name for sweep in outcome.sweeps}
+    requests = 1 if name == "wordcount" else n
+    assert names - {"four raw commits"} == FIGURES[name]
+    assert all(load.requests == requests for load in outcome.loads)
+    # What only reads commits nothing.
+    assert all(load.commits > 0 or "call among" in load.name for load in outcome.loads)
     assert all(0 < load.p50_ms <= load.p99_ms for load in outcome.loads)
     assert all(load.seconds > 0 and load.cpu_us > 0 for load in outcome.loads)
-    assert all(fact.value > 0 for fact in outcome.facts)
+    assert all(fact.value > 0 or "refused" in fact.name for fact in outcome.facts)
+    assert all(len(row) == len(sweep.heads) for sweep in outcome.sweeps for row in sweep.rows)
+    assert outcome.verified
 
 
 @pytest.mark.parametrize(
@@ -177,6 +233,11 @@ async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Pa
         ("spread", "lose signals"),
         ("signal", "falsify starts"),
         ("replay", "falsify starts"),
+        ("hotspot", "lose signals"),
+        ("hotspot", "double signals"),
+        ("bank", "falsify starts"),
+        ("bank", "double starts"),
+        ("wordcount", "lose files"),
         ("latency", "falsify starts"),
         ("latency", "double calls"),
         ("growth", "falsify starts"),
@@ -246,11 +307,80 @@ async def test_an_open_loop_charges_a_stall_to_all_that_should_have_been_sent_me
         await is_free.wait()
 
     async with bench.hub(app) as hub:
-        load = await bench.open_loop(hub, "x", request, n, rate=n / stall_s, unit="ones", note="")
+        timed = await bench.open_loop(hub, "x", request, n, rate=n / stall_s, unit="ones", note="")
 
     # All of them were due within about the stall, and on average half of it was left then.
-    assert load.p99_ms > 0.9 * stall_s * 1e3
-    assert load.p50_ms > 0.2 * stall_s * 1e3
+    assert timed.load.p99_ms > 0.9 * stall_s * 1e3
+    assert timed.load.p50_ms > 0.2 * stall_s * 1e3
+    # From when they were really sent, as coordinated omission counts, most took next to nothing.
+    waits = [took - late for took, late in zip(timed.latencies, timed.late, strict=True)]
+    assert percentiles_ms(waits)[0] < 0.1 * timed.load.p50_ms
+
+
+async def test_an_open_loop_sends_nothing_before_its_time_and_says_when_it_falls_behind() -> None:
+    n, took_s = 60, 0.002
+    bench = Bench(Options(concurrency=1, arrivals="constant"), None)
+
+    async def request(index: int) -> None:
+        await anyio.sleep(took_s)
+
+    async with bench.hub(app) as hub:
+        relaxed = await bench.open_loop(hub, "x", request, n, rate=100.0, unit="ones", note="")
+        # Two senders of two milliseconds each do a thousand a second at the most.
+        flooded = await bench.open_loop(hub, "y", request, n, rate=1e5, unit="ones", note="")
+
+    assert all(late >= 0 for late in (*relaxed.late, *flooded.late))
+    assert relaxed.kept_up > 0.8
+    assert flooded.kept_up < 0.2
+    assert flooded.load.rate < 1_100
+
+
+async def test_what_runs_beside_a_load_ends_with_it() -> None:
+    bench = Bench(Options(), None)
+    ended = anyio.Event()
+
+    async def beside() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async def request(index: int) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async with bench.hub(app) as hub:
+        await bench.timed_loop(hub, "x", request, 3, unit="ones", beside=beside)
+
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("balances", "reason"),
+    [
+        ([100] * 9 + [99], "sum of branch 3: 999 instead of 1000"),
+        ([100] * 8 + [201, -1], "branch 3 has a balance below nothing"),
+    ],
+)
+def test_an_audit_refuses_what_only_half_a_transfer_shows(balances: list[int], reason: str) -> None:
+    with pytest.raises(WrongOutcomeError, match=reason):
+        expect_branch(3, balances)
+
+
+def test_fewer_files_are_a_sample_of_all(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}.txt").write_text("some words")
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "other.bin").write_text("no text")
+
+    found = [path.stem for path in find_texts(tmp_path, 5)]
+
+    assert found == ["0", "2", "4", "6", "8"]
+    assert len(find_texts(tmp_path, 100)) == 10
+
+
+def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose another --text"):
+        find_texts(tmp_path, 5)
 
 
 async def test_what_never_comes_about_counts_as_lost() -> None:
@@ -352,8 +482,8 @@ def test_a_store_of_an_unknown_kind_is_refused() -> None:
 @pytest.mark.parametrize(
     ("names", "wanted"),
     [
-        ([], list(command.BENCHMARKS)),
-        (["all"], list(command.BENCHMARKS)),
+        ([], list(BENCHMARKS)),
+        (["all"], list(BENCHMARKS)),
         (["hot", "hello"], ["hello", "hot"]),
     ],
 )
@@ -398,7 +528,7 @@ def test_the_command_fails_loudly_where_an_outcome_is_wrong(
         made = Bench(bench.options, bench.folder, make_hub=sabotaged("falsify starts"))
         return await SMALL["hello"][0](made)
 
-    monkeypatch.setitem(command.BENCHMARKS, "hello", measure_lossy)
+    monkeypatch.setitem(BENCHMARKS, "hello", Benchmark(measure_lossy, "loses"))
     as_json = tmp_path / "figures.json"
 
     status = command.main(["hello", "--store", "memory:", "-n", "5", "--json", f"{as_json}"])
@@ -406,7 +536,9 @@ def test_the_command_fails_loudly_where_an_outcome_is_wrong(
     captured = capsys.readouterr()
     assert status == 1
     assert "hello FAILED: WrongOutcomeError: hello: ['Hello Tokyo" in captured.err
-    assert "hello" not in orjson.loads(as_json.read_bytes())
+    content = orjson.loads(as_json.read_bytes())
+    assert "hello" not in content
+    assert content["failed"]["hello"][0].startswith("WrongOutcomeError: hello: ['Hello Tokyo")
 
 
 def test_a_name_that_is_no_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -430,3 +562,29 @@ def test_a_count_that_makes_no_sense_is_refused(
 def test_uvloop_on_trio_is_refused() -> None:
     with pytest.raises(SystemExit, match="leave it out on trio"):
         command.main(["hello", "--backend", "trio", "--uvloop"])
+
+
+def test_list_says_what_each_benchmark_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    status = command.main(["list"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert [line.split()[0] for line in lines] == list(BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    ("given", "instances", "n"),
+    [
+        ([], 100_000, 500),
+        (["--quick"], 10_000, 50),
+        (["--long"], 1_000_000, 500),
+        (["--quick", "--instances", "70", "-n", "8"], 70, 8),
+    ],
+)
+def test_sizes_are_chosen_by_one_word(given: list[str], instances: int, n: int) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+
+    options = command.read_options(parser.parse_args(given))
+
+    assert (options.instances, Bench(options, None).n(500)) == (instances, n)

@@ -1,0 +1,171 @@
+"""What one key that everybody wants costs the others: a sweep from even to wholly skewed load.
+
+Signals go to 1,001 entities, drawn beforehand: a growing share of them to one key, then by Zipf's
+law with a growing exponent. Entities take their turns one after another, so the one key has a
+limit; the question is whether the *cold* keys, that few want, wait behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from perdure import App, EntityId, Hub, HubStatistics, readonly
+
+from .bench import Bench
+from .figures import Cell, Load, Outcome, Sweep, expect, percentiles_ms
+from .schedule import draw_with_share, draw_zipf, partition_of, tally
+
+app = App("hotspot")
+
+KEYS = 1_001
+COLD_FROM = 100  # under Zipf's law, the keys from this rank on are the cold ones
+SHARES = (0, 10, 25, 50, 75, 90, 100)
+EXPONENTS = (0.0, 0.5, 0.8, 1.0, 1.2, 1.5)
+RATE, P50, P99 = "signals/s", "p50 ms", "p99 ms"
+COLD = "cold keys' p99 ms"
+TURNS, SIGNALS = "busiest partition, % of turns", "% of signals"
+SHARE, EXPONENT = "traffic to one key, %", "Zipf exponent"
+
+
+@app.entity
+class Plain:
+    """Adds up what it is sent."""
+
+    count: int = 0
+    total: int = 0
+
+    def mark(self, number: int) -> None:
+        """Take a number."""
+        self.count += 1
+        self.total += number
+
+    @readonly
+    def read(self) -> list[int]:
+        """Give how many it took, and their sum."""
+        return [self.count, self.total]
+
+
+# An entity of any other kind with these two operations is one more line.
+VARIANTS: dict[str, type[Any]] = {"plain": Plain}
+
+
+@frozen
+class _Skew:
+    sweep: str
+    head: str
+    points: Sequence[float]
+    draw: Callable[[int, float], list[int]]
+    cold_from: int
+
+
+def _by_share(n: int, percent: float) -> list[int]:
+    return draw_with_share(n, KEYS, percent / 100, seed=int(percent))
+
+
+def _by_zipf(n: int, exponent: float) -> list[int]:
+    return draw_zipf(n, KEYS, exponent, seed=int(10 * exponent))
+
+
+_SKEWS = (
+    _Skew("hotspot: share", SHARE, SHARES, _by_share, 1),
+    _Skew("hotspot: Zipf", EXPONENT, EXPONENTS, _by_zipf, COLD_FROM),
+)
+
+
+async def measure_hotspot(bench: Bench) -> Outcome:
+    """Every variant under every skew."""
+    n = bench.n(20_000)
+    loads: list[Load] = []
+    rows: dict[str, list[list[Cell]]] = {skew.sweep: [] for skew in _SKEWS}
+    for variant in VARIANTS:
+        async with bench.hub(app, variant) as hub:
+            target = _Target(bench, hub, variant)
+            await target.measure(f"{variant}, warm-up", _by_zipf(min(n, 5_000), 0.0), 0)
+            for skew in _SKEWS:
+                for point in skew.points:
+                    name = f"{variant}, {skew.head} {point:g}"
+                    load, row = await target.measure(name, skew.draw(n, point), skew.cold_from)
+                    loads.append(load)
+                    rows[skew.sweep].append([variant, point, *row])
+    heads = (RATE, P50, P99, COLD, TURNS, SIGNALS)
+    points = len(SHARES) + len(EXPONENTS)
+    return Outcome(
+        loads=loads,
+        sweeps=[
+            Sweep(name=skew.sweep, heads=("variant", skew.head, *heads), rows=rows[skew.sweep])
+            for skew in _SKEWS
+        ],
+        verified=[
+            f"count and sum at each of {KEYS:,} entities ({', '.join(VARIANTS)}) after each of "
+            f"{points} points of {n:,} signals"
+        ],
+    )
+
+
+class _Target:
+    """The entities of one variant, and what they should have been sent so far."""
+
+    def __init__(self, bench: Bench, hub: Hub, variant: str) -> None:
+        self._bench = bench
+        self._hub = hub
+        self._entity = VARIANTS[variant]
+        self._ids: list[EntityId[Any]] = [
+            EntityId(self._entity, f"key-{key}") for key in range(KEYS)
+        ]
+        self._counts = [0] * KEYS
+        self._totals = [0] * KEYS
+
+    async def measure(self, name: str, drawn: list[int], cold_from: int) -> tuple[Load, list[Cell]]:
+        signal = self._hub.client.signal_entity
+        mark = self._entity.mark
+        ids = self._ids
+
+        async def request(index: int) -> None:
+            await signal(ids[drawn[index]], mark, index)
+
+        before = await self._hub.statistics()
+        timed = await self._bench.timed_loop(self._hub, name, request, len(drawn), unit="signals")
+        after = await self._hub.statistics()
+        tally(drawn, self._counts, self._totals)
+        await self._verify(name)
+        cold = [timed.latencies[i] for i, key in enumerate(drawn) if key >= cold_from]
+        load = timed.load
+        return load, [
+            load.rate,
+            load.p50_ms,
+            load.p99_ms,
+            percentiles_ms(cold)[1] if cold else None,
+            _busiest_percent(_turns(before, after)),
+            _busiest_percent(self._sent(drawn)),
+        ]
+
+    def _sent(self, drawn: list[int]) -> list[int]:
+        partitions = self._bench.options.partitions
+        homes = [partition_of(str(id), partitions) for id in self._ids]
+        sent = [0] * partitions
+        for key in drawn:
+            sent[homes[key]] += 1
+        return sent
+
+    async def _verify(self, name: str) -> None:
+        client = self._hub.client
+
+        async def verify(key: int) -> None:
+            found = await client.call_entity(self._ids[key], self._entity.read)
+            expect(f"{name}: {self._ids[key]}", found, [self._counts[key], self._totals[key]])
+
+        await self._bench.unmeasured(f"{name}, checking", verify, KEYS)
+
+
+def _turns(before: HubStatistics, after: HubStatistics) -> list[int]:
+    return [
+        late.turns - early.turns
+        for early, late in zip(before.partitions, after.partitions, strict=True)
+    ]
+
+
+def _busiest_percent(counts: Sequence[int]) -> float:
+    return 100 * max(counts) / max(sum(counts), 1)

@@ -1,0 +1,168 @@
+"""Which benchmarks there are, what each asks, and how its plot is read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
+
+from .bank import measure_bank
+from .bench import Bench
+from .figures import Outcome
+from .growth import measure_growth
+from .hotspot import measure_hotspot
+from .latency import measure_latency
+from .memory import measure_memory
+from .replay import measure_replay
+from .wordcount import measure_wordcount
+from .workloads import (
+    measure_fanout,
+    measure_hello,
+    measure_hot,
+    measure_signal,
+    measure_spread,
+)
+
+Measure = Callable[[Bench], Awaitable[Outcome]]
+
+
+@frozen
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        measure: runs it once.
+        about: what it measures, in a line.
+    """
+
+    measure: Measure
+    about: str
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "hello": Benchmark(measure_hello, "orchestrations of three activities, under load and alone"),
+    "fanout": Benchmark(measure_fanout, "orchestrations that run a thousand activities at once"),
+    "hot": Benchmark(measure_hot, "signals to and calls of one single entity"),
+    "spread": Benchmark(measure_spread, "signals that go round a thousand entities"),
+    "signal": Benchmark(measure_signal, "orchestrations that signal ten entities each"),
+    "replay": Benchmark(measure_replay, "a history of 10,001 events, replayed after a restart"),
+    "hotspot": Benchmark(
+        measure_hotspot, "ever more of the traffic to one key, then Zipf: do the others wait?"
+    ),
+    "latency": Benchmark(
+        measure_latency, "percentiles in an open loop, at 10 to 90 % of the greatest rate"
+    ),
+    "bank": Benchmark(measure_bank, "transfers under entity locks, audited while they run"),
+    "wordcount": Benchmark(
+        measure_wordcount, "words of real text: activities map, entities reduce"
+    ),
+    "growth": Benchmark(
+        measure_growth, "operations beside 1,000 to 100,000 actors (--long: a million)"
+    ),
+    "memory": Benchmark(measure_memory, "bytes of an idle orchestration and of an idle entity"),
+}
+
+
+@frozen
+class Section:
+    """A part of the report: benchmarks that share a plot.
+
+    Attributes:
+        title: its heading.
+        names: which benchmarks.
+        question: what the plot answers.
+        reading: how to read it.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    question: str
+    reading: str
+
+    @property
+    def slug(self) -> str:
+        """The title as a name of files and links."""
+        return self.title.lower().replace(" ", "-")
+
+
+BASIC = ("hello", "fanout", "hot", "spread", "signal")
+
+SECTIONS = (
+    Section(
+        "Basic loads",
+        BASIC,
+        "How much can it do, and what does an operation cost?",
+        "Each row is a load in a closed loop: clients that send the next request when the last is "
+        "answered. Longer bars are better on the left; on the right, further left is better, and "
+        "the line between the dots is the way from the median to the 99th percentile. Under full "
+        "load most of a latency is waiting in line. The first three axes are logarithmic.",
+    ),
+    Section(
+        "Latency",
+        ("latency",),
+        "How long does a request take when the hub is not flooded?",
+        "Requests are sent by a schedule that was fixed beforehand, and each latency counts from "
+        "the time at which its request should have been sent, so that a stall is charged to all "
+        "that it delayed (no coordinated omission). Each step to the right is ten times as rare: "
+        "at 99.9 % one request in a thousand takes longer. Flat is good; a line that rises early "
+        "has a long tail.",
+    ),
+    Section(
+        "Hot keys",
+        ("hotspot",),
+        "Does one hot key slow the others down?",
+        "To the right, the load is more and more skewed. If the cold keys' line (few want them) "
+        "stays with that of all keys or below, nobody waits behind the hot key. The last panel "
+        "shows the busiest partition: a turn takes all that waits for one key, so its share of the "
+        "turns can stay even where its share of the signals does not.",
+    ),
+    Section(
+        "Shards",
+        ("sharding",),
+        "How much faster is it on more shards?",
+        "The dotted line is as many times faster as there are shards. Balance is the busiest "
+        "shard's turns over the mean: 1 is even.",
+    ),
+    Section(
+        "Rebalancing",
+        ("rebalance",),
+        "What happens while a partition moves?",
+        "The shaded part is the move. The moved partition's line may fall to zero there, for as "
+        "long as its pause; that of the others should not notice.",
+    ),
+    Section(
+        "Bank",
+        ("bank",),
+        "What do transactions over two entities take?",
+        "The percentiles of transfers between two locked accounts, and of audits that lock ten "
+        "accounts at once while transfers run. A transfer waits for others that want its accounts, "
+        "so the tail is the queue for the most wanted ones.",
+    ),
+    Section(
+        "Word count",
+        ("wordcount",),
+        "What does it cost to make a computation durable?",
+        "The time of a plain loop over the files, in memory, and of the durable map and reduce of "
+        "the same files: every file's result and every reducer's state is on the disk.",
+    ),
+    Section(
+        "Growth",
+        ("growth",),
+        "Does a full store slow it down?",
+        "To the right, ten times as many actors are stored at each step. Flat is good. The dotted "
+        "lines are the same operation on an empty store just before, as the machine's own noise.",
+    ),
+    Section(
+        "Replay",
+        ("replay",),
+        "How long until a long history is live again?",
+        "The time from an event to the result: for an instance that is in memory, and for one "
+        "whose whole history must first be read and replayed.",
+    ),
+    Section(
+        "Memory",
+        ("memory",),
+        "What does an actor take that only waits?",
+        "Bytes that Python's allocators gave out for each idle actor.",
+    ),
+)

@@ -1,0 +1,175 @@
+"""The report holds every plot and table, says what was verified, and needs no other file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+
+from perdure.benchmarks import command
+from perdure.benchmarks.bench import Bench
+from perdure.benchmarks.figures import (
+    Fact,
+    Outcome,
+    Sweep,
+    WrongOutcomeError,
+    gather,
+    middle_sweeps,
+)
+from perdure.benchmarks.histogram import Histogram
+from perdure.benchmarks.plots import PLOTS
+from perdure.benchmarks.suite import BENCHMARKS, SECTIONS, Benchmark
+
+SMALL = ["-n", "5", "--instances", "40", "--store", "memory:", "--no-uvloop"]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the report of a small run of all benchmarks, and its JSON beside it."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("report")
+    status = command.main([*SMALL, "--report", str(folder), "--json", str(folder / "figures.json")])
+    assert status == 0
+    return folder
+
+
+def test_every_benchmark_has_one_section_and_every_section_a_plot() -> None:
+    shown = [name for section in SECTIONS for name in section.names]
+
+    later = {"sharding", "rebalance"}  # when hubs have shards
+    assert sorted(shown) == sorted({*BENCHMARKS, *later})
+    assert [section.slug for section in SECTIONS] == list(
+        dict.fromkeys(section.slug for section in SECTIONS)
+    )
+    assert {section.slug for section in SECTIONS} == set(PLOTS)
+
+
+def test_the_page_holds_every_plot_and_the_folder_its_files(report: Path) -> None:
+    page = (report / "index.html").read_text("utf-8")
+
+    sections = [one for one in SECTIONS if set(one.names) <= set(BENCHMARKS)]
+    assert page.count("<svg") == len(sections) == 8
+    for section in sections:
+        assert f"<section id='{section.slug}'>" in page
+        assert section.question in page
+        assert (report / f"{section.slug}.svg").read_text("utf-8").count("<svg") == 1
+        assert (report / f"{section.slug}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_needs_nothing_from_elsewhere(report: Path) -> None:
+    page = (report / "index.html").read_text("utf-8")
+
+    assert "<script" not in page
+    assert "<link" not in page
+    assert "<img" not in page
+    targets = re.findall(r"(?:src|href)=['\"]([^'\"]*)|url\(([^)]*)\)", page)
+    assert targets
+    assert all("".join(target).startswith("#") for target in targets)
+
+
+def test_what_the_plots_refer_to_is_there_once(report: Path) -> None:
+    page = (report / "index.html").read_text("utf-8")
+
+    ids = re.findall(r"\bid=['\"]([^'\"]*)", page)
+    wanted = re.findall(r"(?:href=['\"]|url\()#([^'\")]*)", page)
+    assert len(ids) == len(set(ids))
+    assert set(wanted) <= set(ids)
+
+
+def test_the_page_says_on_what_it_ran_and_what_was_verified(report: Path) -> None:
+    page = (report / "index.html").read_text("utf-8")
+
+    for key in ("machine", "python", "event loop", "store", "durability", "command", "date"):
+        assert f"<dt>{key}</dt>" in page
+    assert "memory only: lost when the process ends" in page
+    assert f"all {len(BENCHMARKS)} outcomes verified" in page
+    for name in BENCHMARKS:
+        assert f"✓ <code>{name}</code> verified: " in page
+
+
+def test_the_json_has_every_figure_of_every_run(report: Path) -> None:
+    content = orjson.loads((report / "figures.json").read_bytes())
+
+    assert set(content) == {"description", "failed", *BENCHMARKS}
+    assert content["failed"] == {}
+    for name in BENCHMARKS:
+        [run] = content[name]
+        assert set(run) == {"loads", "facts", "sweeps", "percentiles", "verified"}
+        assert run["loads"] or run["facts"]
+        assert run["verified"]
+    [hello, _] = content["latency"][0]["sweeps"]
+    assert [point["load, %"] for point in hello["points"]] == [10, 25, 50, 75, 90]
+    curve = content["latency"][0]["percentiles"]["hello at 50 %"]
+    assert curve["count"] == 5
+    assert curve["curve"][0][0] == 50
+
+
+def test_a_wrong_outcome_is_in_the_report_without_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    async def measure(bench: Bench) -> Outcome:
+        raise WrongOutcomeError("money in all accounts: 9 instead of <10>")
+
+    monkeypatch.setitem(BENCHMARKS, "bank", Benchmark(measure, "loses money"))
+
+    status = command.main(["bank", *SMALL, "--report", str(tmp_path)])
+
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert status == 1
+    assert "wrong outcome: bank" in page
+    assert "money in all accounts: 9 instead of &lt;10&gt;. No figures are given." in page
+    assert "<svg" not in page
+
+
+def test_without_matplotlib_a_report_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("perdure.benchmarks.drawing.find_spec", lambda name: None)
+
+    status = command.main(["hello", *SMALL, "--report", str(tmp_path / "report")])
+
+    captured = capsys.readouterr()
+    assert status == 2
+    assert "pip install 'perdure[bench]'" in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "report").exists()
+
+
+def a_sweep(*rows: Sequence[str | float | None]) -> Outcome:
+    return Outcome(sweeps=[Sweep(name="x", heads=("kind", "at", "rate"), rows=rows)])
+
+
+def test_repetitions_of_a_sweep_become_medians_cell_by_cell() -> None:
+    outcomes = [
+        a_sweep(["a", 1, 10.0], ["b", 1, None]),
+        a_sweep(["a", 1, 30.0], ["b", 1, None]),
+        a_sweep(["a", 1, 20.0], ["b", 1, None]),
+    ]
+
+    sweep = middle_sweeps(outcomes)["x"]
+
+    assert sweep.rows == [["a", 1, 20.0], ["b", 1, None]]
+    assert sweep.column("rate", kind="b") == [None]
+
+
+def test_repetitions_of_different_length_are_shown_by_the_first() -> None:
+    outcomes = [a_sweep(["a", 1, 10.0]), a_sweep(["a", 1, 30.0], ["a", 2, 30.0])]
+
+    assert middle_sweeps(outcomes)["x"] == outcomes[0].sweeps[0]
+
+
+def test_repetitions_add_up_their_histograms() -> None:
+    outcomes = [
+        Outcome(histograms={"x": Histogram([0.001])}, facts=[Fact(name="f", value=1.0, unit="s")]),
+        Outcome(histograms={"x": Histogram([0.003])}, facts=[Fact(name="f", value=3.0, unit="s")]),
+    ]
+
+    figures = gather(outcomes)
+
+    assert figures.histograms["x"].total == 2
+    assert figures.facts == {"f": 2.0}
