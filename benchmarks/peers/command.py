@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 from ..bench import Options
-from ..report import Bar, describe_run
+from ..report import Bar, describe_run, file_system
 from .contender import NAMES
 from .measure import LOADS, Size
 from .race import Run, race, run_apart
@@ -91,7 +93,9 @@ def main(
         rounds = race(names, options.rounds, run_one)
     comparison = Comparison(
         description={
+            "date": datetime.now(UTC).date().isoformat(),
             **{key: machine[key] for key in _DESCRIBED},
+            "disk": file_system(Path(tempfile.gettempdir())),
             "each load": f"{size.seconds:g} s after warm-up, median of {options.rounds} rounds",
         },
         rounds=rounds,

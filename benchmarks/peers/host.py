@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .contender import NotAvailableError, Place, contender_class
 from .measure import LOADS, Course, Size, WrongOutcomeError
@@ -43,7 +43,7 @@ async def attend(name: str, place: Place, size: Size, tell: Tell) -> None:
 def first_cause(error: BaseException) -> BaseException:
     """Give the first error inside groups of errors."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error
 
 

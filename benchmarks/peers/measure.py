@@ -63,7 +63,7 @@ class Figure:
         in_flight: requests sent and not answered.
         seconds: from the first request until all was applied.
         p50_ms: median latency of a request; None where an answer does not mean that it was applied.
-        p99_ms: the latency that 99 of 100 requests keep below or at.
+        p99_ms: the latency that 99 of 100 requests keep below or at; None where there were fewer.
     """
 
     load: str
@@ -80,10 +80,12 @@ class Figure:
         return self.operations / self.seconds
 
 
-def percentile_ms(seconds: Iterable[float], percent: int) -> float:
-    """Give the smallest time that ``percent`` of all are below or equal to (nearest rank)."""
+def percentiles_ms(seconds: Iterable[float]) -> tuple[float, float | None]:
+    """Give p50, and p99 where there are enough to have one: nearest ranks."""
     ordered = sorted(seconds)
-    return ordered[max(-(-len(ordered) * percent // 100), 1) - 1] * 1e3
+    n = len(ordered)
+    p50 = ordered[-(-n // 2) - 1] * 1e3
+    return p50, ordered[-(-n * 99 // 100) - 1] * 1e3 if n >= 100 else None
 
 
 async def closed_loop(
@@ -126,14 +128,15 @@ class Course:
         latencies, seconds = await closed_loop(
             request(2 * _FAR), clients=clients, seconds=size.seconds, n=n
         )
+        p50, p99 = percentiles_ms(latencies)
         return Figure(
             load=load,
             unit="orchestrations" if per_request == 1 else "activities",
             operations=len(latencies) * per_request,
             in_flight=clients,
             seconds=seconds,
-            p50_ms=percentile_ms(latencies, 50),
-            p99_ms=percentile_ms(latencies, 99),
+            p50_ms=p50,
+            p99_ms=p99,
         )
 
     def _hello(self, base: int) -> Request:
@@ -187,14 +190,16 @@ class Course:
         found = await contender.totals(list(wanted))
         for key, count_and_sum in wanted.items():
             expect(f"count and sum of {key}", found.get(key), count_and_sum)
+        # Where `add` only says that it was accepted, a latency would mean something else.
+        p50, p99 = percentiles_ms(latencies) if contender.answers else (None, None)
         return Figure(
             load=load,
             unit="additions",
             operations=n,
             in_flight=size.concurrency,
             seconds=seconds,
-            p50_ms=percentile_ms(latencies, 50) if contender.answers else None,
-            p99_ms=percentile_ms(latencies, 99) if contender.answers else None,
+            p50_ms=p50,
+            p99_ms=p99,
         )
 
     async def _add_to(

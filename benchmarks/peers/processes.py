@@ -141,16 +141,16 @@ class Postgres:
 
     async def ready(self) -> str:
         """Wait until it takes connections; gives its version."""
+        await self._server.until(lambda: asyncio.to_thread(self._takes_connections))
+        return f"PostgreSQL {self._run('postgres', '--version').stdout.split()[2]}"
 
-        async def asks() -> bool:
-            asked = [self._programs / "pg_isready", "-q", "-h", self.folder]
-            return subprocess.run(asked, check=False).returncode == 0
+    def _takes_connections(self) -> bool:
+        return self._run("pg_isready", "-q", "-h", self.folder).returncode == 0
 
-        await self._server.until(asks)
-        said = subprocess.run(
-            [self._programs / "postgres", "--version"], capture_output=True, text=True, check=True
+    def _run(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self._programs / program, *arguments], capture_output=True, text=True, check=False
         )
-        return f"PostgreSQL {said.stdout.split()[2]}"
 
     def stop(self) -> None:
         """End it, connections or not."""
@@ -165,7 +165,9 @@ def _find_postgres() -> Path:
     for folder in [*candidates, *reversed(places)]:
         if all((folder / name).exists() for name in ("postgres", "initdb", "pg_isready")):
             return folder
-    raise NotAvailableError("PostgreSQL's programs (postgres, initdb, pg_isready) are not installed")
+    raise NotAvailableError(
+        "PostgreSQL's programs (postgres, initdb, pg_isready) are not installed"
+    )
 
 
 def _exists(user: str) -> bool:

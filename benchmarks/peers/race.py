@@ -8,8 +8,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -144,14 +144,12 @@ def _note(run: Run, what: str, value: Any, begins: Callable[[str], None]) -> Non
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[str], limit_s: float) -> Iterator[None]:
+def _ended(process: subprocess.Popen[str], limit_s: float) -> Generator[None]:
     """Wait for a process, but not for ever, and leave nothing of its session behind."""
 
     def end() -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     timer = threading.Timer(limit_s, end)
     timer.start()

@@ -8,7 +8,16 @@ from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
 
 import perdure
-from perdure import App, Client, EntityId, Hub, MemoryStore, OrchestrationContext, SqliteStore, Store
+from perdure import (
+    App,
+    Client,
+    EntityId,
+    Hub,
+    MemoryStore,
+    OrchestrationContext,
+    SqliteStore,
+    Store,
+)
 
 from .contender import FANOUT_ACTIVITIES, Contender, Place
 
@@ -64,7 +73,9 @@ async def fan_out(ctx: OrchestrationContext, start: int) -> list[int]:
 
 
 class _Perdure(Contender):
-    tuning = "perdure.tune() and uvloop, as docs/how-to/deploying.md advises; 4 partitions (default)"
+    tuning = (
+        "perdure.tune() and uvloop, as docs/how-to/deploying.md advises; 4 partitions (default)"
+    )
     entity = "an entity, called; answered when applied and durable"
     _client: Client
 
