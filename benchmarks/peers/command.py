@@ -31,7 +31,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=_positive, default=3, help="of all contenders in turn (3)")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, help="for each load, apart from warm-up (2)"
+        "--seconds", type=_seconds, default=2.0, help="for each load, apart from warm-up (2)"
     )
     parser.add_argument("-n", type=_positive, help="operations of a load at most")
     parser.add_argument(
@@ -54,6 +54,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
     return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, not {seconds:g}")
+    return seconds
 
 
 def main(

@@ -108,8 +108,9 @@ def run_apart(name: str, size: Size, cache: Path, begins: Callable[[str], None])
             *(name, folder, str(environment.programs), json.dumps(asdict(size))),
         ]
         complaints = Path(folder) / "host.log"
-        with complaints.open("wb") as errors:
-            process = subprocess.Popen(
+        with (
+            complaints.open("wb") as errors,
+            subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -117,8 +118,9 @@ def run_apart(name: str, size: Size, cache: Path, begins: Callable[[str], None])
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 text=True,
                 start_new_session=True,  # so that its servers can be ended with it
-            )
-        with _ended(process, _RUN_LIMIT_S):
+            ) as process,
+            _ended(process, _RUN_LIMIT_S),
+        ):
             assert process.stdout is not None
             for line in process.stdout:
                 what, value = json.loads(line)
