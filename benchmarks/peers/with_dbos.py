@@ -13,9 +13,11 @@ from typing import Any
 from .contender import FANOUT_ACTIVITIES, Contender, Needs, Place
 from .processes import Postgres
 
-# Synchronous workflows and steps were faster than async ones, and on both databases 4 threads faster
-# than 16 and 100 (where SQLite's writers shut each other out until their 30 s of patience are over).
-_THREADS = 4
+# Synchronous workflows and steps were faster than async ones. More threads than these were slower: on
+# PostgreSQL 16 and 100; on SQLite 4, whose writers wait for each other by sleeping, and with 100 some
+# of them until their 30 s of patience were over.
+_SQLITE_THREADS = 2
+_POSTGRES_THREADS = 4
 
 
 class _Dbos(Contender):
@@ -24,6 +26,7 @@ class _Dbos(Contender):
         "none: a workflow of one datasource transaction that changes a row, "
         "so each addition is applied once; answered when applied and durable"
     )
+    _threads: int
     _isolation: str
     _url: str
     _dbos: Any
@@ -33,7 +36,7 @@ class _Dbos(Contender):
     _datasource: Any
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS)
+        self._pool = ThreadPoolExecutor(self._threads)
 
     async def start(self, place: Place) -> str:
         database = await self._open(place)
@@ -100,7 +103,7 @@ class _Dbos(Contender):
 
     async def hello(self, number: int) -> list[str]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._hello, number)
+        return await loop.run_in_executor(self._pool, self._hello, number)
 
     async def fanout(self, start: int) -> list[int]:
         found: list[int] = await self._fanout(start)
@@ -108,7 +111,7 @@ class _Dbos(Contender):
 
     async def add(self, key: str, number: int) -> None:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._add, key, number)
+        await loop.run_in_executor(self._pool, self._add, key, number)
 
     async def totals(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
         sqlalchemy: Any = import_module("sqlalchemy")
@@ -120,7 +123,7 @@ class _Dbos(Contender):
     async def stop(self) -> None:
         if hasattr(self, "_dbos"):
             await asyncio.to_thread(self._dbos.destroy)
-        self._threads.shutdown()
+        self._pool.shutdown()
 
 
 class DbosSqlite(_Dbos):
@@ -129,8 +132,9 @@ class DbosSqlite(_Dbos):
     durability = "every step's checkpoint on the disk: SQLite WAL, synchronous=FULL"
     tuning = (
         "journal_mode=WAL, which its documentation does not mention and which triples its rates "
-        f"(it leaves SQLite's default, a rollback journal); {_THREADS} threads; uvloop"
+        f"(it leaves SQLite's default, a rollback journal); {_SQLITE_THREADS} threads; uvloop"
     )
+    _threads = _SQLITE_THREADS
     _isolation = "SERIALIZABLE"
 
     async def _open(self, place: Place) -> str:
@@ -148,10 +152,11 @@ class DbosPostgres(_Dbos):
     durability = "every step's checkpoint on the disk: fsync=on, synchronous_commit=on"
     tuning = (
         "PostgreSQL, as its documentation advises for production, on a Unix socket, "
-        f"shared_buffers=256MB; READ COMMITTED for the row; {_THREADS} threads; uvloop"
+        f"shared_buffers=256MB; READ COMMITTED for the row; {_POSTGRES_THREADS} threads; uvloop"
     )
     # The default, SERIALIZABLE, retries on conflict: a quarter of the rate on a hot row.
     _isolation = "READ COMMITTED"
+    _threads = _POSTGRES_THREADS
     _postgres: Postgres
 
     async def _open(self, place: Place) -> str:
