@@ -8,7 +8,7 @@ INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench long clean
+.PHONY: help demo test lint bench bench-peers long clean
 
 help:
 	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint    all checks but the tests'
 	@echo 'make long    the tests, with the slow ones'
 	@echo 'make bench   the benchmarks; pass arguments as ARGS="..."'
+	@echo 'make bench-peers  other frameworks beside Perdure (downloads them); the same ARGS'
 	@echo 'make clean   remove .venv and whatever else these leave behind'
 	@echo
 	@echo 'PYTHON=python3.13 chooses the interpreter when .venv is made.'
@@ -39,8 +40,12 @@ long: $(INSTALLED_DEV)
 bench: $(INSTALLED)
 	@$(BIN)/perdure bench $(ARGS)
 
+bench-peers: $(INSTALLED)
+	@$(PIP) install -qq --editable '.[uvloop]'
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
 clean:
-	rm -rf .venv build dist perdure.egg-info htmlcov .coverage .coverage.*
+	rm -rf .venv .peers build dist perdure.egg-info htmlcov .coverage .coverage.*
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

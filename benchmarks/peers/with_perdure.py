@@ -1,0 +1,133 @@
+"""Perdure itself, from this source tree."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import PackageNotFoundError, version
+
+import perdure
+from perdure import (
+    App,
+    Client,
+    EntityId,
+    Hub,
+    MemoryStore,
+    OrchestrationContext,
+    SqliteStore,
+    Store,
+)
+
+from .contender import FANOUT_ACTIVITIES, Contender, Place
+
+app = App("peers")
+
+
+@app.entity
+class Meter:
+    """Counts and adds up what it is sent."""
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, number: int) -> int:
+        """Add a number; gives how many there were."""
+        self.count += 1
+        self.total += number
+        return self.count
+
+    @perdure.readonly
+    def read(self) -> tuple[int, int]:
+        """Give count and sum."""
+        return self.count, self.total
+
+
+@app.activity
+async def greet(name: str) -> str:
+    """Do next to nothing."""
+    return f"Hello {name}!"
+
+
+@app.activity
+async def double(number: int) -> int:
+    """Do next to nothing."""
+    return number * 2
+
+
+@app.orchestration
+async def hello(ctx: OrchestrationContext, number: int) -> list[str]:
+    """Three activities, one after another."""
+    return [
+        await ctx.call_activity(greet, f"Tokyo {number}"),
+        await ctx.call_activity(greet, f"Seattle {number}"),
+        await ctx.call_activity(greet, f"London {number}"),
+    ]
+
+
+@app.orchestration
+async def fan_out(ctx: OrchestrationContext, start: int) -> list[int]:
+    """A thousand activities at once."""
+    numbers = range(start, start + FANOUT_ACTIVITIES)
+    return await ctx.task_all([ctx.call_activity(double, number) for number in numbers])
+
+
+class _Perdure(Contender):
+    tuning = (
+        "perdure.tune() and uvloop, as docs/how-to/deploying.md advises; 4 partitions (default)"
+    )
+    entity = "an entity, called; answered when applied and durable"
+    _client: Client
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    def _store(self, place: Place) -> Store:
+        raise NotImplementedError
+
+    async def start(self, place: Place) -> str:
+        perdure.tune()
+        hub = Hub(app, store=self._store(place))
+        self._client = (await self._stack.enter_async_context(hub)).client
+        return f"perdure {perdure.__version__}, {_uvloop()}, SQLite {sqlite3.sqlite_version}"
+
+    async def hello(self, number: int) -> list[str]:
+        return await (await self._client.start_new(hello, number)).result()
+
+    async def fanout(self, start: int) -> list[int]:
+        return await (await self._client.start_new(fan_out, start)).result()
+
+    async def add(self, key: str, number: int) -> None:
+        await self._client.call_entity(EntityId(Meter, key), Meter.add, number)
+
+    async def totals(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        client = self._client
+        return {key: await client.call_entity(EntityId(Meter, key), Meter.read) for key in keys}
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+
+def _uvloop() -> str:
+    try:
+        return f"uvloop {version('uvloop')}"
+    except PackageNotFoundError:
+        return "without uvloop"
+
+
+class PerdureSqlite(_Perdure):
+    """With the store that applications use."""
+
+    durability = "every answer after the disk has it: SQLite WAL, synchronous=FULL"
+
+    def _store(self, place: Place) -> Store:
+        return SqliteStore(place.folder / "hub")
+
+
+class PerdureMemory(_Perdure):
+    """Without a disk: what that costs."""
+
+    durability = "none: memory"
+
+    def _store(self, place: Place) -> Store:
+        return MemoryStore()
