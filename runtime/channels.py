@@ -10,12 +10,12 @@ import os
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
-from anyio.abc import ByteStream, SocketListener, TaskGroup
+import anyio.lowlevel
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from ..actors.errors import UsageError
 from .waiting import thread_waker
@@ -70,10 +70,13 @@ class _Outbox:
 
 
 class SocketChannel:
-    """A channel over a stream of bytes."""
+    """A channel over a connected socket."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
+        # Read and written by hand: a stream of anyio that is cancelled in the very turn in which
+        # data comes has asyncio report an error that is none.
+        self._socket = stream.extra(SocketAttribute.raw_socket)
         self._outbox = _Outbox()
         self.post = self._outbox.post
         self.close = self._outbox.close
@@ -83,15 +86,32 @@ class SocketChannel:
         async with self._stream, anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, tasks)
             splitter = Splitter()
-            with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                while True:
-                    on_items(splitter.feed(await self._stream.receive(_CHUNK)))
+            while data := await self._receive():
+                on_items(splitter.feed(data))
+                await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 
+    async def _receive(self) -> bytes:
+        """Give what has come; nothing when the connection has ended."""
+        while True:
+            try:
+                return self._socket.recv(_CHUNK)
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+            except OSError:
+                return b""
+
     async def _write(self, tasks: TaskGroup) -> None:
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            while (items := await self._outbox.take()) is not None:
-                await self._stream.send(encode(items))
+        while (items := await self._outbox.take()) is not None:
+            data = memoryview(encode(items))
+            while data:
+                try:
+                    data = data[self._socket.send(data) :]
+                except BlockingIOError:
+                    await anyio.wait_writable(self._socket)
+                except OSError:
+                    tasks.cancel_scope.cancel()
+                    return
         tasks.cancel_scope.cancel()
 
 
@@ -182,7 +202,7 @@ async def dial(path: Path) -> SocketChannel:
 async def serve(listener: SocketListener, on_channel: Callable[[Channel], Awaitable[Any]]) -> None:
     """Give each connection that comes in to ``on_channel``, for ever."""
 
-    async def handle(stream: ByteStream) -> None:
+    async def handle(stream: SocketStream) -> None:
         await on_channel(SocketChannel(stream))
 
     async with listener:

@@ -48,7 +48,7 @@ from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .loading import Loader
 from .moving import leave
-from .placement import partition_of
+from .placement import name_in, partition_of
 from .recovery import outcome_unknown, read_outcome, recover
 from .striping import StripeRouter
 from .waiting import Countdown
@@ -129,6 +129,7 @@ class Partition:
         self.abroad: dict[int, set[Caller]] = {}
         self.cancel_abroad: Callable[[int, Caller], None] = lambda shard, caller: None
         self._leaving: Waiter | None = None
+        self._near = ""  # what ids of this partition may begin with
 
     # Taking messages in.
 
@@ -318,8 +319,10 @@ class Partition:
         return number
 
     def new_instance_id(self) -> str:
-        """Make up an id for an orchestration that an entity starts."""
-        return uuid.uuid4().hex
+        """Make up an id, of this partition, for an orchestration that an entity starts."""
+        if not self._near:
+            self._near = name_in(self.index, len(self.partitions))
+        return f"{self._near}::{uuid.uuid4().hex}"
 
     def gathered(self) -> None:
         """Say that there is something to commit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from zlib import crc32
 
 from ..actors.stripes import MARK, split_key
@@ -22,3 +23,12 @@ def partition_of(key: str, partitions: int) -> int:
             return (partition_of(home, partitions) + number) % partitions
     place, _, _ = key.partition("::")
     return crc32(place.encode()) % partitions
+
+
+def name_in(partition: int, partitions: int) -> str:
+    """Find a short name that lies in a partition, for ids that want to be there."""
+    return next(
+        name
+        for number in count()
+        if partition_of(name := f"p{partition}-{number}", partitions) == partition
+    )

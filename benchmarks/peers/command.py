@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ..bench import Options
-from ..report import Bar, describe_run, file_system
+from ..progress import Bar
+from ..report import describe_run, file_system
 from .contender import NAMES
 from .measure import LOADS, Size
 from .race import Run, race, run_apart
