@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from ..actors.errors import HubStoppingError, UnavailableError
 from .applications import load_app, make_lookup
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def connect(
     place: str | Path, app: App | str, *, settings: Settings | None = None
-) -> AsyncGenerator[Client]:
+) -> AsyncGenerator[Client, None]:
     """Give a client of a hub in another process, inside ``async with``.
 
     It finds actors wherever the hub's shards serve them, also after they moved or were restarted.
@@ -47,7 +48,7 @@ async def connect(
     found = load_app(app) if isinstance(app, str) else app
     lookup = make_lookup(found, settings or Settings())
     running = True
-    async with _hub_line(path) as hub, anyio.create_task_group() as tasks:
+    async with _hub_line(path) as (hub, tasks):
         where = await hub.call("where", 0)
 
         async def to_shard(shard: int) -> Channel:
@@ -62,7 +63,6 @@ async def connect(
         finally:
             running = False
             router.close()
-            tasks.cancel_scope.cancel()
 
 
 async def _follow(hub: Line, router: Router, version: int) -> None:
@@ -79,7 +79,8 @@ async def _follow(hub: Line, router: Router, version: int) -> None:
 
 
 @asynccontextmanager
-async def _hub_line(path: Path) -> AsyncGenerator[Line]:
+async def _hub_line(path: Path) -> AsyncGenerator[tuple[Line, TaskGroup], None]:
+    """Give the line to a hub, and a group for the tasks that need it."""
     try:
         first: list[Channel] = [await dial(path)]
     except OSError as error:
@@ -91,12 +92,18 @@ async def _hub_line(path: Path) -> AsyncGenerator[Line]:
         return first.pop() if first else await dial(path)
 
     line = Line(again, waiter_factory())
+    failed: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(line.run)
         try:
-            yield line
+            yield line, tasks
+        except Exception as error:
+            failed = error
         finally:
             line.close()
+            tasks.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
 
 
 class HubView:
@@ -116,11 +123,11 @@ class HubView:
 
 
 @asynccontextmanager
-async def watch_hub(place: str | Path) -> AsyncGenerator[HubView]:
+async def watch_hub(place: str | Path) -> AsyncGenerator[HubView, None]:
     """Look at a hub of another process: its load, and where its partitions are.
 
     Raises:
         UnavailableError: no hub listens there.
     """
-    async with _hub_line(check_socket(socket_of(place))) as line:
+    async with _hub_line(check_socket(socket_of(place))) as (line, _):
         yield HubView(line)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -15,7 +16,7 @@ from .connecting import watch_hub
 if TYPE_CHECKING:
     from .statistics import HubStatistics
 
-_BAR = 20
+_BAR = 8
 
 
 def show_load(
@@ -67,44 +68,49 @@ def render(before: HubStatistics, now: HubStatistics, seconds: float, hottest: i
 
 
 def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> Table:
-    table = Table(title="Shards and their partitions", title_justify="left")
-    for name in ("shard", "busy", "partition"):
-        table.add_column(name)
-    for name in ("messages/s", "to others/s", "commits/s", "waiting", "in memory", "stored"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title="Shards and their partitions: messages taken, and sent to other partitions",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for name in ("shard", "pid", "busy"):
+        table.add_column(name, no_wrap=True)
+    for name in ("part.", "taken/s", "sent/s", "commits/s", "wait", "actors", "MB"):
+        table.add_column(name, justify="right", no_wrap=True)
     was_busy = {shard.index: (shard.pid, shard.busy_s) for shard in before.shards}
     was = {one.index: one for one in before.partitions}
     for shard in now.shards:
         pid, busy_s = was_busy.get(shard.index, (shard.pid, 0.0))
         busy = (shard.busy_s - (busy_s if pid == shard.pid else 0.0)) / seconds
-        name, bar = f"{shard.index} (pid {shard.pid})", _bar(busy)
+        names = (str(shard.index), str(shard.pid), _bar(busy))
         for one in (one for one in now.partitions if one.shard == shard.index):
             old = was.get(one.index)
             # Another shard counts from 0, and so does a worker that was started again.
             same = old is not None and old.shard == one.shard and old.commits <= one.commits
             base = old if old is not None and same else None
             table.add_row(
-                name,
-                bar,
+                *names,
                 str(one.index),
                 _rate(one.messages - (base.messages if base else 0), seconds),
                 _rate(one.sent_away - (base.sent_away if base else 0), seconds),
                 _rate(one.commits - (base.commits if base else 0), seconds),
                 f"{one.waiting:,}",
                 f"{one.activations:,}",
-                f"{one.stored_bytes / 1e6:,.1f} MB",
+                f"{one.stored_bytes / 1e6:,.1f}",
             )
-            name = bar = ""
-        if name:
-            table.add_row(name, bar, "none")
+            names = ("", "", "")
+        if names[0]:
+            table.add_row(*names, "none")
     return table
 
 
 def _actor_table(before: HubStatistics, now: HubStatistics, seconds: float, hottest: int) -> Table:
-    table = Table(title="Hottest actors", title_justify="left")
+    table = Table(title="Hottest actors", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("actor")
-    table.add_column("partition")
-    table.add_column("messages/s", justify="right")
+    table.add_column("part.", justify="right")
+    table.add_column("taken/s", justify="right")
     was = {(one.index, key): taken for one in before.partitions for key, taken in one.hottest}
     rows = [
         (taken - was.get((one.index, key), 0), key, one.index)

@@ -82,17 +82,21 @@ def main(
     machine = describe_run(
         Options(), " ".join([program, *given]), "asyncio", uvloop=find_spec("uvloop") is not None
     )
-    with Bar(console, visible=console.is_terminal and not options.quiet) as bar:
+    total = options.rounds * len(names)
+    with Bar(console, total, visible=console.is_terminal and not options.quiet) as bar:
         done = 0
-        total = options.rounds * len(names) * len(LOADS)
 
         def run_one(name: str, number: int) -> Run:
-            def begins(load: str) -> None:
-                nonlocal done
-                bar.show(f"{number + 1}: {name} {load}", done, total)
-                done += 1
+            nonlocal done
+            begun = 0
 
-            bar.show(f"{number + 1}: {name}", done, total)
+            def begins(load: str) -> None:
+                nonlocal begun
+                bar.show(load, begun, len(LOADS))
+                begun += 1
+
+            bar.begin(f"{number + 1}: {name}", done)
+            done += 1
             run = run_apart(name, size, options.cache, begins)
             if run.wrong is not None:
                 print(f"{name} FAILED in round {number + 1}: {run.wrong}", file=sys.stderr)
