@@ -54,6 +54,7 @@ class Crew(ABC):
         self._moving = anyio.Lock()
         self._version = 1
         self._changed = anyio.Event()
+        self._listens = anyio.Event()
 
     @abstractmethod
     async def open(self) -> None:

@@ -146,6 +146,7 @@ class LoopCrew(Crew):
             await self.receive(tasks, shard, {})
             if self._socket is not None:
                 tasks.start_soon(serve, await listen(self._socket), self._answer)
+                self._listens.set()
 
     async def receive(self, tasks: TaskGroup, shard: Shard, more: dict[str, Handler]) -> None:
         """Begin to take connections to a shard, on its loop."""
@@ -157,13 +158,15 @@ class LoopCrew(Crew):
         async def answer_client(channel: Channel) -> None:
             await Session(channel, shard, {}).run()
 
-        self._acceptors[shard.number].start(tasks, answer)
         if self._socket is not None:
             listener = await listen(shard_socket(self._socket, shard.number))
             tasks.start_soon(serve, listener, answer_client)
+        self._acceptors[shard.number].start(tasks, answer)
 
     async def ready(self) -> None:
         """Start the threads and have them bring back their partitions."""
+        if self._socket is not None:
+            await self._listens.wait()
         if self.count == 1:
             return
         kind = running_kind()

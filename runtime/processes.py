@@ -96,6 +96,7 @@ class ProcessCrew(Crew):
             for worker in self._workers:
                 tasks.start_soon(self._keep, worker)
             tasks.start_soon(serve, await listen(self._path), self._answer)
+            self._listens.set()
 
     async def ready(self) -> None:
         """Return when all workers serve.
@@ -105,6 +106,7 @@ class ProcessCrew(Crew):
             InternalError: they end before they serve.
             StorageError: a partition cannot be opened.
         """
+        await self._listens.wait()
         for worker in self._workers:
             await worker.settled.wait()
             if not worker.has_served and worker.error is not None:
