@@ -12,6 +12,8 @@ from sample_program import (
     Counter,
     Order,
     ShoppingBasket,
+    Visits,
+    app,
     branch,
     collect,
     double,
@@ -21,6 +23,7 @@ from sample_program import (
     ship_order,
 )
 
+import perdure
 from perdure import Client, EntityContext, EntityId, OrchestrationContext
 
 
@@ -65,6 +68,24 @@ async def in_an_orchestration(ctx: OrchestrationContext, order: Order) -> None:
     print(length, text, state, flag, numbers, order, timedelta)
 
 
+@app.entity(stripes="many")  # error
+class Wrong:
+    total: int = 0
+
+    def add(self, amount: int) -> None:
+        self.total += amount
+
+    @perdure.combine(add)  # error
+    @staticmethod
+    def add_all(amounts: list[str]) -> int:
+        return len(amounts)
+
+    @perdure.combine(add)  # error
+    @staticmethod
+    def add_most(amounts: list[int]) -> str:
+        return str(amounts)
+
+
 def in_an_operation(ctx: EntityContext) -> None:
     ctx.signal_entity(EntityId(Counter, "clicks"), Counter.add, "one")  # error
     ctx.start_new(double, "one")  # error
@@ -83,5 +104,6 @@ async def in_a_client(client: Client) -> None:
     await client.call_entity(counter, Counter.slow_push)  # error
     await client.signal_entity(counter, Counter.add, "one")  # error
     await client.signal_entity(counter, Counter.push)  # error
+    await client.signal_entity(EntityId(Visits, "page"), Visits.add, "one")  # error
     print((await client.read_entity_state(counter)).value)  # error
     print(text)

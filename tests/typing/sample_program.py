@@ -96,6 +96,57 @@ class ShoppingBasket:
 
 
 @app.entity
+class Words:
+    counts: dict[str, int] = {}
+
+    def add(self, counts: dict[str, int]) -> None:
+        self.counts |= counts
+
+    @perdure.combine(add)
+    @staticmethod
+    def add_all(waiting: list[dict[str, int]]) -> dict[str, int]:
+        return {word: count for counts in waiting for word, count in counts.items()}
+
+    def say(self, word: str, ctx: EntityContext) -> int:
+        return self.counts[word + ctx.key]
+
+    @perdure.combine(say)
+    @staticmethod
+    def say_all(words: list[str]) -> str:
+        return " ".join(words)
+
+
+@app.entity(stripes=8)
+class Visits:
+    total: int = 0
+
+    @perdure.commutative
+    def add(self, amount: int = 1) -> None:
+        self.total += amount
+
+    @perdure.combine(add)
+    @staticmethod
+    def add_all(amounts: list[int]) -> int:
+        return sum(amounts)
+
+    @perdure.commutative
+    async def add_slowly(self, amount: int) -> str:
+        self.total += amount
+        return "added"
+
+    def get(self) -> int:
+        return self.total
+
+    def merge(self, other: Visits) -> None:
+        self.total += other.total
+
+
+@app.entity(stripes="auto", name="likes")
+class Likes(Visits):
+    pass
+
+
+@app.entity
 def tally(ctx: EntityContext) -> None:
     ctx.set_state(ctx.get_state(int) + ctx.get_input(int))
     ctx.set_result(ctx.get_state())
@@ -280,6 +331,13 @@ async def main() -> None:
         assert_type(await client.purge(statuses=[perdure.RuntimeStatus.COMPLETED]), int)
 
         # Entities.
+        visits = EntityId(Visits, "page")
+        await client.signal_entity(visits, Visits.add, 5)
+        assert_type(await client.call_entity(visits, Visits.add_slowly, 5), str)
+        assert_type(await client.call_entity(visits, Visits.get), int)
+        assert_type(await client.read_entity_state(visits), Visits | None)
+        await client.signal_entity(EntityId(Words, "english"), Words.add, {"word": 1})
+
         counter = EntityId(Counter, "clicks")
         assert_type(await client.call_entity(counter, Counter.add, 5, timeout=1), int)
         assert_type(await client.call_entity(counter, Counter.add, request_id="r-2"), int)
