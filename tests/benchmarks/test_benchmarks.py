@@ -44,7 +44,7 @@ SIZES = {
     "signal": 12,
     "replay": 2,
     "hotspot": 40,
-    "latency": 30,
+    "latency": 12,
     "bank": 40,
     "wordcount": 3,
     "growth": 5,
