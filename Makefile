@@ -41,7 +41,7 @@ bench: $(INSTALLED)
 	@$(BIN)/perdure bench $(ARGS)
 
 bench-peers: $(INSTALLED)
-	@$(PIP) install -qq --editable '.[uvloop]'
+	@$(PIP) install -qq 'uvloop >= 0.20'
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:
