@@ -43,7 +43,7 @@ bench: $(INSTALLED_BENCH)
 	@$(BIN)/perdure bench --report bench-report $(ARGS)
 
 bench-peers: $(INSTALLED)
-	@$(PIP) install -qq --editable '.[uvloop]'
+	@$(PIP) install -qq 'uvloop >= 0.20'
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:
