@@ -28,7 +28,7 @@ from attrs import asdict
 from ..actors.errors import InternalError, PerdureError, StorageError, UsageError
 from ..storage import SharedStore
 from .applications import place_of
-from .channels import check_socket, dial, listen, serve
+from .channels import check_socket, dial
 from .crews import Crew, shard_socket, socket_of
 from .loop_kinds import running_kind
 from .routing import Router
@@ -71,8 +71,8 @@ class ProcessCrew(Crew):
         self._location = store.location
         if socket is None:
             socket = socket_of(self._location)
-        super().__init__(workers, partitions, socket)
         self._path = socket.absolute()
+        super().__init__(workers, partitions, self._path)
         check_socket(shard_socket(self._path, workers - 1))
         self._store = store
         self._settings = settings
@@ -85,6 +85,7 @@ class ProcessCrew(Crew):
         self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
         self.router.owners[:] = self.owners
         await self._store.open(len(self.owners))
+        await self._listen()
 
     async def _dial(self, shard: int) -> Any:
         return await dial(shard_socket(self._path, shard))
@@ -95,8 +96,7 @@ class ProcessCrew(Crew):
             self.router.start(tasks)
             for worker in self._workers:
                 tasks.start_soon(self._keep, worker)
-            tasks.start_soon(serve, await listen(self._path), self._answer)
-            self._listens.set()
+            tasks.start_soon(self._serve_clients)
 
     async def ready(self) -> None:
         """Return when all workers serve.
@@ -106,7 +106,6 @@ class ProcessCrew(Crew):
             InternalError: they end before they serve.
             StorageError: a partition cannot be opened.
         """
-        await self._listens.wait()
         for worker in self._workers:
             await worker.settled.wait()
             if not worker.has_served and worker.error is not None:
@@ -258,9 +257,7 @@ class ProcessCrew(Crew):
         self._stopping = True
         for worker in self._workers:
             await worker.end(self._settings.drain_s)
-        for path in (self._path, *(shard_socket(self._path, n) for n in range(self.count))):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        await self._stop_listening()
         await self._store.close()
 
 
