@@ -129,6 +129,7 @@ class Partition:
         self.abroad: dict[int, set[Caller]] = {}
         self.cancel_abroad: Callable[[int, Caller], None] = lambda shard, caller: None
         self._leaving: Waiter | None = None
+        self.late: list[tuple[str, Completion]] = []  # activities' answers while it leaves
         self._near = ""  # what ids of this partition may begin with
 
     # Taking messages in.
@@ -391,6 +392,9 @@ class Partition:
 
     def post_answer(self, instance_id: str, completion: Completion) -> None:
         """Take an activity's answer in."""
+        if isinstance(self.down, MovedError):
+            self.late.append((instance_id, completion))
+            return
         if self.abroad:
             caller = Caller(instance_id, completion.execution, completion.task)
             for callers in self.abroad.values():
