@@ -7,7 +7,8 @@ Invariants:
 * What waited in mailboxes is stored in the checkpoint it leaves with, in order; messages that
   come later are refused or lost, which their senders repeat.
 * Whoever waits for a stored message is answered through the shard the partition left.
-* Activities that run go on where they are; their answers follow the partition.
+* Activities that run go on where they are; their answers follow the partition, also those that
+  came while it left.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ async def leave(partition: Partition, told: Waiter) -> bool:
         await partition.store.commit(checkpoint)
     except (StorageError, UnavailableError, SealError) as error:
         told.fail(error)
+        partition.late.clear()  # they run again
         await recover(partition, error, batch)
         return False
     partition.exchange.on_durable(checkpoint)

@@ -129,6 +129,7 @@ class Partition:
         self.abroad: dict[int, set[Caller]] = {}
         self.cancel_abroad: Callable[[int, Caller], None] = lambda shard, caller: None
         self._leaving: Waiter | None = None
+        self.late: list[tuple[str, Completion]] = []  # activities' answers while it leaves
         self._near = ""  # what ids of this partition may begin with
 
     # Taking messages in.
@@ -232,7 +233,7 @@ class Partition:
             return False
         self.requests[request] = []  # before the read, so that a repetition finds it
         try:
-            stored = await self.store.read_request(request)
+            stored = await self.read("read_request", request)
         except BaseException as error:
             self._settle_request(request, UnavailableError(f"not taken in: {error}"))
             raise
@@ -253,7 +254,7 @@ class Partition:
         self.requests[request] = []  # before the read, so that a repetition finds it
         first: Waiter | None = None
         try:
-            stored = await self.store.read_request(request)
+            stored = await self.read("read_request", request)
             if stored is None:
                 message.request = request
                 first = self.request(key, message)
@@ -270,6 +271,20 @@ class Partition:
         outcome = read_outcome(stored.body)
         self._settle_request(request, outcome)
         return outcome
+
+    async def read(self, verb: str, *arguments: Any) -> Any:
+        """Read from the store for somebody outside, who is told where the partition has left.
+
+        Raises:
+            MovedError: it has left, and its store is closed here.
+            StorageError: the store cannot be read.
+        """
+        try:
+            return await getattr(self.store, verb)(*arguments)
+        except StorageError:
+            if isinstance(self.down, MovedError):
+                raise self._refusal() from None
+            raise
 
     def _settle_request(self, request: str, outcome: Any) -> None:
         """Give those who repeated a request meanwhile the same outcome."""
@@ -377,6 +392,9 @@ class Partition:
 
     def post_answer(self, instance_id: str, completion: Completion) -> None:
         """Take an activity's answer in."""
+        if isinstance(self.down, MovedError):
+            self.late.append((instance_id, completion))
+            return
         if self.abroad:
             caller = Caller(instance_id, completion.execution, completion.task)
             for callers in self.abroad.values():
@@ -475,7 +493,7 @@ class Partition:
         try:
             if not self.is_live_here(key):
                 # Watched first, then looked up: an end in between is not missed.
-                records = await self.store.read_instances([key])
+                records = await self.read("read_instances", [key])
                 if not records:
                     raise InstanceNotFoundError(key)
                 record = records[0]
@@ -487,7 +505,9 @@ class Partition:
             self.unwatch(key, waiter)
 
     def is_live_here(self, key: str) -> bool:
-        """Whether the orchestration is in memory and has not ended."""
+        """Whether the orchestration is in memory and has not ended, and its end will be told."""
+        if self.down is not None:
+            return False
         activation = self.activations.get(key)
         actor = None if activation is None else activation.actor
         return isinstance(actor, OrchestrationActor) and actor.is_live

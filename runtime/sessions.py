@@ -123,7 +123,7 @@ class Session:
         elif verb == "request":
             self._start(number, partition.request_once, *arguments)
         elif verb in _READS:
-            self._start(number, getattr(partition.store, verb), *arguments)
+            self._start(number, partition.read, verb, *arguments)
         elif verb in _VERBS:
             self._start(number, _VERBS[verb], partition, *arguments)
         else:

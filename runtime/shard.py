@@ -18,7 +18,7 @@ from .activities import ActivityPool
 from .moving import Replies
 from .partition import Partition
 from .pump import Pump
-from .recovery import abandon, reintroduce, restore
+from .recovery import abandon, callers_of, reintroduce, restore
 from .statistics import ShardStatistics, count_partition
 from .timers import TimerQueue
 from .waiting import Waiter
@@ -169,9 +169,14 @@ class Shard:
             partition.post_answer, partial(self._answer_away, number)
         )
         self.router.remove(number)
+        for instance_id, completion in partition.late:
+            callers.append(Caller(instance_id, completion.execution, completion.task))
+            self._answer_away(number, instance_id, completion)
         abroad = dict(partition.abroad)
-        if callers:
-            abroad[self.number] = abroad.get(self.number, set()) | set(callers)
+        # What goes on elsewhere may pass here on its way, and be lost with this shard.
+        here = {*callers, *callers_of(abroad)}
+        if here:
+            abroad[self.number] = here
         handover = {
             "shard": self.number,
             "replies": [(row, self.replies.expect(to, one)) for row, one in waiting.items()],
@@ -200,6 +205,8 @@ class Shard:
         for partition in self.partitions:
             gone = partition.abroad.pop(shard, None)
             if gone:
+                for others in partition.abroad.values():
+                    others -= gone
                 keys = {caller.instance_id for caller in gone}
                 await partition.loader.dispatch_unanswered(keys, gone.__contains__)
 
