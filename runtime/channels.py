@@ -6,6 +6,7 @@ of it, which is most of what a message between loops costs.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import deque
@@ -18,9 +19,11 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
-from ..actors.errors import UsageError
+from ..actors.errors import InternalError, UsageError
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
+
+_log = logging.getLogger("perdure.lines")
 
 OnItems = Callable[[list[Item]], None]
 
@@ -88,7 +91,13 @@ class SocketChannel:
             tasks.start_soon(self._write, tasks)
             splitter = Splitter()
             while data := await self._receive():
-                on_items(splitter.feed(data))
+                try:
+                    items = splitter.feed(data)
+                except InternalError as error:
+                    # Whoever sent it gets no more; all others must not suffer from it.
+                    _log.error("a connection ends: %s", error)
+                    break
+                on_items(items)
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 
