@@ -562,6 +562,12 @@ class Partition:
         self.gathered()
         return waiter
 
+    def stay(self, error: Exception) -> None:
+        """Tell whoever had it leave, if anyone did and it has not begun, that it will not."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            leaving.fail(error)
+
     @property
     def has_work(self) -> bool:
         """Whether there is something to commit, to release or to recover from."""
