@@ -220,6 +220,7 @@ class Elsewhere:
         deadline: float | None = None
         while True:
             owner = router.owners[self.index]
+            asked = anyio.current_time()
             try:
                 line = None if owner == router.me or owner < 0 else router.line(owner)
                 if line is not None and line.is_up:
@@ -232,6 +233,9 @@ class Elsewhere:
                         f"the shard of partition {self.index} stopped before it answered: the "
                         "request may have been applied; repeat it under the same request id"
                     ) from lost
+            # The time that the shard had the request for does not count.
+            if deadline is not None:
+                deadline += anyio.current_time() - asked
             deadline = _check_patience(deadline, self.index)
             await router.settled()
             place = router.places[self.index]
