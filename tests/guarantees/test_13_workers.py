@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from perdure import EntityId, Hub, InternalError, UnavailableError
+from perdure import EntityId, Hub, InternalError, UnavailableError, connect
+from perdure.runtime.connecting import watch_hub
 from tests.guarantees.crash_child import OPENING_BALANCE, Account
 from tests.guarantees.worker_load import (
     PARTITIONS,
     Load,
+    app,
     crew_of,
     hub_on,
     is_running,
@@ -24,6 +29,8 @@ from tests.guarantees.worker_load import (
 )
 from tests.guarantees.workloads import entity_in
 
+ROOT = Path(__file__).parents[2]
+CHILD = Path(__file__).with_name("worker_child.py")
 CLIENTS = 8
 
 BROKEN_APP = """
@@ -212,3 +219,102 @@ async def test_a_worker_told_to_terminate_ends_in_order_and_is_started_again(fol
 
         assert await add(hub, 3) == OPENING_BALANCE + 2
         assert crew_of(hub)._workers[1].failed_starts == 0
+
+
+class Child:
+    """A hub with workers in a process of its own."""
+
+    def __init__(self, folder: Path, loop: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(CHILD), str(folder), loop],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    async def workers(self) -> list[int]:
+        """Give the pids of its workers, once it serves."""
+        assert self.process.stdout is not None
+        line = await anyio.to_thread.run_sync(self.process.stdout.readline)
+        return [int(pid) for pid in line.split()]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+async def run_supervisor_kills(folder: Path, loop: str, kills: int, number: int = 0) -> None:
+    """Kill hubs under the load of a client that follows from one to the next."""
+    load = Load(seed_of(number), folder)
+    child = Child(folder, loop)
+    old: list[int] = []
+    try:
+        with anyio.fail_after(60 + 15 * kills):
+            pids = await child.workers()
+            async with connect(f"sqlite:{folder / 'hub'}", app) as client:
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(CLIENTS):
+                        tasks.start_soon(load.drive, client)
+                    for _ in range(kills):
+                        await load.more(load.random.randint(1, 60))
+                        await anyio.sleep(load.random.uniform(0, 0.02))  # not always on an answer
+                        if load.random.random() < 0.5:
+                            os.kill(load.random.choice(pids), signal.SIGKILL)  # both at once
+                        child.kill()
+                        old += pids
+                        child = Child(folder, loop)
+                        pids = await child.workers()
+                    await load.more(20)
+                    load.stopped = True
+                await load.check(client)
+        for pid in old:
+            await end_of(pid)
+    finally:
+        child.kill()
+    for pid in pids:
+        await end_of(pid)
+
+
+async def test_what_was_acknowledged_survives_kills_of_the_supervisor(
+    folder: Path, anyio_backend_name: str
+) -> None:
+    await run_supervisor_kills(folder, anyio_backend_name, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(2))
+async def test_what_was_acknowledged_survives_many_kills_of_the_supervisor(
+    folder: Path, anyio_backend_name: str, number: int
+) -> None:
+    await run_supervisor_kills(folder, anyio_backend_name, 30, number)
+
+
+async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path) -> None:
+    load = Load(seed_of(), folder)
+    with anyio.fail_after(90):
+        async with (
+            hub_on(folder) as hub,
+            connect(f"sqlite:{folder / 'hub'}", app) as client,
+            watch_hub(f"sqlite:{folder / 'hub'}") as view,
+        ):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(CLIENTS):
+                    tasks.start_soon(load.drive, client)
+                for _ in range(3):
+                    await load.more(load.random.randint(1, 40))
+                    victim = load.random.choice(crew_of(hub)._workers)
+                    await until_served(hub, victim.number)
+                    assert victim.process is not None
+                    victim.process.kill()
+                    for _ in range(5):
+                        await load.more(2)
+                        with suppress(UnavailableError):  # that worker may be the dead one
+                            await view.move_partition(
+                                load.random.randrange(PARTITIONS), load.random.randrange(2)
+                            )
+                await load.more(20)
+                load.stopped = True
+            await load.check(client)
