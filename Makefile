@@ -4,6 +4,7 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALLED := .venv/.installed
+INSTALLED_BENCH := .venv/.installed-bench
 INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ help:
 	@echo 'make test    all checks: formatting, lint, types, tests'
 	@echo 'make lint    all checks but the tests'
 	@echo 'make long    the tests, with the slow ones'
-	@echo 'make bench   the benchmarks; pass arguments as ARGS="..."'
+	@echo 'make bench   the benchmarks, with a report in bench-report; ARGS="..."'
 	@echo 'make bench-peers  other frameworks beside Perdure (downloads them); the same ARGS'
 	@echo 'make clean   remove .venv and whatever else these leave behind'
 	@echo
@@ -37,15 +38,16 @@ lint: $(INSTALLED_DEV)
 long: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest --long -o faulthandler_timeout=1800 $(ARGS)
 
-bench: $(INSTALLED)
-	@$(BIN)/perdure bench $(ARGS)
+# A later --report in ARGS takes the place of this one.
+bench: $(INSTALLED_BENCH)
+	@$(BIN)/perdure bench --report bench-report $(ARGS)
 
 bench-peers: $(INSTALLED)
-	@$(PIP) install -qq --editable '.[uvloop]'
+	@$(PIP) install -qq 'uvloop >= 0.20'
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:
-	rm -rf .venv .peers build dist perdure.egg-info htmlcov .coverage .coverage.*
+	rm -rf .venv .peers bench-report build dist perdure.egg-info htmlcov .coverage .coverage.*
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -75,6 +77,11 @@ $(INSTALLED): .venv/pyvenv.cfg pyproject.toml
 	@echo 'Installing perdure in .venv'
 	@$(PIP) install -qq --upgrade pip
 	@$(PIP) install -qq --editable .
+	@touch $@
+
+$(INSTALLED_BENCH): $(INSTALLED)
+	@echo 'Installing what the benchmarks need in .venv'
+	@$(PIP) install -qq --editable '.[bench,uvloop]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

@@ -18,7 +18,7 @@ import orjson
 
 from .codec import codec_for
 from .context import due_time, to_datetime
-from .errors import ParkedError, UsageError
+from .errors import FailureDetails, ParkedError, UsageError
 from .failures import encode_failure, failure_of
 from .ids import EntityId, check_instance_id
 from .messages import (
@@ -502,11 +502,10 @@ class EntityActor:
                     f"merge of {self.key} returned {type(result).__name__}; it must change self "
                     "and return None"
                 )
-            encoded = self._checked(definition.state.encode(self.state))
+            self._check_state()
         except Exception:
             self._roll_back(before)
             raise
-        self.encoded = encoded
         self.exists = self.changed = True
 
     def add_failures(self, count: int, failures: list[Any]) -> None:
@@ -552,10 +551,13 @@ class EntityActor:
         self.failed_signals = 0
         self.encoded = None
         for held in self.held or ():
+            error = UsageError(f"{self.key} was purged")
             if isinstance(held, Command):
                 effects.reply(held, None)
+            elif isinstance(held, Operation) and held.caller is not None:
+                self._answer_failure(held.caller, failure_of(error), effects)
             else:
-                effects.refuse(held, UsageError(f"{self.key} was purged"))
+                effects.refuse(held, error)
             effects.consume(held)
         self.held = None
 
@@ -625,12 +627,8 @@ class EntityActor:
             data = operation.output.encode(result) if message.call else None
             if operation.readonly:
                 self._roll_back(before)  # what it changed is not kept
-            elif self.state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
-                # Checked here, a state that cannot be stored fails this operation only. A large
-                # one is checked once for each checkpoint instead.
-                self.encoded = self._checked(definition.state.encode(self.state))
             else:
-                self.encoded = None
+                self._check_state()
         except Exception:
             self._roll_back(before)
             raise
@@ -723,10 +721,20 @@ class EntityActor:
         finally:
             self.frozen = None
 
+    def _check_state(self) -> None:
+        if self.state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
+            # Checked here, a state that cannot be stored fails this operation only. A large one is
+            # checked once for each checkpoint instead.
+            self.encoded = self._checked(self.definition.state.encode(self.state))
+        else:
+            self.encoded = None
+
     def _checked(self, encoded: bytes) -> bytes:
-        checked = self.lookup.check_size(encoded, f"the state of {self.title}")
-        self.size = len(encoded)  # not that of a refused one, which is rolled back
-        return checked
+        size = len(encoded)
+        if size > self.lookup.max_payload:
+            self.lookup.check_size(encoded, f"the state of {self.title}")
+        self.size = size  # not that of a refused one, which is rolled back
+        return encoded
 
     def _snapshot(self) -> Any:
         if not self.exists:
@@ -790,9 +798,7 @@ class EntityActor:
         failure = failure_of(error)
         caller = message.caller
         if caller is not None:
-            body = encode_failure(failure)
-            answer = Completion("EntityOperationFailed", caller.execution, caller.task, body)
-            effects.send(caller.instance_id, answer)
+            self._answer_failure(caller, failure, effects)
             return
         if message.call:
             effects.reply_failure(message, failure)
@@ -807,6 +813,11 @@ class EntityActor:
         effects.failed_operation(self.title, message.name, failure)
         if message.reply is not None or message.request is not None:
             effects.reply(message, None)
+
+    def _answer_failure(self, caller: Caller, failure: FailureDetails, effects: Effects) -> None:
+        body = encode_failure(failure)
+        answer = Completion("EntityOperationFailed", caller.execution, caller.task, body)
+        effects.send(caller.instance_id, answer)
 
     def _request_lock(self, message: LockRequest, effects: Effects) -> Any:
         if self.striping is not None and self.parked is None:

@@ -39,6 +39,7 @@ _STYLE = {
     "axes.titlepad": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.ymargin": 0.1,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e6e8eb",

@@ -217,7 +217,7 @@ h3 { font-size: 14px; margin: 20px 0 6px; }
 .badge.good { background: var(--good); } .badge.bad { background: var(--bad); }
 .about { display: flex; flex-wrap: wrap; gap: 4px 28px; margin: 14px 0 22px; font-size: 13px; }
 .about div { display: flex; gap: 7px; } .about dt { color: var(--soft); } .about dd { margin: 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 12px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 12px;
          background: none; box-shadow: none; padding: 0; margin: 0 0 16px; }
 .tiles div { background: #fff; border-radius: 10px; padding: 14px 16px; color: var(--soft);
              font-size: 13px; line-height: 1.35; box-shadow: 0 1px 2px #0001, 0 0 0 1px #0000000a; }

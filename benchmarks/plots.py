@@ -193,7 +193,7 @@ def draw_hotspot(figures: Figures) -> Any:
             axes.set_ylabel(label)
             axes.set_xlabel(head)
             axes.set_ylim(bottom=0)
-        busiest.set_ylim(0, 100)
+        busiest.set_ylim(0, 105)
         thousands(rate.yaxis)
         times.legend()
         busiest.legend()
@@ -301,6 +301,7 @@ def draw_sharding(figures: Figures) -> Any:
         axes.set_xlabel("shards")
         axes.set_xticks(sharding.SHARDS)
         axes.set_ylim(bottom=0)
+    cross.set_ylim(top=105)
     return figure
 
 
@@ -326,7 +327,7 @@ def draw_rebalance(figures: Figures) -> Any:
     axes.set_ylabel("calls per second")
     axes.set_ylim(bottom=0)
     thousands(axes.yaxis)
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

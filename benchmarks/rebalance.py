@@ -39,7 +39,7 @@ MOVE_BEGAN, MOVE_TOOK = "rebalance: move began", "rebalance: move took"
 
 async def measure_rebalance(bench: Bench, to: int = 1) -> Outcome:
     """Move a partition when half of the calls are answered."""
-    n = bench.n(60_000)
+    n = bench.n(200_000)
     partitions = bench.options.partitions
     meters = [EntityId(Meter, f"moving-{key}") for key in range(ENTITIES)]
     is_moved = [partition_of(str(meter), partitions) == PARTITION for meter in meters]

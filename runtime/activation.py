@@ -140,16 +140,14 @@ class Activation:
         batch = partition.batch
         batch.messages += len(mail)
         self.taken += len(mail)
-        combined = 0
+        combines = actor.combines
+        behind = 0  # the first message that is not combined with one before it
         for index, message in enumerate(mail):
             batch.size += message.size
-            if combined:
-                combined -= 1
-                continue
-            if actor.combines and isinstance(actor, EntityActor):
-                combined = actor.combine(mail, index, now, partition)
-                if combined:
-                    combined -= 1
+            if combines and isinstance(actor, EntityActor):
+                if index >= behind:
+                    behind = index + actor.combine(mail, index, now, partition)
+                if index < behind:
                     continue
             outcome = actor.handle(message, now, partition)
             if outcome is None:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -187,10 +188,25 @@ def check_socket(path: Path) -> Path:
     return path
 
 
-async def listen(path: Path) -> SocketListener:
-    """Listen at a path that only this user may connect to; a stale socket there is replaced."""
-    await anyio.Path(path).unlink(missing_ok=True)
-    return await anyio.create_unix_listener(path, mode=0o600, backlog=128)
+async def listen(path: Path, *, shared: bool = True) -> SocketListener:
+    """Listen at a path that only this user may connect to; a stale socket there is replaced.
+
+    Args:
+        path: where.
+        shared: whether a listener that is still there may be replaced, since it is about to end.
+
+    Raises:
+        UsageError: another hub listens there, or nobody can.
+    """
+    if not shared:
+        with suppress(OSError):
+            await (await anyio.connect_unix(path)).aclose()
+            raise UsageError(f"another hub listens at {path}; give this one a socket of its own")
+    try:
+        await anyio.Path(path).unlink(missing_ok=True)
+        return await anyio.create_unix_listener(path, mode=0o600, backlog=128)
+    except OSError as error:
+        raise UsageError(f"a hub cannot listen at {path}: {error.strerror}") from error
 
 
 async def dial(path: Path) -> SocketChannel:

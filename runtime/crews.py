@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.abc import SocketListener
 
 from ..actors.errors import PerdureError, UsageError
+from .channels import listen, serve
+from .sessions import Session
 from .statistics import HubStatistics, read_counts
 from .wire import LineLostError
 
@@ -56,7 +59,23 @@ class Crew(ABC):
         self._moving = anyio.Lock()
         self._version = 1
         self._changed = anyio.Event()
-        self._listens = anyio.Event()
+        self._listener: SocketListener | None = None
+
+    async def _listen(self) -> None:
+        if self._socket is not None:
+            self._listener = await listen(self._socket, shared=False)
+
+    async def _stop_listening(self) -> None:
+        if self._listener is None or self._socket is None:
+            return
+        await self._listener.aclose()
+        self._listener = None
+        for path in (self._socket, *(shard_socket(self._socket, n) for n in range(self.count))):
+            await anyio.Path(path).unlink(missing_ok=True)
+
+    async def _serve_clients(self) -> None:
+        if self._listener is not None:
+            await serve(self._listener, self._answer)
 
     @abstractmethod
     async def open(self) -> None:
@@ -160,6 +179,4 @@ class Crew(ABC):
 
     async def _answer(self, channel: Channel) -> None:
         """Answer a client of another process."""
-        from .sessions import Session
-
         await Session(channel, None, self.handlers).run()

@@ -99,6 +99,7 @@ class LoopCrew(Crew):
     async def open(self) -> None:
         """Take the store over and bring back the partitions of this loop."""
         self._stores = list(await self._store.open(len(self.owners)))
+        await self._listen()
         self.router = self.make_router(0)
         self._shard = shard = self.make_shard(self.router, self._stop_for)
         shard.start()
@@ -144,9 +145,7 @@ class LoopCrew(Crew):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(shard.run)
             await self.receive(tasks, shard, {})
-            if self._socket is not None:
-                tasks.start_soon(serve, await listen(self._socket), self._answer)
-                self._listens.set()
+            tasks.start_soon(self._serve_clients)
 
     async def receive(self, tasks: TaskGroup, shard: Shard, more: dict[str, Handler]) -> None:
         """Begin to take connections to a shard, on its loop."""
@@ -165,8 +164,6 @@ class LoopCrew(Crew):
 
     async def ready(self) -> None:
         """Start the threads and have them bring back their partitions."""
-        if self._socket is not None:
-            await self._listens.wait()
         if self.count == 1:
             return
         kind = running_kind()
@@ -220,12 +217,7 @@ class LoopCrew(Crew):
         if self._shard is not None:
             self._shard.close()
             self._shard = None
-        if self._socket is not None:
-            for path in (
-                self._socket,
-                *(shard_socket(self._socket, n) for n in range(self.count)),
-            ):
-                path.unlink(missing_ok=True)
+        await self._stop_listening()
         await self._store.close()
 
 

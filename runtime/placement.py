@@ -17,12 +17,11 @@ def partition_of(key: str, partitions: int) -> int:
     The stripe of an entity with the number n is n partitions behind its home. So one of them is in
     every partition, if there are enough, and it is known which.
     """
+    number = None
     if MARK in key and key[0] == "@":
-        home, number = split_key(key)
-        if number is not None:
-            return (partition_of(home, partitions) + number) % partitions
+        key, number = split_key(key)
     place, _, _ = key.partition("::")
-    return crc32(place.encode()) % partitions
+    return (crc32(place.encode()) + (number or 0)) % partitions
 
 
 def name_in(partition: int, partitions: int) -> str:

@@ -35,7 +35,7 @@ from ..actors.errors import (
 )
 from ..storage import SharedStore
 from .applications import place_of
-from .channels import check_socket, dial, listen, serve
+from .channels import check_socket, dial
 from .crews import Crew, shard_socket, socket_of
 from .loop_kinds import running_kind
 from .routing import Router
@@ -79,8 +79,8 @@ class ProcessCrew(Crew):
         self._location = store.location
         if socket is None:
             socket = socket_of(self._location)
-        super().__init__(workers, partitions, socket)
         self._path = socket.absolute()
+        super().__init__(workers, partitions, self._path)
         check_socket(shard_socket(self._path, workers - 1))
         self._store = store
         self._settings = settings
@@ -93,6 +93,7 @@ class ProcessCrew(Crew):
         self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
         self.router.owners[:] = self.owners
         await self._store.open(len(self.owners))
+        await self._listen()
 
     async def _dial(self, shard: int) -> Any:
         return await dial(shard_socket(self._path, shard))
@@ -103,8 +104,7 @@ class ProcessCrew(Crew):
             self.router.start(tasks)
             for worker in self._workers:
                 tasks.start_soon(self._keep, worker)
-            tasks.start_soon(serve, await listen(self._path), self._answer)
-            self._listens.set()
+            tasks.start_soon(self._serve_clients)
 
     async def ready(self) -> None:
         """Return when all workers serve.
@@ -114,7 +114,6 @@ class ProcessCrew(Crew):
             InternalError: they end before they serve.
             StorageError: a partition cannot be opened.
         """
-        await self._listens.wait()
         for worker in self._workers:
             await worker.settled.wait()
             if not worker.has_served and worker.error is not None:
@@ -152,7 +151,8 @@ class ProcessCrew(Crew):
             if self._stopping or not worker.has_served:
                 return
             _log.error("worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process))
-            await self._tell_of_death(worker)
+            with suppress(HubStoppingError):
+                await self._tell_of_death(worker)
             if worker.failed_starts >= _FAILED_STARTS_MAX:
                 await self._give_up(worker)
                 return
@@ -261,7 +261,7 @@ class ProcessCrew(Crew):
                     to = self.owners[index] = others[index % len(others)]
                     try:
                         await self.ask(to, "host", index)
-                    except LineLostError:
+                    except (LineLostError, HubStoppingError):
                         continue  # it does so when it runs again
                     except PerdureError as error:
                         self._stop_for(error)
@@ -296,9 +296,7 @@ class ProcessCrew(Crew):
         async with anyio.create_task_group() as tasks:
             for worker in self._workers:
                 tasks.start_soon(worker.end, self._settings.drain_s)
-        for path in (self._path, *(shard_socket(self._path, n) for n in range(self.count))):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        await self._stop_listening()
         await self._store.close()
 
 

@@ -41,8 +41,9 @@ class Comparison:
 
     def version(self, name: str) -> str:
         """Give the versions that a contender said, or why it is not available."""
-        run = self.runs(name)[-1]
-        return f"not available: {run.unavailable}" if run.unavailable else run.version
+        runs = self.runs(name)
+        reason = next((run.unavailable for run in runs if run.unavailable is not None), None)
+        return runs[-1].version if reason is None else f"not available: {reason}"
 
 
 def figure_rows(comparison: Comparison) -> Iterator[list[str]]:
@@ -54,7 +55,7 @@ def figure_rows(comparison: Comparison) -> Iterator[list[str]]:
 
 def _figure_cells(comparison: Comparison, name: str, load: str) -> list[str]:
     runs = comparison.runs(name)
-    if any(run.unavailable for run in runs):
+    if any(run.unavailable is not None for run in runs):
         return ["-"] * 7 + ["not available"]
     good = sum(run.verified for run in runs)
     verdict = f"{good} of {len(runs)}" if good == len(runs) else f"WRONG: {good} of {len(runs)}"

@@ -29,6 +29,7 @@ from perdure.benchmarks.figures import (
     percentile,
     percentiles_ms,
 )
+from perdure.benchmarks.hotspot import VARIANTS
 from perdure.benchmarks.replay import measure_replay
 from perdure.benchmarks.suite import BENCHMARKS, Benchmark
 from perdure.benchmarks.wordcount import find_texts
@@ -44,7 +45,7 @@ SIZES = {
     "signal": 12,
     "replay": 2,
     "hotspot": 40,
-    "latency": 30,
+    "latency": 12,
     "bank": 40,
     "wordcount": 3,
     "growth": 5,
@@ -80,8 +81,14 @@ FIGURES: dict[str, set[str]] = {
     "hotspot": {
         "hotspot: share",
         "hotspot: Zipf",
-        *(f"plain, traffic to one key, % {share}" for share in (0, 10, 25, 50, 75, 90, 100)),
-        *(f"plain, Zipf exponent {s}" for s in ("0", "0.5", "0.8", "1", "1.2", "1.5")),
+        *(
+            f"{variant}, {point}"
+            for variant in VARIANTS
+            for point in (
+                *(f"traffic to one key, % {share}" for share in (0, 10, 25, 50, 75, 90, 100)),
+                *(f"Zipf exponent {s}" for s in ("0", "0.5", "0.8", "1", "1.2", "1.5")),
+            )
+        ),
     },
     "latency": {
         f"{start}{operation}{end}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -21,9 +22,11 @@ from perdure.benchmarks.figures import (
 )
 from perdure.benchmarks.histogram import Histogram
 from perdure.benchmarks.plots import PLOTS
+from perdure.benchmarks.replay import measure_replay
 from perdure.benchmarks.suite import BENCHMARKS, SECTIONS, Benchmark
 
-SMALL = ["-n", "5", "--instances", "40", "--store", "memory:", "--no-uvloop"]
+TEXTS = str(Path(command.__file__).parent)
+SMALL = ["-n", "5", "--instances", "40", "--text", TEXTS, "--store", "memory:", "--no-uvloop"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the report of a small run of all benchmarks, and its JSON beside it."""
     pytest.importorskip("matplotlib")
     folder = tmp_path_factory.mktemp("report")
-    status = command.main([*SMALL, "--report", str(folder), "--json", str(folder / "figures.json")])
+    replay = Benchmark(partial(measure_replay, activities=30), "a short history")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BENCHMARKS, "replay", replay)
+        files = ["--report", str(folder), "--json", str(folder / "figures.json")]
+        status = command.main([*SMALL, *files])
     assert status == 0
     return folder
 
@@ -129,7 +136,10 @@ def test_a_wrong_outcome_is_in_the_report_without_figures(
 def test_without_matplotlib_a_report_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("perdure.benchmarks.drawing.find_spec", lambda name: None)
+    def find_nothing(name: str) -> None:
+        return None
+
+    monkeypatch.setattr("perdure.benchmarks.drawing.find_spec", find_nothing)
 
     status = command.main(["hello", *SMALL, "--report", str(tmp_path / "report")])
 

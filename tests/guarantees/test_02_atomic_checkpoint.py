@@ -74,7 +74,7 @@ async def test_a_commit_that_fails_anywhere_is_recovered_from_without_a_restart(
     assert commit > 3
 
 
-@pytest.mark.parametrize("name", ["Chaining", "Transfers", "Entities"])
+@pytest.mark.parametrize("name", ["Chaining", "Transfers", "Entities", "Striped"])
 async def test_every_third_commit_may_fail(name: str) -> None:
     inner, clock, work = MemoryStore(), JumpingClock(), WORKLOADS[name]()
     store = FaultyStore(inner)

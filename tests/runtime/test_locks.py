@@ -755,6 +755,31 @@ async def test_cleaning_may_be_told_to_leave_orphans_alone(store: Store) -> None
         assert await holder(hub.client, "a") == "nobody"
 
 
+@app.orchestration
+async def call_a(ctx: OrchestrationContext) -> int:
+    return await ctx.call_entity(account("a"), Account.get)
+
+
+async def test_purging_a_locked_entity_fails_the_orchestrations_whose_calls_wait(
+    client: Client,
+) -> None:
+    holder = await client.start_new(hold, "a")
+    await until_locked(holder)
+    caller = await client.start_new(call_a)
+
+    async def waits() -> bool:
+        status = await client.get_entity(account("a"))
+        return status is not None and status.waiting == 1
+
+    await until(waits)
+    await client.purge_entity(account("a"))
+
+    with pytest.raises(OrchestrationFailedError, match="@account@a was purged"):
+        await caller.result(10)
+    await holder.raise_event("go")
+    await holder.result(10)
+
+
 async def test_purging_a_locked_entity_drops_its_state_and_fails_who_waits(
     client: Client,
 ) -> None:

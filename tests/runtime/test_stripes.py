@@ -553,6 +553,39 @@ async def test_a_bad_merge_parks_the_entity_and_nothing_is_lost(
         assert [s async for s in hub.client.query_entities(parked=True)] == []
 
 
+async def test_a_bad_merge_of_a_large_state_parks_the_entity_too(clock: ManualClock) -> None:
+    def code(type_changes: bool) -> App:
+        app = App()
+
+        @app.entity(stripes=2, name="fragile")
+        class Large:
+            total: Any = 0
+            text: str = "x" * 5_000  # so that it is checked at the checkpoint
+
+            @perdure.commutative
+            def add(self, amount: int) -> None:
+                self.total += amount
+
+            def get(self) -> Any:
+                return self.total
+
+            def merge(self, other: Large) -> None:
+                self.total = {1, 2}.__iter__() if type_changes else self.total + other.total
+
+        return app
+
+    store = MemoryStore()
+    async with within(), hub_on(store, clock, code(False)) as hub:
+        assert await hub.client.call_entity(FRAGILE, "get") == 0
+    async with within(), hub_on(store, clock, code(True)) as hub:
+        for _ in range(4):
+            await hub.client.signal_entity(FRAGILE, "add", 1)
+        with pytest.raises(ParkedError, match="merge failed: PayloadError"):
+            await persist(hub.client.call_entity, FRAGILE, "get")
+    async with within(), hub_on(store, clock, code(False)) as hub:
+        assert await hub.client.call_entity(FRAGILE, "get") == 4
+
+
 async def test_retry_goes_on_after_a_repair_in_the_same_hub(clock: ManualClock) -> None:
     broken = [True]
 
