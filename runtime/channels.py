@@ -6,6 +6,7 @@ of it, which is most of what a message between loops costs.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import deque
@@ -18,9 +19,11 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
-from ..actors.errors import UsageError
+from ..actors.errors import PerdureError, UsageError
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
+
+_log = logging.getLogger("perdure.lines")
 
 OnItems = Callable[[list[Item]], None]
 
@@ -219,7 +222,11 @@ async def serve(listener: SocketListener, on_channel: Callable[[Channel], Awaita
     """Give each connection that comes in to ``on_channel``, for ever."""
 
     async def handle(stream: SocketStream) -> None:
-        await on_channel(SocketChannel(stream))
+        try:
+            await on_channel(SocketChannel(stream))
+        except* (PerdureError, ValueError, LookupError, TypeError) as errors:
+            # Whoever sends what cannot be read must not end anything but the connection.
+            _log.error("ended a connection: %s", errors.exceptions[0])
 
     async with listener:
         await listener.serve(handle)
