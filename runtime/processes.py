@@ -206,8 +206,8 @@ class ProcessCrew(Crew):
             worker.settled.set()
 
     async def _introduce(self, worker: _Worker) -> None:
-        line = self.router.line(worker.number)
         try:
+            line = self.router.line(worker.number)
             await self._until_up(line)
             async with self._moving:
                 for number, owner in enumerate(self.owners):

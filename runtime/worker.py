@@ -112,7 +112,8 @@ class _Worker:
             return await self._refuse(
                 UsageError(
                     f"a worker process cannot import {self._config['app']}: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {error}. Importing it must not run a hub: a script "
+                    "does so under if __name__ == '__main__'"
                 )
             )
         router = Router(
