@@ -131,9 +131,7 @@ async def test_a_store_in_memory_is_refused_since_workers_cannot_share_it(
 
 async def test_a_clock_that_other_processes_do_not_see_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="leave clock out"):
-        Hub(
-            make_flows(folder), store=f"sqlite:{folder / 'hub'}", workers=1, clock=ManualClock()
-        )
+        Hub(make_flows(folder), store=f"sqlite:{folder / 'hub'}", workers=1, clock=ManualClock())
 
 
 @pytest.mark.parametrize("long", ["socket", "store"])
