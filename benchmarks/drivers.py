@@ -196,6 +196,6 @@ def note_on_kinds(bench: Bench) -> str:
     return "" if len(kinds(bench)) > 1 else "Worker processes cannot use memory: left out."
 
 
-def on(kind: Kind, shards: int) -> dict[str, int]:
+def on(kind: Kind, shards: int) -> dict[str, Any]:
     """Say to a hub how many shards of a kind to have."""
     return {"shards": shards} if kind == "threads" else {"workers": shards}

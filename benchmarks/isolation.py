@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from time import perf_counter
+from typing import Any
 
 import anyio
 
@@ -27,9 +28,8 @@ QUIET, HOT = "quiet", "hot"
 PROBES = 100  # cold entities of each place
 RATE = 200.0  # a second, to each place
 ROUNDS = 2
+ORDER = 2_000  # operations of one run of a driver of the hot entity
 TARGET = 1.1  # p99 under load, of that without
-
-_ORDER = 2_000  # operations of one run of a driver
 
 KIND, PLACE = "kind", "cold entities on the"
 QUIET_P50, QUIET_P99, HOT_P50, HOT_P99 = (
@@ -42,7 +42,8 @@ HEADS = (KIND, PLACE, QUIET_P50, QUIET_P99, HOT_P50, HOT_P99, RATIO, HOT_RATE)
 
 async def measure_isolation(bench: Bench) -> Outcome:
     """On one loop, on two in threads, and on two in processes."""
-    placements = {ONE_LOOP: {"shards": 1}, **{kind: on(kind, 2) for kind in kinds(bench)}}
+    placements: dict[str, dict[str, Any]] = {ONE_LOOP: on("threads", 1)}
+    placements |= {kind: on(kind, 2) for kind in kinds(bench)}
     whole = joined([await _measure(bench, kind, placed) for kind, placed in placements.items()])
     rows = [row for sweep in whole.sweeps for row in sweep.rows]
     note = (
@@ -58,7 +59,7 @@ async def measure_isolation(bench: Bench) -> Outcome:
     )
 
 
-async def _measure(bench: Bench, kind: str, placed: dict[str, int]) -> Outcome:
+async def _measure(bench: Bench, kind: str, placed: dict[str, Any]) -> Outcome:
     partitions = max(bench.options.partitions, 4)
     n = bench.n(800)
     loads: list[Load] = []
@@ -177,7 +178,7 @@ class _HotLoad:
     @property
     def rate(self) -> float:
         """Operations per second while it ran."""
-        return self._runs * _ORDER / self._seconds
+        return self._runs * ORDER / self._seconds
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -197,12 +198,12 @@ class _HotLoad:
         self._seconds += perf_counter() - begun
 
     async def _press(self, driver: str, warm: anyio.Event) -> None:
-        order = Order(entity="meter", prefix=self._prefix, drawn=[0] * _ORDER)
+        order = Order(entity="meter", prefix=self._prefix, drawn=[0] * ORDER)
         number = 0
         while not self._stopping:
             id = f"{driver}-{number}"
             handle = await self._hub.client.start_new(drive, order, instance_id=id)
-            expect(f"sent by {id}", await handle.result(), _ORDER)
+            expect(f"sent by {id}", await handle.result(), ORDER)
             self._runs += 1
             number += 1
             warm.set()
@@ -211,4 +212,4 @@ class _HotLoad:
         """Refuse an entity that has not got exactly what was sent to it."""
         meter = EntityId(Meter, f"{self._prefix}0")
         found = await self._hub.client.call_entity(meter, Meter.read)
-        expect(f"{meter}", found[:2], [self._runs * _ORDER, self._runs * sum(range(_ORDER))])
+        expect(f"{meter}", found[:2], [self._runs * ORDER, self._runs * sum(range(ORDER))])

@@ -354,7 +354,8 @@ def draw_sharding(figures: Figures) -> Any:
     for axes in panels:
         axes.set_xlabel("shards")
         axes.set_xticks(sharding.SHARDS)
-        axes.set_ylim(bottom=0)
+        if axes is not cpu:
+            axes.set_ylim(bottom=0)
     cpu.set_yscale("log")
     logarithmic(cpu.yaxis)
     cross.set_ylim(0, 105)

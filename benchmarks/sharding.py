@@ -62,11 +62,11 @@ async def drive_hellos(ctx: OrchestrationContext, numbers: list[int]) -> int:
     return right
 
 
-def plan_signals(n: int, exponent: float, partitions: int) -> Plan:
+def plan_signals(name: str, n: int, exponent: float, partitions: int) -> Plan:
     """Draw ``n`` operations, the same for the same arguments, for drivers in all partitions."""
     drawn = draw_zipf(n, ENTITIES, exponent, seed=n)
-    ids = drivers_in(range(partitions), partitions, f"of-{n}")
-    return make_plan("meter", f"of-{n}-", drawn, ids)
+    drivers = drivers_in(range(partitions), partitions, name)
+    return make_plan("meter", f"{name}-", drawn, drivers)
 
 
 def cross_percent(plan: Plan, placement: Sequence[int]) -> float:
@@ -157,17 +157,18 @@ async def _measure(bench: Bench, kind: Kind, what: str, shards: int) -> _Point:
     placed = on(kind, shards)
     async with bench.hub(app, f"{kind}-{what}-{shards}", partitions=partitions, **placed) as hub:
         if what == "hello":
-            warm = _Hellos(hub.client, partitions, min(bench.n(20_000), 1_000))
+            warm = _Hellos(hub.client, "warm", partitions, min(bench.n(20_000), 1_000))
             await bench.unmeasured(name, warm.request, len(warm.ids))
-            hellos = _Hellos(hub.client, partitions, bench.n(20_000))
+            hellos = _Hellos(hub.client, what, partitions, bench.n(20_000))
             before = await hub.statistics()
             load = await hellos.measure(bench, hub, name)
             after = await hub.statistics()
             cross = 0.0  # children live beside their parents
         else:
             n = bench.n(200_000)
-            await send_plan(bench, hub, name, plan_signals(min(n, 10_000) - 1, 0.0, partitions))
-            plan = plan_signals(n, EXPONENTS[what], partitions)
+            warm_plan = plan_signals("warm", min(n, 10_000), 0.0, partitions)
+            await send_plan(bench, hub, name, warm_plan)
+            plan = plan_signals(what, n, EXPONENTS[what], partitions)
             before = await hub.statistics()
             load = (await measure_plan(bench, hub, name, plan)).load
             after = await hub.statistics()
@@ -179,9 +180,9 @@ async def _measure(bench: Bench, kind: Kind, what: str, shards: int) -> _Point:
 class _Hellos:
     """Drivers of hellos in all partitions."""
 
-    def __init__(self, client: Client, partitions: int, n: int) -> None:
+    def __init__(self, client: Client, name: str, partitions: int, n: int) -> None:
         self._client = client
-        self.ids = drivers_in(range(partitions), partitions, f"hello-{n}")
+        self.ids = drivers_in(range(partitions), partitions, name)
         self._each = max(n // len(self.ids), 1)
 
     async def request(self, index: int) -> None:

@@ -158,8 +158,8 @@ SECTIONS = (
         "How much faster is it on more shards?",
         "The dotted line is as many times faster as there are shards. One shard uses a part of a "
         "second processor already, for SQLite, and more shards cannot use more processors than "
-        "there are: the last panels of each row say how many were used, and what an operation took "
-        "of them. Balance is the busiest shard's messages over the mean: 1 is even.",
+        "there are: the lower panels say what an operation took, and how many were used. "
+        "Balance is the busiest shard's messages over the mean: 1 is even.",
     ),
     Section(
         "Crossing",
