@@ -24,7 +24,6 @@ app = App("hotspot")
 
 KEYS = 1_001
 STRIPES = 8
-COLD_FROM = 100  # under Zipf's law, the keys from this rank on are the cold ones
 SHARES = (0, 10, 25, 50, 75, 90, 100)
 EXPONENTS = (0.0, 0.5, 0.8, 1.0, 1.2, 1.5)
 RATE, P50, P99 = "signals/s", "p50 ms", "p99 ms"
@@ -109,7 +108,7 @@ class _Skew:
     head: str
     points: Sequence[float]
     draw: Callable[[int, float], list[int]]
-    cold_from: int
+    cold_part: float  # the keys after this part of them are the cold ones
 
 
 def _by_share(n: int, percent: float) -> list[int]:
@@ -121,8 +120,8 @@ def _by_zipf(n: int, exponent: float) -> list[int]:
 
 
 _SKEWS = (
-    _Skew("hotspot: share", SHARE, SHARES, _by_share, 1),
-    _Skew("hotspot: Zipf", EXPONENT, EXPONENTS, _by_zipf, COLD_FROM),
+    _Skew("hotspot: share", SHARE, SHARES, _by_share, 0.0),
+    _Skew("hotspot: Zipf", EXPONENT, EXPONENTS, _by_zipf, 0.1),
 )
 
 
@@ -134,11 +133,12 @@ async def measure_hotspot(bench: Bench) -> Outcome:
     for variant in VARIANTS:
         async with bench.hub(app, variant) as hub:
             target = _Target(bench, hub, variant)
-            await target.measure(f"{variant}, warm-up", _by_zipf(min(n, 5_000), 0.0), 0)
+            await target.measure(f"{variant}, warm-up", _by_zipf(min(n, 5_000), 0.0), 1)
             for skew in _SKEWS:
                 for point in skew.points:
                     name = f"{variant}, {skew.head} {point:g}"
-                    load, row = await target.measure(name, skew.draw(n, point), skew.cold_from)
+                    cold_from = max(int(KEYS * skew.cold_part), 1)
+                    load, row = await target.measure(name, skew.draw(n, point), cold_from)
                     loads.append(load)
                     rows[skew.sweep].append([variant, point, *row])
     heads = (RATE, P50, P99, COLD, TURNS, MESSAGES)

@@ -11,7 +11,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     """Have benchmarks use few entities, drivers and rounds."""
     patch.setattr(drivers, "PER_PARTITION", 1)
     patch.setattr(drivers, "WAVE", 5)
-    patch.setattr(hotspot, "KEYS", 120)
+    patch.setattr(hotspot, "KEYS", 30)
     patch.setattr(isolation, "PROBES", 5)
     patch.setattr(isolation, "ORDER", 20)
     patch.setattr(isolation, "RATE", 2_000.0)

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from perdure import Client, EntityId, Hub, UsageError
-from perdure.benchmarks import command
+from perdure.benchmarks import command, hotspot
 from perdure.benchmarks.bank import expect_branch
 from perdure.benchmarks.bench import Bench, MakeHub, Options, place, processor_s
 from perdure.benchmarks.figures import (
@@ -250,8 +250,6 @@ async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Pa
         ("spread", "lose signals"),
         ("signal", "falsify starts"),
         ("replay", "falsify starts"),
-        ("hotspot", "lose signals"),
-        ("hotspot", "double signals"),
         ("bank", "falsify starts"),
         ("bank", "double starts"),
         ("wordcount", "lose files"),
@@ -273,6 +271,20 @@ async def test_a_wrong_outcome_is_never_reported_as_a_figure(name: str, kind: st
     found = leaves(caught.value)
     assert found
     assert all(isinstance(error, WrongOutcomeError) for error in found)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kind", ["lose signals", "double signals"])
+async def test_each_kind_of_hot_entity_is_checked(
+    variant: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hotspot, "VARIANTS", {variant: VARIANTS[variant]})
+    bench = Bench(small("hotspot"), None, make_hub=sabotaged(kind))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await SMALL["hotspot"][0](bench)
+
+    assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
 
 
 async def test_a_closed_loop_sends_each_request_once_and_never_more_at_a_time() -> None:

@@ -35,6 +35,7 @@ from perdure.benchmarks.sharding import (
     plan_signals,
 )
 from perdure.benchmarks.stripes import measure_stripes
+from perdure.benchmarks.workloads import Meter
 from tests.benchmarks.sizes import make_small
 
 Measure = Callable[[Bench], Awaitable[Outcome]]
@@ -61,7 +62,7 @@ def points(sweep: Sweep, *heads: str) -> list[tuple[Any, ...]]:
 
 
 class Sabotage:
-    """A client that falsifies, cuts short or doubles what drivers are told to send."""
+    """A client that falsifies, cuts short or doubles what drivers are told to send, or calls."""
 
     def __init__(self, client: Client, kind: str) -> None:
         self._client: Any = client
@@ -76,12 +77,17 @@ class Sabotage:
                 input = evolve(input, first=input.first + 1)
             elif self._kind == "cut short":
                 input = evolve(input, drawn=input.drawn[:-1])
-            else:
+            elif self._kind == "double":
                 twin = await self._client.start_new(f, input, instance_id=f"{instance_id}-twin")
                 await twin.result()
         elif self._kind == "falsify":
             input = [input[0], input[1] + 1]
         return await self._client.start_new(f, input, instance_id=instance_id)
+
+    async def call_entity(self, id: Any, op: Any, *input: Any) -> Any:
+        if self._kind == "double calls" and op is Meter.mark:
+            await self._client.call_entity(id, op, *input)
+        return await self._client.call_entity(id, op, *input)
 
 
 def sabotaged(kind: str) -> MakeHub:
@@ -114,6 +120,14 @@ async def test_signals_that_are_not_as_planned_are_noticed(
 
     with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
         await measure_sharding(a_bench(make_hub=sabotaged(kind)))
+
+    assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
+
+
+@pytest.mark.parametrize("measure", [measure_isolation, measure_rebalance])
+async def test_calls_that_were_made_twice_are_noticed(measure: Measure) -> None:
+    with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
+        await measure(a_bench(make_hub=sabotaged("double calls")))
 
     assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
 
