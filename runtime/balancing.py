@@ -108,7 +108,8 @@ class Balancer:
         """Give the load since the last look; empty where it cannot be told yet."""
         before, self._before = self._before, {}
         loads: dict[int, Load] = {}
-        for shard in range(self._crew.count):
+        shards = self._crew.in_service
+        for shard in shards:
             busy_s, rows = await self._crew.ask(shard, "load")
             now = self._before[shard] = Load(busy_s, dict(rows))
             was = before.get(shard)
@@ -121,4 +122,4 @@ class Balancer:
                         if count >= was.messages.get(number, count + 1)
                     },
                 )
-        return loads if len(loads) == self._crew.count else {}
+        return loads if len(loads) == len(shards) else {}

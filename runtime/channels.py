@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
-from ..actors.errors import InternalError, UsageError
+from ..actors.errors import InternalError, PerdureError, UsageError
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
 
@@ -232,7 +232,11 @@ async def serve(listener: SocketListener, on_channel: Callable[[Channel], Awaita
     """Give each connection that comes in to ``on_channel``, for ever."""
 
     async def handle(stream: SocketStream) -> None:
-        await on_channel(SocketChannel(stream))
+        try:
+            await on_channel(SocketChannel(stream))
+        except* (PerdureError, ValueError, LookupError, TypeError) as errors:
+            # Whoever sends what cannot be read must not end anything but the connection.
+            _log.error("ended a connection: %s", errors.exceptions[0])
 
     async with listener:
         await listener.serve(handle)

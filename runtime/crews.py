@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,14 +107,18 @@ class Crew(ABC):
         """Give everything up. Idempotent, also after a failed ``open``."""
 
     @property
+    def in_service(self) -> Sequence[int]:
+        """The shards that serve partitions, or could."""
+        return range(self.count)
+
+    @property
     def local_shard(self) -> Shard:
         """The shard that is the hub's own loop."""
         raise UsageError("no shard of this hub is in its own loop")
 
     async def statistics(self, hottest: int) -> HubStatistics:
         """Give what all shards have counted."""
-        counts = [await self.ask(shard, "count", hottest) for shard in range(self.count)]
-        return read_counts(counts)
+        return read_counts(await self._statistics(hottest))
 
     async def move(self, partition: int, to: int) -> None:
         """Have a partition served by another shard."""
@@ -179,7 +184,11 @@ class Crew(ABC):
         return {"version": self._version, "owners": list(self.owners), "shards": self.count}
 
     async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
-        return [await self.ask(shard, "count", hottest) for shard in range(self.count)]
+        counts: list[dict[str, Any]] = []
+        for shard in self.in_service:
+            with suppress(LineLostError):  # being restarted, it has not counted anything
+                counts.append(await self.ask(shard, "count", hottest))
+        return counts
 
     async def _answer(self, channel: Channel) -> None:
         """Answer a client of another process."""

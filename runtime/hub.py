@@ -157,6 +157,8 @@ class Hub:
     async def statistics(self, *, hottest: int = 0) -> HubStatistics:
         """Give the counters: how loaded the hub is, and where.
 
+        A worker that is being restarted is left out, with its partitions.
+
         Args:
             hottest: how many of its most used actors to name for each partition.
 

@@ -25,7 +25,14 @@ import orjson
 from anyio.abc import Process
 from attrs import asdict
 
-from ..actors.errors import InternalError, PerdureError, StorageError, UsageError
+from ..actors.errors import (
+    HubStoppingError,
+    InternalError,
+    PerdureError,
+    StorageError,
+    UnavailableError,
+    UsageError,
+)
 from ..storage import SharedStore
 from .applications import place_of
 from .channels import check_socket, dial
@@ -38,6 +45,7 @@ from .wire import LineLostError
 if TYPE_CHECKING:
     from ..actors.app import App
     from ..storage import Store
+    from .lines import Line
     from .settings import Settings
 
 _log = logging.getLogger("perdure.workers")
@@ -112,9 +120,28 @@ class ProcessCrew(Crew):
                 raise worker.error
         self.announce()
 
+    @property
+    def in_service(self) -> list[int]:
+        """The workers that serve, or will again when they have been restarted."""
+        return [worker.number for worker in self._workers if not worker.given_up]
+
     async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
-        """Ask something of a worker."""
-        return await self.router.line(shard).call(verb, *arguments)
+        """Ask something of a worker.
+
+        Raises:
+            LineLostError: it is dead or died, and nobody knows when it will serve again.
+        """
+        line = self.router.line(shard)
+        if not (self._workers[shard].serves and line.is_up):
+            raise LineLostError(False)
+        return await line.call(verb, *arguments)
+
+    async def _move(self, partition: int, source: int, to: int) -> None:
+        if not self._workers[to].serves:
+            raise UnavailableError(
+                f"worker {to} does not run: partition {partition} stays where it is"
+            )
+        await super()._move(partition, source, to)
 
     async def _keep(self, worker: _Worker) -> None:
         """Run a worker, and run it again when it dies, until the hub stops."""
@@ -124,7 +151,8 @@ class ProcessCrew(Crew):
             if self._stopping or not worker.has_served:
                 return
             _log.error("worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process))
-            await self._tell_of_death(worker.number)
+            with suppress(HubStoppingError):
+                await self._tell_of_death(worker)
             if worker.failed_starts >= _FAILED_STARTS_MAX:
                 await self._give_up(worker)
                 return
@@ -149,14 +177,14 @@ class ProcessCrew(Crew):
         with tempfile.TemporaryFile() as file:
             file.write(orjson.dumps(config))
             file.seek(0)
-            process = await anyio.open_process(
-                [sys.executable, "-m", "perdure.runtime.worker", str(file.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=None,
-                stderr=None,
-                pass_fds=[file.fileno()],
-            )
-        worker.process = process
+            with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
+                process = worker.process = await anyio.open_process(
+                    [sys.executable, "-m", "perdure.runtime.worker", str(file.fileno())],
+                    stdin=subprocess.PIPE,
+                    stdout=None,
+                    stderr=None,
+                    pass_fds=[file.fileno()],
+                )
         return process
 
     async def _serve_with(self, worker: _Worker, process: Process) -> None:
@@ -179,55 +207,65 @@ class ProcessCrew(Crew):
 
     async def _introduce(self, worker: _Worker) -> None:
         try:
-            await self._until_up(worker)
+            line = self.router.line(worker.number)
+            await self._until_up(line)
             async with self._moving:
                 for number, owner in enumerate(self.owners):
                     if owner == worker.number:
-                        await self.ask(worker.number, "host", number)
+                        await line.call("host", number)
                 if worker.has_served:
                     self.announce()
-        except LineLostError:
-            return  # it has ended, which is seen elsewhere
+                worker.serves = worker.has_served = True
+        except (LineLostError, HubStoppingError):
+            return  # it has ended, or all do, which is seen elsewhere
         except (UsageError, StorageError, InternalError) as error:
             _log.error("worker %d cannot serve: %s", worker.number, error)
             worker.error = error
             if worker.process is not None:
-                worker.process.terminate()
+                with suppress(ProcessLookupError):
+                    worker.process.terminate()
             return
-        worker.serves = worker.has_served = True
         worker.failed_starts = 0
         worker.settled.set()
 
-    async def _until_up(self, worker: _Worker) -> None:
+    async def _until_up(self, line: Line) -> None:
         while True:
             try:
-                await self.ask(worker.number, "govern")
+                await line.call("govern")
                 return
             except LineLostError:
                 await anyio.sleep(0.01)  # that was the line to the one before
 
-    async def _tell_of_death(self, number: int) -> None:
-        for other in self._workers:
-            if other.number != number and other.serves:
-                with suppress(PerdureError):
-                    await self.ask(other.number, "died", number)
+    async def _tell_of_death(self, worker: _Worker) -> None:
+        async with self._moving:  # a partition on its way would not hear of it
+            for other in self._workers:
+                line = self.router.line(other.number)
+                if other.serves and line.is_up:
+                    line.ask("died", worker.number)  # nobody waits: it may be blocked
 
     async def _give_up(self, worker: _Worker) -> None:
         """Have the others serve what a worker that cannot start did."""
-        others = [one.number for one in self._workers if one.serves]
-        if not others:
-            self._stop_for(
-                InternalError(f"worker {worker.number} does not start any more, and was the last")
-            )
-            return
-        _log.critical("worker %d does not start any more: its partitions move", worker.number)
         async with self._moving:
+            worker.given_up = True
+            others = self.in_service
+            if not others:
+                self._stop_for(
+                    InternalError(
+                        f"worker {worker.number} does not start any more, and was the last"
+                    )
+                )
+                return
+            _log.critical("worker %d does not start any more: its partitions move", worker.number)
             for index, owner in enumerate(list(self.owners)):
                 if owner == worker.number:
-                    to = others[index % len(others)]
-                    self.owners[index] = to
-                    with suppress(LineLostError):
+                    to = self.owners[index] = others[index % len(others)]
+                    try:
                         await self.ask(to, "host", index)
+                    except (LineLostError, HubStoppingError):
+                        continue  # it does so when it runs again
+                    except PerdureError as error:
+                        self._stop_for(error)
+                        return
             self.announce()
 
     async def drain(self) -> None:
@@ -255,8 +293,9 @@ class ProcessCrew(Crew):
     async def close(self) -> None:
         """Wait for the workers' end, and give the store up."""
         self._stopping = True
-        for worker in self._workers:
-            await worker.end(self._settings.drain_s)
+        async with anyio.create_task_group() as tasks:
+            for worker in self._workers:
+                tasks.start_soon(worker.end, self._settings.drain_s)
         await self._stop_listening()
         await self._store.close()
 
@@ -269,6 +308,7 @@ class _Worker:
         self.process: Process | None = None
         self.serves = False
         self.has_served = False
+        self.given_up = False
         self.failed_starts = 0
         self.error: PerdureError | None = None
         self.settled = anyio.Event()  # it has served, or failed, the first time

@@ -102,6 +102,8 @@ class Shard:
         Raises:
             StorageError: the store cannot be read.
         """
+        if number in self.router.hosted:
+            return  # its owner was restarted while it moved here
         partition = Partition(
             number,
             self._store_of(number),

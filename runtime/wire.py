@@ -91,7 +91,9 @@ class Splitter:
             try:
                 items += decode(bytes(buffer[start + 4 : start + 4 + size]))
             except (ValueError, TypeError, LookupError, AttributeError, InternalError) as error:
-                raise InternalError(f"the stream has a frame that cannot be read: {error}") from error
+                raise InternalError(
+                    f"the stream has a frame that cannot be read: {error}"
+                ) from error
             start += 4 + size
         del buffer[:start]
         return items

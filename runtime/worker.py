@@ -32,7 +32,7 @@ from .sessions import Session
 from .settings import Settings
 from .shard import Shard
 from .tuning import tune
-from .waiting import waiter_factory
+from .waiting import thread_waker, waiter_factory
 
 if TYPE_CHECKING:
     from ..storage import PartitionStore, SharedPartition
@@ -47,20 +47,21 @@ def main(descriptor: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to act on
     sys.path[:] = config["path"]
     settings = Settings(**config["settings"])
-    threading.Thread(target=_watch, args=(settings.drain_s,), daemon=True).start()
+    worker = _Worker(config, settings)
+    threading.Thread(target=_watch, args=(worker, settings.drain_s), daemon=True).start()
     tune()
     backend = config["backend"]
     options = {"use_uvloop": config["uvloop"]} if backend == "asyncio" else {}
-    worker = _Worker(config, settings)
     anyio.run(worker.run, backend=backend, backend_options=options)
     return 0 if worker.error is None else 1
 
 
-def _watch(drain_s: float) -> None:
-    """End the process some time after its supervisor, even if the loop is blocked."""
+def _watch(worker: _Worker, drain_s: float) -> None:
+    """End the worker with its supervisor; some time later even if the loop is blocked."""
     with suppress(OSError):
         while os.read(0, 1):
             pass
+    worker.stop()
     time.sleep(2 * drain_s + 5.0)
     os._exit(1)
 
@@ -74,11 +75,22 @@ class _Worker:
         self._number: int = config["number"]
         self._socket = Path(config["socket"])
         self._stopping = anyio.Event()
+        self._is_left = False
+        self._wake: Callable[[], None] | None = None
         self._shard: Shard | None = None
         self.error: Exception | None = None
 
+    def stop(self) -> None:
+        """Drain and end; call it in any thread."""
+        self._is_left = True
+        if self._wake is not None:
+            self._wake()
+
     async def run(self) -> None:
         """Serve until told to stop."""
+        self._wake = thread_waker(self._stopping.set)
+        if self._is_left:
+            return None
         stores: list[SharedPartition] = []
         count: int = self._config["partitions"]
         store = open_store(self._config["store"])
@@ -100,7 +112,8 @@ class _Worker:
             return await self._refuse(
                 UsageError(
                     f"a worker process cannot import {self._config['app']}: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {error}. Importing it must not run a hub: a script "
+                    "does so under if __name__ == '__main__'"
                 )
             )
         router = Router(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from perdure import Client
+from perdure import EntityId, Hub, InternalError, UnavailableError, connect
+from perdure.runtime.connecting import watch_hub
+from tests.guarantees.crash_child import OPENING_BALANCE, Account
 from tests.guarantees.worker_load import (
+    PARTITIONS,
     Load,
+    app,
     crew_of,
     hub_on,
     is_running,
@@ -19,14 +27,42 @@ from tests.guarantees.worker_load import (
     seed_of,
     until_served,
 )
+from tests.guarantees.workloads import entity_in
 
+ROOT = Path(__file__).parents[2]
+CHILD = Path(__file__).with_name("worker_child.py")
 CLIENTS = 8
+
+BROKEN_APP = """
+from pathlib import Path
+from perdure import App
+
+if Path(__file__).with_name("broken").exists():
+    raise RuntimeError("the next release is broken")
+
+app = App()
+
+@app.entity
+class Account:
+    balance: int = 0
+
+    def change(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+"""
 
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder whose path is short enough for sockets."""
     return tmp_path_factory.mktemp("w")
+
+
+@pytest.fixture
+def broken_app(folder: Path) -> str:
+    """Name an app that cannot be imported once the file "broken" is beside it."""
+    (folder / "flows.py").write_text(BROKEN_APP)
+    return f"{folder / 'flows.py'}:app"
 
 
 async def run(folder: Path, kills: int, number: int = 0) -> None:
@@ -63,3 +99,222 @@ async def test_what_was_acknowledged_survives_many_kills_of_workers(
     folder: Path, number: int
 ) -> None:
     await run(folder, 100, number)
+
+
+async def end_of(pid: int) -> None:
+    """Return when a process has ended."""
+    with anyio.fail_after(30):
+        while is_running(pid):
+            await anyio.sleep(0.005)
+
+
+async def add(hub: Hub, n: int, amount: int = 1) -> int:
+    return await hub.client.call_entity(account_in(n), Account.change, amount)
+
+
+def account_in(partition: int) -> EntityId[Account]:
+    """Give an account in a partition; workers serve the first and the second half of four."""
+    return entity_in(partition, Account, "account", PARTITIONS)
+
+
+async def test_a_hub_stops_in_order_while_a_worker_is_being_restarted(folder: Path) -> None:
+    async with hub_on(folder) as hub:
+        worker = crew_of(hub)._workers[0]
+        await add(hub, 0)
+        os.kill(pid_of(hub, 0), signal.SIGKILL)
+        while worker.serves:
+            await anyio.sleep(0.001)
+
+    async with hub_on(folder) as hub:
+        assert await add(hub, 0) == OPENING_BALANCE + 2
+
+
+async def test_a_partition_that_is_to_move_to_a_worker_that_died_is_served_somewhere(
+    folder: Path,
+) -> None:
+    async with hub_on(folder) as hub:
+        for round in range(3):
+            victim = 1 - hub.placement[0]
+            os.kill(pid_of(hub, victim), signal.SIGKILL)
+            while True:
+                try:
+                    await hub.move_partition(0, victim)
+                    break
+                except UnavailableError:
+                    assert await add(hub, 0, 0) == OPENING_BALANCE + round
+                    await anyio.sleep(0.005)
+            with anyio.fail_after(20):
+                assert await add(hub, 0) == OPENING_BALANCE + round + 1
+        assert hub.placement[0] == 1
+
+
+async def test_a_worker_that_does_not_start_any_more_has_its_partitions_served_by_the_others(
+    folder: Path, broken_app: str
+) -> None:
+    hub = Hub(broken_app, store=f"sqlite:{folder / 'hub'}", workers=2, rebalance=None)
+    async with hub:
+        for n in range(PARTITIONS):
+            assert await hub.client.call_entity(account_in(n), "change", 1) == 1
+        (folder / "broken").touch()
+        os.kill(pid_of(hub, 0), signal.SIGKILL)
+
+        with anyio.fail_after(60):
+            for n in range(PARTITIONS):
+                id = account_in(n)
+                assert await hub.client.call_entity(id, "change", 1, request_id=f"{n}") == 2
+            assert hub.placement == [1, 1, 1, 1]
+            statistics = await hub.statistics()
+            assert [shard.index for shard in statistics.shards] == [1]
+            with pytest.raises(UnavailableError, match="worker 0 does not run"):
+                await hub.move_partition(0, 0)
+            assert await hub.client.call_entity(account_in(0), "change", 1) == 3
+
+
+async def test_the_hub_stops_with_the_reason_when_its_last_worker_does_not_start_any_more(
+    folder: Path, broken_app: str
+) -> None:
+    hub = Hub(broken_app, store=f"sqlite:{folder / 'hub'}", workers=1, rebalance=None)
+    with pytest.raises(InternalError, match="worker 0 does not start any more, and was the last"):
+        with anyio.fail_after(60):
+            async with hub:
+                (folder / "broken").touch()
+                os.kill(pid_of(hub, 0), signal.SIGKILL)
+                await anyio.sleep_forever()
+
+    assert not list((folder / "hub").glob("*.sock*"))
+
+
+async def test_a_connection_that_sends_rubbish_harms_nobody_else(folder: Path) -> None:
+    rubbish = [
+        b"\xff\xff\xff\xff",
+        b"\x00\x00\x00\x04oops",
+        b'\x00\x00\x00\x07[["ask"]',
+        b"\x00\x00\x00\x02{}",
+        b'\x00\x00\x00\x0b[["nonsense"]]'[:15],
+        b'\x00\x00\x00\x18[["ask", 1, "request", 0]]',
+        b"\x00\x00\x00\x03[1]",
+    ]
+    async with hub_on(folder) as hub:
+        pids = [pid_of(hub, n) for n in range(2)]
+        for name in ("hub.sock", "hub.sock.0", "hub.sock.1"):
+            for data in rubbish:
+                async with await anyio.connect_unix(folder / "hub" / name) as stream:
+                    await stream.send(data)
+                    await stream.send_eof()
+                    with anyio.fail_after(10), suppress(anyio.EndOfStream):
+                        while True:
+                            await stream.receive()
+
+        assert await add(hub, 0) == OPENING_BALANCE + 1
+        assert await add(hub, 3) == OPENING_BALANCE + 1
+        assert pids == [pid_of(hub, n) for n in range(2)]
+
+
+async def test_a_worker_told_to_terminate_ends_in_order_and_is_started_again(folder: Path) -> None:
+    async with hub_on(folder) as hub:
+        before = pid_of(hub, 1)
+        assert await add(hub, 3) == OPENING_BALANCE + 1
+        os.kill(before, signal.SIGTERM)
+        await until_served(hub, 1, not_by=before)
+
+        assert await add(hub, 3) == OPENING_BALANCE + 2
+        assert crew_of(hub)._workers[1].failed_starts == 0
+
+
+class Child:
+    """A hub with workers in a process of its own."""
+
+    def __init__(self, folder: Path, loop: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(CHILD), str(folder), loop],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    async def workers(self) -> list[int]:
+        """Give the pids of its workers, once it serves."""
+        assert self.process.stdout is not None
+        line = await anyio.to_thread.run_sync(self.process.stdout.readline)
+        return [int(pid) for pid in line.split()]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+async def run_supervisor_kills(folder: Path, loop: str, kills: int, number: int = 0) -> None:
+    """Kill hubs under the load of a client that follows from one to the next."""
+    load = Load(seed_of(number), folder)
+    child = Child(folder, loop)
+    old: list[int] = []
+    try:
+        with anyio.fail_after(60 + 15 * kills):
+            pids = await child.workers()
+            async with connect(f"sqlite:{folder / 'hub'}", app) as client:
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(CLIENTS):
+                        tasks.start_soon(load.drive, client)
+                    for _ in range(kills):
+                        await load.more(load.random.randint(1, 60))
+                        await anyio.sleep(load.random.uniform(0, 0.02))  # not always on an answer
+                        if load.random.random() < 0.5:
+                            os.kill(load.random.choice(pids), signal.SIGKILL)  # both at once
+                        child.kill()
+                        old += pids
+                        child = Child(folder, loop)
+                        pids = await child.workers()
+                    await load.more(20)
+                    load.stopped = True
+                await load.check(client)
+        for pid in old:
+            await end_of(pid)
+    finally:
+        child.kill()
+    for pid in pids:
+        await end_of(pid)
+
+
+async def test_what_was_acknowledged_survives_kills_of_the_supervisor(
+    folder: Path, anyio_backend_name: str
+) -> None:
+    await run_supervisor_kills(folder, anyio_backend_name, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(2))
+async def test_what_was_acknowledged_survives_many_kills_of_the_supervisor(
+    folder: Path, anyio_backend_name: str, number: int
+) -> None:
+    await run_supervisor_kills(folder, anyio_backend_name, 30, number)
+
+
+async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path) -> None:
+    load = Load(seed_of(), folder)
+    with anyio.fail_after(90):
+        async with (
+            hub_on(folder) as hub,
+            connect(f"sqlite:{folder / 'hub'}", app) as client,
+            watch_hub(f"sqlite:{folder / 'hub'}") as view,
+        ):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(CLIENTS):
+                    tasks.start_soon(load.drive, client)
+                for _ in range(3):
+                    await load.more(load.random.randint(1, 40))
+                    victim = load.random.choice(crew_of(hub)._workers)
+                    await until_served(hub, victim.number)
+                    assert victim.process is not None
+                    victim.process.kill()
+                    for _ in range(5):
+                        await load.more(2)
+                        with suppress(UnavailableError):  # that worker may be the dead one
+                            await view.move_partition(
+                                load.random.randrange(PARTITIONS), load.random.randrange(2)
+                            )
+                await load.more(20)
+                load.stopped = True
+            await load.check(client)

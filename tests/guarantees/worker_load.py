@@ -101,6 +101,48 @@ async def work(ctx: OrchestrationContext, given: list[str]) -> int:
     return done
 
 
+@app.entity
+class Patient:
+    """Has operations that take as long as a test wants."""
+
+    taken: list[int] = []
+
+    def take(self, n: int) -> int:
+        self.taken.append(n)
+        return len(self.taken)
+
+    async def wait_for(self, folder: str) -> int:
+        """Leave a line for each beginning; end when there is a file named ``go``."""
+        with open(Path(folder) / "begun", "a") as file:
+            file.write("begun\n")
+        while not (Path(folder) / "go").exists():
+            await anyio.sleep(0.002)
+        self.taken.append(-1)
+        return len(self.taken)
+
+
+@app.orchestration
+async def hold(ctx: OrchestrationContext, key: str) -> list[int]:
+    """Hold a lock, and listen, until told to stop."""
+    patient = EntityId(Patient, key)
+    heard: list[int] = []
+    async with ctx.lock_entities(patient):
+        ctx.set_custom_status("locked")
+        while (n := await ctx.wait_for_external_event("n", data_type=int)) >= 0:
+            heard.append(n)
+            await ctx.create_timer(timedelta(milliseconds=5))
+        heard.append(await ctx.call_entity(patient, Patient.take, 0))
+    return heard
+
+
+@app.orchestration
+async def waver(ctx: OrchestrationContext, flag: str) -> str:
+    """Do something else at each replay while there is a file."""
+    if Path(flag).exists():
+        await ctx.create_timer(timedelta(0))
+    return await ctx.wait_for_external_event("end", data_type=str)
+
+
 async def perform(client: Client, kind: str, request: str, data: list[Any]) -> Any:
     """Do what is asked for, under its request id."""
     if kind == "send":

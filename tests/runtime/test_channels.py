@@ -6,8 +6,7 @@ import anyio
 import pytest
 
 from perdure import App, EntityId, Hub, MemoryStore, connect
-from perdure.runtime.channels import dial, listen, loop_channels, serve
-from perdure.runtime.channels import Channel
+from perdure.runtime.channels import Channel, dial, listen, loop_channels, serve
 from perdure.runtime.wire import Item
 from tests.runtime.harness import until_true
 
@@ -64,7 +63,11 @@ async def test_two_loops_channels_carry_both_ways_and_end_together() -> None:
 
 
 @pytest.mark.parametrize("place", ["hub.sock", "hub.sock.0"])
-@pytest.mark.parametrize("garbage", [b"\xff" * 64, b"\0\0\0\4oops", b'\0\0\0\7[["x"]]'], ids=["no frame", "no JSON", "no item"])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\xff" * 64, b"\0\0\0\4oops", b'\0\0\0\7[["x"]]'],
+    ids=["no frame", "no JSON", "no item"],
+)
 async def test_garbage_on_a_socket_ends_that_connection_and_no_other(
     tmp_path: Path, place: str, garbage: bytes
 ) -> None:
