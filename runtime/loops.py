@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.hub")
 
 
-class _Acceptor:
+class Acceptor:
     """Takes the channels that other loops of the process open to this one."""
 
     def __init__(self) -> None:
@@ -58,12 +58,16 @@ class _Acceptor:
 
         def take() -> None:
             while self._channels:
-                tasks.start_soon(on_channel, self._channels.popleft())
+                channel = self._channels.popleft()
+                if self._wake is None:  # it was on its way when the loop stopped taking any
+                    channel.other.end()
+                else:
+                    tasks.start_soon(on_channel, channel)
 
         self._wake = thread_waker(take)
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more; call it on the running loop, while ``tasks`` can still be used."""
         self._wake = None
 
 
@@ -93,7 +97,7 @@ class LoopCrew(Crew):
         self._stop_for = stop_for
         self._shard: Shard | None = None
         self._threads: list[_LoopThread] = []
-        self._acceptors = [_Acceptor() for _ in range(shards)]
+        self._acceptors = [Acceptor() for _ in range(shards)]
         self._report: Callable[[Exception], None] = stop_for
 
     async def open(self) -> None:
@@ -161,6 +165,10 @@ class LoopCrew(Crew):
             listener = await listen(shard_socket(self._socket, shard.number))
             tasks.start_soon(serve, listener, answer_client)
         self._acceptors[shard.number].start(tasks, answer)
+
+    def refuse(self, shard: Shard) -> None:
+        """Take no more connections to a shard, on its loop."""
+        self._acceptors[shard.number].stop()
 
     async def ready(self) -> None:
         """Start the threads and have them bring back their partitions."""
@@ -291,6 +299,7 @@ class _LoopThread:
                 if self._stopped.is_set():
                     ended.set()
                 await ended.wait()
+                crew.refuse(shard)
                 shard.activities.stop_all()
                 router.close()
                 tasks.cancel_scope.cancel()
