@@ -255,7 +255,8 @@ class Elsewhere:
                 return await self._ask("request_new", key, message, safe=False)
             except OutcomeUnknownError:
                 await self._ask("settle")
-                if await self.read_instances([key]):
+                # In this order: what has left the mailbox by now is stored as an instance.
+                if await self.waiting(key) or await self.read_instances([key]):
                     return None
 
     async def request_all(self, parcels: Sequence[tuple[str, Message]]) -> None:
