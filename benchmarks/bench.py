@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
+import time
 from array import array
 from collections import deque
 from collections.abc import (
@@ -12,19 +15,29 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
+    Iterable,
     Iterator,
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
 from operator import length_hint
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any, Protocol
 
 import anyio
 from attrs import frozen
 
-from perdure import App, Hub, MemoryStore, Settings, SqliteStore, Store, UsageError
+from perdure import (
+    App,
+    Hub,
+    HubStatistics,
+    MemoryStore,
+    Settings,
+    SqliteStore,
+    Store,
+    UsageError,
+)
 
 from .figures import Load, expect, percentiles_ms
 from .schedule import Arrivals, arrivals
@@ -130,14 +143,12 @@ class Bench:
         settings: Settings | None = None,
         **placement: Any,
     ) -> AsyncGenerator[Hub]:
-        """Run a hub on the store of that name; ``placement`` says on which shards."""
-        made = self._make_hub(
-            app,
-            store=self.store(name),
-            partitions=self.options.partitions,
-            settings=settings,
-            **placement,
-        )
+        """Run a hub on the store of that name; ``placement`` says on which shards.
+
+        Partitions stay where they are, so that a figure is of one placement.
+        """
+        options = {"partitions": self.options.partitions, "rebalance": None, **placement}
+        made = self._make_hub(app, store=self.store(name), settings=settings, **options)
         async with made as hub:
             yield hub
 
@@ -336,30 +347,30 @@ class _Pace:
 
 
 class _Meter:
-    """Reads clocks and counters at both ends of a load."""
+    """Reads clocks and counters at both ends of a load, of this process and the hub's workers."""
 
-    def __init__(self, hub: Hub, commits: int, stored: int) -> None:
+    def __init__(self, hub: Hub, counted: HubStatistics) -> None:
         self._hub = hub
-        self._commits = commits
-        self._stored = stored
+        self._pids = {os.getpid(), *(shard.pid for shard in counted.shards)}
+        self._commits = counted.commits
+        self._stored = counted.stored_bytes
         self._begun = self._ended = 0.0
         self._cpu = 0.0
         self._written: int | None = None
 
     @classmethod
     async def start(cls, hub: Hub) -> _Meter:
-        counted = await hub.statistics()
-        return cls(hub, counted.commits, counted.stored_bytes)
+        return cls(hub, await hub.statistics())
 
     def begin(self) -> None:
-        self._written = written_bytes()
-        self._cpu = process_time()
+        self._written = written_bytes(self._pids)
+        self._cpu = processor_s(self._pids)
         self._begun = perf_counter()
 
     def end(self) -> None:
         self._ended = perf_counter()
-        self._cpu = process_time() - self._cpu
-        written = written_bytes()
+        self._cpu = processor_s(self._pids) - self._cpu
+        written = written_bytes(self._pids)
         if written is not None and self._written is not None:
             self._written = written - self._written
 
@@ -392,16 +403,36 @@ class _Meter:
         )
 
 
-def written_bytes() -> int | None:
-    """Give the bytes that this process has had written to disks; None where nobody counts."""
-    try:
-        lines = Path("/proc/self/io").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("write_bytes:"):
-            return int(line.partition(":")[2])
-    return None
+def processor_s(pids: Iterable[int]) -> float:
+    """Give the processor time of these processes, threads included.
+
+    Of others than this one only Linux tells it; elsewhere it is not a number.
+    """
+    return sum(_processor_s(pid) for pid in pids)
+
+
+def _processor_s(pid: int) -> float:
+    if pid == os.getpid():
+        return time.process_time()
+    if sys.platform != "linux":
+        return float("nan")
+    # What clock_getcpuclockid(3) gives: the clock of a process, which counts nanoseconds.
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def written_bytes(pids: Iterable[int]) -> int | None:
+    """Give the bytes that these processes had written to disks; None where nobody counts."""
+    written = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/io").read_text("ascii").splitlines()
+        except OSError:
+            return None
+        counts = [line.partition(":")[2] for line in lines if line.startswith("write_bytes:")]
+        if not counts:
+            return None
+        written += int(counts[0])
+    return written
 
 
 @contextmanager

@@ -41,10 +41,11 @@ class Load:
         seconds: how long all of it took.
         p50_ms: median latency of a request.
         p99_ms: the latency that 99 of 100 requests keep below or at.
-        cpu_us: processor time of the process, all threads and the load itself, per operation.
+        cpu_us: processor time per operation, of the process and the hub's workers: all threads,
+            and the load itself.
         commits: checkpoints stored, all partitions together.
         stored: bytes by which the store grew, write-ahead logs included.
-        written: bytes that the process wrote to disks; None where the system does not say.
+        written: bytes that these wrote to disks; None where the system does not say.
         note: what has to be known to read it.
     """
 
@@ -67,6 +68,11 @@ class Load:
         """Operations per second."""
         return self.operations / self.seconds
 
+    @property
+    def cores(self) -> float:
+        """How many processors were busy with it, on average."""
+        return self.cpu_us * 1e-6 * self.rate
+
 
 @frozen(kw_only=True)
 class Fact:
@@ -78,6 +84,7 @@ class Fact:
         unit: of what.
         better: which direction is the better one.
         note: what has to be known to read it.
+        target: what the value should be, or better; None where nothing was set.
     """
 
     name: str
@@ -85,6 +92,14 @@ class Fact:
     unit: str
     better: Literal["lower", "higher"] = "lower"
     note: str = ""
+    target: float | None = None
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the value is as good as the target; None where there is none."""
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.better == "lower" else self.value >= self.target
 
 
 @frozen(kw_only=True)
@@ -164,6 +179,11 @@ def middle_fact(runs: Sequence[Fact]) -> float:
     return median(fact.value for fact in runs)
 
 
+def as_median(runs: Sequence[Fact]) -> Fact:
+    """Give the fact with the median value."""
+    return evolve(runs[0], value=middle_fact(runs))
+
+
 def best_fact(runs: Sequence[Fact]) -> float:
     """Give the best value."""
     values = [fact.value for fact in runs]
@@ -223,12 +243,14 @@ class Figures:
     Attributes:
         loads: the runs with the median rate, by name.
         facts: medians, by name.
+        targets: the facts that have a target, with the median as value.
         sweeps: tables of medians, by name.
         histograms: of all repetitions together, by name.
     """
 
     loads: dict[str, Load]
     facts: dict[str, float]
+    targets: list[Fact]
     sweeps: dict[str, Sweep]
     histograms: dict[str, Histogram]
 
@@ -239,6 +261,7 @@ def gather(outcomes: Sequence[Outcome]) -> Figures:
     return Figures(
         loads={name: middle_load(runs) for name, runs in loads.items()},
         facts={name: middle_fact(runs) for name, runs in facts.items()},
+        targets=[middle for middle in map(as_median, facts.values()) if middle.target is not None],
         sweeps=middle_sweeps(outcomes),
         histograms=all_histograms(outcomes),
     )

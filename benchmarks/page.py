@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from .drawing import compact
-from .figures import Figures, Outcome, Sweep, gather, joined
+from .figures import Fact, Figures, Outcome, Sweep, gather, joined
 from .plots import draw
 from .report import (
     FACT_HEADS,
@@ -18,6 +18,7 @@ from .report import (
     is_numeric,
     load_cells,
     sweep_cells,
+    target_words,
 )
 from .suite import SECTIONS, Section
 
@@ -91,7 +92,16 @@ def _headlines(figures: Figures) -> str:
         if name in figures.facts
     ]
     tiles = "".join(f"<div><b>{escape(value)}</b>{escape(label)}</div>" for label, value in found)
+    tiles += "".join(_target_tile(fact) for fact in figures.targets)
     return f"<section class='tiles'>{tiles}</section>"
+
+
+def _target_tile(fact: Fact) -> str:
+    kind = "met" if fact.is_met else "missed"
+    return (
+        f"<div class='{kind}'><b>{fact.value:.2f} {escape(fact.unit)}</b>{escape(fact.name)}"
+        f"<i>target: {escape(target_words(fact))}</i></div>"
+    )
 
 
 def _contents(sections: Sequence[Section], runs: dict[str, Run]) -> str:
@@ -223,6 +233,9 @@ h3 { font-size: 14px; margin: 20px 0 6px; }
              font-size: 13px; line-height: 1.35; box-shadow: 0 1px 2px #0001, 0 0 0 1px #0000000a; }
 .tiles b { display: block; font-size: 26px; letter-spacing: -0.02em; color: var(--blue);
            line-height: 1.25; }
+.tiles i { display: block; font-style: normal; font-weight: 600; }
+.tiles .met b, .tiles .met i { color: var(--good); }
+.tiles .missed b, .tiles .missed i { color: var(--bad); }
 nav { display: flex; flex-wrap: wrap; gap: 6px; margin-bottom: 20px; }
 nav a { color: var(--ink); text-decoration: none; background: #fff; border-radius: 20px;
         padding: 3px 13px; font-size: 13px; box-shadow: 0 0 0 1px var(--line); }

@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from . import growth, hotspot, latency, rebalance, sharding
+from . import crossing, growth, hotspot, isolation, latency, rebalance, sharding, stripes
 from .drawing import (
     BLUE,
     COLOURS,
@@ -28,7 +28,7 @@ from .drawing import (
     style,
     thousands,
 )
-from .figures import Figures, Load
+from .figures import Figures, Load, Sweep
 from .histogram import Histogram
 
 Draw = Callable[[Figures], Any]
@@ -159,35 +159,21 @@ def draw_hotspot(figures: Figures) -> Any:
         sweep = figures.sweeps[name]
         rate, times, busiest = panels[3 * row : 3 * row + 3]
         for variant, colour, marker in zip(hotspot.VARIANTS, COLOURS, MARKERS, strict=False):
-
-            def column(head: str, variant: str = variant) -> list[float]:
-                return sweep.numbers(head, variant=variant)  # noqa: B023
-
-            x = column(head)
-            own = {"color": colour, "marker": marker}
-            rate.plot(x, column(hotspot.RATE), **own, label=variant)
-            times.plot(x, column(hotspot.P99), **own, label=f"{variant}: all keys")
-            times.plot(
-                x,
-                column(hotspot.COLD),
-                **own,
-                mfc="white",
-                linestyle="--",
-                label=f"{variant}: cold keys",
-            )
-            busiest.plot(x, column(hotspot.TURNS), **own, label=f"{variant}: turns")
-            busiest.plot(
-                x,
-                column(hotspot.SIGNALS),
-                **own,
-                mfc="white",
-                linestyle="--",
-                label=f"{variant}: signals",
-            )
+            x = sweep.numbers(head, variant=variant)
+            whole = {"color": colour, "marker": marker}
+            part = {**whole, "mfc": "white", "linestyle": "--"}
+            for axes, column, look in (
+                (rate, hotspot.RATE, whole),
+                (times, hotspot.P99, whole),
+                (times, hotspot.COLD, part),
+                (busiest, hotspot.TURNS, whole),
+                (busiest, hotspot.MESSAGES, part),
+            ):
+                axes.plot(x, sweep.numbers(column, variant=variant), **look, label=variant)
         for axes, title, label in (
             (rate, "Throughput", "signals per second"),
-            (times, "99th percentile", "ms"),
-            (busiest, "Busiest partition", "% of all"),
+            (times, "99th percentile (dashed: cold keys)", "ms"),
+            (busiest, "Busiest partition (dashed: messages)", "% of all turns"),
         ):
             axes.set_title(title)
             axes.set_ylabel(label)
@@ -195,9 +181,66 @@ def draw_hotspot(figures: Figures) -> Any:
             axes.set_ylim(bottom=0)
         busiest.set_ylim(0, 105)
         thousands(rate.yaxis)
-        times.legend()
-        busiest.legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def draw_isolation(figures: Figures) -> Any:
+    """The 99th percentile of probes, with and without the hot key."""
+    sweep = figures.sweeps[isolation.SWEEP]
+    figure, [axes] = canvas(1, 1, height=1.2 + 0.36 * len(sweep.rows))
+    names = [f"{kind}: {place}" for kind, place, *_ in sweep.rows]
+    at = list(range(len(names)))
+    quiet, hot = sweep.numbers(isolation.QUIET_P99), sweep.numbers(isolation.HOT_P99)
+    axes.hlines(at, quiet, hot, color="#c8ccd1", linewidth=3, zorder=1)
+    axes.scatter(quiet, at, color=FAINT, zorder=2, label="while nothing else runs")
+    axes.scatter(hot, at, color=RED, marker="D", s=28, zorder=2, label="beside the hot key")
+    for place, time, ratio in zip(at, hot, sweep.numbers(isolation.RATIO), strict=True):
+        axes.annotate(
+            f"{ratio:.2f} times", (time, place), (8, 0), textcoords="offset points", va="center"
+        )
+    _rows(axes, at, names)
+    axes.grid(visible=False, axis="y")
+    axes.set_xscale("log")
+    axes.set_xlim(right=2 * max(*quiet, *hot))
+    logarithmic(axes.xaxis)
+    axes.set_xlabel("99th percentile of calls of cold entities, ms")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _costs(sweep: Sweep, columns: Sequence[tuple[str, str]]) -> Any:
+    """One row of bars for each row of a table, whose first two columns name it."""
+    names = [f"{kind}: {what}" for kind, what, *_ in sweep.rows]
+    figure, panels = canvas(1, len(columns), height=1.2 + 0.34 * len(names))
+    for number, (axes, (head, label)) in enumerate(zip(panels, columns, strict=True)):
+        colour = (BLUE, ORANGE, GREEN)[number]
+        _bars(axes, [] if number else names, sweep.numbers(head), colour, label)
+    return figure
+
+
+def draw_stripes(figures: Figures) -> Any:
+    """Rate, cost and processors, plain and striped."""
+    return _costs(
+        figures.sweeps[stripes.SWEEP],
+        (
+            (stripes.RATE, "operations per second"),
+            (stripes.CPU, "processor time per operation, us"),
+            (stripes.CORES, "processors used"),
+        ),
+    )
+
+
+def draw_crossing(figures: Figures) -> Any:
+    """Rate, cost and processors, by where signals go."""
+    return _costs(
+        figures.sweeps[crossing.SWEEP],
+        (
+            (crossing.RATE, "signals per second"),
+            (crossing.CPU, "processor time per signal, us"),
+            (crossing.CORES, "processors used"),
+        ),
+    )
 
 
 def draw_growth(figures: Figures) -> Any:
@@ -271,63 +314,74 @@ def draw_memory(figures: Figures) -> Any:
 
 
 def draw_sharding(figures: Figures) -> Any:
-    """Speedup by shards, how even it was, and what crossed."""
+    """Speedup by shards, how even it was, what crossed, and what it took."""
     sweep = figures.sweeps["sharding"]
-    figure, (*speedups, balance, cross) = canvas(1, len(sharding.KINDS) + 2)
-    for kind, axes in zip(sharding.KINDS, speedups, strict=True):
+    kinds = list(dict.fromkeys(str(kind) for kind in sweep.column(sharding.KIND)))
+    figure, panels = canvas(2, 3)
+    balance, *speedups, cross = panels[2], panels[0], panels[1], panels[5]
+    cpu, cores = panels[3], panels[4]
+    for kind, axes in zip(("threads", "processes"), speedups, strict=True):
         axes.plot(sharding.SHARDS, sharding.SHARDS, color=FAINT, linestyle=":", label="ideal")
-        for what, colour, marker in zip(
-            ("hello", *sharding.EXPONENTS), COLOURS, MARKERS, strict=False
-        ):
+        axes.set_title(f"Speedup with {kind}" + ("" if kind in kinds else ": not measured"))
+        axes.set_ylabel("times one shard")
+    for kind in kinds:
+        speedup = speedups[("threads", "processes").index(kind)]
+        for what, colour, marker in zip(sharding.LOADS, COLOURS, MARKERS, strict=False):
             only = {sharding.KIND: kind, sharding.LOAD: what}
             x = sweep.numbers(sharding.SHARD_COUNT, **only)
             look = {
                 "color": colour,
                 "marker": marker,
                 "linestyle": "-" if kind == "processes" else "--",
-                "label": f"{what}, {kind}",
+                "label": what,
             }
-            axes.plot(x, sweep.numbers(sharding.SPEEDUP, **only), **{**look, "label": what})
-            balance.plot(x, sweep.numbers(sharding.BALANCE, **only), **look)
-            cross.plot(x, sweep.numbers(sharding.CROSS, **only), **look)
-        axes.set_title(f"Speedup with {kind}")
-        axes.set_ylabel("times one shard")
-        axes.legend()
-    balance.set_title("Balance")
-    balance.set_ylabel("busiest shard's turns / mean")
-    cross.set_title("Messages that cross")
-    cross.set_ylabel("% of calls")
-    for axes in (*speedups, balance, cross):
+            for axes, head in (
+                (speedup, sharding.SPEEDUP),
+                (balance, sharding.BALANCE),
+                (cpu, sharding.CPU),
+                (cores, sharding.CORES),
+                (cross, sharding.CROSS),
+            ):
+                axes.plot(x, sweep.numbers(head, **only), **look)
+    for axes, title, label in (
+        (balance, "Balance", "busiest shard's messages / mean"),
+        (cpu, "Cost (dashed: threads)", "processor time per operation, us"),
+        (cores, "Processors used", "on average"),
+        (cross, "Signals to other shards", "% of all"),
+    ):
+        axes.set_title(title)
+        axes.set_ylabel(label)
+    for axes in panels:
         axes.set_xlabel("shards")
         axes.set_xticks(sharding.SHARDS)
-        axes.set_ylim(bottom=0)
-    cross.set_ylim(top=105)
+        if axes is not cpu:
+            axes.set_ylim(bottom=0)
+    cpu.set_yscale("log")
+    logarithmic(cpu.yaxis)
+    cross.set_ylim(0, 105)
+    figure.legend(*speedups[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
 def draw_rebalance(figures: Figures) -> Any:
-    """Rates over time, with the move marked."""
+    """Rates over time, with the move marked, a panel for each kind of shards."""
     sweep = figures.sweeps[rebalance.SWEEP]
-    figure, [axes] = canvas(1, 1)
-    time = sweep.numbers(rebalance.TIME)
-    began = figures.facts[rebalance.MOVE_BEGAN]
-    axes.axvspan(
-        began,
-        began + figures.facts[rebalance.MOVE_TOOK] / 1e3,
-        color=PINK,
-        alpha=0.3,
-        label="the move",
-    )
-    for head, colour in ((rebalance.OTHERS, FAINT), (rebalance.MOVED, BLUE)):
-        axes.step(
-            time, sweep.numbers(head), where="post", color=colour, label=head.partition(",")[0]
-        )
-    axes.set_title(f"Answers in bins of {rebalance.BIN_S * 1e3:g} ms")
-    axes.set_xlabel("time, s")
-    axes.set_ylabel("calls per second")
-    axes.set_ylim(bottom=0)
-    thousands(axes.yaxis)
-    figure.legend(loc="outside lower center", ncols=3)
+    kinds = list(dict.fromkeys(str(kind) for kind in sweep.column(rebalance.KIND)))
+    figure, panels = canvas(1, len(kinds))
+    for kind, axes in zip(kinds, panels, strict=True):
+        began = figures.facts[rebalance.fact_name(kind, rebalance.MOVE_BEGAN)]
+        took = figures.facts[rebalance.fact_name(kind, rebalance.MOVE_TOOK)] / 1e3
+        axes.axvspan(began, began + took, color=PINK, alpha=0.3, label="the move")
+        time = sweep.numbers(rebalance.TIME, kind=kind)
+        for head, colour in ((rebalance.OTHERS, FAINT), (rebalance.MOVED, BLUE)):
+            rates = sweep.numbers(head, kind=kind)
+            axes.step(time, rates, where="post", color=colour, label=head.partition(",")[0])
+        axes.set_title(f"{kind.capitalize()}: answers in bins of {rebalance.BIN_S * 1e3:g} ms")
+        axes.set_xlabel("time, s")
+        axes.set_ylabel("calls per second")
+        axes.set_ylim(bottom=0)
+        thousands(axes.yaxis)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -335,7 +389,10 @@ PLOTS: dict[str, Draw] = {
     "basic-loads": draw_basic,
     "latency": draw_latency,
     "hot-keys": draw_hotspot,
+    "isolation": draw_isolation,
+    "stripes": draw_stripes,
     "shards": draw_sharding,
+    "crossing": draw_crossing,
     "rebalancing": draw_rebalance,
     "bank": draw_bank,
     "word-count": draw_wordcount,

@@ -3,9 +3,6 @@
 A closed loop of calls goes round entities of all partitions. In the middle of it one partition is
 moved. What counts is the pause of that partition (the longest time in which none of its calls was
 answered), whether the others notice, and that nothing is lost or done twice.
-
-Not in the suite until hubs have shards. What it takes for granted: ``Hub(app, shards=2)`` and
-``await hub.move_partition(partition, to=shard)``.
 """
 
 from __future__ import annotations
@@ -14,14 +11,15 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from time import perf_counter
-from typing import Any
 
 import anyio
+from attrs import evolve
 
 from perdure import App, EntityId
 
 from .bench import Bench
-from .figures import Cell, Fact, Outcome, Sweep, expect
+from .drivers import Kind, kinds, note_on_kinds, on
+from .figures import Cell, Fact, Outcome, Sweep, expect, joined
 from .schedule import partition_of
 from .workloads import Meter, app as workloads
 
@@ -32,22 +30,36 @@ BIN_S = 0.05
 ENTITIES = 256
 PARTITION = 0
 
-TIME, MOVED, OTHERS = "time, s", "moved partition, calls/s", "other partitions, calls/s"
+KIND, TIME = "kind", "time, s"
+MOVED, OTHERS = "moved partition, calls/s", "other partitions, calls/s"
 SWEEP = "rebalance: calls over time"
-MOVE_BEGAN, MOVE_TOOK = "rebalance: move began", "rebalance: move took"
+MOVE_BEGAN, MOVE_TOOK = "move began", "move took"
 
 
-async def measure_rebalance(bench: Bench, to: int = 1) -> Outcome:
-    """Move a partition when half of the calls are answered."""
-    n = bench.n(200_000)
-    partitions = bench.options.partitions
+def fact_name(kind: str, what: str) -> str:
+    """Name a figure of one kind of shards."""
+    return f"rebalance with {kind}: {what}"
+
+
+async def measure_rebalance(bench: Bench) -> Outcome:
+    """Move a partition when half of the calls are answered, between threads and processes."""
+    outcomes = [await _measure(bench, kind) for kind in kinds(bench)]
+    whole = joined(outcomes)
+    rows = [row for sweep in whole.sweeps for row in sweep.rows]
+    sweep = Sweep(name=SWEEP, heads=whole.sweeps[0].heads, rows=rows, note=note_on_kinds(bench))
+    return evolve(whole, sweeps=[sweep])
+
+
+async def _measure(bench: Bench, kind: Kind) -> Outcome:
+    n = bench.n(150_000)
+    partitions = max(bench.options.partitions, 2)
     meters = [EntityId(Meter, f"moving-{key}") for key in range(ENTITIES)]
     is_moved = [partition_of(str(meter), partitions) == PARTITION for meter in meters]
     answered = array("d", bytes(8 * n))
     half, is_over = anyio.Event(), anyio.Event()
     done = 0
 
-    async with bench.hub(app, shards=2) as hub:
+    async with bench.hub(app, kind, partitions=partitions, **on(kind, 2)) as hub:
         client = hub.client
 
         async def request(index: int) -> None:
@@ -62,43 +74,54 @@ async def measure_rebalance(bench: Bench, to: int = 1) -> Outcome:
 
         async def move() -> None:
             await half.wait()
-            moving: Any = hub
+            to = 1 - hub.placement[PARTITION]
             begun = perf_counter()
-            await moving.move_partition(PARTITION, to=to)
+            await hub.move_partition(PARTITION, to)
             moves.append((begun, perf_counter()))
+            expect("shard that serves the moved partition", hub.placement[PARTITION], to)
             is_over.set()
 
         begun = perf_counter()
         timed = await bench.timed_loop(
-            hub, "rebalance", request, n, unit="calls", beside=move, then=is_over.wait
+            hub, f"rebalance with {kind}", request, n, unit="calls", beside=move, then=is_over.wait
         )
-        for key, meter in enumerate(meters):
+
+        async def verify(key: int) -> None:
             numbers = range(key, n, ENTITIES)
-            found = await client.call_entity(meter, Meter.read)
-            expect(f"{meter}", found[:2], [len(numbers), sum(numbers)])
+            found = await client.call_entity(meters[key], Meter.read)
+            expect(f"{meters[key]}", found[:2], [len(numbers), sum(numbers)])
+
+        await bench.unmeasured("rebalance, checking", verify, ENTITIES)
     own = sorted(time - begun for i, time in enumerate(answered) if is_moved[i % ENTITIES])
     other = sorted(time - begun for i, time in enumerate(answered) if not is_moved[i % ENTITIES])
     [(started, ended)] = moves
+    facts = (
+        (
+            "pause of the moved partition",
+            longest_gap(own) * 1e3,
+            "ms",
+            "the longest time in which none of its calls was answered",
+        ),
+        (
+            "pause of the others",
+            longest_gap(other) * 1e3,
+            "ms",
+            "the same of all other partitions together",
+        ),
+        (MOVE_BEGAN, started - begun, "s", "from the first call"),
+        (MOVE_TOOK, (ended - started) * 1e3, "ms", "until the hub said that it was done"),
+    )
+    rows: list[list[Cell]] = [[kind, *row] for row in in_bins(own, other)]
     return Outcome(
         loads=[timed.load],
         facts=[
-            Fact(
-                name="rebalance: pause of the moved partition",
-                value=longest_gap(own) * 1e3,
-                unit="ms",
-                note="the longest time in which none of its calls was answered",
-            ),
-            Fact(
-                name="rebalance: pause of the others",
-                value=longest_gap(other) * 1e3,
-                unit="ms",
-                note="the same of all other partitions together",
-            ),
-            Fact(name=MOVE_BEGAN, value=started - begun, unit="s", note="from the first call"),
-            Fact(name=MOVE_TOOK, value=(ended - started) * 1e3, unit="ms"),
+            Fact(name=fact_name(kind, what), value=value, unit=unit, note=note)
+            for what, value, unit, note in facts
         ],
-        sweeps=[Sweep(name=SWEEP, heads=(TIME, MOVED, OTHERS), rows=in_bins(own, other))],
-        verified=[f"count and sum at each of {ENTITIES} entities after {n:,} calls and a move"],
+        sweeps=[Sweep(name=SWEEP, heads=(KIND, TIME, MOVED, OTHERS), rows=rows)],
+        verified=[
+            f"count and sum at each of {ENTITIES} entities after {n:,} calls and a move ({kind})"
+        ],
     )
 
 

@@ -26,10 +26,10 @@ from .figures import (
     Load,
     Outcome,
     Sweep,
+    as_median,
     best_fact,
     best_load,
     by_name,
-    middle_fact,
     middle_load,
     middle_sweeps,
 )
@@ -120,7 +120,7 @@ LOAD_HEADS = (
     "CPU us", "commits", "stored B", "written B",
 )  # fmt: skip
 LOAD_TITLE = "Loads (warm-up excluded; the last four columns are per operation)"
-FACT_HEADS = ("figure", "median", "best", "unit", "what it is")
+FACT_HEADS = ("figure", "median", "best", "unit", "target", "what it is")
 
 
 def load_cells(run: Run) -> list[tuple[list[str], str]]:
@@ -154,8 +154,17 @@ def fact_cells(run: Run) -> list[list[str]]:
 
 
 def _fact_cells(name: str, facts: list[Fact]) -> list[str]:
-    one = facts[0]
-    return [name, _number(middle_fact(facts)), _number(best_fact(facts)), one.unit, one.note]
+    one = as_median(facts)
+    best = _number(best_fact(facts))
+    return [name, _number(one.value), best, one.unit, target_words(one), one.note]
+
+
+def target_words(fact: Fact) -> str:
+    """Say what was wanted, and whether the value is as good; empty where nothing was."""
+    if fact.target is None:
+        return ""
+    bound = "at most" if fact.better == "lower" else "at least"
+    return f"{bound} {fact.target:g}: {'met' if fact.is_met else 'not met'}"
 
 
 def sweep_cells(sweep: Sweep) -> list[list[str]]:
@@ -234,7 +243,7 @@ def write_json(path: Path, report: Report) -> None:
 def _outcome(outcome: Outcome) -> dict[str, object]:
     return {
         "loads": [{**attrs.asdict(load), "rate": load.rate} for load in outcome.loads],
-        "facts": [attrs.asdict(fact) for fact in outcome.facts],
+        "facts": [{**attrs.asdict(fact), "met": fact.is_met} for fact in outcome.facts],
         "sweeps": [
             {
                 "name": sweep.name,

@@ -1,43 +1,53 @@
 """How far one hub goes on 1, 2 and 4 shards: threads and processes, spread and skewed load.
 
-A client lives on one loop and would be the limit, so the load is made inside the hub: by driver
-orchestrations, some in every partition. ``hello``'s drivers run hellos as children, which live
-beside their parent; ``spread``'s call entities of all partitions, evenly or by Zipf's law.
-Speedup is against one shard of the same kind, in the same run.
-
-Not in the suite until hubs have shards. What it takes for granted: ``Hub(app, shards=N)`` for
-threads, ``Hub(app, workers=N)`` for processes, and ``PartitionStatistics.shard``.
+The load is made inside the hub, by drivers in every partition. ``hello``'s run hellos as children,
+which live beside their parent; those of ``spread`` and ``skewed`` signal entities of all
+partitions, evenly or by Zipf's law. Speedup is against one shard of the same kind, in the same run.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any, Literal
+from collections.abc import Sequence
 
 from attrs import frozen
 
-from perdure import App, Client, EntityId, HubStatistics, OrchestrationContext
+from perdure import App, Client, Hub, HubStatistics, OrchestrationContext
 
 from .bench import Bench
+from .drivers import (
+    Kind,
+    Plan,
+    app as drivers,
+    drivers_in,
+    kinds,
+    make_plan,
+    measure_plan,
+    note_on_kinds,
+    on,
+    send_plan,
+    verify_plan,
+)
 from .figures import Cell, Fact, Load, Outcome, Sweep, expect
-from .schedule import draw_zipf, partition_of, tally
-from .workloads import Meter, app as workloads, greetings, hello
+from .schedule import draw_zipf, partition_of
+from .workloads import greetings, hello
 
 app = App("sharding")
-app.include(workloads)
+app.include(drivers)
 
-Kind = Literal["threads", "processes"]
-KINDS: tuple[Kind, ...] = ("threads", "processes")
 SHARDS = (1, 2, 4)
 EXPONENTS = {"spread": 0.0, "skewed": 1.0}  # of Zipf's law
+LOADS = ("hello", *EXPONENTS)
 ENTITIES = 1_000
-WAVE = 50  # calls that a driver has under way
+WAVE = 20  # hellos that a driver has under way
 
 KIND, LOAD, SHARD_COUNT, RATE, SPEEDUP = "kind", "load", "shards", "operations/s", "speedup"
-BALANCE, CROSS = "balance, max/mean turns", "cross-shard messages, %"
-HEADS = (KIND, LOAD, SHARD_COUNT, RATE, SPEEDUP, BALANCE, CROSS)
-
-_DRIVERS_PER_PARTITION = 4
+CPU, CORES, BALANCE = "CPU us", "cores used", "balance, max/mean messages"
+AWAY, CROSS = "to other partitions, % of messages", "to other shards, % of signals"
+HEADS = (KIND, LOAD, SHARD_COUNT, RATE, SPEEDUP, CPU, CORES, BALANCE, AWAY, CROSS)
+_NOTE = (
+    "CPU is of all processes, per operation. Messages are counted by the hub; the share of signals "
+    "to other shards is known from where both sides live."
+)
 
 
 @app.orchestration
@@ -52,73 +62,36 @@ async def drive_hellos(ctx: OrchestrationContext, numbers: list[int]) -> int:
     return right
 
 
-@app.orchestration
-async def drive_calls(ctx: OrchestrationContext, plan: list[list[int]]) -> int:
-    """Call entities, some at a time: ``[entity, number]`` each; gives how many answered."""
-    answered = 0
-    for start in range(0, len(plan), WAVE):
-        wave = plan[start : start + WAVE]
-        calls = [ctx.call_entity(meter(key), Meter.mark, number) for key, number in wave]
-        answered += len(await ctx.task_all(calls))
-    return answered
-
-
-def meter(key: int) -> EntityId[Meter]:
-    """Give the entity of a number."""
-    return EntityId(Meter, f"shard-{key}")
-
-
-def place_in(partition: int, partitions: int, name: str) -> str:
-    """Find an id that lies in a partition: what follows ``::`` does not move it."""
-    number = 0
-    while partition_of(f"{name}-{number}", partitions) != partition:
-        number += 1
-    return f"{name}-{number}"
-
-
-def drivers(partitions: int) -> list[str]:
-    """Give the ids of the drivers: the same number in every partition."""
-    return [
-        f"{place_in(index % partitions, partitions, 'driver')}::{index}"
-        for index in range(partitions * _DRIVERS_PER_PARTITION)
-    ]
-
-
-@frozen
-class Plan:
-    """Which driver calls which entities, with what number.
-
-    Attributes:
-        calls: ``[entity, number]`` of each driver.
-        counts: calls that each entity gets.
-        totals: the sum of the numbers that each gets.
-    """
-
-    calls: list[list[list[int]]]
-    counts: list[int]
-    totals: list[int]
-
-
-def make_plan(n: int, exponent: float, partitions: int) -> Plan:
-    """Draw ``n`` calls, the same for the same arguments, and deal them out to the drivers."""
+def plan_signals(name: str, n: int, exponent: float, partitions: int) -> Plan:
+    """Draw ``n`` operations, the same for the same arguments, for drivers in all partitions."""
     drawn = draw_zipf(n, ENTITIES, exponent, seed=n)
-    counts, totals = [0] * ENTITIES, [0] * ENTITIES
-    tally(drawn, counts, totals)
-    hands: list[list[list[int]]] = [[] for _ in drivers(partitions)]
-    for number, key in enumerate(drawn):
-        hands[number % len(hands)].append([key, number])
-    return Plan(hands, counts, totals)
+    drivers = drivers_in(range(partitions), partitions, name)
+    return make_plan("meter", f"{name}-", drawn, drivers)
 
 
-def cross_percent(plan: Plan, partitions: int, shard_of: dict[int, int]) -> float:
-    """Give the share of calls whose entity lives on another shard than their driver."""
-    crossing = total = 0
-    for driver, calls in zip(drivers(partitions), plan.calls, strict=True):
-        here = shard_of[partition_of(driver, partitions)]
-        for key, _ in calls:
-            crossing += shard_of[partition_of(str(meter(key)), partitions)] != here
-            total += 1
-    return 100 * crossing / max(total, 1)
+def cross_percent(plan: Plan, placement: Sequence[int]) -> float:
+    """Give the share of operations whose entity lives on another shard than their driver."""
+    # The ids are in the order of their numbers.
+    shards = [placement[partition_of(str(id), len(placement))] for id in plan.wanted]
+    crossing = 0
+    for driver, order in plan.orders.items():
+        here = placement[partition_of(driver, len(placement))]
+        crossing += sum(shards[key] != here for key in order.drawn)
+    return 100 * crossing / max(plan.operations, 1)
+
+
+def balance_of(before: HubStatistics, after: HubStatistics) -> float:
+    """Give the messages of the busiest shard, of what each would have if all had the same."""
+    taken: dict[int, int] = {}
+    for early, late in zip(before.partitions, after.partitions, strict=True):
+        taken[late.shard] = taken.get(late.shard, 0) + late.messages - early.messages
+    return max(taken.values()) * len(taken) / max(sum(taken.values()), 1)
+
+
+def away_percent(before: HubStatistics, after: HubStatistics) -> float:
+    """Give the share of messages that went from one partition to another."""
+    taken = after.messages - before.messages
+    return 100 * (after.sent_away - before.sent_away) / max(taken, 1)
 
 
 async def measure_sharding(bench: Bench) -> Outcome:
@@ -126,97 +99,109 @@ async def measure_sharding(bench: Bench) -> Outcome:
     loads: list[Load] = []
     rows: list[list[Cell]] = []
     facts: list[Fact] = []
-    for kind in KINDS:
-        for what in ("hello", *EXPONENTS):
+    for kind in kinds(bench):
+        for what in LOADS:
             alone = 0.0
             for shards in SHARDS:
-                load, balance, cross = await _measure(bench, kind, what, shards)
+                point = await _measure(bench, kind, what, shards)
+                load = point.load
                 alone = alone or load.rate
                 loads.append(load)
-                rows.append([kind, what, shards, load.rate, load.rate / alone, balance, cross])
-            facts.append(
-                Fact(
-                    name=f"sharding: speedup of {what} on {SHARDS[-1]} {kind}",
-                    value=loads[-1].rate / alone,
-                    unit="times",
-                    better="higher",
-                    note="against one shard of the same kind, in the same run",
+                rows.append(
+                    [
+                        kind,
+                        what,
+                        shards,
+                        load.rate,
+                        load.rate / alone,
+                        load.cpu_us,
+                        load.cores,
+                        point.balance,
+                        point.away,
+                        point.cross,
+                    ]
                 )
-            )
+                if shards > 1:
+                    facts.append(
+                        Fact(
+                            name=f"sharding: speedup of {what} on {shards} {kind}",
+                            value=load.rate / alone,
+                            unit="times",
+                            better="higher",
+                            note="against one shard of the same kind, in the same run",
+                        )
+                    )
+    note = f"{_NOTE} {note_on_kinds(bench)}".strip()
     return Outcome(
         loads=loads,
         facts=facts,
-        sweeps=[Sweep(name="sharding", heads=HEADS, rows=rows)],
+        sweeps=[Sweep(name="sharding", heads=HEADS, rows=rows, note=note)],
         verified=[
             "every result of a hello, counted by its driver",
-            f"the number of answers of each driver; count and sum at each of {ENTITIES:,} entities",
+            f"what each driver sent; count and sum at each of {ENTITIES:,} entities",
         ],
     )
 
 
-async def _measure(bench: Bench, kind: Kind, what: str, shards: int) -> tuple[Load, float, float]:
-    placement: dict[str, Any] = {"shards": shards} if kind == "threads" else {"workers": shards}
+@frozen
+class _Point:
+    load: Load
+    balance: float
+    away: float
+    cross: float
+
+
+async def _measure(bench: Bench, kind: Kind, what: str, shards: int) -> _Point:
+    partitions = max(bench.options.partitions, *SHARDS)
     name = f"{what} on {shards} {kind}"
-    partitions = bench.options.partitions
-    async with bench.hub(app, f"{kind}-{what}-{shards}", **placement) as hub:
-        client = hub.client
-        ids = drivers(partitions)
-        before = await hub.statistics()
+    placed = on(kind, shards)
+    async with bench.hub(app, f"{kind}-{what}-{shards}", partitions=partitions, **placed) as hub:
         if what == "hello":
-            each = max(bench.n(8_000) // len(ids), 1)
-            total = each * len(ids)
-
-            async def request(index: int) -> None:
-                numbers = [10**6 + index * each, each]
-                handle = await client.start_new(drive_hellos, numbers, instance_id=ids[index])
-                expect(f"right hellos of {ids[index]}", await handle.result(), each)
-
-            finish = None
+            warm = _Hellos(hub.client, "warm", partitions, min(bench.n(20_000), 1_000))
+            await bench.unmeasured(name, warm.request, len(warm.ids))
+            hellos = _Hellos(hub.client, what, partitions, bench.n(20_000))
+            before = await hub.statistics()
+            load = await hellos.measure(bench, hub, name)
+            after = await hub.statistics()
+            cross = 0.0  # children live beside their parents
         else:
-            plan = make_plan(bench.n(40_000), EXPONENTS[what], partitions)
-            total = sum(plan.counts)
+            n = bench.n(200_000)
+            warm_plan = plan_signals("warm", min(n, 10_000), 0.0, partitions)
+            await send_plan(bench, hub, name, warm_plan)
+            plan = plan_signals(what, n, EXPONENTS[what], partitions)
+            before = await hub.statistics()
+            load = (await measure_plan(bench, hub, name, plan)).load
+            after = await hub.statistics()
+            cross = cross_percent(plan, hub.placement)
+            await verify_plan(bench, hub.client, plan)
+    return _Point(load, balance_of(before, after), away_percent(before, after), cross)
 
-            async def request(index: int) -> None:
-                calls = plan.calls[index]
-                handle = await client.start_new(drive_calls, calls, instance_id=ids[index])
-                expect(f"answers to {ids[index]}", await handle.result(), len(calls))
 
-            finish = plan
+class _Hellos:
+    """Drivers of hellos in all partitions."""
+
+    def __init__(self, client: Client, name: str, partitions: int, n: int) -> None:
+        self._client = client
+        self.ids = drivers_in(range(partitions), partitions, name)
+        self._each = max(n // len(self.ids), 1)
+
+    async def request(self, index: int) -> None:
+        """Run one driver."""
+        numbers = [index * self._each, self._each]
+        id = self.ids[index]
+        handle = await self._client.start_new(drive_hellos, numbers, instance_id=id)
+        expect(f"right hellos of {id}", await handle.result(), self._each)
+
+    async def measure(self, bench: Bench, hub: Hub, name: str) -> Load:
+        """Run them all."""
         timed = await bench.timed_loop(
             hub,
             name,
-            request,
-            len(ids),
-            unit="orchestrations" if what == "hello" else "calls",
-            concurrency=len(ids),
-            operations=total,
+            self.request,
+            len(self.ids),
+            unit="orchestrations",
+            concurrency=len(self.ids),
+            operations=self._each * len(self.ids),
             note="latency is of a driver, from its start to its end",
         )
-        after = await hub.statistics()
-        if finish is not None:
-            await _verify(bench, client, finish)
-    shard_of = _shards(after)
-    # Children live beside their parents, so hellos never cross.
-    cross = cross_percent(finish, partitions, shard_of) if finish else 0.0
-    return timed.load, balance_of(before, after, shard_of), cross
-
-
-async def _verify(bench: Bench, client: Client, plan: Plan) -> None:
-    async def verify(key: int) -> None:
-        found = await client.call_entity(meter(key), Meter.read)
-        expect(f"{meter(key)}", found[:2], [plan.counts[key], plan.totals[key]])
-
-    await bench.unmeasured("sharding, checking", verify, ENTITIES)
-
-
-def _shards(statistics: HubStatistics) -> dict[int, int]:
-    # Read loosely, until the statistics of a hub with shards have their form.
-    return {one.index: getattr(one, "shard", 0) for one in statistics.partitions}
-
-
-def balance_of(before: HubStatistics, after: HubStatistics, shard_of: dict[int, int]) -> float:
-    """Give the turns of the busiest shard, of what each would have if all had the same."""
-    turns = Counter[int]()
-    for early, late in zip(before.partitions, after.partitions, strict=True):
-        turns[shard_of[late.index]] += late.turns - early.turns
-    return max(turns.values()) * len(turns) / max(turns.total(), 1)
+        return timed.load

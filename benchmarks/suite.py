@@ -8,12 +8,17 @@ from attrs import frozen
 
 from .bank import measure_bank
 from .bench import Bench
+from .crossing import measure_crossing
 from .figures import Outcome
 from .growth import measure_growth
 from .hotspot import measure_hotspot
+from .isolation import measure_isolation
 from .latency import measure_latency
 from .memory import measure_memory
+from .rebalance import measure_rebalance
 from .replay import measure_replay
+from .sharding import measure_sharding
+from .stripes import measure_stripes
 from .wordcount import measure_wordcount
 from .workloads import (
     measure_fanout,
@@ -49,6 +54,20 @@ BENCHMARKS: dict[str, Benchmark] = {
     "hotspot": Benchmark(
         measure_hotspot, "ever more of the traffic to one key, then Zipf: do the others wait?"
     ),
+    "isolation": Benchmark(
+        measure_isolation,
+        "calls of cold entities while one takes all it can, on other shards or not",
+    ),
+    "stripes": Benchmark(
+        measure_stripes, "one entity that all partitions signal, plain and striped, on two shards"
+    ),
+    "sharding": Benchmark(
+        measure_sharding, "hellos and signals made inside the hub, on 1, 2 and 4 shards"
+    ),
+    "crossing": Benchmark(
+        measure_crossing, "signals to the same partition, to another, and to another shard"
+    ),
+    "rebalance": Benchmark(measure_rebalance, "calls while a partition moves to another shard"),
     "latency": Benchmark(
         measure_latency, "percentiles in an open loop, at 10 to 90 % of the greatest rate"
     ),
@@ -114,14 +133,40 @@ SECTIONS = (
         "To the right, the load is more and more skewed. If the cold keys' line (few want them) "
         "stays with that of all keys or below, nobody waits behind the hot key. The last panel "
         "shows the busiest partition: a turn takes all that waits for one key, so its share of the "
-        "turns can stay even where its share of the signals does not.",
+        "turns can stay even where its share of the messages does not. All of it is on one loop, "
+        "where stripes can only cost something.",
+    ),
+    Section(
+        "Isolation",
+        ("isolation",),
+        "Do the others notice a hot key?",
+        "A client calls cold entities at a low rate, by a schedule. The grey dot is their 99th "
+        "percentile while nothing else runs, the coloured one that while another entity takes all "
+        "it can get. Short lines are good; on the shard of the hot one they cannot be.",
+    ),
+    Section(
+        "Stripes",
+        ("stripes",),
+        "How much more does a striped entity take?",
+        "Operations on one entity, sent from all partitions on two shards. Plain, they all go to "
+        "its home; striped, they stay where they are, so that both processors have half of the "
+        "work. Threads share one processor's worth of Python, so they gain nothing.",
     ),
     Section(
         "Shards",
         ("sharding",),
         "How much faster is it on more shards?",
-        "The dotted line is as many times faster as there are shards. Balance is the busiest "
-        "shard's turns over the mean: 1 is even.",
+        "The dotted line is as many times faster as there are shards. One shard uses a part of a "
+        "second processor already, for SQLite, and more shards cannot use more processors than "
+        "there are: the lower panels say what an operation took, and how many were used. "
+        "Balance is the busiest shard's messages over the mean: 1 is even.",
+    ),
+    Section(
+        "Crossing",
+        ("crossing",),
+        "What does it cost to signal somebody on another shard?",
+        "Drivers in one partition signal entities in their own, in another one of the same shard, "
+        "and on another shard, in turn. Processor time is of all processes together.",
     ),
     Section(
         "Rebalancing",

@@ -68,6 +68,9 @@ def _load_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(SCRIPT, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is no file of Python code")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as Python does for a script
     module = importlib.util.module_from_spec(spec)
     sys.modules[SCRIPT] = module  # annotations in it are looked up there
     spec.loader.exec_module(module)

@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
-from ..actors.errors import PerdureError, UsageError
+from ..actors.errors import InternalError, PerdureError, UsageError
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
 
@@ -91,7 +91,13 @@ class SocketChannel:
             tasks.start_soon(self._write, tasks)
             splitter = Splitter()
             while data := await self._receive():
-                on_items(splitter.feed(data))
+                try:
+                    items = splitter.feed(data)
+                except InternalError as error:
+                    # Whoever sent it gets no more; all others must not suffer from it.
+                    _log.error("a connection ends: %s", error)
+                    break
+                on_items(items)
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 

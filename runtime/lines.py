@@ -1,8 +1,8 @@
 """A line: what one event loop sends to a shard elsewhere, and the answers it gets.
 
 The side that dials asks and tells; answers come back on the same connection. A line that breaks
-is dialled again until it is closed. Whatever was posted meanwhile is lost, and that is all right:
-the exchange sends again what was not acknowledged, and a request fails with ``LineLostError``.
+is dialled again until it is closed. What was on its way then is lost, and that is all right: the
+exchange sends again what was not acknowledged, and a request fails with ``LineLostError``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Line:
         self._on_up = on_up
         self._channel: Channel | None = None
         self._asked: dict[int, Waiter] = {}
-        self._early: list[Item] = []  # requests that wait for the line
+        self._early: list[Item] = []  # what waits for the line
         self._number = 0
         self._closed = False
         self.scope = anyio.CancelScope()
@@ -59,6 +59,13 @@ class Line:
         if self._channel is not None:
             self._channel.post(item)
 
+    def post_surely(self, item: Item) -> None:
+        """Send an item that nothing would send again, when the line is up."""
+        if self._channel is not None:
+            self._channel.post(item)
+        elif not self._closed:
+            self._early.append(item)
+
     def ask(self, verb: str, *arguments: Any) -> tuple[int, Waiter]:
         """Make a request; gives its number, and the place where its answer will be.
 
@@ -70,10 +77,7 @@ class Line:
         self._number += 1
         item = ("ask", self._number, verb, arguments)
         waiter = self._asked[self._number] = self._new_waiter()
-        if self._channel is None:
-            self._early.append(item)
-        else:
-            self._channel.post(item)
+        self.post_surely(item)
         return self._number, waiter
 
     async def call(self, verb: str, *arguments: Any) -> Any:
@@ -99,7 +103,7 @@ class Line:
                 self._on_up()
                 early, self._early = self._early, []
                 for item in early:
-                    if item[1] in self._asked:
+                    if item[0] != "ask" or item[1] in self._asked:
                         channel.post(item)
                 try:
                     await channel.run(self._take)
@@ -129,7 +133,7 @@ class Line:
                 waiter.set(value)
 
     def _lose(self) -> None:
-        early = {item[1] for item in self._early}
+        early = {item[1] for item in self._early if item[0] == "ask"}
         lost = [number for number in self._asked if number not in early]
         for number in lost:
             self._asked.pop(number).fail(LineLostError(True))
@@ -137,7 +141,8 @@ class Line:
     def close(self) -> None:
         """End the line; what waits for answers is told so."""
         self._closed = True
-        gone = HubStoppingError("the hub has stopped before this was answered; repeat it")
+        self._lose()
+        gone = HubStoppingError("the hub has stopped before this was sent; repeat it")
         asked, self._asked = self._asked, {}
         self._early.clear()
         for waiter in asked.values():

@@ -89,6 +89,16 @@ class Router:
         if shard != self.me and shard >= 0 and not self._closed:
             self.line(shard).post(item)
 
+    def post_surely(self, shard: int, item: Item) -> None:
+        """Send an item that nothing would send again, when the other shard can be reached."""
+        if not self._closed:
+            self.line(shard).post_surely(item)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all lines are closed, for good."""
+        return self._closed
+
     def add(self, partition: Partition) -> None:
         """A partition is hosted here from now on."""
         number = partition.index
@@ -152,6 +162,7 @@ class Router:
         self._closed = True
         for line in self._lines.values():
             line.close()
+        self._tell()
 
 
 class Elsewhere:
@@ -219,8 +230,9 @@ class Elsewhere:
         router = self._router
         deadline: float | None = None
         while True:
+            if router.is_closed:
+                raise HubStoppingError("the hub has stopped; repeat it on the next one")
             owner = router.owners[self.index]
-            asked = anyio.current_time()
             try:
                 line = None if owner == router.me or owner < 0 else router.line(owner)
                 if line is not None and line.is_up:
@@ -233,9 +245,7 @@ class Elsewhere:
                         f"the shard of partition {self.index} stopped before it answered: the "
                         "request may have been applied; repeat it under the same request id"
                     ) from lost
-            # The time that the shard had the request for does not count.
-            if deadline is not None:
-                deadline += anyio.current_time() - asked
+                deadline = None  # it was reached
             deadline = _check_patience(deadline, self.index)
             await router.settled()
             place = router.places[self.index]
@@ -253,11 +263,14 @@ class Elsewhere:
         while True:
             try:
                 return await self._ask("request_new", key, message, safe=False)
-            except OutcomeUnknownError:
-                await self._ask("settle")
-                # In this order: what has left the mailbox by now is stored as an instance.
-                if await self.waiting(key) or await self.read_instances([key]):
-                    return None
+            except OutcomeUnknownError as unknown:
+                try:
+                    await self._ask("settle")
+                    # In this order: what has left the mailbox by now is stored as an instance.
+                    if await self.waiting(key) or await self.read_instances([key]):
+                        return None
+                except UnavailableError:
+                    raise unknown from None
 
     async def request_all(self, parcels: Sequence[tuple[str, Message]]) -> None:
         """See ``Partition.request_all``."""
@@ -284,34 +297,46 @@ class Elsewhere:
         """See ``Partition.unlock``."""
         await self._ask("unlock", key, owner)
 
+    async def _read(self, verb: str, *arguments: Any) -> Any:
+        """Read, also from a partition that has moved here meanwhile."""
+        router = self._router
+        while True:
+            place = router.places[self.index]
+            try:
+                if isinstance(place, Elsewhere):
+                    return await place._ask(verb, *arguments)
+                return await place.read(verb, *arguments)
+            except MovedError:
+                await router.settled()
+
     async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
         """See ``PartitionStore.read_instances``."""
-        rows: list[InstanceRecord] = await self._ask("read_instances", list(keys))
+        rows: list[InstanceRecord] = await self._read("read_instances", list(keys))
         return rows
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         """See ``PartitionStore.read_entities``."""
-        rows: list[EntityRow] = await self._ask("read_entities", list(ids))
+        rows: list[EntityRow] = await self._read("read_entities", list(ids))
         return rows
 
     async def read_history(self, instance: int) -> list[bytes]:
         """See ``PartitionStore.read_history``."""
-        chunks: list[bytes] = await self._ask("read_history", instance)
+        chunks: list[bytes] = await self._read("read_history", instance)
         return chunks
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """See ``PartitionStore.query_instances``."""
-        rows: list[InstanceRecord] = await self._ask("query_instances", filter)
+        rows: list[InstanceRecord] = await self._read("query_instances", filter)
         return rows
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """See ``PartitionStore.query_entities``."""
-        rows: list[EntityRow] = await self._ask("query_entities", filter)
+        rows: list[EntityRow] = await self._read("query_entities", filter)
         return rows
 
     async def waiting(self, actor: str) -> int:
         """See ``PartitionStore.waiting``."""
-        count: int = await self._ask("waiting", actor)
+        count: int = await self._read("waiting", actor)
         return count
 
 

@@ -148,13 +148,13 @@ class Shard:
         if shard == self.number:
             self.replies.take(number, value)
         else:
-            self.router.post(shard, ("reply", number, value))
+            self.router.post_surely(shard, ("reply", number, value))
 
     def _cancel_abroad(self, shard: int, caller: Caller) -> None:
         if shard == self.number:
             self.activities.cancel(caller)
         else:
-            self.router.post(shard, ("cancel", caller))
+            self.router.post_surely(shard, ("cancel", caller))
 
     async def let_go(self, number: int, to: int) -> Handover:
         """Stop serving a partition, with all it holds durable; gives what its next host needs.

@@ -91,7 +91,7 @@ class Splitter:
         """Give the items of the frames that are complete now.
 
         Raises:
-            InternalError: a frame is longer than any could be.
+            InternalError: what came is none of ours.
         """
         buffer = self._buffer
         buffer += data
@@ -103,7 +103,12 @@ class Splitter:
                 raise InternalError(f"a frame of {size:,} bytes: the stream is out of step")
             if end - start - 4 < size:
                 break
-            items += decode(bytes(buffer[start + 4 : start + 4 + size]))
+            try:
+                items += decode(bytes(buffer[start + 4 : start + 4 + size]))
+            except (ValueError, TypeError, LookupError, AttributeError, InternalError) as error:
+                raise InternalError(
+                    f"the stream has a frame that cannot be read: {error}"
+                ) from error
             start += 4 + size
         del buffer[:start]
         return items
@@ -148,7 +153,13 @@ def _read(fields: list[Any]) -> Item:
         return (kind, partition, instance_id, decode_message(message))
     if kind == "cancel":
         return (kind, Caller(*fields[1]))
+    if len(fields) != _PLAIN.get(kind):
+        raise InternalError(f"an unknown item {kind!r}")
     return tuple(fields)
+
+
+#: How long the items are that hold nothing but JSON.
+_PLAIN = {"ack": 4, "resend": 3, "drop": 2, "placement": 2}
 
 
 # Arguments of requests: messages and filters; all others are plain JSON.
@@ -190,6 +201,14 @@ def _read_parcels(partition: int, rows: list[tuple[str, list[Any]]]) -> list[Any
     return [partition, [(key, decode_message(fields)) for key, fields in rows]]
 
 
+def _write_ids(partition: int, ids: list[tuple[str, str]]) -> list[Any]:
+    return [partition, ids]
+
+
+def _read_ids(partition: int, ids: list[list[str]]) -> list[Any]:
+    return [partition, [(name, key) for name, key in ids]]
+
+
 def _write_filter(partition: int, filter: InstanceFilter | EntityFilter) -> list[Any]:
     return [partition, attrs.asdict(filter)]
 
@@ -200,6 +219,7 @@ _ARGUMENTS: dict[str, tuple[_Form, _Form]] = {
     "request_new": (_write_parcel, _read_parcel),
     "request_all": (_write_parcels, _read_parcels),
     "request_later": (_write_parcel, _read_parcel),
+    "read_entities": (_write_ids, _read_ids),
     "query_instances": (_write_filter, _read_instance_filter),
     "query_entities": (_write_filter, _read_entity_filter),
 }
@@ -283,14 +303,22 @@ _ROWS: dict[type, tuple[str, Callable[[list[list[Any]]], list[Any]]]] = {
 
 def _write_error(error: BaseException) -> list[Any]:
     name = type(error).__name__
-    if name in _ERRORS and all(type(one) in (str, int, bool) for one in error.args):
-        return [name, *error.args]
+    if name in _ERRORS and all(isinstance(one, (str, int, FailureDetails)) for one in error.args):
+        return [name, *(_write_argument(one) for one in error.args)]
     return ["InternalError", f"{name}: {error}"]
+
+
+def _write_argument(argument: Any) -> Any:
+    if isinstance(argument, FailureDetails):
+        return {"failure": orjson.Fragment(encode_failure(argument))}
+    return argument
 
 
 def _read_error(fields: list[Any]) -> PerdureError:
     name, *arguments = fields
-    return _ERRORS[name](*arguments)
+    return _ERRORS[name](
+        *(read_failure(one["failure"]) if isinstance(one, dict) else one for one in arguments)
+    )
 
 
 _ERRORS: dict[str, Callable[..., PerdureError]] = {

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from array import array
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any, cast
 
 import anyio
@@ -14,9 +17,9 @@ import orjson
 import pytest
 
 from perdure import Client, EntityId, Hub, UsageError
-from perdure.benchmarks import command
+from perdure.benchmarks import command, hotspot
 from perdure.benchmarks.bank import expect_branch
-from perdure.benchmarks.bench import Bench, MakeHub, Options, place
+from perdure.benchmarks.bench import Bench, MakeHub, Options, place, processor_s
 from perdure.benchmarks.figures import (
     Fact,
     Load,
@@ -31,9 +34,11 @@ from perdure.benchmarks.figures import (
 )
 from perdure.benchmarks.hotspot import VARIANTS
 from perdure.benchmarks.replay import measure_replay
+from perdure.benchmarks.report import target_words
 from perdure.benchmarks.suite import BENCHMARKS, Benchmark
 from perdure.benchmarks.wordcount import find_texts
 from perdure.benchmarks.workloads import Meter, app
+from tests.benchmarks.sizes import make_small
 
 Measure = Callable[[Bench], Awaitable[Outcome]]
 
@@ -129,6 +134,11 @@ FIGURES: dict[str, set[str]] = {
     },
     "memory": {"idle orchestration", "idle entity"},
 }
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch)
 
 
 class Sabotage:
@@ -240,8 +250,6 @@ async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Pa
         ("spread", "lose signals"),
         ("signal", "falsify starts"),
         ("replay", "falsify starts"),
-        ("hotspot", "lose signals"),
-        ("hotspot", "double signals"),
         ("bank", "falsify starts"),
         ("bank", "double starts"),
         ("wordcount", "lose files"),
@@ -263,6 +271,20 @@ async def test_a_wrong_outcome_is_never_reported_as_a_figure(name: str, kind: st
     found = leaves(caught.value)
     assert found
     assert all(isinstance(error, WrongOutcomeError) for error in found)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kind", ["lose signals", "double signals"])
+async def test_each_kind_of_hot_entity_is_checked(
+    variant: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hotspot, "VARIANTS", {variant: VARIANTS[variant]})
+    bench = Bench(small("hotspot"), None, make_hub=sabotaged(kind))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await SMALL["hotspot"][0](bench)
+
+    assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
 
 
 async def test_a_closed_loop_sends_each_request_once_and_never_more_at_a_time() -> None:
@@ -426,6 +448,44 @@ def test_repetitions_become_a_median_and_a_best_run(rates: list[float], middle: 
     found = middle_load(loads).rate, best_load(loads).rate
 
     assert found == pytest.approx((middle, max(rates)))
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "is_met", "words"),
+    [
+        ("lower", 1.1, True, "at most 1.1: met"),
+        ("lower", 1.2, False, "at most 1.1: not met"),
+        ("higher", 1.1, True, "at least 1.1: met"),
+        ("higher", 1.0, False, "at least 1.1: not met"),
+    ],
+)
+def test_a_target_is_met_by_what_is_as_good_or_better(
+    better: Any, value: float, is_met: bool, words: str
+) -> None:
+    fact = Fact(name="x", value=value, unit="times", better=better, target=1.1)
+
+    assert fact.is_met is is_met
+    assert target_words(fact) == words
+
+
+def test_a_figure_that_nothing_was_wanted_of_has_no_target() -> None:
+    fact = Fact(name="x", value=1.0, unit="times")
+
+    assert fact.is_met is None
+    assert target_words(fact) == ""
+
+
+def test_the_processor_time_of_other_processes_is_counted() -> None:
+    code = "import sys; [n * n for n in range(10**6)]; print(flush=True); sys.stdin.read()"
+    with Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        own, both = processor_s({os.getpid()}), processor_s({os.getpid(), other.pid})
+
+    if sys.platform == "linux":
+        assert both - own > 0.01
+    else:
+        assert both != both  # not a number
 
 
 @pytest.mark.parametrize(("better", "best"), [("lower", 1.0), ("higher", 6.0)])

@@ -1,130 +1,289 @@
-"""``sharding`` and ``rebalance``, on a stand-in for a hub with shards, since hubs have none yet."""
+"""The benchmarks of shards: what they measure, and what they refuse to report."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
+from attrs import evolve
 
-from perdure import App, Hub, HubStatistics, PartitionStatistics
-from perdure.benchmarks import sharding
-from perdure.benchmarks.bench import Bench, Options
-from perdure.benchmarks.figures import WrongOutcomeError, gather
+from perdure import Client, Hub, HubStatistics, PartitionStatistics
+from perdure.benchmarks import stripes
+from perdure.benchmarks.bench import Bench, MakeHub, Options
+from perdure.benchmarks.crossing import measure_crossing
+from perdure.benchmarks.drivers import (
+    Order,
+    Plan,
+    drivers_in,
+    key_in,
+    make_plan,
+    measure_plan,
+    place_in,
+)
+from perdure.benchmarks.figures import Outcome, Sweep, WrongOutcomeError, gather
+from perdure.benchmarks.isolation import measure_isolation
 from perdure.benchmarks.rebalance import BIN_S, in_bins, longest_gap, measure_rebalance
 from perdure.benchmarks.schedule import partition_of
 from perdure.benchmarks.sharding import (
+    away_percent,
     balance_of,
     cross_percent,
-    drivers,
-    make_plan,
     measure_sharding,
-    place_in,
+    plan_signals,
 )
+from perdure.benchmarks.stripes import measure_stripes
 from perdure.benchmarks.workloads import Meter
+from tests.benchmarks.sizes import make_small
+
+Measure = Callable[[Bench], Awaitable[Outcome]]
 
 
-class OneLoop(Hub):
-    """Takes all that hubs with shards take, and serves it from one loop."""
-
-    def __init__(self, app: App, *, shards: int = 1, workers: int = 0, **options: Any) -> None:
-        super().__init__(app, **options)
-        self.moved: list[tuple[int, int]] = []
-
-    async def move_partition(self, partition: int, *, to: int) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.moved.append((partition, to))
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch)
 
 
-async def test_sharding_gives_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharding, "ENTITIES", 50)
-    bench = Bench(Options(n=64, concurrency=8), None, make_hub=OneLoop)
+def a_bench(folder: Path | None = None, make_hub: MakeHub = Hub, n: int = 64) -> Bench:
+    return Bench(Options(n=n, concurrency=8, stalled_s=0.3), folder, make_hub=make_hub)
 
-    outcome = await measure_sharding(bench)
+
+def leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return [leaf for one in group.exceptions for leaf in leaves(one)]
+    return [error]
+
+
+def points(sweep: Sweep, *heads: str) -> list[tuple[Any, ...]]:
+    return list(zip(*(sweep.column(head) for head in heads), strict=True))
+
+
+class Sabotage:
+    """A client that falsifies, cuts short or doubles what drivers are told to send, or calls."""
+
+    def __init__(self, client: Client, kind: str) -> None:
+        self._client: Any = client
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def start_new(self, f: Any, input: Any, *, instance_id: str) -> Any:
+        if isinstance(input, Order):
+            if self._kind == "falsify":
+                input = evolve(input, first=input.first + 1)
+            elif self._kind == "cut short":
+                input = evolve(input, drawn=input.drawn[:-1])
+            elif self._kind == "double":
+                twin = await self._client.start_new(f, input, instance_id=f"{instance_id}-twin")
+                await twin.result()
+        elif self._kind == "falsify":
+            input = [input[0], input[1] + 1]
+        return await self._client.start_new(f, input, instance_id=instance_id)
+
+    async def call_entity(self, id: Any, op: Any, *input: Any) -> Any:
+        if self._kind == "double calls" and op is Meter.mark:
+            await self._client.call_entity(id, op, *input)
+        return await self._client.call_entity(id, op, *input)
+
+
+def sabotaged(kind: str) -> MakeHub:
+    class SabotagedHub(Hub):
+        @property
+        def client(self) -> Client:
+            return cast(Client, Sabotage(super().client, kind))
+
+    return SabotagedHub
+
+
+@pytest.mark.parametrize(
+    "measure", [measure_sharding, measure_crossing, measure_stripes, measure_isolation]
+)
+@pytest.mark.parametrize("kind", ["falsify", "cut short", "double"])
+async def test_a_wrong_outcome_is_never_reported_as_a_figure(measure: Measure, kind: str) -> None:
+    with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
+        await measure(a_bench(make_hub=sabotaged(kind)))
+
+    found = leaves(caught.value)
+    assert found
+    assert all(isinstance(error, WrongOutcomeError) for error in found)
+
+
+@pytest.mark.parametrize("kind", ["falsify", "cut short", "double"])
+async def test_signals_that_are_not_as_planned_are_noticed(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.benchmarks.sharding.LOADS", ("spread",))
+
+    with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
+        await measure_sharding(a_bench(make_hub=sabotaged(kind)))
+
+    assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
+
+
+@pytest.mark.parametrize("measure", [measure_isolation, measure_rebalance])
+async def test_calls_that_were_made_twice_are_noticed(measure: Measure) -> None:
+    with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
+        await measure(a_bench(make_hub=sabotaged("double calls")))
+
+    assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
+
+
+async def test_a_signal_that_never_comes_counts_as_lost() -> None:
+    bench = a_bench()
+    plan = make_plan("meter", "x-", [0, 1, 0], ["one"])
+    id = next(iter(plan.wanted))
+    wrong = Plan(plan.orders, {**plan.wanted, id: [3, 2]})
+
+    async with bench.hub(stripes.app) as hub:
+        with pytest.raises(ExceptionGroup) as caught:
+            await measure_plan(bench, hub, "x", wrong)
+
+    assert [str(error) for error in leaves(caught.value)] == [
+        "signals applied to @meter@x-0: 2 instead of 3"
+    ]
+
+
+async def test_sharding_measures_each_load_on_each_number_of_shards() -> None:
+    outcome = await measure_sharding(a_bench())
 
     [sweep] = outcome.sweeps
-    points = list(zip(*(sweep.column(head) for head in ("kind", "load", "shards")), strict=True))
-    assert points == [
-        (kind, load, shards)
-        for kind in ("threads", "processes")
-        for load in ("hello", "spread", "skewed")
-        for shards in (1, 2, 4)
+    assert points(sweep, "kind", "load", "shards") == [
+        ("threads", load, shards) for load in ("hello", "spread", "skewed") for shards in (1, 2, 4)
     ]
+    assert sweep.note.endswith("Worker processes cannot use memory: left out.")
     assert all(load.operations == 64 for load in outcome.loads)
-    assert sweep.numbers("speedup", shards=1) == [1.0] * 6
-    # One loop is one shard, whatever it was asked for.
-    assert set(sweep.numbers("balance, max/mean turns")) == {1.0}
-    assert set(sweep.numbers("cross-shard messages, %")) == {0.0}
+    assert sweep.numbers("speedup", shards=1) == [1.0] * 3
+    assert set(sweep.numbers("balance, max/mean messages", shards=1)) == {1.0}
+    crossing = dict(points(sweep, "shards", "to other shards, % of signals")[3:6])
+    assert crossing[1] == 0
+    assert 0 < crossing[2] < crossing[4] <= 100
+    # Children live beside their parents; one in four signals has its entity beside its driver.
+    away = dict(points(sweep, "load", "to other partitions, % of messages"))
+    assert away["hello"] == 0
+    assert 30 < away["spread"] < 90
 
 
-async def test_sharding_refuses_calls_that_were_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Doubling(OneLoop):
-        async def statistics(self) -> HubStatistics:
-            await self.client.call_entity(sharding.meter(0), Meter.mark, 7)
-            return await super().statistics()
+async def test_crossing_compares_all_places_on_threads_and_on_processes(tmp_path: Path) -> None:
+    outcome = await measure_crossing(a_bench(tmp_path))
 
-    monkeypatch.setattr(sharding, "ENTITIES", 5)
-    bench = Bench(Options(n=32, concurrency=8), None, make_hub=Doubling)
+    [sweep] = outcome.sweeps
+    places = ("same partition", "another partition", "another shard")
+    assert points(sweep, "kind", "to") == [
+        (kind, place) for kind in ("threads", "processes") for place in places
+    ]
+    assert [load.operations for load in outcome.loads] == [64] * 12
+    assert all(load.cpu_us > 0 and load.commits > 0 for load in outcome.loads)
+    assert sweep.numbers("CPU, times the same partition", to="same partition") == [1.0, 1.0]
+    assert len([fact for fact in outcome.facts if fact.target == 2.0]) == 4
+    assert all(fact.value > 0 for fact in outcome.facts)
 
-    with pytest.raises(ExceptionGroup) as caught:
-        await measure_sharding(bench)
 
-    assert caught.group_contains(WrongOutcomeError, match="shard-0")
+async def test_stripes_keep_operations_where_they_were_sent_from() -> None:
+    outcome = await measure_stripes(a_bench())
+
+    [sweep] = outcome.sweeps
+    assert points(sweep, "kind", "entity") == [("threads", "single"), ("threads", "striped")]
+    single, striped = sweep.numbers("to other partitions, % of messages")
+    assert striped < single
+    [fact] = outcome.facts
+    assert fact.value > 0
+    assert fact.target is None  # of threads nothing is asked
+
+
+async def test_isolation_probes_beside_the_hot_entity_and_elsewhere() -> None:
+    outcome = await measure_isolation(a_bench(n=10))
+
+    [sweep] = outcome.sweeps
+    assert points(sweep, "kind", "cold entities on the") == [
+        ("one loop", "same shard"),
+        ("threads", "same shard"),
+        ("threads", "another shard"),
+    ]
+    assert all(rate > 0 for rate in sweep.numbers("hot operations/s"))
+    assert [fact.target for fact in outcome.facts] == [None, None, 1.1]
+    assert {one.total for one in outcome.histograms.values()} == {20}
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 4, 12])
-def test_drivers_lie_in_all_partitions_in_equal_numbers(partitions: int) -> None:
-    places = [partition_of(id, partitions) for id in drivers(partitions)]
+def test_drivers_lie_in_their_partitions_in_equal_numbers(
+    partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.benchmarks.drivers.PER_PARTITION", 4)
 
+    ids = drivers_in(range(partitions), partitions, "x")
+
+    places = [partition_of(id, partitions) for id in ids]
+    last = partitions - 1
     assert sorted(places) == sorted([*range(partitions)] * 4)
-    assert len(set(drivers(partitions))) == len(places)
-    assert partition_of(place_in(partitions - 1, partitions, "x"), partitions) == partitions - 1
+    assert len(set(ids)) == len(ids)
+    assert {partition_of(id, partitions) for id in drivers_in([last], partitions, "x")} == {last}
+    assert partition_of(place_in(last, partitions, "x"), partitions) == last
+    assert partition_of(f"@meter@{key_in(last, partitions, 'meter')}", partitions) == last
 
 
-def test_a_plan_hands_out_every_call_once_and_is_the_same_again() -> None:
-    plan = make_plan(500, 1.0, 4)
+def test_a_plan_hands_out_every_operation_once_and_is_the_same_again() -> None:
+    plan = plan_signals("x", 500, 1.0, 4)
 
-    numbers = sorted(number for calls in plan.calls for _, number in calls)
+    numbers = sorted(
+        order.first + place * order.step
+        for order in plan.orders.values()
+        for place in range(len(order.drawn))
+    )
     assert numbers == list(range(500))
-    assert sum(plan.counts) == 500
-    assert sum(plan.totals) == sum(range(500))
-    assert plan == make_plan(500, 1.0, 4)
+    assert plan.operations == sum(count for count, _ in plan.wanted.values()) == 500
+    assert sum(total for _, total in plan.wanted.values()) == sum(range(500))
+    assert plan == plan_signals("x", 500, 1.0, 4)
 
 
-def test_calls_cross_between_shards_and_not_inside_one() -> None:
-    plan = make_plan(2_000, 0.0, 4)
+def test_signals_cross_between_shards_and_not_inside_one() -> None:
+    plan = plan_signals("x", 2_000, 0.0, 4)
 
-    assert cross_percent(plan, 4, {0: 0, 1: 0, 2: 0, 3: 0}) == 0
-    assert cross_percent(plan, 4, {0: 0, 1: 1, 2: 0, 3: 1}) == pytest.approx(50, abs=5)
-    assert cross_percent(plan, 4, {0: 0, 1: 1, 2: 2, 3: 3}) == pytest.approx(75, abs=5)
+    assert cross_percent(plan, [0, 0, 0, 0]) == 0
+    assert cross_percent(plan, [0, 1, 0, 1]) == pytest.approx(50, abs=5)
+    assert cross_percent(plan, [0, 1, 2, 3]) == pytest.approx(75, abs=5)
+
+
+def counted(*messages: int, away: int = 0) -> HubStatistics:
+    return HubStatistics(
+        partitions=tuple(
+            PartitionStatistics(
+                index=index,
+                shard=index % 2,
+                commits=0,
+                turns=0,
+                messages=one,
+                sent_away=away,
+                failed_operations=0,
+                waiting=0,
+                activations=0,
+                stored_bytes=0,
+            )
+            for index, one in enumerate(messages)
+        )
+    )
 
 
 def test_balance_is_the_busiest_shard_over_the_mean() -> None:
-    def counted(*turns: int) -> HubStatistics:
-        rest = {"commits": 0, "failed_operations": 0, "waiting": 0}
-        return HubStatistics(
-            partitions=tuple(
-                PartitionStatistics(index=index, turns=one, activations=0, stored_bytes=0, **rest)
-                for index, one in enumerate(turns)
-            )
-        )
+    assert balance_of(counted(1, 1, 1, 1), counted(31, 11, 31, 11)) == pytest.approx(60 / 40)
 
-    found = balance_of(counted(1, 1, 1, 1), counted(31, 11, 31, 11), {0: 0, 1: 1, 2: 0, 3: 1})
 
-    assert found == pytest.approx(60 / 40)
+def test_what_left_its_partition_is_a_share_of_all_messages() -> None:
+    assert away_percent(counted(5, 5, away=1), counted(25, 25, away=11)) == pytest.approx(50)
 
 
 async def test_rebalance_moves_a_partition_in_the_middle_and_checks_the_totals() -> None:
-    hubs: list[OneLoop] = []
+    moved: list[tuple[int, int]] = []
 
-    def make_hub(app: App, **options: Any) -> OneLoop:
-        hubs.append(OneLoop(app, **options))
-        return hubs[-1]
+    class Watched(Hub):
+        async def move_partition(self, partition: int, to: int) -> None:
+            moved.append((partition, to))
+            await super().move_partition(partition, to)
 
-    bench = Bench(Options(n=600, concurrency=8), None, make_hub=make_hub)
-
-    outcome = await measure_rebalance(bench)
+    outcome = await measure_rebalance(a_bench(make_hub=Watched, n=600))
 
     facts = {fact.name: fact.value for fact in outcome.facts}
     [sweep] = outcome.sweeps
@@ -132,24 +291,51 @@ async def test_rebalance_moves_a_partition_in_the_middle_and_checks_the_totals()
         sum(sweep.numbers(head)) * BIN_S
         for head in ("moved partition, calls/s", "other partitions, calls/s")
     ]
-    assert hubs[0].moved == [(0, 1)]
-    assert 0 < facts["rebalance: move began"] < outcome.loads[0].seconds
-    assert facts["rebalance: pause of the moved partition"] > 0
+    assert moved == [(0, 1)]
+    assert 0 < facts["rebalance with threads: move began"] < outcome.loads[0].seconds
+    assert facts["rebalance with threads: pause of the moved partition"] > 0
     assert round(sum(calls)) == 600
     assert min(calls) > 0
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # pictures are the same on both
+async def test_rebalance_between_processes_is_drawn_beside_that_between_threads(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("matplotlib")
+    from perdure.benchmarks.plots import draw
+
+    outcome = await measure_rebalance(a_bench(tmp_path, n=600))
+
+    picture = draw("rebalancing", gather([outcome]), tmp_path)
+    assert set(outcome.sweeps[0].column("kind")) == {"threads", "processes"}
+    assert "Threads: answers" in picture.svg
+    assert "Processes: answers" in picture.svg
+
+
 async def test_rebalance_refuses_a_move_that_loses_work() -> None:
-    class Losing(OneLoop):
-        async def move_partition(self, partition: int, *, to: int) -> None:
+    class Losing(Hub):
+        async def move_partition(self, partition: int, to: int) -> None:
             found = [one.entity_id async for one in self.client.query_entities()]
             [first, *_] = [id for id in found if partition_of(str(id), 4) == partition]
             await self.client.purge_entity(first)
+            await super().move_partition(partition, to)
 
-    bench = Bench(Options(n=600, concurrency=8), None, make_hub=Losing)
+    with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
+        await measure_rebalance(a_bench(make_hub=Losing, n=600))
 
-    with pytest.raises(WrongOutcomeError, match="moving-"):
-        await measure_rebalance(bench)
+    assert "moving-" in str(leaves(caught.value)[0])
+
+
+async def test_rebalance_refuses_a_move_that_did_not_happen() -> None:
+    class Lazy(Hub):
+        async def move_partition(self, partition: int, to: int) -> None:
+            await anyio.lowlevel.checkpoint()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await measure_rebalance(a_bench(make_hub=Lazy, n=600))
+
+    assert "shard that serves the moved partition" in str(leaves(caught.value)[0])
 
 
 def test_a_pause_is_the_longest_time_without_an_answer() -> None:
@@ -166,19 +352,3 @@ def test_answers_are_counted_in_bins_and_empty_ones_show() -> None:
         [2 * BIN_S, 0.0, 0.0],
         [pytest.approx(3 * BIN_S), 1 / BIN_S, 0.0],
     ]
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # pictures are the same on both
-async def test_both_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
-    from perdure.benchmarks.plots import draw
-
-    monkeypatch.setattr(sharding, "ENTITIES", 20)
-    options = Options(n=200, concurrency=8)
-    for measure, section in ((measure_sharding, "shards"), (measure_rebalance, "rebalancing")):
-        figures = gather([await measure(Bench(options, None, make_hub=OneLoop))])
-
-        picture = draw(section, figures, tmp_path)
-
-        assert picture.svg.startswith("<svg")
-        assert (tmp_path / f"{section}.png").stat().st_size > 10_000

@@ -1,0 +1,22 @@
+"""Sizes at which every benchmark takes a moment only."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.benchmarks import crossing, drivers, hotspot, isolation, rebalance, sharding, stripes
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    """Have benchmarks use few entities, drivers and rounds."""
+    patch.setattr(drivers, "PER_PARTITION", 1)
+    patch.setattr(drivers, "WAVE", 5)
+    patch.setattr(hotspot, "KEYS", 30)
+    patch.setattr(isolation, "PROBES", 5)
+    patch.setattr(isolation, "ORDER", 20)
+    patch.setattr(isolation, "RATE", 2_000.0)
+    patch.setattr(rebalance, "ENTITIES", 64)
+    patch.setattr(sharding, "ENTITIES", 30)
+    patch.setattr(crossing, "ENTITIES", 5)
+    patch.setattr(crossing, "ROUNDS", 2)
+    patch.setattr(stripes, "ROUNDS", 2)

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from perdure import (
+    App,
+    Hub,
+    HubStoppingError,
+    MemoryStore,
+    OutcomeUnknownError,
+    Settings,
+    UnavailableError,
+)
+from perdure.actors.messages import Completion, Operation, Start
+from perdure.runtime import routing
+from perdure.runtime.channels import Channel
+from perdure.runtime.partition import Partition
+from perdure.runtime.routing import Elsewhere, Router
+from perdure.runtime.waiting import waiter_factory
+from perdure.runtime.wire import Item, MovedError
+from tests.runtime.harness import until_true
+from tests.runtime.test_lines import FakeChannel
+
+ANSWER = Completion("TaskCompleted", 1, 1, b"5")
+
+
+class Network:
+    """The shards that a router dials, played by the test."""
+
+    def __init__(self) -> None:
+        self.channels: dict[int, FakeChannel] = {}
+        self.unreachable: set[int] = set()
+
+    async def dial(self, shard: int) -> Channel:
+        if shard in self.unreachable:
+            raise ConnectionRefusedError("not yet")
+        self.channels[shard] = FakeChannel()
+        return self.channels[shard]
+
+    def posted(self, shard: int, kind: str) -> list[Item]:
+        channel = self.channels.get(shard)
+        return [] if channel is None else [item for item in channel.posted if item[0] == kind]
+
+    async def request(self, shard: int, count: int = 1) -> Item:
+        """Give the last of so many requests, once it has come."""
+        await until_true(lambda: len(self.posted(shard, "ask")) >= count)
+        return self.posted(shard, "ask")[-1]
+
+
+@asynccontextmanager
+async def routing_to(
+    network: Network, owners: list[int], me: int | None = None
+) -> AsyncGenerator[Router]:
+    router = Router(len(owners), me, waiter_factory(), network.dial)
+    router.owners[:] = owners
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            router.start(tasks)
+            try:
+                yield router
+            finally:
+                router.close()
+
+
+class Outcome:
+    """What became of a call that runs beside the test."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.ended = anyio.Event()
+
+    async def of(self, call: Any, *arguments: Any) -> None:
+        try:
+            self.value = await call(*arguments)
+        except Exception as error:
+            self.error = error
+        self.ended.set()
+
+
+def place(router: Router, number: int = 0) -> Elsewhere:
+    found = router.places[number]
+    assert isinstance(found, Elsewhere)
+    return found
+
+
+async def test_a_request_follows_a_partition_that_has_moved() -> None:
+    network, outcome = Network(), Outcome()
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).settle)
+        asked = await network.request(1)
+        router.place([2])
+        network.channels[1].answer(asked[1], MovedError("gone"))
+        asked = await network.request(2)
+        network.channels[2].answer(asked[1], None)
+        await outcome.ended.wait()
+
+    assert outcome.error is None
+
+
+async def test_a_request_without_an_id_is_not_repeated_when_its_shard_dies() -> None:
+    network, outcome = Network(), Outcome()
+    message = Operation("add", b"1", True)
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).request_once, "@counter@a", message, None)
+        await network.request(1)
+        lost = network.channels[1]
+        lost.close()
+        await outcome.ended.wait()
+        await until_true(lambda: network.channels[1] is not lost)
+        await router.settled()
+
+        assert network.posted(1, "ask") == []
+
+    assert isinstance(outcome.error, OutcomeUnknownError)
+
+
+async def test_a_request_with_an_id_is_repeated_when_its_shard_dies() -> None:
+    network, outcome = Network(), Outcome()
+    message = Operation("add", b"1", True)
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).request_once, "@counter@a", message, "once")
+        await network.request(1)
+        lost = network.channels[1]
+        lost.close()
+        await until_true(lambda: network.channels[1] is not lost)
+        asked = await network.request(1)
+        network.channels[1].answer(asked[1], b"1")
+        await outcome.ended.wait()
+
+    assert (outcome.error, outcome.value) == (None, b"1")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_new_instance_is_looked_up_when_its_shard_dies(is_there: bool) -> None:
+    network, outcome = Network(), Outcome()
+    message = Start("flow", None, None)
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).request_new, "new", message)
+        await network.request(1)
+        lost = network.channels[1]
+        lost.close()
+        await until_true(lambda: network.channels[1] is not lost)
+        channel = network.channels[1]
+        assert (await network.request(1))[2] == "settle"
+        channel.answer((await network.request(1))[1], None)
+        assert (await network.request(1, 2))[2] == "read_instances"
+        channel.answer((await network.request(1, 2))[1], ["a record"] if is_there else [])
+        if not is_there:
+            asked = await network.request(1, 3)
+            assert asked[2] == "request_new"
+            channel.answer(asked[1], None)
+        await outcome.ended.wait()
+
+    assert outcome.error is None
+
+
+async def test_an_instance_whose_start_nobody_can_look_up_is_not_said_to_be_absent() -> None:
+    network, outcome = Network(), Outcome()
+    message = Start("flow", None, None)
+    async with anyio.create_task_group() as tasks:
+        async with routing_to(network, [1]) as router:
+            tasks.start_soon(outcome.of, place(router).request_new, "new", message)
+            await network.request(1)
+        await outcome.ended.wait()
+
+    assert isinstance(outcome.error, OutcomeUnknownError)
+
+
+async def test_a_closing_router_tells_what_may_have_been_applied_from_what_was_not() -> None:
+    network, sent, read, waiting = Network(), Outcome(), Outcome(), Outcome()
+    message = Operation("add", b"1", True)
+    async with anyio.create_task_group() as tasks:
+        async with routing_to(network, [1, 2]) as router:
+            network.unreachable.add(2)
+            tasks.start_soon(sent.of, place(router).request_once, "@counter@a", message, None)
+            await network.request(1)
+            tasks.start_soon(read.of, place(router).settle)
+            await network.request(1, 2)
+            tasks.start_soon(waiting.of, place(router, 1).request_once, "@counter@b", message, None)
+            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(5):
+            for outcome in (sent, read, waiting):
+                await outcome.ended.wait()
+
+    assert isinstance(sent.error, OutcomeUnknownError)
+    assert isinstance(read.error, HubStoppingError)
+    assert isinstance(waiting.error, HubStoppingError)
+
+
+async def test_patience_with_a_shard_that_nobody_reaches_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing, "PATIENCE_S", 0.2)
+    network = Network()
+    network.unreachable.add(1)
+    async with routing_to(network, [1]) as router:
+        with pytest.raises(UnavailableError, match="partition 0"):
+            await place(router).settle()
+
+
+async def test_the_time_that_an_answer_took_does_not_count_as_not_being_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing, "PATIENCE_S", 0.05)
+    network, outcome = Network(), Outcome()
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).settle)
+        asked = await network.request(1)
+        network.channels[1].answer(asked[1], MovedError("not yet"))
+        await network.request(1, 2)
+        began = anyio.current_time()
+        await until_true(lambda: anyio.current_time() > began + 0.1)
+        lost = network.channels[1]
+        lost.close()
+        await until_true(lambda: network.channels[1] is not lost)
+        asked = await network.request(1)
+        network.channels[1].answer(asked[1], None)
+        await outcome.ended.wait()
+
+    assert outcome.error is None
+
+
+async def test_an_activity_s_answer_waits_until_its_partition_is_somewhere() -> None:
+    network = Network()
+    async with routing_to(network, [0, 0], me=0) as router:
+        place(router).post_answer("x", ANSWER)
+        router.place([1, 0])
+        router.line(1)
+        await until_true(lambda: bool(network.posted(1, "completion")))
+
+        assert network.posted(1, "completion") == [("completion", 0, "x", ANSWER)]
+
+
+async def test_an_activity_s_answer_waits_for_a_line_that_is_down_and_goes_once() -> None:
+    network = Network()
+    network.unreachable.add(1)
+    async with routing_to(network, [1], me=0) as router:
+        place(router).post_answer("x", ANSWER)
+        router.line(1)
+        await anyio.lowlevel.checkpoint()
+        network.unreachable.clear()
+        await until_true(lambda: bool(network.posted(1, "completion")))
+        router.place([1])
+
+        assert network.posted(1, "completion") == [("completion", 0, "x", ANSWER)]
+
+
+async def test_a_reply_waits_for_a_line_that_is_down() -> None:
+    network = Network()
+    network.unreachable.add(1)
+    async with routing_to(network, [1], me=0) as router:
+        router.post_surely(1, ("reply", 3, b"5"))
+        await anyio.lowlevel.checkpoint()
+        network.unreachable.clear()
+        await until_true(lambda: bool(network.posted(1, "reply")))
+
+
+async def test_a_read_goes_on_here_where_the_partition_has_come() -> None:
+    app = App()
+    network, outcome = Network(), Outcome()
+    store = MemoryStore()
+    async with Hub(app, store=store, partitions=1, settings=Settings()) as hub:
+        local = hub._partitions[0]
+        async with routing_to(network, [1], me=0) as router, anyio.create_task_group() as tasks:
+            tasks.start_soon(outcome.of, place(router).read_instances, ["x"])
+            asked = await network.request(1)
+            router.places[0] = local
+            network.channels[1].answer(asked[1], MovedError("gone"))
+            await outcome.ended.wait()
+
+    assert isinstance(local, Partition)
+    assert (outcome.error, outcome.value) == (None, [])
+
+
+async def test_a_placement_offers_what_both_sides_may_have_missed() -> None:
+    app = App()
+    network = Network()
+    async with Hub(app, partitions=2) as hub:
+        local = hub._partitions[0]
+        async with routing_to(network, [0, 1], me=0) as router:
+            router.hosted[0] = local
+            router.places[0] = local
+            local.partitions = router.places
+            router.line(2)
+            await until_true(lambda: router.line(2).is_up)
+            router.place([0, 2])
+
+            # What it has of them, and what they have for it.
+            assert network.posted(2, "ack") == [("ack", 1, 0, 0)]
+            assert network.posted(2, "resend") == [("resend", 1, 0)]
+
+
+async def test_nobody_is_asked_for_a_partition_that_is_nowhere() -> None:
+    network, outcome = Network(), Outcome()
+    async with routing_to(network, [-1], me=0) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).settle)
+        place(router).acknowledge(0, 1)
+        await router.settled()
+        assert network.channels == {}
+        router.place([1])
+        asked = await network.request(1)
+        network.channels[1].answer(asked[1], None)
+        await outcome.ended.wait()
+
+    assert outcome.error is None
