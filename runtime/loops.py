@@ -59,7 +59,7 @@ class Acceptor:
         def take() -> None:
             while self._channels:
                 channel = self._channels.popleft()
-                if self._wake is None:  # it was on its way when the loop stopped taking any
+                if self._wake is None:
                     channel.other.end()
                 else:
                     tasks.start_soon(on_channel, channel)
@@ -67,7 +67,7 @@ class Acceptor:
         self._wake = thread_waker(take)
 
     def stop(self) -> None:
-        """Take no more; call it on the running loop, while ``tasks`` can still be used."""
+        """Take no more; call it before the tasks that serve channels end."""
         self._wake = None
 
 
@@ -166,9 +166,9 @@ class LoopCrew(Crew):
             tasks.start_soon(serve, listener, answer_client)
         self._acceptors[shard.number].start(tasks, answer)
 
-    def refuse(self, shard: Shard) -> None:
-        """Take no more connections to a shard, on its loop."""
-        self._acceptors[shard.number].stop()
+    def dismiss(self, shard: int) -> None:
+        """Take no more connections to a shard."""
+        self._acceptors[shard].stop()
 
     async def ready(self) -> None:
         """Start the threads and have them bring back their partitions."""
@@ -178,10 +178,20 @@ class LoopCrew(Crew):
         fatal = _Fatal(self._stop_for)
         for number in range(1, self.count):
             self._threads.append(_LoopThread(self, number, kind, fatal.report))
+        errors: list[PerdureError] = []
+
+        async def host(owner: int, number: int) -> None:
+            try:
+                await self.ask(owner, "host", number)
+            except PerdureError as error:
+                errors.append(error)
+
         async with anyio.create_task_group() as tasks:
             for number, owner in enumerate(self.owners):
                 if owner:
-                    tasks.start_soon(self.ask, owner, "host", number)
+                    tasks.start_soon(host, owner, number)
+        if errors:
+            raise errors[0]
         self.announce()
 
     async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
@@ -204,7 +214,10 @@ class LoopCrew(Crew):
             return
         # A loop that something blocks must not keep the hub from stopping.
         with anyio.move_on_after(2 * self._settings.drain_s + 1.0) as scope:
-            await self.ask(shard, "drain")
+            try:
+                await self.ask(shard, "drain")
+            except PerdureError as error:
+                _log.warning("shard %d did not come to a stop: %s", shard, error)
         if scope.cancelled_caught:
             _log.warning("shard %d is blocked, and did not come to a stop in time", shard)
 
@@ -212,7 +225,7 @@ class LoopCrew(Crew):
         """Stop what has not come to a stop by itself."""
         if self._shard is not None:
             self._shard.activities.stop_all()
-        self._acceptors[0].stop()
+        self.dismiss(0)
         self.router.close()
         for thread in self._threads:
             thread.stop()
@@ -277,13 +290,15 @@ class _LoopThread:
         options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
         try:
             anyio.run(self._serve, backend=backend, backend_options=options)
-        except Exception as error:
+        except BaseException as error:
             _log.exception("shard %d failed", self._number)
-            self._report(
-                error
-                if isinstance(error, PerdureError)
-                else InternalError(f"shard {self._number} failed: {type(error).__name__}: {error}")
-            )
+            reason = error
+            while isinstance(reason, BaseExceptionGroup):
+                reason = reason.exceptions[0]
+            if not isinstance(reason, PerdureError):
+                text = f"shard {self._number} failed: {type(reason).__name__}: {reason}"
+                reason = InternalError(text)
+            self._report(reason)
 
     async def _serve(self) -> None:
         crew = self._crew
@@ -299,11 +314,12 @@ class _LoopThread:
                 if self._stopped.is_set():
                     ended.set()
                 await ended.wait()
-                crew.refuse(shard)
                 shard.activities.stop_all()
                 router.close()
+                crew.dismiss(self._number)
                 tasks.cancel_scope.cancel()
         finally:
+            crew.dismiss(self._number)
             shard.close()
 
     def stop(self) -> None:
