@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.hub")
 
 
-class _Acceptor:
+class Acceptor:
     """Takes the channels that other loops of the process open to this one."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class LoopCrew(Crew):
         self._stop_for = stop_for
         self._shard: Shard | None = None
         self._threads: list[_LoopThread] = []
-        self._acceptors = [_Acceptor() for _ in range(shards)]
+        self._acceptors = [Acceptor() for _ in range(shards)]
         self._report: Callable[[Exception], None] = stop_for
 
     async def open(self) -> None:

@@ -146,7 +146,10 @@ class ProcessCrew(Crew):
     async def _keep(self, worker: _Worker) -> None:
         """Run a worker, and run it again when it dies, until the hub stops."""
         while True:
-            process = await self._spawn(worker)
+            with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
+                await self._spawn(worker)
+            process = worker.process
+            assert process is not None
             await self._serve_with(worker, process)
             if self._stopping or not worker.has_served:
                 return
@@ -160,7 +163,7 @@ class ProcessCrew(Crew):
                 wait = _BACKOFF_S * 2.0 ** (worker.failed_starts - 1)
                 await anyio.sleep(min(wait, _BACKOFF_MAX_S))
 
-    async def _spawn(self, worker: _Worker) -> Process:
+    async def _spawn(self, worker: _Worker) -> None:
         backend, uvloop = running_kind()
         config = {
             "app": self._app,
@@ -177,15 +180,13 @@ class ProcessCrew(Crew):
         with tempfile.TemporaryFile() as file:
             file.write(orjson.dumps(config))
             file.seek(0)
-            with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
-                process = worker.process = await anyio.open_process(
-                    [sys.executable, "-m", "perdure.runtime.worker", str(file.fileno())],
-                    stdin=subprocess.PIPE,
-                    stdout=None,
-                    stderr=None,
-                    pass_fds=[file.fileno()],
-                )
-        return process
+            worker.process = await anyio.open_process(
+                [sys.executable, "-m", "perdure.runtime.worker", str(file.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=None,
+                stderr=None,
+                pass_fds=[file.fileno()],
+            )
 
     async def _serve_with(self, worker: _Worker, process: Process) -> None:
         """Give a process its partitions, and return when it has ended."""

@@ -267,7 +267,8 @@ class Elsewhere:
             except OutcomeUnknownError as unknown:
                 try:
                     await self._ask("settle")
-                    if await self.read_instances([key]):
+                    # In this order: what has left the mailbox by now is stored as an instance.
+                    if await self.waiting(key) or await self.read_instances([key]):
                         return None
                 except UnavailableError:
                     raise unknown from None

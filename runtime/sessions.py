@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
-from ..actors.errors import InternalError, PerdureError
+from ..actors.errors import InternalError, PerdureError, UsageError
 from .wire import Item, MovedError
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class Session:
         if handler is not None:
             self.governs = self.governs or verb == "govern"
             self._start(number, handler, *arguments)
+            return
+        if verb == "refuse":  # the asking side could not write what it asked
+            reply.fail(UsageError(arguments[0]))
             return
         hosted = {} if self._shard is None else self._shard.router.hosted
         partition = hosted.get(arguments[0]) if arguments else None

@@ -45,9 +45,24 @@ def encode(items: list[Item]) -> bytes:
     """Give frames that hold the items, in order."""
     frames: list[bytes] = []
     for some in _portions(items):
-        body = orjson.dumps([_write(item) for item in some])
+        try:
+            body = orjson.dumps([_write(item) for item in some])
+        except (TypeError, ValueError):
+            body = b"[%b]" % b",".join(_write_alone(item) for item in some)
         frames += (len(body).to_bytes(4, "big"), body)
     return b"".join(frames)
+
+
+def _write_alone(item: Item) -> bytes:
+    """Write an item; one that cannot be is as good as refused, and harms no other."""
+    try:
+        return orjson.dumps(_write(item))
+    except (TypeError, ValueError) as error:
+        if item[0] == "ask":
+            return orjson.dumps(["ask", item[1], "refuse", f"this cannot be sent: {error}"])
+        if item[0] in ("answer", "reply"):
+            return orjson.dumps(_write((*item[:2], InternalError(f"cannot be sent: {error}"))))
+        raise
 
 
 def _portions(items: list[Item]) -> Iterator[list[Item]]:

@@ -75,22 +75,22 @@ class _Worker:
         self._number: int = config["number"]
         self._socket = Path(config["socket"])
         self._stopping = anyio.Event()
-        self._is_left = False
+        self._left = threading.Event()
         self._wake: Callable[[], None] | None = None
         self._shard: Shard | None = None
         self.error: Exception | None = None
 
     def stop(self) -> None:
         """Drain and end; call it in any thread."""
-        self._is_left = True
+        self._left.set()
         if self._wake is not None:
             self._wake()
 
     async def run(self) -> None:
         """Serve until told to stop."""
         self._wake = thread_waker(self._stopping.set)
-        if self._is_left:
-            return None
+        if self._left.is_set():
+            return
         stores: list[SharedPartition] = []
         count: int = self._config["partitions"]
         store = open_store(self._config["store"])
@@ -106,16 +106,18 @@ class _Worker:
             lookup = make_lookup(load_app(self._config["app"]), self._settings)
             stores += await store.attach(count)
         except PerdureError as error:
-            return await self._refuse(error)
+            await self._refuse(error)
+            return
         except Exception as error:
             _log.exception("the application cannot be imported")
-            return await self._refuse(
+            await self._refuse(
                 UsageError(
                     f"a worker process cannot import {self._config['app']}: "
                     f"{type(error).__name__}: {error}. Importing it must not run a hub: a script "
                     "does so under if __name__ == '__main__'"
                 )
             )
+            return
         router = Router(
             count,
             self._number,
@@ -135,6 +137,8 @@ class _Worker:
             on_fatal=self._fail,
         )
         shard.start()
+        if self._left.is_set():
+            return  # the socket may be that of another hub's worker by now
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(shard.run)
@@ -172,6 +176,8 @@ class _Worker:
     async def _refuse(self, error: PerdureError) -> None:
         """Tell the supervisor why this worker cannot serve, and end with it."""
         self.error = error
+        if self._left.is_set():
+            return
 
         async def govern() -> None:
             raise error

@@ -162,15 +162,15 @@ async def waiting(client: Client, id: EntityId[Patient]) -> int:
 
 
 async def test_an_async_operation_under_way_begins_again_and_counts_once(folder: Path) -> None:
-    answers: list[int] = []
+    answers: dict[str, int] = {}
+    patient = EntityId(Patient, "a")
 
     async with hub_on(folder) as hub:
         async with anyio.create_task_group() as tasks:
 
             async def ask(name: str, given: object) -> None:
-                answers.append(await hub.client.call_entity(patient, name, given))
+                answers[name] = await hub.client.call_entity(patient, name, given)
 
-            patient = EntityId(Patient, "a")
             await ask("take", 0)
             tasks.start_soon(ask, "wait_for", str(folder))
             while not (folder / "begun").exists():
@@ -181,7 +181,7 @@ async def test_an_async_operation_under_way_begins_again_and_counts_once(folder:
             await shake(hub)
             (folder / "go").touch()
 
-        assert answers == [1, 2, 3]
+        assert answers == {"wait_for": 2, "take": 3}
         assert (folder / "begun").read_text().count("begun") == 1 + hub.shards
         state = await hub.client.read_entity_state(patient)
         assert state is not None
@@ -192,12 +192,13 @@ async def test_a_parked_actor_stays_parked_over_moves_and_goes_on_when_retried(
     folder: Path,
 ) -> None:
     flag = folder / "flag"
+    results: list[str] = []
+
     async with hub_on(folder) as hub, anyio.create_task_group() as tasks:
 
         async def wait() -> None:
             results.append(await handle.result())
 
-        results: list[str] = []
         handle = await hub.client.start_new(waver, str(flag))
         tasks.start_soon(wait)
         while (await handle.status()).runtime_status != RuntimeStatus.RUNNING:
@@ -223,7 +224,7 @@ async def test_what_stands_still_while_a_partition_moves_does_so_briefly(folder:
 
     async with hub_on(folder) as hub:
         patient = entity_in(0, Patient, "patient", PARTITIONS)
-        for round in range(20):
+        for n in range(20):
             longest = 0.0
             async with anyio.create_task_group() as tasks:
                 moved = anyio.Event()
@@ -235,7 +236,7 @@ async def test_what_stands_still_while_a_partition_moves_does_so_briefly(folder:
                 tasks.start_soon(move, moved)
                 while not moved.is_set():
                     began = anyio.current_time()
-                    await hub.client.call_entity(patient, Patient.take, round)
+                    await hub.client.call_entity(patient, Patient.take, n)
                     longest = max(longest, anyio.current_time() - began)
             pauses.append(longest)
 

@@ -13,11 +13,23 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from perdure import EntityId, Hub, InternalError, UnavailableError, connect
+from perdure import (
+    EntityId,
+    Hub,
+    InternalError,
+    OutcomeUnknownError,
+    Rebalance,
+    SqliteStore,
+    StoreInUseError,
+    UnavailableError,
+    UsageError,
+    connect,
+)
 from perdure.runtime.connecting import watch_hub
 from tests.guarantees.crash_child import OPENING_BALANCE, Account
 from tests.guarantees.worker_load import (
     PARTITIONS,
+    Blocker,
     Load,
     app,
     crew_of,
@@ -25,13 +37,17 @@ from tests.guarantees.worker_load import (
     is_running,
     pid_of,
     seed_of,
+    tick,
     until_served,
 )
-from tests.guarantees.workloads import entity_in
+from tests.guarantees.workloads import entity_in, id_in
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("worker_child.py")
 CLIENTS = 8
+
+#: For what is slow and is the same on every event loop.
+on_one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 BROKEN_APP = """
 from pathlib import Path
@@ -108,8 +124,8 @@ async def end_of(pid: int) -> None:
             await anyio.sleep(0.005)
 
 
-async def add(hub: Hub, n: int, amount: int = 1) -> int:
-    return await hub.client.call_entity(account_in(n), Account.change, amount)
+async def add(hub: Hub, n: int, amount: int = 1, request: str | None = None) -> int:
+    return await hub.client.call_entity(account_in(n), Account.change, amount, request_id=request)
 
 
 def account_in(partition: int) -> EntityId[Account]:
@@ -133,19 +149,16 @@ async def test_a_partition_that_is_to_move_to_a_worker_that_died_is_served_somew
     folder: Path,
 ) -> None:
     async with hub_on(folder) as hub:
-        for round in range(3):
-            victim = 1 - hub.placement[0]
-            os.kill(pid_of(hub, victim), signal.SIGKILL)
-            while True:
-                try:
-                    await hub.move_partition(0, victim)
-                    break
-                except UnavailableError:
-                    assert await add(hub, 0, 0) == OPENING_BALANCE + round
+        with anyio.fail_after(60):
+            for n in range(3):
+                victim = 1 - hub.placement[0]
+                await until_served(hub, victim)
+                os.kill(pid_of(hub, victim), signal.SIGKILL)
+                while hub.placement[0] != victim:
+                    with suppress(UnavailableError):
+                        await hub.move_partition(0, victim)
                     await anyio.sleep(0.005)
-            with anyio.fail_after(20):
-                assert await add(hub, 0) == OPENING_BALANCE + round + 1
-        assert hub.placement[0] == 1
+                assert await add(hub, 0, 1, f"{n}") == OPENING_BALANCE + n + 1
 
 
 async def test_a_worker_that_does_not_start_any_more_has_its_partitions_served_by_the_others(
@@ -170,16 +183,20 @@ async def test_a_worker_that_does_not_start_any_more_has_its_partitions_served_b
             assert await hub.client.call_entity(account_in(0), "change", 1) == 3
 
 
+@on_one_loop
 async def test_the_hub_stops_with_the_reason_when_its_last_worker_does_not_start_any_more(
     folder: Path, broken_app: str
 ) -> None:
-    hub = Hub(broken_app, store=f"sqlite:{folder / 'hub'}", workers=1, rebalance=None)
+    async def lose_it() -> None:
+        async with Hub(
+            broken_app, store=f"sqlite:{folder / 'hub'}", workers=1, rebalance=None
+        ) as hub:
+            (folder / "broken").touch()
+            os.kill(pid_of(hub, 0), signal.SIGKILL)
+            await anyio.sleep(60)
+
     with pytest.raises(InternalError, match="worker 0 does not start any more, and was the last"):
-        with anyio.fail_after(60):
-            async with hub:
-                (folder / "broken").touch()
-                os.kill(pid_of(hub, 0), signal.SIGKILL)
-                await anyio.sleep_forever()
+        await lose_it()
 
     assert not list((folder / "hub").glob("*.sock*"))
 
@@ -318,3 +335,132 @@ async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path)
                 await load.more(20)
                 load.stopped = True
             await load.check(client)
+
+
+async def until_there(path: Path) -> None:
+    with anyio.fail_after(30):
+        while not await anyio.Path(path).exists():
+            await anyio.sleep(0.002)
+
+
+def blocker_in(partition: int) -> EntityId[Blocker]:
+    return entity_in(partition, Blocker, "blocker", PARTITIONS)
+
+
+async def block(hub: Hub, folder: Path) -> None:
+    """Block the worker of partition 0; where that or the hub ends, nobody knows what came of it."""
+    with suppress(UnavailableError, OutcomeUnknownError):
+        await hub.client.signal_entity(blocker_in(0), Blocker.block, str(folder))
+
+
+async def test_a_worker_that_code_blocks_does_not_stall_the_others(folder: Path) -> None:
+    async with hub_on(folder) as hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(block, hub, folder)
+        await until_there(folder / "blocks")
+
+        with anyio.fail_after(20):
+            assert await add(hub, 3) == OPENING_BALANCE + 1
+            id = id_in(2, "tick", PARTITIONS)
+            handle = await hub.client.start_new(tick, instance_id=id)
+            assert await handle.result() == 10
+        (folder / "free").touch()
+        assert await add(hub, 0) == OPENING_BALANCE + 1
+
+
+@on_one_loop
+async def test_a_hub_stops_within_a_bound_while_a_worker_is_blocked(folder: Path) -> None:
+    pids: list[int] = []
+    async with anyio.create_task_group() as tasks:
+        async with hub_on(folder, drain_s=0.2) as hub:
+            pids += [pid_of(hub, n) for n in range(2)]
+            await add(hub, 0)
+            tasks.start_soon(block, hub, folder)
+            await until_there(folder / "blocks")
+            began = anyio.current_time()
+        assert anyio.current_time() - began < 15
+    assert not any(is_running(pid) for pid in pids)
+    async with hub_on(folder) as hub:
+        assert await add(hub, 0) == OPENING_BALANCE + 2
+
+
+async def test_a_worker_killed_while_the_hub_stops_does_not_keep_it_from_stopping(
+    folder: Path,
+) -> None:
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks, hub_on(folder, drain_s=20.0) as hub:
+            pid = pid_of(hub, 0)
+
+            async def kill() -> None:
+                while not crew_of(hub)._stopping:
+                    await anyio.sleep(0.001)
+                os.kill(pid, signal.SIGKILL)
+
+            tasks.start_soon(kill)
+            await add(hub, 3)
+            tasks.start_soon(block, hub, folder)
+            await until_there(folder / "blocks")
+
+    async with hub_on(folder) as hub:
+        assert await add(hub, 3) == OPENING_BALANCE + 2
+
+
+@on_one_loop
+async def test_a_worker_that_another_owner_fences_out_is_started_again(folder: Path) -> None:
+    store = SqliteStore(folder / "hub")
+    async with hub_on(folder) as hub:
+        before = pid_of(hub, 0)
+        assert await add(hub, 0) == OPENING_BALANCE + 1
+        other = (await store.attach(PARTITIONS))[0]
+        await other.recover()
+        await other.close()
+
+        with pytest.raises((UnavailableError, OutcomeUnknownError)):
+            await add(hub, 0, 100)
+        await until_served(hub, 0, not_by=before)
+        assert await add(hub, 0) == OPENING_BALANCE + 2
+    await store.close()
+
+
+@on_one_loop
+async def test_a_second_hub_is_refused_and_harms_nothing_of_the_first(folder: Path) -> None:
+    async with hub_on(folder) as hub:
+        with pytest.raises(StoreInUseError):
+            async with hub_on(folder):
+                pass
+
+        async with connect(f"sqlite:{folder / 'hub'}", app) as client:
+            assert await client.call_entity(account_in(0), Account.change, 1) > OPENING_BALANCE
+        assert await add(hub, 3) == OPENING_BALANCE + 1
+
+
+@on_one_loop
+async def test_what_cannot_be_sent_to_a_worker_is_refused_and_harms_nothing_else(
+    folder: Path,
+) -> None:
+    async with hub_on(folder) as hub:
+        with pytest.raises(UsageError, match="surrogates not allowed"):
+            await hub.client.query_page(instance_id_prefix="\ud800")
+
+        assert await add(hub, 0) == OPENING_BALANCE + 1
+
+
+@on_one_loop
+async def test_partitions_leave_a_busy_worker_by_themselves(folder: Path) -> None:
+    rules = Rebalance(interval_s=0.05, busy=0.001, gain=0.0005, rest_s=60)
+    ids = [account_in(0), account_in(1)]
+    async with Hub(
+        app,
+        store=f"sqlite:{folder / 'hub'}?synchronous=OFF",
+        workers=2,
+        partitions=PARTITIONS,
+        rebalance=rules,
+    ) as hub:
+        count = 0
+        with anyio.fail_after(30):
+            while hub.placement == [0, 0, 1, 1]:
+                for id in ids:
+                    await hub.client.call_entity(id, Account.change, 1)
+                count += 1
+        for id in ids:
+            assert await hub.client.call_entity(id, Account.change, 0) == OPENING_BALANCE + count
+        assert sorted(hub.placement[:2]) == [0, 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -46,6 +47,11 @@ PATIENCE_S = 60.0
 
 app = App()
 app.include(crash_child.app)
+
+
+def add_line(folder: str, name: str, line: str) -> None:
+    with open(Path(folder) / name, "a") as file:
+        file.write(f"{line}\n")
 
 
 @app.entity
@@ -88,17 +94,16 @@ async def sequence(ctx: OrchestrationContext, request: str) -> int:
 async def record_run(folder: str, ctx: ActivityContext) -> int:
     """Take a while, and leave a line for each run."""
     await anyio.sleep(0.03)
-    with open(Path(folder) / "runs", "a") as file:
-        file.write(f"{ctx.idempotency_key}\n")
+    add_line(folder, "runs", ctx.idempotency_key)
     return 1
 
 
 @app.orchestration
 async def work(ctx: OrchestrationContext, given: list[str]) -> int:
     request, folder = given
-    done = await ctx.call_activity(record_run, folder)
+    assert await ctx.call_activity("record_run", folder) == 1
     ctx.signal_entity(book_of(request), Book.note, request)
-    return done
+    return 1
 
 
 @app.entity
@@ -113,12 +118,27 @@ class Patient:
 
     async def wait_for(self, folder: str) -> int:
         """Leave a line for each beginning; end when there is a file named ``go``."""
-        with open(Path(folder) / "begun", "a") as file:
-            file.write("begun\n")
-        while not (Path(folder) / "go").exists():
+        add_line(folder, "begun", "begun")
+        while not await anyio.Path(folder, "go").exists():
             await anyio.sleep(0.002)
         self.taken.append(-1)
         return len(self.taken)
+
+
+@app.entity
+class Blocker:
+    def block(self, folder: str) -> None:
+        """Keep the whole event loop until there is a file named ``free``."""
+        (Path(folder) / "blocks").touch()
+        while not (Path(folder) / "free").exists():
+            time.sleep(0.002)
+
+
+@app.orchestration
+async def tick(ctx: OrchestrationContext) -> int:
+    for _ in range(5):
+        await ctx.create_timer(timedelta(milliseconds=2))
+    return await ctx.call_activity(crash_child.double, 5)
 
 
 @app.orchestration
@@ -138,7 +158,7 @@ async def hold(ctx: OrchestrationContext, key: str) -> list[int]:
 @app.orchestration
 async def waver(ctx: OrchestrationContext, flag: str) -> str:
     """Do something else at each replay while there is a file."""
-    if Path(flag).exists():
+    if os.path.exists(flag):  # noqa: ASYNC240 - no code of an orchestration may wait for a file
         await ctx.create_timer(timedelta(0))
     return await ctx.wait_for_external_event("end", data_type=str)
 
