@@ -154,7 +154,8 @@ class Crew(ABC):
         tries = 0
         while True:
             try:
-                return await self.ask(source, "host", partition, handover)
+                await self.ask(source, "host", partition, handover)
+                return
             except StorageError as error:
                 _log.error("partition %d cannot go back yet: %s", partition, error)
                 await anyio.sleep(backoff(tries))

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from anyio import to_thread
@@ -53,6 +53,7 @@ class Acceptor:
 
     async def serve(self, on_channel: Callable[[Channel], Coroutine[Any, Any, None]]) -> None:
         """Take channels on the running loop, until cancelled."""
+        taken: list[LoopChannel] = []
         async with anyio.create_task_group() as tasks:
 
             def take() -> None:
@@ -61,6 +62,7 @@ class Acceptor:
                     if self._wake is None:
                         channel.other.end()
                     else:
+                        taken.append(channel)
                         tasks.start_soon(on_channel, channel)
 
             self._wake = thread_waker(take)
@@ -69,6 +71,8 @@ class Acceptor:
             finally:
                 self._wake = None  # whoever dials from now on is refused
                 take()
+                for channel in taken:
+                    channel.other.end()  # a task that is cancelled at once does not do it
 
 
 class LoopCrew(Crew):
@@ -241,6 +245,13 @@ async def _keep(store: PartitionStore) -> None:
     """Leave the durable half of a partition open: the next shard of the process uses it."""
 
 
+def _first(error: BaseException) -> BaseException:
+    """Give the error itself, or the first one inside a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error
+
+
 class _Fatal:
     """Brings the error that ended a thread's loop to the hub's."""
 
@@ -287,9 +298,7 @@ class _LoopThread:
             anyio.run(self._serve, backend=backend, backend_options=options)
         except BaseException as error:
             _log.exception("shard %d failed", self._number)
-            reason = error
-            while isinstance(reason, BaseExceptionGroup):
-                reason = reason.exceptions[0]
+            reason = _first(error)
             if not isinstance(reason, PerdureError):
                 text = f"shard {self._number} failed: {type(reason).__name__}: {reason}"
                 reason = InternalError(text)

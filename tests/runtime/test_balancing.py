@@ -27,11 +27,7 @@ def placed_loads(draw: st.DrawFn) -> dict[int, Load]:
     return loads
 
 
-RULES = st.builds(
-    lambda busy, gain: Rebalance(busy=busy, gain=gain),
-    st.floats(0.05, 1),
-    st.floats(0.01, 0.9),
-)
+RULES = st.builds(Rebalance, busy=st.floats(0.05, 1), gain=st.floats(0.01, 0.9))
 
 
 def share_of(load: Load, partition: int) -> float:
@@ -168,7 +164,7 @@ class FakeCrew:
     """Shards whose load the test makes up; each look finds them as busy as it says."""
 
     def __init__(self, busy: list[float], owners: dict[int, int]) -> None:
-        self.count = len(busy)
+        self.in_service = range(len(busy))
         self.busy = busy
         self.owners = owners
         self.worked = [0.0] * len(busy)

@@ -136,8 +136,13 @@ async def test_a_request_with_an_id_is_repeated_when_its_shard_dies() -> None:
     assert (outcome.error, outcome.value) == (None, b"1")
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-async def test_a_new_instance_is_looked_up_when_its_shard_dies(is_there: bool) -> None:
+@pytest.mark.parametrize("found", ["in its mailbox", "as an instance", "nowhere"])
+async def test_a_new_instance_is_looked_up_when_its_shard_dies(found: str) -> None:
+    answers: list[tuple[str, Any]] = [("settle", None), ("waiting", found == "in its mailbox")]
+    if found != "in its mailbox":
+        answers.append(("read_instances", ["a record"] if found == "as an instance" else []))
+    if found == "nowhere":
+        answers.append(("request_new", None))
     network, outcome = Network(), Outcome()
     message = Start("flow", None, None)
     async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
@@ -147,14 +152,10 @@ async def test_a_new_instance_is_looked_up_when_its_shard_dies(is_there: bool) -
         lost.close()
         await until_true(lambda: network.channels[1] is not lost)
         channel = network.channels[1]
-        assert (await network.request(1))[2] == "settle"
-        channel.answer((await network.request(1))[1], None)
-        assert (await network.request(1, 2))[2] == "read_instances"
-        channel.answer((await network.request(1, 2))[1], ["a record"] if is_there else [])
-        if not is_there:
-            asked = await network.request(1, 3)
-            assert asked[2] == "request_new"
-            channel.answer(asked[1], None)
+        for count, (verb, answer) in enumerate(answers, 1):
+            asked = await network.request(1, count)
+            assert asked[2] == verb
+            channel.answer(asked[1], answer)
         await outcome.ended.wait()
 
     assert outcome.error is None
