@@ -20,7 +20,7 @@ app = App("here")
 def search_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back what is put on the search path, and the script that was loaded."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setitem(sys.modules, SCRIPT, sys.modules.get(SCRIPT))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, SCRIPT, sys.modules.get(SCRIPT))
 
 
 @contextmanager
@@ -42,7 +42,6 @@ def module(name: str, **contents: object) -> Generator[ModuleType]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Be in a folder whose modules can be imported, and forgotten."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
@@ -170,7 +169,8 @@ def test_a_module_whose_variables_raise_when_looked_at_is_passed_over() -> None:
         def __eq__(self, other: object) -> bool:
             raise RuntimeError("do not compare me")
 
-        __hash__ = None  # type: ignore[assignment]
+        def __hash__(self) -> int:
+            raise RuntimeError("do not hash me")
 
     with module("touchy", thing=Touchy()):
         assert load_app(place_of(app)) is app

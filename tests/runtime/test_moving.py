@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from perdure import (
@@ -176,7 +175,7 @@ async def lock(hub: Hub) -> Any:
     handle = await hub.client.start_new(holding, BOOK.key, instance_id=holder)
 
     async def is_locked() -> bool:
-        return (await handle.status()).custom_status == "locked"
+        return bool((await handle.status()).custom_status == "locked")
 
     await until(is_locked)
     return handle
@@ -543,15 +542,19 @@ async def telling(ctx: OrchestrationContext, key: str) -> int:
 
 async def test_a_partition_that_lost_its_lease_while_it_left_does_not_take_it_back() -> None:
     inner = MemoryStore()
-    store = FaultyStore(inner)
-    with pytest.raises(LeaseLostError):
-        async with running(store) as hub:
+    epochs: list[int] = []
+
+    async def lose() -> None:
+        async with running(FaultyStore(inner)) as hub:
             await hub.client.call_entity(BOOK, Book.write, "a")
-            epoch = inner._rows[0].epoch
             inner._rows[0].epoch += 1  # another owner
+            epochs.append(inner._rows[0].epoch)
             await hub.move_partition(0, 1)
 
-    assert inner._rows[0].epoch == epoch + 1
+    with pytest.raises(LeaseLostError):
+        await lose()
+
+    assert epochs == [inner._rows[0].epoch]
 
 
 async def test_a_move_under_way_does_not_keep_a_hub_from_stopping() -> None:
@@ -559,7 +562,8 @@ async def test_a_move_under_way_does_not_keep_a_hub_from_stopping() -> None:
     store = FaultyStore(inner)
     outcome, called = Outcome(), Outcome()
     async with anyio.create_task_group() as tasks:
-        with pytest.raises(LeaseLostError):
+
+        async def lose() -> None:
             async with running(store) as hub:
                 held = store.hold("commit", partition=0)
                 tasks.start_soon(called.of, hub.client.call_entity, BOOK, Book.write, "a")
@@ -568,6 +572,9 @@ async def test_a_move_under_way_does_not_keep_a_hub_from_stopping() -> None:
                 await settle()
                 inner._rows[1].epoch += 1  # the other partition goes to another owner
                 await hub.client.call_entity(OTHER, Book.write, "a")
+
+        with pytest.raises(LeaseLostError):
+            await lose()
         with anyio.fail_after(5):
             await outcome.ended.wait()
             await called.ended.wait()
@@ -581,7 +588,8 @@ async def test_a_hub_that_stops_in_the_last_commit_of_a_partition_tells_everyone
     store = FaultyStore(inner)
     outcome, called = Outcome(), Outcome()
     async with anyio.create_task_group() as tasks:
-        with pytest.raises(LeaseLostError):
+
+        async def lose() -> None:
             async with running(store) as hub:
                 await hub.client.call_entity(BOOK, Book.write, "a")
                 held = store.hold("commit", partition=0)
@@ -591,6 +599,9 @@ async def test_a_hub_that_stops_in_the_last_commit_of_a_partition_tells_everyone
                 await settle()
                 inner._rows[1].epoch += 1
                 await hub.client.call_entity(OTHER, Book.write, "a")
+
+        with pytest.raises(LeaseLostError):
+            await lose()
         with anyio.fail_after(5):
             await outcome.ended.wait()
             await called.ended.wait()

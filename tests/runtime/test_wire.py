@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import orjson
@@ -116,9 +116,11 @@ VERBS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "host": (st.none() | st.dictionaries(TEXTS, VALUES),),
     "let_go": (NUMBERS,),
 }
-ASKS = st.one_of(
-    st.tuples(st.just("ask"), NUMBERS, st.just(verb), st.tuples(NUMBERS, *arguments))
-    for verb, arguments in VERBS.items()
+ASKS: st.SearchStrategy[Any] = st.one_of(
+    [
+        st.tuples(st.just("ask"), NUMBERS, st.just(verb), st.tuples(NUMBERS, *arguments))
+        for verb, arguments in VERBS.items()
+    ]
 )
 FAILURES = st.builds(
     FailureDetails,
@@ -182,9 +184,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, (InstanceFilter, EntityFilter)):
         return (type(value), attrs.astuple(value))
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]  # JSON knows one kind of list
+        rows = cast("list[Any]", value)
+        return [plain(one) for one in rows]  # JSON knows one kind of list
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
+        fields = cast("dict[str, Any]", value)
+        return {key: plain(one) for key, one in fields.items()}
     return value
 
 
