@@ -168,7 +168,7 @@ class FakeCrew:
     """Shards whose load the test makes up; each look finds them as busy as it says."""
 
     def __init__(self, busy: list[float], owners: dict[int, int]) -> None:
-        self.count = len(busy)
+        self.in_service = range(len(busy))
         self.busy = busy
         self.owners = owners
         self.worked = [0.0] * len(busy)

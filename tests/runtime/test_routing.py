@@ -149,12 +149,34 @@ async def test_a_new_instance_is_looked_up_when_its_shard_dies(is_there: bool) -
         channel = network.channels[1]
         assert (await network.request(1))[2] == "settle"
         channel.answer((await network.request(1))[1], None)
-        assert (await network.request(1, 2))[2] == "read_instances"
-        channel.answer((await network.request(1, 2))[1], ["a record"] if is_there else [])
+        assert (await network.request(1, 2))[2] == "waiting"
+        channel.answer((await network.request(1, 2))[1], 0)
+        assert (await network.request(1, 3))[2] == "read_instances"
+        channel.answer((await network.request(1, 3))[1], ["a record"] if is_there else [])
         if not is_there:
-            asked = await network.request(1, 3)
+            asked = await network.request(1, 4)
             assert asked[2] == "request_new"
             channel.answer(asked[1], None)
+        await outcome.ended.wait()
+
+    assert outcome.error is None
+
+
+async def test_a_new_instance_whose_start_waits_in_a_mailbox_that_moved_is_not_started_twice() -> (
+    None
+):
+    network, outcome = Network(), Outcome()
+    message = Start("flow", None, None)
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).request_new, "new", message)
+        await network.request(1)
+        lost = network.channels[1]
+        lost.close()
+        await until_true(lambda: network.channels[1] is not lost)
+        channel = network.channels[1]
+        channel.answer((await network.request(1))[1], None)
+        assert (await network.request(1, 2))[2] == "waiting"
+        channel.answer((await network.request(1, 2))[1], 1)
         await outcome.ended.wait()
 
     assert outcome.error is None
