@@ -133,7 +133,8 @@ class LoopChannel:
         self.post = self._outbox.post
         self.close = self._outbox.close
         self._inbox: deque[Item] = deque()
-        self._ended = False
+        self._ended = False  # by the other side
+        self._done = False
         self._wake: Callable[[], None] | None = None
         self.other: LoopChannel = self
 
@@ -142,6 +143,8 @@ class LoopChannel:
         async with anyio.create_task_group() as tasks:
 
             def take() -> None:
+                if self._done:
+                    return
                 items: list[Item] = []
                 while self._inbox:  # the other loop may be adding to it
                     items.append(self._inbox.popleft())
@@ -156,6 +159,7 @@ class LoopChannel:
                 while (items := await self._outbox.take()) is not None:
                     self.other.give(items)
             finally:
+                self._done = True
                 self.other.end()
 
     def give(self, items: list[Item]) -> None:

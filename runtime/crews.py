@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import SocketListener
 
-from ..actors.errors import PerdureError, UsageError
+from ..actors.errors import PerdureError, StorageError, UnavailableError, UsageError
 from .channels import listen, serve
+from .recovery import backoff
 from .sessions import Session
 from .statistics import HubStatistics, read_counts
 from .wire import LineLostError
@@ -142,10 +143,22 @@ class Crew(ABC):
             _log.warning("shard %d died while partition %d moved to it", to, partition)
         except PerdureError:
             self.owners[partition] = source
-            await self.ask(source, "host", partition, handover)
+            with suppress(UnavailableError):  # then the shard, or all of the hub, begins anew
+                await self._bring_back(source, partition, handover)
             raise
         finally:
             self.announce()
+
+    async def _bring_back(self, source: int, partition: int, handover: Any) -> None:
+        """Have a partition served where it was, however long its store takes to be well."""
+        tries = 0
+        while True:
+            try:
+                return await self.ask(source, "host", partition, handover)
+            except StorageError as error:
+                _log.error("partition %d cannot go back yet: %s", partition, error)
+                await anyio.sleep(backoff(tries))
+                tries += 1
 
     def announce(self) -> None:
         """Tell all shards and clients where partitions are."""

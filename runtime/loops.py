@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.hub")
 
 
-class _Acceptor:
+class Acceptor:
     """Takes the channels that other loops of the process open to this one."""
 
     def __init__(self) -> None:
@@ -58,12 +58,16 @@ class _Acceptor:
 
         def take() -> None:
             while self._channels:
-                tasks.start_soon(on_channel, self._channels.popleft())
+                channel = self._channels.popleft()
+                if self._wake is None:
+                    channel.other.end()
+                else:
+                    tasks.start_soon(on_channel, channel)
 
         self._wake = thread_waker(take)
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more; call it before the tasks that serve channels end."""
         self._wake = None
 
 
@@ -93,7 +97,7 @@ class LoopCrew(Crew):
         self._stop_for = stop_for
         self._shard: Shard | None = None
         self._threads: list[_LoopThread] = []
-        self._acceptors = [_Acceptor() for _ in range(shards)]
+        self._acceptors = [Acceptor() for _ in range(shards)]
         self._report: Callable[[Exception], None] = stop_for
 
     async def open(self) -> None:
@@ -162,6 +166,10 @@ class LoopCrew(Crew):
             tasks.start_soon(serve, listener, answer_client)
         self._acceptors[shard.number].start(tasks, answer)
 
+    def dismiss(self, shard: int) -> None:
+        """Take no more connections to a shard."""
+        self._acceptors[shard].stop()
+
     async def ready(self) -> None:
         """Start the threads and have them bring back their partitions."""
         if self.count == 1:
@@ -170,10 +178,20 @@ class LoopCrew(Crew):
         fatal = _Fatal(self._stop_for)
         for number in range(1, self.count):
             self._threads.append(_LoopThread(self, number, kind, fatal.report))
+        errors: list[PerdureError] = []
+
+        async def host(owner: int, number: int) -> None:
+            try:
+                await self.ask(owner, "host", number)
+            except PerdureError as error:
+                errors.append(error)
+
         async with anyio.create_task_group() as tasks:
             for number, owner in enumerate(self.owners):
                 if owner:
-                    tasks.start_soon(self.ask, owner, "host", number)
+                    tasks.start_soon(host, owner, number)
+        if errors:
+            raise errors[0]
         self.announce()
 
     async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
@@ -196,7 +214,10 @@ class LoopCrew(Crew):
             return
         # A loop that something blocks must not keep the hub from stopping.
         with anyio.move_on_after(2 * self._settings.drain_s + 1.0) as scope:
-            await self.ask(shard, "drain")
+            try:
+                await self.ask(shard, "drain")
+            except PerdureError as error:
+                _log.warning("shard %d did not come to a stop: %s", shard, error)
         if scope.cancelled_caught:
             _log.warning("shard %d is blocked, and did not come to a stop in time", shard)
 
@@ -204,7 +225,7 @@ class LoopCrew(Crew):
         """Stop what has not come to a stop by itself."""
         if self._shard is not None:
             self._shard.activities.stop_all()
-        self._acceptors[0].stop()
+        self.dismiss(0)
         self.router.close()
         for thread in self._threads:
             thread.stop()
@@ -269,13 +290,15 @@ class _LoopThread:
         options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
         try:
             anyio.run(self._serve, backend=backend, backend_options=options)
-        except Exception as error:
+        except BaseException as error:
             _log.exception("shard %d failed", self._number)
-            self._report(
-                error
-                if isinstance(error, PerdureError)
-                else InternalError(f"shard {self._number} failed: {type(error).__name__}: {error}")
-            )
+            reason = error
+            while isinstance(reason, BaseExceptionGroup):
+                reason = reason.exceptions[0]
+            if not isinstance(reason, PerdureError):
+                text = f"shard {self._number} failed: {type(reason).__name__}: {reason}"
+                reason = InternalError(text)
+            self._report(reason)
 
     async def _serve(self) -> None:
         crew = self._crew
@@ -293,8 +316,10 @@ class _LoopThread:
                 await ended.wait()
                 shard.activities.stop_all()
                 router.close()
+                crew.dismiss(self._number)
                 tasks.cancel_scope.cancel()
         finally:
+            crew.dismiss(self._number)
             shard.close()
 
     def stop(self) -> None:

@@ -13,13 +13,14 @@ Invariants:
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
-from ..actors.errors import StorageError, UnavailableError
+from ..actors.errors import HubStoppingError, LeaseLostError, StorageError, UnavailableError
 from ..actors.messages import Message
 from .batch import Batch
 from .checkpointing import SealError, seal
-from .recovery import recover
+from .recovery import outcome_unknown, recover
 from .waiting import TOLD, Waiter
 from .wire import MovedError
 
@@ -46,11 +47,21 @@ async def leave(partition: Partition, told: Waiter) -> bool:
         for activation in partition.activations.values():
             activation.dead = True
         await partition.store.commit(checkpoint)
+    except LeaseLostError as error:
+        # Whoever has the store now speaks for it; coming back would take it from them.
+        batch.fail_replies(error)
+        partition.stop(error)
+        told.fail(error)
+        return False
     except (StorageError, UnavailableError, SealError) as error:
         told.fail(error)
         partition.late.clear()  # they run again
         await recover(partition, error, batch)
         return False
+    except BaseException:
+        batch.fail_replies(outcome_unknown())
+        told.fail(HubStoppingError("the hub stops: the partition moves no more"))
+        raise
     partition.exchange.on_durable(checkpoint)
     partition.exchange.release(batch)
     batch.release_replies(partition)
@@ -93,7 +104,8 @@ class Replies:
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[int, Waiter]] = {}
-        self._number = 0
+        # Another shard may still answer what this one's predecessor asked, before it died.
+        self._number = secrets.randbits(48)
 
     def expect(self, shard: int, waiter: Waiter) -> int:
         """Give the number under which the answer will come from a shard."""
@@ -111,9 +123,9 @@ class Replies:
         else:
             found[1].set(value)
 
-    def fail(self, shard: int, error: BaseException) -> None:
-        """Fail those whose answer a shard owed, which has died."""
+    def fail(self, error: BaseException, shard: int | None = None) -> None:
+        """Fail those whose answer that shard owes, which has died; or all of them."""
         for number, (owing, waiter) in list(self._waiting.items()):
-            if owing == shard:
+            if shard in (None, owing):
                 del self._waiting[number]
                 waiter.fail(error)

@@ -234,8 +234,13 @@ class Partition:
         self.requests[request] = []  # before the read, so that a repetition finds it
         try:
             stored = await self.read("read_request", request)
+            if stored is None and self.down is not None:
+                raise self._refusal()
         except BaseException as error:
-            self._settle_request(request, UnavailableError(f"not taken in: {error}"))
+            moved = isinstance(error, MovedError)
+            self._settle_request(
+                request, error if moved else UnavailableError(f"not taken in: {error}")
+            )
             raise
         if stored is not None:
             self._settle_request(request, None)
@@ -556,6 +561,12 @@ class Partition:
         self._leaving = waiter = self._new_waiter()
         self.gathered()
         return waiter
+
+    def stay(self, error: Exception) -> None:
+        """Tell whoever had it leave, if anyone did and it has not begun, that it will not."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            leaving.fail(error)
 
     @property
     def has_work(self) -> bool:

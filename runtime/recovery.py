@@ -95,7 +95,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     try:
         if partition.failed_commits > 1:
             # What is read back would only be tried at once again, at the store's full speed.
-            await anyio.sleep(_backoff(partition.failed_commits - 2))
+            await anyio.sleep(backoff(partition.failed_commits - 2))
         recovered = await _read(partition)
     finally:
         if recovered is None:
@@ -185,6 +185,7 @@ def abandon(partition: Partition) -> None:
         "the hub has stopped before this was answered; repeat it on the next one"
     )
     partition.batch.fail_replies(gone)
+    partition.stay(gone)
     for activation in partition.drop_all():
         for message in activation.unconsumed:
             if message.reply is None:
@@ -215,11 +216,11 @@ async def _read(partition: Partition) -> Recovered | None:
             return None
         except StorageError as error:
             _log.error("partition %d cannot recover yet: %s", partition.index, error)
-            await anyio.sleep(_backoff(tries))
+            await anyio.sleep(backoff(tries))
             tries += 1
 
 
-def _backoff(tries: int) -> float:
+def backoff(tries: int) -> float:
     """Seconds to wait before the next try."""
     return min(0.05 * 2.0 ** min(tries, 10), _BACKOFF_MAX_S)
 

@@ -108,7 +108,7 @@ class Router:
             self.owners[number] = self.me
         if isinstance(before, Elsewhere):
             before.hand_over(partition)
-        self._tell()
+        self.tell()
 
     def remove(self, number: int) -> None:
         """A partition is not hosted here any more, and nobody knows yet where it will be."""
@@ -124,14 +124,15 @@ class Router:
                 self.owners[number] = owner
                 self._arrived(number)
                 self._offer(number)
-        self._tell()
+        self.tell()
 
     def _arrived(self, number: int) -> None:
         place = self.places[number]
         if isinstance(place, Elsewhere):
             place.forward()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Have those who wait for a partition to be somewhere look again."""
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
@@ -149,7 +150,7 @@ class Router:
             if owner == shard and number not in self.hosted:
                 self._arrived(number)
                 self._offer(number)
-        self._tell()
+        self.tell()
 
     async def settled(self) -> None:
         """Return when a partition has found a place, or soon enough to look again."""
@@ -162,7 +163,7 @@ class Router:
         self._closed = True
         for line in self._lines.values():
             line.close()
-        self._tell()
+        self.tell()
 
 
 class Elsewhere:

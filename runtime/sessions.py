@@ -134,11 +134,15 @@ class Session:
 
     def _start(self, number: int, work: Handler, *arguments: Any) -> None:
         assert self._tasks is not None
-        self._tasks.start_soon(self._work, number, work, arguments)
+        # Now, since the request may be taken back before the task begins.
+        scope = self._scopes[number] = anyio.CancelScope()
+        self._tasks.start_soon(self._work, number, scope, work, arguments)
 
-    async def _work(self, number: int, work: Handler, arguments: tuple[Any, ...]) -> None:
+    async def _work(
+        self, number: int, scope: anyio.CancelScope, work: Handler, arguments: tuple[Any, ...]
+    ) -> None:
         try:
-            with anyio.CancelScope() as self._scopes[number]:
+            with scope:
                 self.answer(number, await work(*arguments))
         except PerdureError as error:
             self.answer(number, error)

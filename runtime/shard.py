@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import asdict
 
-from ..actors.errors import OutcomeUnknownError, UnavailableError
+from ..actors.errors import HubStoppingError, OutcomeUnknownError, UnavailableError
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
 from .moving import Replies
@@ -128,9 +128,24 @@ class Shard:
                 shard: {Caller(*caller) for caller in callers}
                 for shard, callers in handover["abroad"]
             }
+        self._check_open()
         recovered = await partition.store.recover()
+        self._check_open()
+        # Not served before it is restored; activities' answers that come meanwhile are kept.
+        partition.down = MovedError(f"partition {number} is coming to this shard")
         self.router.add(partition)
-        await restore(partition, recovered, waiters)
+        try:
+            await restore(partition, recovered, waiters)
+        except BaseException:
+            self.router.remove(number)
+            partition.drop_all()
+            self._pass_on(partition)
+            raise
+        partition.down = None
+        for instance_id, completion in partition.late:
+            partition.post_answer(instance_id, completion)
+        partition.late.clear()
+        self.router.tell()
         if handover is None:
             for key in recovered.parked:
                 # The code may have been repaired since: each of them gets one new try.
@@ -138,6 +153,10 @@ class Shard:
         if self._tasks is not None:
             self._tasks.start_soon(partition.run)
         reintroduce(partition)
+
+    def _check_open(self) -> None:
+        if self.router.is_closed:
+            raise HubStoppingError("the hub is stopping: no partition moves any more")
 
     def _lose(self, error: Exception) -> None:
         """A partition is lost for good."""
@@ -171,9 +190,7 @@ class Shard:
             partition.post_answer, partial(self._answer_away, number)
         )
         self.router.remove(number)
-        for instance_id, completion in partition.late:
-            callers.append(Caller(instance_id, completion.execution, completion.task))
-            self._answer_away(number, instance_id, completion)
+        callers += self._pass_on(partition)
         abroad = dict(partition.abroad)
         # What goes on elsewhere may pass here on its way, and be lost with this shard.
         here = {*callers, *callers_of(abroad)}
@@ -187,6 +204,14 @@ class Shard:
         self._tasks.start_soon(self._put_away, partition)
         return handover
 
+    def _pass_on(self, partition: Partition) -> list[Caller]:
+        """Send the answers that came too late for a partition after it; gives whom they are for."""
+        callers: list[Caller] = []
+        for instance_id, completion in partition.late:
+            callers.append(Caller(instance_id, completion.execution, completion.task))
+            self._answer_away(partition.index, instance_id, completion)
+        return callers
+
     def _answer_away(self, number: int, instance_id: str, completion: Completion) -> None:
         self.router.places[number].post_answer(instance_id, completion)
 
@@ -197,13 +222,7 @@ class Shard:
 
     async def died(self, shard: int) -> None:
         """Another shard has died: do what depended on it."""
-        self.replies.fail(
-            shard,
-            OutcomeUnknownError(
-                "the shard that this request had moved to stopped before it answered: it may have "
-                "been applied; repeat it under the same request id"
-            ),
-        )
+        self.replies.fail(_gone_with_its_shard(), shard)
         for partition in self.partitions:
             gone = partition.abroad.pop(shard, None)
             if gone:
@@ -254,6 +273,7 @@ class Shard:
         self.activities.close()
         for partition in self.partitions:
             abandon(partition)
+        self.replies.fail(_gone_with_its_shard())
 
     @property
     def handlers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
@@ -282,6 +302,13 @@ class Shard:
             partitions=tuple(one.index for one in counted),
         )
         return {"shard": asdict(shard), "partitions": [asdict(one) for one in counted]}
+
+
+def _gone_with_its_shard() -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "the shard that this request had moved to stopped before it answered: it may have been "
+        "applied; repeat it under the same request id"
+    )
 
 
 class _Reply:

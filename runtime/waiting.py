@@ -142,8 +142,12 @@ def thread_waker(callback: Callable[[], None]) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
-            if not loop.is_closed():
+            try:
                 loop.call_soon_threadsafe(callback)
+            except RuntimeError:
+                if not loop.is_closed():
+                    raise
+                # The loop has ended, and with it whoever would have been woken.
 
         return wake
     import trio
