@@ -115,6 +115,7 @@ class Hub:
             self._balancer = Balancer(rebalance, self._crew)
         self._tasks: TaskGroup | None = None
         self._serving: anyio.CancelScope | None = None
+        self._draining: anyio.CancelScope | None = None
         self._state = "new"
         self._fatal: Exception | None = None
 
@@ -236,6 +237,8 @@ class Hub:
         if self._tasks is not None and self._serving is not None:
             self._serving.cancel()
             self._tasks.cancel_scope.cancel()
+        if self._draining is not None:
+            self._draining.cancel()  # nobody is left that could come to a stop by itself
 
     async def __aexit__(
         self,
@@ -248,7 +251,8 @@ class Hub:
         self._state = "stopping"
         with anyio.CancelScope(shield=True):
             if not self._tasks.cancel_scope.cancel_called:
-                await self._crew.drain()
+                with anyio.CancelScope(shield=True) as self._draining:
+                    await self._crew.drain()
             self._crew.stop()
             self._serving.cancel()
             self._tasks.cancel_scope.cancel()

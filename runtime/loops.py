@@ -51,24 +51,24 @@ class Acceptor:
         self._channels.append(channel)
         wake()
 
-    def start(
-        self, tasks: TaskGroup, on_channel: Callable[[Channel], Coroutine[Any, Any, None]]
-    ) -> None:
-        """Begin to take channels, on the running loop."""
+    async def serve(self, on_channel: Callable[[Channel], Coroutine[Any, Any, None]]) -> None:
+        """Take channels on the running loop, until cancelled."""
+        async with anyio.create_task_group() as tasks:
 
-        def take() -> None:
-            while self._channels:
-                channel = self._channels.popleft()
-                if self._wake is None:
-                    channel.other.end()
-                else:
-                    tasks.start_soon(on_channel, channel)
+            def take() -> None:
+                while self._channels:
+                    channel = self._channels.popleft()
+                    if self._wake is None:
+                        channel.other.end()
+                    else:
+                        tasks.start_soon(on_channel, channel)
 
-        self._wake = thread_waker(take)
-
-    def stop(self) -> None:
-        """Take no more; call it before the tasks that serve channels end."""
-        self._wake = None
+            self._wake = thread_waker(take)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self._wake = None  # whoever dials from now on is refused
+                take()
 
 
 class LoopCrew(Crew):
@@ -164,11 +164,7 @@ class LoopCrew(Crew):
         if self._socket is not None:
             listener = await listen(shard_socket(self._socket, shard.number))
             tasks.start_soon(serve, listener, answer_client)
-        self._acceptors[shard.number].start(tasks, answer)
-
-    def dismiss(self, shard: int) -> None:
-        """Take no more connections to a shard."""
-        self._acceptors[shard].stop()
+        tasks.start_soon(self._acceptors[shard.number].serve, answer)
 
     async def ready(self) -> None:
         """Start the threads and have them bring back their partitions."""
@@ -225,7 +221,6 @@ class LoopCrew(Crew):
         """Stop what has not come to a stop by itself."""
         if self._shard is not None:
             self._shard.activities.stop_all()
-        self.dismiss(0)
         self.router.close()
         for thread in self._threads:
             thread.stop()
@@ -316,10 +311,8 @@ class _LoopThread:
                 await ended.wait()
                 shard.activities.stop_all()
                 router.close()
-                crew.dismiss(self._number)
                 tasks.cancel_scope.cancel()
         finally:
-            crew.dismiss(self._number)
             shard.close()
 
     def stop(self) -> None:
