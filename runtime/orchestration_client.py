@@ -385,6 +385,7 @@ class OrchestrationClient(InstanceQueries):
         return deleted
 
     async def _command(self, instance_id: str, command: Command) -> Any:
+        self._lookup.encode_any(command.reason)  # refuses what would crash the turn
         return await self._request(check_instance_id(instance_id), command)
 
 

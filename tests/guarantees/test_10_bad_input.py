@@ -190,6 +190,15 @@ CASES = [
     Case("event: an object", PayloadError, raise_event("live", "end", {"a": Opaque()}), "$.a"),
     Case("event: a function", PayloadError, raise_event("live", "end", print)),
     Case("event: a lone surrogate", PayloadError, raise_event("live", "end", ["\ud800"]), "$[0]"),
+    *(
+        Case(
+            f"{action}: a lone surrogate",
+            PayloadError,
+            lambda c, action=action: getattr(c, action)("live", "\ud800"),  # type: ignore[misc]
+        )
+        for action in ("terminate", "cancel", "suspend", "resume", "rewind")
+    ),
+    Case("terminate: too large", PayloadTooLargeError, lambda c: c.terminate("live", "x" * LIMIT)),
     Case("event: a circle", PayloadError, raise_event("live", "end", circle())),
     Case("event: too deep", PayloadError, raise_event("live", "end", nested(2_000))),
     Case("signal: NaN", PayloadError, signal("any", float("nan"))),

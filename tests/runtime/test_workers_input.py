@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import orjson
 import pytest
 
 from perdure import (
@@ -26,6 +30,9 @@ from perdure import (
     UsageError,
     connect,
 )
+from perdure.runtime import routing
+from perdure.runtime.waiting import waiter_factory
+from perdure.runtime.wire import LineLostError
 
 ROOT = Path(__file__).parents[2]
 
@@ -329,3 +336,64 @@ def test_a_look_at_no_hub_says_so(folder: Path) -> None:
 
     assert process.returncode == 1
     assert errors.startswith("perdure: no hub listens at ")
+
+
+def test_a_worker_whose_supervisor_is_gone_leaves_the_next_one_its_socket(folder: Path) -> None:
+    path = folder / "hub.sock.0"
+    config = {
+        "app": make_flows(folder),
+        "store": f"sqlite:{folder / 'hub'}",
+        "partitions": 4,
+        "number": 0,
+        "socket": str(folder / "hub.sock"),
+        "settings": {"drain_s": 0.1},
+        "backend": "asyncio",
+        "uvloop": False,
+        "path": [str(ROOT), *sys.path],
+    }
+    with socket.socket(socket.AF_UNIX) as next_one, tempfile.TemporaryFile() as file:
+        next_one.bind(str(path))
+        inode = path.stat().st_ino
+        file.write(orjson.dumps(config))
+        file.seek(0)
+        ended = subprocess.run(
+            [sys.executable, "-m", "perdure.runtime.worker", str(file.fileno())],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[file.fileno()],
+            timeout=30,
+        )
+
+    assert ended.returncode == 0
+    assert path.stat().st_ino == inode
+
+
+class LineThatBreaks:
+    """Loses the first two requests, the second after a long while."""
+
+    is_up = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def call(self, *_: object) -> str:
+        self.asked += 1
+        if self.asked == 2:
+            await anyio.sleep(0.7)
+        if self.asked < 3:
+            raise LineLostError(True)
+        return "answer"
+
+
+async def test_the_time_that_a_shard_has_a_request_for_takes_none_of_the_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing, "PATIENCE_S", 0.6)
+    router = routing.Router(1, None, waiter_factory())
+    line: Any = LineThatBreaks()
+    router._lines[0] = line
+    place = router.places[0]
+    assert isinstance(place, routing.Elsewhere)
+
+    assert await place._ask("waiting", "a") == "answer"
