@@ -49,6 +49,14 @@ _TICK_S = 0.000_1
 _LOOK_S = 0.25  # between two looks at how far a load has come
 
 
+def _pin(pids: Sequence[int]) -> None:
+    """Give each process, with its threads, one processor."""
+    processors = sorted(os.sched_getaffinity(0))
+    for number, pid in enumerate(pids):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {processors[number % len(processors)]})
+
+
 @frozen(kw_only=True)
 class Options:
     """What the command line says about a run.
@@ -63,6 +71,7 @@ class Options:
         arrivals: how the requests of an open loop follow one another.
         text: the folder that ``wordcount`` reads; None is Python's own library.
         stalled_s: how long nothing may happen before what is awaited counts as lost.
+        pin: whether each worker process has a processor to itself and no more (Linux only).
     """
 
     store: str = "sqlite:"
@@ -74,6 +83,7 @@ class Options:
     arrivals: Arrivals = "poisson"
     text: Path | None = None
     stalled_s: float = 60.0
+    pin: bool = False
 
 
 class Progress(Protocol):
@@ -150,6 +160,8 @@ class Bench:
         options = {"partitions": self.options.partitions, "rebalance": None, **placement}
         made = self._make_hub(app, store=self.store(name), settings=settings, **options)
         async with made as hub:
+            if self.options.pin and placement.get("workers"):
+                _pin([shard.pid for shard in (await hub.statistics()).shards])
             yield hub
 
     async def closed_loop(

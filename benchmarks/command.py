@@ -77,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune", action="store_true", help="call perdure.tune() first, as perdure.run does"
     )
+    parser.add_argument(
+        "--pin",
+        action="store_true",
+        help="give each worker process one processor and no more (Linux): what a shard adds, where "
+        "one alone would not use a part of the next processor, too",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="append the tables to it")
     parser.add_argument(
@@ -189,6 +195,7 @@ def read_options(arguments: argparse.Namespace) -> Options:
         quick=arguments.quick,
         arrivals=arguments.arrivals,
         text=arguments.text,
+        pin=arguments.pin,
     )
 
 
