@@ -102,7 +102,6 @@ class LoopCrew(Crew):
         self._shard: Shard | None = None
         self._threads: list[_LoopThread] = []
         self._acceptors = [Acceptor() for _ in range(shards)]
-        self._report: Callable[[Exception], None] = stop_for
 
     async def open(self) -> None:
         """Take the store over and bring back the partitions of this loop."""

@@ -40,8 +40,8 @@ class Session:
     Args:
         channel: the connection.
         shard: whose partitions are asked; None where only ``handlers`` are.
-        handlers: what else may be asked, by verb; ``governor`` among them marks the session whose
-            end is the shard's end.
+        handlers: what else may be asked, by verb; who asks ``govern`` has the shard end with the
+            session.
     """
 
     def __init__(self, channel: Channel, shard: Shard | None, handlers: dict[str, Handler]) -> None:

@@ -14,18 +14,19 @@ from perdure import (
     EntityId,
     Hub,
     MemoryStore,
-    OrchestrationContext,
     SqliteStore,
     Store,
 )
 
-from .contender import FANOUT_ACTIVITIES, Contender, Place
+from ..workloads import app as workloads, fan_out, hello
+from .contender import Contender, Place
 
 app = App("peers")
+app.include(workloads)
 
 
 @app.entity
-class Meter:
+class PeerMeter:
     """Counts and adds up what it is sent."""
 
     count: int = 0
@@ -41,35 +42,6 @@ class Meter:
     def read(self) -> tuple[int, int]:
         """Give count and sum."""
         return self.count, self.total
-
-
-@app.activity
-async def greet(name: str) -> str:
-    """Do next to nothing."""
-    return f"Hello {name}!"
-
-
-@app.activity
-async def double(number: int) -> int:
-    """Do next to nothing."""
-    return number * 2
-
-
-@app.orchestration
-async def hello(ctx: OrchestrationContext, number: int) -> list[str]:
-    """Three activities, one after another."""
-    return [
-        await ctx.call_activity(greet, f"Tokyo {number}"),
-        await ctx.call_activity(greet, f"Seattle {number}"),
-        await ctx.call_activity(greet, f"London {number}"),
-    ]
-
-
-@app.orchestration
-async def fan_out(ctx: OrchestrationContext, start: int) -> list[int]:
-    """A thousand activities at once."""
-    numbers = range(start, start + FANOUT_ACTIVITIES)
-    return await ctx.task_all([ctx.call_activity(double, number) for number in numbers])
 
 
 class _Perdure(Contender):
@@ -98,11 +70,13 @@ class _Perdure(Contender):
         return await (await self._client.start_new(fan_out, start)).result()
 
     async def add(self, key: str, number: int) -> None:
-        await self._client.call_entity(EntityId(Meter, key), Meter.add, number)
+        await self._client.call_entity(EntityId(PeerMeter, key), PeerMeter.add, number)
 
     async def totals(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
         client = self._client
-        return {key: await client.call_entity(EntityId(Meter, key), Meter.read) for key in keys}
+        return {
+            key: await client.call_entity(EntityId(PeerMeter, key), PeerMeter.read) for key in keys
+        }
 
     async def stop(self) -> None:
         await self._stack.aclose()
