@@ -185,6 +185,9 @@ class Shard:
         partition = self.router.hosted.get(number)
         if partition is None or self._tasks is None:
             raise MovedError(f"partition {number} is not on shard {self.number}")
+        # Its next host settles only what comes while these two run, the second of which is short.
+        await partition.store.settle()
+        await partition.store.settle()
         waiting: dict[int, Waiter] = await partition.leave()
         callers = self.activities.send_away(
             partition.post_answer, partial(self._answer_away, number)

@@ -23,10 +23,7 @@ def explain(error: Exception, path: Path) -> StorageError | LeaseLostError:
     if not isinstance(error, sqlite3.Error):
         return StorageError(f"the store of {path} is closed ({error}); open it again")
     if str(error) == FENCED:
-        return LeaseLostError(
-            f"{path} has another epoch or sequence than this owner expects; the checkpoint was "
-            "refused: recover, or stop"
-        )
+        return lease_lost(path)
     # The low byte is the primary result code, the rest says more (SQLite, "Result Codes").
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_FULL:
@@ -40,6 +37,14 @@ def explain(error: Exception, path: Path) -> StorageError | LeaseLostError:
             f"{path} is damaged or not SQLite ({error}); it was left as it is: restore a copy"
         )
     return StorageError(f"{path}: {error}")
+
+
+def lease_lost(path: Path) -> LeaseLostError:
+    """Give the error for a partition that has another owner."""
+    return LeaseLostError(
+        f"{path} has another epoch or sequence than this owner expects; the checkpoint was "
+        "refused: recover, or stop"
+    )
 
 
 @contextmanager

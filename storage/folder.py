@@ -7,6 +7,7 @@ Invariants:
 * A file under its final name is complete: files are made under another name, then renamed.
 * ``partition-00.sqlite`` is renamed last. While it is missing the hub was never opened, so the
   other files can be made anew; once it exists, a missing file is lost data and said so.
+* A file of an older schema is upgraded in one transaction, a partition's journal before its tables.
 * Nothing here writes to a file that it has not found to be a healthy file of this hub.
 """
 
@@ -31,10 +32,11 @@ from ..actors.errors import (
 )
 from .faults import explained
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no journals
 APPLICATION_ID = 0x50524455  # "PRDU", which file(1) and sqlite3 show
 OLDEST_SQLITE = (3, 38, 0)  # the first with -> and ->>
-SCHEMA = Path(__file__).with_name("schema.sql")
+SCRIPTS = ("schema.sql", "checkpoint.sql")
+JOURNAL_SCRIPTS = ("journal.sql",)
 SOFTWARE = "perdure"
 PARTITIONS_MAX = 1000
 
@@ -42,6 +44,11 @@ PARTITIONS_MAX = 1000
 def partition_file(folder: Path, number: int) -> Path:
     """Name the file of a partition."""
     return folder / f"partition-{number:02}.sqlite"
+
+
+def journal_file(folder: Path, number: int) -> Path:
+    """Name the journal of a partition."""
+    return folder / f"journal-{number:02}.sqlite"
 
 
 def check_sqlite() -> None:
@@ -118,11 +125,18 @@ class _Identity:
     hub: str
     partition: int
     partitions: int
+    created: int
     sequence: int
+    version: int
+
+    @property
+    def meta(self) -> tuple[int | str, ...]:
+        """The first columns of the table ``meta`` behind the schema's version."""
+        return (self.hub, self.partition, self.partitions, self.created, SOFTWARE)
 
 
-def prepare(folder: Path, partitions: int) -> list[Path]:
-    """Check the files of an owned folder, make those of a new hub, and give their paths.
+def prepare(folder: Path, partitions: int) -> None:
+    """Check the files of an owned folder, and make those of a new hub.
 
     Raises:
         StoreDamagedError: a file is damaged, foreign, missing, or of another hub.
@@ -130,23 +144,31 @@ def prepare(folder: Path, partitions: int) -> list[Path]:
     """
     if not 1 <= partitions <= PARTITIONS_MAX:
         raise UsageError(f"a hub has 1 to {PARTITIONS_MAX} partitions, not {partitions}")
-    paths = [partition_file(folder, number) for number in range(partitions)]
-    stored = {path: _identify(path) for path in sorted(folder.glob("partition-*.sqlite"))}
-    if paths[0] not in stored:
-        _make_all(paths, stored)
-        return paths
-    first = stored[paths[0]]
+    stored = {
+        path: _identify(path)
+        for kind in ("partition", "journal")
+        for path in sorted(folder.glob(f"{kind}-*.sqlite"))
+    }
+    main = partition_file(folder, 0)
+    if main not in stored:
+        _make_all(folder, partitions, stored)
+        return
+    first = stored[main]
     if first.partitions != partitions:
         raise StoreVersionError(
             f"the hub in {folder} has {first.partitions} partitions, not {partitions}; open it "
             f"with partitions={first.partitions}"
         )
-    for number, path in enumerate(paths):
-        _check_member(path, stored.get(path), first, number)
-    return paths
+    for number in range(partitions):
+        path, journal = partition_file(folder, number), journal_file(folder, number)
+        found = _check_member(path, stored.get(path), first, number)
+        if found.version > 1 or journal in stored:
+            _check_member(journal, stored.get(journal), first, number)
+    for number in range(partitions):
+        _upgrade(folder, stored[partition_file(folder, number)], stored)
 
 
-def _check_member(path: Path, found: _Identity | None, first: _Identity, number: int) -> None:
+def _check_member(path: Path, found: _Identity | None, first: _Identity, number: int) -> _Identity:
     if found is None:
         raise StoreDamagedError(f"{path} is missing; restore it from a copy of the whole folder")
     if (found.hub, found.partition, found.partitions) != (first.hub, number, first.partitions):
@@ -154,23 +176,27 @@ def _check_member(path: Path, found: _Identity | None, first: _Identity, number:
             f"{path} is partition {found.partition} of {found.partitions} of hub {found.hub}, not "
             f"partition {number} of {first.partitions} of hub {first.hub}; restore the right file"
         )
+    return found
 
 
-def _make_all(paths: list[Path], stored: dict[Path, _Identity]) -> None:
+def _make_all(folder: Path, partitions: int, stored: dict[Path, _Identity]) -> None:
     used = [path for path, identity in stored.items() if identity.sequence > 0]
     if used:
         raise StoreDamagedError(
-            f"{paths[0]} is missing but {used[0]} has data; restore a copy of the whole folder"
+            f"{partition_file(folder, 0)} is missing but {used[0]} has data; restore a copy of the "
+            "whole folder"
         )
     for path in stored:
         path.unlink()
     hub = str(uuid.uuid4())
     created = time.time_ns() // 1000
-    for number in reversed(range(len(paths))):
-        _make(paths[number], (SCHEMA_VERSION, hub, number, len(paths), created, SOFTWARE))
+    for number in reversed(range(partitions)):
+        meta = (hub, number, partitions, created, SOFTWARE)
+        _make(journal_file(folder, number), JOURNAL_SCRIPTS, meta)
+        _make(partition_file(folder, number), SCRIPTS, meta)
 
 
-def _make(path: Path, meta: tuple[int | str, ...]) -> None:
+def _make(path: Path, scripts: tuple[str, ...], meta: tuple[int | str, ...]) -> None:
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     with explained(path):
@@ -179,17 +205,41 @@ def _make(path: Path, meta: tuple[int | str, ...]) -> None:
             connection.executescript("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL;")
             connection.executescript(
                 f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {SCHEMA_VERSION};\n{SCHEMA.read_text('utf-8')}\nCOMMIT;"
+                f"PRAGMA user_version = {SCHEMA_VERSION};\n{_read(scripts)}\nCOMMIT;"
             )
             connection.execute(
                 "INSERT INTO meta (one, schema_version, hub, partition, partitions, created,"
                 " software) VALUES (1, ?, ?, ?, ?, ?, ?)",
-                meta,
+                (SCHEMA_VERSION, *meta),
             )
         finally:
             connection.close()  # folds the WAL into the file
     unfinished.rename(path)
     _sync_folder(path.parent)
+
+
+def _read(scripts: tuple[str, ...]) -> str:
+    return "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in scripts)
+
+
+def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> None:
+    """Bring a partition of an older schema up to this one; every byte of data stays."""
+    if found.version == SCHEMA_VERSION:
+        return
+    journal = journal_file(folder, found.partition)
+    if journal not in stored:
+        _make(journal, JOURNAL_SCRIPTS, found.meta)
+    path = partition_file(folder, found.partition)
+    with explained(path):
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; DROP VIEW checkpoint;\n{_read(SCRIPTS[1:])}\n"
+                f"UPDATE meta SET schema_version = {SCHEMA_VERSION};"
+                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+        finally:
+            connection.close()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -228,8 +278,11 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
         )
     try:
         connection.execute("BEGIN IMMEDIATE").connection.rollback()
+        is_journal = path.name.startswith("journal-")
+        newest = "max(sequence, ifnull((SELECT max(sequence) FROM entry), 0))"
         found = connection.execute(
-            "SELECT hub, partition, partitions, sequence FROM meta"
+            "SELECT hub, partition, partitions, created, "
+            f"{newest if is_journal else 'sequence'} FROM meta"
         ).fetchone()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
@@ -237,4 +290,4 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
         raise StoreDamagedError(f"{path} lacks the table meta ({error})") from error
     if found is None:
         raise StoreDamagedError(f"{path} has an empty table meta; restore a copy")
-    return _Identity(*found)
+    return _Identity(*(*found, version))

@@ -261,6 +261,9 @@ class MemoryPartition:
         )
         return page if filter.states else [row._replace(state=None) for row in page]
 
+    async def settle(self) -> None:
+        """Do nothing: all is where it should be."""
+
     async def waiting(self, actor: str) -> int:
         """Count the stored messages that wait for an actor."""
         return self._rows.waiting.get(actor, 0)

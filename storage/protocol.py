@@ -34,8 +34,8 @@ class PartitionStore(Protocol):
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Apply the checkpoint, all of it or nothing, and make it durable before returning.
 
-        Rows given in ``checkpoint`` must not be changed by the caller afterwards. The part of
-        the work that needs ``checkpoint`` is done before the first suspension.
+        The caller must not change ``checkpoint`` and its rows afterwards, and gives no key or
+        name to two rows: a store refuses what it notices, and may notice too late.
 
         Raises:
             LeaseLostError: the stored epoch or sequence is not the expected one; nothing was written.
@@ -66,6 +66,10 @@ class PartitionStore(Protocol):
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities; fewer than ``filter.limit`` means there are no more."""
+        ...
+
+    async def settle(self) -> None:
+        """Do what would make the next ``recover`` slow; there may be nothing to do."""
         ...
 
     async def waiting(self, actor: str) -> int:

@@ -46,7 +46,10 @@ class ProgressRow(NamedTuple):
 
 
 class ChunkRow(NamedTuple):
-    """Events appended to a history: a JSON array of events, the first of them number ``seq``."""
+    """Events appended to a history: a JSON array of events, the first of them number ``seq``.
+
+    A chunk follows on those before it, unless the history is rewritten; stores may join them.
+    """
 
     instance: int
     seq: int

@@ -1,8 +1,8 @@
--- One partition of a hub, schema version 1. docs/storage.md describes every table and view.
+-- The tables of one partition, schema version 2. docs/storage.md describes every table and view.
 --
 -- Tables hold times as integer microseconds since the epoch (UTC) and JSON as text. The views with
 -- plural names are for people: ISO times, keys instead of ids. Everything is written through the
--- view `checkpoint`: one INSERT into it is one checkpoint, and its trigger unpacks the JSON arrays.
+-- view `checkpoint`, which is in checkpoint.sql.
 
 CREATE TABLE meta (
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -112,117 +112,6 @@ CREATE TABLE request_row (
 );
 CREATE UNIQUE INDEX request_id ON request_row (request);
 CREATE INDEX request_at ON request_row (at);
-
--- One column per field of Checkpoint. A part is a JSON array, or NULL where there is nothing;
--- optional JSON inside a row is wrapped, [json], so that null still means "none".
-CREATE VIEW checkpoint AS
-SELECT sequence, epoch, NULL AS purged, NULL AS rewritten, NULL AS created, NULL AS progress,
-       NULL AS history, NULL AS entities, NULL AS entities_deleted, NULL AS mail,
-       NULL AS mail_deleted, NULL AS timers, NULL AS timers_deleted, NULL AS outbox,
-       NULL AS outbox_deleted, NULL AS peers, NULL AS requests,
-       NULL AS requests_deleted_before
-FROM meta;
-
--- "LIMIT -1" keeps SQLite from flattening the subquery: flattened, it would render a row of the
--- array once per column read from it, not once (half of the time for rows of 300 bytes).
--- "WHERE true" tells the parser that ON CONFLICT is no join condition.
-CREATE TRIGGER checkpoint_applied INSTEAD OF INSERT ON checkpoint
-BEGIN
-  SELECT RAISE(ABORT, 'perdure: lease lost')
-  WHERE NOT EXISTS (
-    SELECT 1 FROM meta WHERE epoch = NEW.epoch AND sequence = NEW.sequence - 1
-  );
-
-  DELETE FROM history_row
-  WHERE instance IN (SELECT value FROM json_each(CAST(NEW.purged AS TEXT)));
-  DELETE FROM input_row WHERE id IN (SELECT value FROM json_each(CAST(NEW.purged AS TEXT)));
-  DELETE FROM instance_row WHERE id IN (SELECT value FROM json_each(CAST(NEW.purged AS TEXT)));
-
-  DELETE FROM history_row
-  WHERE instance IN (SELECT value FROM json_each(CAST(NEW.rewritten AS TEXT)));
-
-  -- An id keeps its key for life, so a replaced row leaves the index of keys alone.
-  INSERT INTO instance_row (id, key, name, version, execution, created, parent, parent_task,
-                            parent_execution, tags, start_at, status, updated, pending, events)
-  SELECT v ->> 0, v ->> 1, v ->> 2, v ->> 3, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
-         v -> '$[9][0]', v ->> 11, 'Pending', v ->> 5, 0, 0
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.created AS TEXT)) LIMIT -1) WHERE true
-  ON CONFLICT (id) DO UPDATE SET
-    name = excluded.name, version = excluded.version, execution = excluded.execution,
-    created = excluded.created, parent = excluded.parent, parent_task = excluded.parent_task,
-    parent_execution = excluded.parent_execution, tags = excluded.tags,
-    start_at = excluded.start_at, status = excluded.status, updated = excluded.updated,
-    completed = NULL, pending = 0, events = 0, failure_type = NULL, parked = NULL,
-    custom_status = NULL, failure = NULL, output = NULL;
-  INSERT OR REPLACE INTO input_row (id, body)
-  SELECT v ->> 0, v -> '$[10][0]'
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.created AS TEXT)) LIMIT -1);
-
-  UPDATE instance_row SET
-    status = p.status, updated = p.updated, completed = p.completed, pending = p.pending,
-    events = p.events, output = p.output, failure = p.failure, failure_type = p.failure_type,
-    custom_status = p.custom_status, parked = p.parked
-  FROM (
-    SELECT v ->> 0 AS id, v ->> 1 AS status, v ->> 2 AS updated, v ->> 3 AS completed,
-           v ->> 4 AS pending, v ->> 5 AS events, v -> '$[6][0]' AS output,
-           v -> '$[7][0]' AS failure, v ->> 8 AS failure_type, v -> '$[9][0]' AS custom_status,
-           v -> '$[10][0]' AS parked
-    FROM (SELECT value AS v FROM json_each(CAST(NEW.progress AS TEXT)) LIMIT -1)
-  ) AS p
-  WHERE instance_row.id = p.id;
-
-  INSERT INTO history_row (instance, seq, body)
-  SELECT v ->> 0, v ->> 1, v -> 2
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.history AS TEXT)) LIMIT -1) WHERE true
-  ON CONFLICT (instance, seq) DO UPDATE SET body = excluded.body;
-
-  -- Name and key stay, as above.
-  INSERT INTO entity_row (id, name, key, updated, state, lock, failures, parked)
-  SELECT v ->> 0, v ->> 1, v ->> 2, v ->> 3, v -> '$[4][0]', v -> '$[5][0]', v -> '$[6][0]',
-         v -> '$[7][0]'
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.entities AS TEXT)) LIMIT -1) WHERE true
-  ON CONFLICT (id) DO UPDATE SET
-    updated = excluded.updated, state = excluded.state, lock = excluded.lock,
-    failures = excluded.failures, parked = excluded.parked;
-
-  INSERT OR REPLACE INTO mail_row (n, actor, body)
-  SELECT v ->> 0, v ->> 1, v -> 2
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.mail AS TEXT)) LIMIT -1);
-  INSERT OR REPLACE INTO timer_row (n, due, actor, body)
-  SELECT v ->> 0, v ->> 1, v ->> 2, v -> 3
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.timers AS TEXT)) LIMIT -1);
-  INSERT OR REPLACE INTO outbox_row (n, target, last, body)
-  SELECT v ->> 0, v ->> 1, v ->> 2, v -> 3
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.outbox AS TEXT)) LIMIT -1);
-  INSERT OR REPLACE INTO peer_row (peer, received, sent)
-  SELECT v ->> 0, v ->> 1, v ->> 2
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.peers AS TEXT)) LIMIT -1);
-  INSERT OR REPLACE INTO request_row (request, at, body)
-  SELECT v ->> 0, v ->> 1, v -> 2
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.requests AS TEXT)) LIMIT -1);
-
-  -- Between the rows put and the rows deleted, so that a row that is both still counts. The
-  -- tables do not overlap, so this order gives what the order of the fields gives.
-  UPDATE meta SET
-    sequence = NEW.sequence,
-    next_id = max(next_id,
-                  ifnull((SELECT max(id) FROM instance_row), 0) + 1,
-                  ifnull((SELECT max(id) FROM entity_row), 0) + 1),
-    next_row = max(next_row,
-                   ifnull((SELECT max(n) FROM mail_row), 0) + 1,
-                   ifnull((SELECT max(n) FROM timer_row), 0) + 1,
-                   ifnull((SELECT max(n) FROM outbox_row), 0) + 1);
-
-  DELETE FROM entity_row
-  WHERE id IN (SELECT value FROM json_each(CAST(NEW.entities_deleted AS TEXT)));
-  DELETE FROM mail_row
-  WHERE n IN (SELECT value FROM json_each(CAST(NEW.mail_deleted AS TEXT)));
-  DELETE FROM timer_row
-  WHERE n IN (SELECT value FROM json_each(CAST(NEW.timers_deleted AS TEXT)));
-  DELETE FROM outbox_row
-  WHERE n IN (SELECT value FROM json_each(CAST(NEW.outbox_deleted AS TEXT)));
-  DELETE FROM request_row WHERE at < NEW.requests_deleted_before;
-END;
 
 CREATE VIEW instances AS
 SELECT key AS instance_id, name, version, status,

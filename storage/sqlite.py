@@ -1,25 +1,32 @@
-"""The SQLite store: a folder with one file per partition.
+"""The SQLite store: a folder with two files per partition, a journal and tables.
+
+A commit is one small write to the journal. What was committed is settled a little later: brought
+into the tables, several checkpoints as one (``settling.py``). Reads correct what they find in the
+tables by what is not settled yet (``unsettled.py``).
 
 Invariants:
 
 * A checkpoint is one statement outside any transaction, so SQLite applies all of it or nothing,
   and a caller that stops waiting in the middle cannot leave a transaction open.
-* Only the writer connection writes. Reads of single actors and pages of queries have read-only
-  connections of their own, so neither a long query nor a long page keeps the others waiting.
+* Only the journal's connection commits, only the settler writes to the tables. Reads of single
+  actors and pages of queries have read-only connections of their own, so neither a long query nor
+  a long page keeps the others waiting.
 * After an error whose outcome is unknown the connections are not used again: ``recover`` opens
   new ones.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
-import aiosqlite
 import orjson
 from anyio import CancelScope, to_thread
 
@@ -31,8 +38,10 @@ from ..actors.errors import (
     UsageError,
 )
 from .bridge import AsyncioBridge
-from .faults import explained
-from .folder import Ownership, check_sqlite, partition_file, prepare
+from .connection import Connection
+from .encoding import PARTS, encode_parts, next_id, next_row
+from .faults import explained, lease_lost
+from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
 from .queries import (
     WITH_PAYLOADS,
     WITH_STATES,
@@ -44,33 +53,23 @@ from .queries import (
 )
 from .records import (
     Checkpoint,
-    CreatedRow,
     EntityFilter,
     EntityRow,
     InstanceFilter,
     InstanceRecord,
-    MailRow,
-    OutboxRow,
-    PeerRow,
-    ProgressRow,
     Recovered,
     RequestRow,
-    TimerRow,
 )
+from .recovering import recover_files
+from .settling import Settler, connect
+from .unsettled import Unsettled
 
 Synchronous = Literal["FULL", "NORMAL", "OFF", "EXTRA"]
 
-COMMIT: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * 18)})"
-RECOVER: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING sequence, epoch, next_id, next_row"
-UNANSWERED: Final = (
-    "SELECT key FROM instance_row INDEXED BY instance_unanswered WHERE pending > 0 AND status"
-    " NOT IN ('Completed', 'Failed', 'Canceled', 'Terminated')"
-)
-PARKED: Final = (
-    "SELECT key FROM instance_row INDEXED BY instance_parked WHERE parked IS NOT NULL UNION ALL"
-    " SELECT '@' || name || '@' || key FROM entity_row INDEXED BY entity_parked"
-    " WHERE parked IS NOT NULL"
-)
+COMMIT: Final = f"INSERT INTO entry VALUES ({', '.join('?' * (PARTS + 5))})"
+"""Takes sequence, epoch, settled, next_id and next_row, and the parts."""
+CLEAR: Final = "DELETE FROM entry WHERE sequence <= ?"
+WAITING: Final = "SELECT count(*) FROM mail_row WHERE actor = ?"
 READ_INSTANCES: Final = (
     f"SELECT {WITH_PAYLOADS} FROM instance_row r LEFT JOIN input_row i ON i.id = r.id"
     " WHERE r.key IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
@@ -79,208 +78,68 @@ READ_ENTITIES: Final = (
     f"SELECT {WITH_STATES} FROM entity_row e WHERE (e.name, e.key) IN"
     " (SELECT value ->> 0, value ->> 1 FROM json_each(CAST(? AS TEXT)))"
 )
-READ_HISTORY: Final = "SELECT CAST(body AS BLOB) FROM history_row WHERE instance = ? ORDER BY seq"
+READ_HISTORY: Final = "SELECT seq, CAST(body AS BLOB) FROM history_row WHERE instance = ?"
 READ_REQUEST: Final = "SELECT request, at, CAST(body AS BLOB) FROM request_row WHERE request = ?"
 
-_dumps = orjson.dumps
-_json = orjson.Fragment
+# A journal is small, and what is copied from its log to the file delays a commit.
+JOURNAL_PRAGMAS: Final = (
+    "PRAGMA wal_autocheckpoint = 1000; PRAGMA cache_size = -16384;"
+    "PRAGMA journal_size_limit = 16777216;"
+)
+TABLES_PRAGMAS: Final = (
+    "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536;"
+    "PRAGMA journal_size_limit = 67108864;"
+)
+READER_PRAGMAS: Final = "PRAGMA cache_size = -16384;"
 
+_T = TypeVar("_T")
+_Found = tuple[list[Any], tuple[Unsettled, ...]]
 
-def encode_checkpoint(checkpoint: Checkpoint) -> tuple[object, ...]:
-    """Give the parameters of ``COMMIT``: one JSON text per part, ``None`` for an empty one."""
-    c = checkpoint
-    return (
-        c.sequence,
-        c.epoch,
-        _dumps(c.purged) if c.purged else None,
-        _dumps(c.rewritten) if c.rewritten else None,
-        _encode_created(c.created) if c.created else None,
-        _encode_progress(c.progress) if c.progress else None,
-        _dumps([(i, seq, _json(body)) for i, seq, body in c.history]) if c.history else None,
-        _encode_entities(c.entities) if c.entities else None,
-        _dumps(c.entities_deleted) if c.entities_deleted else None,
-        _dumps([(n, actor, _json(body)) for n, actor, body in c.mail]) if c.mail else None,
-        _dumps(c.mail_deleted) if c.mail_deleted else None,
-        _dumps([(n, due, actor, _json(body)) for n, due, actor, body in c.timers])
-        if c.timers
-        else None,
-        _dumps(c.timers_deleted) if c.timers_deleted else None,
-        _dumps([(n, target, last, _json(body)) for n, target, last, body in c.outbox])
-        if c.outbox
-        else None,
-        _dumps(c.outbox_deleted) if c.outbox_deleted else None,
-        _dumps([tuple(row) for row in c.peers]) if c.peers else None,
-        _dumps([(id, at, _json(body)) for id, at, body in c.requests]) if c.requests else None,
-        c.requests_deleted_before,
-    )
-
-
-# Below, ``x and (_json(x),)`` wraps optional JSON in an array, so that SQLite can tell the value
-# null from no value. JSON is never empty, so ``and`` is as good as ``is not None``, and quicker.
-
-
-def _encode_created(rows: list[CreatedRow]) -> bytes:
-    return _dumps(
-        [
-            (a, b, c, d, e, f, g, h, i, tags and (_json(tags),), input and (_json(input),), start)
-            for a, b, c, d, e, f, g, h, i, tags, input, start in rows
-        ]
-    )
-
-
-def _encode_progress(rows: list[ProgressRow]) -> bytes:
-    return _dumps(
-        [
-            (
-                a,
-                b,
-                c,
-                d,
-                e,
-                f,
-                output and (_json(output),),
-                failure and (_json(failure),),
-                failure_type,
-                custom and (_json(custom),),
-                parked and (_json(parked),),
-            )
-            for a, b, c, d, e, f, output, failure, failure_type, custom, parked in rows
-        ]
-    )
-
-
-def _encode_entities(rows: list[EntityRow]) -> bytes:
-    return _dumps(
-        [
-            (
-                id,
-                name,
-                key,
-                updated,
-                state and (_json(state),),
-                lock and (_json(lock),),
-                failures and (_json(failures),),
-                parked and (_json(parked),),
-            )
-            for id, name, key, updated, state, lock, failures, parked in rows
-        ]
-    )
-
-
-class _Connection:
-    """An aiosqlite connection, with a thread of its own, that opens when it is first used."""
-
-    def __init__(self, path: Path, mode: Literal["rw", "ro"], pragmas: str) -> None:
-        self._path = path
-        self._mode = mode
-        self._pragmas = pragmas
-        self._opened: aiosqlite.Connection | None = None
-        self._closed = False
-
-    async def fetch(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
-        opened = self._opened
-        if opened is None:
-            opened = await self._open()
-        return list(await opened.execute_fetchall(sql, values))
-
-    async def _open(self) -> aiosqlite.Connection:
-        if self._closed:
-            raise ValueError("closed")
-        opening = _connection(f"{self._path.resolve().as_uri()}?mode={self._mode}")
-        try:
-            opened = await opening
-            await opened.executescript(
-                "PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;" + self._pragmas
-            )
-        except BaseException:
-            opening.stop()  # pyright: ignore[reportUnknownMemberType]
-            raise
-        return await self._settle(opened)
-
-    async def _settle(self, opened: aiosqlite.Connection) -> aiosqlite.Connection:
-        # During the awaits of _open another task may have opened it too, or closed it for good.
-        if self._opened is None and not self._closed:
-            self._opened = opened
-            return opened
-        await opened.close()
-        if self._opened is None:
-            raise ValueError("closed")
-        return self._opened
-
-    async def close(self, *, for_good: bool) -> None:
-        self._closed = self._closed or for_good
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.close()
-
-
-def _connection(uri: str) -> aiosqlite.Connection:
-    """Make an unopened connection whose thread does not keep the process alive.
-
-    A thread is a daemon if the one that made it is, and aiosqlite gives no other way to say so.
-    Without it a program that fails before it closes its hub would never end.
-    """
-    made: list[aiosqlite.Connection] = []
-
-    def make() -> None:
-        made.append(aiosqlite.connect(uri, uri=True, isolation_level=None))
-
-    maker = Thread(target=make, daemon=True)
-    maker.start()
-    maker.join()
-    return made[0]
+_log = logging.getLogger("perdure.storage")
 
 
 class SqlitePartition:
     """One partition of a ``SqliteStore``."""
 
-    def __init__(self, path: Path, synchronous: str, bridge: AsyncioBridge) -> None:
-        self._path = path
+    def __init__(self, folder: Path, number: int, synchronous: str, bridge: AsyncioBridge) -> None:
+        self._path = partition_file(folder, number)
+        self._journal_path = journal_file(folder, number)
         self._bridge = bridge
-        self._writer = _Connection(
-            path,
-            "rw",
-            f"PRAGMA synchronous = {synchronous}; PRAGMA wal_autocheckpoint = 4000;"
-            "PRAGMA cache_size = -65536; PRAGMA journal_size_limit = 67108864;",
-        )
-        self._reader = _Connection(path, "ro", "PRAGMA cache_size = -16384;")
-        self._querier = _Connection(path, "ro", "PRAGMA cache_size = -16384;")
+        # Without a sync the journal could lose its newest entries in a power cut, which NORMAL
+        # says; but what it has given to the tables must not be lost there.
+        settling = "OFF" if synchronous == "OFF" else "FULL"
+        self._settling = f"PRAGMA synchronous = {settling};{TABLES_PRAGMAS}"
+        self._committing = f"PRAGMA synchronous = {synchronous};{JOURNAL_PRAGMAS}"
+        self._journal = Connection(self._journal_path, "rw", self._committing)
+        self._reader = Connection(self._path, "ro", READER_PRAGMAS)
+        self._querier = Connection(self._path, "ro", READER_PRAGMAS)
+        self._settler: Settler | None = None
+        self._closed = False
         self._broken = False
 
     async def recover(self) -> Recovered:
         """Read what is needed to go on, under a new epoch that is durable on return."""
-        with explained(self._path):
-            return await self._bridge.run(self._recover, shield=True)
-
-    async def _recover(self) -> Recovered:
-        if self._broken:
-            await self._close(for_good=False)
-        self._broken = True
-        fetch = self._writer.fetch
-        [(sequence, epoch, next_id, next_row)] = await fetch(RECOVER)
-        mail = await fetch("SELECT n, actor, CAST(body AS BLOB) FROM mail_row ORDER BY n")
-        timers = await fetch("SELECT n, due, actor, CAST(body AS BLOB) FROM timer_row ORDER BY n")
-        outbox = await fetch(
-            "SELECT n, target, last, CAST(body AS BLOB) FROM outbox_row ORDER BY n"
-        )
-        peers = await fetch("SELECT peer, received, sent FROM peer_row ORDER BY peer")
-        recovered = Recovered(
-            sequence=sequence,
-            epoch=epoch,
-            next_id=next_id,
-            next_row=next_row,
-            mail=[MailRow._make(row) for row in mail],
-            timers=[TimerRow._make(row) for row in timers],
-            outbox=[OutboxRow._make(row) for row in outbox],
-            peers=[PeerRow._make(row) for row in peers],
-            unanswered=[key for (key,) in await fetch(UNANSWERED)],
-            parked=[key for (key,) in await fetch(PARKED)],
-        )
-        self._broken = False
+        with CancelScope(shield=True):
+            await self._stop_settling()
+            if self._broken:
+                await self._bridge.run(self._reopen)
+            if self._closed:
+                raise StorageError(f"the store of {self._path} is closed; open it again")
+            self._broken = True
+            recovered = await to_thread.run_sync(
+                recover_files, self._path, self._journal_path, self._settling, self._committing
+            )
+            self._settler = Settler(self._path, self._settling, recovered.sequence, recovered.epoch)
+            self._broken = False
         return recovered
 
+    async def _stop_settling(self) -> None:
+        settler, self._settler = self._settler, None
+        if settler is not None:
+            await to_thread.run_sync(settler.stop)
+
     async def commit(self, checkpoint: Checkpoint) -> None:
-        """Apply the checkpoint, all of it or nothing, and sync it to the disk.
+        """Put the checkpoint into the journal, all of it or nothing, and sync it to the disk.
 
         A cancelled caller waits for the outcome first, except when asyncio's own
         ``Task.cancel`` hits the call itself: then the checkpoint still ends, applied or not.
@@ -290,41 +149,85 @@ class SqlitePartition:
             StoreFullError: no space; nothing was written.
             StorageError: anything else; ``recover`` tells by ``sequence`` whether it was written.
         """
-        values = encode_checkpoint(checkpoint)
+        c = checkpoint
+        settler = self._settler
+        if settler is None:
+            raise StorageError(f"{self._path} is closed, or not recovered yet")
+        if c.sequence != settler.sequence + 1:
+            raise lease_lost(self._path)
+        settler.check(c)
+        parts = encode_parts(c)
+        numbers = (c.sequence, c.epoch, settler.settled, next_id(c), next_row(c))
         try:
-            with explained(self._path):
-                await self._bridge.run(lambda: self._writer.fetch(COMMIT, values), shield=True)
+            if settler.is_behind:
+                await self._settle(settler)
+            with explained(self._journal_path):
+                await self._bridge.run(
+                    lambda: self._journal.fetch(COMMIT, (*numbers, *parts)), shield=True
+                )
         except (LeaseLostError, StoreFullError):
             raise
         except StorageError:
             self._broken = True
             raise
+        settler.add(c, sum(len(part) for part in parts if isinstance(part, bytes)))
 
-    async def _read(self, sql: str, *values: object) -> list[Any]:
-        with explained(self._path):
-            return await self._bridge.run(lambda: self._reader.fetch(sql, values))
+    async def _settle(self, settler: Settler) -> None:
+        await self._bridge.run(lambda: _result(settler.settle()), shield=True)
+
+    async def _read(self, connection: Connection, sql: str, *values: object) -> _Found:
+        """Run a query of the tables; gives its rows, and what the tables lack of commits."""
+        settler = self._settler
+        while True:
+            rounds, layers = (0, ()) if settler is None else settler.layers()
+            with explained(self._path):
+                rows = await self._bridge.run(lambda: connection.fetch(sql, values))
+            if settler is None:
+                return rows, layers
+            now, layers = settler.layers()
+            if now == rounds:  # else the rows are of before, and the layers of after
+                return rows, layers
 
     async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
         """Give the stored instances among ``keys``, in one round trip."""
-        rows = await self._read(READ_INSTANCES, _dumps(list(keys)))
-        return [InstanceRecord._make(row) for row in rows]
+        rows, layers = await self._read(self._reader, READ_INSTANCES, orjson.dumps(list(keys)))
+        found = {row[1]: InstanceRecord._make(row) for row in rows}
+        for layer in layers:
+            layer.correct_instances(keys, found)
+        return list(found.values())
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         """Give the stored entities among (name, key) ``ids``, in one round trip."""
-        rows = await self._read(READ_ENTITIES, _dumps(list(ids)))
-        return [EntityRow._make(row) for row in rows]
+        rows, layers = await self._read(self._reader, READ_ENTITIES, orjson.dumps(list(ids)))
+        found = {(row[1], row[2]): EntityRow._make(row) for row in rows}
+        for layer in layers:
+            layer.correct_entities(ids, found)
+        return list(found.values())
 
     async def read_history(self, instance: int) -> list[bytes]:
         """Give the chunks of an instance's history, oldest first."""
-        return [body for (body,) in await self._read(READ_HISTORY, instance)]
+        rows, layers = await self._read(self._reader, READ_HISTORY, instance)
+        chunks: dict[int, bytes] = dict(rows)
+        for layer in layers:
+            layer.correct_history(instance, chunks)
+        return [chunks[seq] for seq in sorted(chunks)]
 
     async def read_request(self, request: str) -> RequestRow | None:
         """Give what was recorded for a client's request id."""
-        rows = await self._read(READ_REQUEST, request)
-        return RequestRow._make(rows[0]) if rows else None
+        rows, layers = await self._read(self._reader, READ_REQUEST, request)
+        found = RequestRow._make(rows[0]) if rows else None
+        for layer in layers:
+            found = layer.correct_request(request, found)
+        return found
+
+    async def settle(self) -> None:
+        """Bring all that was committed by now into the tables."""
+        if self._settler is not None:
+            await self._settle(self._settler)
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
+        await self.settle()
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._instance_rows(filter))
         return [InstanceRecord._make(row) for row in rows]
@@ -339,6 +242,7 @@ class SqlitePartition:
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""
+        await self.settle()
         sql, values = entity_page(filter)
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._querier.fetch(sql, values))
@@ -346,35 +250,64 @@ class SqlitePartition:
 
     async def waiting(self, actor: str) -> int:
         """Count the stored messages that wait for an actor."""
-        [(count,)] = await self._read("SELECT count(*) FROM mail_row WHERE actor = ?", actor)
-        return int(count)
+        await self.settle()
+        rows, _ = await self._read(self._reader, WAITING, actor)
+        return int(rows[0][0])
 
     async def size(self) -> int:
-        """Give the bytes of the partition's file and of its write-ahead log."""
-        await self._read("SELECT 1 FROM meta")  # refuses a closed store
+        """Give the bytes of the partition's files and of their write-ahead logs."""
+        await self._read(self._reader, "SELECT 1 FROM meta")  # refuses a closed store
         return await to_thread.run_sync(self._size)
 
     def _size(self) -> int:
-        log = Path(f"{self._path}-wal")
-        return self._path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+        files = [self._path, self._journal_path]
+        files += [Path(f"{path}-wal") for path in files]
+        return sum(path.stat().st_size for path in files if path.exists())
 
     async def close(self) -> None:
-        """Refuse every call from now on."""
-        with explained(self._path):
-            await self._bridge.run(lambda: self._close(for_good=True), shield=True)
+        """Settle what was committed, and refuse every call from now on."""
+        self._closed = True
+        with CancelScope(shield=True):
+            with explained(self._path):
+                await self._bridge.run(lambda: self._close_readers(for_good=True))
+            settler = self._settler
+            await self._stop_settling()
+            if settler is not None and settler.settled == settler.sequence:
+                await self._clear(settler.settled)
+            with explained(self._journal_path):
+                await self._bridge.run(lambda: self._journal.close(for_good=True))
+            with explained(self._path):
+                await to_thread.run_sync(self._fold_log)
 
-    async def _close(self, *, for_good: bool) -> None:
-        # The writer last: the last connection to close folds the log into the file.
-        for connection in (self._reader, self._querier, self._writer):
-            try:
-                await connection.close(for_good=for_good)
-            except sqlite3.Error:
-                if for_good:
-                    raise
+    async def _clear(self, settled: int) -> None:
+        """Empty the journal, which is tidy, and not needed."""
+        try:
+            await self._bridge.run(lambda: self._journal.fetch(CLEAR, (settled,)))
+        except (sqlite3.Error, ValueError) as error:
+            _log.warning("the journal %s is not emptied: %s", self._journal_path, error)
+
+    def _fold_log(self) -> None:
+        # A log is folded into its file by the last connection, unless that only reads.
+        if Path(f"{self._path}-wal").exists():
+            connect(self._path, "SELECT 1 FROM meta;").close()
+
+    async def _close_readers(self, *, for_good: bool) -> None:
+        for connection in (self._reader, self._querier):
+            await connection.close(for_good=for_good)
+
+    async def _reopen(self) -> None:
+        """Let go of connections that may be broken; the next use opens them again."""
+        for connection in (self._reader, self._querier, self._journal):
+            with suppress(sqlite3.Error, ValueError):
+                await connection.close(for_good=False)
+
+
+async def _result(future: Future[_T]) -> _T:
+    return await asyncio.wrap_future(future)
 
 
 class SqliteStore:
-    """A hub in a folder, one SQLite file per partition.
+    """A hub in a folder, two SQLite files per partition.
 
     Args:
         path: the folder; it and its parents are made if missing.
@@ -411,7 +344,7 @@ class SqliteStore:
         Each opens its file when it is first used.
         """
         return [
-            SqlitePartition(partition_file(self.path, number), self._synchronous, self._bridge)
+            SqlitePartition(self.path, number, self._synchronous, self._bridge)
             for number in range(partitions)
         ]
 
@@ -428,26 +361,26 @@ class SqliteStore:
         if self._ownership is not None:
             raise StoreInUseError(f"{self.path} is open already; close this store first")
         with CancelScope(shield=True):
+            await to_thread.run_sync(self._take, partitions)
             self._partitions = [
-                SqlitePartition(path, self._synchronous, self._bridge)
-                for path in await to_thread.run_sync(self._take, partitions)
+                SqlitePartition(self.path, number, self._synchronous, self._bridge)
+                for number in range(partitions)
             ]
         return self._partitions
 
-    def _take(self, partitions: int) -> list[Path]:
+    def _take(self, partitions: int) -> None:
         check_sqlite()
         ownership = Ownership(self.path)
         ownership.take()
         try:
-            paths = prepare(self.path, partitions)
+            prepare(self.path, partitions)
         except BaseException:
             ownership.release()
             raise
         self._ownership = ownership
-        return paths
 
     async def close(self) -> None:
-        """Give the folder up, with every write-ahead log folded into its file. Idempotent."""
+        """Give the folder up, with all that was committed in the tables. Idempotent."""
         partitions, self._partitions = self._partitions, []
         with CancelScope(shield=True):
             try:

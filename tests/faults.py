@@ -232,6 +232,9 @@ class FaultyPartition:
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         return await self._call("query_entities", lambda: self._inner.query_entities(filter))
 
+    async def settle(self) -> None:
+        await self._call("settle", self._inner.settle)
+
     async def waiting(self, actor: str) -> int:
         return await self._call("waiting", lambda: self._inner.waiting(actor))
 

@@ -43,13 +43,12 @@ from perdure.storage.queries import (
     instance_candidates,
     instance_page,
 )
+from perdure.storage.recovering import PARKED, UNANSWERED
 from perdure.storage.sqlite import (
-    PARKED,
     READ_ENTITIES,
     READ_HISTORY,
     READ_INSTANCES,
     READ_REQUEST,
-    UNANSWERED,
     SqlitePartition,
 )
 from tests.storage.test_conformance import Owner, created, entity, own, progress
@@ -92,7 +91,7 @@ def partition_of(owner: Owner) -> SqlitePartition:
 
 async def pragma(owner: Owner, statement: str) -> list[Any]:
     partition = partition_of(owner)
-    return await partition._bridge.run(lambda: partition._writer.fetch(statement))
+    return await partition._bridge.run(lambda: partition._journal.fetch(statement))
 
 
 async def test_a_program_that_fails_with_an_open_store_still_ends(folder: Path) -> None:
@@ -141,6 +140,9 @@ async def test_the_folder_has_a_file_per_partition_and_no_log_after_close(folder
     await make(folder, 3, created=[created(1)])
 
     assert sorted(path.name for path in folder.iterdir()) == [
+        "journal-00.sqlite",
+        "journal-01.sqlite",
+        "journal-02.sqlite",
         "owner.sqlite",
         "partition-00.sqlite",
         "partition-01.sqlite",
@@ -154,9 +156,9 @@ async def test_a_file_says_what_it_is(folder: Path) -> None:
     [(schema, hub, partition, partitions, software)] = select(
         folder, "SELECT schema_version, hub, partition, partitions, software FROM meta"
     )
-    assert (schema, len(hub), partition, partitions, software) == (1, 36, 0, 2, "perdure")
+    assert (schema, len(hub), partition, partitions, software) == (2, 36, 0, 2, "perdure")
     assert select(folder, "PRAGMA application_id") == [(0x50524455,)]
-    assert select(folder, "PRAGMA user_version") == [(1,)]
+    assert select(folder, "PRAGMA user_version") == [(2,)]
     assert select(folder, "PRAGMA page_size") == [(4096,)]
     assert select(folder, "PRAGMA journal_mode") == [("wal",)]
 
@@ -167,7 +169,7 @@ async def test_commits_are_synchronous_by_default(folder: Path) -> None:
 
     assert store.durability == "sqlite WAL synchronous=FULL"
     assert await pragma(owner, "PRAGMA synchronous") == [(2,)]
-    assert await pragma(owner, "PRAGMA wal_autocheckpoint") == [(4000,)]
+    assert await pragma(owner, "PRAGMA wal_autocheckpoint") == [(1000,)]
     await store.close()
 
 
@@ -203,9 +205,9 @@ async def test_a_second_hub_is_refused_in_another_process(folder: Path) -> None:
 
 async def test_a_newer_schema_is_refused(folder: Path) -> None:
     await make(folder)
-    change(folder / "partition-00.sqlite", "PRAGMA user_version = 2")
+    change(folder / "partition-00.sqlite", "PRAGMA user_version = 3")
 
-    with pytest.raises(StoreVersionError, match=r"version 2.*upgrade"):
+    with pytest.raises(StoreVersionError, match=r"version 3.*upgrade"):
         await SqliteStore(folder).open(1)
 
 
@@ -351,9 +353,10 @@ async def test_an_old_sqlite_is_refused(folder: Path, monkeypatch: pytest.Monkey
 async def test_a_commit_is_one_statement(folder: Path) -> None:
     store = SqliteStore(folder)
     owner = await own(store)
+    await owner.commit()
     statements: list[str] = []
     partition = partition_of(owner)
-    connection = partition._writer._opened
+    connection = partition._journal._opened
     assert connection is not None
     await partition._bridge.run(
         lambda: connection.set_trace_callback(statements.append)  # pyright: ignore[reportUnknownMemberType]
@@ -368,7 +371,7 @@ async def test_a_commit_is_one_statement(folder: Path) -> None:
 
     # What the trigger does is traced under the text of the statement that set it off.
     [statement] = set(statements)
-    assert statement.startswith("INSERT INTO checkpoint")
+    assert statement.startswith("INSERT INTO entry")
     await store.close()
 
 
@@ -396,7 +399,7 @@ async def test_a_broken_connection_is_opened_anew_by_recover(folder: Path) -> No
     owner = await own(store)
     await owner.commit(created=[created(1)])
     partition = partition_of(owner)
-    broken = partition._writer._opened
+    broken = partition._journal._opened
     assert broken is not None
     await partition._bridge.run(broken.close)
 
@@ -429,6 +432,7 @@ async def test_a_cancelled_caller_waits_for_its_commit(folder: Path) -> None:
 async def test_a_task_cancelled_by_asyncio_leaves_a_whole_commit(folder: Path) -> None:
     store = SqliteStore(folder)
     owner = await own(store)
+    await owner.commit()  # the connection is open from here on
     task = asyncio.ensure_future(owner.commit(created=[created(1)], mail=[MailRow(1, "a", b"1")]))
     await asyncio.sleep(0)
     task.cancel()
@@ -437,7 +441,8 @@ async def test_a_task_cancelled_by_asyncio_leaves_a_whole_commit(folder: Path) -
 
     recovered = await owner.partition.recover()
 
-    assert recovered.sequence == len(recovered.mail) == len(await owner.keys()) == 1
+    assert recovered.sequence == 2
+    assert len(recovered.mail) == len(await owner.keys()) == 1
     await Owner(owner.partition, recovered).commit()
     await store.close()
 
@@ -549,9 +554,9 @@ async def test_every_acknowledged_checkpoint_survives_a_kill(folder: Path, kill_
 async def test_an_older_process_is_fenced_by_epoch(folder: Path) -> None:
     store = SqliteStore(folder)
     owner = await own(store)
-    change(folder / "partition-00.sqlite", "UPDATE meta SET epoch = epoch + 1")
+    change(folder / "journal-00.sqlite", "UPDATE meta SET epoch = epoch + 1")
 
-    with pytest.raises(LeaseLostError, match="partition-00"):
+    with pytest.raises(LeaseLostError, match="journal-00"):
         await owner.commit(created=[created(1)])
 
     assert await owner.keys() == []

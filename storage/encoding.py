@@ -1,0 +1,153 @@
+"""From checkpoints to the JSON texts that SQLite takes.
+
+The texts are the last columns of the journal's table ``entry`` and of the tables' view
+``checkpoint`` alike, so what is in the one can be put into the other as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import Final
+
+import orjson
+
+from .records import Checkpoint, CreatedRow, EntityRow, ProgressRow
+
+PARTS: Final = 16
+"""How many texts one checkpoint has."""
+
+_dumps = orjson.dumps
+_json = orjson.Fragment
+_number = itemgetter(0)
+
+
+def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:
+    """Give one JSON text per part, ``None`` for an empty one.
+
+    A row that the checkpoint both puts and deletes is left out where the tables delete first.
+    """
+    c = checkpoint
+    progress = c.progress
+    created = None
+    if c.created:
+        latest = {row.id: row for row in progress}
+        created = _encode_created(c.created, latest)
+        progress = list(latest.values())
+    entities = c.entities
+    if c.entities_deleted and entities:
+        gone = set(c.entities_deleted)
+        entities = [row for row in entities if row.id not in gone]
+    requests = c.requests
+    before = c.requests_deleted_before
+    if before is not None and requests:
+        requests = [row for row in requests if row.at >= before]
+    return (
+        _dumps(c.purged) if c.purged else None,
+        _dumps(c.rewritten) if c.rewritten else None,
+        created,
+        _encode_progress(progress) if progress else None,
+        _dumps([(i, seq, _json(body)) for i, seq, body in c.history]) if c.history else None,
+        _encode_entities(entities) if entities else None,
+        _dumps(c.entities_deleted) if c.entities_deleted else None,
+        _dumps([(n, actor, _json(body)) for n, actor, body in c.mail]) if c.mail else None,
+        _dumps(c.mail_deleted) if c.mail_deleted else None,
+        _dumps([(n, due, actor, _json(body)) for n, due, actor, body in c.timers])
+        if c.timers
+        else None,
+        _dumps(c.timers_deleted) if c.timers_deleted else None,
+        _dumps([(n, target, last, _json(body)) for n, target, last, body in c.outbox])
+        if c.outbox
+        else None,
+        _dumps(c.outbox_deleted) if c.outbox_deleted else None,
+        _dumps([tuple(row) for row in c.peers]) if c.peers else None,
+        _dumps([(id, at, _json(body)) for id, at, body in requests]) if requests else None,
+        before,
+    )
+
+
+def next_id(checkpoint: Checkpoint) -> int:
+    """Give one more than the greatest id in the checkpoint."""
+    return 1 + max(_greatest(checkpoint.created), _greatest(checkpoint.entities))
+
+
+def next_row(checkpoint: Checkpoint) -> int:
+    """Give one more than the greatest row number in the checkpoint."""
+    return 1 + max(
+        _greatest(checkpoint.mail), _greatest(checkpoint.timers), _greatest(checkpoint.outbox)
+    )
+
+
+def _greatest(rows: Iterable[tuple[object, ...]]) -> int:
+    return max(map(_number, rows), default=0)
+
+
+# Below, ``x and (_json(x),)`` wraps optional JSON in an array, so that SQLite can tell the value
+# null from no value. JSON is never empty, so ``and`` is as good as ``is not None``, and quicker.
+
+
+def _encode_created(rows: list[CreatedRow], latest: dict[int, ProgressRow]) -> bytes:
+    """Encode rows with their progress, which is taken out of ``latest``."""
+    encoded: list[tuple[object, ...]] = []
+    for row in {row.id: row for row in rows}.values():
+        a, b, c, d, e, f, g, h, i, tags, input, start = row
+        progress = latest.pop(a, None) or pending(row)
+        _, status, k, m, n, o, output, failure, failure_type, custom, parked = progress
+        encoded.append(
+            (
+                *(a, b, c, d, e, f, g, h, i),
+                tags and (_json(tags),),
+                input and (_json(input),),
+                *(start, status, k, m, n, o),
+                output and (_json(output),),
+                failure and (_json(failure),),
+                failure_type,
+                custom and (_json(custom),),
+                parked and (_json(parked),),
+            )
+        )
+    return _dumps(encoded)
+
+
+def pending(row: CreatedRow) -> ProgressRow:
+    """Give the progress of an instance that has made none."""
+    return ProgressRow(row.id, "Pending", row.created, None, 0, 0, None, None, None, None, None)
+
+
+def _encode_progress(rows: list[ProgressRow]) -> bytes:
+    return _dumps(
+        [
+            (
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                output and (_json(output),),
+                failure and (_json(failure),),
+                failure_type,
+                custom and (_json(custom),),
+                parked and (_json(parked),),
+            )
+            for a, b, c, d, e, f, output, failure, failure_type, custom, parked in rows
+        ]
+    )
+
+
+def _encode_entities(rows: list[EntityRow]) -> bytes:
+    return _dumps(
+        [
+            (
+                id,
+                name,
+                key,
+                updated,
+                state and (_json(state),),
+                lock and (_json(lock),),
+                failures and (_json(failures),),
+                parked and (_json(parked),),
+            )
+            for id, name, key, updated, state, lock, failures, parked in rows
+        ]
+    )

@@ -1,0 +1,196 @@
+"""From the journal to the tables: in a thread of its own, beside the commits.
+
+Invariants:
+
+* What a settler was told of is durable in the journal, so it may stop, fail or die at any moment.
+* Each round is one statement, which takes the tables from one checkpoint to a later one. Whoever
+  opens the partition anew raises the tables' epoch first, and an older settler's rounds fail.
+* ``settled`` moves only after the tables have it, durably.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from concurrent.futures import Future
+from contextlib import closing
+from pathlib import Path
+from threading import Condition, Thread
+from time import monotonic
+from typing import Final
+
+from ..actors.errors import LeaseLostError, StorageError
+from .connection import COMMON, location
+from .encoding import PARTS, encode_parts
+from .faults import explained
+from .records import Checkpoint
+from .unsettled import Unsettled
+
+SETTLE: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * (PARTS + 5))})"
+"""Takes follows, sequence, epoch, next_id and next_row, and the parts."""
+
+GATHER_S: Final = 0.25
+"""How long checkpoints gather before they are settled: what is written again meanwhile is free."""
+LARGE: Final = 8 * 1024 * 1024
+"""Bytes that are settled at once, however young they are."""
+TOO_LARGE: Final = 4 * LARGE
+"""Bytes at which commits wait until something is settled."""
+
+_log = logging.getLogger("perdure.storage")
+
+
+class Settler:
+    """Brings the checkpoints of one owner of a partition into its tables.
+
+    ``add`` and ``layers`` belong to one thread, the owner's; anything else may be called from any.
+
+    Args:
+        path: the file of the tables.
+        pragmas: how the connection to it is set up.
+        sequence: the checkpoint that the tables have.
+        epoch: the owner's.
+    """
+
+    def __init__(self, path: Path, pragmas: str, sequence: int, epoch: int) -> None:
+        self.settled = sequence
+        self._path = path
+        self._pragmas = pragmas
+        self._epoch = epoch
+        self._gathering = Unsettled(sequence, sequence)
+        self._settling: Unsettled | None = None
+        self._rounds = 0
+        self._changed = Condition()
+        self._idle = False
+        self._stopping = False
+        self._failed = False
+        self._waiting: list[tuple[int, Future[None]]] = []
+        self._thread: Thread | None = None
+
+    @property
+    def sequence(self) -> int:
+        """The last checkpoint that was added."""
+        return self._gathering.sequence
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is so much to settle that no more should come."""
+        return self._gathering.size >= TOO_LARGE
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Refuse what could never be settled, as far as what is not settled tells."""
+        for layer in self.layers()[1]:
+            layer.check(checkpoint)
+
+    def add(self, checkpoint: Checkpoint, size: int) -> None:
+        """Take the next checkpoint, which the journal has."""
+        with self._changed:
+            self._gathering.add(checkpoint, size)
+            if self._thread is None:
+                # A store that nobody closed must not keep the process alive.
+                self._thread = Thread(target=self._run, name="perdure-settler", daemon=True)
+                self._thread.start()
+            elif self._idle or self._gathering.size >= LARGE:
+                self._changed.notify()
+
+    def layers(self) -> tuple[int, tuple[Unsettled, ...]]:
+        """Give how many rounds have ended, and what the tables may lack since, oldest first."""
+        with self._changed:
+            if self._settling is None:
+                return self._rounds, (self._gathering,)
+            return self._rounds, (self._settling, self._gathering)
+
+    def settle(self) -> Future[None]:
+        """Settle all that was added by now, without delay; fails where that fails."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # whoever stops waiting cannot stop it
+        with self._changed:
+            if self.settled >= self.sequence:
+                future.set_result(None)
+            elif self._stopping:
+                future.set_exception(StorageError(f"the store of {self._path} is closed"))
+            else:
+                self._waiting.append((self.sequence, future))
+                self._changed.notify()
+        return future
+
+    def stop(self) -> None:
+        """Settle the rest if that works, and end the thread. Blocks; call it in another thread."""
+        with self._changed:
+            self._stopping = True
+            self._failed = False  # one more try
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while self._gather():
+            try:
+                with explained(self._path), closing(connect(self._path, self._pragmas)) as tables:
+                    self._settle(tables)
+                    while self._gather():
+                        self._settle(tables)
+            except (StorageError, LeaseLostError) as error:
+                self._fail(error)
+            except Exception as error:  # a bug of ours, which must not leave anybody waiting
+                _log.exception("settling the journal of %s failed", self._path)
+                self._fail(StorageError(f"settling the journal of {self._path}: {error!r}"))
+
+    def _gather(self) -> bool:
+        """Wait for a round's worth of checkpoints; tells whether to settle or to end."""
+        with self._changed:
+            while self._settling is None and self._gathering.sequence == self._gathering.follows:
+                if self._stopping:
+                    return False
+                self._idle = True
+                self._changed.wait()
+                self._idle = False
+            until = monotonic() + GATHER_S
+            while not (self._waiting or self._stopping or self._gathering.size >= LARGE):
+                left = until - monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            if self._stopping and self._failed:
+                return False
+            if self._settling is None:
+                self._settling = self._gathering
+                sequence = self._settling.sequence
+                self._gathering = Unsettled(sequence, sequence)
+            return True
+
+    def _settle(self, tables: sqlite3.Connection) -> None:
+        layer = self._settling
+        assert layer is not None
+        parts = encode_parts(layer.checkpoint(self._epoch))
+        numbers = (layer.follows, layer.sequence, self._epoch, layer.next_id, layer.next_row)
+        tables.execute(SETTLE, (*numbers, *parts))
+        with self._changed:
+            self.settled = layer.sequence
+            self._settling = None
+            self._rounds += 1
+            self._failed = False
+            done = [future for target, future in self._waiting if target <= self.settled]
+            self._waiting = [one for one in self._waiting if one[0] > self.settled]
+        for future in done:
+            future.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell who waits; what is in the journal is tried again, here or by the next owner."""
+        with self._changed:
+            repeated, self._failed = self._failed, True
+            waiting, self._waiting = self._waiting, []
+        if not repeated and not isinstance(error, LeaseLostError):
+            _log.error("the journal of %s is not settled, and waits: %s", self._path, error)
+        for _, future in waiting:
+            future.set_exception(error)
+
+
+def connect(path: Path, pragmas: str) -> sqlite3.Connection:
+    """Open a file to write to, for one thread."""
+    connection = sqlite3.connect(location(path, "rw"), uri=True, isolation_level=None)
+    try:
+        connection.executescript(COMMON + pragmas)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
