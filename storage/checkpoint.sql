@@ -3,11 +3,12 @@
 
 -- One column per field of Checkpoint, and around them: `follows`, the checkpoint that the tables must
 -- have, and the numbers that were used up. A part is a JSON array, or NULL where there is nothing;
--- optional JSON inside a row is wrapped, [json], so that null still means "none".
+-- optional JSON inside a row is wrapped, [json], so that null still means "none". The rows of
+-- `history` say where in `history_bodies` their text is, which is not parsed.
 CREATE VIEW checkpoint AS
 SELECT sequence AS follows, sequence, epoch, next_id, next_row, NULL AS purged, NULL AS rewritten,
-       NULL AS created, NULL AS progress, NULL AS history, NULL AS entities,
-       NULL AS entities_deleted, NULL AS mail, NULL AS mail_deleted, NULL AS timers,
+       NULL AS created, NULL AS progress, NULL AS history, NULL AS history_bodies,
+       NULL AS entities, NULL AS entities_deleted, NULL AS mail, NULL AS mail_deleted, NULL AS timers,
        NULL AS timers_deleted, NULL AS outbox, NULL AS outbox_deleted, NULL AS peers,
        NULL AS requests, NULL AS requests_deleted_before
 FROM meta;
@@ -64,7 +65,7 @@ BEGIN
   WHERE instance_row.id = p.id;
 
   INSERT INTO history_row (instance, seq, body)
-  SELECT v ->> 0, v ->> 1, v -> 2
+  SELECT v ->> 0, v ->> 1, CAST(substr(NEW.history_bodies, v ->> 2, v ->> 3) AS TEXT)
   FROM (SELECT value AS v FROM json_each(CAST(NEW.history AS TEXT)) LIMIT -1) WHERE true
   ON CONFLICT (instance, seq) DO UPDATE SET body = excluded.body;
 

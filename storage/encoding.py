@@ -1,6 +1,6 @@
-"""From checkpoints to the JSON texts that SQLite takes.
+"""From checkpoints to the values that SQLite takes.
 
-The texts are the last columns of the journal's table ``entry`` and of the tables' view
+They are the last columns of the journal's table ``entry`` and of the tables' view
 ``checkpoint`` alike, so what is in the one can be put into the other as it is.
 """
 
@@ -12,10 +12,10 @@ from typing import Final
 
 import orjson
 
-from .records import Checkpoint, CreatedRow, EntityRow, ProgressRow
+from .records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
 
-PARTS: Final = 16
-"""How many texts one checkpoint has."""
+PARTS: Final = 17
+"""How many values one checkpoint has."""
 
 _dumps = orjson.dumps
 _json = orjson.Fragment
@@ -23,7 +23,7 @@ _number = itemgetter(0)
 
 
 def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:
-    """Give one JSON text per part, ``None`` for an empty one.
+    """Give one JSON text per part, and two values for the history; ``None`` for an empty one.
 
     A row that the checkpoint both puts and deletes is left out where the tables delete first.
     """
@@ -47,7 +47,7 @@ def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:
         _dumps(c.rewritten) if c.rewritten else None,
         created,
         _encode_progress(progress) if progress else None,
-        _dumps([(i, seq, _json(body)) for i, seq, body in c.history]) if c.history else None,
+        *(_encode_history(c.history) if c.history else (None, None)),
         _encode_entities(entities) if entities else None,
         _dumps(c.entities_deleted) if c.entities_deleted else None,
         _dumps([(n, actor, _json(body)) for n, actor, body in c.mail]) if c.mail else None,
@@ -112,6 +112,22 @@ def _encode_created(rows: list[CreatedRow], latest: dict[int, ProgressRow]) -> b
 def pending(row: CreatedRow) -> ProgressRow:
     """Give the progress of an instance that has made none."""
     return ProgressRow(row.id, "Pending", row.created, None, 0, 0, None, None, None, None, None)
+
+
+def _encode_history(chunks: list[ChunkRow]) -> tuple[bytes, bytes]:
+    """Give where in the second value each chunk's body is, counted from 1, and the bodies.
+
+    Histories are most of the bytes. In one JSON array SQLite would parse all of them, twice.
+    """
+    places: list[tuple[int, int, int, int]] = []
+    bodies: list[bytes] = []
+    place = 1
+    for instance, seq, body in chunks:
+        size = len(body)
+        places.append((instance, seq, place, size))
+        bodies.append(body)
+        place += size
+    return _dumps(places), b"".join(bodies)
 
 
 def _encode_progress(rows: list[ProgressRow]) -> bytes:

@@ -25,6 +25,7 @@ CREATE TABLE entry (
   created TEXT,
   progress TEXT,
   history TEXT,
+  history_bodies BLOB,
   entities TEXT,
   entities_deleted TEXT,
   mail TEXT,

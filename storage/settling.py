@@ -29,7 +29,7 @@ from .unsettled import Unsettled
 SETTLE: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * (PARTS + 5))})"
 """Takes follows, sequence, epoch, next_id and next_row, and the parts."""
 
-GATHER_S: Final = 0.25
+GATHER_S: Final = 1.0
 """How long checkpoints gather before they are settled: what is written again meanwhile is free."""
 LARGE: Final = 8 * 1024 * 1024
 """Bytes that are settled at once, however young they are."""
