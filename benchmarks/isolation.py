@@ -254,7 +254,8 @@ class _Probes:
             note="latency counts from the intended time of sending; CPU is that of the load as well",
         )
         self.loads.append(timed.load)
-        p50, p99 = {}, {}
+        p50: dict[str, float] = {}
+        p99: dict[str, float] = {}
         for start, place in enumerate(self.places):
             latencies = timed.latencies[start :: len(self.places)]
             p50[place], p99[place] = percentiles_ms(latencies)
