@@ -7,7 +7,7 @@ on another shard. What counts is their 99th percentile with all load on one key,
 load spread: were it above 1, they would wait behind the hot key.
 
 A thousand keys are more work than one, since each is a row to write. That alone would make one key
-look good, so the load is spread over a few keys, too, which are hardly more work.
+look good, so the load is spread over a few keys, too, which are little more work.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def measure_isolation(bench: Bench) -> Outcome:
     note = (
         f"Latencies are of calls of cold entities, {RATE:g} a second to each place in an open loop, "
         "counted from the intended time of sending. The load is operations that drivers in all "
-        f"partitions send: evenly to {many:,} keys (0 % on one), evenly to {few}, which are hardly "
+        f"partitions send: evenly to {many:,} keys (0 % on one), evenly to {few}, which are little "
         "more work than one, or all to one key (100 %). These three are offered at the same rate, "
         f"{100 * OFFERED:g} % of what the hub takes at most of many keys or of one, whichever is "
         "less. Unlimited means that each driver starts again when it has ended. "
