@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--arrivals",
         choices=get_args(Arrivals),
         default="poisson",
-        help="latency's requests come at random times or like a metronome's (poisson)",
+        help="requests of open loops come at random times or like a metronome's (poisson)",
     )
     parser.add_argument(
         "--text", type=Path, metavar="FOLDER", help="wordcount reads it, not Python's library"

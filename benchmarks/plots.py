@@ -186,26 +186,42 @@ def draw_hotspot(figures: Figures) -> Any:
 
 
 def draw_isolation(figures: Figures) -> Any:
-    """The 99th percentile of probes, with and without the hot key."""
+    """The 99th percentile of probes, without load, with it spread, and with all on one key."""
     sweep = figures.sweeps[isolation.SWEEP]
-    figure, [axes] = canvas(1, 1, height=1.2 + 0.36 * len(sweep.rows))
-    names = [f"{kind}: {place}" for kind, place, *_ in sweep.rows]
-    at = list(range(len(names)))
-    quiet, hot = sweep.numbers(isolation.QUIET_P99), sweep.numbers(isolation.HOT_P99)
-    axes.hlines(at, quiet, hot, color="#c8ccd1", linewidth=3, zorder=1)
-    axes.scatter(quiet, at, color=FAINT, zorder=2, label="while nothing else runs")
-    axes.scatter(hot, at, color=RED, marker="D", s=28, zorder=2, label="beside the hot key")
-    for place, time, ratio in zip(at, hot, sweep.numbers(isolation.RATIO), strict=True):
+    places = list(dict.fromkeys((str(kind), str(place)) for kind, place, *_ in sweep.rows))
+    figure, [axes] = canvas(1, 1, height=1.4 + 0.36 * len(places))
+    at = list(range(len(places)))
+    series = {
+        condition: sweep.numbers(isolation.P99, load=condition)
+        for condition in isolation.CONDITIONS
+        if condition != isolation.MOST
+    }
+    several = [list(times) for times in zip(*series.values(), strict=True)]
+    axes.hlines(at, [*map(min, several)], [*map(max, several)], color="#c8ccd1", linewidth=3)
+    looks = ((FAINT, "o"), (BLUE, "o"), (GREEN, "s"), (RED, "D"))
+    for (condition, times), (colour, marker) in zip(series.items(), looks, strict=True):
+        label = "no load" if condition == isolation.QUIET else condition
+        axes.scatter(times, at, color=colour, marker=marker, s=28, zorder=2, label=label)
+    ratios = zip(
+        sweep.numbers(isolation.OF_SPREAD, load=isolation.HOT),
+        sweep.numbers(isolation.OF_FEW, load=isolation.HOT),
+        strict=True,
+    )
+    for place, times, (of_many, of_few) in zip(at, several, ratios, strict=True):
         axes.annotate(
-            f"{ratio:.2f} times", (time, place), (8, 0), textcoords="offset points", va="center"
+            f"{of_many:.2f} and {of_few:.2f} times",
+            (max(times), place),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
         )
-    _rows(axes, at, names)
+    _rows(axes, at, [": ".join(place) for place in places])
     axes.grid(visible=False, axis="y")
     axes.set_xscale("log")
-    axes.set_xlim(right=2 * max(*quiet, *hot))
+    axes.set_xlim(right=3 * max(map(max, several)))
     logarithmic(axes.xaxis)
     axes.set_xlabel("99th percentile of calls of cold entities, ms")
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

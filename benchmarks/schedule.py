@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, count, islice, repeat
 from typing import Literal
 from zlib import crc32
 
@@ -18,10 +18,15 @@ def arrivals(kind: Arrivals, n: int, rate: float) -> array[float]:
     ``poisson`` is what many independent clients make: the gaps are random, so some come together.
     ``constant`` is a metronome.
     """
+    return array("d", islice(endless_arrivals(kind, rate, seed=n), n))
+
+
+def endless_arrivals(kind: Arrivals, rate: float, seed: int) -> Iterator[float]:
+    """Give times of requests as ``arrivals`` does, without end."""
     if kind == "constant":
-        return array("d", [(index + 1) / rate for index in range(n)])
-    source = random.Random(n)
-    return array("d", accumulate(source.expovariate(rate) for _ in range(n)))
+        return (number / rate for number in count(1))
+    source = random.Random(seed)
+    return accumulate(source.expovariate(rate) for _ in repeat(None))
 
 
 def draw_with_share(n: int, keys: int, share: float, seed: int) -> list[int]:

@@ -56,7 +56,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "isolation": Benchmark(
         measure_isolation,
-        "calls of cold entities while one takes all it can, on other shards or not",
+        "calls of cold entities while a load is spread, or all on one key of their shard or another",
     ),
     "stripes": Benchmark(
         measure_stripes, "one entity that all partitions signal, plain and striped, on two shards"
@@ -139,10 +139,12 @@ SECTIONS = (
     Section(
         "Isolation",
         ("isolation",),
-        "Do the others notice a hot key?",
-        "A client calls cold entities at a low rate, by a schedule. The grey dot is their 99th "
-        "percentile while nothing else runs, the coloured one that while another entity takes all "
-        "it can get. Short lines are good; on the shard of the hot one they cannot be.",
+        "Do the others notice that all load goes to one key?",
+        "A client calls cold entities at a low rate, by a schedule. The dots are their 99th "
+        "percentile: without a load, with one that is spread evenly over a thousand keys or over "
+        "a few, and with all of it on one key, at the same rate. If the red one is not to the right "
+        "of the blue and the green one, nobody waits behind the hot key; the figures are what it "
+        "is of these two. The distance from the grey one is what any load costs.",
     ),
     Section(
         "Stripes",

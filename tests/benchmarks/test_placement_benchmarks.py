@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 from attrs import evolve
 
 from perdure import Client, Hub, HubStatistics, PartitionStatistics
-from perdure.benchmarks import stripes
+from perdure.benchmarks import isolation, stripes
 from perdure.benchmarks.bench import Bench, MakeHub, Options
 from perdure.benchmarks.crossing import measure_crossing
 from perdure.benchmarks.drivers import (
@@ -26,7 +27,7 @@ from perdure.benchmarks.drivers import (
 from perdure.benchmarks.figures import Outcome, Sweep, WrongOutcomeError, gather
 from perdure.benchmarks.isolation import measure_isolation
 from perdure.benchmarks.rebalance import BIN_S, in_bins, longest_gap, measure_rebalance
-from perdure.benchmarks.schedule import partition_of
+from perdure.benchmarks.schedule import Arrivals, partition_of
 from perdure.benchmarks.sharding import (
     away_percent,
     balance_of,
@@ -194,18 +195,70 @@ async def test_stripes_keep_operations_where_they_were_sent_from() -> None:
     assert fact.target is None  # of threads nothing is asked
 
 
-async def test_isolation_probes_beside_the_hot_entity_and_elsewhere() -> None:
+async def test_isolation_probes_each_place_under_each_load() -> None:
     outcome = await measure_isolation(a_bench(n=10))
 
     [sweep] = outcome.sweeps
-    assert points(sweep, "kind", "cold entities on the") == [
-        ("one loop", "same shard"),
-        ("threads", "same shard"),
-        ("threads", "another shard"),
+    assert points(sweep, "kind", "cold entities on the", "load") == [
+        (kind, place, load)
+        for kind, place in (
+            ("one loop", "same shard"),
+            ("threads", "same shard"),
+            ("threads", "another shard"),
+        )
+        for load in isolation.CONDITIONS
     ]
-    assert all(rate > 0 for rate in sweep.numbers("hot operations/s"))
-    assert [fact.target for fact in outcome.facts] == [None, None, 1.1]
-    assert {one.total for one in outcome.histograms.values()} == {20}
+    assert sweep.column("operations/s", load=isolation.QUIET) == [None] * 3
+    for condition in isolation.CONDITIONS[1:]:
+        assert all(rate > 0 for rate in sweep.numbers("operations/s", load=condition))
+    for base in (isolation.OF_SPREAD, isolation.OF_FEW):
+        assert all(ratio > 0 for ratio in sweep.numbers(base, load=isolation.HOT))
+        assert sweep.column(base, load=isolation.SPREAD) == [None] * 3
+    assert [fact.target for fact in outcome.facts] == [None] * 4 + [1.1] * 2
+    assert {
+        name.rpartition(", ")[2]: one.total for name, one in outcome.histograms.items()
+    } == dict.fromkeys(isolation.CONDITIONS, 20) | {isolation.MOST: 10}
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+async def test_isolation_offers_the_same_operations_spread_and_on_one_key(
+    arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "ROUNDS", 1)
+    started: list[tuple[str, list[int]]] = []
+
+    class Watch(Sabotage):
+        async def start_new(self, f: Any, input: Any, *, instance_id: str) -> Any:
+            started.append((instance_id.partition("::")[0], input.drawn))
+            return await super().start_new(f, input, instance_id=instance_id)
+
+    class Watched(Hub):
+        @property
+        def client(self) -> Client:
+            return cast(Client, Watch(super().client, "nothing"))
+
+    options = Options(n=20, concurrency=8, arrivals=arrivals)
+    await measure_isolation(Bench(options, None, make_hub=Watched))
+
+    def is_of(keys: Callable[[int], bool]) -> list[tuple[str, list[int]]]:
+        return [(home, drawn) for home, drawn in started if keys(len(set(drawn)))]
+
+    loads = {
+        "many": is_of(lambda n: n > 8),
+        "few": is_of(lambda n: n == 8),
+        "one": is_of({1}.__contains__),
+    }
+    assert {len(drawn) for _, drawn in started} == {isolation.ORDER}
+    for load in loads.values():
+        assert {partition_of(home, 4) for home, _ in load} == {0, 1, 2, 3}
+    for keys in ("many", "few"):
+        to = Counter(
+            partition_of(f"@meter@load-{key}", 4) for _, drawn in loads[keys] for key in drawn
+        )
+        assert max(to.values()) <= 1.2 * min(to.values())
+    assert {
+        partition_of(f"@meter@load-{key}", 4) for _, drawn in loads["one"] for key in drawn
+    } == {3}
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 4, 12])
