@@ -150,6 +150,9 @@ class Partition:
         activation = self.activations.get(key)
         if activation is None:
             activation = self.activate(key)
+        self._deliver(activation, message)
+
+    def _deliver(self, activation: Activation, message: Message) -> None:
         activation.mail.append(message)
         if not activation.touched and (message.keep or activation.is_blocked):
             activation.touched = True
@@ -358,16 +361,22 @@ class Partition:
         if self.lookup.striped:
             target = self.router.route(target, message, len(self.partitions))
         message.keep = True
-        index = partition_of(target, len(self.partitions))
-        if index == self.index:
-            self.post(target, message)
+        activation = self.activations.get(target)
+        if activation is None:  # else it is of this partition
+            index = partition_of(target, len(self.partitions))
+            if index != self.index:
+                self._send_away(index, target, message)
+                return
+            activation = self.activate(target)
+        self._deliver(activation, message)
+
+    def _send_away(self, index: int, target: str, message: Message) -> None:
+        self.sent_away += 1
+        parcels = self.batch.outbox.get(index)
+        if parcels is None:
+            self.batch.outbox[index] = [(target, message)]
         else:
-            self.sent_away += 1
-            parcels = self.batch.outbox.get(index)
-            if parcels is None:
-                self.batch.outbox[index] = [(target, message)]
-            else:
-                parcels.append((target, message))
+            parcels.append((target, message))
 
     def send_later(self, due: int, target: str, message: Message) -> None:
         """Keep a message until its time; it waits in the sender's partition."""
