@@ -247,7 +247,8 @@ def compact(data: bytes) -> bytes:
 
     orjson gives its whole output buffer away with the text, a few KiB for the shortest.
     """
-    return bytes(memoryview(data)) if len(data) < 2048 else data
+    # bytes(data) and data[:] would be the very same object.
+    return b"%b" % data if len(data) < 2048 else data
 
 
 def check_size(data: bytes, limit: int, what: str) -> bytes:

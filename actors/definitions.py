@@ -277,6 +277,15 @@ class EntityDefinition:
         """Whether signals of some operation may be combined."""
         return any(one.combine is not None for one in self.operations.values())
 
+    @property
+    def suspends(self) -> bool:
+        """Whether some operation is async."""
+        return any(
+            one.is_async
+            for one in (*self.operations.values(), self.any_operation)
+            if one is not None
+        )
+
     def stripe_count(self, partitions: int) -> int:
         """Give the number of stripes in a hub of so many partitions; 0 for a plain entity."""
         return partitions if self.stripes == "auto" else self.stripes or 0

@@ -308,6 +308,7 @@ class EntityActor:
         "state",
         "stored",
         "striping",
+        "suspends",
         "unreadable",
     )
 
@@ -343,6 +344,7 @@ class EntityActor:
         self.parked_type: str | None = None
         self.unreadable: bytes | None = None  # the stored state, where the class cannot read it
         self.combines = False  # whether signals may be combined
+        self.suspends = True  # whether an operation may be async
         self.folding = False
         self.striping: Home | Stripe | None = None
         self._alone = 0  # how many of the next messages are not to be combined
@@ -369,6 +371,7 @@ class EntityActor:
         """Take over what its entity is, in a hub of so many partitions."""
         self.definition = definition
         self.combines = definition.combines
+        self.suspends = definition.suspends
         if definition.stripes is not None and self.striping is None:
             self.striping = Home(self, definition.stripe_count(partitions))
 

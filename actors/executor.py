@@ -393,8 +393,11 @@ class Executor:
         self.numbers += 1
         return self.numbers
 
-    def record(self, kind: str, *fields: Any) -> bool:
+    def record(self, decision: tuple[Any, ...]) -> bool:
         """Record a decision; in a replay, compare it with what was recorded instead.
+
+        Args:
+            decision: the event as the history has it: its type, the time, its fields.
 
         Returns:
             Whether it is new, so that its effects have to be sent out.
@@ -403,18 +406,15 @@ class Executor:
         if history is None:
             if self.closed:
                 return self._stop()
-            self.events.append(orjson.dumps((kind, self.now, *fields)))
+            self.events.append(compact(orjson.dumps(decision)))
             return True
         position = self._position
         recorded = history[position] if position < len(history) else None
-        size = IDENTITY[kind]
-        if (
-            recorded is None
-            or recorded[0] != kind
-            or tuple(recorded[2 : 2 + size]) != fields[:size]
-        ):
+        kind = decision[0]
+        end = 2 + IDENTITY[kind]
+        if recorded is None or recorded[0] != kind or tuple(recorded[2:end]) != decision[2:end]:
             if self.mismatch is None:
-                produced = describe([kind, 0, *fields])
+                produced = describe([*decision])
                 self.mismatch = NondeterminismError(
                     self.instance_id, position, describe(recorded), produced, _calling_line()
                 )
@@ -452,15 +452,18 @@ class Executor:
         self.unanswered.add(task.number)
         self.pending[task.number] = task
         if self.record(
-            "TaskScheduled",
-            task.number,
-            name,
-            crc32(data or b""),
-            packed,
-            timeout,
-            attempt,
-            tags,
-            first,
+            (
+                "TaskScheduled",
+                self.now,
+                task.number,
+                name,
+                crc32(data or b""),
+                packed,
+                timeout,
+                attempt,
+                tags,
+                first,
+            )
         ):
             caller = self.caller(task.number)
             call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
@@ -484,7 +487,8 @@ class Executor:
             self.children = {}
         self.children[task.number] = instance_id
         kind = "SubOrchestrationInstanceCreated"
-        if self.record(kind, task.number, name, crc32(data or b""), instance_id, version):
+        number, input_hash = task.number, crc32(data or b"")
+        if self.record((kind, self.now, number, name, input_hash, instance_id, version)):
             start = Start(name, version, data, parent=self.caller(task.number))
             self._out().send(instance_id, start)
 
@@ -492,7 +496,7 @@ class Executor:
         """Ask for a timer."""
         task = TimerTask(self, self.number(), due)
         self.pending[task.number] = task
-        if self.record("TimerCreated", task.number, due):
+        if self.record(("TimerCreated", self.now, task.number, due)):
             self._out().arm_timer(self.caller(task.number), due)
         return task
 
@@ -554,7 +558,8 @@ class Executor:
 
     def send_event(self, instance_id: str, name: str, data: bytes) -> None:
         """Ask for an event to be sent to another instance."""
-        if self.record("EventSent", self.number(), instance_id, name, crc32(data)):
+        number = self.number()
+        if self.record(("EventSent", self.now, number, instance_id, name, crc32(data))):
             self._out().send(instance_id, Event(name, data))
 
     def signal_entity(self, entity: str, name: str, data: bytes | None, due: int | None) -> None:
@@ -564,8 +569,8 @@ class Executor:
             raise LockRuleError(
                 f"{entity} is locked by this orchestration: call it instead of signalling it"
             )
-        kind = "EntityOperationSignaled"
-        if self.record(kind, self.number(), entity, name, crc32(data or b""), due):
+        kind, input_hash = "EntityOperationSignaled", crc32(data or b"")
+        if self.record((kind, self.now, self.number(), entity, name, input_hash, due)):
             if due is None:
                 self._out().send(entity, Operation(name, data))
             else:
@@ -588,7 +593,8 @@ class Executor:
                     )
         task.entity = entity
         self.pending[task.number] = task
-        if self.record("EntityOperationCalled", task.number, entity, name, crc32(data or b"")):
+        kind, input_hash = "EntityOperationCalled", crc32(data or b"")
+        if self.record((kind, self.now, task.number, entity, name, input_hash)):
             message = Operation(name, data, True, self.caller(task.number))
             self._out().send(entity, message)
 
@@ -604,7 +610,7 @@ class Executor:
         lock = EntityLock(self, self.number(), ordered)
         self.lock = lock
         self.pending[lock.number] = lock
-        if self.record("EntityLockRequested", lock.number, ordered):
+        if self.record(("EntityLockRequested", self.now, lock.number, ordered)):
             self._out().send(ordered[0], LockRequest(self.caller(lock.number), ordered, 0))
         return lock
 
@@ -614,7 +620,7 @@ class Executor:
         self.lock = None
         if self.closed:
             return
-        if self.record("EntityLockReleased", lock.number):
+        if self.record(("EntityLockReleased", self.now, lock.number)):
             send_releases(self._out(), self.caller(lock.number), lock.entities, granted)
 
     def draw(self) -> float:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from .codec import compact
 from .errors import InternalError
 
 
@@ -335,7 +336,7 @@ class Command(Message):
 
 def encode_message(message: Message) -> bytes:
     """Give the message as one JSON text."""
-    return orjson.dumps([*message.content(), message.request])
+    return compact(orjson.dumps([*message.content(), message.request]))
 
 
 def decode_message(fields: list[Any]) -> Message:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import orjson
 
+from .codec import compact
 from .commands import COMMANDS
 from .context import OrchestrationContext
 from .entity import HELD
@@ -424,7 +425,7 @@ class OrchestrationActor:
 
     def record(self, now: int, kind: str, *fields: Any) -> None:
         """Append an event to the history."""
-        self.events.append(orjson.dumps((kind, now, *fields)))
+        self.events.append(compact(orjson.dumps((kind, now, *fields))))
         self.updated = now
         self.changed = True
 

@@ -28,6 +28,8 @@ class Activation:
         current: the message that an async operation is working on.
         queued: whether it is in the pump, loading or in an async operation, so that it must
             not be put into the pump (again).
+        ready: whether it is in the pump and has not taken its turn yet. Where it took that early,
+            the pump meets it once more and passes it over.
         dirty: whether the batch that gathers has it; flying: whether the one being stored has.
         messages_max: how many messages may wait before clients are refused.
         taken: messages it took since it was loaded, which says how hot it is.
@@ -46,6 +48,7 @@ class Activation:
         "messages_max",
         "partition",
         "queued",
+        "ready",
         "scope",
         "taken",
         "touched",
@@ -60,6 +63,7 @@ class Activation:
         self.messages_max = partition.loader.messages_max(key)
         self.current: Message | None = None
         self.queued = False
+        self.ready = False
         self.busy = False
         self.scope: anyio.CancelScope | None = None  # of the async operation under way
         self.dead = False
@@ -93,17 +97,34 @@ class Activation:
         )
 
     @property
+    def is_prompt(self) -> bool:
+        """Whether it may take a turn right away, outside the pump: no operation can suspend."""
+        actor = self.actor
+        return (
+            self.ready
+            and not self.dead
+            and isinstance(actor, EntityActor)
+            and not actor.suspends
+            and bool(self.mail)
+        )
+
+    @property
     def unconsumed(self) -> list[Message]:
         """All that it was sent and is not done with, in order."""
         current = () if self.current is None else (self.current,)
         held = () if self.actor is None else self.actor.held or ()
         return [*current, *held, *self.mail]
 
+    def wake(self) -> None:
+        """Give it to the pump, to take a turn."""
+        self.queued = self.ready = True
+        self.partition.pump.put(self)
+
     def run(self) -> Coroutine[Any, Any, None] | None:
         """Take a turn, for the pump: drain the mailbox, up to a limit."""
-        if self.dead:
+        if self.dead or not self.ready:
             return None
-        self.queued = False
+        self.queued = self.ready = False
         self.used = True
         mail = self.mail
         if not mail:
@@ -227,6 +248,5 @@ class Activation:
         if actor.held:
             partition.touch(self)
         if self.mail and not self.queued:
-            self.queued = True
-            partition.pump.put(self)
+            self.wake()
         partition.gathered()

@@ -102,8 +102,7 @@ class Loader:
             partition.batch.dirty.append(activation)
             partition.gathered()
         if activation.mail:
-            activation.queued = True
-            partition.pump.put(activation)
+            activation.wake()
 
     def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
         partition = self._partition

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .timers import TimerQueue
     from .waiting import Waiter
+
+#: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
+_DRAIN_BUDGETS = 4
 
 _log = logging.getLogger("perdure.partition")
 
@@ -146,6 +150,9 @@ class Partition:
         activation = self.activations.get(key)
         if activation is None:
             activation = self.activate(key)
+        self._deliver(activation, message)
+
+    def _deliver(self, activation: Activation, message: Message) -> None:
         activation.mail.append(message)
         if not activation.touched and (message.keep or activation.is_blocked):
             activation.touched = True
@@ -153,8 +160,7 @@ class Partition:
             if activation.busy:
                 self.gathered()  # no turn will say so for long
         if not activation.queued:
-            activation.queued = True
-            self.pump.put(activation)
+            activation.wake()
 
     def activate(self, key: str) -> Activation:
         """Begin to load an actor."""
@@ -355,16 +361,22 @@ class Partition:
         if self.lookup.striped:
             target = self.router.route(target, message, len(self.partitions))
         message.keep = True
-        index = partition_of(target, len(self.partitions))
-        if index == self.index:
-            self.post(target, message)
+        activation = self.activations.get(target)
+        if activation is None:  # else it is of this partition
+            index = partition_of(target, len(self.partitions))
+            if index != self.index:
+                self._send_away(index, target, message)
+                return
+            activation = self.activate(target)
+        self._deliver(activation, message)
+
+    def _send_away(self, index: int, target: str, message: Message) -> None:
+        self.sent_away += 1
+        parcels = self.batch.outbox.get(index)
+        if parcels is None:
+            self.batch.outbox[index] = [(target, message)]
         else:
-            self.sent_away += 1
-            parcels = self.batch.outbox.get(index)
-            if parcels is None:
-                self.batch.outbox[index] = [(target, message)]
-            else:
-                parcels.append((target, message))
+            parcels.append((target, message))
 
     def send_later(self, due: int, target: str, message: Message) -> None:
         """Keep a message until its time; it waits in the sender's partition."""
@@ -620,6 +632,8 @@ class Partition:
         self.gathered()
 
     async def _commit_once(self) -> None:
+        if self._broken is None:
+            self.drain_mailboxes()
         if self._broken is not None:
             error, self._broken = self._broken, None
             await recover(self, error, None)
@@ -664,6 +678,23 @@ class Partition:
             # Durable, but memory is tainted: answers may go out, the rest is recovered.
             batch.release_replies(self)
 
+    def drain_mailboxes(self) -> None:
+        """Let entities take now what would have to be stored, since it waits at a checkpoint.
+
+        To store a message and to delete it again costs more than its turn. Orchestrations have
+        their turns later: most of what they take makes them send more.
+        """
+        batch = self.batch
+        if not batch.touched:
+            return
+        began = now = perf_counter()
+        given_up = began + _DRAIN_BUDGETS * self.settings.pump_budget_s
+        for activation in list(batch.touched):
+            while activation.is_prompt and now < given_up and not batch.is_full:
+                activation.run()
+                now = perf_counter()
+        self.pump.busy_s += now - began
+
     def defer(self, activation: Activation) -> None:
         """Have an activation wait: as much has gathered as one checkpoint may hold."""
         activation.queued = True
@@ -672,7 +703,7 @@ class Partition:
     def _let_on(self) -> None:
         deferred, self._deferred = self._deferred, []
         for activation in deferred:
-            self.pump.put(activation)
+            activation.wake()
 
     def _release(self, batch: Batch) -> None:
         """Let out what waited for the batch, which is durable now."""

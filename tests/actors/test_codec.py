@@ -28,7 +28,7 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
-from perdure.actors.codec import check_size, codec_for
+from perdure.actors.codec import check_size, codec_for, compact
 from perdure.actors.errors import PayloadError, PayloadTooLargeError, RegistrationError
 from perdure.actors.recursion import MAX_RECURSION
 from perdure.actors.snapshots import snapshotter
@@ -1068,3 +1068,15 @@ def test_a_bad_stored_field_is_named_with_its_path() -> None:
         state_codec(Large, Large).decode(b'{"items":[{"sku":"a","price":"x"}]}')
 
     assert raised.value.path == "$.items[0].price"
+
+
+@pytest.mark.parametrize("data", [b"1", b"null", b'{"a":[1,2]}', b'"' + 100 * b"x" + b'"'])
+def test_a_short_text_that_is_kept_is_a_copy_without_the_buffer_of_its_making(data: bytes) -> None:
+    assert compact(data) == data
+    assert compact(data) is not data or len(data) == 1  # Python has one object for each byte
+
+
+def test_a_long_text_is_kept_as_it_is() -> None:
+    data = 5_000 * b"1"
+
+    assert compact(data) is data
