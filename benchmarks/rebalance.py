@@ -33,6 +33,8 @@ PARTITION = 0
 KIND, TIME = "kind", "time, s"
 MOVED, OTHERS = "moved partition, calls/s", "other partitions, calls/s"
 SWEEP = "rebalance: calls over time"
+PAUSE = "pause of the moved partition"
+PAUSE_MAX_MS = 50.0  # what a move may take from those who call
 MOVE_BEGAN, MOVE_TOOK = "move began", "move took"
 
 
@@ -97,7 +99,7 @@ async def _measure(bench: Bench, kind: Kind) -> Outcome:
     [(started, ended)] = moves
     facts = (
         (
-            "pause of the moved partition",
+            PAUSE,
             longest_gap(own) * 1e3,
             "ms",
             "the longest time in which none of its calls was answered",
@@ -115,7 +117,13 @@ async def _measure(bench: Bench, kind: Kind) -> Outcome:
     return Outcome(
         loads=[timed.load],
         facts=[
-            Fact(name=fact_name(kind, what), value=value, unit=unit, note=note)
+            Fact(
+                name=fact_name(kind, what),
+                value=value,
+                unit=unit,
+                note=note,
+                target=PAUSE_MAX_MS if what == PAUSE else None,
+            )
             for what, value, unit, note in facts
         ],
         sweeps=[Sweep(name=SWEEP, heads=(KIND, TIME, MOVED, OTHERS), rows=rows)],

@@ -37,6 +37,9 @@ from .waiting import thread_waker, waiter_factory
 if TYPE_CHECKING:
     from ..storage import PartitionStore, SharedPartition
 
+RELEASE_AFTER_S = 1.0
+"""How long a partition's files stay open after it has left."""
+
 _log = logging.getLogger("perdure.workers")
 
 
@@ -100,7 +103,12 @@ class _Worker:
             # It may come back to this worker, and is opened anew then.
             number = stores.index(cast("SharedPartition", old))
             old_one, stores[number] = stores[number], (await store.attach(count))[number]
-            await old_one.close()
+            try:
+                # Its next owner opens it just now, and should not wait for what closing does.
+                await anyio.sleep(RELEASE_AFTER_S)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await old_one.close()
 
         try:
             lookup = make_lookup(load_app(self._config["app"]), self._settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Thread
@@ -21,7 +22,13 @@ class Connection:
         self._mode = mode
         self._pragmas = pragmas
         self._opened: aiosqlite.Connection | None = None
+        self._made: sqlite3.Connection | None = None
         self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next use finds it open."""
+        return self._opened is not None
 
     async def fetch(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
         """Run one statement and give its rows."""
@@ -30,10 +37,15 @@ class Connection:
             opened = await self._open()
         return list(await opened.execute_fetchall(sql, values))
 
+    def adopt(self, made: sqlite3.Connection) -> None:
+        """Take a connection for the next use that would open one; it may come from any thread."""
+        self._made = made
+
     async def _open(self) -> aiosqlite.Connection:
         if self._closed:
             raise ValueError("closed")
-        opening = _connection(location(self._path, self._mode))
+        made, self._made = self._made, None
+        opening = _connection(location(self._path, self._mode), made)
         try:
             opened = await opening
             await opened.executescript(COMMON + self._pragmas)
@@ -55,6 +67,9 @@ class Connection:
     async def close(self, *, for_good: bool) -> None:
         """Close it; unless for good, the next use opens it again."""
         self._closed = self._closed or for_good
+        made, self._made = self._made, None
+        if made is not None:
+            made.close()
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
@@ -65,7 +80,7 @@ def location(path: Path, mode: Literal["rw", "ro"]) -> str:
     return f"{path.resolve().as_uri()}?mode={mode}"
 
 
-def _connection(uri: str) -> aiosqlite.Connection:
+def _connection(uri: str, given: sqlite3.Connection | None) -> aiosqlite.Connection:
     """Make an unopened connection whose thread does not keep the process alive.
 
     A thread is a daemon if the one that made it is, and aiosqlite gives no other way to say so.
@@ -74,7 +89,10 @@ def _connection(uri: str) -> aiosqlite.Connection:
     made: list[aiosqlite.Connection] = []
 
     def make() -> None:
-        made.append(aiosqlite.connect(uri, uri=True, isolation_level=None))
+        if given is not None:
+            made.append(aiosqlite.Connection(lambda: given, iter_chunk_size=64))
+        else:
+            made.append(aiosqlite.connect(uri, uri=True, isolation_level=None))
 
     maker = Thread(target=make, daemon=True)
     maker.start()

@@ -6,17 +6,21 @@ Plain blocking code, run in a worker thread.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
+
+from attrs import frozen
 
 from ..actors.errors import StoreDamagedError
 from .faults import explained, lease_lost
 from .records import MailRow, OutboxRow, PeerRow, Recovered, TimerRow
-from .settling import SETTLE, connect
+from .settling import SETTLE, Settler, connect
 
 NEXT_EPOCH: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING epoch, sequence"
-FENCE: Final = "UPDATE meta SET epoch = ? WHERE epoch < ? RETURNING epoch"
+FENCE: Final = (
+    "UPDATE meta SET epoch = ?, sequence = max(sequence, ?) WHERE epoch < ? RETURNING epoch"
+)
 ENTRIES: Final = "SELECT * FROM entry WHERE sequence > ? ORDER BY sequence"
 UNANSWERED: Final = (
     "SELECT key FROM instance_row INDEXED BY instance_unanswered WHERE pending > 0 AND status"
@@ -29,42 +33,65 @@ PARKED: Final = (
 )
 
 
-def recover_files(tables: Path, journal: Path, settling: str, committing: str) -> Recovered:
-    """Take a partition over from its last owner, and give what is needed to go on.
+@frozen
+class Taken:
+    """A partition that was taken over.
+
+    Attributes:
+        recovered: what its owner needs to go on.
+        tables: a connection that may write to the tables; whoever gets it closes it.
+        journal: the same for the journal.
+    """
+
+    recovered: Recovered
+    tables: sqlite3.Connection
+    journal: sqlite3.Connection
+
+
+def take_over(tables_path: Path, journal_path: Path, last: Settler | None) -> Taken:
+    """Take a partition over from its last owner, under a new epoch.
+
+    It takes as few calls of SQLite as can be: beside a busy event loop each waits for the
+    interpreter's lock.
 
     Args:
-        tables: the file of the tables.
-        journal: the file of the journal.
-        settling: pragmas of a connection that writes to the tables.
-        committing: pragmas of a connection that writes to the journal.
+        tables_path: the file of the tables.
+        journal_path: the file of the journal.
+        last: what settled for the last owner, if that was here.
 
     Raises:
         StorageError: it cannot be read, or is not whole.
     """
-    with explained(tables), closing(connect(tables, settling)) as target:
-        # First the tables: from here on nobody else settles. Then nobody else commits.
-        [(epoch, sequence)] = target.execute(NEXT_EPOCH).fetchall()
-        with explained(journal), closing(connect(journal, committing)) as source:
-            if not source.execute(FENCE, (epoch, epoch)).fetchall():
-                raise lease_lost(journal)
-            with explained(tables):
-                _settle(target, source, sequence, epoch, journal)
-            source.execute(
-                "UPDATE meta SET sequence = (SELECT max(sequence, ?) FROM meta)", (sequence,)
-            )
-        return _read(target)
+    if last is not None:
+        last.stop()
+    with ExitStack() as opened:
+        with explained(tables_path):
+            tables = opened.enter_context(closing(connect(tables_path)))
+            # First the tables: from here on nobody else settles. Then nobody else commits.
+            [(epoch, sequence)] = tables.execute(NEXT_EPOCH).fetchall()
+        with explained(journal_path):
+            journal = opened.enter_context(closing(connect(journal_path)))
+            if not journal.execute(FENCE, (epoch, sequence, epoch)).fetchall():
+                raise lease_lost(journal_path)
+            entries = journal.execute(ENTRIES, (sequence,)).fetchall()
+        with explained(tables_path):
+            if entries:
+                _settle(tables, entries, sequence, epoch, journal_path)
+            recovered = _read(tables)
+        opened.pop_all()
+    return Taken(recovered, tables, journal)
 
 
 def _settle(
-    tables: sqlite3.Connection, source: sqlite3.Connection, sequence: int, epoch: int, journal: Path
+    tables: sqlite3.Connection, entries: list[Any], sequence: int, epoch: int, journal_path: Path
 ) -> None:
     """Apply the journal's entries behind ``sequence``, one by one, all of them or none."""
     tables.execute("BEGIN IMMEDIATE")
     try:
-        for number, _, _, *rest in source.execute(ENTRIES, (sequence,)):
+        for number, _, _, *rest in entries:
             if number != sequence + 1:
                 raise StoreDamagedError(
-                    f"{journal} has checkpoint {number}, but the partition's tables end with "
+                    f"{journal_path} has checkpoint {number}, but the partition's tables end with "
                     f"{sequence}: they are of different moments; restore a copy of the whole folder"
                 )
             tables.execute(SETTLE, (sequence, number, epoch, *rest))

@@ -46,14 +46,18 @@ class Settler:
 
     Args:
         path: the file of the tables.
-        pragmas: how the connection to it is set up.
+        tables: a connection to it, which the settler closes.
+        pragmas: how such a connection is set up.
         sequence: the checkpoint that the tables have.
         epoch: the owner's.
     """
 
-    def __init__(self, path: Path, pragmas: str, sequence: int, epoch: int) -> None:
+    def __init__(
+        self, path: Path, tables: sqlite3.Connection, pragmas: str, sequence: int, epoch: int
+    ) -> None:
         self.settled = sequence
         self._path = path
+        self._tables: sqlite3.Connection | None = tables
         self._pragmas = pragmas
         self._epoch = epoch
         self._gathering = Unsettled(sequence, sequence)
@@ -121,11 +125,16 @@ class Settler:
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
+        tables, self._tables = self._tables, None
+        if tables is not None:
+            tables.close()
 
     def _run(self) -> None:
         while self._gather():
+            tables, self._tables = self._tables, None
             try:
-                with explained(self._path), closing(connect(self._path, self._pragmas)) as tables:
+                with explained(self._path), closing(tables or connect(self._path)) as tables:
+                    tables.executescript(COMMON + self._pragmas)
                     self._settle(tables)
                     while self._gather():
                         self._settle(tables)
@@ -185,12 +194,8 @@ class Settler:
             future.set_exception(error)
 
 
-def connect(path: Path, pragmas: str) -> sqlite3.Connection:
-    """Open a file to write to, for one thread."""
-    connection = sqlite3.connect(location(path, "rw"), uri=True, isolation_level=None)
-    try:
-        connection.executescript(COMMON + pragmas)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file to write to; one thread may hand the connection to the next."""
+    return sqlite3.connect(
+        location(path, "rw"), uri=True, isolation_level=None, check_same_thread=False
+    )

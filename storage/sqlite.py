@@ -23,7 +23,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -60,7 +60,7 @@ from .records import (
     Recovered,
     RequestRow,
 )
-from .recovering import recover_files
+from .recovering import take_over
 from .settling import Settler, connect
 from .unsettled import Unsettled
 
@@ -120,23 +120,23 @@ class SqlitePartition:
     async def recover(self) -> Recovered:
         """Read what is needed to go on, under a new epoch that is durable on return."""
         with CancelScope(shield=True):
-            await self._stop_settling()
             if self._broken:
                 await self._bridge.run(self._reopen)
             if self._closed:
                 raise StorageError(f"the store of {self._path} is closed; open it again")
             self._broken = True
-            recovered = await to_thread.run_sync(
-                recover_files, self._path, self._journal_path, self._settling, self._committing
+            last, self._settler = self._settler, None
+            taken = await to_thread.run_sync(take_over, self._path, self._journal_path, last)
+            recovered = taken.recovered
+            self._settler = Settler(
+                self._path, taken.tables, self._settling, recovered.sequence, recovered.epoch
             )
-            self._settler = Settler(self._path, self._settling, recovered.sequence, recovered.epoch)
+            if self._journal.is_open:
+                taken.journal.close()  # quick, as it is not the last one to the file
+            else:
+                self._journal.adopt(taken.journal)
             self._broken = False
         return recovered
-
-    async def _stop_settling(self) -> None:
-        settler, self._settler = self._settler, None
-        if settler is not None:
-            await to_thread.run_sync(settler.stop)
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Put the checkpoint into the journal, all of it or nothing, and sync it to the disk.
@@ -271,7 +271,8 @@ class SqlitePartition:
             with explained(self._path):
                 await self._bridge.run(lambda: self._close_readers(for_good=True))
             settler = self._settler
-            await self._stop_settling()
+            if settler is not None:
+                await to_thread.run_sync(settler.stop)
             if settler is not None and settler.settled == settler.sequence:
                 await self._clear(settler.settled)
             with explained(self._journal_path):
@@ -289,7 +290,8 @@ class SqlitePartition:
     def _fold_log(self) -> None:
         # A log is folded into its file by the last connection, unless that only reads.
         if Path(f"{self._path}-wal").exists():
-            connect(self._path, "SELECT 1 FROM meta;").close()
+            with closing(connect(self._path)) as tables:
+                tables.execute("SELECT 1 FROM meta")
 
     async def _close_readers(self, *, for_good: bool) -> None:
         for connection in (self._reader, self._querier):
