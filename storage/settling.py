@@ -15,7 +15,7 @@ import sqlite3
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from time import monotonic
 from typing import Final
 
@@ -35,6 +35,9 @@ LARGE: Final = 8 * 1024 * 1024
 """Bytes that are settled at once, however young they are."""
 TOO_LARGE: Final = 4 * LARGE
 """Bytes at which commits wait until something is settled."""
+
+# A process has one processor more than its event loop at best, and commits want some of that.
+_turn = Lock()
 
 _log = logging.getLogger("perdure.storage")
 
@@ -170,9 +173,10 @@ class Settler:
     def _settle(self, tables: sqlite3.Connection) -> None:
         layer = self._settling
         assert layer is not None
-        parts = encode_parts(layer.checkpoint(self._epoch))
-        numbers = (layer.follows, layer.sequence, self._epoch, layer.next_id, layer.next_row)
-        tables.execute(SETTLE, (*numbers, *parts))
+        with _turn:
+            parts = encode_parts(layer.checkpoint(self._epoch))
+            numbers = (layer.follows, layer.sequence, self._epoch, layer.next_id, layer.next_row)
+            tables.execute(SETTLE, (*numbers, *parts))
         with self._changed:
             self.settled = layer.sequence
             self._settling = None
