@@ -96,7 +96,8 @@ async def run(folder: Path, kills: int, number: int = 0) -> None:
                     if not victim.serves and load.random.random() < 0.5:
                         await until_served(hub, victim.number)
                     if victim.failed_starts == 0 and victim.process is not None:
-                        victim.process.kill()
+                        with suppress(ProcessLookupError):  # the last kill may not be seen yet
+                            victim.process.kill()
                 await load.more(20)
                 load.stopped = True
             await load.check(hub.client)
