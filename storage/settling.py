@@ -85,8 +85,9 @@ class Settler:
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse what could never be settled, as far as what is not settled tells."""
-        for layer in self.layers()[1]:
-            layer.check(checkpoint)
+        layers = self.layers()[1]
+        for number, layer in enumerate(layers, 1):
+            layer.check(checkpoint, layers[number:])
 
     def add(self, checkpoint: Checkpoint, size: int) -> None:
         """Take the next checkpoint, which the journal has."""
@@ -114,7 +115,7 @@ class Settler:
             if self.settled >= self.sequence:
                 future.set_result(None)
             elif self._stopping:
-                future.set_exception(StorageError(f"the store of {self._path} is closed"))
+                future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
             else:
                 self._waiting.append((self.sequence, future))
                 self._changed.notify()
@@ -157,7 +158,7 @@ class Settler:
                 self._changed.wait()
                 self._idle = False
             until = monotonic() + GATHER_S
-            while not (self._waiting or self._stopping or self._gathering.size >= LARGE):
+            while not (self._waiting or self._stopping or self._is_large()):
                 left = until - monotonic()
                 if left <= 0:
                     break
@@ -169,6 +170,10 @@ class Settler:
                 sequence = self._settling.sequence
                 self._gathering = Unsettled(sequence, sequence)
             return True
+
+    def _is_large(self) -> bool:
+        # What fails is not tried at full speed.
+        return self._gathering.size >= LARGE and not self._failed
 
     def _settle(self, tables: sqlite3.Connection) -> None:
         layer = self._settling
