@@ -124,16 +124,17 @@ class SqlitePartition:
         with CancelScope(shield=True):
             if self._broken:
                 await self._bridge.run(self._reopen)
-            if self._closed:
-                raise StorageError(f"the store of {self._path} is closed; open it again")
+            self._check_open()
             self._broken = True
             if self._settler is not None:
                 self._last, self._settler = self._settler, None
             taken = await to_thread.run_sync(take_over, self._path, self._journal_path, self._last)
-            if self._closed:
+            try:
+                self._check_open()
+            except StorageError:
                 taken.tables.close()
                 taken.journal.close()
-                raise StorageError(f"the store of {self._path} is closed; open it again")
+                raise
             recovered = taken.recovered
             self._settler = Settler(
                 self._path, taken.tables, self._settling, recovered.sequence, recovered.epoch
@@ -145,6 +146,10 @@ class SqlitePartition:
             self._last = None
             self._broken = False
         return recovered
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"the store of {self._path} is closed; open it again")
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Put the checkpoint into the journal, all of it or nothing, and sync it to the disk.
@@ -230,8 +235,7 @@ class SqlitePartition:
 
     async def settle(self) -> None:
         """Bring all that was committed by now into the tables."""
-        if self._closed:
-            raise StorageError(f"the store of {self._path} is closed; open it again")
+        self._check_open()
         settler = self._settler or self._last
         if settler is not None:
             await self._settle(settler)
@@ -294,8 +298,8 @@ class SqlitePartition:
     async def _clear(self, settled: int) -> None:
         """Empty the journal, which is tidy, and not needed."""
         try:
-            for statement in (REMEMBER, CLEAR):
-                await self._bridge.run(lambda sql=statement: self._journal.fetch(sql, (settled,)))
+            await self._bridge.run(lambda: self._journal.fetch(REMEMBER, (settled,)))
+            await self._bridge.run(lambda: self._journal.fetch(CLEAR, (settled,)))
         except (sqlite3.Error, ValueError) as error:
             _log.warning("the journal %s is not emptied: %s", self._journal_path, error)
 

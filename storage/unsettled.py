@@ -84,15 +84,17 @@ class Unsettled:
             raise _taken("instance_row.key", [row.key for row in checkpoint.created])
         for key, id in keys.items():
             holder = self.ids.get(key, id)
-            if holder != id and not any(holder in c.purged for c in (checkpoint, *later)):
+            if holder == id or holder in checkpoint.purged:
+                continue
+            if not any(holder in layer.purged for layer in later):
                 raise _taken("instance_row.key", [key])
         for row in checkpoint.entities:
             if row.id not in self.entities:
                 name = row.name, row.key
                 holder = self.entity_ids.get(name, row.id)
-                if holder != row.id and not any(
-                    holder in c.entities_deleted for c in (checkpoint, *later)
-                ):
+                if holder == row.id or holder in checkpoint.entities_deleted:
+                    continue
+                if not any(holder in layer.entities_deleted for layer in later):
                     raise _taken("entity_row.name", [name])
 
     def add(self, checkpoint: Checkpoint, size: int) -> None:
