@@ -69,6 +69,7 @@ class Settler:
         self._changed = Condition()
         self._idle = False
         self._stopping = False
+        self._ended = False
         self._failed = False
         self._waiting: list[tuple[int, Future[None]]] = []
         self._thread: Thread | None = None
@@ -114,7 +115,7 @@ class Settler:
         with self._changed:
             if self.settled >= self.sequence:
                 future.set_result(None)
-            elif self._stopping:
+            elif self._ended:
                 future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
             else:
                 self._waiting.append((self.sequence, future))
@@ -147,6 +148,11 @@ class Settler:
             except Exception as error:  # a bug of ours, which must not leave anybody waiting
                 _log.exception("settling the journal of %s failed", self._path)
                 self._fail(StorageError(f"settling the journal of {self._path}: {error!r}"))
+        with self._changed:
+            self._ended = True
+            waiting, self._waiting = self._waiting, []
+        for _, future in waiting:  # they came after the last try
+            future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
 
     def _gather(self) -> bool:
         """Wait for a round's worth of checkpoints; tells whether to settle or to end."""

@@ -9,11 +9,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import pytest
 
 from perdure.actors.errors import LeaseLostError, StorageError, StoreDamagedError
@@ -494,6 +496,39 @@ async def test_reads_miss_nothing_while_a_partition_cannot_recover(
     repair_tables(folder)
     assert (await owner.partition.recover()).sequence == 1
     assert await owner.keys() == ["i1"]
+    await store.close()
+
+
+@pytest.mark.usefixtures("never")
+async def test_a_query_while_a_partition_recovers_waits_for_what_is_settled(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+    settler = settler_of(owner)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def encode(*arguments: Any) -> Any:
+        begun.set()
+        go_on.wait(10)
+        return encode_parts(*arguments)
+
+    encode_parts = vars(settling)["encode_parts"]
+    monkeypatch.setattr(settling, "encode_parts", encode)
+    found: list[str] = []
+
+    async def query() -> None:
+        found.extend(await owner.keys())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(owner.partition.recover)
+        await anyio.to_thread.run_sync(begun.wait, 10)
+        tasks.start_soon(query)
+        while not settler._waiting:
+            await anyio.sleep(0)
+        go_on.set()
+
+    assert found == ["i1"]
     await store.close()
 
 
