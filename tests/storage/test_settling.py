@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -525,7 +526,7 @@ async def test_a_query_while_a_partition_recovers_waits_for_what_is_settled(
         await anyio.to_thread.run_sync(begun.wait, 10)
         tasks.start_soon(query)
         while not settler._waiting:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         go_on.set()
 
     assert found == ["i1"]
