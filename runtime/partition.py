@@ -328,7 +328,13 @@ class Partition:
             self.exchange.resend(target)
 
     def unlock(self, key: str, owner: list[Any]) -> Waiter:
-        """Take the lock of an entity from an owner that is gone."""
+        """Take the lock of an entity from an owner that is gone.
+
+        Raises:
+            UnavailableError: the partition is recovering.
+        """
+        if self.down is not None:
+            raise self._refusal()
         self.post(key, LockRelease(Caller(*owner), [key], -1))
         return self.settle()
 

@@ -39,7 +39,9 @@ class Connection:
 
     def adopt(self, made: sqlite3.Connection) -> None:
         """Take a connection for the next use that would open one; it may come from any thread."""
-        self._made = made
+        last, self._made = self._made, made
+        if last is not None:
+            last.close()
 
     async def _open(self) -> aiosqlite.Connection:
         if self._closed:

@@ -19,7 +19,7 @@ from .settling import SETTLE, Settler, connect
 
 NEXT_EPOCH: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING epoch, sequence"
 FENCE: Final = (
-    "UPDATE meta SET epoch = ?, sequence = max(sequence, ?) WHERE epoch < ? RETURNING epoch"
+    "UPDATE meta SET epoch = ?, sequence = max(sequence, ?) WHERE epoch < ? RETURNING sequence"
 )
 ENTRIES: Final = "SELECT * FROM entry WHERE sequence > ? ORDER BY sequence"
 UNANSWERED: Final = (
@@ -71,13 +71,16 @@ def take_over(tables_path: Path, journal_path: Path, last: Settler | None) -> Ta
             [(epoch, sequence)] = tables.execute(NEXT_EPOCH).fetchall()
         with explained(journal_path):
             journal = opened.enter_context(closing(connect(journal_path)))
-            if not journal.execute(FENCE, (epoch, sequence, epoch)).fetchall():
+            known = journal.execute(FENCE, (epoch, sequence, epoch)).fetchall()
+            if not known:
                 raise lease_lost(journal_path)
             entries = journal.execute(ENTRIES, (sequence,)).fetchall()
+            if known[0][0] > sequence and not entries:
+                raise _torn(journal_path, known[0][0], sequence)
         with explained(tables_path):
             if entries:
                 _settle(tables, entries, sequence, epoch, journal_path)
-            recovered = _read(tables)
+            recovered = _read(tables, epoch)
         opened.pop_all()
     return Taken(recovered, tables, journal)
 
@@ -90,10 +93,7 @@ def _settle(
     try:
         for number, _, _, *rest in entries:
             if number != sequence + 1:
-                raise StoreDamagedError(
-                    f"{journal_path} has checkpoint {number}, but the partition's tables end with "
-                    f"{sequence}: they are of different moments; restore a copy of the whole folder"
-                )
+                raise _torn(journal_path, number, sequence)
             tables.execute(SETTLE, (sequence, number, epoch, *rest))
             sequence = number
         tables.execute("COMMIT")
@@ -102,13 +102,19 @@ def _settle(
         raise
 
 
-def _read(tables: sqlite3.Connection) -> Recovered:
+def _torn(journal_path: Path, number: int, sequence: int) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{journal_path} has checkpoint {number}, but the partition's tables end with "
+        f"{sequence}: they are of different moments; restore a copy of the whole folder"
+    )
+
+
+def _read(tables: sqlite3.Connection, epoch: int) -> Recovered:
     def rows(sql: str) -> list[Any]:
         return tables.execute(sql).fetchall()
 
-    [(sequence, epoch, next_id, next_row)] = rows(
-        "SELECT sequence, epoch, next_id, next_row FROM meta"
-    )
+    # The epoch there may be that of a newer owner by now.
+    [(sequence, next_id, next_row)] = rows("SELECT sequence, next_id, next_row FROM meta")
     mail = rows("SELECT n, actor, CAST(body AS BLOB) FROM mail_row ORDER BY n")
     timers = rows("SELECT n, due, actor, CAST(body AS BLOB) FROM timer_row ORDER BY n")
     outbox = rows("SELECT n, target, last, CAST(body AS BLOB) FROM outbox_row ORDER BY n")

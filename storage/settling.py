@@ -69,6 +69,7 @@ class Settler:
         self._changed = Condition()
         self._idle = False
         self._stopping = False
+        self._ended = False
         self._failed = False
         self._waiting: list[tuple[int, Future[None]]] = []
         self._thread: Thread | None = None
@@ -85,8 +86,9 @@ class Settler:
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse what could never be settled, as far as what is not settled tells."""
-        for layer in self.layers()[1]:
-            layer.check(checkpoint)
+        layers = self.layers()[1]
+        for number, layer in enumerate(layers, 1):
+            layer.check(checkpoint, layers[number:])
 
     def add(self, checkpoint: Checkpoint, size: int) -> None:
         """Take the next checkpoint, which the journal has."""
@@ -113,8 +115,8 @@ class Settler:
         with self._changed:
             if self.settled >= self.sequence:
                 future.set_result(None)
-            elif self._stopping:
-                future.set_exception(StorageError(f"the store of {self._path} is closed"))
+            elif self._ended:
+                future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
             else:
                 self._waiting.append((self.sequence, future))
                 self._changed.notify()
@@ -146,6 +148,11 @@ class Settler:
             except Exception as error:  # a bug of ours, which must not leave anybody waiting
                 _log.exception("settling the journal of %s failed", self._path)
                 self._fail(StorageError(f"settling the journal of {self._path}: {error!r}"))
+        with self._changed:
+            self._ended = True
+            waiting, self._waiting = self._waiting, []
+        for _, future in waiting:  # they came after the last try
+            future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
 
     def _gather(self) -> bool:
         """Wait for a round's worth of checkpoints; tells whether to settle or to end."""
@@ -157,7 +164,7 @@ class Settler:
                 self._changed.wait()
                 self._idle = False
             until = monotonic() + GATHER_S
-            while not (self._waiting or self._stopping or self._gathering.size >= LARGE):
+            while not (self._waiting or self._stopping or self._is_large()):
                 left = until - monotonic()
                 if left <= 0:
                     break
@@ -169,6 +176,10 @@ class Settler:
                 sequence = self._settling.sequence
                 self._gathering = Unsettled(sequence, sequence)
             return True
+
+    def _is_large(self) -> bool:
+        # What fails is not tried at full speed.
+        return self._gathering.size >= LARGE and not self._failed
 
     def _settle(self, tables: sqlite3.Connection) -> None:
         layer = self._settling

@@ -68,6 +68,7 @@ Synchronous = Literal["FULL", "NORMAL", "OFF", "EXTRA"]
 
 COMMIT: Final = f"INSERT INTO entry VALUES ({', '.join('?' * (PARTS + 5))})"
 """Takes sequence, epoch, settled, next_id and next_row, and the parts."""
+REMEMBER: Final = "UPDATE meta SET sequence = max(sequence, ?)"
 CLEAR: Final = "DELETE FROM entry WHERE sequence <= ?"
 WAITING: Final = "SELECT count(*) FROM mail_row WHERE actor = ?"
 READ_INSTANCES: Final = (
@@ -114,6 +115,7 @@ class SqlitePartition:
         self._reader = Connection(self._path, "ro", READER_PRAGMAS)
         self._querier = Connection(self._path, "ro", READER_PRAGMAS)
         self._settler: Settler | None = None
+        self._last: Settler | None = None  # the one before, which reads need until there is another
         self._closed = False
         self._broken = False
 
@@ -122,11 +124,17 @@ class SqlitePartition:
         with CancelScope(shield=True):
             if self._broken:
                 await self._bridge.run(self._reopen)
-            if self._closed:
-                raise StorageError(f"the store of {self._path} is closed; open it again")
+            self._check_open()
             self._broken = True
-            last, self._settler = self._settler, None
-            taken = await to_thread.run_sync(take_over, self._path, self._journal_path, last)
+            if self._settler is not None:
+                self._last, self._settler = self._settler, None
+            taken = await to_thread.run_sync(take_over, self._path, self._journal_path, self._last)
+            try:
+                self._check_open()
+            except StorageError:
+                taken.tables.close()
+                taken.journal.close()
+                raise
             recovered = taken.recovered
             self._settler = Settler(
                 self._path, taken.tables, self._settling, recovered.sequence, recovered.epoch
@@ -135,8 +143,13 @@ class SqlitePartition:
                 taken.journal.close()  # quick, as it is not the last one to the file
             else:
                 self._journal.adopt(taken.journal)
+            self._last = None
             self._broken = False
         return recovered
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"the store of {self._path} is closed; open it again")
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Put the checkpoint into the journal, all of it or nothing, and sync it to the disk.
@@ -177,7 +190,7 @@ class SqlitePartition:
 
     async def _read(self, connection: Connection, sql: str, *values: object) -> _Found:
         """Run a query of the tables; gives its rows, and what the tables lack of commits."""
-        settler = self._settler
+        settler = self._settler or self._last
         while True:
             rounds, layers = (0, ()) if settler is None else settler.layers()
             with explained(self._path):
@@ -222,8 +235,10 @@ class SqlitePartition:
 
     async def settle(self) -> None:
         """Bring all that was committed by now into the tables."""
-        if self._settler is not None:
-            await self._settle(self._settler)
+        self._check_open()
+        settler = self._settler or self._last
+        if settler is not None:
+            await self._settle(settler)
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
@@ -266,14 +281,14 @@ class SqlitePartition:
 
     async def close(self) -> None:
         """Settle what was committed, and refuse every call from now on."""
-        self._closed = True
+        was_closed, self._closed = self._closed, True
         with CancelScope(shield=True):
             with explained(self._path):
                 await self._bridge.run(lambda: self._close_readers(for_good=True))
             settler = self._settler
             if settler is not None:
                 await to_thread.run_sync(settler.stop)
-            if settler is not None and settler.settled == settler.sequence:
+            if settler is not None and settler.settled == settler.sequence and not was_closed:
                 await self._clear(settler.settled)
             with explained(self._journal_path):
                 await self._bridge.run(lambda: self._journal.close(for_good=True))
@@ -283,6 +298,7 @@ class SqlitePartition:
     async def _clear(self, settled: int) -> None:
         """Empty the journal, which is tidy, and not needed."""
         try:
+            await self._bridge.run(lambda: self._journal.fetch(REMEMBER, (settled,)))
             await self._bridge.run(lambda: self._journal.fetch(CLEAR, (settled,)))
         except (sqlite3.Error, ValueError) as error:
             _log.warning("the journal %s is not emptied: %s", self._journal_path, error)
@@ -384,12 +400,18 @@ class SqliteStore:
     async def close(self) -> None:
         """Give the folder up, with all that was committed in the tables. Idempotent."""
         partitions, self._partitions = self._partitions, []
+        errors: list[StorageError] = []
         with CancelScope(shield=True):
             try:
                 for partition in partitions:
-                    await partition.close()
+                    try:
+                        await partition.close()
+                    except StorageError as error:
+                        errors.append(error)
             finally:
                 await to_thread.run_sync(self._release)
+        if errors:
+            raise errors[0]
 
     def _release(self) -> None:
         self._bridge.close()

@@ -6,7 +6,7 @@ here, and one row for the tables. Reads look here first, and in the tables for t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from attrs import Factory, define
@@ -69,8 +69,12 @@ class Unsettled:
     requests: dict[str, RequestRow] = Factory(dict[str, RequestRow])
     requests_deleted_before: int | None = None
 
-    def check(self, checkpoint: Checkpoint) -> None:
+    def check(self, checkpoint: Checkpoint, later: Sequence[Unsettled] = ()) -> None:
         """Refuse a key or name that is another row's, as far as these checkpoints tell.
+
+        Args:
+            checkpoint: the next one.
+            later: what came between, which may have set a name free.
 
         Raises:
             StorageError: which could not be settled.
@@ -80,13 +84,17 @@ class Unsettled:
             raise _taken("instance_row.key", [row.key for row in checkpoint.created])
         for key, id in keys.items():
             holder = self.ids.get(key, id)
-            if holder != id and holder not in checkpoint.purged:
+            if holder == id or holder in checkpoint.purged:
+                continue
+            if not any(holder in layer.purged for layer in later):
                 raise _taken("instance_row.key", [key])
         for row in checkpoint.entities:
             if row.id not in self.entities:
                 name = row.name, row.key
                 holder = self.entity_ids.get(name, row.id)
-                if holder != row.id and holder not in checkpoint.entities_deleted:
+                if holder == row.id or holder in checkpoint.entities_deleted:
+                    continue
+                if not any(holder in layer.entities_deleted for layer in later):
                     raise _taken("entity_row.name", [name])
 
     def add(self, checkpoint: Checkpoint, size: int) -> None:
@@ -131,7 +139,7 @@ class Unsettled:
             self.purged.add(id)
             self.progress.pop(id, None)
             self.history.pop(id, None)
-            if (gone := self.created.pop(id, None)) is not None and self.ids[gone.key] == id:
+            if (gone := self.created.pop(id, None)) is not None and self.ids.get(gone.key) == id:
                 del self.ids[gone.key]
 
     def _add_entities(self, c: Checkpoint) -> None:
@@ -144,7 +152,7 @@ class Unsettled:
         for id in c.entities_deleted:
             deleted.add(id)
             gone = entities.pop(id, None)
-            if gone is not None and self.entity_ids[gone.name, gone.key] == id:
+            if gone is not None and self.entity_ids.get((gone.name, gone.key)) == id:
                 del self.entity_ids[gone.name, gone.key]
 
     def _expire(self, before: int) -> None:

@@ -23,6 +23,7 @@ from perdure import (
     OrchestrationHandle,
     SqliteStore,
     Store,
+    UnavailableError,
     UsageError,
 )
 from perdure.storage import Checkpoint, EntityRow
@@ -731,6 +732,30 @@ async def test_cleaning_releases_a_lock_whose_holder_is_not_there(store: Store) 
         assert result == perdure.CleanResult(empty_entities_removed=0, orphaned_locks_released=1)
         assert await client.call_entity(account("a"), Account.get, timeout=10) == 6
         assert await client.clean_entity_storage() == perdure.CleanResult(0, 0)
+
+
+async def test_cleaning_takes_no_lock_while_the_partition_recovers(store: Store) -> None:
+    await store_orphan(store, "nobody")
+    faulty = FaultyStore(store)
+
+    async with Hub(app, store=faulty, partitions=1) as hub:
+        faults, client = faulty.faults, hub.client
+        recoveries = faults.recoveries
+        faults.commit = faults.recover = disk_error()
+
+        async def signal_in_vain() -> None:
+            with pytest.raises(UnavailableError):
+                await client.signal_entity(account("a"), Account.add, 1)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(signal_in_vain)
+                await until_true(lambda: faults.recoveries > recoveries)
+                # It would act on what the partition may find to be out of date.
+                with pytest.raises(UnavailableError):
+                    await client._release(account("a"))
+                faults.commit = faults.recover = None
+        assert await holder(client, "a") == "nobody"
 
 
 async def test_cleaning_leaves_a_lock_alone_whose_holder_is_live(client: Client) -> None:
