@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final, Literal
@@ -19,7 +20,7 @@ class Connection:
 
     def __init__(self, path: Path, mode: Literal["rw", "ro"], pragmas: str) -> None:
         self._path = path
-        self._mode = mode
+        self._mode: Literal["rw", "ro"] = mode
         self._pragmas = pragmas
         self._opened: aiosqlite.Connection | None = None
         self._made: sqlite3.Connection | None = None
@@ -92,7 +93,7 @@ def _connection(uri: str, given: sqlite3.Connection | None) -> aiosqlite.Connect
 
     def make() -> None:
         if given is not None:
-            made.append(aiosqlite.Connection(lambda: given, iter_chunk_size=64))
+            made.append(aiosqlite.Connection(partial(_same, given), iter_chunk_size=64))
         else:
             made.append(aiosqlite.connect(uri, uri=True, isolation_level=None))
 
@@ -100,3 +101,7 @@ def _connection(uri: str, given: sqlite3.Connection | None) -> aiosqlite.Connect
     maker.start()
     maker.join()
     return made[0]
+
+
+def _same(given: sqlite3.Connection) -> sqlite3.Connection:
+    return given

@@ -290,4 +290,5 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
         raise StoreDamagedError(f"{path} lacks the table meta ({error})") from error
     if found is None:
         raise StoreDamagedError(f"{path} has an empty table meta; restore a copy")
-    return _Identity(*(*found, version))
+    hub, partition, partitions, created, sequence = found
+    return _Identity(hub, partition, partitions, created, sequence, version)

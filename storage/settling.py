@@ -22,12 +22,16 @@ from typing import Final
 from ..actors.errors import LeaseLostError, StorageError
 from .connection import COMMON, location
 from .encoding import PARTS, encode_parts
-from .faults import explained
+from .faults import FENCED, explained
 from .records import Checkpoint
 from .unsettled import Unsettled
 
 SETTLE: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * (PARTS + 5))})"
 """Takes follows, sequence, epoch, next_id and next_row, and the parts."""
+
+APPLIED: Final = (
+    "UPDATE meta SET sequence = sequence WHERE sequence = ? AND epoch = ? RETURNING sequence"
+)
 
 GATHER_S: Final = 1.0
 """How long checkpoints gather before they are settled: what is written again meanwhile is free."""
@@ -187,7 +191,13 @@ class Settler:
         with _turn:
             parts = encode_parts(layer.checkpoint(self._epoch))
             numbers = (layer.follows, layer.sequence, self._epoch, layer.next_id, layer.next_row)
-            tables.execute(SETTLE, (*numbers, *parts))
+            try:
+                tables.execute(SETTLE, (*numbers, *parts))
+            except sqlite3.Error as error:
+                # A round that failed with an error of the disk may have been applied all the same.
+                # The row that is written here also syncs what was written before it.
+                if str(error) != FENCED or not tables.execute(APPLIED, numbers[1:3]).fetchall():
+                    raise
         with self._changed:
             self.settled = layer.sequence
             self._settling = None

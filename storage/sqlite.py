@@ -145,7 +145,8 @@ class SqlitePartition:
                 self._journal.adopt(taken.journal)
             self._last = None
             self._broken = False
-        return recovered
+            return recovered
+        raise AssertionError("a scope that nobody cancels swallows nothing")
 
     def _check_open(self) -> None:
         if self._closed:

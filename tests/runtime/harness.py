@@ -128,6 +128,9 @@ class FaultyPartition:
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         return await self._inner.query_entities(filter)
 
+    async def settle(self) -> None:
+        await self._inner.settle()
+
     async def waiting(self, actor: str) -> int:
         return await self._inner.waiting(actor)
 

@@ -37,6 +37,7 @@ from perdure.storage import (
     settling,
     sqlite,
 )
+from perdure.storage.encoding import encode_parts
 from perdure.storage.folder import SCRIPTS
 from perdure.storage.sqlite import SqlitePartition
 from perdure.storage.unsettled import Unsettled
@@ -691,6 +692,33 @@ async def test_tables_older_than_an_empty_journal_are_refused(
 
     with pytest.raises(StoreDamagedError, match="different moments"):
         await own(store)
+    await store.close()
+
+
+@pytest.mark.usefixtures("never")
+async def test_a_round_that_was_applied_and_reported_as_failed_is_not_applied_again(
+    store: SqliteStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+    await owner.commit(mail=[MailRow(1, "a", b"1")])
+
+    def fail_afterwards(self: settling.Settler, tables: sqlite3.Connection) -> None:
+        layer = self._settling
+        assert layer is not None
+        parts = encode_parts(layer.checkpoint(self._epoch))
+        tables.execute(settling.SETTLE, (0, 2, self._epoch, 2, 2, *parts))
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settling.Settler, "_settle", fail_afterwards)
+        with pytest.raises(StorageError, match="disk I/O error"):
+            await owner.partition.settle()
+
+    assert await owner.keys() == ["i1"]
+    await owner.commit(created=[created(2)])
+    assert await owner.keys() == ["i1", "i2"]
+    assert await owner.partition.waiting("a") == 1
     await store.close()
 
 
