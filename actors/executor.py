@@ -569,12 +569,15 @@ class Executor:
             raise LockRuleError(
                 f"{entity} is locked by this orchestration: call it instead of signalling it"
             )
+        self.numbers = number = self.numbers + 1
         kind, input_hash = "EntityOperationSignaled", crc32(data or b"")
-        if self.record((kind, self.now, self.number(), entity, name, input_hash, due)):
+        if self.record((kind, self.now, number, entity, name, input_hash, due)):
+            effects = self.effects
+            assert effects is not None
             if due is None:
-                self._out().send(entity, Operation(name, data))
+                effects.send(entity, Operation(name, data))
             else:
-                self._out().send_later(due, entity, Operation(name, data))
+                effects.send_later(due, entity, Operation(name, data))
 
     def call_entity(self, task: CallTask[Any], entity: str, name: str, data: bytes | None) -> None:
         """Ask for an entity's operation to be called."""

@@ -99,10 +99,16 @@ class Lookup:
             PayloadError: of another type, or it cannot be JSON, or is too large.
             UsageError: missing, or given to a function that takes none.
         """
-        data = definition.encode_input(input is not MISSING, input)
-        if data is not None and len(data) > self.max_payload:
+        if definition.takes_input and input is not MISSING:
+            data = definition.input.encode(input)
+        else:
+            given = definition.encode_input(input is not MISSING, input)
+            if given is None:
+                return None
+            data = given
+        if len(data) > self.max_payload:
             check_size(data, self.max_payload, f"the input of {definition.name}")
-        return None if data is None else compact(data)
+        return compact(data)
 
     def encode_any(self, value: Any) -> bytes:
         """Encode a value whose type nobody declared."""

@@ -350,6 +350,23 @@ def decode_message(fields: list[Any]) -> Message:
     return message
 
 
+def read_parcels(rows: list[list[Any]]) -> list[tuple[str, Message]]:
+    """Read messages back that each have their target in front."""
+    parcels: list[tuple[str, Message]] = []
+    for fields in rows:
+        message: Message
+        if fields[1] == "operation":  # what entities send each other is nearly always that
+            key, _, name, packed, call, caller, request = fields
+            input = orjson.dumps(packed[0]) if packed else None
+            message = Operation(name, input, call, None if caller is None else Caller(*caller))
+            message.request = request
+        else:
+            key = fields[0]
+            message = decode_message(fields[1:])
+        parcels.append((key, message))
+    return parcels
+
+
 def _caller(fields: list[Any] | None) -> Caller | None:
     return None if fields is None else Caller(*fields)
 

@@ -210,7 +210,8 @@ class Bench:
 
         ``operations`` is what to count where requests have different numbers of them. ``beside``
         runs at the same time, and is cancelled when the last request is answered.
-        ``then`` is awaited inside the measured time, for loads whose end is not an answer.
+        ``then`` is awaited inside the measured time, for loads whose end is not an answer. The
+        time also ends only when the store has nothing left to do for it.
         """
         clients = min(concurrency or self.options.concurrency, n)
         latencies = array("d", bytes(8 * n))
@@ -237,6 +238,7 @@ class Bench:
                 gate.set()
             if then is not None:
                 await then()
+            await _settled(hub)
             meter.end()
             observers.cancel_scope.cancel()
         load = await meter.load(
@@ -290,6 +292,8 @@ class Bench:
                 gate.set()
             meter.end()
             observers.cancel_scope.cancel()
+        await _settled(hub)
+        meter.end_work()
         load = await meter.load(name, unit, latencies, n, concurrency=0, note=note)
         return Timed(load, latencies, late, due[-1] / load.seconds)
 
@@ -367,24 +371,30 @@ class _Meter:
         self._commits = counted.commits
         self._stored = counted.stored_bytes
         self._begun = self._ended = 0.0
-        self._cpu = 0.0
+        self._cpu_begun = self._cpu = 0.0
+        self._written_begun: int | None = None
         self._written: int | None = None
 
     @classmethod
     async def start(cls, hub: Hub) -> _Meter:
+        await _settled(hub)
         return cls(hub, await hub.statistics())
 
     def begin(self) -> None:
-        self._written = written_bytes(self._pids)
-        self._cpu = processor_s(self._pids)
+        self._written_begun = written_bytes(self._pids)
+        self._cpu_begun = processor_s(self._pids)
         self._begun = perf_counter()
 
     def end(self) -> None:
         self._ended = perf_counter()
-        self._cpu = processor_s(self._pids) - self._cpu
+        self.end_work()
+
+    def end_work(self) -> None:
+        """Count the work up to now, and the time up to the end."""
+        self._cpu = processor_s(self._pids) - self._cpu_begun
         written = written_bytes(self._pids)
-        if written is not None and self._written is not None:
-            self._written = written - self._written
+        if written is not None and self._written_begun is not None:
+            self._written = written - self._written_begun
 
     async def load(
         self,
@@ -413,6 +423,12 @@ class _Meter:
             written=self._written,
             note=note,
         )
+
+
+async def _settled(hub: Hub) -> None:
+    """Return when the store has done what it put off: a query has to see all of it."""
+    async for _ in hub.client.query(name="nobody has this name", page_size=1):
+        raise AssertionError("there is no such orchestration")
 
 
 def processor_s(pids: Iterable[int]) -> float:

@@ -103,7 +103,7 @@ async def measure_stripes(bench: Bench) -> Outcome:
 
 
 async def _measure(bench: Bench, kind: Kind) -> Outcome:
-    n = bench.n(480_000)
+    n = bench.n(1_280_000)
     found: dict[str, list[Load]] = {variant: [] for variant in VARIANTS}
     away: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     async with bench.hub(app, kind, partitions=PARTITIONS, **on(kind, 2)) as hub:

@@ -118,9 +118,9 @@ async def measure_hello(bench: Bench) -> Outcome:
     """Hello under load and alone, and what four commits alone take."""
     async with bench.hub(app) as hub:
         client = hub.client
-        warm = min(bench.n(20_000), 2_000)
+        warm = min(bench.n(40_000), 2_000)
         await bench.unmeasured("hello", hello_request(client, 0), warm)
-        n = bench.n(20_000)
+        n = bench.n(40_000)
         load = await bench.closed_loop(
             hub, "hello", hello_request(client, 10**6), n, unit="orchestrations"
         )
@@ -206,7 +206,7 @@ async def measure_fanout(bench: Bench) -> Outcome:
         return request
 
     async with bench.hub(app) as hub:
-        n = bench.n(50)
+        n = bench.n(150)
         await bench.unmeasured("fanout", request_from(hub.client, 0), min(n, 3))
         load = await bench.closed_loop(
             hub,
@@ -276,7 +276,7 @@ async def measure_spread(bench: Bench) -> Outcome:
     """Signals that go round a thousand entities."""
     async with bench.hub(app) as hub:
         client = hub.client
-        n = bench.n(100_000)
+        n = bench.n(300_000)
 
         def request_to(prefix: str) -> Request:
             meters = [EntityId(Meter, f"{prefix}{index}") for index in range(SPREAD_ENTITIES)]
@@ -302,7 +302,7 @@ async def measure_signal(bench: Bench) -> Outcome:
     """Orchestrations that signal ten entities each, until all of that is applied and durable."""
     async with bench.hub(app) as hub:
         client = hub.client
-        n = bench.n(4_000)
+        n = bench.n(10_000)
 
         def request_to(prefix: str) -> Request:
             async def request(index: int) -> None:

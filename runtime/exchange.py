@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from ..actors.messages import Message, decode_message
+from ..actors.messages import Message, read_parcels
 from ..storage.records import OutboxRow, PeerRow
 from .batch import FRAME_MESSAGES_MAX, Frame
 
@@ -141,4 +141,4 @@ class Exchange:
 
 def read_frame(body: bytes) -> Parcels:
     """Read the messages of a stored frame."""
-    return [(key, decode_message(fields)) for key, *fields in orjson.loads(body)]
+    return read_parcels(orjson.loads(body))

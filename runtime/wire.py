@@ -16,7 +16,7 @@ import orjson
 from ..actors import errors
 from ..actors.errors import FailureDetails, InternalError, PerdureError
 from ..actors.failures import encode_failure, read_failure
-from ..actors.messages import Caller, Message, decode_message
+from ..actors.messages import Caller, Message, decode_message, read_parcels
 from ..storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
 from .batch import FRAME_MESSAGES_MAX, Frame
 
@@ -140,8 +140,7 @@ def _read(fields: list[Any]) -> Item:
     kind = fields[0]
     if kind == "frame":
         _, target, source, last, rows = fields
-        parcels = [(key, decode_message(content)) for key, *content in rows]
-        return (kind, target, source, Frame(0, last, b"", parcels))
+        return (kind, target, source, Frame(0, last, b"", read_parcels(rows)))
     if kind == "ask":
         _, number, verb, *arguments = fields
         reader = _ARGUMENTS.get(verb)
