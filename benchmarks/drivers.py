@@ -105,11 +105,13 @@ def make_plan(entity: str, prefix: str, drawn: Sequence[int], drivers: list[str]
     return Plan(orders, wanted)
 
 
-def drivers_in(places: Sequence[int], partitions: int, name: str) -> list[str]:
+def drivers_in(
+    places: Sequence[int], partitions: int, name: str, each: int | None = None
+) -> list[str]:
     """Give ids of drivers, the same number in each of these partitions."""
     return [
         f"{place_in(places[index % len(places)], partitions, 'driver')}::{name}-{index}"
-        for index in range(len(places) * PER_PARTITION)
+        for index in range(len(places) * (each or PER_PARTITION))
     ]
 
 

@@ -32,6 +32,7 @@ app = App("stripes")
 app.include(drivers)
 
 PARTITIONS = 4
+DRIVERS = 32  # in each partition: enough that neither variant waits for senders
 ROUNDS = 3
 TARGET = 1.7
 
@@ -91,7 +92,7 @@ async def measure_stripes(bench: Bench) -> Outcome:
     whole = joined([await _measure(bench, kind) for kind in kinds(bench)])
     rows = [row for sweep in whole.sweeps for row in sweep.rows]
     note = (
-        f"Medians of {ROUNDS} rounds, on {PARTITIONS} partitions. CPU is of all processes. "
+        f"Medians of {ROUNDS} rounds, on {PARTITIONS} partitions, with {DRIVERS} drivers in each. CPU is of all processes. "
         f"{note_on_kinds(bench)}"
     ).strip()
     return Outcome(
@@ -147,7 +148,7 @@ async def _measure(bench: Bench, kind: Kind) -> Outcome:
 
 
 async def _send(bench: Bench, hub: Hub, kind: Kind, variant: str, part: str, n: int) -> Load:
-    ids = drivers_in(range(PARTITIONS), PARTITIONS, f"{variant}-{part}")
+    ids = drivers_in(range(PARTITIONS), PARTITIONS, f"{variant}-{part}", DRIVERS)
     prefix = f"{key_in(0, PARTITIONS, variant)}::{part}-"
     plan = make_plan(variant, prefix, [0] * n, ids)
     timed = await measure_plan(bench, hub, f"stripes, {kind}: {variant}", plan, unit="operations")
