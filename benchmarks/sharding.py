@@ -161,9 +161,9 @@ async def _measure(bench: Bench, kind: Kind, what: str, shards: int) -> _Point:
     placed = on(kind, shards)
     async with bench.hub(app, f"{kind}-{what}-{shards}", partitions=partitions, **placed) as hub:
         if what == "hello":
-            warm = _Hellos(hub.client, "warm", partitions, min(bench.n(80_000), 1_000))
+            warm = _Hellos(hub.client, "warm", partitions, min(bench.n(120_000), 1_000))
             await bench.unmeasured(name, warm.request, len(warm.ids))
-            hellos = _Hellos(hub.client, what, partitions, bench.n(80_000))
+            hellos = _Hellos(hub.client, what, partitions, bench.n(120_000))
             before = await hub.statistics()
             load = await hellos.measure(bench, hub, name)
             after = await hub.statistics()
