@@ -569,6 +569,7 @@ class Executor:
             raise LockRuleError(
                 f"{entity} is locked by this orchestration: call it instead of signalling it"
             )
+        # Signals are sent by the thousand: without number() and _out(), which it does as they do.
         self.numbers = number = self.numbers + 1
         kind, input_hash = "EntityOperationSignaled", crc32(data or b"")
         if self.record((kind, self.now, number, entity, name, input_hash, due)):

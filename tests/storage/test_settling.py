@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -41,6 +39,7 @@ from perdure.storage.encoding import encode_parts
 from perdure.storage.folder import SCRIPTS
 from perdure.storage.sqlite import SqlitePartition
 from perdure.storage.unsettled import Unsettled
+from tests.storage.files import ROOT, change, kill_committing, rows
 from tests.storage.test_conformance import (
     Owner,
     StoreConformance,
@@ -50,8 +49,6 @@ from tests.storage.test_conformance import (
     progress,
     reopen,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -80,21 +77,6 @@ def settler_of(owner: Owner) -> settling.Settler:
     assert isinstance(owner.partition, SqlitePartition)
     assert owner.partition._settler is not None
     return owner.partition._settler
-
-
-def rows(path: Path, sql: str) -> list[Any]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
-
-
-def change(path: Path, *statements: str) -> None:
-    connection = sqlite3.connect(path, isolation_level=None)
-    for statement in statements:
-        connection.execute(statement)
-    connection.close()
 
 
 def copy_of(folder: Path, name: str) -> Path:
@@ -928,20 +910,7 @@ asyncio.run(main())
 async def test_a_kill_while_settling_loses_and_repeats_nothing(
     store: SqliteStore, folder: Path, gather: str, kill_after: int
 ) -> None:
-    child = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs here)
-        [sys.executable, "-c", CRASHING, str(folder), gather],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    for _ in range(kill_after):
-        child.stdout.readline()
-    child.kill()
-    seen = [line for line in child.stdout if line.endswith("\n")]
-    child.stdout.close()
-    child.wait()
-    acknowledged = int(seen[-1]) if seen else kill_after
+    acknowledged = kill_committing(CRASHING, folder, gather, after=kill_after)
 
     owner = await own(store)
 

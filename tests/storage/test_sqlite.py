@@ -51,9 +51,8 @@ from perdure.storage.sqlite import (
     READ_REQUEST,
     SqlitePartition,
 )
+from tests.storage.files import ROOT, change, kill_committing, rows
 from tests.storage.test_conformance import Owner, created, entity, own, progress
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -69,19 +68,8 @@ async def make(folder: Path, partitions: int = 1, **parts: Any) -> None:
     await store.close()
 
 
-def change(path: Path, *statements: str) -> None:
-    connection = sqlite3.connect(path, isolation_level=None)
-    for statement in statements:
-        connection.execute(statement)
-    connection.close()
-
-
 def select(folder: Path, sql: str) -> list[Any]:
-    connection = sqlite3.connect(folder / "partition-00.sqlite")
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
+    return rows(folder / "partition-00.sqlite", sql)
 
 
 def partition_of(owner: Owner) -> SqlitePartition:
@@ -525,17 +513,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("kill_after", [1, 17, 300])
 async def test_every_acknowledged_checkpoint_survives_a_kill(folder: Path, kill_after: int) -> None:
-    child = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs here)
-        [sys.executable, "-c", CRASHING, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    for _ in range(kill_after):
-        child.stdout.readline()
-    child.kill()
-    seen = [line for line in child.stdout if line.endswith("\n")]
-    child.stdout.close()
-    child.wait()
-    acknowledged = int(seen[-1]) if seen else kill_after
+    acknowledged = kill_committing(CRASHING, folder, after=kill_after)
 
     store = SqliteStore(folder)
     owner = await own(store)
