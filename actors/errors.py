@@ -172,6 +172,8 @@ class FailureDetails:
         stack_trace: the formatted traceback, or an empty string.
         cause: the failure that it was raised from, if any.
         non_retryable: whether a retry policy must stop at it.
+        bases: the names of the base classes of the exception, nearest first.
+        members: the exceptions in it, if it is an exception group; the first twenty.
     """
 
     error_type: str
@@ -179,13 +181,18 @@ class FailureDetails:
     stack_trace: str = ""
     cause: FailureDetails | None = None
     non_retryable: bool = False
+    bases: tuple[str, ...] = ()
+    members: tuple[FailureDetails, ...] = ()
 
     def is_caused_by(self, error: type[BaseException] | str) -> bool:
-        """Whether this failure or one that it was raised from is of that type (by name)."""
+        """Whether this failure or one that it was raised from is of that type, or of a subclass.
+
+        Types are told apart by their names, since only those cross.
+        """
         name = error if isinstance(error, str) else error.__name__
         here: FailureDetails | None = self
         while here is not None:
-            if here.error_type == name:
+            if here.error_type == name or name in here.bases:
                 return True
             here = here.cause
         return False

@@ -1,40 +1,71 @@
-"""Failures as data: from an exception to what is stored, and back."""
+"""Failures as data: from an exception to what is stored, and back.
+
+An exception is a user's object: its text, its cause, its members and its class may all be broken.
+Describing one never raises; what cannot be had is replaced by words that say so.
+"""
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 import orjson
 
 from .errors import FailedError, FailureDetails, NonRetryableError
+from .printing import class_name, stack_of, text_of, type_name
 
 _STACK_LIMIT = 8_000
-_MESSAGE_LIMIT = 4_000
+_DEPTH_MAX = 5
+_MEMBERS_MAX = 20
+_DESCRIBED_MAX = 50  # exceptions in one failure, causes and members together
+_BASES_MAX = 30
+
+# The slots of the built-in classes: a subclass may have put properties over them that raise.
+_cause_of: Any = BaseException.__dict__["__cause__"].__get__
+_context_of: Any = BaseException.__dict__["__context__"].__get__
+_suppresses: Any = BaseException.__dict__["__suppress_context__"].__get__
+_members_of: Any = BaseExceptionGroup.__dict__["exceptions"].__get__
+_order_of: Any = type.__dict__["__mro__"].__get__
 
 
-def failure_of(error: BaseException, depth: int = 0) -> FailureDetails:
-    """Describe an exception, with what it was raised from (five levels at most)."""
-    cause = error.__cause__
-    if cause is None and not error.__suppress_context__:
-        cause = error.__context__
-    if isinstance(error, FailedError) and cause is None:
-        inner: FailureDetails | None = error.failure
-    else:
-        inner = failure_of(cause, depth + 1) if cause is not None and depth < 5 else None
-    stack = "".join(traceback.format_tb(error.__traceback__))
+def failure_of(error: BaseException) -> FailureDetails:
+    """Describe an exception, with what it was raised from and the members of a group."""
+    return _describe(error, 0, [_DESCRIBED_MAX])
+
+
+def _describe(error: BaseException, depth: int, left: list[int]) -> FailureDetails:
+    left[0] -= 1
+    inner: FailureDetails | None = None
+    members: list[FailureDetails] = []
+    if depth < _DEPTH_MAX:
+        cause = _cause_of(error)
+        if cause is None and not _suppresses(error):
+            cause = _context_of(error)
+        if cause is not None:
+            inner = _describe(cause, depth + 1, left) if left[0] > 0 else None
+        elif issubclass(type(error), FailedError):
+            inner = _failure_in(error)
+        if issubclass(type(error), BaseExceptionGroup):
+            for member in _members_of(error)[:_MEMBERS_MAX]:
+                if left[0] <= 0:
+                    break
+                members.append(_describe(member, depth + 1, left))
     return FailureDetails(
-        type(error).__name__,
-        _printable(str(error))[:_MESSAGE_LIMIT],
-        _printable(stack)[-_STACK_LIMIT:],
+        type_name(error),
+        text_of(error),
+        stack_of(error, _STACK_LIMIT),
         inner,
-        isinstance(error, NonRetryableError),
+        issubclass(type(error), NonRetryableError),
+        tuple(class_name(base) for base in _order_of(type(error))[1:-1][:_BASES_MAX]),
+        tuple(members),
     )
 
 
-def _printable(text: str) -> str:
-    # An exception's text may hold lone surrogates, which JSON cannot.
-    return text.encode("utf-8", "backslashreplace").decode()
+def _failure_in(error: Any) -> FailureDetails | None:
+    try:
+        failure = error.failure
+    except Exception:
+        return None  # a user's subclass that forgot to call the initialiser
+    return failure if type(failure) is FailureDetails else None
 
 
 def encode_failure(failure: FailureDetails) -> bytes:
@@ -44,13 +75,31 @@ def encode_failure(failure: FailureDetails) -> bytes:
 
 def _plain(failure: FailureDetails) -> list[Any]:
     cause = None if failure.cause is None else _plain(failure.cause)
-    return [failure.error_type, failure.message, failure.stack_trace, cause, failure.non_retryable]
+    fields: list[Any] = [
+        failure.error_type,
+        failure.message,
+        failure.stack_trace,
+        cause,
+        failure.non_retryable,
+    ]
+    if failure.bases or failure.members:
+        fields += [failure.bases, [_plain(member) for member in failure.members]]
+    return fields
 
 
 def read_failure(fields: Any) -> FailureDetails:
     """Read a failure back, from its JSON text or its parsed form."""
     if isinstance(fields, bytes):
         fields = orjson.loads(fields)
-    error_type, message, stack_trace, cause, non_retryable = fields
+    error_type, message, stack_trace, cause, non_retryable, *rest = fields
     inner = None if cause is None else read_failure(cause)
-    return FailureDetails(error_type, message, stack_trace, inner, non_retryable)
+    bases, members = rest or ((), ())  # not written before failures knew them, nor where empty
+    return FailureDetails(
+        error_type,
+        message,
+        stack_trace,
+        inner,
+        non_retryable,
+        tuple(bases),
+        tuple(read_failure(member) for member in members),
+    )

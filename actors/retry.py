@@ -103,8 +103,8 @@ class RetryPolicy:
             ``delay * (1 + jitter)``, also where ``max_interval`` has cut it.
         retry_on: which failures are tried again; all of them by default. Exception classes are
             matched by class name, since only that crosses: the name of the failure itself or of
-            one that it was raised from, and never of a base class. A function must give the same
-            answer for the same failure, since it runs again in a replay.
+            one that it was raised from, or of a base class of these. A function must give the
+            same answer for the same failure, since it runs again in a replay.
 
     Raises:
         InvalidTimeError: a time is not longer than 0.
