@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import attrs
 from cattrs import Converter, gen
 
-from .fields import class_fields, is_frozen, substitute, type_arguments, type_hints
+from .fields import (
+    class_fields,
+    is_frozen,
+    runs_code,
+    substitute,
+    type_arguments,
+    type_hints,
+)
+from .likeness import cached_names
+from .printing import repr_of
 from .shapes import (
     Fault,
     Part,
     Shape,
     ShapeFor,
+    class_of,
     has,
     is_a,
     kinds,
@@ -60,10 +72,14 @@ def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
         unstructure = _gen.make_dict_unstructure_fn(target, _converter, **options)
         structure = _gen.make_dict_structure_fn(target, _converter, **options)
     name = cls.__name__
+    unsure = runs_code(cls)
+    count = sum(not _has_slot(cls, field) for field in shapes) if cls.__dictoffset__ else 0
 
     def encode(value: Any) -> Any:
-        if not isinstance(value, cls):
-            raise wrong(name, value)
+        if value.__class__ is not cls:
+            raise wrong(name, value, cls)
+        if count and len(value.__dict__) != count:
+            check_undeclared(value, shapes, unsure)
         return unstructure(value)
 
     def decode(value: Any, _: Any = None) -> Any:
@@ -82,11 +98,28 @@ def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
         encode,
         decode,
         loose=any(shape.loose for shape in shapes.values()),
-        immutable=frozen and all(shape.immutable for shape in shapes.values()),
+        vague=any(shape.vague for shape in shapes.values()),
+        unsure=unsure or any(shape.unsure for shape in shapes.values()),
+        immutable=frozen and not unsure and all(shape.immutable for shape in shapes.values()),
         is_record=True,
         parts_out=attribute_parts(shapes),
         parts_in=entry_parts(shapes),
     )
+
+
+def _has_slot(cls: Any, name: str) -> bool:
+    return isinstance(inspect.getattr_static(cls, name, None), types.MemberDescriptorType)
+
+
+def check_undeclared(value: Any, declared: Container[str], remade: bool) -> None:
+    """Refuse a value with attributes that are no fields, unless its class may make them again."""
+    cls = class_of(value)
+    for name in value.__dict__:
+        if name not in declared and name not in cached_names(cls) and not remade:
+            raise Fault(
+                f"{cls.__name__} declares no field {name!r}, so what was set there would be lost",
+                member_path(name),
+            )
 
 
 def attribute_parts(shapes: Mapping[str, Shape]) -> Callable[[Any], Iterator[Part]]:
@@ -119,10 +152,14 @@ def named_tuple_shape(cls: Any, shape_for: ShapeFor) -> Shape:
     shapes = {name: shape_for(hints.get(name, Any)) for name in cls._fields}
     needed = [name for name in shapes if name not in cls._field_defaults]
     name = cls.__name__
+    unsure = runs_code(cls)
+    has_dict = bool(cls.__dictoffset__)
 
     def encode(value: Any) -> Any:
-        if not isinstance(value, cls):
-            raise wrong(name, value)
+        if value.__class__ is not cls:
+            raise wrong(name, value, cls)
+        if has_dict and value.__dict__:
+            check_undeclared(value, (), unsure)
         return {
             field: shape.encode(element)
             for (field, shape), element in zip(shapes.items(), value, strict=True)
@@ -149,7 +186,9 @@ def named_tuple_shape(cls: Any, shape_for: ShapeFor) -> Shape:
         encode,
         decode,
         loose=any(shape.loose for shape in shapes.values()),
-        immutable=all(shape.immutable for shape in shapes.values()),
+        vague=any(shape.vague for shape in shapes.values()),
+        unsure=unsure or any(shape.unsure for shape in shapes.values()),
+        immutable=not unsure and all(shape.immutable for shape in shapes.values()),
         is_record=True,
         parts_out=attribute_parts(shapes),
         parts_in=entry_parts(shapes),
@@ -181,13 +220,13 @@ def typed_dict_shape(cls: Any, shape_for: ShapeFor) -> Shape:
     name = cls.__name__
 
     def encode(value: Any) -> Any:
-        if not is_a(value, dict):
-            raise wrong(name, value)
+        if value.__class__ is not dict:
+            raise wrong(name, value, dict)
         written: dict[str, Any] = {}
         entries: dict[Any, Any] = value
         for key, item in entries.items():
             if key not in shapes:
-                raise Fault(f"{name} has no key {key!r}")
+                raise Fault(f"{name} has no key {repr_of(key, 60)}")
             written[key] = shapes[key].encode(item)
         for key in needed:
             if key not in written:
@@ -209,24 +248,10 @@ def typed_dict_shape(cls: Any, shape_for: ShapeFor) -> Shape:
         encode,
         decode,
         loose=any(shape.loose for shape in shapes.values()),
+        vague=any(shape.vague for shape in shapes.values()),
+        unsure=any(shape.unsure for shape in shapes.values()),
         shallow=all(shape.immutable for shape in shapes.values()),
         is_record=True,
         parts_out=entry_parts(shapes),
         parts_in=entry_parts(shapes),
     )
-
-
-def pydantic_shape(cls: Any) -> Shape:
-    """Give the shape of a pydantic model, which pydantic itself reads and writes."""
-    name = cls.__name__
-
-    def encode(value: Any) -> Any:
-        if not isinstance(value, cls):
-            raise wrong(name, value)
-        return value.model_dump(mode="json")
-
-    def decode(value: Any, _: Any = None) -> Any:
-        return cls.model_validate(value)
-
-    # Loose, since pydantic lets nan through; no record, since it may forbid unknown fields.
-    return Shape(name, kinds("object"), (cls,), encode, decode, loose=True)

@@ -4,7 +4,11 @@ Invariants:
 
 * What ``encode`` lets through, ``decode`` of the same annotation reads back equal, as an instance
   of the annotated class.
-* A value that is not of the annotated type is refused by ``encode``, at any depth.
+* A value that is not of the annotated type is refused by ``encode``, at any depth; one of a
+  subclass is, too, since what that adds would be lost. Members of enums count as the text or
+  number that they are equal to.
+* Where decoding runs users' code (validators, converters, ``__post_init__``, pydantic), ``encode``
+  decodes again and compares, part by part. Whatever that code raises is a ``PayloadError``.
 * A value gives the same bytes in every process (sets are sorted by their encoded elements), so
   that inputs can be compared by a hash.
 * The path to a bad value is looked for only after the fast way has failed.
@@ -14,13 +18,16 @@ The form of each type:
 * ``None``, ``bool``, ``int`` (64 bits), finite ``float``, ``str``: as in JSON.
 * ``list``, ``tuple``, ``set``, ``frozenset``, ``deque``: arrays. ``dict``: an object; keys that are
   no ``str`` (``int``, enum, ``UUID``, ``date``, ``datetime``) are written as text, if annotated.
+  For ``Sequence``, ``Collection`` and ``Iterable`` a tuple is ``{"$type": "tuple", "$value": []}``,
+  as is a ``frozenset`` for ``Set``.
 * dataclasses, attrs classes, ``NamedTuple``, ``TypedDict``: an object of their fields. Unknown
   fields are ignored when reading, missing ones take their default.
-* ``datetime``, ``date``, ``time``: ISO 8601, exact, with the offset that they have or none.
+* ``datetime``, ``date``, ``time``: ISO 8601, exact, with the offset that they have or none. The
+  name of a ``ZoneInfo`` follows in brackets (RFC 9557): arithmetic in a zone goes by its rules.
   ``timedelta``: ISO 8601 such as ``P1DT30.5S``; a number of seconds is read too.
 * ``UUID`` and ``Decimal``: text. ``bytes``: base64.
 * enums: by value if all values are ``str`` or all are ``int``, else by name; flags as ``int``.
-* pydantic models: as pydantic writes them.
+* pydantic models: as pydantic writes them, by the fields' names and with sets sorted.
 * unions: bare, if the JSON kind (null, boolean, integer, float, string, array, object) tells the
   members apart. Members that share a kind carry a tag: ``{"$type": "Circle", "radius": 1}`` for a
   class, ``{"$type": "date", "$value": "2024-02-29"}`` for others; ``str`` and ``int`` themselves
@@ -38,12 +45,15 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from .errors import PayloadError, PayloadTooLargeError
+from .likeness import difference
+from .printing import text_of, type_name
 from .shapes import PLAIN, TOO_DEEP, Fault, Part, Shape
 from .shaping import dump_function, shape_for
 
 T = TypeVar("T")
 _dumps = orjson.dumps
 _loads = orjson.loads
+_CAUSES_MAX = 10
 
 
 class Codec(Generic[T]):
@@ -53,7 +63,8 @@ class Codec(Generic[T]):
         annotation: what values must be.
         is_any: whether anything goes, and plain JSON is read back.
         encode: gives the JSON of a value as bytes; raises ``PayloadError`` with the path to what
-            is not of the annotated type or has no JSON form.
+            is not of the annotated type, has no JSON form, or would come back as something else.
+        encode_unchecked: the same without reading it back, where ``encode`` does.
         decode: reads such bytes; raises ``PayloadError``.
         from_json: reads an already parsed JSON value; raises ``PayloadError``. The result shares
             no mutable container with it, except in parts annotated ``Any``, which are it.
@@ -68,6 +79,7 @@ class Codec(Generic[T]):
         "decode",
         "dump",
         "encode",
+        "encode_unchecked",
         "from_json",
         "is_any",
         "shape",
@@ -77,6 +89,7 @@ class Codec(Generic[T]):
     annotation: Any
     is_any: bool
     encode: Callable[[object], bytes]
+    encode_unchecked: Callable[[object], bytes]
     decode: Callable[[bytes], T]
     from_json: Callable[[Any], T]
     to_json: Callable[[object], Any]
@@ -91,9 +104,11 @@ class Codec(Generic[T]):
         self.is_any = shape.is_any
         self.dump = dump_function(shape)
         self.to_json = shape.encode
-        self.encode = _encode_function(shape)
+        self.encode_unchecked = self.encode = _encode_function(shape)
         self.from_json = _from_json_function(shape)
         self.decode = _decode_function(shape)
+        if shape.unsure:
+            self.encode = _compared(shape, self.encode, self.decode)
 
     def __repr__(self) -> str:
         return f"<Codec of {self.shape.name}>"
@@ -109,7 +124,7 @@ def _encode_function(shape: Shape) -> Callable[[object], bytes]:
                 if value.__class__ in plain:
                     return _dumps(value)
                 return dump(to_json(value))
-            except Exception as error:
+            except BaseException as error:
                 raise _encode_error(shape, value, error) from None
 
         plain = PLAIN if shape.is_any else frozenset[type]()
@@ -122,10 +137,31 @@ def _encode_function(shape: Shape) -> Callable[[object], bytes]:
             if value.__class__ is exact:
                 return _dumps(value)
             return _dumps(to_json(value))
-        except Exception as error:
+        except BaseException as error:
             raise _encode_error(shape, value, error) from None
 
     return encode
+
+
+def _compared(
+    shape: Shape, encode: Callable[[object], bytes], decode: Callable[[bytes], Any]
+) -> Callable[[object], bytes]:
+    """Give an encoder that refuses what does not come back as it was."""
+
+    def encode_compared(value: object) -> bytes:
+        data = encode(value)
+        try:
+            lost = difference(value, decode(data))
+        except PayloadError as error:
+            raise PayloadError(error.path, f"would not be read back: {error.reason}") from None
+        except BaseException as error:
+            lost = "", f"cannot be compared with what is read back: {_reason(error)}"
+        if lost is not None:
+            where, reason = lost
+            raise PayloadError(f"${where}", reason)
+        return data
+
+    return encode_compared
 
 
 def _from_json_function(shape: Shape) -> Callable[[Any], Any]:
@@ -136,7 +172,7 @@ def _from_json_function(shape: Shape) -> Callable[[Any], Any]:
     def from_json(parsed: Any) -> Any:
         try:
             return decode(parsed)
-        except Exception as error:
+        except BaseException as error:
             raise _decode_error(shape, parsed, error) from None
 
     return from_json
@@ -154,20 +190,20 @@ def _decode_function(shape: Shape) -> Callable[[bytes], Any]:
             return parsed
         try:
             return read(parsed)
-        except Exception as error:
+        except BaseException as error:
             raise _decode_error(shape, parsed, error) from None
 
     return decode
 
 
-def _encode_error(shape: Shape, value: Any, error: Exception) -> PayloadError:
+def _encode_error(shape: Shape, value: Any, error: BaseException) -> PayloadError:
     def attempt(shape: Shape, value: Any) -> None:
         dump_function(shape)(shape.encode(value))
 
     return _locate(shape, value, error, attempt, lambda part: part.shape.parts_out(part.value))
 
 
-def _decode_error(shape: Shape, value: Any, error: Exception) -> PayloadError:
+def _decode_error(shape: Shape, value: Any, error: BaseException) -> PayloadError:
     def attempt(shape: Shape, value: Any) -> None:
         shape.decode(value)
 
@@ -177,51 +213,56 @@ def _decode_error(shape: Shape, value: Any, error: Exception) -> PayloadError:
 def _locate(
     shape: Shape,
     value: Any,
-    error: Exception,
+    error: BaseException,
     attempt: Callable[[Shape, Any], None],
     parts: Callable[[Part], Iterable[Part]],
 ) -> PayloadError:
     """Go down from a value that failed to the innermost one that fails."""
     path, here = "$", Part("", shape, value)
-    reason = _reason(error)
+    reason, where = _reason(error), _where(error)
     # Going down into a value that contains itself would never end.
     while not reason.endswith(TOO_DEEP):
         failed = _first_failing(here, parts, attempt)
         if failed is None:
             break
-        here, reason = failed
+        here, cause = failed
+        reason, where = _reason(cause), _where(cause)
         path += here.segment
-    return PayloadError(path, reason)
+    return PayloadError(path + where, reason)
 
 
 def _first_failing(
     whole: Part,
     parts: Callable[[Part], Iterable[Part]],
     attempt: Callable[[Shape, Any], None],
-) -> tuple[Part, str] | None:
+) -> tuple[Part, BaseException] | None:
     try:
         for part in parts(whole):
             try:
                 attempt(part.shape, part.value)
-            except Exception as error:
-                return part, _reason(error)
-    except Exception:  # it has no parts to speak of: its own reason stands
+            except BaseException as error:
+                return part, error
+    except BaseException:  # it has no parts to speak of: its own reason stands
         return None
     return None
 
 
-def _reason(error: BaseException) -> str:
+def _where(error: BaseException) -> str:
+    return error.where if type(error) is Fault else ""
+
+
+def _reason(error: BaseException, depth: int = 0) -> str:
     if isinstance(error, Fault):
         return str(error)
     if isinstance(error, RecursionError):
         return TOO_DEEP
     if type(error) is TypeError:  # orjson.JSONEncodeError is TypeError itself
-        if error.__cause__ is not None:
-            return _reason(error.__cause__)
-        if "ecursion limit" in str(error):
-            return TOO_DEEP
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+        cause = error.__cause__
+        if cause is not None and depth < _CAUSES_MAX:
+            return _reason(cause, depth + 1)
+        text = text_of(error)
+        return TOO_DEEP if "ecursion limit" in text else text
+    return f"{type_name(error)}: {text_of(error)}"
 
 
 _codecs: dict[Any, Codec[Any]] = {}

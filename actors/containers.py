@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -26,14 +26,14 @@ from .shapes import (
 )
 
 
-def _items_encoder(cls: Any, name: str, item: Shape) -> Encoder:
+def _items_encoder(accepts: Collection[Any], name: str, item: Shape) -> Encoder:
     encode_item, exact = item.encode, item.exact
     if item.is_any:
         exact = object
 
     def encode(value: Any) -> Any:
-        if not isinstance(value, cls):
-            raise wrong(name, value)
+        if value.__class__ not in accepts:
+            raise wrong(name, value, *accepts)
         if exact is object:
             return value
         for element in value:
@@ -84,6 +84,8 @@ def array_shape(
     """
     name = f"{cls.__name__}[{item.name}]"
     encode = _items_encoder(accepts, name, item)
+    if cls is collections.deque:
+        encode = _unbounded(encode)
     if cls is not list:
         # orjson knows no deque, and tuple only by its exact type.
         inner = encode
@@ -99,11 +101,22 @@ def array_shape(
         encode,
         _items_decoder(name, item, build),
         loose=item.loose,
+        vague=item.vague,
+        unsure=item.unsure,
         immutable=cls is tuple and item.immutable,
         shallow=item.immutable,
         parts_out=_numbered(item),
         parts_in=_numbered(item),
     )
+
+
+def _unbounded(encode: Encoder) -> Encoder:
+    def encode_unbounded(value: Any) -> Any:
+        if getattr(value, "maxlen", None) is not None:
+            raise Fault("the maxlen of a deque would be lost; use a list, and cut it")
+        return encode(value)
+
+    return encode_unbounded
 
 
 def set_shape(
@@ -112,11 +125,11 @@ def set_shape(
     """Give the shape of a set; ``dump`` writes an encoded item, to sort them by."""
     name = f"{cls.__name__}[{item.name}]"
     encode_item = item.encode
-    wanted: Any = accepts
+    taken: Collection[Any] = accepts
 
     def encode(value: Any) -> Any:
-        if not isinstance(value, wanted):
-            raise wrong(name, value)
+        if value.__class__ not in taken:
+            raise wrong(name, value, *accepts)
         # The order of a set differs between processes, that of its encoded elements does not.
         return sorted([encode_item(element) for element in value], key=dump)
 
@@ -133,6 +146,8 @@ def set_shape(
         encode,
         _items_decoder(name, item, build),
         loose=item.loose,
+        vague=item.vague,
+        unsure=item.unsure,
         immutable=cls is frozenset and item.immutable,
         shallow=item.immutable,
         parts_out=_numbered(item),
@@ -148,8 +163,8 @@ def fixed_tuple_shape(items: tuple[Shape, ...]) -> Shape:
     decoders = [item.decode for item in items]
 
     def encode(value: Any) -> Any:
-        if not is_a(value, tuple):
-            raise wrong(name, value)
+        if value.__class__ is not tuple:
+            raise wrong(name, value, tuple)
         elements: tuple[Any, ...] = value
         if len(elements) != size:
             raise Fault(f"{name} expected, not {len(elements)} elements")
@@ -175,6 +190,8 @@ def fixed_tuple_shape(items: tuple[Shape, ...]) -> Shape:
         encode,
         decode,
         loose=any(item.loose for item in items),
+        vague=any(item.vague for item in items),
+        unsure=any(item.unsure for item in items),
         immutable=all(item.immutable for item in items),
         parts_out=parts,
         parts_in=parts,
@@ -189,13 +206,16 @@ def dict_shape(cls: Any, key: Shape, item: Shape) -> Shape:
             "or datetime"
         )
     name = f"{cls.__name__}[{key.name}, {item.name}]"
+    wanted: type = collections.OrderedDict if cls is collections.OrderedDict else dict
     return Shape(
         name,
         kinds("object"),
-        (cls,) if cls in (dict, collections.OrderedDict) else (dict,),
-        _dict_encoder(cls, name, key, item),
+        (wanted,),
+        _dict_encoder(wanted, name, key, item),
         _dict_decoder(cls, name, key, item),
         loose=item.loose,
+        vague=item.vague,
+        unsure=item.unsure,
         shallow=item.immutable,
         parts_out=_keyed_out(key, item),
         parts_in=_keyed_in(key, item),
@@ -209,15 +229,15 @@ def _dict_encoder(cls: Any, name: str, key: Shape, item: Shape) -> Encoder:
     text_keys = key.exact is str or key.is_any
 
     def encode(value: Any) -> Any:
-        if not isinstance(value, cls):
-            raise wrong(name, value)
+        if value.__class__ is not cls:
+            raise wrong(name, value, cls)
         entries = value
         if text_keys and exact is not None:
             for k, v in entries.items():
                 if k.__class__ is not str or v.__class__ is not exact:
                     break
             else:
-                return entries if is_a(entries, dict) else dict(entries)
+                return entries
         written = {encode_key(k): encode_item(v) for k, v in entries.items()}
         if len(written) != len(entries):
             raise Fault("two keys have the same text")

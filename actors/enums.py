@@ -13,18 +13,23 @@ def enum_shape(cls: type[enum.Enum]) -> Shape:
     """Give the shape of an enum: its values, its names, or the number of a flag."""
     if issubclass(cls, enum.Flag):
         return _flag_shape(cls)
-    values = [member.value for member in cls]
+    # Users may have put code over value, name, == and hash.
+    members: list[Any] = list(cls)
+    values = [member._value_ for member in members]
     by_value = all(type(value) is str for value in values) or all(
         type(value) is int and -(2**63) <= value < 2**64 for value in values
     )
-    written = {member: member.value if by_value else member.name for member in cls}
-    read = {text: member for member, text in written.items()}
+    written = {one._name_: one._value_ if by_value else one._name_ for one in members}
+    read = {written[one._name_]: one for one in members}
     known = ", ".join(str(text) for text in read)[:80]
     name = cls.__name__
 
     def encode(value: Any) -> Any:
         if value.__class__ is cls:
-            return written[value]
+            text = written.get(value._name_)
+            if text is None or read[text] is not value:
+                raise Fault(f"{name} expected, not a member that its class does not list")
+            return text
         raise wrong(name, value)
 
     def decode(value: Any, _: Any = None) -> Any:
@@ -58,7 +63,7 @@ def _flag_shape(cls: type[enum.Flag]) -> Shape:
 
     def encode(value: Any) -> Any:
         if isinstance(value, cls):
-            return value.value
+            return value._value_
         raise wrong(name, value)
 
     def decode(value: Any, _: Any = None) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
@@ -102,6 +104,53 @@ def is_frozen(cls: Any) -> bool:
     if parameters is not None and not attrs.has(cls):
         return bool(parameters.frozen)
     return getattr(cls.__setattr__, "__name__", "") == "_frozen_setattrs"
+
+
+def runs_code(cls: Any) -> bool:
+    """Say whether making an object of its fields runs users' code, which may change them.
+
+    It does where the class has validators, converters or a ``__post_init__``, and where something
+    of how it is made or set is not generated.
+    """
+    if type(cls).__call__ is not type.__call__ or cls.__new__ is not object.__new__:
+        return not (issubclass(cls, tuple) and _is_generated(cls.__new__))
+    if not _is_generated(cls.__init__):
+        return True
+    if cls.__setattr__ is not object.__setattr__ and not _is_generated(cls.__setattr__):
+        return True
+    if any(hasattr(cls, name) for name in _HOOKS):
+        return True
+    frozen = is_frozen(cls)
+    if attrs.has(cls):
+        made = all(
+            one.converter is None and one.validator is None and (one.init or not frozen)
+            for one in attrs.fields(cls)
+        )
+        names = [one.name for one in attrs.fields(cls)]
+    else:
+        fields = dataclasses.fields(cls)
+        made = len(fields) == len(cls.__dataclass_fields__) - _class_variables(cls)
+        made = made and all(one.init or not frozen for one in fields)
+        names = [one.name for one in fields]
+    return not made or any(_is_computed(inspect.getattr_static(cls, name, None)) for name in names)
+
+
+_HOOKS = ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__")
+
+
+def _class_variables(cls: Any) -> int:
+    # What is left besides fields and these is for __init__ alone.
+    marker: Any = getattr(dataclasses, "_FIELD_CLASSVAR")  # noqa: B009
+    return sum(one._field_type is marker for one in cls.__dataclass_fields__.values())
+
+
+def _is_generated(function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename.startswith("<")
+
+
+def _is_computed(member: Any) -> bool:
+    return hasattr(type(member), "__set__") and type(member) is not types.MemberDescriptorType
 
 
 def type_arguments(annotation: Any, cls: Any) -> dict[Any, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .class_shapes import is_typed_dict
+from .fields import runs_code
 from .shapes import Shape, ShapeFor, TooDeep, kinds
 
 MAX_RECURSION = 100
@@ -42,14 +43,17 @@ def recursive_shape(annotation: Any, shape_for: ShapeFor) -> Shape:
         finally:
             _depth.level = level
 
+    cls = typing.get_origin(annotation) or annotation
     return Shape(
         getattr(annotation, "__name__", str(annotation)),
         kinds("object"),
-        (dict if is_typed_dict(annotation) else typing.get_origin(annotation) or annotation,),
+        (dict if is_typed_dict(annotation) else cls,),
         lambda value: guarded(target().encode, value),
         decode,
         # What is inside is not known yet, so the careful answer.
         loose=True,
+        vague=True,
+        unsure=runs_code(cls),
         is_record=True,
         parts_out=lambda value: target().parts_out(value),
         parts_in=lambda value: target().parts_in(value),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import enum
 import math
 import re
 from collections.abc import Callable
@@ -10,14 +11,17 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .shapes import Decoder, Encoder, Fault, Key, Shape, kinds, show, wrong, wrong_json
 
 
 def _encode_int(value: Any) -> Any:
-    if isinstance(value, int):
+    if value.__class__ is int or value.__class__ is bool:
         return value
-    raise wrong("int", value)
+    if isinstance(value, int) and isinstance(value, enum.Enum):
+        return value
+    raise wrong("int", value, int)
 
 
 def _decode_int(value: Any, _: Any = None) -> Any:
@@ -39,10 +43,11 @@ def _decode_bool(value: Any, _: Any = None) -> Any:
 
 
 def _encode_str(value: Any) -> Any:
-    if isinstance(value, str):
-        # The text itself, also of an enum or another subclass.
-        return str.__str__(value)
-    raise wrong("str", value)
+    if value.__class__ is str:
+        return value
+    if isinstance(value, str) and isinstance(value, enum.Enum):
+        return str.__str__(value)  # equal to its text, and has nothing else
+    raise wrong("str", value, str)
 
 
 def _decode_str(value: Any, _: Any = None) -> Any:
@@ -66,13 +71,28 @@ def _decode_none(value: Any, _: Any = None) -> Any:
 def _encode_float(value: Any) -> Any:
     if value.__class__ is float:
         number = value
-    elif isinstance(value, (float, int)) and value.__class__ is not bool:
+    elif value.__class__ is int or _is_bare(value):
         number = _exact_float(value)
     else:
-        raise wrong("float", value)
+        raise wrong("float", value, *(() if value.__class__ is bool else (float, int)))
     if math.isfinite(number):
         return number
     raise Fault(f"{number!r} has no JSON form")
+
+
+def _is_bare(value: Any) -> bool:
+    """Whether it is a member of an enum of numbers, or a float of C code such as numpy's."""
+    if isinstance(value, enum.Enum):
+        return isinstance(value, (float, int))
+    cls = type(value)
+    return issubclass(cls, float) and cls.__basicsize__ == float.__basicsize__ and _is_static(cls)
+
+
+def _is_static(cls: type) -> bool:
+    return not cls.__flags__ & _HEAP_TYPE
+
+
+_HEAP_TYPE = 1 << 9
 
 
 def _exact_float(value: float) -> float:
@@ -94,16 +114,18 @@ def _decode_float(value: Any, _: Any = None) -> Any:
 
 
 def _encode_date(value: Any) -> Any:
-    if isinstance(value, date) and not isinstance(value, datetime):
+    if value.__class__ is date:
         return value.isoformat()
-    raise wrong("date", value)
+    if isinstance(value, datetime):
+        raise wrong("date", value)
+    raise wrong("date", value, date)
 
 
 def _text_encoder(cls: type, write: Callable[[Any], str]) -> Encoder:
     def encode(value: Any) -> Any:
-        if isinstance(value, cls):
+        if value.__class__ is cls:
             return write(value)
-        raise wrong(cls.__name__, value)
+        raise wrong(cls.__name__, value, cls)
 
     return encode
 
@@ -172,6 +194,33 @@ def _iso_reader(cls: Any) -> Callable[[str], Any]:
     return read_exactly
 
 
+def _write_moment(value: datetime) -> str:
+    zone = value.tzinfo
+    text = datetime.isoformat(value)
+    if type(zone) is ZoneInfo and zone.key:
+        return f"{text}[{zone.key}]"
+    return text
+
+
+def _read_moment(text: str) -> datetime:
+    if text[-1:] != "]":
+        return _read_offset(text)
+    text, _, key = text[:-1].partition("[")
+    moment = _read_offset(text)
+    try:
+        zone = ZoneInfo(key)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise Fault(f"the time zone {key[:60]!r} is not known here; install tzdata") from None
+    for fold in (0, 1):
+        local = moment.replace(tzinfo=zone, fold=fold)
+        if local.utcoffset() == moment.utcoffset():
+            return local
+    return moment.astimezone(zone)  # the zone's rules have changed since: the same instant
+
+
+_read_offset: Callable[[str], datetime] = _iso_reader(datetime)
+
+
 def _write_bytes(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
@@ -200,6 +249,7 @@ def _text_shape(
         decode,
         immutable=True,
         key=Key(encode, decode) if key else None,
+        write_subclass=write,
     )
 
 
@@ -224,6 +274,7 @@ def scalar_shapes() -> dict[Any, Shape]:
     duration.decode = _decode_duration
     number = Shape("float", kinds("float"), (float,), _encode_float, _decode_float)
     number.also, number.immutable = (int,), True
+    number.write_subclass = lambda value: _encode_float(float.__float__(value))
     return {
         int: integer,
         str: text,
@@ -231,7 +282,7 @@ def scalar_shapes() -> dict[Any, Shape]:
         None: none,
         type(None): none,
         float: number,
-        datetime: _text_shape(datetime, datetime.isoformat, _iso_reader(datetime), key=True),
+        datetime: _text_shape(datetime, _write_moment, _read_moment, key=True),
         date: day,
         time: _text_shape(time, time.isoformat, _iso_reader(time)),
         timedelta: duration,

@@ -12,6 +12,8 @@ from typing import Any
 import attrs
 import orjson
 
+from .printing import repr_of, type_name
+
 # A cattrs structure hook is called with the type as second argument; every decoder takes it so
 # that it can serve as one.
 Encoder = Callable[[Any], Any]
@@ -28,7 +30,15 @@ has: Callable[[Any, str], bool] = hasattr
 
 
 class Fault(Exception):
-    """A value that its shape refuses; the text is the reason."""
+    """A value that its shape refuses; the text is the reason.
+
+    Attributes:
+        where: the path inside of the value, if the shape knows better than its parts.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(reason)
+        self.where = where
 
 
 class TooDeep(Fault):
@@ -81,6 +91,12 @@ class Shape:
     is_any: bool = False
     # Something inside is left to orjson, which writes nan as null and knows few classes.
     loose: bool = False
+    # Something inside is Any, so decoding gives plain JSON where another class may have been.
+    vague: bool = False
+    # Decoding runs users' code, or is not known to give back what was there: each encoded value
+    # is decoded again and compared.
+    unsure: bool = False
+    # Nothing that can be reached from it ever changes.
     immutable: bool = False
     # A builtin container of immutables, for which a shallow copy is a full one.
     shallow: bool = False
@@ -89,6 +105,8 @@ class Shape:
     parts_out: Callable[[Any], Iterable[Part]] = no_parts
     parts_in: Callable[[Any], Iterable[Part]] = no_parts
     key: Key | None = None
+    # Writes a value of a subclass, where nobody declared what is to come back.
+    write_subclass: Encoder | None = None
 
 
 ShapeFor = Callable[[Any], Shape]
@@ -102,19 +120,27 @@ def kinds(*names: str) -> frozenset[str]:
 
 def show(value: Any) -> str:
     """Give a value's class and a text of it that is short enough for an error."""
-    try:
-        text = repr(value)
-    except Exception:  # a broken __repr__ must not hide the reason
-        text = ""
-    text = text if len(text) <= 60 else text[:57] + "..."
-    name = type(value).__name__
-    return f"{name} {text}" if text else name
+    text = repr_of(value, 60)
+    name = type_name(value)
+    return name if text.startswith("<repr()") else f"{name} {text}"
 
 
-def wrong(expected: str, value: Any) -> Fault:
-    """Give the error for a value that is not what is expected."""
+def wrong(expected: str, value: Any, *accepted: type) -> Fault:
+    """Give the error for a value that is not what is expected.
+
+    Args:
+        expected: what is.
+        value: what came.
+        accepted: the classes taken, but not their subclasses.
+    """
     if value is None:
         return Fault(f"{expected} expected, not None")
+    if issubclass(type(value), accepted):
+        return Fault(
+            f"{expected} expected, not the subclass {type_name(value)}: what that has beyond it "
+            f"would be lost; annotate {type_name(value)} or a union with it, or pass a plain "
+            f"{expected}"
+        )
     return Fault(f"{expected} expected, not {show(value)}")
 
 
@@ -129,5 +155,5 @@ def wrong_json(expected: str, value: Any) -> Fault:
 
 def member_path(key: object) -> str:
     """Give the segment of a path for a field or key."""
-    text = str(key)
+    text = key if type(key) is str else repr_of(key, 60)
     return f".{text}" if text.isidentifier() else f"[{text!r}]"

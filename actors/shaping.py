@@ -22,16 +22,16 @@ from .class_shapes import (
     class_shape,
     is_typed_dict,
     named_tuple_shape,
-    pydantic_shape,
     typed_dict_shape,
 )
 from .containers import array_shape, dict_shape, fixed_tuple_shape, set_shape
 from .enums import enum_shape, literal_shape
 from .errors import RegistrationError
+from .models import is_model, pydantic_shape
 from .recursion import recursive_shape
 from .scalars import scalar_shapes
 from .shapes import PLAIN, Fault, Part, Shape, Unsupported, class_of, has, is_a, kinds, member_path
-from .unions import union_members, union_shape
+from .unions import union_members, union_shape, variant_shape
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _dumps = orjson.dumps
@@ -66,6 +66,7 @@ ANY = Shape(
     _decode_any,
     is_any=True,
     loose=True,
+    vague=True,
     parts_out=_parts_of_any,
     key=_shapes[str].key,
 )
@@ -164,25 +165,32 @@ def _shape_of_container(cls: Any, arguments: tuple[Any, ...]) -> Shape | None:
         return None
     item = shape_for(arguments[0] if arguments else Any)
     if cls in _SETS:
-        return set_shape(*_SETS[cls], item, dump_function(item))
+        shape = set_shape(*_SETS[cls], item, dump_function(item))
+        if cls is abstract.Set:
+            frozen = set_shape(frozenset, (frozenset,), item, dump_function(item))
+            return variant_shape(shape, frozen)
+        return shape
     container, accepts, build = _ARRAYS[cls]
-    return array_shape(container, accepts, item, build)
+    shape = array_shape(container, accepts, item, build)
+    if cls in _OR_TUPLE:
+        return variant_shape(shape, array_shape(tuple, (tuple,), item, tuple))
+    return shape
 
 
 _ARRAYS: dict[Any, tuple[type, tuple[type, ...], Callable[[Any], Any]]] = {
     list: (list, (list,), list),
     collections.deque: (collections.deque, (collections.deque,), collections.deque),
-    # Whatever was passed for these is read back as a list, which they promise no more than.
-    collections.abc.Sequence: (collections.abc.Sequence, (list, tuple), list),
+    collections.abc.Sequence: (collections.abc.Sequence, (list,), list),
     collections.abc.MutableSequence: (collections.abc.MutableSequence, (list,), list),
-    collections.abc.Collection: (collections.abc.Collection, (list, tuple), list),
-    collections.abc.Iterable: (collections.abc.Iterable, (list, tuple), list),
+    collections.abc.Collection: (collections.abc.Collection, (list,), list),
+    collections.abc.Iterable: (collections.abc.Iterable, (list,), list),
 }
+_OR_TUPLE = (collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable)
 
 _SETS: dict[Any, tuple[type, tuple[type, ...]]] = {
     set: (set, (set,)),
     frozenset: (frozenset, (frozenset,)),
-    collections.abc.Set: (set, (set, frozenset)),
+    collections.abc.Set: (set, (set,)),
     collections.abc.MutableSet: (set, (set,)),
 }
 
@@ -204,7 +212,7 @@ def _shape_of_class(annotation: Any, cls: Any) -> Shape | None:
         return class_shape(annotation, cls, shape_for)
     if issubclass(cls, tuple) and has(cls, "_fields"):
         return named_tuple_shape(cls, shape_for)
-    if has(cls, "__pydantic_validator__") and has(cls, "model_validate"):
+    if is_model(cls):
         return pydantic_shape(cls)
     return None
 
@@ -214,21 +222,29 @@ def _shape_of_value(value: Any) -> Shape:
     if cls is object:
         raise Fault("a bare object() cannot be encoded")
     if issubclass(cls, (set, frozenset)):
-        return shape_for(collections.abc.Set[Any])
+        return set_shape(set, (cls,), ANY, _dump_loose)
     if issubclass(cls, collections.deque):
-        return shape_for(collections.deque[Any])
+        return array_shape(tuple, (cls,), ANY, tuple)
     if issubclass(cls, float):
-        return shape_for(float)
+        return _as_base(float)
     try:
         return shape_for(cls)
     except RegistrationError:
         for base in cls.__mro__[1:]:
             if base in _shapes and base is not object:
-                return _shapes[base]
+                return _as_base(base)
     raise Fault(
         f"a value of type {cls.__qualname__} cannot be encoded; pass builtins, a dataclass, an "
         "attrs class or a pydantic model"
     )
+
+
+def _as_base(base: type) -> Shape:
+    """Give the shape of values of a class and its subclasses, of which plain JSON is read back."""
+    shape = _shapes[base]
+    if shape.write_subclass is None:
+        return shape
+    return attrs.evolve(shape, encode=shape.write_subclass)
 
 
 def _encode_other(value: Any) -> Any:

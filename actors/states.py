@@ -9,8 +9,8 @@ import attrs
 
 from .class_shapes import entry_parts
 from .codec import Codec
-from .fields import class_fields, set_attribute
-from .shapes import Fault, Part, wrong_json
+from .fields import class_fields, runs_code, set_attribute
+from .shapes import Fault, Part, show, wrong_json
 from .shaping import shape_for
 
 SCHEMA = "$schema"
@@ -53,7 +53,10 @@ def state_codec(
             )
         if version < schema_version and upgrade is not None:
             kept = {name: item for name, item in stored.items() if name != SCHEMA}
-            return upgrade(kept, version)
+            upgraded = upgrade(kept, version)
+            if not isinstance(upgraded, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise Fault(f"upgrade of {cls.__name__} gave no dict but {show(upgraded)}")
+            return upgraded
         return stored
 
     def decode(stored: Any, _: Any = None) -> Any:
@@ -68,9 +71,15 @@ def state_codec(
         return entries(current(stored))
 
     entries = entry_parts(dict(fields))
+    # The class's own code runs for the fresh object alone; it may set what is no field.
+    unsure = bool(cls.__dictoffset__) and runs_code(cls)
     return Codec(
         cls,
         attrs.evolve(
-            shape, encode=encode if schema_version > 1 else write, decode=decode, parts_in=parts_in
+            shape,
+            encode=encode if schema_version > 1 else write,
+            decode=decode,
+            parts_in=parts_in,
+            unsure=unsure or any(field.unsure for _, field in fields),
         ),
     )

@@ -94,6 +94,8 @@ def _optional_shape(inner: Shape) -> Shape:
         decode,
         also=inner.also,
         loose=inner.loose,
+        vague=inner.vague,
+        unsure=inner.unsure,
         immutable=inner.immutable,
         shallow=inner.shallow,
         parts_out=parts_out,
@@ -154,8 +156,44 @@ def union_shape(members: list[Shape]) -> Shape:
         encode,
         decode,
         loose=any(member.loose for member in members),
+        vague=any(member.vague for member in members),
+        unsure=any(member.unsure for member in members),
         immutable=all(member.immutable for member in members),
         parts_out=parts_out,
+        parts_in=parts_in,
+    )
+
+
+def variant_shape(usual: Shape, other: Shape) -> Shape:
+    """Give the shape of an abstract type that has two classes; the other one is tagged."""
+    tag = other.accepts[0].__name__
+    encode_usual, decode_usual = usual.encode, usual.decode
+    choice = _Choice(other, tag)
+
+    def encode(value: Any) -> Any:
+        if value.__class__ in other.accepts:
+            return choice.encode(value)
+        return encode_usual(value)
+
+    def decode(value: Any, _: Any = None) -> Any:
+        if value.__class__ is not dict:
+            return decode_usual(value)
+        if value.get(_TAG) != tag:
+            raise Fault(f"an object with {_TAG!r} of {tag}, or an array, expected")
+        return other.decode(choice.inner(value))
+
+    def parts_in(value: Any) -> Iterable[Part]:
+        if value.__class__ is dict:
+            return (Part(member_path(_VALUE), other, value.get(_VALUE)),)
+        return usual.parts_in(value)
+
+    return attrs.evolve(
+        usual,
+        kinds=usual.kinds | {"object"},
+        accepts=(*usual.accepts, *other.accepts),
+        encode=encode,
+        decode=decode,
+        shallow=False,
         parts_in=parts_in,
     )
 

@@ -22,6 +22,7 @@ from typing import (
     TypeVar,
 )
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import attrs
 import orjson
@@ -626,12 +627,17 @@ def test_a_refused_deep_value_leaves_the_codec_usable() -> None:
     assert round_trip(Link, chain(3)) == chain(3)
 
 
-def test_a_subclass_is_written_as_the_annotated_class() -> None:
-    assert round_trip(Circle, BigCircle(2.0)) == Circle(2.0)
+@pytest.mark.parametrize("annotation", [Circle, Circle | Square, list[Circle], Circle | None])
+def test_a_subclass_that_is_not_declared_is_refused(annotation: Any) -> None:
+    value: Any = [BigCircle(2.0)] if annotation == list[Circle] else BigCircle(2.0)
+
+    with pytest.raises(PayloadError, match="subclass BigCircle"):
+        codec_for(annotation).encode(value)
 
 
-def test_a_subclass_finds_its_place_in_a_union() -> None:
-    assert round_trip(Circle | Square, BigCircle(2.0)) == Circle(2.0)
+def test_a_subclass_that_a_union_declares_comes_back_as_it_was() -> None:
+    assert round_trip(Circle | BigCircle, BigCircle(2.0)) == BigCircle(2.0)
+    assert round_trip(Circle | BigCircle, Circle(2.0)) == Circle(2.0)
 
 
 def test_an_int_is_accepted_for_a_float_and_read_as_one() -> None:
@@ -653,6 +659,21 @@ def test_a_naive_datetime_stays_naive_and_an_offset_stays_exact() -> None:
     assert round_trip(datetime, datetime(1930, 1, 1, tzinfo=offset)).utcoffset() == timedelta(
         minutes=19, seconds=32
     )
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_datetime_keeps_its_zone_also_in_the_hour_that_comes_twice(fold: int) -> None:
+    moment = datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+
+    read = round_trip(datetime, moment)
+
+    assert (read, read.tzinfo, read.fold) == (moment, moment.tzinfo, fold)
+    assert read + timedelta(days=1) == moment + timedelta(days=1)
+
+
+def test_a_zone_that_is_not_known_is_refused() -> None:
+    with pytest.raises(PayloadError, match="Nowhere/Land"):
+        codec_for(datetime).decode(b'"2024-10-27T02:30:00+02:00[Nowhere/Land]"')
 
 
 @pytest.mark.parametrize(
@@ -687,7 +708,9 @@ def test_an_error_of_a_validator_is_a_payload_error_with_its_path() -> None:
 
 
 def test_two_keys_with_the_same_text_are_refused() -> None:
-    class Day(date):
+    class Name(enum.StrEnum):
+        ANNA = "anna"
+
         def __eq__(self, other: object) -> bool:
             return self is other
 
@@ -695,13 +718,16 @@ def test_two_keys_with_the_same_text_are_refused() -> None:
             return id(self)
 
     with pytest.raises(PayloadError, match="same text"):
-        codec_for(dict[date, int]).encode({Day(2024, 1, 1): 1, Day(2024, 1, 1): 2})
+        codec_for(dict[str, int]).encode({Name.ANNA: 1, "anna": 2})
 
 
 OTHER_CONTAINERS: list[tuple[Any, Any, Any]] = [
-    (Sequence[int], (1, 2), [1, 2]),
-    (AbstractSet[int], frozenset({1}), {1}),
-    (Mapping[str, int], collections.OrderedDict(a=1), {"a": 1}),
+    (Sequence[int], (1, 2), (1, 2)),
+    (Sequence[int], [1, 2], [1, 2]),
+    (list[Sequence[date]], [(date(2024, 2, 29),)], [(date(2024, 2, 29),)]),
+    (AbstractSet[int], frozenset({1}), frozenset({1})),
+    (AbstractSet[int], {1}, {1}),
+    (Mapping[str, int], {"a": 1}, {"a": 1}),
     (collections.deque[int], collections.deque([1, 2]), collections.deque([1, 2])),
     (list, [1, "a"], [1, "a"]),
     (tuple, (1, "a"), (1, "a")),
@@ -835,36 +861,96 @@ def test_a_pydantic_model_crosses() -> None:
         codec_for(model).decode(b'{"size":"x"}')
 
 
-class ModelLike:
-    """What of pydantic the codec touches."""
+class Unprintable(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit
 
-    __pydantic_validator__ = None
-
-    def __init__(self, number: float) -> None:
-        self.number = number
-
-    @classmethod
-    def model_validate(cls, value: Any) -> ModelLike:
-        if "number" not in value:
-            raise ValueError("number is missing")
-        return cls(value["number"])
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        assert mode == "json"
-        return {"number": self.number}
+    __repr__ = __str__
 
 
-def test_a_model_is_written_and_read_by_its_own_methods() -> None:
-    assert codec_for(ModelLike).encode(ModelLike(1)) == b'{"number":1}'
-    assert codec_for(Any).encode([ModelLike(1)]) == b'[{"number":1}]'
-    assert codec_for(ModelLike).decode(b'{"number":2}').number == 2
+ANYTHING: list[BaseException] = [
+    ValueError("no"),
+    KeyboardInterrupt(),
+    SystemExit(3),
+    GeneratorExit(),
+    Unprintable(),
+]
 
 
-def test_what_a_model_refuses_is_a_payload_error() -> None:
-    with pytest.raises(PayloadError, match="number is missing"):
-        codec_for(ModelLike).decode(b"{}")
-    with pytest.raises(PayloadError, match="nan"):
-        codec_for(ModelLike).encode(ModelLike(math.nan))
+def hooked(where: str, error: BaseException) -> Any:
+    """Give a class one hook of which raises, once it is armed."""
+    armed: list[bool] = []
+
+    def fail(*_: Any) -> Any:
+        if armed:
+            raise error
+
+    def fail_late(self: Any) -> None:
+        fail()
+
+    def same(number: int) -> int:
+        fail()
+        return number
+
+    def get_class(self: Any) -> Any:
+        fail()
+        return type(self)
+
+    namespace: dict[str, Any] = {"__annotations__": {"number": int}, "armed": armed}
+    if where == "__post_init__":
+        namespace["__post_init__"] = fail_late
+    if where == "__class__":
+        namespace["__class__"] = property(get_class)
+    made: Any = type("Hooked", (), namespace)
+    if where == "validator":
+        made = attrs.define(made, these={"number": attrs.field(validator=fail)})
+    elif where == "converter":
+        made = attrs.define(made, these={"number": attrs.field(converter=same)})
+    else:
+        made = dataclasses.dataclass(made)
+    if where == "__getattribute__":
+
+        def get(self: Any, name: str) -> Any:
+            if name == "number":
+                fail()
+            return object.__getattribute__(self, name)
+
+        made.__getattribute__ = get
+    return made
+
+
+@pytest.mark.parametrize("error", ANYTHING, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "where", ["__post_init__", "validator", "converter", "__getattribute__", "__class__"]
+)
+def test_whatever_a_hook_raises_is_a_payload_error(where: str, error: BaseException) -> None:
+    cls = hooked(where, error)
+    value = cls(1)
+    codec = codec_for(of(list, cls))
+    cls.armed.append(True)
+
+    with pytest.raises(PayloadError):
+        codec.encode([value])
+    if where in ("__post_init__", "validator", "converter"):
+        with pytest.raises(PayloadError) as raised:
+            codec.decode(b'[{"number":1}]')
+        assert raised.value.path == "$[0]"
+
+
+@pytest.mark.parametrize("error", ANYTHING, ids=lambda error: type(error).__name__)
+def test_whatever_an_upgrade_raises_is_a_payload_error(error: BaseException) -> None:
+    def upgrade(stored: dict[str, Any], version: int) -> dict[str, Any]:
+        raise error
+
+    with pytest.raises(PayloadError):
+        state_codec(Small, Small, 2, upgrade).decode(b'{"value":1}')
+
+
+def test_an_upgrade_that_gives_no_dict_is_a_payload_error() -> None:
+    nothing: Any = lambda stored, version: None  # noqa: E731
+
+    with pytest.raises(PayloadError, match="gave no dict"):
+        state_codec(Small, Small, 2, nothing).decode(b'{"value":1}')
 
 
 # Snapshots.
