@@ -7,7 +7,6 @@ an ordinary message, so it runs at least once: a crash in between runs it again.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from ..actors.activity import ActivityContext
 from ..actors.codec import check_size
 from ..actors.errors import FailureDetails, UnknownNameError
 from ..actors.failures import encode_failure, failure_of
+from ..actors.logs import Log
 from ..actors.messages import ActivityCall, Caller, Completion
 from .waiting import on_asyncio, thread_waker
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .timers import Alarm, TimerQueue
 
-_log = logging.getLogger("perdure.activities")
+_log = Log("perdure.activities")
 
 Post = Callable[[str, Completion], None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,11 +9,12 @@ import anyio
 from attrs import field, frozen, validators
 
 from ..actors.errors import PerdureError
+from ..actors.logs import Log
 
 if TYPE_CHECKING:
     from .crews import Crew
 
-_log = logging.getLogger("perdure.placement")
+_log = Log("perdure.placement")
 
 
 @frozen(kw_only=True)

@@ -6,7 +6,6 @@ of it, which is most of what a message between loops costs.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections import deque
@@ -20,10 +19,11 @@ import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from ..actors.errors import InternalError, PerdureError, UsageError
+from ..actors.logs import Log
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
 
-_log = logging.getLogger("perdure.lines")
+_log = Log("perdure.lines")
 
 OnItems = Callable[[list[Item]], None]
 

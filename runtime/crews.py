@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ import anyio
 from anyio.abc import SocketListener
 
 from ..actors.errors import PerdureError, StorageError, UnavailableError, UsageError
+from ..actors.logs import Log
 from .channels import listen, serve
 from .recovery import backoff
 from .sessions import Session
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .sessions import Handler
     from .shard import Shard
 
-_log = logging.getLogger("perdure.placement")
+_log = Log("perdure.placement")
 
 
 def shard_socket(hub: Path, shard: int) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..actors.errors import HubStoppingError, StoreInUseError, UsageError
+from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
 from .applications import load_app, make_lookup
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .partition import Partition
     from .shard import Shard
 
-_log = logging.getLogger("perdure.hub")
+_log = Log("perdure.hub")
 
 
 class Hub:

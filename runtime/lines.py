@@ -7,18 +7,18 @@ exchange sends again what was not acknowledged, and a request fails with ``LineL
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 
 from ..actors.errors import HubStoppingError
+from ..actors.logs import Log
 from .channels import Channel
 from .waiting import Waiter
 from .wire import Item, LineLostError
 
-_log = logging.getLogger("perdure.lines")
+_log = Log("perdure.lines")
 
 _BACKOFF_S = 0.005
 _BACKOFF_MAX_S = 0.25

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from ..actors.history import (
     open_timers,
     parse_history,
 )
+from ..actors.logs import Log
 from ..actors.messages import Caller, Command
 from ..actors.orchestration import OpenWork, OrchestrationActor
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .activation import Activation
     from .partition import Partition
 
-_log = logging.getLogger("perdure.partition")
+_log = Log("perdure.partition")
 
 _AT_ONCE = 1_000
 

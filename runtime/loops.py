@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -15,6 +14,8 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from ..actors.errors import InternalError, PerdureError
+from ..actors.logs import Log
+from ..actors.printing import text_of, type_name
 from .channels import Channel, LoopChannel, check_socket, listen, loop_channels, serve
 from .crews import Crew, shard_socket
 from .loop_kinds import running_kind
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .settings import Settings
 
-_log = logging.getLogger("perdure.hub")
+_log = Log("perdure.hub")
 
 
 class Acceptor:
@@ -296,11 +297,11 @@ class _LoopThread:
         try:
             anyio.run(self._serve, backend=backend, backend_options=options)
         except BaseException as error:
-            _log.exception("shard %d failed", self._number)
+            _log.error("shard %d failed", self._number, why=error)
             reason = _first(error)
             if not isinstance(reason, PerdureError):
-                text = f"shard {self._number} failed: {type(reason).__name__}: {reason}"
-                reason = InternalError(text)
+                text = f"{type_name(reason)}: {text_of(reason)}"
+                reason = InternalError(f"shard {self._number} failed: {text}")
             self._report(reason)
 
     async def _serve(self) -> None:

@@ -13,7 +13,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -30,6 +29,7 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import encode_failure
+from ..actors.logs import Log
 from ..actors.messages import (
     ActivityCall,
     Caller,
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 #: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
 _DRAIN_BUDGETS = 4
 
-_log = logging.getLogger("perdure.partition")
+_log = Log("perdure.partition")
 
 Outcome = tuple[str, bytes | None, bytes | None]  # status, output and failure of what has ended
 
@@ -627,7 +627,7 @@ class Partition:
             return
         key = activation.key
         self.crashes[key] = self.crashes.get(key, 0) + 1
-        _log.error("a turn of %s crashed; partition %d recovers", key, self.index, exc_info=error)
+        _log.error("a turn of %s crashed; partition %d recovers", key, self.index, why=error)
         activation.dead = True
         self.break_down(error)
 

@@ -10,7 +10,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from ..actors.errors import (
     UnavailableError,
     UsageError,
 )
+from ..actors.logs import Log
 from ..storage import SharedStore
 from .applications import place_of
 from .channels import check_socket, dial
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .lines import Line
     from .settings import Settings
 
-_log = logging.getLogger("perdure.workers")
+_log = Log("perdure.workers")
 
 #: Starts in a row that a worker may fail before its partitions go to the others.
 _FAILED_STARTS_MAX = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,9 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import read_failure
+from ..actors.logs import Log
 from ..actors.messages import Caller, Completion, Operation, decode_message
+from ..actors.printing import text_of
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .partition import Partition
     from .waiting import Waiter
 
-_log = logging.getLogger("perdure.partition")
+_log = Log("perdure.partition")
 
 _BACKOFF_MAX_S = 5.0
 
@@ -88,7 +89,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     all others were never durable, unless they wait in the stored mailbox.
     """
     _log.error("partition %d recovers: %s", partition.index, error)
-    partition.down = UnavailableError(str(error))
+    partition.down = UnavailableError(text_of(error))
     tainted = partition.batch
     dropped = partition.drop_all()
     recovered: Recovered | None = None

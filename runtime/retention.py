@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,13 +10,14 @@ import anyio
 
 from ..actors.context import microseconds, to_datetime
 from ..actors.errors import PerdureError, UsageError
+from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 
 if TYPE_CHECKING:
     from .client import Client
     from .clock import Clock
 
-_log = logging.getLogger("perdure.hub")
+_log = Log("perdure.hub")
 
 _EVERY = 3_600_000_000
 

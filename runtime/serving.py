@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from ..actors.errors import UsageError
+from ..actors.logs import Log
 from .hub import Hub
 from .loop_kinds import backend_options
 from .tuning import tune
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..storage import Store
     from .settings import Settings
 
-_log = logging.getLogger("perdure.hub")
+_log = Log("perdure.hub")
 
 
 def run(

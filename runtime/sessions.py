@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..actors.errors import InternalError, PerdureError, UsageError
+from ..actors.logs import Log
+from ..actors.printing import text_of, type_name
 from .wire import Item, MovedError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .partition import Partition
     from .shard import Shard
 
-_log = logging.getLogger("perdure.lines")
+_log = Log("perdure.lines")
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -147,8 +148,8 @@ class Session:
         except PerdureError as error:
             self.answer(number, error)
         except Exception as error:
-            _log.exception("a request failed")
-            self.answer(number, InternalError(f"{type(error).__name__}: {error}"))
+            _log.error("a request failed", why=error)
+            self.answer(number, InternalError(f"{type_name(error)}: {text_of(error)}"))
         finally:
             del self._scopes[number]
 

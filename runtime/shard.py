@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -13,6 +12,7 @@ from anyio.abc import TaskGroup
 from attrs import asdict
 
 from ..actors.errors import HubStoppingError, OutcomeUnknownError, UnavailableError
+from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
 from .moving import Replies
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .routing import Router
     from .settings import Settings
 
-_log = logging.getLogger("perdure.hub")
+_log = Log("perdure.hub")
 
 #: What a partition brings along: who waits for its stored messages, as (row, number of the reply)
 #: of a shard, and whose activities run on which shards.

@@ -17,6 +17,7 @@ from ..actors import errors
 from ..actors.errors import FailureDetails, InternalError, PerdureError
 from ..actors.failures import encode_failure, read_failure
 from ..actors.messages import Caller, Message, decode_message, read_parcels
+from ..actors.printing import text_of, type_name
 from ..storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
 from .batch import FRAME_MESSAGES_MAX, Frame
 
@@ -301,10 +302,10 @@ _ROWS: dict[type, tuple[str, Callable[[list[list[Any]]], list[Any]]]] = {
 
 
 def _write_error(error: BaseException) -> list[Any]:
-    name = type(error).__name__
+    name = type_name(error)
     if name in _ERRORS and all(isinstance(one, (str, int, FailureDetails)) for one in error.args):
         return [name, *(_write_argument(one) for one in error.args)]
-    return ["InternalError", f"{name}: {error}"]
+    return ["InternalError", f"{name}: {text_of(error)}"]
 
 
 def _write_argument(argument: Any) -> Any:

@@ -7,7 +7,6 @@ either ends, the worker drains and ends.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -22,6 +21,8 @@ import anyio
 import orjson
 
 from ..actors.errors import InternalError, PerdureError, UsageError
+from ..actors.logs import Log
+from ..actors.printing import text_of, type_name
 from ..storage import SharedStore, open_store
 from .applications import load_app, make_lookup
 from .channels import Channel, dial, listen, serve
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 RELEASE_AFTER_S = 1.0
 """How long a partition's files stay open after it has left."""
 
-_log = logging.getLogger("perdure.workers")
+_log = Log("perdure.workers")
 
 
 def main(descriptor: int) -> int:
@@ -117,11 +118,11 @@ class _Worker:
             await self._refuse(error)
             return
         except Exception as error:
-            _log.exception("the application cannot be imported")
+            _log.error("the application cannot be imported", why=error)
             await self._refuse(
                 UsageError(
                     f"a worker process cannot import {self._config['app']}: "
-                    f"{type(error).__name__}: {error}. Importing it must not run a hub: a script "
+                    f"{type_name(error)}: {text_of(error)}. Importing it must not run a hub: a script "
                     "does so under if __name__ == '__main__'"
                 )
             )
@@ -205,7 +206,7 @@ class _Worker:
 
     def _fail(self, error: Exception) -> None:
         _log.critical("worker %d stops: %s", self._number, error)
-        self.error = error if isinstance(error, PerdureError) else InternalError(str(error))
+        self.error = error if isinstance(error, PerdureError) else InternalError(text_of(error))
         self._stopping.set()
 
 

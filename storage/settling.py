@@ -10,7 +10,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from concurrent.futures import Future
 from contextlib import closing
@@ -20,6 +19,7 @@ from time import monotonic
 from typing import Final
 
 from ..actors.errors import LeaseLostError, StorageError
+from ..actors.logs import Log
 from .connection import COMMON, location
 from .encoding import PARTS, encode_parts
 from .faults import FENCED, explained
@@ -43,7 +43,7 @@ TOO_LARGE: Final = 4 * LARGE
 # A process has one processor more than its event loop at best, and commits want some of that.
 _turn = Lock()
 
-_log = logging.getLogger("perdure.storage")
+_log = Log("perdure.storage")
 
 
 class Settler:
@@ -150,7 +150,7 @@ class Settler:
             except (StorageError, LeaseLostError) as error:
                 self._fail(error)
             except Exception as error:  # a bug of ours, which must not leave anybody waiting
-                _log.exception("settling the journal of %s failed", self._path)
+                _log.error("settling the journal of %s failed", self._path, why=error)
                 self._fail(StorageError(f"settling the journal of {self._path}: {error!r}"))
         with self._changed:
             self._ended = True

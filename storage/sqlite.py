@@ -18,7 +18,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from ..actors.errors import (
     StoreInUseError,
     UsageError,
 )
+from ..actors.logs import Log
 from .bridge import AsyncioBridge
 from .connection import Connection
 from .encoding import PARTS, encode_parts, next_id, next_row
@@ -96,7 +96,7 @@ READER_PRAGMAS: Final = "PRAGMA cache_size = -16384;"
 _T = TypeVar("_T")
 _Found = tuple[list[Any], tuple[Unsettled, ...]]
 
-_log = logging.getLogger("perdure.storage")
+_log = Log("perdure.storage")
 
 
 class SqlitePartition:

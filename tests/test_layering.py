@@ -1,4 +1,4 @@
-"""Imports point one way: runtime to actors and storage, and storage to actors' errors."""
+"""Imports point one way: runtime to actors and storage, and storage to actors' errors and logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # What a room may import from the other rooms; a name covers what lies below it.
 MAY_IMPORT = {
     "actors": set[str](),
-    "storage": {"actors.errors"},
+    "storage": {"actors.errors", "actors.logs"},
     "runtime": {"actors", "storage"},
     "benchmarks": set[str](),  # they are users: only `import perdure`, the front door
 }
