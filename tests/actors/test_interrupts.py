@@ -6,10 +6,19 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from perdure.actors.interrupts import is_interrupt
+
+
+@pytest.fixture(autouse=True)
+def default_handler() -> Iterator[None]:
+    # A process that a shell started in the background ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def caught_from_signal() -> BaseException | None:
