@@ -45,8 +45,7 @@ def _cancel(actor: OrchestrationActor, message: Command, now: int, effects: Effe
     assert executor is not None
     actor.record(now, "CancelRequested", message.reason)
     executor.resume(now, effects, actor.events)
-    executor.cancel(message.reason)
-    executor.run()
+    executor.step(executor.cancel, message.reason)
     effects.reply(message, None)
     actor.settle_turn(now, effects)
     return None

@@ -22,6 +22,7 @@ from .definitions import (
     OrchestrationDefinition,
     is_readonly,
 )
+from .direct import guard
 from .errors import RegistrationError
 from .retry import RetryPolicy
 from .signatures import (
@@ -71,7 +72,9 @@ def define_activity(
         retry=retry,
         timeout=timeout,
         max_concurrency=max_concurrency,
-        invoke=function_caller(function, signature.order),
+        invoke=function_caller(
+            guard(function, what, f"ctx.call_activity({name}, ...)"), signature.order
+        ),
         place=place,
     )
 
@@ -122,7 +125,9 @@ def define_orchestration(
         input=codec_of(signature.input, what, "input"),
         output=output_codec(output, what),
         retry=retry,
-        invoke=function_caller(function, signature.order),
+        invoke=function_caller(
+            guard(function, what, f"ctx.call_sub_orchestrator({name}, ...)"), signature.order
+        ),
         place=place,
     )
 
@@ -148,6 +153,7 @@ def define_entity_function(
             f"{what} is a function, so it must take one parameter, an EntityContext; its input is "
             "context.get_input()"
         )
+    call = guard(function, what, "ctx.call_entity(id, operation, ...)")
     operation = OperationDefinition(
         name="*",
         entity=name,
@@ -160,7 +166,7 @@ def define_entity_function(
         readonly=is_readonly(function),
         input=_ANY,
         output=_ANY,
-        invoke=lambda state, input, context: function(context),
+        invoke=lambda state, input, context: call(context),
         place=place,
     )
     return EntityDefinition(

@@ -10,6 +10,7 @@ back, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -499,7 +500,7 @@ class EntityActor:
             self.state = definition.make()
         before = self._snapshot()
         try:
-            result = definition.merge(self.state, definition.state.decode(data))
+            result = copy_context().run(definition.merge, self.state, definition.state.decode(data))
             if result is not None and result is not self.state:
                 raise UsageError(
                     f"merge of {self.key} returned {type(result).__name__}; it must change self "
@@ -607,7 +608,7 @@ class EntityActor:
         if operation.is_async:
             return self._operate_async(operation, message, context, now, effects)
         try:
-            data = self._perform(operation, message, context)
+            data = copy_context().run(self._perform, operation, message, context)
         except Exception as error:
             self._fail(message, error, now, effects)
         else:
@@ -667,13 +668,7 @@ class EntityActor:
             if isinstance(self.striping, Stripe):
                 self.striping.arm(now, effects)
         try:
-            inputs = [operation.decode_input(message.input) for message in run]
-            data = self.lookup.encode_input(operation, operation.combine(inputs))
-            combined = Operation(operation.name, data)
-            context: EntityContext | None = None
-            if operation.takes_context:
-                context = EntityContext(self, operation.name, data, now)
-            self._perform(operation, combined, context)
+            combined, context = copy_context().run(self._combine, operation, run, now)
         except Exception:
             # Alone, only the one that fails does; nothing has happened yet.
             self._alone = len(run) - 1
@@ -684,6 +679,19 @@ class EntityActor:
                 effects.reply(message, None)
             effects.consume(message)
         return len(run)
+
+    def _combine(
+        self, operation: OperationDefinition, run: list[Operation], now: int
+    ) -> tuple[Operation, EntityContext | None]:
+        assert operation.combine is not None
+        inputs = [operation.decode_input(message.input) for message in run]
+        data = self.lookup.encode_input(operation, operation.combine(inputs))
+        combined = Operation(operation.name, data)
+        context: EntityContext | None = None
+        if operation.takes_context:
+            context = EntityContext(self, operation.name, data, now)
+        self._perform(operation, combined, context)
+        return combined, context
 
     async def _operate_async(
         self,

@@ -21,6 +21,7 @@ from .definitions import (
     is_readonly,
     operation_of,
 )
+from .direct import guard
 from .errors import PayloadError, RegistrationError, UnknownNameError
 from .fields import class_fields, is_frozen, type_hints
 from .shapes import class_of
@@ -192,7 +193,9 @@ def define_entity_class(
     methods = _public_methods(cls)
     merge = None if stripes is None else _merge(methods.pop("merge", None), cls, what, names)
     operations = {
-        method: _operation(function, method, name, names, place)
+        method: _operation(
+            function, method, name, names, place, own=cls.__dict__.get(method) is function
+        )
         for method, function in methods.items()
     }
     operations.setdefault("delete", _delete_operation(name))
@@ -368,13 +371,17 @@ def _methods_by_function(
 
 
 def _operation(
-    function: Any, name: str, entity: str, names: Names, place: str
+    function: Any, name: str, entity: str, names: Names, place: str, *, own: bool
 ) -> OperationDefinition:
     what = f"operation {name!r} of entity {entity!r}"
     refuse_generators(function, what)
     if not list(parameters_of(function, what)):
         raise RegistrationError(f"{what} takes no self")
     signature = read_signature(function, what, ENTITY_CONTEXT, names, skip=1, context_first=False)
+    call = function
+    if own:  # a base class may serve others, too
+        instead = f"ctx.call_entity(EntityId({entity!r}, key), {name!r}, ...)"
+        call = guard(function, what, instead)
     return OperationDefinition(
         name=name,
         entity=entity,
@@ -388,7 +395,7 @@ def _operation(
         commutative=is_commutative(function),
         input=codec_of(signature.input, what, "input"),
         output=output_codec(signature.output, what),
-        invoke=method_caller(function, signature.order),
+        invoke=method_caller(call, signature.order),
         place=place,
     )
 

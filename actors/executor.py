@@ -9,11 +9,10 @@ that made it.
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -29,7 +28,7 @@ from .errors import (
     PayloadError,
     UsageError,
 )
-from .failures import encode_failure, failure_of
+from .failures import encode_failure, failure_of, is_interrupt
 from .history import IDENTITY, SILENT, describe
 from .messages import (
     ActivityCall,
@@ -42,26 +41,21 @@ from .messages import (
     Operation,
     Start,
 )
-from .scopes import Fiber
+from .outside import INSIDE, calling_line, line_of, refuse_await
+from .scopes import Fiber, ReplayStopped
 from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from .definitions import OrchestrationDefinition
     from .effects import Effects
-
-_OURS = str(Path(__file__).resolve().parent)
-_LOADED_AS = str(Path(__file__).parent)
+    from .lookup import Stage
 
 #: How often code that catches everything is thrown out before it is given up.
 _STOPS_MAX = 100
 
+_TASKS: Any = Task
+
 _GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
-
-
-class ReplayStopped(BaseException):
-    """Thrown through the user's code when it no longer matches its history, or is let go."""
 
 
 class Outcome:
@@ -102,6 +96,7 @@ class Executor:
         "cancel_requested",
         "children",
         "closed",
+        "context",
         "continuation",
         "custom_status",
         "definition",
@@ -109,6 +104,7 @@ class Executor:
         "events",
         "execution",
         "fibers",
+        "given_up",
         "instance_id",
         "lock",
         "mismatch",
@@ -118,14 +114,22 @@ class Executor:
         "pending",
         "ready",
         "running",
+        "stage",
         "stops",
         "unanswered",
     )
 
     def __init__(
-        self, definition: OrchestrationDefinition, instance_id: str, execution: int
+        self,
+        definition: OrchestrationDefinition,
+        instance_id: str,
+        execution: int,
+        stage: Stage = Context.run,
     ) -> None:
         self.definition = definition
+        self.stage = stage
+        self.context = copy_context()
+        self.context.run(INSIDE.set, definition)
         self.instance_id = instance_id
         self.execution = execution
         self.now = 0
@@ -141,6 +145,7 @@ class Executor:
         self.lock: EntityLock | None = None
         self.children: dict[int, str] | None = None
         self.unanswered: set[int] = set()  # the numbers of activities without an answer
+        self.given_up: list[int] = []  # of these, the ones to be told so
         self.closed = False
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
@@ -168,18 +173,29 @@ class Executor:
         self.events = events
 
     def start(self, context: Any, input: bytes | None) -> None:
-        """Make the code's root and let it run until it waits."""
+        """Make the code's root and let it run until it waits.
+
+        Raises:
+            PayloadError: in a replay, the input that could be read then cannot be read now.
+        """
+        self.step(self._begin, context, input)
+
+    def _begin(self, context: Any, input: bytes | None) -> None:
+        made: Any = None
         try:
             value = self.definition.decode_input(input)
             made = self.definition.invoke(context, value)
-        except Exception as error:
+        except ReplayStopped:
+            raise
+        except BaseException as error:
+            if is_interrupt(error) or (self._history is not None and is_unreadable(error)):
+                raise
             self._end(None, error)
             return
         if not hasattr(made, "send"):
             self._end(made, None)
             return
         self.begin_fiber(Fiber(self, made, not hasattr(made, "cr_await")))
-        self.run()
 
     def replay(
         self, history: list[list[Any]], context: Any, input: bytes | None
@@ -210,8 +226,7 @@ class Executor:
                     if kind == "ExecutionStarted":
                         self.start(context, input)
                     else:
-                        _APPLY[kind](self, event)
-                        self.run()
+                        self.apply(event)
                 except ReplayStopped:
                     # Tasks decide things too, a retry's timer for one, with no code above them.
                     self._check()
@@ -239,8 +254,16 @@ class Executor:
 
     def apply(self, event: list[Any]) -> None:
         """Take one incoming event, as the history has it, and let the code run."""
-        _APPLY[event[0]](self, event)
-        self.run()
+        self.step(_APPLY[event[0]], self, event)
+
+    def step(self, happened: Callable[..., object], *given: Any) -> None:
+        """Let something happen to the code, and let it run until all of it waits.
+
+        Only here, and where it is let go, does code of the user's run.
+        """
+        self.stage(self.context, self._run, happened, given)
+        if self.given_up:
+            self._tell_given_up()
 
     def settle(self, number: int, state: int, raw: Any) -> bool:
         """Settle a numbered task; False if nobody waits for that answer (any more)."""
@@ -273,8 +296,8 @@ class Executor:
         if self.fibers:
             self.fibers[0].interrupt(self.cancel_requested)
 
-    def run(self) -> None:
-        """Let the ready fibers run until all of them wait."""
+    def _run(self, happened: Callable[..., object], given: tuple[Any, ...]) -> None:
+        happened(*given)
         ready = self.ready
         at = 0
         while at < len(ready):
@@ -296,7 +319,7 @@ class Executor:
                 # A coroutine asks the task for its outcome itself; a generator is handed it.
                 try:
                     value = task.outcome()
-                except (Exception, Cancelled) as outcome:
+                except BaseException as outcome:
                     error = outcome
             try:
                 if error is None:
@@ -309,11 +332,13 @@ class Executor:
                 return
             except ReplayStopped:
                 return
-            except (Exception, Cancelled, GeneratorExit) as failure:
+            except BaseException as failure:
+                if is_interrupt(failure):
+                    raise
                 self._end_fiber(fiber, None, failure)
                 return
             value = None
-            if not isinstance(task, Task) or task._executor is not self:  # pyright: ignore[reportPrivateUsage]
+            if not isinstance(task, _TASKS) or task._executor is not self:  # pyright: ignore[reportPrivateUsage]
                 error = self._foreign_await(fiber, task)
                 task = None
             elif fiber.owed is not None:
@@ -354,27 +379,31 @@ class Executor:
         if abort is not None:
             # trio's trap: what it waits for would else wake the task in which this turn runs.
             abort(_not_cancelled)
-        return NonDurableAwaitError(
-            f"orchestration {self.definition.name!r} awaited something that is not durable "
-            f"({type(awaited).__name__}) at {_line_of(fiber.coroutine)}; await only tasks made by "
-            "its context, and move other work into an activity"
-        )
+        return refuse_await(self.definition.title, fiber.coroutine, awaited)
 
     def close(self) -> None:
         """Let the code go. Its ``finally`` blocks run, but nothing that they ask for happens."""
         self.closed = True
+        if self.fibers:
+            self.stage(self.context, self._let_go)
+
+    def _let_go(self) -> None:
         for fiber in self.fibers:
             for _ in range(_STOPS_MAX):
                 try:
-                    # Not close(), which gives up at the first finally block that awaits.
-                    fiber.coroutine.throw(ReplayStopped())
-                except (KeyboardInterrupt, SystemExit):
-                    raise
+                    # Not close(), which complains where a finally block waits for something.
+                    fiber.coroutine.throw(GeneratorExit())
                 except BaseException:
                     # It has ended. There is nobody to tell what a finally block raised, since
                     # this execution goes on elsewhere or has ended.
                     break
         self.fibers.clear()
+
+    def wait_closed(self) -> None:
+        """End code that waits for something though it is let go; if it goes on, let it wait."""
+        self.stops += 1
+        if self.stops <= _STOPS_MAX:
+            raise GeneratorExit
 
     # What the code asks for.
 
@@ -405,7 +434,7 @@ class Executor:
         history = self._history
         if history is None:
             if self.closed:
-                return self._stop()
+                return False
             self.events.append(compact(orjson.dumps(decision)))
             return True
         position = self._position
@@ -413,10 +442,12 @@ class Executor:
         kind = decision[0]
         end = 2 + IDENTITY[kind]
         if recorded is None or recorded[0] != kind or tuple(recorded[2:end]) != decision[2:end]:
+            if self.closed:
+                return False
             if self.mismatch is None:
                 produced = describe([*decision])
                 self.mismatch = NondeterminismError(
-                    self.instance_id, position, describe(recorded), produced, _calling_line()
+                    self.instance_id, position, describe(recorded), produced, calling_line()
                 )
             return self._stop()
         self._position = position + 1
@@ -515,10 +546,18 @@ class Executor:
         if child is not None:
             self._out().send(child, Command("cancel", "its parent gave it up"))
         elif task.number in self.unanswered:
-            self._out().cancel_activity(self.caller(task.number))
+            self.given_up.append(task.number)
+
+    def _tell_given_up(self) -> None:
+        # Not inside of the step: to stop an activity that runs takes the event loop.
+        given_up, self.given_up = self.given_up, []
+        effects = self._out()
+        for number in given_up:
+            effects.cancel_activity(self.caller(number))
             # Recorded as its answer, so that a restart does not run it once more.
-            gone = Completion("TaskFailed", self.execution, task.number, _GIVEN_UP)
-            self._out().send(self.instance_id, gone)
+            effects.send(
+                self.instance_id, Completion("TaskFailed", self.execution, number, _GIVEN_UP)
+            )
 
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
@@ -645,7 +684,7 @@ class Executor:
     def _where(self) -> str:
         """Where the code waits, or the function itself where it has ended."""
         if self.fibers:
-            return _line_of(self.fibers[0].coroutine)
+            return line_of(self.fibers[0].coroutine)
         code = self.definition.function.__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
 
@@ -664,27 +703,13 @@ def send_releases(effects: Effects, owner: Caller, entities: list[str], granted:
         effects.send(entities[0], LockRelease(owner, entities, 0))
 
 
+def is_unreadable(error: BaseException) -> bool:
+    """Whether the error says that stored data does not fit the class that should read it."""
+    return issubclass(type(error), PayloadError)
+
+
 def _not_cancelled() -> None:
     """Stand in for what raises trio's ``Cancelled``: the wait is given up for another reason."""
-
-
-def _calling_line() -> str:
-    """File and line of the innermost caller outside this package."""
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith((_OURS, _LOADED_AS)):
-            return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "unknown"
-
-
-def _line_of(coroutine: Any) -> str:
-    """File and line at which a suspended coroutine or generator stands."""
-    frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-    if frame is None:
-        return "unknown"
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _settled(state: int) -> Callable[[Executor, list[Any]], None]:

@@ -21,6 +21,7 @@ _BASES_MAX = 30
 
 # The slots of the built-in classes: a subclass may have put properties over them that raise.
 _cause_of: Any = BaseException.__dict__["__cause__"].__get__
+_traceback_of: Any = BaseException.__dict__["__traceback__"].__get__
 _context_of: Any = BaseException.__dict__["__context__"].__get__
 _suppresses: Any = BaseException.__dict__["__suppress_context__"].__get__
 _members_of: Any = BaseExceptionGroup.__dict__["exceptions"].__get__
@@ -58,6 +59,21 @@ def _describe(error: BaseException, depth: int, left: list[int]) -> FailureDetai
         tuple(class_name(base) for base in _order_of(type(error))[1:-1][:_BASES_MAX]),
         tuple(members),
     )
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is a signal that struck while the code ran, rather than raised by that code.
+
+    What runs orchestrations takes all that users' code raises for that code's own. A signal
+    (Ctrl-C) means the process.
+    """
+    if not issubclass(type(error), KeyboardInterrupt):
+        return False
+    trace = _traceback_of(error)
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in ("asyncio", "signal", "trio")
 
 
 def _failure_in(error: Any) -> FailureDetails | None:

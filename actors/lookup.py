@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from .codec import check_size, codec_for, compact
@@ -22,11 +23,17 @@ if TYPE_CHECKING:
 
 _ANY = codec_for(Any)
 
+Stage = Callable[..., None]  # of a context, a function, and what that is given
+
 
 class Lookup:
-    """An application's functions, with the limits of the hub that runs them."""
+    """An application's functions, with the limits of the hub that runs them.
 
-    __slots__ = ("app", "max_payload", "stripe_fold_s", "stripe_hot_per_s", "striped")
+    Attributes:
+        stage: runs each step of an orchestration's code, in the context that it is given.
+    """
+
+    __slots__ = ("app", "max_payload", "stage", "stripe_fold_s", "stripe_hot_per_s", "striped")
 
     def __init__(
         self,
@@ -35,9 +42,11 @@ class Lookup:
         *,
         stripe_fold_s: float = 5.0,
         stripe_hot_per_s: int = 1_000,
+        stage: Stage = Context.run,
     ) -> None:
         self.app = app
         self.max_payload = max_payload
+        self.stage = stage
         self.stripe_fold_s = stripe_fold_s
         self.stripe_hot_per_s = stripe_hot_per_s
         self.striped = app.striped

@@ -23,6 +23,7 @@ from .errors import (
     InstanceFinishedError,
     InstanceNotFoundError,
     NondeterminismError,
+    PayloadError,
     UnknownNameError,
 )
 from .executor import Executor, Outcome, send_releases
@@ -314,7 +315,7 @@ class OrchestrationActor:
         except UnknownNameError as error:
             self.park("UnknownNameError", str(error))
             return None
-        self.executor = Executor(definition, self.instance_id, self.execution)
+        self.executor = Executor(definition, self.instance_id, self.execution, self.lookup.stage)
         return self.executor
 
     def make_context(self, executor: Executor) -> OrchestrationContext:
@@ -338,10 +339,10 @@ class OrchestrationActor:
             return
         try:
             yield from executor.replay(events, self.make_context(executor), self.input)
-        except NondeterminismError as error:
+        except (NondeterminismError, PayloadError) as error:
             executor.close()
             self.executor = None
-            self.park("NondeterminismError", str(error))
+            self.park(type(error).__name__, str(error))
         else:
             self.parked = None
             self.parked_type = None
@@ -366,9 +367,8 @@ class OrchestrationActor:
         executor.unanswered.discard(message.task)
         self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
         executor.resume(now, effects, self.events)
-        executor.settle(message.task, FAILED if event in FAILURES else DONE, message.body)
-        if executor.ready:
-            executor.run()
+        state = FAILED if event in FAILURES else DONE
+        executor.step(executor.settle, message.task, state, message.body)
         self.settle_turn(now, effects)
         return None
 
@@ -393,8 +393,7 @@ class OrchestrationActor:
             return None
         self.events.append(b'["TimerFired",%d,%d]' % (now, message.task))
         executor.resume(now, effects, self.events)
-        executor.settle(message.task, DONE, None)
-        executor.run()
+        executor.step(executor.settle, message.task, DONE, None)
         self.settle_turn(now, effects)
         return None
 
@@ -411,8 +410,7 @@ class OrchestrationActor:
         assert executor is not None
         self.events.append(_event(b"EventRaised", now, orjson.dumps(message.name), message.data))
         executor.resume(now, effects, self.events)
-        executor.raise_event(message.name, message.data)
-        executor.run()
+        executor.step(executor.raise_event, message.name, message.data)
         effects.reply(message, None)
         self.settle_turn(now, effects)
         return None
@@ -445,6 +443,9 @@ class OrchestrationActor:
         if self.executor is not None:
             self.executor.close()
             self.executor = None
+        if self.rewinding is not None:
+            self.rewinding.executor.close()
+            self.rewinding = None
 
     def settle_turn(self, now: int, effects: Effects) -> None:
         """Take over what the code has come to."""

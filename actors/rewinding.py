@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from attrs import frozen
 
-from .errors import NondeterminismError
+from .errors import NondeterminismError, PayloadError
 from .history import ANSWERS, FAILURES, IDENTITY, open_activities
 from .messages import Command
 from .tasks import TimerTask
@@ -144,9 +144,9 @@ def _try_replay(actor: OrchestrationActor, events: Events) -> Executor | None:
     try:
         for _ in executor.replay(events, actor.make_context(executor), actor.input):
             pass
-    except NondeterminismError as error:
+    except (NondeterminismError, PayloadError) as error:
         executor.close()
-        actor.parked_type, actor.parked = "NondeterminismError", str(error)
+        actor.parked_type, actor.parked = type(error).__name__, str(error)
         return None
     actor.parked = actor.parked_type = None
     return executor

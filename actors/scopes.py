@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Inputs = TypeVarTuple("Inputs")
 
 
+class ReplayStopped(BaseException):
+    """Thrown through the user's code where it no longer matches its history."""
+
+
 class Fiber:
     """One strand of an orchestration's code."""
 
@@ -210,7 +214,7 @@ class TaskGroup:
     ) -> bool:
         outer = error if isinstance(error, Cancelled) else None
         if error is not None:
-            if not isinstance(error, (Exception, Cancelled)):
+            if isinstance(error, (GeneratorExit, ReplayStopped)):
                 return False  # the code is let go, and its branches with it
             if outer is None:
                 self._errors.append(error)

@@ -55,6 +55,8 @@ class Task(Generic[R_co]):
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         if self._state == PENDING:
+            if self._executor.closed:
+                self._executor.wait_closed()
             yield self
         outcome: R_co = self.outcome()
         return outcome

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -273,7 +274,7 @@ class ActivityPool:
             self._threads = ThreadPoolExecutor(
                 self._settings.activity_threads_max, thread_name_prefix="perdure-activity"
             )
-        self._threads.submit(running.run_there)
+        self._threads.submit(copy_context().run, running.run_there)
 
     def report(self, running: RunningActivity, event: str, body: bytes) -> None:
         """Bring an answer from a worker thread to the loop; many come in one wake-up."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Coroutine, Generator
+from contextvars import copy_context
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -94,9 +95,10 @@ class Pump:
 
     @types.coroutine
     def _drive(self, item: Runnable, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
-        """Run a coroutine in this task; the answer is whether it suspended."""
+        """Run a coroutine in this task, in a context of its own; says whether it suspended."""
+        run = copy_context().run
         try:
-            trap = work.send(None)
+            trap = run(work.send, None)
         except StopIteration:
             return False
         item.on_suspended()
@@ -107,9 +109,9 @@ class Pump:
                 try:
                     value = yield trap
                 except BaseException as error:
-                    trap = work.throw(error)
+                    trap = run(work.throw, error)
                 else:
-                    trap = work.send(value)
+                    trap = run(work.send, value)
         except StopIteration:
             return True
         finally:

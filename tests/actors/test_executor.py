@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from collections.abc import Generator
 from typing import Any
 
 import orjson
@@ -236,8 +238,44 @@ def test_closed_code_asks_for_nothing() -> None:
 
     executor.close()
 
-    assert asked == ["before"]
+    assert asked == ["before", "after"]
     assert recorder.effects == []
+
+
+def test_closed_code_ends_where_it_waits_for_something() -> None:
+    local = App()
+    went_on: list[str] = []
+
+    @local.activity
+    async def clean() -> None: ...
+
+    @local.orchestration
+    async def stubborn(ctx: OrchestrationContext) -> None:
+        try:
+            await ctx.wait_for_external_event("go")
+        finally:
+            try:
+                await ctx.call_activity(clean)
+            except BaseException as error:
+                went_on.append(type(error).__name__)
+                raise
+
+    @local.orchestration
+    def by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
+        try:
+            yield ctx.wait_for_external_event("go")
+        finally:
+            yield ctx.call_activity(clean)
+            went_on.append("never")
+
+    for name in ("stubborn", "by_yield"):
+        instance = Instance(Lookup(local, 1_000_000))
+        instance.take(start_plain(name), START)
+
+        instance.actor.close()
+
+    gc.collect()  # anything left open would complain now, and fail the test
+    assert went_on == ["GeneratorExit"]
 
 
 def start_plain(name: str) -> Message:

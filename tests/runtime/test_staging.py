@@ -1,0 +1,321 @@
+"""Orchestration code has no event loop around it: what it asks of one is refused, for it alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+
+from perdure import App, Hub, OrchestrationContext, OrchestrationFailedError
+from tests.runtime.orchestrating import evict, quiet, running
+
+app = App()
+SECOND = timedelta(seconds=1)
+
+
+@app.activity
+async def quick(number: int) -> int:
+    return number
+
+
+Use = Callable[[OrchestrationContext], Awaitable[Any]]
+
+
+def entering(make: Callable[[], Any]) -> Use:
+    """Enter what it makes around a durable await."""
+
+    async def use(ctx: OrchestrationContext) -> None:
+        made = make()
+        if hasattr(made, "__aenter__"):
+            async with made:
+                await ctx.call_activity(quick, 1)
+        else:
+            with made:
+                await ctx.call_activity(quick, 1)
+
+    return use
+
+
+def calling(function: Callable[..., Any], *args: Any) -> Use:
+    """Call it, and await what it gives if that can be awaited; nothing durable in between."""
+
+    async def use(ctx: OrchestrationContext) -> None:
+        made = function(*args)
+        if hasattr(made, "__await__"):
+            await made
+
+    return use
+
+
+async def nothing() -> None: ...
+
+
+def gather(*_: Any) -> Any:
+    return asyncio.gather(nothing(), nothing())
+
+
+async def gather_calls(ctx: OrchestrationContext) -> None:
+    await asyncio.gather(ctx.call_activity(quick, 1), ctx.call_activity(quick, 2))
+
+
+def cancel_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+def soon() -> float:
+    return trio.current_time() + 1
+
+
+GROUP, TIMER = "ctx.create_task_group()", "ctx.create_timer("
+ALL, FAIL, MOVE = "ctx.task_all(", "ctx.fail_after(", "ctx.move_on_after("
+EITHER: list[tuple[Use, str]] = [
+    (entering(functools.partial(anyio.move_on_after, 0.01)), MOVE),
+    (entering(functools.partial(anyio.fail_after, 0.01)), FAIL),
+    (entering(anyio.CancelScope), MOVE),
+    (entering(anyio.create_task_group), GROUP),
+    (calling(anyio.sleep, 0.01), TIMER),
+    (calling(anyio.lowlevel.checkpoint), TIMER),
+    (calling(anyio.get_current_task), ""),
+    (calling(anyio.to_thread.run_sync, int), "activity"),
+]
+ON_ASYNCIO: list[tuple[Use, str]] = [
+    (entering(functools.partial(asyncio.timeout, 0.01)), FAIL),
+    (entering(functools.partial(asyncio.timeout, None)), FAIL),
+    (entering(asyncio.TaskGroup), GROUP),
+    (calling(gather), ALL),
+    (gather_calls, ALL),
+    (calling(lambda: asyncio.wait_for(nothing(), 1)), FAIL),
+    (calling(lambda: asyncio.create_task(nothing())), GROUP),
+    (calling(lambda: asyncio.ensure_future(nothing())), GROUP),
+    (calling(lambda: asyncio.get_running_loop().create_task(nothing())), GROUP),
+    (calling(lambda: asyncio.wait([asyncio.Future()])), ""),
+    (calling(asyncio.sleep, 0.01), TIMER),
+    (calling(asyncio.sleep, 0), TIMER),
+    (calling(asyncio.to_thread, int), "activity"),
+    (calling(cancel_itself), MOVE),
+]
+ON_TRIO: list[tuple[Use, str]] = [
+    (entering(functools.partial(trio.move_on_after, 0.01)), MOVE),
+    (entering(functools.partial(trio.fail_after, 0.01)), FAIL),
+    (entering(functools.partial(trio.CancelScope, deadline=0)), MOVE),
+    (entering(trio.open_nursery), GROUP),
+    (calling(trio.sleep, 0.01), TIMER),
+    (calling(trio.sleep, 0), TIMER),
+    (calling(trio.lowlevel.checkpoint), TIMER),
+    (calling(lambda: trio.Event().wait()), ""),
+    (calling(trio.lowlevel.current_task), ""),
+]
+USES = [
+    pytest.param(backend, *one, id=f"{backend}-{number}")
+    for backend, uses in (("asyncio", EITHER + ON_ASYNCIO), ("trio", EITHER + ON_TRIO))
+    for number, one in enumerate(uses)
+]
+
+
+@contextlib.asynccontextmanager
+async def served(use: Use) -> AsyncGenerator[tuple[Hub, Any], None]:
+    """A hub with an orchestration that uses it, and an innocent one."""
+    local = App()
+    local.include(app)
+
+    @local.orchestration
+    async def uses(ctx: OrchestrationContext) -> str:
+        await ctx.create_timer(timedelta(0))
+        await use(ctx)
+        return "went on"
+
+    @local.orchestration
+    async def innocent(ctx: OrchestrationContext) -> int:
+        return await ctx.call_activity(quick, 7)
+
+    async with running(local, partitions=1) as hub:
+        yield hub, uses
+        handle = await hub.client.start_new(innocent)
+        assert await handle.result(5) == 7
+
+
+@pytest.mark.parametrize(("anyio_backend", "use", "named"), USES)
+async def test_what_belongs_to_the_loop_is_refused_with_its_line_and_ours(
+    use: Use, named: str
+) -> None:
+    async with served(use) as (hub, uses):
+        handle = await hub.client.start_new(uses)
+
+        with pytest.raises(OrchestrationFailedError) as caught:
+            await handle.result(5)
+
+        assert caught.value.error_type == "NonDurableAwaitError"
+        assert f"{__file__}:{uses.__code__.co_firstlineno + 3}" in caught.value.message
+        assert named in caught.value.message
+
+
+@pytest.mark.parametrize(("anyio_backend", "use", "named"), USES)
+async def test_code_may_catch_the_refusal_and_go_on(use: Use, named: str) -> None:
+    async def caught(ctx: OrchestrationContext) -> None:
+        with contextlib.suppress(Exception):
+            await use(ctx)
+        await ctx.create_timer(timedelta(0))
+
+    async with served(caught) as (hub, uses):
+        handle = await hub.client.start_new(uses)
+
+        assert await handle.result(5) == "went on"
+
+
+async def test_generators_and_code_that_is_let_go_have_no_loop_either() -> None:
+    local = App()
+    refused: list[str] = []
+
+    def use() -> None:
+        try:
+            anyio.CancelScope().__enter__()
+        except Exception as error:
+            refused.append(type(error).__name__)
+
+    @local.orchestration
+    def by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
+        use()
+        try:
+            yield ctx.wait_for_external_event("go")
+        finally:
+            use()
+
+    async with running(local, partitions=1) as hub:
+        await hub.client.start_new(by_yield)
+        await quiet(hub)
+        assert refused == ["NonDurableAwaitError"]
+
+        await evict(hub)
+
+        assert refused == ["NonDurableAwaitError"] * 2
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_pump_has_its_own_task_and_scopes_after_whatever_code_did() -> None:
+    async def everything(ctx: OrchestrationContext) -> None:
+        for use, _ in EITHER + ON_ASYNCIO:
+            with contextlib.suppress(Exception):
+                await use(ctx)
+
+    seen: set[Any] = set()
+    local = App()
+
+    @local.activity
+    async def look() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+        with anyio.move_on_after(60) as scope:
+            await anyio.lowlevel.checkpoint()
+        seen.add((asyncio.get_running_loop(), scope.cancel_called))
+
+    @local.orchestration
+    async def rude(ctx: OrchestrationContext) -> None:
+        await everything(ctx)
+        await ctx.call_activity(look)
+
+    local.include(app)
+    async with running(local, partitions=1) as hub:
+        for _ in range(3):
+            await (await hub.client.start_new(rude)).result(5)
+
+        assert seen == {(asyncio.get_running_loop(), False)}
+
+
+def test_a_hub_under_plain_asyncio_run_refuses_them_too() -> None:
+    async def main() -> str:
+        async with served(entering(functools.partial(anyio.move_on_after, 0.01))) as (hub, uses):
+            handle = await hub.client.start_new(uses)
+            try:
+                return str(await handle.result(5))
+            except OrchestrationFailedError as error:
+                return error.message
+
+    assert MOVE in asyncio.run(main())
+
+
+class Odd(BaseException):
+    def __str__(self) -> str:
+        raise ValueError("not even this")
+
+
+RAISED: list[Callable[[], BaseException]] = [
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+    StopIteration,
+    asyncio.CancelledError,
+    Odd,
+    functools.partial(BaseExceptionGroup, "several", [Odd()]),
+]
+
+
+@pytest.mark.parametrize("make", RAISED, ids=str)
+@pytest.mark.parametrize("waits", [False, True])
+async def test_whatever_code_raises_fails_that_instance_alone(
+    make: Callable[[], BaseException], waits: bool
+) -> None:
+    async def use(ctx: OrchestrationContext) -> None:
+        if waits:
+            await ctx.call_activity(quick, 1)
+        raise make()
+
+    async with served(use) as (hub, uses):
+        handle = await hub.client.start_new(uses)
+
+        with pytest.raises(OrchestrationFailedError) as caught:
+            await handle.result(5)
+
+        expected = "RuntimeError" if make is StopIteration else type(make()).__name__
+        assert caught.value.error_type == expected
+        assert sum(partition.failed_commits for partition in hub._partitions) == 0
+        assert all(not partition.crashes for partition in hub._partitions)
+
+
+@pytest.mark.parametrize("make", RAISED, ids=str)
+async def test_a_branch_that_raises_anything_ends_its_group(
+    make: Callable[[], BaseException],
+) -> None:
+    async def use(ctx: OrchestrationContext) -> None:
+        async def branch() -> None:
+            await ctx.call_activity(quick, 1)
+            raise make()
+
+        async with ctx.create_task_group() as group:
+            group.start_soon(branch)
+            await ctx.wait_for_external_event("never")
+
+    async with served(use) as (hub, uses):
+        handle = await hub.client.start_new(uses)
+
+        with pytest.raises(OrchestrationFailedError) as caught:
+            await handle.result(5)
+
+        assert caught.value.error_type.endswith("ExceptionGroup")
+
+
+def test_what_a_plain_function_or_an_input_raises_fails_that_instance_alone() -> None:
+    local = App()
+
+    @local.orchestration
+    def plain(ctx: OrchestrationContext) -> None:
+        raise Odd
+
+    async def main() -> str:
+        async with running(local) as hub:
+            handle = await hub.client.start_new("plain")
+            with pytest.raises(OrchestrationFailedError) as caught:
+                await handle.result(5)
+            return caught.value.error_type
+
+    assert anyio.run(main) == "Odd"
