@@ -34,6 +34,7 @@
     + StoreDamagedError
     + StoreReadOnlyError
     + StoreFullError
+    + StoreMovedError
   x InternalError                   a bug in perdure: please report it
 
 ``NonRetryableError`` is for users to raise and ``Cancelled`` is control flow; neither is
@@ -359,6 +360,10 @@ class StoreReadOnlyError(StorageError):
 
 class StoreFullError(StorageError):
     """The disk is full; the checkpoint was not written."""
+
+
+class StoreMovedError(StorageError):
+    """The store's files were moved, deleted or replaced under the running hub."""
 
 
 class InternalError(PerdureError):

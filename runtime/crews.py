@@ -13,6 +13,7 @@ from anyio.abc import SocketListener
 
 from ..actors.errors import PerdureError, StorageError, UnavailableError, UsageError
 from ..actors.logs import Log
+from ..storage import split_place
 from .channels import listen, serve
 from .recovery import backoff
 from .sessions import Session
@@ -36,7 +37,7 @@ def shard_socket(hub: Path, shard: int) -> Path:
 def socket_of(place: str | Path) -> Path:
     """Give the path of a hub's socket, named by itself or by the hub's ``sqlite:PATH``."""
     if isinstance(place, str) and place.startswith("sqlite:"):
-        folder, _, _ = place.removeprefix("sqlite:").partition("?")
+        folder, _ = split_place(place)
         return Path(folder) / "hub.sock"
     path = Path(place)
     return path / "hub.sock" if path.is_dir() else path

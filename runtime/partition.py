@@ -26,6 +26,7 @@ from ..actors.errors import (
     LeaseLostError,
     MailboxFullError,
     StorageError,
+    StoreMovedError,
     UnavailableError,
 )
 from ..actors.failures import encode_failure
@@ -47,6 +48,7 @@ from .batch import Batch, Frame
 from .checkpointing import SealError, seal
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
+from .guarded_store import GuardedStore
 from .loading import Loader
 from .moving import leave
 from .placement import name_in, partition_of
@@ -91,7 +93,7 @@ class Partition:
         new_waiter: Callable[[], Waiter],
     ) -> None:
         self.index = index
-        self.store = store
+        self.store = GuardedStore(store)
         self.lookup = lookup
         self.settings = settings
         self.pump = pump
@@ -661,6 +663,10 @@ class Partition:
             except LeaseLostError as error:
                 # Whoever has the store now speaks for it; coming back would take it from them.
                 batch.fail_replies(error)
+                self.stop(error)
+                return
+            except StoreMovedError as error:
+                batch.fail_replies(outcome_unknown())
                 self.stop(error)
                 return
             except (StorageError, UnavailableError) as error:

@@ -14,6 +14,8 @@ from ..actors.errors import (
     LeaseLostError,
     OutcomeUnknownError,
     StorageError,
+    StoreDamagedError,
+    StoreMovedError,
     UnavailableError,
 )
 from ..actors.failures import read_failure
@@ -212,7 +214,8 @@ async def _read(partition: Partition) -> Recovered | None:
     while True:
         try:
             return await partition.store.recover()
-        except LeaseLostError as error:
+        except (LeaseLostError, StoreMovedError, StoreDamagedError) as error:
+            # Whoever has the store now speaks for it; or to wait would repair nothing.
             partition.stop(error)
             return None
         except StorageError as error:

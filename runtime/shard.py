@@ -221,7 +221,7 @@ class Shard:
     async def _put_away(self, partition: Partition) -> None:
         # Closing many coroutines takes time that nobody should wait for.
         partition.drop_all()
-        await self._release(partition.store)
+        await self._release(partition.store.inner)
 
     async def died(self, shard: int) -> None:
         """Another shard has died: do what depended on it."""

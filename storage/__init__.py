@@ -5,6 +5,7 @@ Internal as a whole; users meet it through ``Hub(store=...)`` and ``perdure``.
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from ..actors.errors import UsageError
@@ -51,23 +52,31 @@ __all__ = [
     "Store",
     "TimerRow",
     "open_store",
+    "split_place",
 ]
 
 
-def open_store(spec: str | Store) -> Store:
+def split_place(spec: str) -> tuple[str, str]:
+    """Give the folder that ``sqlite:PATH`` names, and how synchronous its commits are."""
+    path, _, synchronous = spec.removeprefix("sqlite:").partition("?synchronous=")
+    return os.path.expanduser(path), synchronous or "FULL"
+
+
+def open_store(spec: str | os.PathLike[str] | Store) -> Store:
     """Make the store that ``spec`` names; a store is given back as it is.
 
     Raises:
-        UsageError: ``spec`` is none of ``memory:`` and ``sqlite:PATH``.
+        UsageError: ``spec`` is none of ``memory:``, ``sqlite:PATH`` and a path.
     """
+    if isinstance(spec, os.PathLike):
+        return SqliteStore(spec)
     if not isinstance(spec, str):
         return spec
     if spec == "memory:":
         return MemoryStore()
-    scheme, _, path = spec.partition(":")
-    if scheme == "sqlite" and path:
-        path, _, synchronous = path.partition("?synchronous=")
-        return SqliteStore(path, synchronous=cast(Synchronous, synchronous or "FULL"))
+    if spec.startswith("sqlite:") and spec != "sqlite:":
+        path, synchronous = split_place(spec)
+        return SqliteStore(path, synchronous=cast(Synchronous, synchronous))
     raise UsageError(
         f"store {spec!r} is not understood; give 'memory:' (lost when the process ends), "
         "'sqlite:PATH' (a folder of that path), or an object that is a store"

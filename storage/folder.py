@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import tempfile
@@ -25,6 +26,7 @@ from attrs import frozen
 from ..actors.errors import (
     StorageError,
     StoreDamagedError,
+    StoreFullError,
     StoreInUseError,
     StoreReadOnlyError,
     StoreVersionError,
@@ -38,7 +40,7 @@ OLDEST_SQLITE = (3, 38, 0)  # the first with -> and ->>
 SCRIPTS = ("schema.sql", "checkpoint.sql")
 JOURNAL_SCRIPTS = ("journal.sql",)
 SOFTWARE = "perdure"
-PARTITIONS_MAX = 1000
+PARTITIONS_MAX = 1024
 
 
 def partition_file(folder: Path, number: int) -> Path:
@@ -107,14 +109,30 @@ class Ownership:
 
 
 def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise StoreDamagedError(f"{folder} is a file, not the folder of a hub; give another path")
+    if os.path.islink(folder) and not os.path.exists(folder):
+        raise StoreDamagedError(
+            f"{folder} is a link to {os.readlink(folder)}, which is not there; make that folder, "
+            "or give another path"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # SQLite says only "unable to open"; this says why. Never by opening one of its own files:
         # closing that would drop the locks that another hub of this process holds on it.
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StorageError(
+                f"{folder} cannot be opened ({error.strerror}): allow the process more open files "
+                "(ulimit -n)"
+            ) from error
+        if error.errno == errno.ENOSPC:
+            raise StoreFullError(f"no space left for {folder}; free some, then go on") from error
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
+            raise StoreReadOnlyError(
+                f"{folder} cannot be written to, nor be a folder ({error.strerror}); give another path"
+            ) from error
         raise StoreReadOnlyError(
             f"{folder} cannot be written to ({error.strerror}); check its owner and mount"
         ) from error
@@ -282,7 +300,8 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
         newest = "max(sequence, ifnull((SELECT max(sequence) FROM entry), 0))"
         found = connection.execute(
             "SELECT hub, partition, partitions, created, "
-            f"{newest if is_journal else 'sequence'} FROM meta"
+            f"{newest if is_journal else 'sequence'}, epoch,"
+            f" {'0, 0' if is_journal else 'next_id, next_row'} FROM meta"
         ).fetchone()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
@@ -290,5 +309,10 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
         raise StoreDamagedError(f"{path} lacks the table meta ({error})") from error
     if found is None:
         raise StoreDamagedError(f"{path} has an empty table meta; restore a copy")
-    hub, partition, partitions, created, sequence = found
+    hub, partition, partitions, created, sequence, *rest = found
+    for number in (partition, partitions, created, sequence, *rest):
+        if type(number) is not int or number < 0:
+            raise StoreDamagedError(
+                f"{path}, table meta, row 1: {number!r} is no count; restore a copy of the whole folder"
+            )
     return _Identity(hub, partition, partitions, created, sequence, version)

@@ -1,19 +1,23 @@
 """Recovery of one partition: what its journal has goes into its tables, under a new epoch.
 
-Plain blocking code, run in a worker thread.
+Blocking code, run in a worker thread.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, Final
 
+from anyio import to_thread
 from attrs import frozen
 
 from ..actors.errors import StoreDamagedError
-from .faults import explained, lease_lost
+from .faults import FENCED, explained, lease_lost
+from .presence import Presence
 from .records import MailRow, OutboxRow, PeerRow, Recovered, TimerRow
 from .settling import SETTLE, Settler, connect
 
@@ -47,8 +51,52 @@ class Taken:
     tables: sqlite3.Connection
     journal: sqlite3.Connection
 
+    def close(self) -> None:
+        """Close both, where nobody gets them."""
+        self.tables.close()
+        self.journal.close()
 
-def take_over(tables_path: Path, journal_path: Path, last: Settler | None) -> Taken:
+
+class Takeover:
+    """Takes a partition over, once at a time, however the one who asked for it ends.
+
+    A thread cannot be stopped. One that was left alone in the middle goes on to raise the epoch,
+    so what comes after it has to wait, or it would be fenced out; one that has not begun never does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    async def run(self, take: Callable[[], Taken]) -> Taken:
+        """Take over in a worker thread."""
+        left = Event()
+
+        def work() -> Taken | None:
+            with self._lock:
+                if left.is_set():
+                    return None
+                taken = take()
+                if left.is_set():
+                    taken.close()
+                return taken
+
+        try:
+            taken = await to_thread.run_sync(work)
+        except BaseException:
+            left.set()  # asyncio's Task.cancel leaves the thread alone
+            raise
+        assert taken is not None
+        return taken
+
+    def wait(self) -> None:
+        """Return when nobody takes over. Blocks; call it in a thread."""
+        with self._lock:
+            pass
+
+
+def take_over(
+    tables_path: Path, journal_path: Path, presence: Presence, last: Settler | None
+) -> Taken:
     """Take a partition over from its last owner, under a new epoch.
 
     It takes as few calls of SQLite as can be: beside a busy event loop each waits for the
@@ -57,6 +105,7 @@ def take_over(tables_path: Path, journal_path: Path, last: Settler | None) -> Ta
     Args:
         tables_path: the file of the tables.
         journal_path: the file of the journal.
+        presence: whether both are where they were.
         last: what settled for the last owner, if that was here.
 
     Raises:
@@ -67,13 +116,16 @@ def take_over(tables_path: Path, journal_path: Path, last: Settler | None) -> Ta
     with ExitStack() as opened:
         with explained(tables_path):
             tables = opened.enter_context(closing(connect(tables_path)))
+        with explained(journal_path):
+            journal = opened.enter_context(closing(connect(journal_path)))
+        presence.check()  # nothing is written to files that are others by now
+        with explained(tables_path):
             # First the tables: from here on nobody else settles. Then nobody else commits.
             [(epoch, sequence)] = tables.execute(NEXT_EPOCH).fetchall()
         with explained(journal_path):
-            journal = opened.enter_context(closing(connect(journal_path)))
             known = journal.execute(FENCE, (epoch, sequence, epoch)).fetchall()
             if not known:
-                raise lease_lost(journal_path)
+                raise _overtaken(tables, epoch, tables_path, journal_path)
             entries = journal.execute(ENTRIES, (sequence,)).fetchall()
             if known[0][0] > sequence and not entries:
                 raise _torn(journal_path, known[0][0], sequence)
@@ -94,12 +146,47 @@ def _settle(
         for number, _, _, *rest in entries:
             if number != sequence + 1:
                 raise _torn(journal_path, number, sequence)
-            tables.execute(SETTLE, (sequence, number, epoch, *rest))
+            try:
+                if not type(rest[0]) is type(rest[1]) is int:
+                    raise sqlite3.DataError("it has text where a number belongs")
+                tables.execute(SETTLE, (sequence, number, epoch, *rest))
+            except sqlite3.Error as error:
+                if _is_of_entry(error):
+                    raise _unreadable(journal_path, number, error) from error
+                raise
             sequence = number
         tables.execute("COMMIT")
     except BaseException:
         tables.rollback()
         raise
+
+
+def _is_of_entry(error: sqlite3.Error) -> bool:
+    """Whether it is what the entry holds that cannot be applied, rather than the file or disk."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    of_values = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
+    return code in of_values and str(error) != FENCED
+
+
+def _unreadable(journal_path: Path, number: int, error: Exception) -> StoreDamagedError:
+    # What a checkpoint says of one actor depends on what it says of others: it is all or nothing.
+    return StoreDamagedError(
+        f"{journal_path}, table entry, row {number}: the checkpoint cannot be read ({error}); "
+        "restore a copy of the whole folder"
+    )
+
+
+def _overtaken(
+    tables: sqlite3.Connection, epoch: int, tables_path: Path, journal_path: Path
+) -> Exception:
+    """Say why the journal has as new an epoch as the one that the tables have just got."""
+    [(now,)] = tables.execute("SELECT epoch FROM meta").fetchall()
+    if now != epoch:
+        return lease_lost(journal_path)  # another owner was quicker
+    return StoreDamagedError(
+        f"{tables_path} is older than {journal_path}: they are of different moments, or the "
+        "write-ahead log (-wal) of the first is damaged or gone; restore a copy of the whole folder"
+    )
 
 
 def _torn(journal_path: Path, number: int, sequence: int) -> StoreDamagedError:

@@ -5,7 +5,7 @@ Invariants:
 * What a settler was told of is durable in the journal, so it may stop, fail or die at any moment.
 * Each round is one statement, which takes the tables from one checkpoint to a later one. Whoever
   opens the partition anew raises the tables' epoch first, and an older settler's rounds fail.
-* ``settled`` moves only after the tables have it, durably.
+* ``settled`` moves only after the tables have it, durably, where they can be found again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from threading import Condition, Lock, Thread
 from time import monotonic
 from typing import Final
 
-from ..actors.errors import LeaseLostError, StorageError
+from ..actors.errors import LeaseLostError, StorageError, StoreMovedError
 from ..actors.logs import Log
 from .connection import COMMON, location
 from .encoding import PARTS, encode_parts
 from .faults import FENCED, explained
+from .presence import Presence
 from .records import Checkpoint
 from .unsettled import Unsettled
 
@@ -57,13 +58,26 @@ class Settler:
         pragmas: how such a connection is set up.
         sequence: the checkpoint that the tables have.
         epoch: the owner's.
+        presence: whether the files are where they were.
+
+    Attributes:
+        settled: the last checkpoint that the tables have.
+        lost: why nothing more may be acknowledged, if the files are gone.
     """
 
     def __init__(
-        self, path: Path, tables: sqlite3.Connection, pragmas: str, sequence: int, epoch: int
+        self,
+        path: Path,
+        tables: sqlite3.Connection,
+        pragmas: str,
+        sequence: int,
+        epoch: int,
+        presence: Presence,
     ) -> None:
         self.settled = sequence
+        self.lost: StoreMovedError | None = None
         self._path = path
+        self._presence = presence
         self._tables: sqlite3.Connection | None = tables
         self._pragmas = pragmas
         self._epoch = epoch
@@ -198,7 +212,13 @@ class Settler:
                 # The row that is written here also syncs what was written before it.
                 if str(error) != FENCED or not tables.execute(APPLIED, numbers[1:3]).fetchall():
                     raise
+            try:
+                self._presence.check(logs=True)
+            except StoreMovedError as error:
+                self.lost = error
+                raise
         with self._changed:
+            self.lost = None
             self.settled = layer.sequence
             self._settling = None
             self._rounds += 1

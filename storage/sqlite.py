@@ -23,6 +23,7 @@ import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -34,6 +35,7 @@ from ..actors.errors import (
     StorageError,
     StoreFullError,
     StoreInUseError,
+    StoreMovedError,
     UsageError,
 )
 from ..actors.logs import Log
@@ -42,6 +44,7 @@ from .connection import Connection
 from .encoding import PARTS, encode_parts, next_id, next_row
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
+from .presence import Presence
 from .queries import (
     WITH_PAYLOADS,
     WITH_STATES,
@@ -60,7 +63,7 @@ from .records import (
     Recovered,
     RequestRow,
 )
-from .recovering import take_over
+from .recovering import Takeover, take_over
 from .settling import Settler, connect
 from .unsettled import Unsettled
 
@@ -114,6 +117,8 @@ class SqlitePartition:
         self._journal = Connection(self._journal_path, "rw", self._committing)
         self._reader = Connection(self._path, "ro", READER_PRAGMAS)
         self._querier = Connection(self._path, "ro", READER_PRAGMAS)
+        self._presence = Presence(self._path, self._journal_path)
+        self._takeover = Takeover()
         self._settler: Settler | None = None
         self._last: Settler | None = None  # the one before, which reads need until there is another
         self._closed = False
@@ -128,16 +133,22 @@ class SqlitePartition:
             self._broken = True
             if self._settler is not None:
                 self._last, self._settler = self._settler, None
-            taken = await to_thread.run_sync(take_over, self._path, self._journal_path, self._last)
+            taken = await self._takeover.run(
+                partial(take_over, self._path, self._journal_path, self._presence, self._last)
+            )
             try:
                 self._check_open()
             except StorageError:
-                taken.tables.close()
-                taken.journal.close()
+                taken.close()
                 raise
             recovered = taken.recovered
             self._settler = Settler(
-                self._path, taken.tables, self._settling, recovered.sequence, recovered.epoch
+                self._path,
+                taken.tables,
+                self._settling,
+                recovered.sequence,
+                recovered.epoch,
+                self._presence,
             )
             if self._journal.is_open:
                 taken.journal.close()  # quick, as it is not the last one to the file
@@ -170,12 +181,14 @@ class SqlitePartition:
         if c.sequence != settler.sequence + 1:
             raise lease_lost(self._path)
         settler.check(c)
-        parts = encode_parts(c)
-        numbers = (c.sequence, c.epoch, settler.settled, next_id(c), next_row(c))
         try:
+            if settler.lost is not None:
+                raise StoreMovedError(str(settler.lost))
             if settler.is_behind:
                 await self._settle(settler)
             with explained(self._journal_path):
+                parts = encode_parts(c)
+                numbers = (c.sequence, c.epoch, settler.settled, next_id(c), next_row(c))
                 await self._bridge.run(
                     lambda: self._journal.fetch(COMMIT, (*numbers, *parts)), shield=True
                 )
@@ -284,6 +297,7 @@ class SqlitePartition:
         """Settle what was committed, and refuse every call from now on."""
         was_closed, self._closed = self._closed, True
         with CancelScope(shield=True):
+            await to_thread.run_sync(self._takeover.wait)
             with explained(self._path):
                 await self._bridge.run(lambda: self._close_readers(for_good=True))
             settler = self._settler
@@ -293,6 +307,9 @@ class SqlitePartition:
                 await self._clear(settler.settled)
             with explained(self._journal_path):
                 await self._bridge.run(lambda: self._journal.close(for_good=True))
+            lost = None if settler is None else settler.lost
+            if lost is not None and not was_closed:
+                raise StoreMovedError(str(lost))
             with explained(self._path):
                 await to_thread.run_sync(self._fold_log)
 
@@ -321,6 +338,16 @@ class SqlitePartition:
                 await connection.close(for_good=False)
 
 
+def _folder_of(path: str | os.PathLike[str]) -> Path:
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise UsageError(f"store: {name!r} is no path of a folder")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise UsageError(f"store: {name!r} is no path of a folder: {error}") from error
+
+
 async def _result(future: Future[_T]) -> _T:
     return await asyncio.wrap_future(future)
 
@@ -339,7 +366,7 @@ class SqliteStore:
             raise UsageError(
                 f"synchronous={synchronous!r} is none of {', '.join(get_args(Synchronous))}"
             )
-        self.path = Path(path)
+        self.path = _folder_of(path)
         self._synchronous = synchronous
         self._ownership: Ownership | None = None
         self._bridge = AsyncioBridge()

@@ -20,10 +20,13 @@ from perdure import (
     ManualClock,
     MemoryStore,
     OrchestrationContext,
+    OutcomeUnknownError,
     ParkedError,
     Settings,
     SqliteStore,
+    StorageError,
     Store,
+    StoreMovedError,
     UnavailableError,
 )
 from tests.runtime.harness import FaultyStore, disk_error, made, until, until_true
@@ -523,3 +526,39 @@ async def test_signals_between_entities_survive_failing_commits_and_arrive_once(
 
     assert state == made(Sender, sent=done * 20)
     assert done > 5
+
+
+async def test_a_store_that_raises_anything_is_recovered_from() -> None:
+    store = FaultyStore()
+    async with Hub(app, store=store, partitions=1) as hub:
+        assert await hub.client.call_entity(SICK, Touchy.add, 1) == 1
+
+        store.faults.commit = RuntimeError("not what a store should raise")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_repair_after_recovery, store)
+            with anyio.fail_after(10), pytest.raises(UnavailableError):
+                await hub.client.call_entity(SICK, Touchy.add, 1)
+        assert await call_until_up(hub.client, SICK, "add", 1) == 2
+
+        store.faults.read = KeyError("nor this")
+        with pytest.raises(StorageError, match="KeyError"):
+            await hub.client.get_entity(SICK)
+
+
+async def _repair_after_recovery(store: FaultyStore) -> None:
+    await until_true(lambda: store.faults.recoveries > 1)
+    store.faults.commit = None
+
+
+async def test_a_store_whose_files_are_gone_ends_the_hub_and_leaves_no_call_open() -> None:
+    store = FaultyStore()
+    hub = Hub(app, store=store, partitions=1)
+    await hub.__aenter__()
+    await hub.client.call_entity(SICK, Touchy.add, 1)
+
+    store.faults.commit = StoreMovedError("gone, for the test")
+    with anyio.fail_after(10), pytest.raises(OutcomeUnknownError):
+        await hub.client.call_entity(SICK, Touchy.add, 1)
+
+    with pytest.raises(StoreMovedError):
+        await hub.__aexit__(None, None, None)

@@ -37,6 +37,7 @@ from perdure.storage import (
 )
 from perdure.storage.encoding import encode_parts
 from perdure.storage.folder import SCRIPTS
+from perdure.storage.presence import Presence
 from perdure.storage.sqlite import SqlitePartition
 from perdure.storage.unsettled import Unsettled
 from tests.storage.files import ROOT, change, kill_committing, rows
@@ -551,7 +552,7 @@ async def test_an_owner_that_was_overtaken_while_it_recovered_is_fenced_out(
     def overtaken(*arguments: Any) -> Any:
         monkeypatch.setattr(recovering, "_read", read)
         paths = folder / "partition-00.sqlite", folder / "journal-00.sqlite"
-        newer.append(recovering.take_over(*paths, None))
+        newer.append(recovering.take_over(*paths, Presence(*paths), None))
         return read(*arguments)
 
     [partition] = await SqliteStore(folder, synchronous="OFF").attach(1)

@@ -1,0 +1,298 @@
+"""Files of a hub that are damaged, gone, foreign or out of reach: found, and said which."""
+# ruff: noqa: ASYNC240 (a test blocks nobody when it looks at its files)
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from perdure.actors.errors import (
+    StorageError,
+    StoreDamagedError,
+    StoreReadOnlyError,
+)
+from perdure.storage import SqliteStore, open_store, recovering, settling, sqlite
+from tests.storage.files import ROOT, change
+from tests.storage.test_conformance import Owner, created, own
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settle without waiting for more."""
+    monkeypatch.setattr(settling, "GATHER_S", 0.0)
+
+
+@pytest.fixture
+def never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settle only when asked to."""
+    monkeypatch.setattr(settling, "GATHER_S", 1e6)
+
+
+async def kill_with(folder: Path, **parts: Any) -> None:
+    """Leave a folder behind as a hub does that is killed after one commit."""
+    store = SqliteStore(folder)
+    owner = await own(store)
+    await owner.commit(**parts)
+    shutil.copytree(folder, folder.with_name("copy"))
+    await store.close()
+    shutil.rmtree(folder)
+    folder.with_name("copy").rename(folder)
+
+
+# Under a running hub.
+
+
+async def _commit_until_refused(owner: Owner) -> StorageError:
+    with anyio.fail_after(10):
+        for id in range(1, 100_000):
+            try:
+                await owner.commit(created=[created(id)])
+            except StorageError as error:
+                return error
+            await anyio.sleep(0.001)
+    raise AssertionError("never refused")
+
+
+def _delete(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _move(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def _replace(folder: Path) -> None:
+    shutil.copytree(folder, folder.with_name("copy"))
+    shutil.rmtree(folder)
+    folder.with_name("copy").rename(folder)
+
+
+def _unlink_journal(folder: Path) -> None:
+    (folder / "journal-00.sqlite").unlink()
+
+
+def _unlink_log(folder: Path) -> None:
+    (folder / "journal-00.sqlite-wal").unlink()
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("harm", [_delete, _move, _replace, _unlink_journal, _unlink_log])
+async def test_a_folder_that_is_gone_is_noticed_and_nothing_more_is_acknowledged(
+    folder: Path, harm: Any
+) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+
+    harm(folder)
+
+    error = await _commit_until_refused(owner)
+    assert "was moved or deleted under the running hub" in str(error)
+    assert str(folder) in str(error)
+    with pytest.raises(StorageError):
+        await store.close()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_folder_that_is_put_back_is_taken_up_again(folder: Path) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    owner = await own(store)
+    _move(folder)
+    await _commit_until_refused(owner)
+    with pytest.raises(StorageError):
+        await owner.partition.recover()
+
+    folder.with_name("elsewhere").rename(folder)
+    again = Owner(owner.partition, await owner.partition.recover())
+    await again.commit(created=[created(1_000_000)])
+
+    assert await owner.partition.read_instances(["i1000000"])
+    await store.close()
+
+
+# When it is opened.
+
+
+@pytest.mark.usefixtures("never")
+@pytest.mark.parametrize("harm", ["gone", "garbage"])
+async def test_a_log_of_the_tables_that_is_lost_is_damage(folder: Path, harm: str) -> None:
+    await kill_with(folder, created=[created(1)])
+    log = folder / "partition-00.sqlite-wal"
+    if harm == "gone":
+        log.unlink()
+    else:
+        log.write_bytes(b"garbage" * 1_000)
+
+    store = SqliteStore(folder)
+    with pytest.raises(StoreDamagedError, match=r"partition-00\.sqlite"):
+        await own(store)
+    await store.close()
+
+
+@pytest.mark.usefixtures("never")
+@pytest.mark.parametrize(
+    "values",
+    [
+        "created = '[[1,'",
+        "created = 'zz'",
+        """created = '[[1,null,"f",null,1,5,null,0,0,null,null,null,"Pending",5,null,0,0]]'""",
+        "next_id = 'zz'",
+        "next_row = 'zz'",
+        "history = '[[1,0,1,9]]', history_bodies = NULL",
+        "created = CAST(x'ff' AS TEXT)",
+    ],
+)
+async def test_a_checkpoint_that_cannot_be_read_is_named(folder: Path, values: str) -> None:
+    await kill_with(folder, created=[created(1)])
+    change(folder / "journal-00.sqlite", f"UPDATE entry SET {values}")
+
+    store = SqliteStore(folder)
+    with pytest.raises(StoreDamagedError, match=r"journal-00\.sqlite"):
+        await own(store)
+    await store.close()
+
+
+@pytest.mark.parametrize("file", ["partition-00", "journal-00"])
+@pytest.mark.parametrize("column", ["partitions", "sequence", "epoch", "created"])
+async def test_a_head_that_is_no_number_is_damage(folder: Path, file: str, column: str) -> None:
+    store = SqliteStore(folder)
+    await own(store)
+    await store.close()
+    change(folder / f"{file}.sqlite", f"UPDATE meta SET {column} = 'zz'")
+
+    with pytest.raises(StoreDamagedError, match=rf"{file}.sqlite"):
+        await store.open(1)
+
+
+@pytest.mark.parametrize("name", ["owner.sqlite", "partition-00.sqlite", "journal-00.sqlite"])
+async def test_a_folder_in_the_place_of_a_file_is_damage(folder: Path, name: str) -> None:
+    store = SqliteStore(folder)
+    await own(store)
+    await store.close()
+    (folder / name).unlink()
+    (folder / name).mkdir()
+
+    with pytest.raises(StoreDamagedError, match=name):
+        await store.open(1)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # Task.cancel is its own
+async def test_a_recovery_that_is_cut_off_fences_nobody_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> recovering.Taken:
+        begun.set()
+        go_on.wait(10)
+        return recovering.take_over(*arguments)
+
+    store = SqliteStore(folder)
+    [partition] = await store.open(1)
+    monkeypatch.setattr(sqlite, "take_over", slow)
+    task = asyncio.ensure_future(partition.recover())
+    await anyio.to_thread.run_sync(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    closing = asyncio.ensure_future(store.close())
+    threading.Timer(0.1, go_on.set).start()
+    await closing
+    monkeypatch.undo()
+
+    again = SqliteStore(folder)
+    owner = await own(again)
+    await owner.commit(created=[created(1)])
+    await again.close()
+
+
+# Paths and limits.
+
+
+@pytest.mark.parametrize(
+    "name", ["a?b", "a#b", "a%41", "a b", "é☃", "x" * 255, "a\nb", "a&mode=ro", "ünï?c=1"]
+)
+async def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    for given in (f"sqlite:{tmp_path / name}", tmp_path / name):
+        store = open_store(given)
+        owner = await own(store)
+        await owner.commit(entities=[])
+        await store.close()
+
+    assert (tmp_path / name / "partition-00.sqlite").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+async def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    for given in ("sqlite:~/hub", Path("~/hub")):
+        store = open_store(given)
+        await own(store)
+        await store.close()
+
+    assert (tmp_path / "hub" / "owner.sqlite").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "file/hub"])
+async def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreReadOnlyError, match="give another path"):
+        await SqliteStore(tmp_path / name).open(1)
+
+
+async def test_a_path_that_sqlite_cannot_take_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["x" * 200] * 3)
+
+    with pytest.raises(StorageError, match="too long"):
+        await SqliteStore(deep).open(1)
+
+
+async def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    link = tmp_path / "hub"
+    link.symlink_to(tmp_path / "nowhere")
+
+    with pytest.raises(StoreDamagedError, match="nowhere, which is not there"):
+        await SqliteStore(link).open(1)
+    assert not (tmp_path / "nowhere").exists()
+
+
+FEW_FILES = """
+import resource, sys, anyio
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from perdure import App, Hub, PerdureError
+async def main():
+    try:
+        async with Hub(App(), store="sqlite:" + sys.argv[1], partitions=16):
+            pass
+    except PerdureError as error:
+        print(type(error).__name__, error)
+anyio.run(main)
+"""
+
+
+def test_too_few_file_descriptors_are_said(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, tmp_path / "hub"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert ran.stdout.startswith("StorageError"), ran.stdout + ran.stderr
+    assert "ulimit -n" in ran.stdout
