@@ -79,6 +79,14 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
+def _is_program(name: str) -> bool:
+    """Whether a module's name is that of the program which runs, and means another elsewhere.
+
+    ``multiprocessing`` gives the program a second name, and runs it under that one in its children.
+    """
+    return name in ("__main__", "__mp_main__", SCRIPT)
+
+
 def place_of(app: App | str) -> str:
     """Say where an application is, for ``load_app`` in another process.
 
@@ -94,12 +102,12 @@ def place_of(app: App | str) -> str:
         if value is app
     ]
     for name, attribute in found:
-        if name not in ("__main__", SCRIPT):
+        if not _is_program(name):
             return f"{name}:{attribute}"
     for name, attribute in found:
         module = sys.modules[name]
         spec = getattr(module, "__spec__", None)
-        if spec is not None and name == "__main__":
+        if spec is not None and not _is_program(spec.name):
             return f"{spec.name}:{attribute}"  # python -m package.module
         file = getattr(module, "__file__", None)
         if file is not None and Path(file).is_file():

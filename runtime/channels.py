@@ -6,7 +6,11 @@ of it, which is most of what a message between loops costs.
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import stat
+import struct
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -198,6 +202,67 @@ def check_socket(path: Path) -> Path:
     return path
 
 
+async def check_free(path: Path, *, shared: bool = False) -> None:
+    """Check that a hub may listen at a path: nothing is there, or a socket that nobody serves.
+
+    Args:
+        path: where.
+        shared: whether somebody may still listen there, since he is about to end.
+
+    Raises:
+        UsageError: another hub listens there, or what is there is no socket; it stays as it is.
+    """
+    try:
+        found = await anyio.Path(path).lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"a hub cannot listen at {path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no socket"
+        raise UsageError(
+            f"a hub cannot listen at {path}: what is there is {kind}, and stays; give the hub a "
+            "path of its own with socket=..."
+        )
+    if not shared and await _is_served(path):
+        raise UsageError(f"another hub listens at {path}; give this one a socket of its own")
+
+
+async def _is_served(path: Path) -> bool:
+    try:
+        stream = await anyio.connect_unix(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EPROTOTYPE):
+            return True  # somebody who is busy, or who expects something else
+        raise UsageError(f"a hub cannot listen at {path}: {error.strerror}") from error
+    async with stream:
+        return _is_running(_listening_process(stream))
+
+
+def _listening_process(stream: SocketStream) -> int:
+    """Give the process that began to listen, 0 where the system does not say."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return 0
+    raw = stream.extra(SocketAttribute.raw_socket)
+    return int(struct.unpack("3i", raw.getsockopt(socket.SOL_SOCKET, option, 12))[0])
+
+
+def _is_running(process: int) -> bool:
+    # A child that a dead hub had forked may still have its socket open, and serves nobody.
+    if not process:
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
+
+
 async def listen(path: Path, *, shared: bool = True) -> SocketListener:
     """Listen at a path that only this user may connect to; a stale socket there is replaced.
 
@@ -206,17 +271,21 @@ async def listen(path: Path, *, shared: bool = True) -> SocketListener:
         shared: whether a listener that is still there may be replaced, since it is about to end.
 
     Raises:
-        UsageError: another hub listens there, or nobody can.
+        UsageError: another hub listens there, it is no socket's place, or nobody can.
     """
-    if not shared:
-        with suppress(OSError):
-            await (await anyio.connect_unix(path)).aclose()
-            raise UsageError(f"another hub listens at {path}; give this one a socket of its own")
+    await check_free(path, shared=shared)
     try:
         await anyio.Path(path).unlink(missing_ok=True)
         return await anyio.create_unix_listener(path, mode=0o600, backlog=128)
     except OSError as error:
         raise UsageError(f"a hub cannot listen at {path}: {error.strerror}") from error
+
+
+async def remove_socket(path: Path) -> None:
+    """Remove a socket; anything else that is at its place by now stays."""
+    with suppress(OSError):
+        if stat.S_ISSOCK((await anyio.Path(path).lstat()).st_mode):
+            await anyio.Path(path).unlink()
 
 
 async def dial(path: Path) -> SocketChannel:

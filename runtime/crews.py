@@ -14,7 +14,7 @@ from anyio.abc import SocketListener
 from ..actors.errors import PerdureError, StorageError, UnavailableError, UsageError
 from ..actors.logs import Log
 from ..storage import split_place
-from .channels import listen, serve
+from .channels import check_free, listen, remove_socket, serve
 from .recovery import backoff
 from .sessions import Session
 from .statistics import HubStatistics, read_counts
@@ -63,17 +63,27 @@ class Crew(ABC):
         self._changed = anyio.Event()
         self._listener: SocketListener | None = None
 
-    async def _listen(self) -> None:
+    async def _listen(self, *, shared: bool = False) -> None:
+        """Listen for clients, once all sockets of the hub were found to be free.
+
+        Args:
+            shared: whether those of the shards may be in use, by workers that are about to end.
+        """
         if self._socket is not None:
+            for path in self._shard_sockets(self._socket):
+                await check_free(path, shared=shared)
             self._listener = await listen(self._socket, shared=False)
+
+    def _shard_sockets(self, hub: Path) -> list[Path]:
+        return [shard_socket(hub, number) for number in range(self.count)]
 
     async def _stop_listening(self) -> None:
         if self._listener is None or self._socket is None:
             return
         await self._listener.aclose()
         self._listener = None
-        for path in (self._socket, *(shard_socket(self._socket, n) for n in range(self.count))):
-            await anyio.Path(path).unlink(missing_ok=True)
+        for path in (self._socket, *self._shard_sockets(self._socket)):
+            await remove_socket(path)
 
     async def _serve_clients(self) -> None:
         if self._listener is not None:

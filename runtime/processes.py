@@ -87,13 +87,16 @@ class ProcessCrew(Crew):
         self._stop_for = stop_for
         self._workers = [_Worker(number) for number in range(workers)]
         self._stopping = False
+        # As they are now: the program may change its folder before a worker is started again.
+        self._cwd = os.getcwd()
+        self._search = [_absolute(entry) for entry in sys.path]
 
     async def open(self) -> None:
         """Take the store over."""
         self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
         self.router.owners[:] = self.owners
         await self._store.open(len(self.owners))
-        await self._listen()
+        await self._listen(shared=True)
 
     async def _dial(self, shard: int) -> Any:
         return await dial(shard_socket(self._path, shard))
@@ -174,7 +177,7 @@ class ProcessCrew(Crew):
             "settings": asdict(self._settings),
             "backend": backend,
             "uvloop": uvloop,
-            "path": [entry or os.getcwd() for entry in sys.path],
+            "path": self._search,
         }
         # A file, not a pipe, so that the pipe's end can tell the worker of its supervisor's.
         with tempfile.TemporaryFile() as file:
@@ -186,6 +189,7 @@ class ProcessCrew(Crew):
                 stdout=None,
                 stderr=None,
                 pass_fds=[file.fileno()],
+                cwd=self._cwd if os.path.isdir(self._cwd) else None,  # noqa: ASYNC240
             )
 
     async def _serve_with(self, worker: _Worker, process: Process) -> None:
@@ -328,6 +332,12 @@ class _Worker:
             with suppress(ProcessLookupError):
                 enforce()
         await process.wait()
+
+
+def _absolute(entry: str) -> str:
+    """Give an entry of the search path, such that it means the same in any folder."""
+    # Not all of them are folders: some name a finder.
+    return os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
 
 
 def _how(process: Process) -> str:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
 from typing import Any, Final, Protocol
 
 import anyio
+
+try:
+    import sniffio
+except ModuleNotFoundError:  # then anyio asks asyncio itself
+    sniffio = None  # type: ignore[assignment]
 
 
 class Waiter(Protocol):
@@ -136,14 +142,30 @@ def waiter_factory() -> Callable[[], Waiter]:
     return _AsyncioWaiter if on_asyncio() else _EventWaiter
 
 
+def _context_of_loop() -> Context:
+    """Give a context for callbacks of asyncio's loop, in which anyio knows whose they are.
+
+    anyio asks for the current task, and a bare callback has none; and where nothing is given, the
+    callback would run with the context variables of the thread that woke it.
+    """
+    context = copy_context()
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
+
+
 def thread_waker(callback: Callable[[], None]) -> Callable[[], None]:
-    """Give a function that other threads may call to have ``callback`` run on this loop."""
+    """Give a function that other threads may call to have ``callback`` run on this loop.
+
+    The callback may do all that a task may do without waiting, however the loop was started.
+    """
     if on_asyncio():
         loop = asyncio.get_running_loop()
+        context = _context_of_loop()
 
         def wake() -> None:
             try:
-                loop.call_soon_threadsafe(callback)
+                loop.call_soon_threadsafe(callback, context=context)
             except RuntimeError:
                 if not loop.is_closed():
                     raise

@@ -147,6 +147,27 @@ def test_an_app_of_a_script_that_a_worker_has_loaded_is_found_by_its_file(tmp_pa
         assert place_of(mine) == f"{path}:app"
 
 
+def test_an_app_of_a_script_that_imports_multiprocessing_is_found_by_its_file(
+    tmp_path: Path,
+) -> None:
+    mine, path = App(), write(tmp_path, "script.py", "")
+
+    with (
+        module("__main__", app=mine, __file__=str(path), __spec__=None) as main,
+        module("__mp_main__"),
+    ):
+        sys.modules["__mp_main__"] = main
+        assert place_of(mine) == f"{path}:app"
+
+
+def test_an_app_of_a_folder_that_is_run_is_found_by_its_file(tmp_path: Path) -> None:
+    mine, path = App(), write(tmp_path, "__main__.py", "")
+    spec = SimpleNamespace(name="__main__")
+
+    with module("__main__", app=mine, __spec__=spec, __file__=str(path)):
+        assert place_of(mine) == f"{path}:app"
+
+
 @pytest.mark.parametrize("file", [None, "<stdin>"])
 def test_an_app_of_an_interactive_session_is_refused_with_the_way_out(file: str | None) -> None:
     mine = App()

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from perdure import App, EntityId, Hub, MemoryStore, connect
+from perdure import App, EntityId, Hub, MemoryStore, UsageError, connect
 from perdure.runtime.channels import Channel, dial, listen, loop_channels, serve
 from perdure.runtime.wire import Item
 from tests.runtime.harness import until_true
@@ -20,6 +26,12 @@ class Counter:
     def add(self, amount: int) -> int:
         self.value += amount
         return self.value
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder whose path is short enough for sockets."""
+    return tmp_path_factory.mktemp("c")
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -100,3 +112,119 @@ async def test_a_client_in_another_process_s_place_reads_from_a_memory_store(
 
     assert state is not None
     assert (state.value, found) == (3, ["a"])
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def make_file(path: Path) -> None:
+    path.write_text("precious")
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_link_to_nowhere(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def make_link_to_file(path: Path) -> None:
+    make_file(path.with_name("notes"))
+    path.symlink_to(path.with_name("notes"))
+
+
+def bind_datagrams(path: Path) -> socket.socket:
+    other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    other.bind(str(path))
+    return other
+
+
+@pytest.mark.parametrize("place", ["hub.sock", "hub.sock.1"])
+@pytest.mark.parametrize(
+    "make", [make_file, make_folder, make_link_to_nowhere, make_link_to_file, bind_datagrams]
+)
+async def test_what_is_no_stale_socket_is_refused_and_stays(
+    folder: Path, make: Callable[[Path], object], place: str
+) -> None:
+    kept = make(folder / place)
+    before = (folder / place).lstat()
+
+    with pytest.raises(UsageError, match=r"hub\.sock"):
+        async with Hub(app, socket=folder / "hub.sock", shards=2):
+            pass
+
+    after = (folder / place).lstat()
+    assert (after.st_ino, after.st_mode, after.st_mtime) == (
+        before.st_ino,
+        before.st_mode,
+        before.st_mtime,
+    )
+    assert names_in(folder) - {"notes"} == {place}
+    if isinstance(kept, socket.socket):
+        kept.close()
+
+
+async def test_a_stale_socket_is_replaced_and_one_in_use_refused(folder: Path) -> None:
+    path = folder / "hub.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+
+    async with Hub(app, socket=path):
+        with pytest.raises(UsageError, match="another hub listens at"):
+            async with Hub(app, socket=path):
+                pass
+        async with connect(path, app) as client:
+            assert await client.call_entity(EntityId(Counter, "a"), Counter.add, 1) == 1
+
+    assert names_in(folder) == set()
+
+
+LISTENER = """
+import os, socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+child = os.fork()
+if child:
+    print(child, flush=True)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def child_that_listens(folder: Path) -> Generator[Path]:
+    """Give a socket that a process listened at which is dead, and which its child has open."""
+    path = folder / "hub.sock"
+    begun = subprocess.Popen(
+        [sys.executable, "-c", LISTENER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert begun.stdout is not None
+    child = int(begun.stdout.readline())
+    begun.stdout.close()
+    begun.wait()
+    yield path
+    os.kill(child, signal.SIGKILL)
+
+
+async def test_a_socket_that_only_a_child_of_a_dead_process_has_open_is_stale(
+    child_that_listens: Path,
+) -> None:
+    async with Hub(app, socket=child_that_listens), connect(child_that_listens, app) as client:
+        assert await client.call_entity(EntityId(Counter, "a"), Counter.add, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("missing/hub.sock", "No such file or directory"), ("x" * 200, "bytes long")],
+)
+async def test_a_socket_that_cannot_be_is_refused_with_its_path(
+    folder: Path, path: str, reason: str
+) -> None:
+    with pytest.raises(UsageError, match=reason) as refused:
+        async with Hub(app, socket=folder / path):
+            pass
+
+    assert path in str(refused.value)

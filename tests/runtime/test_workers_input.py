@@ -274,6 +274,31 @@ def command(folder: Path, *arguments: str) -> Generator[subprocess.Popen[str]]:
         process.communicate()
 
 
+PROGRAMS = {
+    "script": ("script.py", ["script.py"]),
+    "module": ("shop/run.py", ["-m", "shop.run"]),
+    "folder": ("shop/__main__.py", ["shop"]),
+    "package": ("shop/__main__.py", ["-m", "shop"]),
+}
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_a_program_serves_with_workers_however_it_is_started_and_whatever_it_imports(
+    folder: Path, kind: str
+) -> None:
+    file, arguments = PROGRAMS[kind]
+    (folder / file).parent.mkdir(exist_ok=True)
+    moves = "    import os\n    os.mkdir('elsewhere')\n    os.chdir('elsewhere')\n"
+    (folder / file).write_text(
+        f"import multiprocessing\n{SCRIPT}\nif __name__ == '__main__':\n{moves}    anyio.run(main)\n"
+    )
+
+    with command(folder, *arguments) as process:
+        output, errors = process.communicate(timeout=30)
+
+    assert (output, errors, process.returncode) == ("2\n", "", 0)
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_script_that_guards_its_start_serves_with_workers(folder: Path, backend: str) -> None:
     guarded = f"\nif __name__ == '__main__':\n    anyio.run(main, backend={backend!r})\n"
