@@ -407,7 +407,7 @@ class OrchestrationContext:
         executor = self._executor
         if isinstance(when, datetime):
             return executor.create_timer(timestamp(when, "a timer's time"))
-        return executor.create_timer(executor.now + microseconds(when, "a timer's delay"))
+        return executor.create_timer(executor.later(microseconds(when, "a timer's delay")))
 
     @overload
     def wait_for_external_event(
@@ -593,7 +593,7 @@ class OrchestrationContext:
         """
         operation = self._lookup.find_operation(id, op)
         data = self._lookup.encode_input(operation, input)
-        due = None if at is None else due_time(at, self._executor.now)
+        due = None if at is None else due_time(at, self._executor.later(0))
         self._executor.signal_entity(str(id), operation.name, data, due)
 
     def lock_entities(self, *ids: EntityId[Any] | Sequence[EntityId[Any]]) -> EntityLock:

@@ -14,7 +14,14 @@ from .messages import ActivityCall, Caller, Message
 
 
 class Effects(Protocol):
-    """Where a turn's decisions go."""
+    """Where a turn's decisions go.
+
+    Attributes:
+        lag: microseconds by which the clock is behind the time of this turn, since it was set
+            back; what is due after a while is due by the clock.
+    """
+
+    lag: int
 
     def send(self, target: str, message: Message) -> None:
         """Send a message to the actor of that key, in order with the earlier ones."""

@@ -68,6 +68,7 @@ class EntityContext:
         "_actor",
         "_deleted",
         "_input",
+        "_lag",
         "_now",
         "_outgoing",
         "_result",
@@ -75,10 +76,13 @@ class EntityContext:
         "operation_name",
     )
 
-    def __init__(self, actor: EntityActor, operation: str, input: bytes | None, now: int) -> None:
+    def __init__(
+        self, actor: EntityActor, operation: str, input: bytes | None, now: int, lag: int
+    ) -> None:
         self._actor = actor
         self._input = input
         self._now = now
+        self._lag = lag
         self._outgoing: list[tuple[int | None, str, Message]] | None = None
         self._result: Any = None
         self._deleted = False
@@ -167,7 +171,7 @@ class EntityContext:
         lookup = self._actor.lookup
         operation = lookup.find_operation(id, op)
         data = lookup.encode_input(operation, input)
-        due = None if at is None else due_time(at, self._now)
+        due = None if at is None else due_time(at, self._now - self._lag)
         self._send(due, str(id), Operation(operation.name, data))
 
     @overload
@@ -299,6 +303,7 @@ class EntityActor:
         "held",
         "home_key",
         "id",
+        "latest",
         "lock",
         "lookup",
         "name",
@@ -349,6 +354,7 @@ class EntityActor:
         self.folding = False
         self.striping: Home | Stripe | None = None
         self._alone = 0  # how many of the next messages are not to be combined
+        self.latest = 0  # the time of its last turn
         self.home_key, number = split_key(key)
         if number is not None:
             self.striping = Stripe(self, f"@{name}@{self.home_key}", number)
@@ -604,7 +610,7 @@ class EntityActor:
             return None
         context: EntityContext | None = None
         if operation.takes_context:
-            context = EntityContext(self, operation.name, message.input, now)
+            context = EntityContext(self, operation.name, message.input, now, effects.lag)
         if operation.is_async:
             return self._operate_async(operation, message, context, now, effects)
         try:
@@ -668,7 +674,7 @@ class EntityActor:
             if isinstance(self.striping, Stripe):
                 self.striping.arm(now, effects)
         try:
-            combined, context = copy_context().run(self._combine, operation, run, now)
+            combined, context = copy_context().run(self._combine, operation, run, now, effects.lag)
         except Exception:
             # Alone, only the one that fails does; nothing has happened yet.
             self._alone = len(run) - 1
@@ -681,7 +687,7 @@ class EntityActor:
         return len(run)
 
     def _combine(
-        self, operation: OperationDefinition, run: list[Operation], now: int
+        self, operation: OperationDefinition, run: list[Operation], now: int, lag: int
     ) -> tuple[Operation, EntityContext | None]:
         assert operation.combine is not None
         inputs = [operation.decode_input(message.input) for message in run]
@@ -689,7 +695,7 @@ class EntityActor:
         combined = Operation(operation.name, data)
         context: EntityContext | None = None
         if operation.takes_context:
-            context = EntityContext(self, operation.name, data, now)
+            context = EntityContext(self, operation.name, data, now, lag)
         self._perform(operation, combined, context)
         return combined, context
 

@@ -123,6 +123,7 @@ class OrchestrationActor:
         "id",
         "input",
         "instance_id",
+        "latest",
         "lookup",
         "name",
         "open_work",
@@ -155,6 +156,7 @@ class OrchestrationActor:
         self.status: str | None = None  # None: no such instance
         self.created = 0
         self.updated = 0
+        self.latest = 0  # the time of its last turn
         self.completed: int | None = None
         self.parent: Caller | None = None
         self.tags: bytes | None = None
@@ -204,6 +206,7 @@ class OrchestrationActor:
             setattr(self, name, getattr(record, name))
         if record.parent is not None:
             self.parent = Caller(record.parent, record.parent_execution, record.parent_task)
+        self.latest = record.updated
         self.seq = record.events
         self.begun = record.events > 0
 

@@ -135,7 +135,7 @@ class CancelScope:
         self.parent = fiber.scope
         fiber.scope = self
         if self._delay is not None:
-            self._timer = self._executor.create_timer(self._executor.now + self._delay)
+            self._timer = self._executor.create_timer(self._executor.later(self._delay))
             self._timer.watch(self)
         return self
 

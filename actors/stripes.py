@@ -223,7 +223,7 @@ class Stripe:
         if not self.armed:
             self.armed = True
             delay = round(self._actor.lookup.stripe_fold_s * 1e6)
-            effects.arm_timer(self._timer, now + delay)
+            effects.arm_timer(self._timer, now - effects.lag + delay)
 
     def forward(self, message: Operation, effects: Effects) -> None:
         """Send an operation home that is not commutative any more."""

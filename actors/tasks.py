@@ -395,7 +395,7 @@ class RetryTask(Task[R]):
         if delay is None:
             self.settle(FAILED, error)
         else:
-            self._follow(executor.create_timer(executor.now + delay))
+            self._follow(executor.create_timer(executor.later(delay)))
 
     def withdraw(self) -> None:
         if self._current is not None:

@@ -157,7 +157,13 @@ class Activation:
     def _take(self, mail: list[Message], partition: Partition) -> Coroutine[Any, Any, None] | None:
         actor = self.actor
         assert actor is not None
-        now = partition.tick()
+        now = partition.now()
+        if now >= actor.latest:
+            actor.latest = now
+            partition.lag = 0
+        else:  # the clock was set back; the time of an actor's turns never is
+            partition.lag = actor.latest - now
+            now = actor.latest
         batch = partition.batch
         batch.messages += len(mail)
         self.taken += len(mail)
@@ -215,7 +221,7 @@ class Activation:
                 raise  # the hub stops
             actor = self.actor
             if isinstance(actor, EntityActor) and not self.dead:
-                actor.fail(message, error, partition.tick(), partition)
+                actor.fail(message, error, partition.now(), partition)
         except BaseException as error:
             partition.crash(self, error)
             return

@@ -244,8 +244,7 @@ class ActivityPool:
         self._count += 1
         running.counted = True
         if running.call.timeout is not None:
-            due = self.timers.now() + round(running.call.timeout * 1e6)
-            running.alarm = self.timers.set(due, running.time_out)
+            running.alarm = self.timers.set_after(running.call.timeout, running.time_out)
         self._pump.put(running)
 
     def send_away(self, post: Post, new: Post) -> list[Caller]:

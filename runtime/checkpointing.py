@@ -44,7 +44,7 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
     """
     checkpoint = Checkpoint(sequence=partition.sequence + 1, epoch=partition.epoch)
     batch.sequence = checkpoint.sequence
-    now = partition.tick()
+    now = partition.now()
     for activation in batch.touched:
         _store_mail(partition, batch, activation, checkpoint)
     for activation in batch.dirty:
@@ -66,10 +66,12 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
     checkpoint.timers_deleted = batch.timers_deleted
     checkpoint.outbox_deleted = batch.outbox_deleted
     checkpoint.requests = batch.requests
-    if now >= partition.expire_requests_at:
-        partition.expire_requests_at = now + _EXPIRE_EVERY
+    # By a time that setting the clock does not move: an id forgotten early is applied twice.
+    steady = partition.steady()
+    if steady >= partition.expire_requests_at:
+        partition.expire_requests_at = steady + _EXPIRE_EVERY
         retention = round(partition.settings.request_retention_s * 1e6)
-        checkpoint.requests_deleted_before = now - retention
+        checkpoint.requests_deleted_before = steady - retention
     return checkpoint
 
 
@@ -180,7 +182,7 @@ def _store_entity(actor: EntityActor, now: int, checkpoint: Checkpoint) -> None:
             actor.id,
             actor.name,
             actor.entity_key,
-            now,
+            max(now, actor.latest),
             state,
             actor.encode_lock(),
             failures,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
+
+#: How late a time may be noticed that comes because the clock was set.
+_LOOK_AGAIN_S = 1.0
 
 
 class Clock(Protocol):
@@ -16,24 +20,54 @@ class Clock(Protocol):
         ...
 
     async def wait_until(self, due: int | None, woken: anyio.Event) -> None:
-        """Return when ``due`` has come (None: never) or ``woken`` is set, whichever is first."""
+        """Return when ``due`` has come (None: never) or ``woken`` is set, or sooner.
+
+        Whoever waits looks again at the time.
+        """
         ...
 
 
+def steady_time(clock: Clock) -> Callable[[], int]:
+    """Give the clock's time as if nobody ever set it: what a delay is measured by.
+
+    It is ``clock.steady``, where there is that, and ``clock.now`` otherwise.
+    """
+    steady: Callable[[], int] = getattr(clock, "steady", clock.now)
+    return steady
+
+
+async def pass_time(clock: Clock, microseconds: int) -> None:
+    """Return when that much time has passed, also where the clock is set meanwhile."""
+    steady, never = steady_time(clock), anyio.Event()
+    until = steady() + microseconds
+    while (left := until - steady()) > 0:
+        await clock.wait_until(clock.now() + left, never)
+
+
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clock, which may be set, and stands still for nobody while it sleeps."""
+
+    def __init__(self) -> None:
+        self._began = time.time_ns() - time.monotonic_ns()
 
     def now(self) -> int:
         """The time in microseconds since the Unix epoch, UTC."""
         return time.time_ns() // 1_000
 
+    def steady(self) -> int:
+        """The time as it would be had nobody set the clock since this object was made."""
+        return (self._began + time.monotonic_ns()) // 1_000
+
     async def wait_until(self, due: int | None, woken: anyio.Event) -> None:
-        """Return when ``due`` has come (None: never) or ``woken`` is set, whichever is first."""
+        """Return when ``due`` has come (None: never), ``woken`` is set, or a second has passed.
+
+        Event loops sleep by a clock that is not set and stands still while the machine sleeps, so
+        how long a wait really is has to be looked at now and then.
+        """
         if due is None:
             await woken.wait()
         else:
-            # A day at the most: the machine's clock may be set while we wait.
-            delay = min((due - self.now()) / 1e6, 86_400.0)
+            delay = min((due - self.now()) / 1e6, _LOOK_AGAIN_S)
             with anyio.move_on_after(max(delay, 0.0)):
                 await woken.wait()
 

@@ -114,6 +114,7 @@ class Loader:
         try:
             actor.define(partition.lookup.find_entity(name), len(partition.partitions))
             if row is not None:
+                actor.latest = row.updated
                 actor.load(row.state, row.lock, row.failures)
         except UsageError as error:
             # An entity that is not registered any more, or a state that its class cannot read.
@@ -189,7 +190,7 @@ class Loader:
         _log.error("parked %s: %s", actor.instance_id, actor.parked)
         fails = partition.settings.on_nondeterminism == "fail"
         if fails and actor.parked_type == "NondeterminismError":
-            actor.fail_parked(partition.tick(), partition)
+            actor.fail_parked(max(partition.now(), actor.latest), partition)
 
     async def dispatch_unanswered(
         self, keys: Iterable[str], is_wanted: Callable[[Caller], bool]

@@ -46,6 +46,7 @@ from ..storage.records import RequestRow
 from .activation import Activation
 from .batch import Batch, Frame
 from .checkpointing import SealError, seal
+from .clock import steady_time
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .guarded_store import GuardedStore
@@ -124,7 +125,9 @@ class Partition:
         self.fatal: Exception | None = None
         self._activities = activities
         self._new_waiter = new_waiter
-        self._now = 0
+        self.now = clock.now
+        self.steady = steady_time(clock)
+        self.lag = 0
         self._gathered = anyio.Event()
         self._broken: BaseException | None = None
         self._deferred: list[Activation] = []
@@ -139,13 +142,6 @@ class Partition:
         self._near = ""  # what ids of this partition may begin with
 
     # Taking messages in.
-
-    def tick(self) -> int:
-        """The time for a turn; it never goes back."""
-        now = self.clock.now()
-        if now > self._now:
-            self._now = now
-        return self._now
 
     def post(self, key: str, message: Message) -> None:
         """Put a message into an actor's mailbox; the actor is loaded if need be."""
@@ -227,7 +223,6 @@ class Partition:
         if request is not None and not await self._begin_request(request):
             return
         if request is not None:
-            self.tick()  # the record of the request must not look old
             self._answer_request(request, b'["ok",null]', None)
         self.send_later(due, key, message)
         await self.settle()
@@ -449,7 +444,7 @@ class Partition:
             self.batch.by_row[message.row] = message.reply
 
     def _answer_request(self, request: str, body: bytes, value: Any) -> None:
-        self.batch.requests.append(RequestRow(request, self._now, body))
+        self.batch.requests.append(RequestRow(request, self.steady(), body))
         self.batch.answered.append((request, value))
 
     def refuse(self, message: Message, error: Exception) -> None:

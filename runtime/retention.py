@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import anyio
-
 from ..actors.context import microseconds, to_datetime
 from ..actors.errors import PerdureError, UsageError
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
+from .clock import pass_time
 
 if TYPE_CHECKING:
     from .client import Client
@@ -45,7 +44,6 @@ def check_retention(
 
 async def keep_retention(ages: dict[RuntimeStatus, int], client: Client, clock: Clock) -> None:
     """Delete what is older than its age, now and then every hour, for ever."""
-    never = anyio.Event()
     while True:
         now = clock.now()
         for status, age in ages.items():
@@ -57,4 +55,4 @@ async def keep_retention(ages: dict[RuntimeStatus, int], client: Client, clock: 
                 continue
             if deleted:
                 _log.info("retention deleted %d %s instances", deleted, status.value)
-        await clock.wait_until(now + _EVERY, never)
+        await pass_time(clock, _EVERY)

@@ -1,4 +1,8 @@
-"""What waits for a time: one heap for all partitions of a shard, driven by the next due time."""
+"""What waits for a time, or for a while: one queue for all of a shard, driven by what is due next.
+
+What waits for a time waits for the clock to show it, whoever sets the clock; what waits for a while
+is not moved by that.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,19 @@ from heapq import heappop, heappush
 
 import anyio
 
-from .clock import Clock
+from .clock import Clock, steady_time
 
 
 class Alarm:
     """A call to be made at a time, unless it is stopped before."""
 
-    __slots__ = ("callback", "due", "order")
+    __slots__ = ("callback", "due", "heap", "order")
 
-    def __init__(self, due: int, order: int, callback: Callable[[], None]) -> None:
+    def __init__(self, due: int, order: int, callback: Callable[[], None], heap: _Heap) -> None:
         self.due = due
         self.order = order
         self.callback: Callable[[], None] | None = callback
+        self.heap = heap
 
     def __lt__(self, other: Alarm) -> bool:
         return (self.due, self.order) < (other.due, other.order)
@@ -28,14 +33,48 @@ class Alarm:
         self.callback = None
 
 
+class _Heap:
+    """Alarms of one measure of time, earliest first; those of one time in order of setting."""
+
+    __slots__ = ("_order", "_stopped", "alarms")
+
+    def __init__(self) -> None:
+        self.alarms: list[Alarm] = []
+        self._order = 0
+        self._stopped = 0
+
+    def add(self, due: int, callback: Callable[[], None]) -> Alarm:
+        self._order += 1
+        alarm = Alarm(due, self._order, callback, self)
+        heappush(self.alarms, alarm)
+        return alarm
+
+    def stop(self, alarm: Alarm) -> None:
+        alarm.stop()
+        self._stopped += 1
+        if self._stopped > 1_000 and self._stopped * 2 > len(self.alarms):
+            self.alarms = sorted(alarm for alarm in self.alarms if alarm.callback is not None)
+            self._stopped = 0
+
+    def ring(self, now: int) -> None:
+        """Make the calls that are due."""
+        while self.alarms and self.alarms[0].due <= now:
+            alarm = heappop(self.alarms)
+            callback, alarm.callback = alarm.callback, None
+            if callback is None:
+                self._stopped -= 1
+            else:
+                callback()
+
+
 class TimerQueue:
-    """Alarms, earliest first; those of one time in the order in which they were set."""
+    """Alarms of a shard."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._heap: list[Alarm] = []
-        self._order = 0
-        self._stopped = 0
+        self._steady = steady_time(clock)
+        self._at = _Heap()  # by the clock
+        self._after = _Heap()  # by a time that nobody sets
         self._woken = anyio.Event()
 
     def now(self) -> int:
@@ -43,34 +82,36 @@ class TimerQueue:
         return self._clock.now()
 
     def set(self, due: int, callback: Callable[[], None]) -> Alarm:
-        """Have ``callback`` called on the loop at or after ``due`` (microseconds)."""
-        self._order += 1
-        alarm = Alarm(due, self._order, callback)
-        heappush(self._heap, alarm)
-        if self._heap[0] is alarm:
+        """Have ``callback`` called on the loop when the clock shows ``due`` (microseconds)."""
+        alarm = self._at.add(due, callback)
+        if self._at.alarms[0] is alarm:
+            self._woken.set()
+        return alarm
+
+    def set_after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
+        """Have ``callback`` called on the loop after a while, whatever the clock is set to."""
+        alarm = self._after.add(self._steady() + round(seconds * 1e6), callback)
+        if self._after.alarms[0] is alarm:
             self._woken.set()
         return alarm
 
     def stop(self, alarm: Alarm) -> None:
         """Stop an alarm; once half of the heap is stopped ones, they are swept out."""
-        if alarm.callback is None:
-            return
-        alarm.stop()
-        self._stopped += 1
-        if self._stopped > 1_000 and self._stopped * 2 > len(self._heap):
-            self._heap = sorted(alarm for alarm in self._heap if alarm.callback is not None)
-            self._stopped = 0
+        if alarm.callback is not None:
+            alarm.heap.stop(alarm)
 
     async def run(self) -> None:
         """Make the calls when their time comes, for ever."""
         while True:
-            now = self._clock.now()
-            while self._heap and self._heap[0].due <= now:
-                alarm = heappop(self._heap)
-                callback, alarm.callback = alarm.callback, None
-                if callback is None:
-                    self._stopped -= 1
-                else:
-                    callback()
+            self._at.ring(self._clock.now())
+            self._after.ring(self._steady())
             self._woken = woken = anyio.Event()
-            await self._clock.wait_until(self._heap[0].due if self._heap else None, woken)
+            await self._clock.wait_until(self._next(), woken)
+
+    def _next(self) -> int | None:
+        """Give when the clock will show that something is due, unless it is set meanwhile."""
+        due = self._at.alarms[0].due if self._at.alarms else None
+        if self._after.alarms:
+            then = self._clock.now() + self._after.alarms[0].due - self._steady()
+            due = then if due is None else min(due, then)
+        return due

@@ -43,6 +43,8 @@ START = 1_700_000_000_000_000
 class Recorder:
     """The effects of turns, as plain values."""
 
+    lag = 0
+
     def __init__(self) -> None:
         self.effects: list[tuple[Any, ...]] = []
 

@@ -46,8 +46,9 @@ async def running(
 
 
 def _is_quiet(hub: Hub) -> bool:
-    heap = hub._shard.timers._heap
-    due = any(alarm.callback is not None and alarm.due <= hub._clock.now() for alarm in heap)
+    timers = hub._shard.timers
+    alarms = [*timers._at.alarms, *timers._after.alarms]
+    due = any(alarm.callback is not None and alarm.due <= hub._clock.now() for alarm in alarms)
     return (
         not due
         and hub._shard.pump.is_quiet
