@@ -206,7 +206,7 @@ class OrchestrationActor:
             setattr(self, name, getattr(record, name))
         if record.parent is not None:
             self.parent = Caller(record.parent, record.parent_execution, record.parent_task)
-        self.latest = record.updated
+        self.latest = self.updated
         self.seq = record.events
         self.begun = record.events > 0
 

@@ -380,7 +380,7 @@ async def test_a_delayed_signal_whose_request_is_looked_up_during_a_move_is_set_
         await outcome.ended.wait()
 
         assert outcome.error is None
-        alarms = hub._shard.timers._heap
+        alarms = hub._shard.timers._at.alarms
         assert [alarm for alarm in alarms if alarm.callback is not None] == []
 
 
