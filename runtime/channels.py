@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
-from ..actors.errors import InternalError, PerdureError, UsageError
+from ..actors.errors import InternalError, UsageError
 from ..actors.logs import Log
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
@@ -33,9 +34,19 @@ OnItems = Callable[[list[Item]], None]
 
 _CHUNK = 256 * 1024
 
+#: Seconds for a greeting and its answer; a loop that is blocked for longer is dialled again.
+_GREETING_S = 5.0
+
 
 class Channel(Protocol):
-    """One end of a connection."""
+    """One end of a connection.
+
+    Attributes:
+        incarnation: which of the processes that a worker has been is at the other end; None where
+            that is this process.
+    """
+
+    incarnation: int | None
 
     def post(self, item: Item) -> None:
         """Send an item, at the end of this turn of the loop. What is posted after the end is lost."""
@@ -78,9 +89,16 @@ class _Outbox:
 
 
 class SocketChannel:
-    """A channel over a connected socket."""
+    """A channel over a connected socket.
+
+    Whoever dials a shard greets it first: with the run of the hub that he means, so that nobody
+    takes the workers of an earlier run for this one's, and, if he is of the hub, with its secret.
+    """
 
     def __init__(self, stream: SocketStream) -> None:
+        self.incarnation: int | None = None
+        self._splitter = Splitter()
+        self._early: list[Item] = []  # what came right behind a greeting
         self._stream = stream
         # Read and written by hand: a stream of anyio that is cancelled in the very turn in which
         # data comes has asyncio report an error that is none.
@@ -93,10 +111,12 @@ class SocketChannel:
         """Carry items both ways until either side ends it."""
         async with self._stream, anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, tasks)
-            splitter = Splitter()
+            if self._early:
+                early, self._early = self._early, []
+                on_items(early)
             while data := await self._receive():
                 try:
-                    items = splitter.feed(data)
+                    items = self._splitter.feed(data)
                 except InternalError as error:
                     # Whoever sent it gets no more; all others must not suffer from it.
                     _log.error("a connection ends: %s", error)
@@ -104,6 +124,50 @@ class SocketChannel:
                 on_items(items)
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
+
+    async def greet(self, run: str, secret: str | None) -> None:
+        """Say who dials, and hear that he is expected.
+
+        Raises:
+            OSError: he is not, or nobody answers: it is another run's shard, or what a dead
+                process left.
+        """
+        try:
+            with anyio.fail_after(_GREETING_S):
+                await self._send(encode([("hello", run, secret)]))
+                welcome = await self._first()
+            if welcome is None or welcome[0] != "welcome":
+                raise ConnectionRefusedError("the shard is another run's, or ends")
+        except BaseException:
+            await anyio.aclose_forcefully(self._stream)
+            raise
+        self.incarnation = welcome[1]
+
+    async def is_greeted(self, run: str, secret: str, incarnation: int) -> bool | None:
+        """Take a greeting; gives whether it was one of the hub's own, None if it is not for us.
+
+        One that is not for us ends the connection.
+        """
+        hello = None
+        with anyio.move_on_after(_GREETING_S):
+            with suppress(InternalError, OSError):
+                hello = await self._first()
+        if hello is None or hello[0] != "hello" or hello[1] != run:
+            if hello is None or hello[0] != "hello":
+                _log.error("a connection ends: it did not begin with a greeting")
+            await anyio.aclose_forcefully(self._stream)
+            return None
+        self.post(("welcome", incarnation))
+        return isinstance(hello[2], str) and compare_digest(hello[2].encode(), secret.encode())
+
+    async def _first(self) -> Item | None:
+        """Give the first item that comes; None where the connection ends before."""
+        while data := await self._receive():
+            items = self._splitter.feed(data)
+            if items:
+                self._early += items[1:]
+                return items[0]
+        return None
 
     async def _receive(self) -> bytes:
         """Give what has come; nothing when the connection has ended."""
@@ -116,23 +180,25 @@ class SocketChannel:
                 return b""
 
     async def _write(self, tasks: TaskGroup) -> None:
-        while (items := await self._outbox.take()) is not None:
-            data = memoryview(encode(items))
-            while data:
-                try:
-                    data = data[self._socket.send(data) :]
-                except BlockingIOError:
-                    await anyio.wait_writable(self._socket)
-                except OSError:
-                    tasks.cancel_scope.cancel()
-                    return
+        with suppress(OSError):
+            while (items := await self._outbox.take()) is not None:
+                await self._send(encode(items))
         tasks.cancel_scope.cancel()
+
+    async def _send(self, frames: bytes) -> None:
+        data = memoryview(frames)
+        while data:
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._socket)
 
 
 class LoopChannel:
     """A channel between two event loops of one process; items cross as they are."""
 
     def __init__(self) -> None:
+        self.incarnation: int | None = None
         self._outbox = _Outbox()
         self.post = self._outbox.post
         self.close = self._outbox.close
@@ -297,14 +363,27 @@ async def dial(path: Path) -> SocketChannel:
     return SocketChannel(await anyio.connect_unix(path))
 
 
-async def serve(listener: SocketListener, on_channel: Callable[[Channel], Awaitable[Any]]) -> None:
+async def dial_shard(path: Path, run: str, secret: str | None = None) -> SocketChannel:
+    """Connect to a shard of a run of a hub.
+
+    Raises:
+        OSError: nobody listens there, or only another run's shard does.
+    """
+    channel = await dial(path)
+    await channel.greet(run, secret)
+    return channel
+
+
+async def serve(
+    listener: SocketListener, on_channel: Callable[[SocketChannel], Awaitable[Any]]
+) -> None:
     """Give each connection that comes in to ``on_channel``, for ever."""
 
     async def handle(stream: SocketStream) -> None:
         try:
             await on_channel(SocketChannel(stream))
-        except* (PerdureError, ValueError, LookupError, TypeError) as errors:
-            # Whoever sends what cannot be read must not end anything but the connection.
+        except* Exception as errors:
+            # Whoever sends what makes no sense must not end anything but the connection.
             _log.error("ended a connection: %s", errors.exceptions[0])
 
     async with listener:

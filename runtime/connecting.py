@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from ..actors.errors import HubStoppingError, UnavailableError
 from .applications import load_app, make_lookup
-from .channels import Channel, check_socket, dial
+from .channels import Channel, check_socket, dial, dial_shard
 from .client import Client
 from .clock import SystemClock
 from .crews import shard_socket, socket_of
@@ -52,12 +52,13 @@ async def connect(
         where = await hub.call("where", 0)
 
         async def to_shard(shard: int) -> Channel:
-            return await dial(shard_socket(path, shard))
+            return await dial_shard(shard_socket(path, shard), placement.run)
 
         router = Router(len(where["owners"]), None, waiter_factory(), to_shard)
         router.start(tasks)
-        router.place(where["owners"])
-        tasks.start_soon(_follow, hub, router, where["version"])
+        placement = _Placement(router)
+        placement.take(where)
+        tasks.start_soon(placement.follow, hub)
         try:
             yield Client(lookup, router, SystemClock(), lambda: running)
         finally:
@@ -65,17 +66,30 @@ async def connect(
             router.close()
 
 
-async def _follow(hub: Line, router: Router, version: int) -> None:
-    """Keep the router up to date with the hub's placement."""
-    while True:
-        try:
-            where = await hub.call("where", version)
-        except (LineLostError, HubStoppingError):
-            version = 0  # a hub that starts again counts anew
-            await anyio.sleep(0.05)
-            continue
-        version = where["version"]
-        router.place(where["owners"])
+class _Placement:
+    """Keeps a router up to date with a hub's placement, also with that of the next hub there."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._version = 0
+        self.run = ""
+
+    def take(self, where: dict[str, Any]) -> None:
+        """Take what a hub said."""
+        self._version = where["version"]
+        if where["run"] != self.run:
+            # The shards of the run before may still be there, and would still answer for a while.
+            self.run = where["run"]
+            self._router.renew()
+        self._router.place(where["owners"], where["incarnations"])
+
+    async def follow(self, hub: Line) -> None:
+        """Ask again and again, for ever."""
+        while True:
+            try:
+                self.take(await hub.call("where", self._version, self.run))
+            except (LineLostError, HubStoppingError):
+                await anyio.sleep(0.05)
 
 
 @asynccontextmanager

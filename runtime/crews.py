@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,6 +61,12 @@ class Crew(ABC):
         self._socket = socket
         self._moving = anyio.Lock()
         self._version = 1
+        # Told to whoever asks where partitions are; a later hub at the same place has another.
+        self.run_id = secrets.token_hex(8)
+        # Told to workers alone: who knows it may ask what only the hub's own shards may.
+        self.secret = secrets.token_hex(16)
+        # Which of the processes that it has been each worker is.
+        self.incarnations = [0] * count
         self._changed = anyio.Event()
         self._listener: SocketListener | None = None
 
@@ -175,9 +182,9 @@ class Crew(ABC):
     def announce(self) -> None:
         """Tell all shards and clients where partitions are."""
         owners = list(self.owners)
-        self.router.place(owners)
+        self.router.place(owners, self.incarnations)
         for shard in range(self.count):
-            self.router.post(shard, ("placement", owners))
+            self.router.post(shard, ("placement", owners, list(self.incarnations)))
         self._version += 1
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
@@ -189,11 +196,17 @@ class Crew(ABC):
         """What may be asked over the hub's socket, by verb."""
         return {"where": self._where, "statistics": self._statistics, "move": self.move}
 
-    async def _where(self, version: int) -> dict[str, Any]:
-        """Give the placement, once it is another than that of a version."""
-        while self._version == version:
+    async def _where(self, version: int, run: str = "") -> dict[str, Any]:
+        """Give the placement, once it is another than that of a version of this run."""
+        while self._version == version and run == self.run_id:
             await self._changed.wait()
-        return {"version": self._version, "owners": list(self.owners), "shards": self.count}
+        return {
+            "version": self._version,
+            "owners": list(self.owners),
+            "shards": self.count,
+            "run": self.run_id,
+            "incarnations": list(self.incarnations),
+        }
 
     async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
         counts: list[dict[str, Any]] = []
@@ -204,4 +217,4 @@ class Crew(ABC):
 
     async def _answer(self, channel: Channel) -> None:
         """Answer a client of another process."""
-        await Session(channel, None, self.handlers).run()
+        await Session(channel, None, self.handlers, trusted=False).run()

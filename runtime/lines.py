@@ -47,6 +47,7 @@ class Line:
         self._early: list[Item] = []  # what waits for the line
         self._number = 0
         self._closed = False
+        self._attempt: anyio.CancelScope | None = None  # one connection, from its dialling on
         self.scope = anyio.CancelScope()
 
     @property
@@ -98,18 +99,38 @@ class Line:
         """Keep the line up until it is closed."""
         with self.scope:
             while not self._closed:
-                channel = await self._connect()
-                self._channel = channel
-                self._on_up()
-                early, self._early = self._early, []
-                for item in early:
-                    if item[0] != "ask" or item[1] in self._asked:
-                        channel.post(item)
-                try:
-                    await channel.run(self._take)
-                finally:
-                    self._channel = None
-                    self._lose()
+                with anyio.CancelScope() as self._attempt:
+                    await self._run_once()
+
+    async def _run_once(self) -> None:
+        """Keep one connection, from its dialling to its end."""
+        channel = await self._connect()
+        self._channel = channel
+        self._on_up()
+        early, self._early = self._early, []
+        for item in early:
+            if item[0] != "ask" or item[1] in self._asked:
+                channel.post(item)
+        try:
+            await channel.run(self._take)
+        finally:
+            self._channel = None
+            self._lose()
+
+    def expect(self, incarnation: int) -> None:
+        """Hear which of the processes that a worker has been is the one that lives.
+
+        A connection to another is given up, even if it looks well: children that a dead process
+        had forked may have its end of it open.
+        """
+        channel = self._channel
+        if channel is None or channel.incarnation not in (None, incarnation):
+            self.renew()
+
+    def renew(self) -> None:
+        """Give the connection up, and dial again."""
+        if self._attempt is not None:
+            self._attempt.cancel()
 
     async def _connect(self) -> Channel:
         wait = _BACKOFF_S

@@ -16,7 +16,15 @@ from anyio.abc import TaskGroup
 from ..actors.errors import InternalError, PerdureError
 from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
-from .channels import Channel, LoopChannel, check_socket, listen, loop_channels, serve
+from .channels import (
+    Channel,
+    LoopChannel,
+    SocketChannel,
+    check_socket,
+    listen,
+    loop_channels,
+    serve,
+)
 from .crews import Crew, shard_socket
 from .loop_kinds import running_kind
 from .routing import Router
@@ -160,10 +168,11 @@ class LoopCrew(Crew):
         handlers = {**shard.handlers, **more}
 
         async def answer(channel: Channel) -> None:
-            await Session(channel, shard, handlers).run()
+            await Session(channel, shard, handlers, trusted=True).run()
 
-        async def answer_client(channel: Channel) -> None:
-            await Session(channel, shard, {}).run()
+        async def answer_client(channel: SocketChannel) -> None:
+            if await channel.is_greeted(self.run_id, self.secret, 0) is not None:
+                await Session(channel, shard, {}, trusted=False).run()
 
         if self._socket is not None:
             listener = await listen(shard_socket(self._socket, shard.number))

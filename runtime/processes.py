@@ -35,7 +35,7 @@ from ..actors.errors import (
 from ..actors.logs import Log
 from ..storage import SharedStore
 from .applications import place_of
-from .channels import check_socket, dial
+from .channels import check_socket, dial_shard
 from .crews import Crew, shard_socket, socket_of
 from .loop_kinds import running_kind
 from .routing import Router
@@ -99,7 +99,7 @@ class ProcessCrew(Crew):
         await self._listen(shared=True)
 
     async def _dial(self, shard: int) -> Any:
-        return await dial(shard_socket(self._path, shard))
+        return await dial_shard(shard_socket(self._path, shard), self.run_id, self.secret)
 
     async def run(self) -> None:
         """Keep the workers alive, and answer whoever connects to the hub."""
@@ -174,6 +174,9 @@ class ProcessCrew(Crew):
             "partitions": len(self.owners),
             "number": worker.number,
             "socket": str(self._path),
+            "run": self.run_id,
+            "secret": self.secret,
+            "incarnation": self.incarnations[worker.number],
             "settings": asdict(self._settings),
             "backend": backend,
             "uvloop": uvloop,
@@ -198,6 +201,9 @@ class ProcessCrew(Crew):
             tasks.start_soon(self._introduce, worker)
             await process.wait()
             tasks.cancel_scope.cancel()
+        # Its sockets do not say so where a child that it forked has them open.
+        self.incarnations[worker.number] += 1
+        self.router.line(worker.number).renew()
         if not worker.serves:
             worker.failed_starts += 1
         worker.serves = False
@@ -247,6 +253,7 @@ class ProcessCrew(Crew):
                 line = self.router.line(other.number)
                 if other.serves and line.is_up:
                     line.ask("died", worker.number)  # nobody waits: it may be blocked
+        self.announce()
 
     async def _give_up(self, worker: _Worker) -> None:
         """Have the others serve what a worker that cannot start did."""

@@ -64,6 +64,12 @@ class Router:
         self._tasks: TaskGroup | None = None
         self._changed = anyio.Event()
         self._closed = False
+        self._incarnations: list[int] = []
+
+    def renew(self) -> None:
+        """Dial all shards again: they are another run's."""
+        for line in self._lines.values():
+            line.renew()
 
     def start(self, tasks: TaskGroup) -> None:
         """Begin to keep lines up, with tasks of that group."""
@@ -115,8 +121,13 @@ class Router:
         del self.hosted[number]
         self.places[number] = Elsewhere(number, self)
 
-    def place(self, owners: Sequence[int]) -> None:
-        """Take note of which shard hosts each partition."""
+    def place(self, owners: Sequence[int], incarnations: Sequence[int] = ()) -> None:
+        """Take note of which shard hosts each partition, and which process each shard is now."""
+        if incarnations and [*incarnations] != self._incarnations:
+            before, self._incarnations = self._incarnations, [*incarnations]
+            for shard, line in self._lines.items():
+                if before[shard : shard + 1] != self._incarnations[shard : shard + 1]:
+                    line.expect(incarnations[shard])
         for number, owner in enumerate(owners):
             if owner == self.owners[number] and number not in self.hosted:
                 self._arrived(number)

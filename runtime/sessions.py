@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from ..actors.errors import InternalError, PerdureError, UsageError
 from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
+from .admission import check_request
 from .wire import Item, MovedError
 
 if TYPE_CHECKING:
@@ -43,10 +44,20 @@ class Session:
         shard: whose partitions are asked; None where only ``handlers`` are.
         handlers: what else may be asked, by verb; who asks ``govern`` has the shard end with the
             session.
+        trusted: whether the other side is of the hub. All that anybody else sends is checked, and
+            he may only do what a client does.
     """
 
-    def __init__(self, channel: Channel, shard: Shard | None, handlers: dict[str, Handler]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        shard: Shard | None,
+        handlers: dict[str, Handler],
+        *,
+        trusted: bool,
+    ) -> None:
         self._channel = channel
+        self._trusted = trusted
         self._shard = shard
         self._handlers = handlers
         self._scopes: dict[int, anyio.CancelScope] = {}
@@ -82,8 +93,10 @@ class Session:
                     self._scopes[number].cancel()
                 elif number in self._watches:
                     self._unwatch(number)
-            elif shard is not None:
+            elif shard is not None and self._trusted:
                 _ITEMS[kind](shard, *item[1:])
+            else:
+                raise InternalError(f"a client sent {kind!r}, which only shards may")
 
     def answer(self, number: int, value: Any) -> None:
         """Send an answer."""
@@ -107,6 +120,8 @@ class Session:
             reply.fail(MovedError(f"partition {arguments[:1]} is not here"))
             return
         try:
+            if not self._trusted:
+                check_request(partition, verb, arguments[1:])
             self._ask_partition(partition, number, verb, arguments[1:], reply)
         except PerdureError as error:
             reply.fail(error)
@@ -131,6 +146,7 @@ class Session:
         elif verb in _VERBS:
             self._start(number, _VERBS[verb], partition, *arguments)
         else:
+            _log.error("refused a request for %r, which there is none of", verb)
             reply.fail(InternalError(f"unknown request {verb!r}"))
 
     def _start(self, number: int, work: Handler, *arguments: Any) -> None:
@@ -151,7 +167,7 @@ class Session:
             _log.error("a request failed", why=error)
             self.answer(number, InternalError(f"{type_name(error)}: {text_of(error)}"))
         finally:
-            del self._scopes[number]
+            self._scopes.pop(number, None)  # a number given twice is the other side's mistake
 
 
 class Answer:
@@ -229,8 +245,8 @@ def _reply(shard: Shard, number: int, value: Any) -> None:
     shard.replies.take(number, value)
 
 
-def _place(shard: Shard, owners: list[int]) -> None:
-    shard.router.place(owners)
+def _place(shard: Shard, owners: list[int], incarnations: list[int]) -> None:
+    shard.router.place(owners, incarnations)
 
 
 _ITEMS: dict[str, Callable[..., None]] = {

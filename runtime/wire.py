@@ -159,7 +159,14 @@ def _read(fields: list[Any]) -> Item:
 
 
 #: How long the items are that hold nothing but JSON.
-_PLAIN = {"ack": 4, "resend": 3, "drop": 2, "placement": 2}
+_PLAIN = {
+    "ack": 4,
+    "resend": 3,
+    "drop": 2,
+    "placement": 3,
+    "hello": 3,
+    "welcome": 2,
+}
 
 
 # Arguments of requests: messages and filters; all others are plain JSON.

@@ -25,7 +25,7 @@ from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from ..storage import SharedStore, open_store
 from .applications import load_app, make_lookup
-from .channels import Channel, dial, listen, serve
+from .channels import SocketChannel, dial_shard, listen, serve
 from .clock import SystemClock
 from .crews import shard_socket
 from .routing import Router
@@ -127,11 +127,14 @@ class _Worker:
                 )
             )
             return
+        config = self._config
         router = Router(
             count,
             self._number,
             waiter_factory(),
-            lambda shard: dial(shard_socket(self._socket, shard)),
+            lambda shard: dial_shard(
+                shard_socket(self._socket, shard), config["run"], config["secret"]
+            ),
         )
         # Until it is told better, it must not take the others' partitions for its own.
         router.owners[:] = [-1] * count
@@ -170,9 +173,16 @@ class _Worker:
 
     def _answerer(
         self, shard: Shard | None, handlers: dict[str, Callable[..., Awaitable[Any]]]
-    ) -> Callable[[Channel], Awaitable[None]]:
-        async def answer(channel: Channel) -> None:
-            session = Session(channel, shard, handlers)
+    ) -> Callable[[SocketChannel], Awaitable[None]]:
+        config = self._config
+
+        async def answer(channel: SocketChannel) -> None:
+            trusted = await channel.is_greeted(
+                config["run"], config["secret"], config["incarnation"]
+            )
+            if trusted is None:
+                return
+            session = Session(channel, shard, handlers if trusted else {}, trusted=trusted)
             await session.run()
             if session.governs:
                 self._stopping.set()

@@ -19,6 +19,8 @@ from tests.runtime.harness import until_true
 class FakeChannel:
     """A channel whose other side is the test."""
 
+    incarnation: int | None = None
+
     def __init__(self) -> None:
         self.posted: list[Item] = []
         self._ended = anyio.Event()

@@ -160,7 +160,9 @@ ITEMS = st.one_of(
     st.tuples(st.just("ack"), NUMBERS, NUMBERS, NUMBERS),
     st.tuples(st.just("resend"), NUMBERS, NUMBERS),
     st.tuples(st.just("drop"), NUMBERS),
-    st.tuples(st.just("placement"), st.lists(NUMBERS)),
+    st.tuples(st.just("placement"), st.lists(NUMBERS), st.lists(NUMBERS)),
+    st.tuples(st.just("hello"), st.text(), st.none() | st.text()),
+    st.tuples(st.just("welcome"), NUMBERS),
     st.tuples(st.just("cancel"), CALLERS),
     st.tuples(
         st.just("completion"),
