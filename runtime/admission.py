@@ -55,7 +55,7 @@ def check_request(partition: Partition, verb: str, arguments: list[Any]) -> None
             check_instance_id(instance_id)
             _check_type(execution, int, "an execution")
             _check_type(task, int, "a task")
-        case ("request" | "request_new" | "request_all" | "request_later" | "unlock"), _:
+        case (("request" | "request_new" | "request_all" | "request_later" | "unlock"), _):
             raise UsageError(f"a client asked {verb} with {len(arguments)} arguments")
         case _:
             return  # it reads, or is unknown
