@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from heapq import nsmallest
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -27,6 +28,7 @@ from ..actors.errors import (
     UsageError,
 )
 from .records import (
+    SLICE_ROWS,
     Checkpoint,
     CreatedRow,
     EntityFilter,
@@ -40,6 +42,7 @@ from .records import (
     Recovered,
     RequestRow,
     TimerRow,
+    cut,
 )
 
 ENDED = ("Completed", "Failed", "Canceled", "Terminated")
@@ -175,9 +178,9 @@ class _Rows:
             epoch=self.epoch,
             next_id=self.next_id,
             next_row=self.next_row,
-            mail=_in_order(self.mail),
+            mail=cut(_in_order(self.mail), SLICE_ROWS),
             timers=_in_order(self.timers),
-            outbox=_in_order(self.outbox),
+            outbox=cut(_in_order(self.outbox), SLICE_ROWS),
             peers=_in_order(self.peers),
             unanswered=[
                 item.created.key
@@ -239,6 +242,22 @@ class MemoryPartition:
     async def read_request(self, request: str) -> RequestRow | None:
         """Give what was recorded for a client's request id."""
         return self._rows.requests.get(request)
+
+    async def read_mail(
+        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
+    ) -> list[MailRow]:
+        """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
+        rows = self._rows.mail.values()
+        return _first(
+            (row for row in rows if after < row.n <= upto and actor in (None, row.actor)), limit
+        )
+
+    async def read_outbox(
+        self, target: int, after: int, limit: int = SLICE_ROWS
+    ) -> list[OutboxRow]:
+        """Give the oldest frames owed to another partition with ``n > after``."""
+        rows = self._rows.outbox.values()
+        return _first((row for row in rows if row.n > after and row.target == target), limit)
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
@@ -312,6 +331,10 @@ class MemoryStore:
 
 def _in_order(rows: dict[int, Any]) -> list[Any]:
     return [rows[n] for n in sorted(rows)]
+
+
+def _first(rows: Iterable[Any], limit: int) -> list[Any]:
+    return cut(nsmallest(limit, rows, key=itemgetter(0)), limit)
 
 
 def _check_names(

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from .records import (
+    SLICE_ROWS,
     Checkpoint,
     EntityFilter,
     EntityRow,
     InstanceFilter,
     InstanceRecord,
+    MailRow,
+    OutboxRow,
     Recovered,
     RequestRow,
 )
@@ -58,6 +61,22 @@ class PartitionStore(Protocol):
 
     async def read_request(self, request: str) -> RequestRow | None:
         """Give what was recorded for a client's request id."""
+        ...
+
+    async def read_mail(
+        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
+    ) -> list[MailRow]:
+        """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``.
+
+        They are in order, and as many as one slice may have (``SLICE_SIZE``); none means that
+        there are no more.
+        """
+        ...
+
+    async def read_outbox(
+        self, target: int, after: int, limit: int = SLICE_ROWS
+    ) -> list[OutboxRow]:
+        """Give the oldest frames owed to another partition with ``n > after``, like ``read_mail``."""
         ...
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:

@@ -7,7 +7,8 @@ the rows are what the partition says they are.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeVar
 
 from attrs import Factory, define, frozen
 
@@ -144,9 +145,33 @@ class Checkpoint:
     requests_deleted_before: int | None = None
 
 
+SLICE_ROWS: Final = 500
+"""How many messages or frames are read back at a time, unless fewer are asked for."""
+SLICE_SIZE: Final = 1024 * 1024
+"""How many bytes of them: a slice ends with the row that reaches it."""
+
+
+_Row = TypeVar("_Row", MailRow, OutboxRow)
+
+
+def cut(rows: Iterable[_Row], limit: int) -> list[_Row]:
+    """Give the first of some rows, as many as one slice may have; one if there is any."""
+    some: list[_Row] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += len(row.body)
+        if size >= SLICE_SIZE or len(some) >= limit:
+            break
+    return some
+
+
 @frozen
 class Recovered:
     """What a partition needs to go on after a stop or a crash.
+
+    Mail and outbox may be larger than memory: here is one slice of each, the oldest rows.
+    ``read_mail`` and ``read_outbox`` give those behind.
 
     Attributes:
         sequence: number of the last checkpoint, 0 for a new partition.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from anyio import to_thread
 from attrs import frozen
@@ -18,7 +18,7 @@ from attrs import frozen
 from ..actors.errors import StoreDamagedError
 from .faults import FENCED, explained, lease_lost
 from .presence import Presence
-from .records import MailRow, OutboxRow, PeerRow, Recovered, TimerRow
+from .records import SLICE_ROWS, MailRow, OutboxRow, PeerRow, Recovered, TimerRow, cut
 from .settling import SETTLE, Settler, connect
 
 NEXT_EPOCH: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING epoch, sequence"
@@ -30,11 +30,16 @@ UNANSWERED: Final = (
     "SELECT key FROM instance_row INDEXED BY instance_unanswered WHERE pending > 0 AND status"
     " NOT IN ('Completed', 'Failed', 'Canceled', 'Terminated')"
 )
+MAIL: Final = "SELECT n, actor, CAST(body AS BLOB) FROM mail_row ORDER BY n"
+OUTBOX: Final = "SELECT n, target, last, CAST(body AS BLOB) FROM outbox_row ORDER BY n"
 PARKED: Final = (
     "SELECT key FROM instance_row INDEXED BY instance_parked WHERE parked IS NOT NULL UNION ALL"
     " SELECT '@' || name || '@' || key FROM entity_row INDEXED BY entity_parked"
     " WHERE parked IS NOT NULL"
 )
+
+
+_Row = TypeVar("_Row", MailRow, OutboxRow)
 
 
 @frozen
@@ -200,20 +205,22 @@ def _read(tables: sqlite3.Connection, epoch: int) -> Recovered:
     def rows(sql: str) -> list[Any]:
         return tables.execute(sql).fetchall()
 
+    def some(sql: str, kind: Callable[[Any], _Row]) -> list[_Row]:
+        with closing(tables.execute(sql)) as cursor:
+            return cut((kind(row) for row in cursor), SLICE_ROWS)
+
     # The epoch there may be that of a newer owner by now.
     [(sequence, next_id, next_row)] = rows("SELECT sequence, next_id, next_row FROM meta")
-    mail = rows("SELECT n, actor, CAST(body AS BLOB) FROM mail_row ORDER BY n")
     timers = rows("SELECT n, due, actor, CAST(body AS BLOB) FROM timer_row ORDER BY n")
-    outbox = rows("SELECT n, target, last, CAST(body AS BLOB) FROM outbox_row ORDER BY n")
     peers = rows("SELECT peer, received, sent FROM peer_row ORDER BY peer")
     return Recovered(
         sequence=sequence,
         epoch=epoch,
         next_id=next_id,
         next_row=next_row,
-        mail=[MailRow._make(row) for row in mail],
+        mail=some(MAIL, MailRow._make),
         timers=[TimerRow._make(row) for row in timers],
-        outbox=[OutboxRow._make(row) for row in outbox],
+        outbox=some(OUTBOX, OutboxRow._make),
         peers=[PeerRow._make(row) for row in peers],
         unanswered=[key for (key,) in rows(UNANSWERED)],
         parked=[key for (key,) in rows(PARKED)],

@@ -55,13 +55,18 @@ from .queries import (
     instance_page,
 )
 from .records import (
+    SLICE_ROWS,
+    SLICE_SIZE,
     Checkpoint,
     EntityFilter,
     EntityRow,
     InstanceFilter,
     InstanceRecord,
+    MailRow,
+    OutboxRow,
     Recovered,
     RequestRow,
+    cut,
 )
 from .recovering import Takeover, take_over
 from .settling import Settler, connect
@@ -83,6 +88,22 @@ READ_ENTITIES: Final = (
     " (SELECT value ->> 0, value ->> 1 FROM json_each(CAST(? AS TEXT)))"
 )
 READ_HISTORY: Final = "SELECT seq, CAST(body AS BLOB) FROM history_row WHERE instance = ?"
+# Lengths are summed up first, so that no more bodies are read than a slice may have.
+_SLICE = (
+    "WITH page AS (SELECT n, sum(size) OVER (ORDER BY n) - size AS before FROM"
+    " (SELECT n, length(body) AS size FROM {source} ORDER BY n LIMIT ?))"
+    " SELECT t.n, {columns}, CAST(t.body AS BLOB) FROM page JOIN {table} t ON t.n = page.n"
+    " WHERE page.before < ? ORDER BY t.n"
+)
+READ_MAIL: Final = _SLICE.format(
+    source="mail_row WHERE actor = ? AND n > ? AND n <= ?", columns="t.actor", table="mail_row"
+)
+READ_ALL_MAIL: Final = _SLICE.format(
+    source="mail_row WHERE n > ? AND n <= ?", columns="t.actor", table="mail_row"
+)
+READ_OUTBOX: Final = _SLICE.format(
+    source="outbox_row WHERE target = ? AND n > ?", columns="t.target, t.last", table="outbox_row"
+)
 READ_REQUEST: Final = "SELECT request, at, CAST(body AS BLOB) FROM request_row WHERE request = ?"
 
 # A journal is small, and what is copied from its log to the file delays a commit.
@@ -95,6 +116,8 @@ TABLES_PRAGMAS: Final = (
     "PRAGMA journal_size_limit = 67108864;"
 )
 READER_PRAGMAS: Final = "PRAGMA cache_size = -16384;"
+
+_GREATEST: Final = 2**63 - 1
 
 _T = TypeVar("_T")
 _Found = tuple[list[Any], tuple[Unsettled, ...]]
@@ -247,6 +270,40 @@ class SqlitePartition:
             found = layer.correct_request(request, found)
         return found
 
+    async def read_mail(
+        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
+    ) -> list[MailRow]:
+        """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
+        sql, who = (READ_ALL_MAIL, ()) if actor is None else (READ_MAIL, (actor,))
+        while True:
+            rows, layers = await self._read(
+                self._reader, sql, *who, after, upto, limit, SLICE_SIZE
+            )
+            found = {row[0]: MailRow._make(row) for row in rows}
+            # What the tables have behind this slice is not known, so nothing from there is given.
+            end = rows[-1][0] if rows and _is_cut(rows, limit) else upto
+            for layer in layers:
+                layer.correct_mail(actor, after, end, found)
+            if found or end == upto:
+                return cut([found[n] for n in sorted(found)], limit)
+            after = end
+
+    async def read_outbox(
+        self, target: int, after: int, limit: int = SLICE_ROWS
+    ) -> list[OutboxRow]:
+        """Give the oldest frames owed to another partition with ``n > after``."""
+        while True:
+            rows, layers = await self._read(
+                self._reader, READ_OUTBOX, target, after, limit, SLICE_SIZE
+            )
+            found = {row[0]: OutboxRow._make(row) for row in rows}
+            end = rows[-1][0] if rows and _is_cut(rows, limit) else _GREATEST
+            for layer in layers:
+                layer.correct_outbox(target, after, end, found)
+            if found or end == _GREATEST:
+                return cut([found[n] for n in sorted(found)], limit)
+            after = end
+
     async def settle(self) -> None:
         """Bring all that was committed by now into the tables."""
         self._check_open()
@@ -346,6 +403,11 @@ def _folder_of(path: str | os.PathLike[str]) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:  # ~somebody
         raise UsageError(f"store: {name!r} is no path of a folder: {error}") from error
+
+
+def _is_cut(rows: list[Any], limit: int) -> bool:
+    """Whether there may be more rows than a slice had room for; the last column is the body."""
+    return len(rows) >= limit or sum(len(row[-1]) for row in rows) >= SLICE_SIZE
 
 
 async def _result(future: Future[_T]) -> _T:

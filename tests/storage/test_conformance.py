@@ -40,6 +40,7 @@ from perdure.storage import (
     Store,
     TimerRow,
 )
+from perdure.storage.records import SLICE_ROWS, SLICE_SIZE
 
 
 def created(id: int, **changes: Any) -> CreatedRow:
@@ -466,6 +467,70 @@ class StoreConformance:
         assert await owner.partition.waiting("b") == 2
         assert await owner.partition.waiting("a") == 1
         assert await owner.partition.waiting("c") == 0
+
+    async def test_mail_is_read_back_in_slices_and_in_order(self, owner: Owner) -> None:
+        await owner.commit(mail=[MailRow(n, "ab"[n % 2], b"%d" % n) for n in range(9, 0, -1)])
+        await owner.partition.settle()  # so that some of it lies elsewhere than the rest
+        await owner.commit(mail=[MailRow(n, "ab"[n % 2], b"%d" % n) for n in range(10, 20)])
+        await owner.commit(mail_deleted=[2, 4, 12])
+        read = owner.partition.read_mail
+
+        numbers: list[int] = []
+        while some := await read("a", numbers[-1] if numbers else 0, 17, 2):
+            assert all(row == MailRow(row.n, "a", b"%d" % row.n) for row in some)
+            assert len(some) <= 2
+            numbers += [row.n for row in some]
+
+        assert numbers == [6, 8, 10, 14, 16]
+        assert [row.n for row in await read(None, 3, 15)] == [5, 6, 7, 8, 9, 10, 11, 13, 14, 15]
+        assert [row.n for row in await read(None, 11, 99, 3)] == [13, 14, 15]
+        assert await read("c", 0, 99) == []
+        assert await read("a", 18, 99) == []
+
+    async def test_frames_are_read_back_in_slices_and_in_order(self, owner: Owner) -> None:
+        await owner.commit(outbox=[OutboxRow(n, n % 2, n * 10, b"[]") for n in range(1, 10)])
+        await owner.partition.settle()
+        await owner.commit(outbox=[OutboxRow(n, n % 2, n * 10, b"[]") for n in range(10, 14)])
+        await owner.commit(outbox_deleted=[1, 5, 11])
+        read = owner.partition.read_outbox
+
+        numbers: list[int] = []
+        while some := await read(1, numbers[-1] if numbers else 0, 2):
+            assert all(row == OutboxRow(row.n, 1, row.n * 10, b"[]") for row in some)
+            numbers += [row.n for row in some]
+
+        assert numbers == [3, 7, 9, 13]
+        assert [row.n for row in await read(0, 3)] == [4, 6, 8, 10, 12]
+
+    async def test_a_slice_ends_with_the_row_that_makes_it_large(self, owner: Owner) -> None:
+        large = b'"%b"' % (b"x" * (SLICE_SIZE // 2))
+        await owner.commit(
+            mail=[MailRow(n, "a", large) for n in range(1, 8)],
+            outbox=[OutboxRow(n, 1, n, large) for n in range(11, 18)],
+        )
+        for _ in range(2):
+            assert [row.n for row in await owner.partition.read_mail("a", 2, 99)] == [3, 4]
+            assert [row.n for row in await owner.partition.read_mail(None, 0, 99)] == [1, 2]
+            assert [row.n for row in await owner.partition.read_outbox(1, 12)] == [13, 14]
+            await owner.partition.settle()
+
+        recovered = await owner.partition.recover()
+        assert [row.n for row in recovered.mail] == [1, 2]
+        assert [row.n for row in recovered.outbox] == [11, 12]
+
+    async def test_what_is_recovered_of_mail_and_outbox_is_one_slice(self, owner: Owner) -> None:
+        numbers = range(1, SLICE_ROWS + 10)
+        await owner.commit(
+            mail=[MailRow(n, "a", b"1") for n in numbers],
+            outbox=[OutboxRow(n, 1, n, b"[]") for n in numbers],
+        )
+
+        recovered = await owner.partition.recover()
+
+        assert [row.n for row in recovered.mail] == list(numbers[:SLICE_ROWS])
+        assert [row.n for row in recovered.outbox] == list(numbers[:SLICE_ROWS])
+        rest = await owner.partition.read_mail(None, SLICE_ROWS, 2**62)
+        assert [row.n for row in rest] == list(numbers[SLICE_ROWS:])
 
     async def test_a_peer_is_replaced(self, store: Store) -> None:
         owner = await own(store)

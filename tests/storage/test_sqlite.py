@@ -48,6 +48,7 @@ from perdure.storage.sqlite import (
     READ_ENTITIES,
     READ_HISTORY,
     READ_INSTANCES,
+    READ_MAIL,
     READ_REQUEST,
     SqlitePartition,
 )
@@ -673,6 +674,8 @@ async def test_recovery_and_reads_only_look_up_indexes(folder: Path) -> None:
         (READ_REQUEST, ["a"]),
     ):
         assert "SCAN" not in plan(folder, sql, list(values)).replace("SCAN json_each", ""), sql
+    searched = plan(folder, READ_MAIL, ["a", 0, 9, 9, 9])
+    assert "mail_row USING INDEX mail_actor (actor=? AND rowid>? AND rowid<?)" in searched
     assert "USING INDEX instance_unanswered" in plan(folder, UNANSWERED, [])
     assert "USING INDEX instance_parked" in plan(folder, PARKED, [])
 
