@@ -2,7 +2,8 @@
 
 ``handle`` takes one message and says what became of it: None, it is consumed; ``HELD``, it
 waits inside the actor until a lock is released; ``RELOAD``, it needs the actor loaded anew from
-the store, and comes again; or an awaitable, an async operation that has to
+the store, and comes again; ``FEED``, it stands for messages that have to be read from the store
+first; or an awaitable, an async operation that has to
 be awaited before the next message. A failing operation takes its own state change and messages
 back, and nothing else.
 """
@@ -23,6 +24,7 @@ from .errors import FailureDetails, ParkedError, UsageError
 from .failures import encode_failure, failure_of
 from .ids import EntityId, check_instance_id
 from .messages import (
+    Backlog,
     Caller,
     Command,
     Completion,
@@ -49,6 +51,7 @@ E = TypeVar("E")
 
 HELD: Final = object()
 RELOAD: Final = object()
+FEED: Final = object()
 
 _FAILURES_KEPT = 10
 _COMBINED_MAX = 1_000
@@ -457,6 +460,8 @@ class EntityActor:
             return None
         if isinstance(message, Command) and message.action in ("purge", "retry", "fold"):
             return self._obey(message, effects)
+        if isinstance(message, Backlog):
+            return FEED
         effects.refuse(message, UsageError(f"{self.key} is an entity and takes operations only"))
         return None
 
@@ -560,16 +565,25 @@ class EntityActor:
         self.failures = None
         self.failed_signals = 0
         self.encoded = None
+        stored: list[Message] = []
         for held in self.held or ():
-            error = UsageError(f"{self.key} was purged")
-            if isinstance(held, Command):
-                effects.reply(held, None)
-            elif isinstance(held, Operation) and held.caller is not None:
-                self._answer_failure(held.caller, failure_of(error), effects)
+            if isinstance(held, Backlog):
+                held.refusal = f"{self.key} was purged"
+                stored.append(held)
             else:
-                effects.refuse(held, error)
-            effects.consume(held)
-        self.held = None
+                self.give_up(held, f"{self.key} was purged", effects)
+                effects.consume(held)
+        self.held = stored or None
+
+    def give_up(self, message: Message, reason: str, effects: Effects) -> None:
+        """Answer a message that waited and is not taken any more."""
+        error = UsageError(reason)
+        if isinstance(message, Command):
+            effects.reply(message, None)
+        elif isinstance(message, Operation) and message.caller is not None:
+            self._answer_failure(message.caller, failure_of(error), effects)
+        else:
+            effects.refuse(message, error)
 
     def _operate(self, message: Operation, now: int, effects: Effects) -> Any:
         if self.parked is not None:
@@ -866,6 +880,8 @@ class EntityActor:
                 )
             return None
         for held in self.held or ():
+            if isinstance(held, Backlog):
+                return HELD  # the request may be among those: this comes behind it
             if isinstance(held, LockRequest) and held.owner == message.owner:
                 assert self.held is not None
                 self.held.remove(held)

@@ -334,6 +334,30 @@ class Command(Message):
         return ["command", self.action, self.reason, self.recursive, self.execution]
 
 
+class Backlog(Message):
+    """Stands in a mailbox for messages that lie in the store alone, in their order.
+
+    They are those of the actor with the numbers from ``row`` to ``last``, without ``others``. It
+    is never stored itself, and never consumed: what it stands for takes its place, some at a time.
+
+    Attributes:
+        last: the number of the last of them.
+        count: how many they are.
+        others: numbers in between of messages that have a place of their own.
+        refusal: why they are refused when their turn comes; None where they are taken.
+    """
+
+    __slots__ = ("count", "last", "others", "refusal")
+
+    def __init__(self, first: int, last: int, count: int, others: set[int]) -> None:
+        super().__init__()
+        self.row = first
+        self.last = last
+        self.count = count
+        self.others = others
+        self.refusal: str | None = None
+
+
 def encode_message(message: Message) -> bytes:
     """Give the message as one JSON text."""
     return compact(orjson.dumps([*message.content(), message.request]))

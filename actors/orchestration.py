@@ -16,7 +16,7 @@ import orjson
 from .codec import compact
 from .commands import COMMANDS
 from .context import OrchestrationContext
-from .entity import HELD
+from .entity import FEED, HELD
 from .errors import (
     FailureDetails,
     InstanceAlreadyExistsError,
@@ -30,6 +30,7 @@ from .executor import Executor, Outcome, send_releases
 from .failures import encode_failure, failure_of
 from .history import FAILURES
 from .messages import (
+    Backlog,
     Begin,
     Caller,
     Command,
@@ -231,8 +232,15 @@ class OrchestrationActor:
         if kind is Begin:
             assert isinstance(message, Begin)
             return self._begin(message, now, effects)
+        if kind is Backlog:
+            return FEED
         effects.refuse(message, InstanceNotFoundError(self.instance_id))
         return None
+
+    def give_up(self, message: Message, reason: str, effects: Effects) -> None:
+        """Answer a message that waited for an execution which was replaced."""
+        if isinstance(message, Event):
+            effects.refuse(message, InstanceFinishedError(self.instance_id, reason))
 
     def _start(self, message: Start, now: int, effects: Effects) -> None:
         if self.is_live and message.on_existing != "replace":
@@ -242,6 +250,10 @@ class OrchestrationActor:
             self.terminate("replaced by a new instance", True, now, effects)
             held, self.held = self.held or [], None
             for waiting in held:
+                if isinstance(waiting, Backlog):
+                    waiting.refusal = "Terminated"
+                    self.held = [*(self.held or ()), waiting]
+                    continue
                 # It was for the replaced instance: refused, or dropped, since that has ended.
                 self.handle(waiting, now, effects)
                 effects.consume(waiting)

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ParkedError, UsageError
 from .failures import failure_of
-from .messages import Caller, Command, Fold, Folded, Message, Operation
+from .messages import Backlog, Caller, Command, Fold, Folded, Message, Operation
 
 if TYPE_CHECKING:
     from .effects import Effects
@@ -153,7 +153,8 @@ class Home:
 
     def _end(self) -> None:
         self._actor.folding = self._purging = False
-        self._ready = deque((self._actor.held or [])[: self._covered])
+        covered = (self._actor.held or [])[: self._covered]
+        self._ready = deque(one for one in covered if not isinstance(one, Backlog))
 
     def purge(self, message: Command, effects: Effects) -> bool:
         """Delete the state of the home and of all stripes; True until that is done."""
@@ -164,7 +165,7 @@ class Home:
             actor.purge(effects)
             message.keep = True  # what it has begun does not end with the client's wait
             self._ready.clear()
-            self._covered = 1
+            self._covered = 1 + len(actor.held or ())  # what is left there is refused
             self._ask(effects, purge=True)
             return True
         self._ready.popleft()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ..actors.entity import HELD, RELOAD, EntityActor
+from ..actors.entity import FEED, HELD, RELOAD, EntityActor
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 from .waiting import is_own_cancellation
@@ -32,6 +32,10 @@ class Activation:
             the pump meets it once more and passes it over.
         dirty: whether the batch that gathers has it; flying: whether the one being stored has.
         messages_max: how many messages may wait before clients are refused.
+        spilled: messages that wait in the store alone, less one for each ``Backlog`` that is in
+            the mailbox instead of them.
+        stored_size: bytes of the stored messages that are in memory, or more.
+        strays: numbers of rows that are greater than one behind them in the mailbox.
         taken: messages it took since it was loaded, which says how hot it is.
         used: whether it took a turn since the last look for cold ones.
     """
@@ -50,6 +54,9 @@ class Activation:
         "queued",
         "ready",
         "scope",
+        "spilled",
+        "stored_size",
+        "strays",
         "taken",
         "touched",
         "used",
@@ -70,14 +77,21 @@ class Activation:
         self.dirty = False
         self.flying = False
         self.touched = False
+        self.spilled = 0
+        self.stored_size = 0
+        self.strays: set[int] = set()
         self.taken = 0
         self.used = True
 
     @property
     def count(self) -> int:
-        """How many messages wait."""
+        """How many messages wait, in memory and in the store."""
         actor = self.actor
-        return len(self.mail) + (len(actor.held) if actor is not None and actor.held else 0)
+        return (
+            len(self.mail)
+            + self.spilled
+            + (len(actor.held) if actor is not None and actor.held else 0)
+        )
 
     @property
     def is_blocked(self) -> bool:
@@ -187,7 +201,7 @@ class Activation:
             elif outcome is RELOAD:
                 self.mail = [*(actor.held or ()), *mail[index:], *self.mail]
                 actor.held = None
-                self.queued = True
+                self._stay_away()
                 self._settle(partition)
                 partition.reload(self)
                 return None
@@ -195,10 +209,20 @@ class Activation:
                 if actor.held is None:
                     actor.held = []
                 actor.held.append(message)
+            elif outcome is FEED:
+                left = len(mail) - index
+                batch.messages -= left
+                self.taken -= left
+                self.mail = mail[index:] + self.mail
+                self._stay_away()
+                self._settle(partition)
+                partition.overflow.feed(self)
+                return None
             else:
                 self.mail = mail[index + 1 :] + self.mail
                 self.current = message
-                self.busy = self.queued = True
+                self.busy = True
+                self._stay_away()
                 self._gather(actor, batch)
                 return self._finish(message, outcome)
             if actor.held and not actor.is_blocked and not actor.folding:
@@ -208,6 +232,11 @@ class Activation:
                 break
         self._settle(partition)
         return None
+
+    def _stay_away(self) -> None:
+        """Take no turn until what this one has begun is done."""
+        self.queued = True
+        self.ready = False  # it may be in the pump, where a signal to itself has put it
 
     async def _finish(self, message: Message, operation: Coroutine[Any, Any, None]) -> None:
         partition = self.partition

@@ -42,6 +42,7 @@ class Batch:
         "activities",
         "answered",
         "by_row",
+        "crowded",
         "dirty",
         "finished",
         "frames",
@@ -63,6 +64,7 @@ class Batch:
     def __init__(self) -> None:
         self.dirty: list[Activation] = []
         self.touched: list[Activation] = []
+        self.crowded: list[Activation] = []  # those with too many stored messages in memory
         self.mail_deleted: list[int] = []
         self.timers: list[DurableTimer] = []
         self.timers_deleted: list[int] = []

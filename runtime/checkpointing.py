@@ -82,15 +82,31 @@ def _store_mail(
     if activation.dead:
         return
     blocked = activation.is_blocked
-    for message in activation.unconsumed:
-        if message.row or not (message.keep or blocked) or _is_retry(message):
+    unconsumed = activation.unconsumed
+    given: list[int] = []
+    count = size = 0
+    for message in unconsumed:
+        if message.row:
+            if given:
+                activation.strays.update(given)
+                given.clear()
+            continue
+        if not (message.keep or blocked) or _is_retry(message):
             continue
         message.row = partition.new_row()
-        checkpoint.mail.append(MailRow(message.row, activation.key, encode_message(message)))
+        given.append(message.row)
+        body = encode_message(message)
+        checkpoint.mail.append(MailRow(message.row, activation.key, body))
+        count += 1
+        size += len(body)
         if message.timer:
             batch.timers_deleted.append(message.timer)
             message.timer = 0
         _acknowledge(partition, batch, message)
+    if count:
+        activation.stored_size += size
+        if partition.overflow.note(count, size, activation, len(unconsumed)):
+            batch.crowded.append(activation)
 
 
 def _is_retry(message: Message) -> bool:

@@ -52,6 +52,7 @@ from .exchange import Exchange
 from .guarded_store import GuardedStore
 from .loading import Loader
 from .moving import leave
+from .overflow import Overflow
 from .placement import name_in, partition_of
 from .recovery import outcome_unknown, read_outcome, recover
 from .striping import StripeRouter
@@ -134,6 +135,7 @@ class Partition:
         self._reloaded: list[Activation] = []
         self.expire_requests_at = 0
         self.loader = Loader(self)
+        self.overflow = Overflow(self)
         # Activities that run on other shards, where this partition was before.
         self.abroad: dict[int, set[Caller]] = {}
         self.cancel_abroad: Callable[[int, Caller], None] = lambda shard, caller: None
@@ -560,6 +562,7 @@ class Partition:
         """Commit what gathers until the partition leaves; recover where that fails."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.loader.run)
+            tasks.start_soon(self.overflow.run)
             while True:
                 if self._leaving is not None and self._broken is None:
                     waiter, self._leaving = self._leaving, None
@@ -606,6 +609,7 @@ class Partition:
             and not self.has_work
             and self.flying is None
             and not self.loader.is_loading
+            and not self.overflow.is_feeding
         )
 
     def settle(self) -> Waiter:
@@ -724,6 +728,7 @@ class Partition:
         self.exchange.release(batch)
         for key in batch.finished:
             self._release_waiters(key)
+        self.overflow.relieve(batch)
         reloaded, self._reloaded = self._reloaded, []
         for activation in reloaded:
             if not activation.dead:
@@ -781,6 +786,7 @@ class Partition:
         for activation in dropped:
             self.drop(activation)
         self.timers.clear()
+        self.overflow.clear()
         self._activities.stop_all(self.post_answer)
         self.batch = Batch()
         return dropped

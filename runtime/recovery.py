@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,8 +19,9 @@ from ..actors.errors import (
 )
 from ..actors.failures import read_failure
 from ..actors.logs import Log
-from ..actors.messages import Caller, Completion, Operation, decode_message
+from ..actors.messages import Caller
 from ..actors.printing import text_of
+from .overflow import Mailboxes, look_through
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -47,17 +47,13 @@ def read_outcome(body: bytes) -> Any:
     return read_failure(value) if kind == "failed" else orjson.dumps(value)
 
 
-async def restore(
-    partition: Partition,
-    recovered: Recovered,
-    waiters: Mapping[int, Waiter] = MappingProxyType({}),
-) -> None:
+async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailboxes) -> None:
     """Rebuild the partition's memory: what waits, what is owed, what is under way.
 
     Args:
         partition: whose memory is empty.
         recovered: what its store gave.
-        waiters: who waits for stored messages, by their row.
+        mailboxes: what waits for its actors.
     """
     partition.sequence = recovered.sequence
     partition.epoch = recovered.epoch
@@ -65,20 +61,8 @@ async def restore(
     partition.next_row = max(partition.next_row, recovered.next_row)
     partition.exchange.restore(recovered)
     partition.timers.restore(recovered)
-    answered = callers_of(partition.abroad)
-    for mail in recovered.mail:
-        message = decode_message(orjson.loads(mail.body))
-        message.row = mail.n
-        if isinstance(message, Completion):
-            answered.add(Caller(mail.actor, message.execution, message.task))
-        message.reply = waiters.get(mail.n)
-        if message.reply is None and isinstance(message, Operation) and not message.call:
-            message.reply = TOLD
-        if message.reply is not None:
-            partition.waiting += 1
-        if message.request is not None:
-            partition.requests.setdefault(message.request, [])
-        partition.post(mail.actor, message)
+    answered = callers_of(partition.abroad) | mailboxes.answered
+    mailboxes.fill(partition)
     await partition.loader.dispatch_unanswered(
         recovered.unanswered, lambda caller: caller not in answered
     )
@@ -94,37 +78,35 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     partition.down = UnavailableError(text_of(error))
     tainted = partition.batch
     dropped = partition.drop_all()
-    recovered: Recovered | None = None
+    found: tuple[Recovered, Mailboxes] | None = None
     try:
         if partition.failed_commits > 1:
             # What is read back would only be tried at once again, at the store's full speed.
             await anyio.sleep(backoff(partition.failed_commits - 2))
-        recovered = await _read(partition)
+        found = await _read(partition, _waiters_of(failed, tainted, dropped))
     finally:
-        if recovered is None:
+        if found is None:
             _leave_open(failed, tainted, dropped)
-    if recovered is None:
+    if found is None:
         return
+    recovered, mailboxes = found
     if failed is not None and recovered.sequence == failed.sequence:
         failed.release_replies(partition)
         failed = None
-    waiting = _fail_lost_messages(dropped, recovered)
+    _fail_lost_messages(dropped, mailboxes)
     for batch in (failed, tainted):
         if batch is not None:
             # What was answered too early waits in the stored mailbox again, and so do its callers.
-            again = {
-                mail.n: batch.by_row[mail.n] for mail in recovered.mail if mail.n in batch.by_row
-            }
-            batch.fail_replies(_unapplied(), again.values())
-            waiting |= again
-    _fail_lost_requests(partition, recovered)
+            again = [batch.by_row[row] for row in mailboxes.found if row in batch.by_row]
+            batch.fail_replies(_unapplied(), again)
+    _fail_lost_requests(partition, mailboxes)
     watchers, partition.watchers = partition.watchers, {}
     for waiters in watchers.values():
         for waiter in waiters:
             waiter.set(None)  # look again
     partition.waiting = 0
     partition.down = None
-    await restore(partition, recovered, waiting)
+    await restore(partition, recovered, mailboxes)
     reintroduce(partition)
 
 
@@ -155,27 +137,32 @@ def outcome_unknown() -> OutcomeUnknownError:
     )
 
 
-def _fail_lost_messages(dropped: list[Activation], recovered: Recovered) -> dict[int, Waiter]:
-    """Fail who waits for a message that is gone; give the waiters of those that are stored."""
-    stored = {mail.n for mail in recovered.mail}
-    waiting: dict[int, Waiter] = {}
+def _waiters_of(
+    failed: Batch | None, tainted: Batch, dropped: list[Activation]
+) -> dict[int, Waiter]:
+    """Give who waits for messages that may be stored, by their rows."""
+    waiting = {} if failed is None else dict(failed.by_row)
+    waiting |= tainted.by_row
     for activation in dropped:
         for message in activation.unconsumed:
-            if message.reply is None:
-                continue
-            if message.row in stored:
+            if message.row and message.reply is not None:
                 waiting[message.row] = message.reply
-            else:
+    return {row: waiter for row, waiter in waiting.items() if waiter is not TOLD}
+
+
+def _fail_lost_messages(dropped: list[Activation], mailboxes: Mailboxes) -> None:
+    """Fail who waits for a message that is gone."""
+    for activation in dropped:
+        for message in activation.unconsumed:
+            if message.reply is not None and message.row not in mailboxes.found:
                 message.reply.fail(_unapplied())
-    return waiting
 
 
-def _fail_lost_requests(partition: Partition, recovered: Recovered) -> None:
+def _fail_lost_requests(partition: Partition, mailboxes: Mailboxes) -> None:
     """The same for repeated requests, which wait by their request ids."""
-    stored = {orjson.loads(mail.body)[-1] for mail in recovered.mail}
     requests, partition.requests = partition.requests, {}
     for request, waiters in requests.items():
-        if request in stored:
+        if request in mailboxes.requests:
             partition.requests[request] = waiters
         else:
             for waiter in waiters:
@@ -209,11 +196,14 @@ def abandon(partition: Partition) -> None:
     partition.requests.clear()
 
 
-async def _read(partition: Partition) -> Recovered | None:
+async def _read(
+    partition: Partition, wanted: Mapping[int, Waiter]
+) -> tuple[Recovered, Mailboxes] | None:
     tries = 0
     while True:
         try:
-            return await partition.store.recover()
+            recovered = await partition.store.recover()
+            return recovered, await look_through(partition, recovered, wanted)
         except (LeaseLostError, StoreMovedError, StoreDamagedError) as error:
             # Whoever has the store now speaks for it; or to wait would repair nothing.
             partition.stop(error)

@@ -16,6 +16,7 @@ from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
 from .moving import Replies
+from .overflow import look_through
 from .partition import Partition
 from .pump import Pump
 from .recovery import abandon, callers_of, reintroduce, restore
@@ -135,7 +136,7 @@ class Shard:
         partition.down = MovedError(f"partition {number} is coming to this shard")
         self.router.add(partition)
         try:
-            await restore(partition, recovered, waiters)
+            await restore(partition, recovered, await look_through(partition, recovered, waiters))
         except BaseException:
             self.router.remove(number)
             partition.drop_all()

@@ -276,9 +276,7 @@ class SqlitePartition:
         """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
         sql, who = (READ_ALL_MAIL, ()) if actor is None else (READ_MAIL, (actor,))
         while True:
-            rows, layers = await self._read(
-                self._reader, sql, *who, after, upto, limit, SLICE_SIZE
-            )
+            rows, layers = await self._read(self._reader, sql, *who, after, upto, limit, SLICE_SIZE)
             found = {row[0]: MailRow._make(row) for row in rows}
             # What the tables have behind this slice is not known, so nothing from there is given.
             end = rows[-1][0] if rows and _is_cut(rows, limit) else upto

@@ -219,9 +219,11 @@ class Unsettled:
         """Bring stored messages, by ``n``, up to date: an actor's or all, ``after < n <= upto``."""
         for n in self.mail_deleted.intersection(found):
             del found[n]
-        for n, row in self.mail.items():
-            if after < n <= upto and actor in (None, row.actor):
-                found[n] = row
+        found |= {
+            n: row
+            for n, row in self.mail.items()
+            if after < n <= upto and actor in (None, row.actor)
+        }
 
     def correct_outbox(
         self, target: int, after: int, upto: int, found: dict[int, OutboxRow]
@@ -229,9 +231,9 @@ class Unsettled:
         """Do the same for frames owed to another partition."""
         for n in self.outbox_deleted.intersection(found):
             del found[n]
-        for n, row in self.outbox.items():
-            if after < n <= upto and row.target == target:
-                found[n] = row
+        found |= {
+            n: row for n, row in self.outbox.items() if after < n <= upto and row.target == target
+        }
 
     def correct_request(self, request: str, found: RequestRow | None) -> RequestRow | None:
         """Bring what is stored for a request id up to date."""

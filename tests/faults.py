@@ -33,10 +33,13 @@ from perdure.storage import (
     EntityRow,
     InstanceFilter,
     InstanceRecord,
+    MailRow,
+    OutboxRow,
     PartitionStore,
     Recovered,
     RequestRow,
 )
+from perdure.storage.records import SLICE_ROWS
 
 T = TypeVar("T")
 
@@ -231,6 +234,20 @@ class FaultyPartition:
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         return await self._call("query_entities", lambda: self._inner.query_entities(filter))
+
+    async def read_mail(
+        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
+    ) -> list[MailRow]:
+        return await self._call(
+            "read_mail", lambda: self._inner.read_mail(actor, after, upto, limit)
+        )
+
+    async def read_outbox(
+        self, target: int, after: int, limit: int = SLICE_ROWS
+    ) -> list[OutboxRow]:
+        return await self._call(
+            "read_outbox", lambda: self._inner.read_outbox(target, after, limit)
+        )
 
     async def settle(self) -> None:
         await self._call("settle", self._inner.settle)

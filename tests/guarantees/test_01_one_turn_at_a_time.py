@@ -150,6 +150,44 @@ async def test_slow_operations_of_many_clients_on_one_entity_never_overlap() -> 
     assert guard.most == {"a": 1}
 
 
+async def test_a_signal_to_itself_waits_for_the_slow_operation_behind_which_it_was_sent() -> None:
+    entered: list[anyio.Event] = [anyio.Event(), anyio.Event()]
+    gates: list[anyio.Event] = [anyio.Event(), anyio.Event()]
+    during: list[str] = []
+    overlapping = App()
+
+    @overlapping.entity
+    class Alone:
+        waits: int = 0
+
+        def begin(self, ctx: EntityContext) -> None:
+            ctx.signal_entity(ctx.entity_id, "note")
+
+        async def wait(self, n: int) -> None:
+            during.append(f"waits {n}")
+            entered[n].set()
+            await gates[n].wait()
+            during.append(f"waited {n}")
+
+        def note(self) -> None:
+            during.append("noted")
+
+    async with within(), Hub(overlapping, store=MemoryStore(), partitions=1) as hub:
+        id = EntityId(Alone, "a")
+        await hub.client.signal_entity(id, Alone.wait, 0)
+        await entered[0].wait()
+        # Together, so that one turn takes both.
+        await hub.client.signal_entity(id, Alone.begin)
+        await hub.client.signal_entity(id, Alone.wait, 1)
+        gates[0].set()
+        await entered[1].wait()
+        await settle()
+        gates[1].set()
+        await hub.client.call_entity(id, Alone.note)
+
+    assert during == ["waits 0", "waited 0", "waits 1", "waited 1", "noted", "noted"]
+
+
 async def test_slow_operations_of_different_entities_do_overlap() -> None:
     async with within(), hub_on(MemoryStore()) as hub, anyio.create_task_group() as tasks:
         entered = anyio.Event()
