@@ -30,6 +30,7 @@ import orjson
 
 from ..actors.errors import StorageError, UnavailableError
 from ..actors.messages import Backlog, Caller, Message, Operation, decode_message
+from ..storage.records import is_whole
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -345,5 +346,7 @@ async def look_through(
     while rows:
         for row in rows:
             mailboxes.add(row)
+        if rows is recovered.mail and is_whole(rows):
+            break
         rows = await partition.store.read_mail(None, rows[-1].n, _GREATEST)
     return mailboxes

@@ -563,6 +563,7 @@ class Partition:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.loader.run)
             tasks.start_soon(self.overflow.run)
+            tasks.start_soon(self.exchange.run)
             while True:
                 if self._leaving is not None and self._broken is None:
                     waiter, self._leaving = self._leaving, None
@@ -610,6 +611,7 @@ class Partition:
             and self.flying is None
             and not self.loader.is_loading
             and not self.overflow.is_feeding
+            and not self.exchange.is_reading
         )
 
     def settle(self) -> Waiter:

@@ -7,7 +7,7 @@ the rows are what the partition says they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from attrs import Factory, define, frozen
@@ -164,6 +164,11 @@ def cut(rows: Iterable[_Row], limit: int) -> list[_Row]:
         if size >= SLICE_SIZE or len(some) >= limit:
             break
     return some
+
+
+def is_whole(rows: Sequence[MailRow] | Sequence[OutboxRow]) -> bool:
+    """Whether a recovered slice has room for more, so that there are no more rows."""
+    return len(rows) < SLICE_ROWS and sum(len(row.body) for row in rows) < SLICE_SIZE
 
 
 @frozen

@@ -3,26 +3,28 @@
 The real exchange, routers and wire; partitions, commits, connections and the hub's announcements
 are played step by step, in a random order that a seed gives. Connections break and lose what is on
 its way, commits fail, partitions recover and move from shard to shard, and what says where they
-are comes late.
+are comes late. What may be handed over is little, so frames are read back from the store all the
+time, and receivers that do not commit for long hold their senders up.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from perdure.actors.messages import Event, Message
+from perdure.runtime import exchange as exchanging
 from perdure.runtime.batch import Batch, Frame
 from perdure.runtime.exchange import Exchange
 from perdure.runtime.recovery import reintroduce
 from perdure.runtime.routing import Router
 from perdure.runtime.sessions import _ITEMS
 from perdure.runtime.wire import Item, Splitter, encode
-from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered
+from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered, records
 
 PARTITIONS = 3
 SHARDS = 3
@@ -49,11 +51,23 @@ class Stored:
             next_row=self.next_row,
             mail=[],
             timers=[],
-            outbox=[self.outbox[n] for n in sorted(self.outbox)],
+            outbox=records.cut([self.outbox[n] for n in sorted(self.outbox)], records.SLICE_ROWS),
             peers=list(self.peers.values()),
             unanswered=[],
             parked=[],
         )
+
+    async def read_outbox(self, target: int, after: int) -> list[OutboxRow]:
+        rows = [self.outbox[n] for n in sorted(self.outbox) if n > after]
+        await _Turn()
+        return records.cut([row for row in rows if row.target == target], records.SLICE_ROWS)
+
+
+class _Turn:
+    """Has whoever awaits it go on when the test says so."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 class FakePartition:
@@ -61,7 +75,8 @@ class FakePartition:
 
     def __init__(self, index: int, stored: Stored, router: Router) -> None:
         self.index = index
-        self.stored = stored
+        self.stored = self.store = stored
+        self.reading: Coroutine[Any, Any, None] | None = None
         self.partitions: Any = router.places
         self.exchange = Exchange(self)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         self.batch = Batch()
@@ -136,6 +151,16 @@ class FakePartition:
             self.down = RuntimeError("it recovers")
             self.batch = Batch()
             self.said, self.taken = [], []
+
+    def read(self) -> None:
+        """Begin to read frames that are wanted, or go on with that."""
+        if self.reading is None and self.exchange._wanted:
+            self.reading = self.exchange.read(self.exchange._wanted.pop())
+        if self.reading is not None:
+            try:
+                self.reading.send(None)
+            except StopIteration:
+                self.reading = None
 
     def recover(self) -> None:
         self.exchange.restore(self.stored.recovered())
@@ -230,6 +255,10 @@ class World:
         if partition is not None and partition.down is not None:
             partition.recover()
 
+    def read(self, a: int, b: int) -> None:
+        if (partition := self._partition(a % PARTITIONS)) is not None:
+            partition.read()
+
     def connect(self, a: int, b: int) -> None:
         if a % SHARDS != b % SHARDS:
             self.routers[a % SHARDS].fakes[b % SHARDS].connect()
@@ -283,7 +312,7 @@ class World:
         rounds = 0
         while not self._is_at_rest():
             rounds += 1
-            assert rounds < 200, "it does not come to rest"
+            assert rounds < 400, "it does not come to rest"
             for shard in range(SHARDS):
                 while self.announced[shard]:
                     self.hear(shard, 0)
@@ -292,6 +321,8 @@ class World:
                     for _ in range(50):
                         self.deliver(shard, other)
             for number in range(PARTITIONS):
+                for _ in range(4):
+                    self.read(number, 0)
                 self.recover(number, 0)
                 self.end(number, 0)
                 self.begin(number, 0)
@@ -305,6 +336,7 @@ class World:
             and not any(self.announced)
             and all(one.down is None and one.flying is None for one in halves)
             and not any(one.batch.has_rows for one in halves)
+            and not any(one.reading or one.exchange._wanted for one in halves)
         )
 
     def check(self) -> None:
@@ -316,6 +348,17 @@ class World:
                 assert taken == sent
             peers = self._partition(sender).exchange.peers.values()
             assert not any(peer.owed for peer in peers), "what was taken is owed for ever"
+            assert not self._partition(sender).exchange.choked
+
+    def check_bounds(self) -> None:
+        """Check that no more than a window is in memory for any peer."""
+        for router in self.routers:
+            for partition in router.hosted.values():
+                for peer in partition.exchange.peers.values():
+                    owed = [frame.last for frame in peer.owed]
+                    window = max(1, exchanging.WINDOW_MESSAGES // (PARTITIONS - 1))
+                    assert len(owed) <= 1 or owed[-2] - owed[0] < window
+                    assert peer.size == sum(len(frame.body) for frame in peer.owed)
 
 
 #: How often each step is taken, in an ordinary world, in one whose connections break all the
@@ -325,13 +368,15 @@ WEIGHTS = [
     {"connect": 8, "lose": 8, "leave": 1, "arrive": 1, "hear": 2, "begin": 6, "end": 8},
     {"connect": 1, "lose": 0, "leave": 6, "arrive": 6, "hear": 6, "begin": 4, "end": 8},
 ]
-ALWAYS = {"say": 8, "deliver": 16, "recover": 2}
+ALWAYS = {"say": 8, "deliver": 16, "recover": 2, "read": 6}
 
 
 def live(seed: int, steps: int) -> None:
     """Live through a random history, and check what came of it."""
     chance = random.Random(seed)
     weights = chance.choice(WEIGHTS) | ALWAYS
+    exchanging.WINDOW_MESSAGES = chance.choice([1, 8, 16_000])
+    vars(records).update(SLICE_ROWS=chance.choice([1, 3, 500]))
     world = World()
     names = list(weights)
     for what in chance.choices(names, list(weights.values()), k=chance.randint(1, steps)):
@@ -339,8 +384,17 @@ def live(seed: int, steps: int) -> None:
         if what == "end" and chance.random() < 0.7:
             b = 0  # most commits are well
         world.step(what, a, b)
+        world.check_bounds()
     world.heal()
     world.check()
+
+
+@pytest.fixture(autouse=True)
+def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back what a history has changed."""
+    monkeypatch.setattr(exchanging, "WINDOW_MESSAGES", exchanging.WINDOW_MESSAGES)
+    monkeypatch.setattr(exchanging, "FRAME_MESSAGES_MAX", 2)
+    monkeypatch.setattr(records, "SLICE_ROWS", records.SLICE_ROWS)
 
 
 @pytest.mark.parametrize("block", range(4))
