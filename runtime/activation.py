@@ -10,6 +10,7 @@ import anyio
 from ..actors.entity import FEED, HELD, RELOAD, EntityActor
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
+from .batch import SIZE_MAX
 from .waiting import is_own_cancellation
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Activation:
             the pump meets it once more and passes it over.
         dirty: whether the batch that gathers has it; flying: whether the one being stored has.
         messages_max: how many messages may wait before clients are refused.
+        slow: whether its last turn sent to where too much waits, so that the next one comes behind
+            a commit.
         spilled: messages that wait in the store alone, less one for each ``Backlog`` that is in
             the mailbox instead of them.
         stored_size: bytes of the stored messages that are in memory, or more.
@@ -54,6 +57,7 @@ class Activation:
         "queued",
         "ready",
         "scope",
+        "slow",
         "spilled",
         "stored_size",
         "strays",
@@ -77,6 +81,7 @@ class Activation:
         self.dirty = False
         self.flying = False
         self.touched = False
+        self.slow = False
         self.spilled = 0
         self.stored_size = 0
         self.strays: set[int] = set()
@@ -144,9 +149,10 @@ class Activation:
         if not mail:
             return None
         partition = self.partition
-        if partition.batch.is_full and partition.flying is not None:
-            partition.defer(self)
-            return None
+        if self.slow or (partition.batch.is_full and partition.flying is not None):
+            self.slow = False
+            if partition.defers(self):
+                return None
         limit = partition.settings.turn_messages_max
         if len(mail) > limit:
             self.mail = mail[limit:]
@@ -184,6 +190,11 @@ class Activation:
         combines = actor.combines
         behind = 0  # the first message that is not combined with one before it
         for index, message in enumerate(mail):
+            if batch.size >= SIZE_MAX and index and index >= behind:
+                batch.messages -= len(mail) - index
+                self.taken -= len(mail) - index
+                self.mail = mail[index:] + self.mail
+                break
             batch.size += message.size
             if combines and isinstance(actor, EntityActor):
                 if index >= behind:
@@ -282,6 +293,9 @@ class Activation:
         self._gather(actor, batch)
         if actor.held:
             partition.touch(self)
+        if partition.slows:
+            partition.slows = False
+            self.slow = True
         if self.mail and not self.queued:
             self.wake()
         partition.gathered()

@@ -44,7 +44,7 @@ from ..actors.orchestration import OrchestrationActor
 from ..actors.values import TERMINAL
 from ..storage.records import RequestRow
 from .activation import Activation
-from .batch import Batch, Frame
+from .batch import ENVELOPE_SIZE, Batch, Frame
 from .checkpointing import SealError, seal
 from .clock import steady_time
 from .durable_timers import DurableTimer, DurableTimers
@@ -118,6 +118,7 @@ class Partition:
         self.messages = 0
         self.sent_away = 0  # messages to other partitions
         self.failed_operations = 0
+        self.slows = False  # whether the turn under way has sent to where too much waits
         self.crashes: dict[str, int] = {}
         self.watchers: dict[str, list[Waiter]] = {}
         self.on_fatal: Callable[[Exception], None] = lambda error: None
@@ -366,6 +367,7 @@ class Partition:
         if self.lookup.striped:
             target = self.router.route(target, message, len(self.partitions))
         message.keep = True
+        self.batch.size += ENVELOPE_SIZE + message.size
         activation = self.activations.get(target)
         if activation is None:  # else it is of this partition
             index = partition_of(target, len(self.partitions))
@@ -373,10 +375,14 @@ class Partition:
                 self._send_away(index, target, message)
                 return
             activation = self.activate(target)
+        elif activation.spilled:
+            self.slows = True
         self._deliver(activation, message)
 
     def _send_away(self, index: int, target: str, message: Message) -> None:
         self.sent_away += 1
+        if self.exchange.choked and index in self.exchange.choked:
+            self.slows = True
         parcels = self.batch.outbox.get(index)
         if parcels is None:
             self.batch.outbox[index] = [(target, message)]
@@ -708,10 +714,14 @@ class Partition:
                 now = perf_counter()
         self.pump.busy_s += now - began
 
-    def defer(self, activation: Activation) -> None:
-        """Have an activation wait: as much has gathered as one checkpoint may hold."""
+    def defers(self, activation: Activation) -> bool:
+        """Have an activation wait for the end of a commit, if there is one to wait for."""
+        if self.flying is None and not self.batch.has_rows:
+            return False
         activation.queued = True
         self._deferred.append(activation)
+        self.gathered()
+        return True
 
     def _let_on(self) -> None:
         deferred, self._deferred = self._deferred, []

@@ -24,9 +24,11 @@ from perdure import (
     SqliteStore,
     Store,
 )
-from perdure.runtime import overflow
+from perdure.runtime import exchange, overflow
+from perdure.runtime.exchange import read_frame
 from perdure.runtime.partition import Partition
 from perdure.storage import memory, records, sqlite
+from tests.faults import FaultyStore as StallingStore
 from tests.runtime.harness import FaultyStore, disk_error, partition_here, until, until_true
 
 app = App()
@@ -403,6 +405,48 @@ async def test_many_mailboxes_of_a_few_messages_are_bounded_together(
                 return state is not None and state.seen == list(range(100))
 
             await until(all_there)
+
+
+async def test_whoever_sends_to_a_full_mailbox_is_slowed() -> None:
+    # Of a turn for each message, which a commit would otherwise have many of.
+    async with Hub(app, partitions=1, settings=Settings(turn_messages_max=1)) as hub:
+        opened = await block(hub)
+        await send(hub, [100], keys="a")
+        partition = partition_of(hub)
+        await until_true(lambda: partition.overflow.count > 0)
+        before = partition.commits, partition.turns
+
+        await hub.client.signal_entities([(EntityId(Sender, "a"), Sender.send, 1)] * 50)
+
+        assert partition.turns - before[1] >= 50
+        assert partition.commits - before[0] >= 50
+        opened.set()
+        assert await seen(hub, 150) == {"a": list(range(150))}
+
+
+async def test_a_partition_that_stands_still_takes_no_memory_of_those_that_send_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange, "WINDOW_MESSAGES", 20)
+    monkeypatch.setattr(exchange, "FRAME_MESSAGES_MAX", 5)
+    store = StallingStore(MemoryStore())
+    async with Hub(app, store=store, partitions=2) as hub:
+        target = partition_of(hub)
+        key = next(k for k in "abcdef" if partition_here(hub.client, f"@sender@{k}") is not target)
+        source = partition_here(hub.client, f"@sender@{key}")
+        await hub.client.call_entity(SLOW, Slow.echo, "before 0")
+        gate = store.hold("commit", target.index)
+        for _ in range(10):
+            await hub.client.call_entity(EntityId(Sender, key), Sender.send, 30)
+
+        peer = source.exchange.peers[target.index]
+        assert source.exchange.choked == {target.index}
+        assert sum(len(read_frame(frame.body)) for frame in peer.owed) <= 30
+        assert await source.store.read_outbox(target.index, peer.row)
+        gate.open()
+
+        assert await seen(hub, 301) == {"before": [0], key: list(range(300))}
+        await until_true(lambda: not source.exchange.choked)
 
 
 # Cycles: they go on, however full the mailboxes are.
