@@ -19,7 +19,6 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -29,6 +28,7 @@ import anyio
 import orjson
 
 from ..actors.errors import StorageError, UnavailableError
+from ..actors.logs import Log
 from ..actors.messages import Backlog, Caller, Message, Operation, decode_message
 from ..storage.records import is_whole
 from .waiting import TOLD
@@ -54,7 +54,7 @@ FEW = 20
 RUN_MIN = 4
 _GREATEST = 2**63 - 1
 
-_log = logging.getLogger("perdure.partition")
+_log = Log("perdure.partition")
 
 
 class Overflow:
