@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..actors.errors import PerdureError, StorageError
 from ..actors.printing import text_of, type_name
+from ..storage.records import SLICE_ROWS
 
 if TYPE_CHECKING:
     from ..storage.protocol import PartitionStore
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         EntityRow,
         InstanceFilter,
         InstanceRecord,
+        MailRow,
+        OutboxRow,
         Recovered,
         RequestRow,
     )
@@ -56,6 +59,18 @@ class GuardedStore:
     async def read_request(self, request: str) -> RequestRow | None:
         """See ``PartitionStore.read_request``."""
         return await _guard("read_request", self.inner.read_request(request))
+
+    async def read_mail(
+        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
+    ) -> list[MailRow]:
+        """See ``PartitionStore.read_mail``."""
+        return await _guard("read_mail", self.inner.read_mail(actor, after, upto, limit))
+
+    async def read_outbox(
+        self, target: int, after: int, limit: int = SLICE_ROWS
+    ) -> list[OutboxRow]:
+        """See ``PartitionStore.read_outbox``."""
+        return await _guard("read_outbox", self.inner.read_outbox(target, after, limit))
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """See ``PartitionStore.query_instances``."""

@@ -30,7 +30,7 @@ import orjson
 from ..actors.errors import StorageError, UnavailableError
 from ..actors.logs import Log
 from ..actors.messages import Backlog, Caller, Message, Operation, decode_message
-from ..storage.records import is_whole
+from ..storage.records import SLICE_ROWS, is_whole
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ PARTITION_SIZE_MAX = 16 * 1024 * 1024
 #: Of those of one actor, how many stay then.
 FEW = 20
 
+#: How many messages are read back at a time.
+AT_ONCE = SLICE_ROWS
 #: A backlog of fewer messages would hardly be smaller than these.
 RUN_MIN = 4
 _GREATEST = 2**63 - 1
@@ -205,7 +207,7 @@ class Overflow:
         # Those that an actor that is blocked has just been offered are held, and make room.
         self.spill(activation, MAIL_MAX // 2, MAIL_SIZE_MAX // 2)
         first, upto, count = backlog.row, backlog.last, backlog.count
-        rows = await self._partition.store.read_mail(activation.key, first - 1, upto)
+        rows = await self._partition.store.read_mail(activation.key, first - 1, upto, AT_ONCE)
         if activation.dead:
             return
         messages = [

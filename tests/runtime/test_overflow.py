@@ -27,7 +27,6 @@ from perdure import (
 from perdure.runtime import exchange, overflow
 from perdure.runtime.exchange import read_frame
 from perdure.runtime.partition import Partition
-from perdure.storage import memory, records, sqlite
 from tests.faults import FaultyStore as StallingStore
 from tests.runtime.harness import FaultyStore, disk_error, partition_here, until, until_true
 
@@ -105,8 +104,7 @@ async def raise_many(ctx: OrchestrationContext, input: tuple[str, int]) -> None:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hardly anything wait in memory."""
     monkeypatch.setattr(overflow, "MAIL_MAX", 8)
-    for module in (records, memory, sqlite):
-        monkeypatch.setattr(module, "SLICE_ROWS", 5)
+    monkeypatch.setattr(overflow, "AT_ONCE", 5)
     monkeypatch.setattr(overflow, "RUN_MIN", 2)
 
 
@@ -309,8 +307,8 @@ async def test_a_store_that_cannot_be_read_is_tried_again_and_loses_nothing() ->
         opened = await block(hub)
         await send(hub, [30])
         partition = partition_of(hub)
-        inner: Any = partition.store
-        read = inner._inner.read_mail
+        inner: Any = partition.store.inner
+        read = inner.read_mail
 
         async def fail(*arguments: Any) -> Any:
             nonlocal failures
@@ -319,7 +317,7 @@ async def test_a_store_that_cannot_be_read_is_tried_again_and_loses_nothing() ->
                 raise disk_error()
             return await read(*arguments)
 
-        inner._inner.read_mail = fail
+        inner.read_mail = fail
         opened.set()
 
         assert await seen(hub, 60) == {"a": list(range(30)), "b": list(range(30))}
