@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -12,15 +11,17 @@ from typing import Any, Literal, Protocol, TypeVar, dataclass_transform, overloa
 
 import attrs
 
+from .arguments import instance, is_a, optional_text, refusal, seconds, text, whole
 from .defining import define_activity, define_entity_function, define_orchestration
 from .definitions import (
     ActivityDefinition,
     EntityDefinition,
     OrchestrationDefinition,
     did_you_mean,
+    name_of,
 )
 from .entity_classes import define_entity_class, entity_class
-from .errors import InvalidIdError, RegistrationError, UnknownNameError
+from .errors import InvalidIdError, RegistrationError, UnknownNameError, UsageError
 from .ids import check_text
 from .retry import RetryPolicy
 
@@ -49,7 +50,7 @@ class App:
     """
 
     def __init__(self, name: str | None = None) -> None:
-        self.name = name
+        self.name = optional_text(name, "name")
         self._activities: dict[str, ActivityDefinition] = {}
         self._orchestrations: dict[str, dict[str | None, OrchestrationDefinition]] = {}
         self._entities: dict[str, EntityDefinition] = {}
@@ -85,7 +86,7 @@ class App:
         Raises:
             UnknownNameError: no orchestration of that name is registered.
         """
-        return sorted(self._versions_of(orchestration), key=version_key)
+        return sorted(self._versions_of(text(orchestration, "orchestration")), key=version_key)
 
     # Decorators.
 
@@ -131,7 +132,7 @@ class App:
             RegistrationError: it cannot be an entity as it is written, or the name is taken.
         """
         limit = _check_count(max_mailbox, "max_mailbox")
-        _check_stripes(stripes)
+        stripes = _check_stripes(stripes)
 
         def register(target: Any, frame: types.FrameType) -> Any:
             return self._add_entity(target, name, limit, stripes, frame)
@@ -225,7 +226,7 @@ class App:
         """
         _check_retry(retry)
         if version is not None:
-            _check_name(version, "a version")
+            version = _check_name(version, "a version")
 
         def register(f: Any, frame: types.FrameType) -> Any:
             definition = define_orchestration(
@@ -247,6 +248,7 @@ class App:
         Raises:
             RegistrationError: a name is taken by something else; then nothing is registered.
         """
+        instance(other, App, "other", "an App", RegistrationError)
         for activity in other._activities.values():
             _refuse_second(self._activities.get(activity.name), activity)
         for orchestration in other._all_orchestrations():
@@ -339,7 +341,8 @@ class App:
         Raises:
             UnknownNameError: it is not registered in this application.
         """
-        if isinstance(f, str):
+        if is_a(f, str):
+            f = text(f, "f")
             found = self._activities.get(f)
             if found is None:
                 raise UnknownNameError(
@@ -360,11 +363,14 @@ class App:
         Raises:
             UnknownNameError: it, or that version of it, is not registered in this application.
         """
-        if not isinstance(f, str):
+        if version is not None:
+            version = text(version, "version")
+        if not is_a(f, str):
             own = self._by_object(self._orchestration_of, f, "orchestration")
             if version is None or version == own.version:
                 return own
             f = own.name
+        f = text(f, "f")
         versions = self._versions_of(f)
         if version is None:
             return versions[max(versions, key=version_key)]
@@ -396,11 +402,8 @@ class App:
         Raises:
             UnknownNameError: it is not registered in this application.
         """
-        if not isinstance(name, str):
-            registered: object = getattr(name, "__dict__", {}).get("__perdure_entity__")
-            if not isinstance(registered, str):
-                raise self._not_registered(name, "entity")
-            name = registered
+        if type(name) is not str:
+            name = self._entity_name(name)
         found = self._entities.get(name) or self._entities.get(name.casefold())
         if found is None:
             raise UnknownNameError(
@@ -408,6 +411,17 @@ class App:
                 f"{did_you_mean(name.casefold(), self._entities)}"
             )
         return found
+
+    def _entity_name(self, entity: Any) -> str:
+        if is_a(entity, str):
+            return text(entity, "name")
+        try:
+            registered: object = entity.__dict__.get("__perdure_entity__")
+        except Exception:
+            registered = None
+        if type(registered) is not str:
+            raise self._not_registered(entity, "entity")
+        return registered
 
     @property
     def striped(self) -> Mapping[str, EntityDefinition]:
@@ -430,7 +444,7 @@ class App:
     def _by_object(self, table: dict[Any, D], f: Any, kind: str) -> D:
         try:
             found = table.get(f)
-        except TypeError:  # unhashable, so it was never registered
+        except Exception:  # unhashable, so it was never registered
             found = None
         if found is None:
             raise self._not_registered(f, kind)
@@ -438,8 +452,8 @@ class App:
 
     def _not_registered(self, f: Any, kind: str) -> UnknownNameError:
         return UnknownNameError(
-            f"{getattr(f, '__qualname__', repr(f))} is not registered as an {kind} in "
-            f"{self._title}; decorate it with @app.{kind}, or include the app that has it"
+            f"{name_of(f)} is not registered as an {kind} in {self._title}; decorate it with "
+            f"@app.{kind}, or include the app that has it"
         )
 
 
@@ -493,39 +507,27 @@ def _check_callable(target: Any, kind: str) -> Any:
 
 
 def _check_retry(retry: object) -> None:
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        raise RegistrationError(f"retry must be a RetryPolicy, not {retry!r}")
+    if retry is not None:
+        instance(retry, RetryPolicy, "retry", "a RetryPolicy", RegistrationError)
 
 
 def _check_count(count: object, what: str) -> int | None:
-    if count is None or (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
-        return count
-    raise RegistrationError(f"{what} must be an int of at least 1, not {count!r}")
+    return None if count is None else whole(count, what, least=1, error=RegistrationError)
 
 
-def _check_stripes(stripes: object) -> None:
-    if stripes is None or stripes == "auto":
-        return
-    if not isinstance(stripes, int) or isinstance(stripes, bool) or not 1 <= stripes <= 1_024:
-        raise RegistrationError(
-            f"stripes must be an int from 1 to 1,024, or 'auto', not {stripes!r}"
-        )
+def _check_stripes(stripes: Any) -> int | Literal["auto"] | None:
+    if stripes is None or (is_a(stripes, str) and stripes == "auto"):
+        return None if stripes is None else "auto"
+    if is_a(stripes, int) and not is_a(stripes, bool) and 1 <= stripes <= 1_024:
+        return int(stripes)
+    raise refusal("stripes", "an int from 1 to 1,024, or 'auto'", stripes, RegistrationError)
 
 
 def _check_timeout(timeout: object) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, timedelta):
-        timeout = timeout.total_seconds()
-    if (
-        isinstance(timeout, (int, float))
-        and not isinstance(timeout, bool)
-        and 0 < timeout < math.inf
-    ):
-        return float(timeout)
-    raise RegistrationError(
-        f"timeout must be a number of seconds or a timedelta, longer than 0, not {timeout!r}"
-    )
+    try:
+        return None if timeout is None else seconds(timeout, "timeout", least=1)
+    except UsageError as error:
+        raise RegistrationError(str(error)) from None
 
 
 class _Registered(Protocol):

@@ -6,20 +6,33 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .codec import codec_for, compact
+from .arguments import (
+    EPOCH,
+    due_time,
+    flag,
+    instance,
+    is_a,
+    labels,
+    microseconds,
+    seconds as seconds_of,
+    several,
+    text,
+)
+from .codec import Codec, codec_for, compact
 from .errors import (
     ActivityError,
     EntityOperationError,
-    InvalidTimeError,
     LockRuleError,
     SubOrchestrationError,
     UsageError,
 )
 from .executor import Continuation
-from .ids import EntityId, check_instance_id
+from .ids import EntityId, check_instance_id, entity_id
+from .printing import repr_of, text_of
+from .retry import RetryPolicy
 from .scopes import CancelScope, TaskGroup
 from .tasks import AllTask, AnyTask, CallTask, EntityLock, EventTask, RetryTask, Task, TimerTask
 from .values import MISSING, check_event_name
@@ -29,31 +42,12 @@ if TYPE_CHECKING:
     from .entity import EntityContext
     from .executor import Executor
     from .lookup import Lookup
-    from .retry import RetryPolicy
 
 A = TypeVar("A")
 E = TypeVar("E")
 R = TypeVar("R")
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UUIDS = uuid.UUID("9e952958-5e33-4daf-827f-2fa12937b875")
-
-
-def microseconds(delay: float | timedelta, what: str = "a delay") -> int:
-    """Give a delay (seconds or timedelta) in microseconds; a negative one is refused."""
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-    if not 0 <= seconds < 1e11:
-        raise InvalidTimeError(f"{what} must be zero or more, and finite; got {delay!r}")
-    return round(seconds * 1_000_000)
-
-
-def timestamp(when: datetime, what: str = "a time") -> int:
-    """Give an aware datetime in microseconds since the epoch; a naive one is refused."""
-    if when.tzinfo is None or when.utcoffset() is None:
-        raise InvalidTimeError(
-            f"{what} must be timezone-aware; got the naive {when!r}: add tzinfo, e.g. datetime.UTC"
-        )
-    return (when - EPOCH) // timedelta(microseconds=1)
 
 
 def to_datetime(time: int) -> datetime:
@@ -273,9 +267,9 @@ class OrchestrationContext:
         definition = self._lookup.find_activity(f)
         data = self._lookup.encode_input(definition, input)
         executor = self._executor
-        limit = definition.timeout if timeout is None else microseconds(timeout) / 1e6
-
-        labels = dict(tags) if tags else None
+        limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
+        policy = definition.retry if retry is None else _policy(retry)
+        texts = None if tags is None else labels(tags) or None
         first = executor.numbers + 1
 
         def attempt(count: int) -> Task[Any]:
@@ -283,10 +277,9 @@ class OrchestrationContext:
             task: CallTask[Any] = CallTask(
                 executor, number, definition.output, ActivityError, definition.name
             )
-            executor.schedule_activity(task, definition.name, data, limit, count, labels, first)
+            executor.schedule_activity(task, definition.name, data, limit, count, texts, first)
             return task
 
-        policy = retry or definition.retry
         return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
 
     @overload
@@ -373,6 +366,9 @@ class OrchestrationContext:
         definition = self._lookup.find_orchestration(f, version)
         data = self._lookup.encode_input(definition, input)
         executor = self._executor
+        policy = definition.retry if retry is None else _policy(retry)
+        if instance_id is not None:
+            instance_id = check_instance_id(instance_id)
 
         def attempt(_: int) -> Task[Any]:
             number = executor.number()
@@ -392,22 +388,20 @@ class OrchestrationContext:
             )
             return task
 
-        policy = retry or definition.retry
         return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
 
-    def create_timer(self, when: datetime | timedelta) -> TimerTask:
+    def create_timer(self, when: datetime | timedelta | float) -> TimerTask:
         """Wait for a time, or for a while, durably and for any length.
 
         Args:
-            when: an aware datetime, or how long from now. A past time fires at once.
+            when: an aware datetime, or how long from now (a timedelta or seconds). A past time
+                fires at once.
 
         Raises:
             InvalidTimeError: a naive datetime or a negative delay.
         """
         executor = self._executor
-        if isinstance(when, datetime):
-            return executor.create_timer(timestamp(when, "a timer's time"))
-        return executor.create_timer(executor.later(microseconds(when, "a timer's delay")))
+        return executor.create_timer(due_time(when, executor.later(0), "when"))
 
     @overload
     def wait_for_external_event(
@@ -431,8 +425,8 @@ class OrchestrationContext:
             timeout: seconds (or a timedelta) after which awaiting it raises ``TimeoutError``.
             data_type: the type to give the event's data.
         """
-        limit = None if timeout is None else microseconds(timeout, "a timeout")
-        codec = codec_for(Any if data_type is None else data_type)
+        limit = None if timeout is None else microseconds(timeout, "timeout")
+        codec = codec_of_type(data_type)
         task: EventTask[Any] = EventTask(self._executor, check_event_name(name), codec)
         self._executor.wait_for_event(task, limit)
         return task
@@ -445,7 +439,7 @@ class OrchestrationContext:
             fail_fast: raise the first failure at once; else wait for all and raise an
                 ``ExceptionGroup`` of all failures.
         """
-        return AllTask(self._executor, self._own(tasks), fail_fast)
+        return AllTask(self._executor, self._own(tasks), flag(fail_fast, "fail_fast"))
 
     def task_any(
         self, tasks: Sequence[Task[Any]], *, cancel_losers: bool = False
@@ -456,17 +450,19 @@ class OrchestrationContext:
             tasks: one or more tasks. The others go on, and their results stay available.
             cancel_losers: cancel the others instead.
         """
-        if not tasks:
-            raise UsageError("task_any needs at least one task: none would ever win")
-        return AnyTask(self._executor, self._own(tasks), cancel_losers)
+        own = self._own(tasks)
+        if not own:
+            raise UsageError("tasks is empty, but task_any needs one: none would ever win")
+        return AnyTask(self._executor, own, flag(cancel_losers, "cancel_losers"))
 
     def _own(self, tasks: Sequence[Task[R]]) -> list[Task[R]]:
-        own = list(tasks)
+        own = several(tasks, "tasks", "a list of this orchestration's tasks")
         for task in own:
             # The types say so, but a coroutine among them is an easy slip.
-            if getattr(task, "_executor", None) is not self._executor:
+            if not is_a(task, Task) or getattr(task, "_executor", None) is not self._executor:
                 raise UsageError(
-                    f"{task!r} is no task of this orchestration: pass what its context's calls return"
+                    f"{repr_of(task)} among tasks is no task of this orchestration: pass what its "
+                    "context's calls return"
                 )
         return own
 
@@ -528,7 +524,12 @@ class OrchestrationContext:
 
     @overload
     def signal_entity(
-        self, id: EntityId[E], op: Callable[[E], Any], /, *, at: datetime | timedelta | None = ...
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Any],
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -537,7 +538,7 @@ class OrchestrationContext:
         op: Callable[[E, EntityContext], Any],
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -547,7 +548,7 @@ class OrchestrationContext:
         input: A,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -557,7 +558,7 @@ class OrchestrationContext:
         input: A,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -567,7 +568,7 @@ class OrchestrationContext:
         input: Any = ...,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     def signal_entity(
         self,
@@ -576,7 +577,7 @@ class OrchestrationContext:
         input: Any = MISSING,
         /,
         *,
-        at: datetime | timedelta | None = None,
+        at: datetime | timedelta | float | None = None,
     ) -> None:
         """Send an entity an operation and go on; it arrives once, in the order sent.
 
@@ -609,19 +610,21 @@ class OrchestrationContext:
         """
         entities: list[str] = []
         for id in ids:
-            for one in (id,) if isinstance(id, EntityId) else id:
-                if self._lookup.find_entity(one.name).stripes is not None:
+            for one in (id,) if is_a(id, EntityId) else several(id, "ids", "EntityIds"):
+                entity = entity_id(one, "ids")
+                if self._lookup.find_entity(entity.name).stripes is not None:
                     raise LockRuleError(
-                        f"{one} is striped and cannot be locked: its commutative operations run on "
+                        f"{entity} is striped and cannot be locked: its commutative operations run on "
                         "its stripes, whoever has the lock"
                     )
-                entities.append(str(one))
+                entities.append(str(entity))
         return self._executor.lock_entities(entities)
 
     def send_event(self, instance_id: str, name: str, data: Any = None) -> None:
         """Send an event to another orchestration; one that is unknown or has ended drops it."""
         encoded = self._lookup.encode_any(data)
-        self._executor.send_event(check_instance_id(instance_id), check_event_name(name), encoded)
+        target = check_instance_id(instance_id)
+        self._executor.send_event(target, check_event_name(name), encoded)
 
     def continue_as_new(
         self, input: Any = MISSING, *, keep_events: bool = True, version: str | None = None
@@ -636,10 +639,10 @@ class OrchestrationContext:
             version: the version to go on with; this one's by default.
         """
         definition = self._executor.definition
-        wanted = self.version if version is None else version
+        wanted = self.version if version is None else text(version, "version")
         following = self._lookup.exact_orchestration(definition.name, wanted)
         data = self._lookup.encode_input(following, input)
-        self._executor.continuation = Continuation(data, keep_events, wanted)
+        self._executor.continuation = Continuation(data, flag(keep_events, "keep_events"), wanted)
 
     @property
     def will_continue_as_new(self) -> bool:
@@ -652,15 +655,23 @@ class OrchestrationContext:
 
     def fail_after(self, seconds: float | timedelta) -> CancelScope:
         """Cancel what is inside the ``with`` after that time, and raise ``TimeoutError``."""
-        return CancelScope(self._executor, microseconds(seconds), fails=True)
+        return CancelScope(self._executor, microseconds(seconds, "seconds"), fails=True)
 
     def move_on_after(self, seconds: float | timedelta) -> CancelScope:
         """Cancel what is inside the ``with`` after that time, and go on behind it."""
-        return CancelScope(self._executor, microseconds(seconds), fails=False)
+        return CancelScope(self._executor, microseconds(seconds, "seconds"), fails=False)
 
 
-def due_time(at: datetime | timedelta, now: int) -> int:
-    """Give the time meant by an aware datetime or a delay from now."""
-    if isinstance(at, datetime):
-        return timestamp(at, "the time of a signal")
-    return now + microseconds(at, "the delay of a signal")
+def _policy(retry: object) -> RetryPolicy:
+    return instance(retry, RetryPolicy, "retry", "a RetryPolicy")
+
+
+def codec_of_type(data_type: Any) -> Codec[Any]:
+    """Give the codec of a ``data_type`` that a call was given; None stands for any."""
+    try:
+        return codec_for(Any if data_type is None else data_type)
+    except Exception as error:  # of a user's class, whatever its metaclass raises
+        raise UsageError(
+            f"data_type must be a type that has a JSON form, not {repr_of(data_type)}: "
+            f"{text_of(error)}"
+        ) from error

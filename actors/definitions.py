@@ -10,13 +10,16 @@ Invariants:
 from __future__ import annotations
 
 import difflib
+import types
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import attrs
 
+from .arguments import is_a, text
 from .codec import Codec
-from .errors import UnknownNameError, UsageError
+from .errors import RegistrationError, UnknownNameError, UsageError
+from .printing import repr_of, text_of
 from .retry import RetryPolicy
 from .snapshots import Restore, Take
 
@@ -28,6 +31,7 @@ E = TypeVar("E")
 F = TypeVar("F", bound=Callable[..., Any])
 Combiner = Callable[[list[A]], A]
 _NAMES_KEPT = 256
+_CALLED = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 
 
 def readonly(function: F) -> F:
@@ -35,8 +39,24 @@ def readonly(function: F) -> F:
 
     It does not wait behind a lock, and what it changes of the state is not kept.
     """
-    cast("Any", function).__perdure_readonly__ = True
+    return _mark(function, "__perdure_readonly__", "@perdure.readonly")
+
+
+def _mark(function: F, mark: str, decorator: str) -> F:
+    if not is_a(function, types.FunctionType):
+        raise RegistrationError(f"{decorator} marks a method of an entity, not {name_of(function)}")
+    setattr(function, mark, True)
     return function
+
+
+def name_of(value: object) -> str:
+    """Say what an object is that was passed where a function or class is wanted."""
+    if is_a(value, _CALLED):
+        try:
+            return text_of(cast("Any", value).__qualname__)
+        except Exception:
+            return repr_of(value)
+    return repr_of(value)
 
 
 def is_readonly(function: Any) -> bool:
@@ -50,8 +70,7 @@ def commutative(function: F) -> F:
     It runs on one of the entity's stripes, so it sees only what that stripe has gathered: it
     should give no result, or one that does not depend on the entity's state.
     """
-    cast("Any", function).__perdure_commutative__ = True
-    return function
+    return _mark(function, "__perdure_commutative__", "@perdure.commutative")
 
 
 def is_commutative(function: Any) -> bool:
@@ -75,8 +94,17 @@ def combine(operation: Any, /) -> Any:
     Args:
         operation: the method whose inputs it folds.
     """
+    if not is_a(operation, types.FunctionType):
+        raise RegistrationError(
+            "@perdure.combine takes the operation whose inputs are folded, a method of the same "
+            f"class, not {name_of(operation)}"
+        )
 
     def mark(function: Any) -> Any:
+        if not is_a(function, types.FunctionType) and not is_a(function, staticmethod):
+            raise RegistrationError(
+                f"@perdure.combine marks a static function, not {name_of(function)}"
+            )
         marked = cast("Any", staticmethod(getattr(function, "__func__", function)))
         marked.__perdure_combines__ = operation
         return marked
@@ -128,7 +156,10 @@ class _Definition:
                 return self.input.encode(value)
             if value is None:
                 return None
-            raise UsageError(f"{self.title} takes no input, but {type(value).__name__} was given")
+            raise UsageError(
+                f"{self.title} takes no input, but {repr_of(value)} was given; give the function "
+                "a parameter for it"
+            )
         if self.required:
             raise self._missing()
         return None
@@ -311,23 +342,28 @@ def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> 
     Raises:
         UnknownNameError: the entity has no such operation.
     """
-    if isinstance(op, str):
+    if is_a(op, str):
+        op = text(op, "op")
         found = definition.operations.get(op) or definition.dynamic_operation(op)
         if found is not None:
             return found
         raise UnknownNameError(
             f"entity {definition.name!r} has no operation {op!r}{did_you_mean(op, definition.operations)}"
         )
-    function = getattr(op, "__func__", op)
-    name = definition.by_function.get(function)
+    method: Any = op
+    try:
+        name = definition.by_function.get(getattr(method, "__func__", method))
+    except Exception:  # unhashable, so it is no method
+        name = None
     if name is not None:
         return definition.operations[name]
     if definition.is_function:
         raise UnknownNameError(
-            f"entity {definition.name!r} is a function: pass the operation's name as a string"
+            f"entity {definition.name!r} is a function: pass the operation's name as a string, not "
+            f"{name_of(op)}"
         )
     raise UnknownNameError(
-        f"{getattr(op, '__qualname__', op)!s} is no operation of entity {definition.name!r}; it has "
+        f"{name_of(op)} is no operation of entity {definition.name!r}; it has "
         f"{', '.join(definition.operations) or 'none'}"
     )
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import orjson
 
+from .arguments import due_time, refusal
 from .codec import codec_for
-from .context import due_time, to_datetime
+from .context import codec_of_type, to_datetime
 from .errors import FailureDetails, ParkedError, UsageError
 from .failures import encode_failure, failure_of
 from .ids import EntityId, check_instance_id
@@ -109,7 +110,12 @@ class EntityContext:
 
     @overload
     def signal_entity(
-        self, id: EntityId[E], op: Callable[[E], Any], /, *, at: datetime | timedelta | None = ...
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Any],
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -118,7 +124,7 @@ class EntityContext:
         op: Callable[[E, EntityContext], Any],
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -128,7 +134,7 @@ class EntityContext:
         input: A,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -138,7 +144,7 @@ class EntityContext:
         input: A,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     @overload
     def signal_entity(
@@ -148,7 +154,7 @@ class EntityContext:
         input: Any = ...,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
     ) -> None: ...
     def signal_entity(
         self,
@@ -157,7 +163,7 @@ class EntityContext:
         input: Any = MISSING,
         /,
         *,
-        at: datetime | timedelta | None = None,
+        at: datetime | timedelta | float | None = None,
     ) -> None:
         """Send an entity (itself, too) an operation; sent only if this operation succeeds.
 
@@ -236,10 +242,8 @@ class EntityContext:
         lookup = self._actor.lookup
         definition = lookup.find_orchestration(f, version)
         data = lookup.encode_input(definition, input)
-        new_id = self._actor.new_id() if instance_id is None else instance_id
-        self._send(
-            None, check_instance_id(new_id), Start(definition.name, definition.version, data)
-        )
+        new_id = self._actor.new_id() if instance_id is None else check_instance_id(instance_id)
+        self._send(None, new_id, Start(definition.name, definition.version, data))
         return new_id
 
     def delete(self) -> None:
@@ -260,11 +264,14 @@ class EntityContext:
 
     def get_input(self, data_type: Any = Any) -> Any:
         """Give the operation's input, or None."""
-        return None if self._input is None else codec_for(data_type).decode(self._input)
+        codec = codec_of_type(data_type)
+        return None if self._input is None else codec.decode(self._input)
 
     def get_state(self, initializer: Callable[[], Any] | None = None) -> Any:
         """Give a function entity's state, made by ``initializer`` where there is none."""
         actor = self._actor
+        if initializer is not None and not callable(initializer):
+            raise refusal("initializer", "a function that gives a state", initializer)
         if actor.state is None and initializer is not None:
             actor.state = initializer()
         return actor.state

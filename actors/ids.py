@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
+from .arguments import is_a, refusal, text as plain_text
 from .errors import InvalidIdError, UsageError
+from .printing import repr_of
 
 E = TypeVar("E")
 
 MAX_ID_LENGTH = 256
 
 
-def check_text(text: object, what: str) -> str:
-    """Refuse an id that is no text, empty, over-long or has control characters."""
-    if not isinstance(text, str):
-        raise InvalidIdError(f"{what} must be a str, not {type(text).__name__}")
-    if not text:
+# Control characters, line breaks, and what no UTF-8 can hold.
+_REFUSED_KINDS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+# Those that turn round what stands behind them: an id must not show as another one in a log.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def check_text(value: object, what: str) -> str:
+    """Refuse an id that is no text, empty, over-long or has characters that no id may have.
+
+    Joiners, marks of direction and spaces that a script writes words with are taken.
+    """
+    id = value if type(value) is str else plain_text(value, what, InvalidIdError)
+    if not id:
         raise InvalidIdError(f"{what} must not be empty")
-    if len(text) > MAX_ID_LENGTH:
+    if len(id) > MAX_ID_LENGTH:
         raise InvalidIdError(
-            f"{what} has {len(text)} characters; at most {MAX_ID_LENGTH} are allowed"
+            f"{what} {repr_of(id, 60)} has {len(id):,} characters; at most {MAX_ID_LENGTH} are "
+            "allowed"
         )
-    if not text.isprintable():
-        bad = next(c for c in text if not c.isprintable())
-        raise InvalidIdError(f"{what} {text!r} has a control character ({bad!r})")
-    return text
+    if not id.isprintable():
+        bad = next(filter(_is_refused, id), None)
+        if bad is not None:
+            raise InvalidIdError(
+                f"{what} {id!r} has the character {bad!r}; control characters, line breaks, lone "
+                "surrogates and characters that turn the direction of text are not allowed"
+            )
+    return id
 
 
-def check_instance_id(instance_id: object) -> str:
+def _is_refused(character: str) -> bool:
+    return character in _TURNING or unicodedata.category(character) in _REFUSED_KINDS
+
+
+def check_folded(value: object, what: str) -> str:
+    """Check a name and fold its case: names that differ in case are one."""
+    folded = check_text(value, what).casefold()
+    return folded if folded.isascii() else check_text(folded, what)  # some grow when folded
+
+
+def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
     """Refuse a bad instance id; ``@`` at the start is kept for entities."""
-    text = check_text(instance_id, "an instance id")
-    if text[0] == "@":
-        raise InvalidIdError(f"instance id {text!r} must not start with '@', which is for entities")
-    return text
+    id = check_text(instance_id, what)
+    if id[0] == "@":
+        raise InvalidIdError(
+            f"{what} {id!r} must not start with '@', which is for entities (the id of an entity "
+            "is an EntityId)"
+        )
+    return id
 
 
 class EntityId(Generic[E]):
@@ -61,30 +91,33 @@ class EntityId(Generic[E]):
     def __init__(self: EntityId[Any], entity: str | Callable[..., Any], key: str) -> None: ...
     def __init__(self, entity: Any, key: str) -> None:
         if isinstance(entity, str):
-            name = check_text(entity, "an entity name").casefold()
+            name = check_folded(entity, "an entity name")
             if "@" in name:
-                raise InvalidIdError(f"entity name {entity!r} must not contain '@'")
+                raise InvalidIdError(f"entity name {name!r} must not contain '@'")
         else:
-            found = (
-                entity.__dict__.get("__perdure_entity__") if hasattr(entity, "__dict__") else None
-            )
-            if found is None:
+            try:
+                found = entity.__dict__.get("__perdure_entity__")
+            except Exception:
+                found = None
+            if type(found) is not str:
                 raise UsageError(
-                    f"{entity!r} is no entity; decorate it with @app.entity, or pass the entity's name"
+                    f"entity must be an entity's class, function or name, not {repr_of(entity)}; "
+                    "decorate it with @app.entity"
                 )
             name = found
         self.name = name
-        self.key = check_text(key, "an entity key")
+        self.key = key = check_text(key, "an entity key")
         self._text = f"@{name}@{key}"
 
     @classmethod
     def parse(cls, text: str) -> EntityId[Any]:
         """Read the text form back."""
-        if text.startswith("@"):
-            name, separator, key = text[1:].partition("@")
+        given = plain_text(text, "text", InvalidIdError)
+        if given.startswith("@"):
+            name, separator, key = given[1:].partition("@")
             if separator:
                 return EntityId(name, key)
-        raise InvalidIdError(f"{text!r} is no entity id; the form is @name@key")
+        raise InvalidIdError(f"text {given!r} is no entity id; the form is @name@key")
 
     def __str__(self) -> str:
         return self._text
@@ -100,3 +133,14 @@ class EntityId(Generic[E]):
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+def entity_id(value: object, name: str = "id") -> EntityId[Any]:
+    """Give an ``EntityId`` back.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not is_a(value, EntityId):
+        raise refusal(name, "an EntityId", value)
+    return cast("EntityId[Any]", value)

@@ -14,8 +14,7 @@ from .definitions import (
     OrchestrationDefinition,
     operation_of,
 )
-from .errors import UsageError
-from .ids import EntityId
+from .ids import EntityId, entity_id
 from .values import MISSING
 
 if TYPE_CHECKING:
@@ -93,8 +92,8 @@ class Lookup:
         Raises:
             UnknownNameError: the entity or its operation is not registered.
         """
-        if not isinstance(id, EntityId):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(f"an EntityId is needed, not {id!r}")
+        if type(id) is not EntityId:
+            entity_id(id)
         return operation_of(self.app.find_entity(id.name), op)
 
     def encode_input(

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from attrs import Attribute, Factory, field, frozen
 
-from .errors import FailureDetails, InvalidTimeError, UsageError
+from .arguments import is_a, microseconds, number, refusal, whole
+from .errors import FailureDetails
 
 Duration = float | timedelta
 
@@ -21,46 +22,16 @@ NON_RETRYABLE = "NonRetryableError"
 _LONGEST_US = 1000 * 366 * 86_400 * 1_000_000
 
 
-def _to_us(value: object, name: str) -> int:
-    if isinstance(value, timedelta):
-        exact = value // timedelta(microseconds=1)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise InvalidTimeError(f"{name} must be finite, not {value!r}")
-        exact = round(value * 1_000_000)
-    else:
-        raise InvalidTimeError(
-            f"{name} must be seconds or a timedelta, not {type(value).__name__} {value!r}"
-        )
-    if exact <= 0:
-        raise InvalidTimeError(
-            f"{name} must be longer than 0, not {value!r}; for a retry without delay pass a short "
-            "time such as 0.001"
-        )
-    return min(exact, _LONGEST_US)
-
-
 def _check_attempts(_: object, attribute: Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(
-            f"max_attempts must be an int of at least 1, not {value!r}; it counts the first "
-            "attempt, so 1 means no retry"
-        )
+    whole(value, attribute.name, least=1)
 
 
 def _check_backoff(_: object, attribute: Attribute[float], value: object) -> None:
-    if not isinstance(value, (int, float)) or not 1.0 <= value < math.inf:
-        raise UsageError(
-            f"backoff must be a number of at least 1, not {value!r}; 1 means equal delays, 2 "
-            "doubles them"
-        )
+    number(value, attribute.name, least=1)
 
 
 def _check_jitter(_: object, attribute: Attribute[float], value: object) -> None:
-    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise UsageError(
-            f"jitter must be between 0 and 1, not {value!r}; 0.1 spreads each delay by 10 %"
-        )
+    number(value, attribute.name, least=0, most=1)
 
 
 def _is_kind(kind: object) -> bool:
@@ -70,18 +41,18 @@ def _is_kind(kind: object) -> bool:
 def _check_retry_on(_: object, attribute: Attribute[RetryOn | None], value: object) -> None:
     if value is None or (callable(value) and not isinstance(value, type)):
         return
-    if isinstance(value, tuple) and all(map(_is_kind, cast("tuple[object, ...]", value))):
+    if is_a(value, tuple) and all(map(_is_kind, cast("tuple[object, ...]", value))):
         return
-    raise UsageError(
-        f"retry_on must be a tuple of exception classes or of their names, or a function of "
-        f"FailureDetails, not {value!r}"
-    )
+    taken = "a tuple of exception classes or of their names, or a function of FailureDetails"
+    raise refusal(attribute.name, taken, value)
 
 
 def _microseconds_of(name: str) -> Any:
     def convert(policy: RetryPolicy) -> int | None:
         value = getattr(policy, name)
-        return None if value is None and name != "first_interval" else _to_us(value, name)
+        if value is None and name != "first_interval":
+            return None
+        return min(microseconds(value, name, least=1), _LONGEST_US)
 
     return field(default=Factory(convert, takes_self=True), init=False, repr=False, eq=False)
 
@@ -127,9 +98,15 @@ class RetryPolicy:
         cls, first_retry_interval_in_milliseconds: int, max_number_of_attempts: int
     ) -> RetryPolicy:
         """Make a policy from the two options that Durable Functions' ``RetryOptions`` takes."""
-        return cls(
-            timedelta(milliseconds=first_retry_interval_in_milliseconds), max_number_of_attempts
+        most = 10**12  # of milliseconds: thirty years
+        wait = whole(
+            first_retry_interval_in_milliseconds,
+            "first_retry_interval_in_milliseconds",
+            least=1,
+            most=most,
         )
+        attempts = whole(max_number_of_attempts, "max_number_of_attempts", least=1)
+        return cls(timedelta(milliseconds=wait), attempts)
 
     def next_delay(
         self,

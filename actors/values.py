@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 from typing import Final, Literal
 
-from .ids import check_text
+from .ids import check_folded
 
 
 class Missing(Enum):
@@ -44,4 +44,4 @@ TERMINAL: Final = frozenset({"Completed", "Failed", "Canceled", "Terminated"})
 
 def check_event_name(name: object) -> str:
     """Check an external event's name and fold its case: names that differ in case are one."""
-    return check_text(name, "an event name").casefold()
+    return check_folded(name, "an event name")

@@ -8,11 +8,13 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ..actors.app import App
+from ..actors.arguments import instance, is_a, text
 from ..actors.errors import UsageError
 from ..actors.lookup import Lookup
+from ..actors.printing import repr_of
 from .settings import Settings
 from .staging import stage
 
@@ -27,9 +29,9 @@ def load_app(place: str) -> App:
     Raises:
         UsageError: there is no such module or file, or no such application in it.
     """
-    module_name, _, attribute = place.rpartition(":")
+    module_name, _, attribute = text(place, "app").rpartition(":")
     if not module_name or not attribute:
-        raise UsageError(f"{place!r} does not say where the app is: give 'module:name'")
+        raise UsageError(f"app={place!r} does not say where the app is: give 'module:name'")
     if module_name.endswith(".py"):
         module = _load_file(Path(module_name))
     else:
@@ -37,9 +39,20 @@ def load_app(place: str) -> App:
     app: Any = module
     for name in attribute.split("."):
         app = getattr(app, name, None)
-    if not isinstance(app, App):
-        raise UsageError(f"{place!r} is no perdure.App but {app!r}")
-    return app
+    if not is_a(app, App):
+        raise UsageError(f"app={place!r} is no perdure.App but {repr_of(app)}")
+    return cast("App", app)
+
+
+def app_of(app: object) -> App:
+    """Give the application that was given itself, or by where it is.
+
+    Raises:
+        UsageError: it is none, or is not there.
+    """
+    if is_a(app, str):
+        return load_app(cast("str", app))
+    return instance(app, App, "app", "a perdure.App, or where one is, such as 'module:name'")
 
 
 def make_lookup(app: App, settings: Settings) -> Lookup:
@@ -54,6 +67,8 @@ def make_lookup(app: App, settings: Settings) -> Lookup:
 
 
 def _load_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"app: {name!r} is no name of a module, nor of a file that ends in .py")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -61,12 +76,12 @@ def _load_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # it is there, and imports something that is not
-        raise UsageError(f"there is no module {name!r} here or on sys.path") from error
+        raise UsageError(f"app: there is no module {name!r} here or on sys.path") from error
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+    if "\0" in str(path) or not path.is_file():
+        raise UsageError(f"app: there is no file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(SCRIPT, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is no file of Python code")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
-from attrs import field, frozen, validators
+from attrs import Attribute, field, frozen
 
+from ..actors.arguments import number, refusal, seconds
 from ..actors.errors import PerdureError
 from ..actors.logs import Log
+from .settings import as_seconds, check_seconds
 
 if TYPE_CHECKING:
     from .crews import Crew
@@ -17,9 +19,24 @@ if TYPE_CHECKING:
 _log = Log("perdure.placement")
 
 
+def _check_share(_: object, attribute: Attribute[Any], value: object) -> None:
+    number(value, attribute.name, least=0, most=1, beyond=True)
+
+
+def _check_gain(_: object, attribute: Attribute[Any], value: object) -> None:
+    if number(value, attribute.name, least=0, most=1, beyond=True) == 1:
+        raise refusal(attribute.name, "less than 1: no move gains more", value)
+
+
+def _check_rest(_: object, attribute: Attribute[Any], value: object) -> None:
+    seconds(value, attribute.name)
+
+
 @frozen(kw_only=True)
 class Rebalance:
     """When a partition moves from a busy shard to an idle one.
+
+    Times may be given as seconds or as timedeltas.
 
     Attributes:
         interval_s: seconds between two looks at the load.
@@ -28,10 +45,10 @@ class Rebalance:
         rest_s: seconds that a partition stays where it is after a move.
     """
 
-    interval_s: float = field(default=2.0, validator=validators.gt(0))
-    busy: float = field(default=0.5, validator=[validators.gt(0), validators.le(1)])
-    gain: float = field(default=0.1, validator=[validators.gt(0), validators.lt(1)])
-    rest_s: float = field(default=10.0, validator=validators.ge(0))
+    interval_s: float = field(default=2.0, converter=as_seconds, validator=check_seconds)
+    busy: float = field(default=0.5, validator=_check_share)
+    gain: float = field(default=0.1, validator=_check_gain)
+    rest_s: float = field(default=10.0, converter=as_seconds, validator=_check_rest)
 
 
 class Load(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from attrs import frozen
 
+from ..actors.arguments import flag
 from ..actors.ids import EntityId
 from .entity_client import EntityClient
 from .orchestration_client import OrchestrationClient
@@ -40,6 +41,8 @@ class Client(OrchestrationClient, EntityClient):
 
         Neither is left behind in the ordinary course of things.
         """
+        flag(remove_empty_entities, "remove_empty_entities")
+        flag(release_orphaned_locks, "release_orphaned_locks")
         removed = released = 0
         async for status in self.query_entities(include_empty=True, states=True):
             id = status.entity_id

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
 
 import anyio
+
+from ..actors.arguments import LONGEST_S, microseconds, whole
 
 #: How late a time may be noticed that comes because the clock was set.
 _LOOK_AGAIN_S = 1.0
@@ -73,10 +76,14 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that tests turn by hand."""
+    """A clock that tests turn by hand.
+
+    Args:
+        start: the time at first, in microseconds since the Unix epoch, UTC.
+    """
 
     def __init__(self, start: int = 1_700_000_000_000_000) -> None:
-        self._now = start
+        self._now = whole(start, "start", most=LONGEST_S * 1_000_000)
         # An event for each that waits: one of them all would bind the clock to an event loop.
         self._waiting: set[anyio.Event] = set()
 
@@ -84,9 +91,13 @@ class ManualClock:
         """The time in microseconds since the Unix epoch, UTC."""
         return self._now
 
-    def advance(self, seconds: float) -> None:
-        """Let that many seconds pass at once."""
-        self._now += round(seconds * 1e6)
+    def advance(self, seconds: float | timedelta) -> None:
+        """Let that many seconds, or that timedelta, pass at once.
+
+        Raises:
+            InvalidTimeError: it is no duration, or negative.
+        """
+        self._now += microseconds(seconds, "seconds")
         for turned in self._waiting:
             turned.set()
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
+from ..actors.arguments import instance, whole
 from ..actors.errors import HubStoppingError, UnavailableError
-from .applications import load_app, make_lookup
+from .applications import app_of, make_lookup
 from .channels import Channel, check_socket, dial, dial_shard
 from .client import Client
 from .clock import SystemClock
@@ -45,8 +46,9 @@ async def connect(
         UsageError: the path is too long for a socket.
     """
     path = check_socket(socket_of(place))
-    found = load_app(app) if isinstance(app, str) else app
-    lookup = make_lookup(found, settings or Settings())
+    if settings is not None:
+        instance(settings, Settings, "settings", "a perdure.Settings")
+    lookup = make_lookup(app_of(app), Settings() if settings is None else settings)
     running = True
     async with _hub_line(path) as (hub, tasks):
         where = await hub.call("where", 0)
@@ -128,12 +130,13 @@ class HubView:
 
     async def statistics(self, *, hottest: int = 0) -> HubStatistics:
         """Give the hub's counters; see ``Hub.statistics``."""
+        hottest = whole(hottest, "hottest")
         counts: list[dict[str, Any]] = await self._line.call("statistics", hottest)
         return read_counts(counts)
 
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition; see ``Hub.move_partition``."""
-        await self._line.call("move", partition, to)
+        await self._line.call("move", whole(partition, "partition"), whole(to, "to"))
 
 
 @asynccontextmanager

@@ -6,12 +6,13 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import SocketListener
 
+from ..actors.arguments import is_a, refusal, text
 from ..actors.errors import PerdureError, StorageError, UnavailableError, UsageError
 from ..actors.logs import Log
 from ..storage import split_place
@@ -35,12 +36,29 @@ def shard_socket(hub: Path, shard: int) -> Path:
     return hub.with_name(f"{hub.name}.{shard}")
 
 
+def path_of(value: object, name: str) -> Path:
+    """Give a path that was given as text or as a path.
+
+    Raises:
+        UsageError: it is neither, or empty, or no file can have such a name.
+    """
+    taken = "a path, as a str or a Path"
+    if is_a(value, PurePath):
+        value = str(value)
+    elif not is_a(value, str):
+        raise refusal(name, taken, value)
+    given = text(value, name)
+    if not given or "\0" in given:
+        raise refusal(name, f"{taken}, without zero bytes and not empty", given)
+    return Path(given)
+
+
 def socket_of(place: str | Path) -> Path:
     """Give the path of a hub's socket, named by itself or by the hub's ``sqlite:PATH``."""
-    if isinstance(place, str) and place.startswith("sqlite:"):
-        folder, _ = split_place(place)
+    path = path_of(place, "place")
+    if is_a(place, str) and str(place).startswith("sqlite:"):
+        folder, _ = split_place(str(place))
         return Path(folder) / "hub.sock"
-    path = Path(place)
     return path / "hub.sock" if path.is_dir() else path
 
 

@@ -9,16 +9,25 @@ from typing import Any, TypeVar, overload
 
 import anyio
 
-from ..actors.context import due_time
+from ..actors.arguments import (
+    due_time,
+    flag,
+    optional_flag,
+    optional_text,
+    optional_timestamp,
+    refusal,
+    seconds,
+    several,
+)
 from ..actors.definitions import OperationDefinition
 from ..actors.entity import EntityContext
 from ..actors.errors import EntityOperationError, FailureDetails, PerdureError
-from ..actors.ids import EntityId, check_text
+from ..actors.ids import EntityId, check_text, entity_id
 from ..actors.messages import Command, Operation
 from ..actors.stripes import MARK
 from ..actors.values import MISSING
 from ..storage.records import EntityFilter
-from .pages import check_page_size, optional_time
+from .pages import check_page_size
 from .placement import partition_of
 from .requesting import Requester
 from .status import EntityStatus, entity_status
@@ -39,7 +48,7 @@ class EntityClient(Requester):
         op: Callable[[E], Coroutine[Any, Any, R]],
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -49,7 +58,7 @@ class EntityClient(Requester):
         op: Callable[[E], R],
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -59,7 +68,7 @@ class EntityClient(Requester):
         op: Callable[[E, EntityContext], Coroutine[Any, Any, R]],
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -69,7 +78,7 @@ class EntityClient(Requester):
         op: Callable[[E, EntityContext], R],
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -80,7 +89,7 @@ class EntityClient(Requester):
         input: A,
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -91,7 +100,7 @@ class EntityClient(Requester):
         input: A,
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -102,7 +111,7 @@ class EntityClient(Requester):
         input: A,
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -113,7 +122,7 @@ class EntityClient(Requester):
         input: A,
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> R: ...
     @overload
@@ -124,7 +133,7 @@ class EntityClient(Requester):
         input: Any = ...,
         /,
         *,
-        timeout: float | None = ...,
+        timeout: float | timedelta | None = ...,
         request_id: str | None = ...,
     ) -> Any: ...
     async def call_entity(
@@ -134,7 +143,7 @@ class EntityClient(Requester):
         input: Any = MISSING,
         /,
         *,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         request_id: str | None = None,
     ) -> Any:
         """Call an entity's operation and give its result; what it did is durable by then.
@@ -143,7 +152,7 @@ class EntityClient(Requester):
             id: which entity.
             op: the operation, or its name.
             input: its input, if it takes one.
-            timeout: seconds to wait at the most.
+            timeout: seconds (or a timedelta) to wait at the most.
             request_id: makes the call safe to repeat.
 
         Raises:
@@ -159,15 +168,16 @@ class EntityClient(Requester):
         data = self._lookup.encode_input(operation, input)
         key = str(id)
         address = self._address(key, operation, request_id)
-        request = self._request(address, Operation(operation.name, data, True), request_id)
+        message = Operation(operation.name, data, True)
         if timeout is None:
-            answer = await request
+            answer = await self._request(address, message, request_id)
         else:
             answer = None
-            with anyio.move_on_after(timeout) as scope:
-                answer = await request
+            limit = seconds(timeout, "timeout")
+            with anyio.move_on_after(limit) as scope:
+                answer = await self._request(address, message, request_id)
             if scope.cancelled_caught:
-                raise TimeoutError(f"no answer from {key}.{operation.name} in {timeout:g} seconds")
+                raise TimeoutError(f"no answer from {key}.{operation.name} in {limit:g} seconds")
         if type(answer) is FailureDetails:
             raise EntityOperationError(f"{key}.{operation.name}", answer)
         return operation.output.decode(answer or b"null")
@@ -179,7 +189,7 @@ class EntityClient(Requester):
         op: Callable[[E], Any],
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
         request_id: str | None = ...,
     ) -> None: ...
     @overload
@@ -189,7 +199,7 @@ class EntityClient(Requester):
         op: Callable[[E, EntityContext], Any],
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
         request_id: str | None = ...,
     ) -> None: ...
     @overload
@@ -200,7 +210,7 @@ class EntityClient(Requester):
         input: A,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
         request_id: str | None = ...,
     ) -> None: ...
     @overload
@@ -211,7 +221,7 @@ class EntityClient(Requester):
         input: A,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
         request_id: str | None = ...,
     ) -> None: ...
     @overload
@@ -222,7 +232,7 @@ class EntityClient(Requester):
         input: Any = ...,
         /,
         *,
-        at: datetime | timedelta | None = ...,
+        at: datetime | timedelta | float | None = ...,
         request_id: str | None = ...,
     ) -> None: ...
     async def signal_entity(
@@ -232,7 +242,7 @@ class EntityClient(Requester):
         input: Any = MISSING,
         /,
         *,
-        at: datetime | timedelta | None = None,
+        at: datetime | timedelta | float | None = None,
         request_id: str | None = None,
     ) -> None:
         """Send an entity an operation; it is durable, and is applied once, when this returns.
@@ -258,8 +268,6 @@ class EntityClient(Requester):
             await self._request(key, message, request_id)
         else:
             due = due_time(at, self._clock.now())
-            if request_id is not None:
-                check_text(request_id, "a request id")
             await self._at(key, lambda place: place.request_later(key, message, due, request_id))
 
     async def signal_entities(
@@ -276,7 +284,12 @@ class EntityClient(Requester):
         """
         parcels: dict[int, list[tuple[str, Operation]]] = {}
         count = len(self._all())
-        for id, op, input in signals:
+        taken = "an iterable of (entity, operation, input)"
+        for signal in several(signals, "signals", taken):
+            try:
+                id, op, input = signal
+            except Exception:
+                raise refusal("each of signals", "(entity, operation, input)", signal) from None
             operation = self._lookup.find_operation(id, op)
             data = self._lookup.encode_input(operation, input)
             key = self._address(str(id), operation)
@@ -326,6 +339,7 @@ class EntityClient(Requester):
         Raises:
             UnavailableError: a striped entity could not be asked to fold; safe to repeat.
         """
+        entity_id(id)
         if self._lookup.find_entity(id.name).stripes is not None:
             await self._request(str(id), Command("fold"))
         store = self._partition(str(id)).store
@@ -337,7 +351,7 @@ class EntityClient(Requester):
     async def query_entities(
         self,
         *,
-        name: str | None = None,
+        name: str | Callable[..., Any] | None = None,
         key_prefix: str | None = None,
         updated_from: datetime | None = None,
         updated_to: datetime | None = None,
@@ -349,23 +363,26 @@ class EntityClient(Requester):
     ) -> AsyncIterator[EntityStatus[Any]]:
         """Find entities that match every condition given, ordered by name and key.
 
+        ``name`` is the entity's class or function, or its name, whatever the case. Times are aware
+        datetimes, from inclusive, to exclusive.
         A striped entity is shown as its stripes were folded into it last.
         """
         after: tuple[str, str] | None = None
-        check_page_size(page_size)
+        page_size = check_page_size(page_size)
+        locked, parked = optional_flag(locked, "locked"), optional_flag(parked, "parked")
         while True:
             filter = EntityFilter(
-                name=None if name is None else name.casefold(),
-                prefix=key_prefix,
-                updated_from=optional_time(updated_from),
-                updated_to=optional_time(updated_to),
+                name=self._name_of_entity(name),
+                prefix=optional_text(key_prefix, "key_prefix"),
+                updated_from=optional_timestamp(updated_from, "updated_from"),
+                updated_to=optional_timestamp(updated_to, "updated_to"),
                 locked=locked,
                 parked=parked,
                 # Who asks for parked or locked ones means those without state, too.
-                include_empty=include_empty or bool(parked) or bool(locked),
+                include_empty=flag(include_empty, "include_empty") or bool(parked) or bool(locked),
                 after=after,
                 limit=page_size,
-                states=states,
+                states=flag(states, "states"),
             )
             found = [
                 (row, partition)
@@ -385,9 +402,16 @@ class EntityClient(Requester):
 
     async def purge_entity(self, id: EntityId[Any]) -> None:
         """Delete an entity's state whatever it is, also of a parked one; held messages are dropped."""
-        key = str(id)
+        key = str(entity_id(id))
         await self._at(key, lambda place: place.settle())
         await self._request(key, Command("purge"))
+
+    def _name_of_entity(self, name: str | Callable[..., Any] | None) -> str | None:
+        """Give the stored name of an entity; a text may be one that is registered no more."""
+        if name is None or isinstance(name, str):
+            given = optional_text(name, "name")
+            return None if given is None else given.casefold()
+        return self._lookup.app.find_entity(name).name
 
     @cached_property
     def _stripes(self) -> StripeRouter:
@@ -397,6 +421,8 @@ class EntityClient(Requester):
         self, key: str, operation: OperationDefinition, request_id: str | None = None
     ) -> str:
         """Give the key of the actor that takes an operation: the entity, or a stripe of it."""
+        if request_id is not None:
+            check_text(request_id, "request_id")
         if not operation.commutative:
             return key
         definition = self._lookup.find_entity(operation.entity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..actors.codec import Codec
@@ -31,11 +32,11 @@ class OrchestrationHandle(Generic[R_co]):
     def __repr__(self) -> str:
         return f"OrchestrationHandle({self.instance_id!r})"
 
-    async def result(self, timeout: float | None = None) -> R_co:
+    async def result(self, timeout: float | timedelta | None = None) -> R_co:
         """Wait for the end, and give the result.
 
         Args:
-            timeout: seconds to wait at the most; None waits for ever.
+            timeout: seconds (or a timedelta) to wait at the most; None waits for ever.
 
         Raises:
             TimeoutError: it has not ended in time; it goes on.

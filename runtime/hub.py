@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
+from ..actors.arguments import instance, is_a, refusal, text, whole
 from ..actors.errors import HubStoppingError, StoreInUseError, UsageError
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
-from ..storage import open_store
-from .applications import load_app, make_lookup
+from ..storage import SqliteStore, open_store
+from .applications import app_of, make_lookup
 from .balancing import Balancer, Rebalance
 from .client import Client
 from .clock import Clock, SystemClock
-from .crews import Crew
+from .crews import Crew, path_of
 from .loops import LoopCrew
 from .processes import ProcessCrew
 from .retention import check_retention, keep_retention
@@ -45,7 +46,7 @@ class Hub:
     Args:
         app: the application, or where it is, such as ``"module:name"``. Worker processes import
             it, so with ``workers`` it must be a module's, or be named.
-        store: ``memory:``, ``sqlite:PATH`` (a folder), or a ``Store``.
+        store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``, or a ``Store``.
         partitions: how many partitions a new store gets; an existing one must have as many.
         shards: how many event loops of this process serve them; each beyond the first has a
             thread of its own.
@@ -67,7 +68,7 @@ class Hub:
         self,
         app: App | str,
         *,
-        store: str | Store = "memory:",
+        store: str | Path | Store = "memory:",
         partitions: int = 4,
         shards: int = 1,
         workers: int = 0,
@@ -75,24 +76,26 @@ class Hub:
         socket: str | Path | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
-        retention: Mapping[RuntimeStatus | str, timedelta] | None = None,
+        retention: Mapping[RuntimeStatus | str, float | timedelta] | None = None,
     ) -> None:
         _check_numbers(partitions, shards, workers)
-        self.app = load_app(app) if isinstance(app, str) else app
-        self.settings = settings or Settings()
-        self._store = open_store(store)
+        self.app = app_of(app)
+        self.settings = Settings() if settings is None else _settings(settings)
+        self._store = _store_of(store)
         self._retention = check_retention(retention)
-        self._clock = clock or SystemClock()
-        if (shards > 1 or workers) and not isinstance(self._clock, SystemClock):
+        self._clock = SystemClock() if clock is None else _check_clock(clock)
+        if (shards > 1 or workers) and not is_a(self._clock, SystemClock):
             raise UsageError("only the system's clock reaches other shards: leave clock out")
+        if rebalance is not None:
+            instance(rebalance, Rebalance, "rebalance", "a Rebalance or None")
         lookup = make_lookup(self.app, self.settings)
         self._lookup = lookup
-        path = None if socket is None else Path(socket)
+        path = None if socket is None else path_of(socket, "socket")
         self._crew: Crew
         if workers:
             self._crew = ProcessCrew(
                 workers,
-                app if isinstance(app, str) else self.app,
+                text(app, "app") if is_a(app, str) else self.app,
                 self._store,
                 partitions,
                 settings=self.settings,
@@ -169,7 +172,7 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it counts while it runs")
-        return await self._crew.statistics(hottest)
+        return await self._crew.statistics(whole(hottest, "hottest"))
 
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition from now on.
@@ -188,7 +191,7 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it moves partitions while it runs")
-        await self._crew.move(partition, to)
+        await self._crew.move(whole(partition, "partition"), whole(to, "to"))
 
     async def __aenter__(self) -> Self:
         if self._state != "new":
@@ -273,13 +276,10 @@ class Hub:
         return swallowed
 
 
-def _check_numbers(partitions: int, shards: int, workers: int) -> None:
-    if not 1 <= partitions <= 1_024:
-        raise UsageError(f"partitions must be from 1 to 1,024, not {partitions}")
-    if shards < 1:
-        raise UsageError(f"shards must be 1 or more, not {shards}")
-    if workers < 0:
-        raise UsageError(f"workers must be 0 or more, not {workers}")
+def _check_numbers(partitions: object, shards: object, workers: object) -> None:
+    partitions = whole(partitions, "partitions", least=1, most=1_024)
+    shards = whole(shards, "shards", least=1)
+    workers = whole(workers, "workers")
     if workers and shards > 1:
         raise UsageError("give shards (event loops of this process) or workers, not both")
     for name, number in (("shards", shards), ("workers", workers)):
@@ -288,3 +288,32 @@ def _check_numbers(partitions: int, shards: int, workers: int) -> None:
                 f"{number} {name} cannot share {partitions} partitions: give at least as many "
                 f"partitions as {name}"
             )
+
+
+def _settings(settings: object) -> Settings:
+    return instance(settings, Settings, "settings", "a perdure.Settings")
+
+
+def _store_of(store: object) -> Store:
+    """Make the store that is meant by ``store``: a place, or an object that is a store."""
+    if is_a(store, str):
+        return open_store(text(store, "store"))
+    if is_a(store, PurePath):
+        return SqliteStore(cast("Path", store))
+    if not _has(store, "open", "close") or not hasattr(type(store), "durability"):
+        taken = "'memory:', 'sqlite:PATH', a Path (a folder) or a store"
+        raise refusal("store", taken, store)
+    return cast("Store", store)
+
+
+def _check_clock(clock: object) -> Clock:
+    if not _has(clock, "now", "wait_until"):
+        raise refusal("clock", "a clock: SystemClock(), ManualClock() or the like", clock)
+    return cast("Clock", clock)
+
+
+def _has(value: object, *methods: str) -> bool:
+    """Say whether a value is an object of a class with these methods."""
+    return not is_a(value, type) and all(
+        callable(getattr(type(value), name, None)) for name in methods
+    )

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
+from ..actors.arguments import flag, labels, optional_flag, optional_text, optional_timestamp
 from ..actors.context import to_datetime
 from ..actors.errors import InstanceNotFoundError
 from ..actors.history import parse_history
 from ..actors.ids import check_instance_id
 from ..actors.values import RuntimeStatus
 from ..storage.records import InstanceFilter, InstanceRecord
-from .pages import (
-    Page,
-    check_page_size,
-    make_token,
-    optional_time,
-    read_statuses,
-    read_token,
-)
+from .pages import Page, check_page_size, make_token, read_statuses, read_token
 from .requesting import Requester
 from .status import HistoryEvent, OrchestrationStatus, instance_status
 
@@ -28,8 +23,8 @@ class InstanceQueries(Requester):
 
     async def get_status(self, instance_id: str) -> OrchestrationStatus | None:
         """Give an instance's status, as of the last checkpoint; None if there is none."""
-        store = self._partition(check_instance_id(instance_id)).store
-        records = await store.read_instances([instance_id])
+        instance_id = check_instance_id(instance_id)
+        records = await self._partition(instance_id).store.read_instances([instance_id])
         return instance_status(records[0]) if records else None
 
     async def get_history(self, instance_id: str) -> list[HistoryEvent]:
@@ -38,7 +33,8 @@ class InstanceQueries(Requester):
         Raises:
             InstanceNotFoundError: there is no such instance.
         """
-        record = await self._read(check_instance_id(instance_id))
+        instance_id = check_instance_id(instance_id)
+        record = await self._read(instance_id)
         chunks = await self._partition(instance_id).store.read_history(record.id)
         return [
             HistoryEvent(event_type=event[0], timestamp=to_datetime(event[1]), fields=event[2:])
@@ -49,7 +45,7 @@ class InstanceQueries(Requester):
         self,
         *,
         statuses: Iterable[RuntimeStatus | str] = (),
-        name: str | None = None,
+        name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
@@ -66,8 +62,8 @@ class InstanceQueries(Requester):
     ) -> AsyncIterator[OrchestrationStatus]:
         """Find instances that match every condition given, oldest first.
 
-        Times are aware datetimes, from inclusive, to exclusive. ``payloads=False`` leaves inputs
-        and outputs out.
+        ``name`` is the orchestration or its name. Times are aware datetimes, from inclusive, to
+        exclusive. ``payloads=False`` leaves inputs and outputs out.
         """
         token: str | None = None
         while True:
@@ -99,7 +95,7 @@ class InstanceQueries(Requester):
         self,
         *,
         statuses: Iterable[RuntimeStatus | str] = (),
-        name: str | None = None,
+        name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
@@ -123,21 +119,21 @@ class InstanceQueries(Requester):
         after = read_token(continuation_token)
         filter = InstanceFilter(
             statuses=tuple(read_statuses(statuses)),
-            name=name,
-            prefix=instance_id_prefix,
-            created_from=optional_time(created_from),
-            created_to=optional_time(created_to),
-            updated_from=optional_time(updated_from),
-            updated_to=optional_time(updated_to),
-            completed_from=optional_time(completed_from),
-            completed_to=optional_time(completed_to),
-            parent=parent_instance_id,
-            failure_type=failure_type,
-            tags=tuple(sorted((tags or {}).items())),
-            parked=parked,
+            name=self._name_of(name),
+            prefix=optional_text(instance_id_prefix, "instance_id_prefix"),
+            created_from=optional_timestamp(created_from, "created_from"),
+            created_to=optional_timestamp(created_to, "created_to"),
+            updated_from=optional_timestamp(updated_from, "updated_from"),
+            updated_to=optional_timestamp(updated_to, "updated_to"),
+            completed_from=optional_timestamp(completed_from, "completed_from"),
+            completed_to=optional_timestamp(completed_to, "completed_to"),
+            parent=optional_text(parent_instance_id, "parent_instance_id"),
+            failure_type=optional_text(failure_type, "failure_type"),
+            tags=() if tags is None else tuple(sorted(labels(tags).items())),
+            parked=optional_flag(parked, "parked"),
             after=None if after is None else (int(after[0]), str(after[1])),
             limit=check_page_size(page_size),
-            payloads=payloads,
+            payloads=flag(payloads, "payloads"),
         )
         found: list[InstanceRecord] = []
         for partition in self._all():
@@ -147,6 +143,12 @@ class InstanceQueries(Requester):
         if len(found) > page_size or len(found) == page_size > 0:
             last = make_token(items[-1].created, items[-1].key)
         return Page([instance_status(record) for record in items], last)
+
+    def _name_of(self, name: str | Callable[..., Any] | None) -> str | None:
+        """Give the stored name of an orchestration; a text may be one that is registered no more."""
+        if name is None or isinstance(name, str):
+            return optional_text(name, "name")
+        return self._lookup.find_orchestration(name).name
 
     async def _read(self, instance_id: str) -> InstanceRecord:
         records = await self._partition(instance_id).store.read_instances([instance_id])

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeVar, overload
 
 import anyio
 
+from ..actors.arguments import choice, due_time, flag, is_a, labels, refusal, seconds
 from ..actors.codec import Codec, codec_for
-from ..actors.context import OrchestrationContext, due_time
+from ..actors.context import OrchestrationContext
 from ..actors.errors import (
     FailureDetails,
     InstanceNotFinishedError,
@@ -52,7 +53,7 @@ class OrchestrationClient(InstanceQueries):
         instance_id: str | None = ...,
         version: str | None = ...,
         tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
         on_existing: OnExisting = ...,
         request_id: str | None = ...,
     ) -> OrchestrationHandle[R]: ...
@@ -66,7 +67,7 @@ class OrchestrationClient(InstanceQueries):
         instance_id: str | None = ...,
         version: str | None = ...,
         tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
         on_existing: OnExisting = ...,
         request_id: str | None = ...,
     ) -> OrchestrationHandle[R]: ...
@@ -80,7 +81,7 @@ class OrchestrationClient(InstanceQueries):
         instance_id: str | None = ...,
         version: str | None = ...,
         tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
         on_existing: OnExisting = ...,
         request_id: str | None = ...,
     ) -> OrchestrationHandle[R]: ...
@@ -94,7 +95,7 @@ class OrchestrationClient(InstanceQueries):
         instance_id: str | None = ...,
         version: str | None = ...,
         tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
         on_existing: OnExisting = ...,
         request_id: str | None = ...,
     ) -> OrchestrationHandle[R]: ...
@@ -108,7 +109,7 @@ class OrchestrationClient(InstanceQueries):
         instance_id: str | None = ...,
         version: str | None = ...,
         tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
         on_existing: OnExisting = ...,
         request_id: str | None = ...,
     ) -> OrchestrationHandle[Any]: ...
@@ -121,7 +122,7 @@ class OrchestrationClient(InstanceQueries):
         instance_id: str | None = None,
         version: str | None = None,
         tags: Mapping[str, str] | None = None,
-        start_at: datetime | timedelta | None = None,
+        start_at: datetime | timedelta | float | None = None,
         on_existing: OnExisting = "reject",
         request_id: str | None = None,
     ) -> OrchestrationHandle[Any]:
@@ -148,14 +149,14 @@ class OrchestrationClient(InstanceQueries):
         """
         definition = self._lookup.find_orchestration(f, version)
         data = self._lookup.encode_input(definition, input)
-        if on_existing not in ("reject", "reuse", "replace"):
-            raise UsageError(f"on_existing must be reject, reuse or replace, not {on_existing!r}")
-        due = None if start_at is None else due_time(start_at, self._clock.now())
+        if on_existing != "reject":
+            on_existing = choice(on_existing, "on_existing", ("reject", "reuse", "replace"))
+        due = None if start_at is None else due_time(start_at, self._clock.now(), "start_at")
         message = Start(
             definition.name,
             definition.version,
             data,
-            tags=None if not tags else _encode_tags(tags),
+            tags=None if tags is None else _encode_tags(tags),
             start_at=due,
             on_existing=on_existing,
         )
@@ -165,8 +166,9 @@ class OrchestrationClient(InstanceQueries):
             return OrchestrationHandle(self, new_id, definition.output)
         if instance_id is None:
             # The same id at each repetition, so that the same handle is returned.
-            instance_id = uuid.uuid5(uuid.NAMESPACE_OID, check_text(request_id, "a request id")).hex
-        await self._request(check_instance_id(instance_id), message, request_id)
+            instance_id = uuid.uuid5(uuid.NAMESPACE_OID, check_text(request_id, "request_id")).hex
+        instance_id = check_instance_id(instance_id)
+        await self._request(instance_id, message, request_id)
         return OrchestrationHandle(self, instance_id, definition.output)
 
     def get_handle(self, instance_id: str) -> OrchestrationHandle[Any]:
@@ -174,16 +176,19 @@ class OrchestrationClient(InstanceQueries):
         return OrchestrationHandle(self, check_instance_id(instance_id), None)
 
     async def wait(
-        self, instance_id: str, codec: Codec[Any] | None = None, timeout: float | None = None
+        self,
+        instance_id: str,
+        codec: Codec[Any] | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Any:
         """Wait for an instance's end and give its result; see ``OrchestrationHandle.result``."""
+        instance_id = check_instance_id(instance_id)
         if timeout is None:
             return await self._wait(instance_id, codec)
-        with anyio.move_on_after(timeout):
+        limit = seconds(timeout, "timeout")
+        with anyio.move_on_after(limit):
             return await self._wait(instance_id, codec)
-        raise TimeoutError(
-            f"orchestration {instance_id!r} has not ended within {timeout:g} seconds"
-        )
+        raise TimeoutError(f"orchestration {instance_id!r} has not ended within {limit:g} seconds")
 
     async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
         while True:
@@ -248,7 +253,8 @@ class OrchestrationClient(InstanceQueries):
             InstanceNotFoundError: there is no such instance.
             InstanceFinishedError: it has ended.
         """
-        await self._command(instance_id, Command("terminate", reason, recursive))
+        command = Command("terminate", reason, flag(recursive, "recursive"))
+        await self._command(instance_id, command)
 
     async def cancel(self, instance_id: str, reason: str = "") -> None:
         """Throw ``Cancelled`` into an instance's code at its await; it may compensate durably.
@@ -283,7 +289,7 @@ class OrchestrationClient(InstanceQueries):
         Raises:
             InstanceNotFoundError: there is no such instance.
         """
-        key = str(actor) if isinstance(actor, EntityId) else check_instance_id(actor)
+        key = str(actor) if is_a(actor, EntityId) else check_instance_id(actor, "actor")
         await self._request(key, Command("retry"))
 
     async def rewind(self, instance_id: str, reason: str = "") -> None:
@@ -311,7 +317,9 @@ class OrchestrationClient(InstanceQueries):
             InstanceNotFoundError: there is no such instance.
             InstanceAlreadyExistsError: the same id is wanted, and it is live.
         """
-        record = await self._read(check_instance_id(instance_id))
+        instance_id = check_instance_id(instance_id)
+        flag(with_new_instance_id, "with_new_instance_id")
+        record = await self._read(instance_id)
         message = Start(record.name, record.version, record.input, tags=record.tags)
         new_id = self._new_instance_id() if with_new_instance_id else instance_id
         await self._request(new_id, message)
@@ -331,6 +339,7 @@ class OrchestrationClient(InstanceQueries):
             InstanceNotFoundError: there is no such instance.
             InstanceNotFinishedError: it has not ended.
         """
+        flag(recursive, "recursive")
         await self._command(instance_id, Command("purge"))
         deleted = 1
         if recursive:
@@ -349,7 +358,7 @@ class OrchestrationClient(InstanceQueries):
         self,
         *,
         statuses: Iterable[RuntimeStatus | str] = (),
-        name: str | None = None,
+        name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
@@ -365,6 +374,7 @@ class OrchestrationClient(InstanceQueries):
         Returns:
             How many instances were deleted.
         """
+        flag(recursive, "recursive")
         wanted = set(read_statuses(statuses)) or set(TERMINAL)
         found = self.query(
             statuses=sorted(wanted & TERMINAL),
@@ -385,13 +395,12 @@ class OrchestrationClient(InstanceQueries):
         return deleted
 
     async def _command(self, instance_id: str, command: Command) -> Any:
+        if not is_a(command.reason, str):
+            raise refusal("reason", "a str", command.reason)
         self._lookup.encode_any(command.reason)  # refuses what would crash the turn
         return await self._request(check_instance_id(instance_id), command)
 
 
-def _encode_tags(tags: Mapping[str, str]) -> bytes:
-    given: dict[Any, Any] = dict(tags)
-    for key, value in given.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise UsageError(f"tags are texts by texts, not {key!r}: {value!r}")
-    return codec_for(dict[str, str]).encode(given)
+def _encode_tags(tags: Mapping[str, str]) -> bytes | None:
+    given = labels(tags)
+    return codec_for(dict[str, str]).encode(given) if given else None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import orjson
 from attrs import frozen
 
-from ..actors.context import timestamp
-from ..actors.errors import UsageError
+from ..actors.arguments import refusal, several, text, whole
 from ..actors.values import RuntimeStatus
 
 R = TypeVar("R")
@@ -31,16 +29,9 @@ class Page(Generic[R]):
     continuation_token: str | None
 
 
-def check_page_size(size: int) -> int:
+def check_page_size(size: object) -> int:
     """Give a page's size back if it may be one."""
-    if not 1 <= size <= 10_000:
-        raise UsageError(f"a page has 1 to 10,000 items, not {size}")
-    return size
-
-
-def optional_time(when: datetime | None) -> int | None:
-    """Give a bound of a query as a time, if there is one."""
-    return None if when is None else timestamp(when, "a query's time")
+    return whole(size, "page_size", least=1, most=10_000)
 
 
 def read_statuses(statuses: Iterable[RuntimeStatus | str]) -> list[str]:
@@ -49,11 +40,14 @@ def read_statuses(statuses: Iterable[RuntimeStatus | str]) -> list[str]:
     Raises:
         UsageError: one of them is no status.
     """
-    known = {status.value for status in RuntimeStatus}
-    wanted = dict.fromkeys(str(status) for status in statuses)
-    for status in wanted:
-        if status not in known:
-            raise UsageError(f"{status!r} is no status; there are: {', '.join(RuntimeStatus)}")
+    known = tuple(status.value for status in RuntimeStatus)
+    wanted: dict[str, None] = {}
+    for status in several(statuses, "statuses", "statuses in a list"):
+        try:
+            wanted[known[known.index(status)]] = None
+        except Exception:  # of a comparison, too
+            taken = f"statuses, which are {', '.join(known)}"
+            raise refusal("each of statuses", taken, status) from None
     return list(wanted)
 
 
@@ -70,11 +64,13 @@ def read_token(token: str | None) -> list[Any] | None:
     """
     if token is None:
         return None
+    given = text(token, "continuation_token")
     try:
-        position = orjson.loads(base64.urlsafe_b64decode(token.encode()))
+        position = orjson.loads(base64.urlsafe_b64decode(given.encode()))
         created, key = position
         if type(created) is not int or type(key) is not str or not 0 <= created < 2**63:
             raise ValueError(position)
         return [created, key]
     except (ValueError, TypeError, binascii.Error):
-        raise UsageError("that is no continuation token of a query of this hub") from None
+        taken = "the continuation_token of a Page that the same query gave"
+        raise refusal("continuation_token", taken, given) from None

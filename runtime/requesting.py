@@ -45,7 +45,7 @@ class Requester:
 
     async def _request(self, key: str, message: Message, request_id: str | None = None) -> Any:
         if request_id is not None:
-            check_text(request_id, "a request id")
+            check_text(request_id, "request_id")
         while True:
             try:
                 return await self._partition(key).request_once(key, message, request_id)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ..actors.context import microseconds, to_datetime
-from ..actors.errors import PerdureError, UsageError
+from ..actors.arguments import choice, is_a, microseconds, refusal
+from ..actors.context import to_datetime
+from ..actors.errors import PerdureError
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from .clock import pass_time
@@ -22,23 +23,24 @@ _EVERY = 3_600_000_000
 
 
 def check_retention(
-    retention: Mapping[RuntimeStatus | str, timedelta] | None,
+    retention: Mapping[RuntimeStatus | str, float | timedelta] | None,
 ) -> dict[RuntimeStatus, int]:
     """Read a hub's ``retention``: microseconds by terminal status.
 
     Raises:
-        UsageError: a status that no instance ends in.
-        InvalidTimeError: a negative age.
+        UsageError: a status that no instance ends in, or no mapping.
+        InvalidTimeError: an age that is no duration, or negative.
     """
     ages: dict[RuntimeStatus, int] = {}
-    for name, age in (retention or {}).items():
-        try:
-            status = RuntimeStatus(name)
-        except ValueError:
-            raise UsageError(f"retention names {name!r}, which is no status") from None
-        if not status.is_terminal:
-            raise UsageError(f"retention names {status.value}, in which no instance ends")
-        ages[status] = microseconds(age, "a retention")
+    if retention is None:
+        return ages
+    ended = [status for status in RuntimeStatus if status.is_terminal]
+    taken = f"a mapping of statuses ({', '.join(ended)}) to seconds or timedeltas"
+    if not is_a(retention, Mapping):
+        raise refusal("retention", taken, retention)
+    for name, age in list(retention.items()):
+        status = RuntimeStatus(choice(name, "each status in retention", ended))
+        ages[status] = microseconds(age, f"retention[{status.value!r}]")
     return ages
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import anyio
 
-from ..actors.errors import UsageError
+from ..actors.arguments import choice, flag, optional_flag, refusal
 from ..actors.logs import Log
 from .hub import Hub
 from .loop_kinds import backend_options
@@ -27,7 +27,7 @@ _log = Log("perdure.hub")
 def run(
     app: App | str,
     *,
-    store: str | Store = "memory:",
+    store: str | Path | Store = "memory:",
     partitions: int = 4,
     shards: int = 1,
     workers: int = 0,
@@ -46,7 +46,7 @@ def run(
     Args:
         app: the application, or where it is: ``"module:name"``, looked for from the current
             folder as well.
-        store: ``memory:``, ``sqlite:PATH`` (a folder), or a ``Store``.
+        store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``, or a ``Store``.
         partitions: how many partitions a new store gets; an existing one must have as many.
         shards: how many event loops of this process serve them.
         workers: how many processes of their own serve them instead; 0 for none.
@@ -61,8 +61,11 @@ def run(
         UsageError: a bad argument, no such application, or no uvloop.
         StorageError: the store cannot be opened (in use, newer, damaged, ...), or was lost.
     """
-    if backend not in ("asyncio", "trio"):
-        raise UsageError(f"backend must be asyncio or trio, not {backend!r}")
+    backend = choice(backend, "backend", ("asyncio", "trio"))
+    uvloop = optional_flag(uvloop, "uvloop")
+    flag(tuned, "tuned")
+    if on_ready is not None and not callable(on_ready):
+        raise refusal("on_ready", "a function that takes the hub", on_ready)
     hub = Hub(
         app,
         store=store,

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal, cast
 
-from attrs import field, frozen, validators
+from attrs import Attribute, field, frozen
+
+from ..actors.arguments import choice, is_a, seconds, whole
 
 
-def _positive(default: float) -> float:
-    made: float = field(default=default, validator=validators.gt(0))
-    return made
+def as_seconds(value: float | timedelta) -> float:
+    """Give a duration as seconds; what is none stays as it is, for the validator to refuse."""
+    if is_a(value, timedelta):
+        return cast("timedelta", value).total_seconds()
+    return cast("float", value)
+
+
+def check_seconds(_: object, attribute: Attribute[Any], value: object) -> None:
+    """Refuse what is no duration longer than 0."""
+    seconds(value, attribute.name, least=1)
+
+
+def _check_count(_: object, attribute: Attribute[Any], value: object) -> None:
+    whole(value, attribute.name, least=1)
+
+
+def _check_end(_: object, attribute: Attribute[Any], value: object) -> None:
+    choice(value, attribute.name, ("park", "fail"))
 
 
 def _count(default: int) -> int:
-    made: int = field(default=default, validator=validators.ge(1))
+    made: int = field(default=default, validator=_check_count)
     return made
 
 
 @frozen(kw_only=True)
 class Settings:
-    """The limits of a hub.
+    """The limits of a hub. Times may be given as seconds or as timedeltas.
 
     Attributes:
         max_payload: bytes that one value may take as JSON.
@@ -48,13 +66,13 @@ class Settings:
     cached_actors_max: int = _count(20_000)
     activities_max: int = _count(1_000)
     activity_threads_max: int = _count(min(32, (os.cpu_count() or 1) + 4))
-    drain_s: float = _positive(10.0)
+    drain_s: float = field(default=10.0, converter=as_seconds, validator=check_seconds)
     turn_messages_max: int = _count(200)
-    pump_budget_s: float = _positive(0.001)
-    request_retention_s: float = _positive(24 * 3600.0)
-    stripe_fold_s: float = _positive(5.0)
+    pump_budget_s: float = field(default=0.001, converter=as_seconds, validator=check_seconds)
+    request_retention_s: float = field(
+        default=24 * 3600.0, converter=as_seconds, validator=check_seconds
+    )
+    stripe_fold_s: float = field(default=5.0, converter=as_seconds, validator=check_seconds)
     stripe_hot_per_s: int = _count(1_000)
     crashes_max: int = _count(3)
-    on_nondeterminism: Literal["park", "fail"] = field(
-        default="park", validator=validators.in_(("park", "fail"))
-    )
+    on_nondeterminism: Literal["park", "fail"] = field(default="park", validator=_check_end)

@@ -394,7 +394,13 @@ class SqlitePartition:
 
 
 def _folder_of(path: str | os.PathLike[str]) -> Path:
-    name = os.fspath(path)
+    kind: type = type(path)
+    try:
+        name: object = os.fspath(path)
+    except Exception:  # of a user's class
+        name = None
+    if not isinstance(name, str):
+        raise UsageError(f"path must be a str or a Path, not a {kind.__name__}")
     if not name or "\0" in name:
         raise UsageError(f"store: {name!r} is no path of a folder")
     try:
@@ -422,10 +428,11 @@ class SqliteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL") -> None:
-        if synchronous not in get_args(Synchronous):
-            raise UsageError(
-                f"synchronous={synchronous!r} is none of {', '.join(get_args(Synchronous))}"
-            )
+        given: object = synchronous
+        if type(given) is not str or given not in get_args(Synchronous):
+            shown = repr(given) if type(given) is str else f"a {type(given).__name__}"
+            choices = ", ".join(get_args(Synchronous))
+            raise UsageError(f"synchronous must be one of {choices}, not {shown}")
         self.path = _folder_of(path)
         self._synchronous = synchronous
         self._ownership: Ownership | None = None

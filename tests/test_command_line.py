@@ -212,7 +212,7 @@ def test_run_lets_an_import_that_fails_inside_the_module_come_out(app_folder: Pa
 
 
 def test_run_refuses_an_event_loop_that_it_does_not_know() -> None:
-    with pytest.raises(UsageError, match="asyncio or trio, not 'curio'"):
+    with pytest.raises(UsageError, match="'asyncio', 'trio', not 'curio'"):
         perdure.run(App(), backend="curio")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 

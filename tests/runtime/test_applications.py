@@ -93,7 +93,7 @@ def test_a_file_s_folder_is_where_its_own_imports_are_looked_for(tmp_path: Path)
         ("flows:", "module:name"),
         ("no_such_module:app", "no module 'no_such_module'"),
         ("no.such.module:app", "no module 'no.such.module'"),
-        ("nowhere.py:app", "no file nowhere.py"),
+        ("nowhere.py:app", "no file 'nowhere.py'"),
         ("json:loads", "no perdure.App"),
         ("json:nothing", "no perdure.App"),
         ("json:decoder.nothing.more", "no perdure.App"),

@@ -7,7 +7,7 @@ import pytest
 from attrs.exceptions import FrozenInstanceError
 from hypothesis import given, strategies as st
 
-from perdure import Rebalance, UnavailableError
+from perdure import Rebalance, UnavailableError, UsageError
 from perdure.runtime.balancing import Balancer, Load, Move, choose_move
 from tests.runtime.harness import until_true
 
@@ -151,7 +151,7 @@ def test_choices(loads: dict[int, Load], move: Move | None) -> None:
     ids=str,
 )
 def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
         Rebalance(**wrong)
 
 

@@ -223,7 +223,7 @@ def test_a_bad_store_spec_is_refused_with_the_ones_that_are_understood(spec: str
     ],
 )
 def test_a_bad_setting_is_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
+    with pytest.raises(UsageError, match=next(iter(bad))):
         Settings(**bad)
 
 

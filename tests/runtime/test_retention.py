@@ -48,9 +48,9 @@ async def test_instances_are_deleted_once_they_are_older_than_their_status_is_ke
 
 
 def test_a_retention_of_no_terminal_status_is_refused() -> None:
-    with pytest.raises(UsageError, match="no instance ends"):
+    with pytest.raises(UsageError, match=r"retention must be one of .*Running"):
         Hub(app, retention={"Running": timedelta(days=1)})
-    with pytest.raises(UsageError, match="is no status"):
+    with pytest.raises(UsageError, match=r"retention must be one of .*Done"):
         Hub(app, retention={"Done": timedelta(days=1)})
 
 
