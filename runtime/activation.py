@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from ..actors.entity import FEED, HELD, RELOAD, EntityActor
+from ..actors.interrupts import is_interrupt
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 from .batch import SIZE_MAX
-from .waiting import is_own_cancellation
+from .waiting import is_cancellation
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .hands import Hand
     from .partition import Partition
 
 Actor = EntityActor | OrchestrationActor
@@ -50,13 +50,13 @@ class Activation:
         "dead",
         "dirty",
         "flying",
+        "hand",
         "key",
         "mail",
         "messages_max",
         "partition",
         "queued",
         "ready",
-        "scope",
         "slow",
         "spilled",
         "stored_size",
@@ -76,7 +76,7 @@ class Activation:
         self.queued = False
         self.ready = False
         self.busy = False
-        self.scope: anyio.CancelScope | None = None  # of the async operation under way
+        self.hand: Hand | None = None  # of the async operation under way
         self.dead = False
         self.dirty = False
         self.flying = False
@@ -87,6 +87,13 @@ class Activation:
         self.strays: set[int] = set()
         self.taken = 0
         self.used = True
+
+    @property
+    def title(self) -> str:
+        """How the log calls it."""
+        current = self.current
+        operation = getattr(current, "name", None)
+        return self.key if operation is None else f"operation {operation} of {self.key}"
 
     @property
     def count(self) -> int:
@@ -161,16 +168,17 @@ class Activation:
             self.mail = []
         try:
             return self._take(mail, partition)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
             # A bug, or a user's SystemExit: nothing of the turn may stand.
             self.mail = mail + self.mail
             partition.crash(self, error)
+            if is_interrupt(error):
+                raise  # which stops the hub
             return None
 
-    def on_suspended(self) -> None:
+    def on_suspended(self, hand: Hand) -> None:
         """An async operation has suspended; its messages may have to wait for long."""
+        self.hand = hand
         self.partition.touch(self)
         self.partition.gathered()
 
@@ -252,28 +260,30 @@ class Activation:
     async def _finish(self, message: Message, operation: Coroutine[Any, Any, None]) -> None:
         partition = self.partition
         try:
-            with anyio.CancelScope() as self.scope:
+            try:
                 await operation
-        except KeyboardInterrupt:
-            raise
-        except anyio.get_cancelled_exc_class() as error:
-            if not is_own_cancellation():
-                raise  # the hub stops
-            actor = self.actor
-            if isinstance(actor, EntityActor) and not self.dead:
+            except BaseException as error:
+                actor = self.actor
+                if not is_cancellation(error) or not isinstance(actor, EntityActor):
+                    raise
+                if self.dead:
+                    return  # the hub's doing, which drops an actor before it cancels
                 actor.fail(message, error, partition.now(), partition)
+            if not self.dead:  # else the partition recovered, and the operation runs again
+                self._end_operation(message, partition)
         except BaseException as error:
             partition.crash(self, error)
-            return
-        if self.dead:
-            return  # the partition recovered meanwhile, and the operation runs again
+            if is_interrupt(error):
+                raise  # which stops the hub
+
+    def _end_operation(self, message: Message, partition: Partition) -> None:
         if message.row:
             partition.batch.mail_deleted.append(message.row)
         if message.timer:
             partition.batch.timers_deleted.append(message.timer)
         if message.reply is not None:
             partition.waiting -= 1
-        self.current = self.scope = None
+        self.current = self.hand = None
         self.busy = self.queued = False
         self._settle(partition)
 

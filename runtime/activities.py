@@ -6,26 +6,25 @@ an ordinary message, so it runs at least once: a crash in between runs it again.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
-
-import anyio
 
 from ..actors.activity import ActivityContext
 from ..actors.codec import check_size
 from ..actors.errors import FailureDetails, UnknownNameError
 from ..actors.failures import encode_failure, failure_of
+from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import ActivityCall, Caller, Completion
-from .waiting import on_asyncio, thread_waker
+from .threads import Threads
+from .waiting import thread_waker
 
 if TYPE_CHECKING:
     from ..actors.definitions import ActivityDefinition
     from ..actors.lookup import Lookup
+    from .hands import Hand
     from .pump import Pump
     from .settings import Settings
     from .timers import Alarm, TimerQueue
@@ -36,19 +35,28 @@ Post = Callable[[str, Completion], None]
 
 
 class RunningActivity:
-    """One run of one activity, from its start to its answer."""
+    """One run of one activity, from its call to its end.
+
+    Attributes:
+        ended: whether the answer was given, or is not wanted any more; what runs may go on.
+        begun: whether its code has begun.
+        hand: the task it has to itself since it suspended.
+        abandoned: whether it is counted among those that go on though nobody waits for them.
+        counted: whether it is counted among those that run.
+    """
 
     __slots__ = (
+        "abandoned",
         "alarm",
+        "begun",
         "call",
         "context",
         "counted",
         "definition",
         "ended",
+        "hand",
         "pool",
         "post",
-        "scope",
-        "task",
     )
 
     def __init__(
@@ -59,75 +67,66 @@ class RunningActivity:
         self.definition = definition
         self.post = post
         self.context = ActivityContext(call) if definition.takes_context else None
-        self.scope: anyio.CancelScope | None = None
-        self.task: asyncio.Task[Any] | None = None
+        self.hand: Hand | None = None
         self.alarm: Alarm | None = None
         self.ended = False
-        self.counted = False  # among those that run
+        self.begun = False
+        self.abandoned = False
+        self.counted = False
+
+    @property
+    def title(self) -> str:
+        """How the log calls it."""
+        return f"activity {self.call.name} of instance {self.call.caller.instance_id}"
 
     def run(self) -> Coroutine[Any, Any, None] | None:
         """Run, for the pump: on the loop, or by handing it to a thread."""
         if self.ended:
-            self.pool.ended(self)
+            self.pool.free(self)
             return None
         if not self.definition.is_async:
             self.pool.run_in_thread(self)
             return None
-        return self._run_in_task() if self.pool.on_asyncio else self._run_in_scope()
+        self.begun = True
+        if self.call.timeout is not None:
+            self.set_alarm()
+        return self._run()
 
-    def on_suspended(self) -> None:
+    def on_suspended(self, hand: Hand) -> None:
         """The activity waits for something, so from here on it may have to be cancelled."""
-        if self.pool.on_asyncio:
-            self.task = asyncio.current_task()
+        self.hand = hand
 
-    async def _run_in_task(self) -> None:
+    async def _run(self) -> None:
         # No cancel scope here: most activities that do not suspend would pay a tenth of their
-        # cost for it. One that has suspended is cancelled through its task.
+        # cost for it. One that has suspended is cancelled with the hand it has to itself.
         try:
             value = self.definition.decode_input(self.call.input)
             body = self._encode(await self.definition.invoke(self.context, value))
-        except (Exception, SystemExit) as error:
-            self.end("TaskFailed", encode_failure(failure_of(error)))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
-                # Of the activity's own making: it awaited something that was cancelled.
-                self.end("TaskFailed", encode_failure(failure_of(error)))
-            elif not self.ended or self.task is None:
-                raise  # the hub stops
-            else:
-                task.uncancel()
-                self.end(None, b"")
+        except BaseException as error:
+            if is_interrupt(error):
+                self.stop()  # not its failure: it runs again when a hub next opens the store
+                self.pool.free(self)
+                raise
+            self.end("TaskFailed", self._describe(error))
         else:
             self.end("TaskCompleted", body)
 
-    async def _run_in_scope(self) -> None:
-        body = b""
-        try:
-            with anyio.CancelScope() as self.scope:
-                value = self.definition.decode_input(self.call.input)
-                body = self._encode(await self.definition.invoke(self.context, value))
-        except (Exception, SystemExit) as error:
-            self.end("TaskFailed", encode_failure(failure_of(error)))
-        else:
-            if self.scope.cancelled_caught:
-                self.end(None, b"")
-            else:
-                self.end("TaskCompleted", body)
-
     def run_there(self) -> None:
         """Run, in a worker thread."""
+        pool = self.pool
+        if self.ended:
+            pool.report(self, None, b"")
+            return
+        self.begun = True
+        if self.call.timeout is not None:
+            pool.report_start(self)
         try:
             value = self.definition.decode_input(self.call.input)
             body = self._encode(self.definition.invoke(self.context, value))
-        except Exception as error:
-            self.pool.report(self, "TaskFailed", encode_failure(failure_of(error)))
         except BaseException as error:
-            # SystemExit and its like must not vanish in a thread: the orchestration hears of it.
-            self.pool.report(self, "TaskFailed", encode_failure(failure_of(error)))
-            raise
+            pool.report(self, "TaskFailed", self._describe(error))
         else:
-            self.pool.report(self, "TaskCompleted", body)
+            pool.report(self, "TaskCompleted", body)
 
     def _encode(self, result: Any) -> bytes:
         body: bytes = self.definition.output.encode(result)
@@ -136,36 +135,50 @@ class RunningActivity:
             check_size(body, limit, f"the result of {self.definition.name}")
         return body
 
+    def _describe(self, error: BaseException) -> bytes:
+        if self.ended:
+            return b""  # nobody will read it: most often, it was told to stop
+        return encode_failure(failure_of(error))
+
+    def set_alarm(self) -> None:
+        """End the attempt for its caller when it has taken as long as it may."""
+        assert self.call.timeout is not None
+        if not self.ended:
+            self.alarm = self.pool.timers.set_after(self.call.timeout, self.time_out)
+
     def time_out(self) -> None:
         """The attempt has taken as long as it may."""
+        self.alarm = None
         seconds = self.call.timeout
         failure = FailureDetails("TimeoutError", f"no answer within {seconds:g} seconds")
-        self.end("TaskFailed", encode_failure(failure))
+        self._answer("TaskFailed", encode_failure(failure))
         self.stop()
 
     def stop(self) -> None:
-        """Tell the activity that its answer is not wanted."""
+        """Tell the activity that its answer is not wanted; it keeps its place until it ends."""
         self.ended = True
+        if self.begun and not self.abandoned:
+            self.abandoned = True
+            self.pool.abandoned += 1
         if self.context is not None:
             self.context.cancel()
-        if self.scope is not None:
-            self.scope.cancel()
-        elif self.task is not None:
-            self.task.cancel()
+        if self.hand is not None:
+            self.hand.cancel()
 
     def end(self, event: str | None, body: bytes) -> None:
-        """Answer, unless the answer was given or given up before."""
+        """Take note that it has ended; answer, unless the answer was given or given up before."""
+        if event is not None:
+            self._answer(event, body)
+        self.pool.free(self)
+
+    def _answer(self, event: str, body: bytes) -> None:
         if self.alarm is not None:
             self.pool.timers.stop(self.alarm)
             self.alarm = None
         if not self.ended:
             self.ended = True
-            if event is not None:
-                caller = self.call.caller
-                self.post(
-                    caller.instance_id, Completion(event, caller.execution, caller.task, body)
-                )
-        self.pool.ended(self)
+            caller = self.call.caller
+            self.post(caller.instance_id, Completion(event, caller.execution, caller.task, body))
 
 
 class ActivityPool:
@@ -181,12 +194,13 @@ class ActivityPool:
         self._counts: dict[str, int] = {}
         self._waiting: deque[RunningActivity] = deque()
         self._limited: dict[str, deque[RunningActivity]] = {}
-        self._threads: ThreadPoolExecutor | None = None
-        self._reports: deque[tuple[RunningActivity, str, bytes]] = deque()
+        self._threads: Threads | None = None
+        self._reports: deque[tuple[RunningActivity, str | None, bytes | None]] = deque()
         self._reported = False
         self._wake: Callable[[], None] = lambda: None
-        self.on_asyncio = False
+        self._context = copy_context()
         self._stopping = False
+        self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
 
     @property
     def count(self) -> int:
@@ -196,19 +210,32 @@ class ActivityPool:
 
     @property
     def running_count(self) -> int:
-        """How many run."""
-        return self._count
+        """How many run, or are about to, whose answers somebody waits for."""
+        return self._count - self.abandoned
+
+    def titles(self) -> list[str]:
+        """Name those that have begun and not ended."""
+        return [
+            running.title
+            for tasks in self._running.values()
+            for running in tasks.values()
+            if running.begun
+        ]
 
     def stop_starting(self) -> None:
         """Start no more; what is not started now runs when a hub next opens the store."""
         self._stopping = True
         self._waiting.clear()
         self._limited.clear()
+        if self._threads is not None:
+            for job in self._threads.take_back():
+                assert isinstance(job, RunningActivity)
+                job.end(None, b"")
 
     def start(self) -> None:
         """Bind to the running event loop."""
-        self.on_asyncio = on_asyncio()
         self._wake = thread_waker(self._take_reports)
+        self._context = copy_context()
 
     def submit(self, call: ActivityCall, post: Post) -> None:
         """Run an activity; its answer goes to ``post``, with the caller's instance id."""
@@ -243,8 +270,6 @@ class ActivityPool:
             return
         self._count += 1
         running.counted = True
-        if running.call.timeout is not None:
-            running.alarm = self.timers.set_after(running.call.timeout, running.time_out)
         self._pump.put(running)
 
     def send_away(self, post: Post, new: Post) -> list[Caller]:
@@ -270,13 +295,21 @@ class ActivityPool:
     def run_in_thread(self, running: RunningActivity) -> None:
         """Hand a sync activity to a worker thread."""
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(
-                self._settings.activity_threads_max, thread_name_prefix="perdure-activity"
-            )
-        self._threads.submit(copy_context().run, running.run_there)
+            self._threads = Threads(self._settings.activity_threads_max, self._context)
+        try:
+            self._threads.submit(running)
+        except RuntimeError as error:
+            running.end("TaskFailed", encode_failure(failure_of(error)))
 
-    def report(self, running: RunningActivity, event: str, body: bytes) -> None:
+    def report_start(self, running: RunningActivity) -> None:
+        """Say from a worker thread that a run with a time limit has begun."""
+        self._report(running, None, None)
+
+    def report(self, running: RunningActivity, event: str | None, body: bytes) -> None:
         """Bring an answer from a worker thread to the loop; many come in one wake-up."""
+        self._report(running, event, body)
+
+    def _report(self, running: RunningActivity, event: str | None, body: bytes | None) -> None:
         self._reports.append((running, event, body))
         if not self._reported:
             self._reported = True
@@ -286,10 +319,16 @@ class ActivityPool:
         self._reported = False
         while self._reports:
             running, event, body = self._reports.popleft()
-            running.end(event, body)
+            if body is None:
+                running.set_alarm()
+            else:
+                running.end(event, body)
 
-    def ended(self, running: RunningActivity) -> None:
-        """Forget a run, and let the next one in."""
+    def free(self, running: RunningActivity) -> None:
+        """Forget a run that has ended, and let the next one in."""
+        if running.abandoned:
+            running.abandoned = False
+            self.abandoned -= 1
         instance, execution, task = running.call.caller
         tasks = self._running.get(instance)
         if tasks is not None and tasks.get((execution, task)) is running:
@@ -320,7 +359,10 @@ class ActivityPool:
 
     def close(self) -> None:
         """Let the worker threads end when they can; a sync activity cannot be interrupted."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            if self._running:
-                _log.warning("%d activities were still running at the stop", self.count)
+        if self._threads is None:
+            return
+        self._threads.close()
+        self._threads = None
+        for running in [one for tasks in self._running.values() for one in tasks.values()]:
+            if running.begun and not running.definition.is_async:
+                _log.warning("left %s behind: its thread runs on", running.title)

@@ -69,6 +69,7 @@ class Crew(ABC):
         count: how many shards there are.
         owners: the shard that serves each partition.
         router: where partitions are, as seen from the hub's loop.
+        left: users' code that still runs on the hub's loop after the close.
     """
 
     router: Router
@@ -87,6 +88,7 @@ class Crew(ABC):
         self.incarnations = [0] * count
         self._changed = anyio.Event()
         self._listener: SocketListener | None = None
+        self.left: list[str] = []
 
     async def _listen(self, *, shared: bool = False) -> None:
         """Listen for clients, once all sockets of the hub were found to be free.

@@ -149,6 +149,14 @@ class Hub:
         return list(self._crew.owners)
 
     @property
+    def left_behind(self) -> list[str]:
+        """Name users' code that still runs on this loop, though the hub has stopped.
+
+        It swallows its cancellation; the log names it as well. Whoever runs the loop waits for it.
+        """
+        return list(self._crew.left)
+
+    @property
     def _shard(self) -> Shard:
         """The shard that is this loop, for tests."""
         return self._crew.local_shard

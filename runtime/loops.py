@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,7 +28,7 @@ from .crews import Crew, shard_socket
 from .loop_kinds import running_kind
 from .routing import Router
 from .sessions import Handler, Session
-from .shard import Shard
+from .shard import STOP_S, Shard
 from .waiting import thread_waker, waiter_factory
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ class LoopCrew(Crew):
             await self.ask(0, "drain")
             return
         # A loop that something blocks must not keep the hub from stopping.
-        with anyio.move_on_after(2 * self._settings.drain_s + 1.0) as scope:
+        with anyio.move_on_after(self._settings.drain_s + 1.5 * STOP_S) as scope:
             try:
                 await self.ask(shard, "drain")
             except PerdureError as error:
@@ -233,18 +232,20 @@ class LoopCrew(Crew):
     def stop(self) -> None:
         """Stop what has not come to a stop by itself."""
         if self._shard is not None:
-            self._shard.activities.stop_all()
+            self._shard.halt()
         self.router.close()
         for thread in self._threads:
             thread.stop()
 
     async def close(self) -> None:
         """End the threads, and give the store up."""
-        for thread in self._threads:
-            await thread.join()
+        async with anyio.create_task_group() as tasks:
+            for thread in self._threads:
+                tasks.start_soon(thread.join)
         self._threads.clear()
         if self._shard is not None:
             self._shard.close()
+            self.left = self._shard.left
             self._shard = None
         await self._stop_listening()
         await self._store.close()
@@ -295,6 +296,7 @@ class _LoopThread:
         self._report = report
         self._end: Callable[[], None] | None = None
         self._stopped = threading.Event()
+        self._served = threading.Event()  # nothing of the hub runs in it any more
         self._thread = threading.Thread(
             target=self._main, name=f"perdure-shard-{number}", daemon=True
         )
@@ -312,6 +314,8 @@ class _LoopThread:
                 text = f"{type_name(reason)}: {text_of(reason)}"
                 reason = InternalError(f"shard {self._number} failed: {text}")
             self._report(reason)
+        finally:
+            self._served.set()
 
     async def _serve(self) -> None:
         crew = self._crew
@@ -327,11 +331,12 @@ class _LoopThread:
                 if self._stopped.is_set():
                     ended.set()
                 await ended.wait()
-                shard.activities.stop_all()
+                shard.halt()
                 router.close()
                 tasks.cancel_scope.cancel()
         finally:
             shard.close()
+            self._served.set()
 
     def stop(self) -> None:
         """Have the loop end."""
@@ -342,6 +347,8 @@ class _LoopThread:
     async def join(self) -> None:
         """Wait for the end, for a bounded time: users' code may block the loop for ever."""
         self.stop()
-        await to_thread.run_sync(partial(self._thread.join, 5.0))
-        if self._thread.is_alive():
+        if not await to_thread.run_sync(self._served.wait, 2 * STOP_S):
             _log.error("shard %d is blocked and did not end", self._number)
+            return
+        # What users' code left in its loop may keep the thread, which keeps nothing else.
+        await to_thread.run_sync(self._thread.join, 0.2)

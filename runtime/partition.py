@@ -789,8 +789,8 @@ class Partition:
             activation.actor.close()
         elif activation.actor is not None:
             activation.actor.gone = True
-            if activation.scope is not None:
-                activation.scope.cancel()  # another incarnation runs the operation again
+            if activation.hand is not None:
+                activation.hand.cancel()  # another incarnation runs the operation again
 
     def drop_all(self) -> list[Activation]:
         """Take everything out of memory, with its timers and activities; gives what there was."""

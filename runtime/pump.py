@@ -1,55 +1,93 @@
-"""The pump: one deque of whatever has work, run inside real tasks as leader and followers.
+"""The pump: one deque of whatever has work, run inside real tasks, one of which leads.
 
 The leader runs turns inline, one after another: no task, lock or stream per actor. When the code
-of a turn truly suspends, the leader's task stays with it and an idle follower takes the deque
-over. So users' code runs inside a real task of the event loop, where cancel scopes and timeouts
-work, at a fraction of a task per message (leader/followers: Schmidt et al., POSA 2, 2000).
+of a turn truly suspends, the leader's task stays with it, and ends with it; a new task takes the
+deque over. So users' code runs inside a real task of the event loop, where cancel scopes and
+timeouts work, at a fraction of a task per message (after leader/followers: Schmidt et al., POSA 2,
+2000), and what it does to that task ends with the task.
 """
 
 from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from time import perf_counter
 from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
-_IDLE_MAX = 64
+from ..actors.errors import InternalError
+from ..actors.interrupts import is_interrupt
+from ..actors.logs import Log
+from ..actors.printing import text_of, type_name
+from .hands import Hand, HandFactory, hand_factory
+
+_log = Log("perdure.pump")
+
+_IN_VAIN_MAX = 20
 
 
 class Runnable(Protocol):
     """Something that can be given to the pump."""
 
+    @property
+    def title(self) -> str:
+        """How the log calls it."""
+        ...
+
     def run(self) -> Coroutine[Any, Any, None] | None:
         """Do the work, or give what has to be awaited for it. Must not raise."""
         ...
 
-    def on_suspended(self) -> None:
-        """Take note that what ``run`` gave has suspended for the first time."""
+    def on_suspended(self, hand: Hand) -> None:
+        """Take note that what ``run`` gave has suspended for the first time, in that task."""
         ...
 
 
 class Pump:
-    """Runs whatever is ready, in order."""
+    """Runs whatever is ready, in order.
+
+    Invariant: while it runs, exactly one hand leads, or has been made to.
+
+    Attributes:
+        busy_s: seconds spent in turns, up to where they suspend.
+        replaced: leaders that ended, or that users' code had spoilt, and others took over from.
+        on_interrupt: told of Ctrl-C that met users' code.
+        on_fatal: told that no leader lasts, so that nothing runs any more.
+    """
 
     def __init__(self, budget_s: float) -> None:
         self._ready: deque[Runnable] = deque()
         self._budget_s = budget_s
-        self._idle: list[anyio.Event] = []
         self._gate: anyio.Event | None = None
-        self._tasks: TaskGroup | None = None
-        self.suspended = 0
-        self.busy_s = 0.0  # spent in turns, up to where they suspend
+        self._make_hand: HandFactory | None = None
+        self._leader: Hand | None = None
+        self._kept: dict[Hand, Runnable] = {}  # by work that suspended
+        self._begun: tuple[Runnable, Coroutine[Any, Any, None]] | None = None
+        self._ended: anyio.Event | None = None  # set while stopping, when all hands have
+        self._stopping = False
+        self._in_vain = 0  # leaders in a row that ended before they did anything
+        self.busy_s = 0.0
+        self.replaced = 0
+        self.on_interrupt: Callable[[], None] = lambda: None
+        self.on_fatal: Callable[[Exception], None] = lambda error: None
+
+    @property
+    def suspended(self) -> int:
+        """How much of the work has suspended."""
+        return len(self._kept)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is ready and nothing has suspended."""
-        return not self._ready and not self.suspended
+        return not self._ready and not self._kept
+
+    def titles(self) -> list[str]:
+        """Name the work that has suspended."""
+        return [item.title for item in self._kept.values()]
 
     def put(self, item: Runnable) -> None:
         """Have the item run, behind those that are ready."""
@@ -58,52 +96,121 @@ class Pump:
             self._gate.set()
             self._gate = None
 
-    def start(self, tasks: TaskGroup) -> None:
-        """Begin to run, with tasks of that group."""
-        self._tasks = tasks
-        tasks.start_soon(self._work)
+    def start(self) -> None:
+        """Begin to run, on the running event loop."""
+        self._make_hand = hand_factory()
+        self._appoint()
 
-    async def _work(self) -> None:
-        while True:
-            await self._lead()
-            if len(self._idle) >= _IDLE_MAX:
-                return
-            promoted = anyio.Event()
-            self._idle.append(promoted)
-            await promoted.wait()
+    def halt(self) -> None:
+        """Begin with nothing more."""
+        self._stopping = True
+        if self._leader is not None:
+            self._leader.cancel()
 
-    async def _lead(self) -> None:
+    async def stop(self, within_s: float) -> list[str]:
+        """Halt, and cancel what has suspended; names what has not ended in time."""
+        self.halt()
+        # Told twice, since code may take the first for something else, and go on.
+        for _ in range(2):
+            for hand in list(self._kept):
+                hand.cancel()
+            with anyio.move_on_after(within_s / 2):
+                while self._kept or self._leader is not None:
+                    self._ended = anyio.Event()
+                    await self._ended.wait()
+                break
+        if self._begun is not None:
+            self._begun[1].close()
+        left = self.titles()
+        for title in left:
+            _log.error("left %s behind: it does not end where it is cancelled", title)
+        return left
+
+    def _appoint(self) -> None:
+        """Have a new hand lead."""
+        assert self._make_hand is not None
+        self._leader = self._make_hand(self._lead, self._on_end)
+
+    def _replace(self, why: str, *values: Any) -> None:
+        self.replaced += 1
+        _log.error(f"the pump's task is replaced: {why}", *values)
+        self._appoint()
+
+    def _on_end(self, hand: Hand, error: BaseException | None) -> None:
+        """Take note that a hand has ended, for whatever reason."""
+        item = self._kept.pop(hand, None)
+        if error is not None and is_interrupt(error):
+            self.on_interrupt()
+        elif item is not None and error is not None and not self._stopping:
+            # Nothing of a user's comes here; and whatever does must not be silent.
+            _log.error("%s ended: %s", item.title, type_name(error), why=error)
+        if hand is self._leader:
+            self._leader = None
+            if not self._stopping:
+                self._replace_ended(error)
+        if self._ended is not None:
+            self._ended.set()
+
+    def _replace_ended(self, error: BaseException | None) -> None:
+        reason = "" if error is None else f"{type_name(error)}: {text_of(error)}"
+        self._in_vain += 1
+        if self._in_vain > _IN_VAIN_MAX:
+            # The event loop itself ends its tasks: the hub was not left before it closed.
+            self.on_fatal(InternalError(f"no task of the pump lasts any more: {reason}"))
+            return
+        self._replace("code that ran in it ended it (%s)", reason)
+
+    async def _lead(self, hand: Hand) -> None:
         """Run what is ready until this task is kept by work that suspended."""
         ready = self._ready
         budget = self._budget_s
         began = perf_counter()
+        if self._begun is not None:
+            (item, work), self._begun = self._begun, None
+            if await self._drive(hand, item, work):
+                return
         while True:
             while ready:
                 item = ready.popleft()
-                work = item.run()
-                if work is not None and await self._drive(item, work):
-                    return
+                work_or_none = item.run()
+                if work_or_none is not None:
+                    if hand.is_spoilt():
+                        self._pass_on(hand, item, work_or_none)
+                        return
+                    if await self._drive(hand, item, work_or_none):
+                        return
                 now = perf_counter()
                 if now > began + budget:
                     self.busy_s += now - began
                     await anyio.lowlevel.checkpoint()
+                    self._in_vain = 0
                     began = perf_counter()
             self.busy_s += perf_counter() - began
             self._gate = gate = anyio.Event()
             await gate.wait()
+            self._in_vain = 0
             began = perf_counter()
 
+    def _pass_on(self, hand: Hand, item: Runnable, work: Coroutine[Any, Any, None]) -> None:
+        """Have another hand begin with work, since what ran here before has spoilt this one."""
+        self._begun = item, work
+        self._replace("code that ran in it cancelled it, or left a cancel scope open")
+        hand.give_up()
+
     @types.coroutine
-    def _drive(self, item: Runnable, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool]:
+    def _drive(
+        self, hand: Hand, item: Runnable, work: Coroutine[Any, Any, None]
+    ) -> Generator[Any, Any, bool]:
         """Run a coroutine in this task, in a context of its own; says whether it suspended."""
         run = copy_context().run
         try:
             trap = run(work.send, None)
         except StopIteration:
             return False
-        item.on_suspended()
-        self._hand_over()
-        self.suspended += 1
+        self._in_vain = 0
+        self._kept[hand] = item
+        item.on_suspended(hand)
+        self._appoint()
         try:
             while True:
                 try:
@@ -115,11 +222,9 @@ class Pump:
         except StopIteration:
             return True
         finally:
-            self.suspended -= 1
+            if not self._stopping and hand.is_spoilt():
+                self._report(hand, item)
 
-    def _hand_over(self) -> None:
-        if self._idle:
-            self._idle.pop().set()
-        else:
-            assert self._tasks is not None
-            self._tasks.start_soon(self._work)
+    def _report(self, hand: Hand, item: Runnable) -> None:
+        _log.warning("%s cancelled its own task, or left a cancel scope open in it", item.title)
+        hand.give_up()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -82,6 +84,19 @@ def run(
 
 
 async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None) -> None:
+    status = 1
+    try:
+        await _serve_until_told(hub, on_ready)
+        status = 0
+    finally:
+        if hub.left_behind:
+            # The loop would wait for it, for ever.
+            _log.critical("the process ends although users' code does not")
+            sys.stdout.flush()
+            os._exit(status)
+
+
+async def _serve_until_told(hub: Hub, on_ready: Callable[[Hub], None] | None) -> None:
     async with hub:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             if on_ready is not None:

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 _log = Log("perdure.hub")
 
+#: Seconds that each step of stopping takes at most, once what was under way had its time to end.
+STOP_S = 1.0
+
+_NAMED_MAX = 20
+
 #: What a partition brings along: who waits for its stored messages, as (row, number of the reply)
 #: of a shard, and whose activities run on which shards.
 Handover = dict[str, Any]
@@ -75,6 +80,7 @@ class Shard:
         self._release = release
         self._on_fatal = on_fatal
         self._is_lost = False
+        self.left: list[str] = []  # users' code that did not end when it was cancelled
         self._tasks: TaskGroup | None = None
 
     @property
@@ -88,14 +94,21 @@ class Shard:
 
     async def run(self) -> None:
         """Serve the partitions hosted here, for ever."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            self.router.start(tasks)
-            for partition in self.router.hosted.values():
-                tasks.start_soon(partition.run)
-            tasks.start_soon(self.timers.run)
-            self.pump.start(tasks)
-            await anyio.sleep_forever()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                self.router.start(tasks)
+                for partition in self.router.hosted.values():
+                    tasks.start_soon(partition.run)
+                tasks.start_soon(self.timers.run)
+                self.pump.start()
+                await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                try:
+                    self.close()
+                finally:
+                    self.left = await self.pump.stop(STOP_S)
 
     async def host(self, number: int, handover: Handover | None = None) -> None:
         """Bring a partition back from its store and serve it from now on.
@@ -251,7 +264,10 @@ class Shard:
                 self.activities.count,
                 self.pump.suspended,
             )
-            with anyio.move_on_after(self.settings.drain_s):
+            under_way = {*self.activities.titles(), *self.pump.titles()}
+            for title in sorted(under_way)[:_NAMED_MAX]:
+                _log.warning("did not end in time: %s", title)
+            with anyio.move_on_after(STOP_S):
                 await self._is_settled()
 
     async def _is_settled(self) -> bool:
@@ -272,8 +288,14 @@ class Shard:
             and all(partition.is_quiet for partition in self.partitions)
         )
 
+    def halt(self) -> None:
+        """Take no more turns, and tell the activities that their answers are not wanted."""
+        self.pump.halt()
+        self.activities.stop_all()
+
     def close(self) -> None:
         """Give up what is in memory, and tell whoever still waits."""
+        self.halt()
         self.activities.close()
         for partition in self.partitions:
             abandon(partition)

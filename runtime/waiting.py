@@ -126,15 +126,9 @@ def on_asyncio() -> bool:
     return True
 
 
-def is_own_cancellation() -> bool:
-    """Whether a cancellation just caught was raised by the code itself, and nobody cancelled it.
-
-    On asyncio, awaiting a task that was cancelled raises what cancelling oneself does.
-    """
-    if not on_asyncio():
-        return False
-    task = asyncio.current_task()
-    return task is not None and not task.cancelling()
+def is_cancellation(error: BaseException) -> bool:
+    """Whether the exception is how an event loop cancels a task; of either kind, in either."""
+    return isinstance(error, (asyncio.CancelledError, anyio.get_cancelled_exc_class()))
 
 
 def waiter_factory() -> Callable[[], Waiter]:

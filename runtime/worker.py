@@ -161,7 +161,7 @@ class _Worker:
                 await self._stopping.wait()
                 if self.error is None:
                     await shard.drain()
-                shard.activities.stop_all()
+                shard.halt()
                 router.close()
                 tasks.cancel_scope.cancel()
         finally:

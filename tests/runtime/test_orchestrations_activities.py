@@ -147,7 +147,7 @@ async def test_the_hubs_limit_for_async_activities_is_honoured() -> None:
     async def counted() -> None:
         now[0] += 1
         now[1] = max(now)
-        for _ in range(5):
+        for _ in range(50):  # long enough for all to begin
             await anyio.lowlevel.checkpoint()
         now[0] -= 1
 

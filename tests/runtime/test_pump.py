@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+import sniffio
 
+from perdure.runtime.hands import Hand
 from perdure.runtime.pump import Pump
 from tests.runtime.harness import until_true
 
@@ -22,21 +26,27 @@ class Item:
         self.name = name
         self.work = work
 
+    @property
+    def title(self) -> str:
+        return self.name
+
     def run(self) -> Coroutine[Any, Any, None] | None:
         self.log.append(self.name)
         return None if self.work is None else self.work()
 
-    def on_suspended(self) -> None:
+    def on_suspended(self, hand: Hand) -> None:
         self.log.append(f"{self.name} suspended")
 
 
 @asynccontextmanager
 async def running(budget_s: float = 0.002) -> AsyncGenerator[Pump]:
     pump = Pump(budget_s)
-    async with anyio.create_task_group() as tasks:
-        pump.start(tasks)
+    pump.start()
+    try:
         yield pump
-        tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            assert await pump.stop(1.0) == []
 
 
 async def test_items_run_in_the_order_in_which_they_were_put() -> None:
@@ -55,10 +65,9 @@ async def test_what_is_put_before_the_start_runs_then() -> None:
     pump = Pump(0.002)
     pump.put(Item(log, "early"))
 
-    async with anyio.create_task_group() as tasks:
-        pump.start(tasks)
-        await until_true(lambda: log == ["early"])
-        tasks.cancel_scope.cancel()
+    pump.start()
+    await until_true(lambda: log == ["early"])
+    await pump.stop(1.0)
 
 
 async def test_an_item_may_put_others_and_itself() -> None:
@@ -201,7 +210,7 @@ async def test_the_pump_gives_the_loop_back_when_its_budget_is_spent() -> None:
     assert len(log) >= 10
 
 
-async def test_cancelling_the_group_ends_suspended_work() -> None:
+async def test_stopping_ends_suspended_work() -> None:
     log: list[str] = []
 
     async def work() -> None:
@@ -216,3 +225,125 @@ async def test_cancelling_the_group_ends_suspended_work() -> None:
 
     assert log[-1] == "cleaned up"
     assert pump.suspended == 0
+
+
+def spoil(log: list[str], *, cancel: bool) -> None:
+    """Do to the current task what users' code may do to it."""
+    log.append("spoils")
+    if cancel and sniffio.current_async_library() == "asyncio":
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        task.cancel()
+    else:
+        scope = anyio.move_on_after(0).__enter__() if cancel else anyio.CancelScope().__enter__()
+        kept.append(scope)
+
+
+kept: list[anyio.CancelScope] = []
+
+
+class Spoiler(Item):
+    """Work that suspends nowhere and spoils the task that leads."""
+
+    cancel = False
+
+    def run(self) -> None:
+        spoil(self.log, cancel=self.cancel)
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+async def test_work_that_suspends_is_not_touched_by_what_ran_before_it(cancel: bool) -> None:
+    log: list[str] = []
+
+    async def innocent() -> None:
+        await anyio.sleep(0.001)
+        await anyio.lowlevel.checkpoint()
+        log.append("done")
+
+    async with running() as pump:
+        for _ in range(3):
+            spoiler = Spoiler(log, "spoiler")
+            spoiler.cancel = cancel
+            pump.put(spoiler)
+            pump.put(Item(log, "innocent", innocent))
+        await until_true(lambda: log.count("done") == 3)
+
+        assert pump.replaced >= 3
+
+
+async def test_an_idle_leader_that_is_cancelled_is_replaced() -> None:
+    log: list[str] = []
+
+    async with running() as pump:
+        for number in range(30):
+            spoiler = Spoiler(log, "spoiler")
+            spoiler.cancel = True
+            pump.put(spoiler)
+            await until_true(lambda: pump.replaced == number + 1)  # noqa: B023
+        pump.put(Item(log, "after"))
+        await until_true(lambda: log[-1] == "after")
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
+async def test_whatever_gets_out_of_an_item_the_next_ones_run(kind: type[BaseException]) -> None:
+    log: list[str] = []
+
+    class Raising(Item):
+        def run(self) -> None:
+            raise kind("out")
+
+    async def late() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise kind("out")
+
+    async with running() as pump:
+        pump.put(Raising(log, "raising"))
+        pump.put(Item(log, "late", late))
+        pump.put(Item(log, "after"))
+        await until_true(lambda: "after" in log and pump.is_quiet)
+
+
+async def test_work_that_swallows_its_cancellation_is_named_and_left() -> None:
+    log: list[str] = []
+    end = anyio.Event()
+
+    async def stubborn() -> None:
+        while not end.is_set():
+            try:
+                await end.wait()
+            except BaseException:
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    pump = Pump(0.002)
+    pump.start()
+    pump.put(Item(log, "stubborn", stubborn))
+    await until_true(lambda: pump.suspended == 1)
+    left = await pump.stop(0.05)
+
+    assert left == ["stubborn"]
+    end.set()
+    await until_true(lambda: pump.suspended == 0)
+
+
+async def test_a_task_group_left_open_does_not_outlive_the_work() -> None:
+    log: list[str] = []
+
+    async def child() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.append("child ended")
+
+    async def work() -> None:
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        group.start_soon(child)
+        await anyio.sleep(0.001)
+
+    async with running() as pump:
+        pump.put(Item(log, "work", work))
+        await until_true(lambda: "child ended" in log)
+        await until_true(lambda: pump.is_quiet)
+        pump.put(Item(log, "after"))
+        await until_true(lambda: log[-1] == "after")
