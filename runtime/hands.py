@@ -99,11 +99,13 @@ class _AsyncioHand:
 def _find_scopes() -> dict[Any, Any]:
     """Find where anyio keeps the open cancel scope of each asyncio task."""
     try:
-        from anyio._backends._asyncio import _task_states  # pyright: ignore[reportPrivateUsage]
+        from anyio._backends import _asyncio as backend
 
-        return _task_states.data
+        found: Any = backend._task_states  # pyright: ignore[reportPrivateUsage]
+        scopes: dict[Any, Any] = found.data  # without the wrapper, which costs as much as a turn
     except (ImportError, AttributeError):
         return {}  # then a scope that was left open is not noticed before it does something
+    return scopes
 
 
 _scopes = _find_scopes()

@@ -325,6 +325,8 @@ class Shard:
             pid=os.getpid(),
             busy_s=self.pump.busy_s,
             activities=self.activities.count,
+            abandoned=self.activities.abandoned,
+            replaced=self.pump.replaced,
             partitions=tuple(one.index for one in counted),
         )
         return {"shard": asdict(shard), "partitions": [asdict(one) for one in counted]}

@@ -53,6 +53,9 @@ class ShardStatistics:
         pid: the process it is in.
         busy_s: seconds that it spent in turns.
         activities: activities that run or wait to run.
+        abandoned: attempts among them whose answer is not wanted any more, since they took too
+            long or were cancelled, and that go on all the same.
+        replaced: tasks of its own that ended or were spoilt by users' code, and were replaced.
         partitions: which partitions it serves.
     """
 
@@ -61,6 +64,8 @@ class ShardStatistics:
     busy_s: float
     activities: int
     partitions: tuple[int, ...]
+    abandoned: int = 0
+    replaced: int = 0
 
 
 @frozen(kw_only=True)

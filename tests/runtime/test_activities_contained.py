@@ -1,0 +1,238 @@
+"""An activity fails itself alone, whatever it raises, cancels, leaves open or does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import sniffio
+
+from perdure import ActivityContext, App, EntityId, Hub, OrchestrationContext, Settings
+from tests.faults import within
+from tests.runtime.harness import until_true
+
+
+class Bad(Exception):
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+class Abort(BaseException):
+    pass
+
+
+RAISED: dict[str, type[BaseException]] = {
+    kind.__name__: kind
+    for kind in (Bad, Abort, SystemExit, GeneratorExit, KeyboardInterrupt, asyncio.CancelledError)
+}
+
+app = App("contained")
+
+
+@app.activity
+async def raises(name: str) -> None:
+    raise RAISED[name]
+
+
+@app.activity
+async def raises_later(name: str) -> None:
+    await anyio.lowlevel.checkpoint()
+    raise RAISED[name]
+
+
+@app.activity
+def raises_in_thread(name: str) -> None:
+    raise RAISED[name]
+
+
+@app.activity
+async def unencodable(name: str) -> Any:
+    return object()
+
+
+@app.activity
+async def spoils(how: str) -> str:
+    if how == "cancel" and sniffio.current_async_library() == "asyncio":
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        task.cancel()
+    elif how == "group":
+        await anyio.create_task_group().__aenter__()
+    else:
+        anyio.move_on_after(0).__enter__()
+    if how != "group":
+        await anyio.lowlevel.checkpoint()
+    return "done"
+
+
+@app.activity
+async def innocent(_: str) -> str:
+    await anyio.sleep(0.001)
+    return "done"
+
+
+@app.orchestration
+async def call(ctx: OrchestrationContext, call: tuple[str, str]) -> str:
+    try:
+        return str(await ctx.call_activity(call[0], call[1]))
+    except Exception as error:
+        return type(error).__name__
+
+
+@pytest.mark.parametrize("name", RAISED)
+async def test_whatever_an_activity_raises_its_caller_gets_an_activity_error(name: str) -> None:
+    async with within(5), Hub(app) as hub:
+        for activity in ("raises", "raises_later", "raises_in_thread", "unencodable"):
+            handle = await hub.client.start_new(call, (activity, name))
+
+            assert await handle.result() == "ActivityError"
+
+
+@pytest.mark.parametrize("how", ["cancel", "scope", "group"])
+async def test_what_an_activity_does_to_its_task_stays_with_it(how: str) -> None:
+    async with within(5), Hub(app) as hub:
+        for _ in range(3):
+            guilty = await hub.client.start_new(call, ("spoils", how))
+            beside = await hub.client.start_new(call, ("innocent", ""))
+
+            assert await guilty.result() in ("done", "ActivityError")
+            assert await beside.result() == "done"
+
+
+async def test_closing_leaves_behind_what_swallows_its_cancellation_and_names_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    local, end = App(), anyio.Event()
+    ended: list[str] = []
+
+    async def stubborn_work() -> None:
+        while not end.is_set():
+            try:
+                await end.wait()
+            except BaseException:
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+        ended.append("ended")
+
+    @local.activity
+    async def stubborn() -> None:
+        await stubborn_work()
+
+    @local.entity
+    class Box:
+        n: int = 0
+
+        async def stick(self) -> None:
+            await stubborn_work()
+
+    @local.orchestration
+    async def run(ctx: OrchestrationContext) -> None:
+        ctx.signal_entity(EntityId("box", "b"), "stick")
+        await ctx.call_activity(stubborn)
+
+    began = anyio.current_time()
+    with caplog.at_level(logging.ERROR):
+        async with Hub(local, settings=Settings(drain_s=0.05)) as hub:
+            await hub.client.start_new(run, instance_id="i")
+            await until_true(lambda: hub._shard.pump.suspended == 2)
+
+    assert anyio.current_time() - began < 5.05
+    assert sorted(hub.left_behind) == [
+        "activity stubborn of instance i",
+        "operation stick of @box@b",
+    ]
+    for title in hub.left_behind:
+        assert f"left {title} behind" in caplog.text
+    end.set()
+    await until_true(lambda: len(ended) == 2)
+
+
+async def test_a_sync_attempt_that_outlives_its_limit_is_told_keeps_its_place_and_is_counted() -> (
+    None
+):
+    local, go, told = App(), threading.Event(), threading.Event()
+    begun: list[int] = []
+
+    @local.activity(max_concurrency=1)
+    def slow(ctx: ActivityContext, n: int) -> int:
+        begun.append(n)
+        while n == 0 and not go.wait(0.001):
+            if ctx.cancelled:
+                told.set()
+        return n
+
+    @local.orchestration
+    async def run(ctx: OrchestrationContext, n: int) -> Any:
+        try:
+            return await ctx.call_activity(slow, n, timeout=0.05 if n == 0 else None)
+        except Exception as error:
+            return repr(error)
+
+    async with within(5), Hub(local) as hub:
+        first = await hub.client.start_new(run, 0)
+        outcome = await first.result()
+        second = await hub.client.start_new(run, 1)
+        await until_true(told.is_set)
+        (shard,) = (await hub.statistics()).shards
+        alone = list(begun)
+        go.set()
+        result = await second.result()
+        await until_true(lambda: hub._shard.activities.abandoned == 0)
+
+    assert "TimeoutError" in outcome
+    assert shard.abandoned == 1
+    assert alone == [0]  # the second waits for the place
+    assert result == 1
+
+
+async def test_the_limit_of_a_sync_attempt_begins_with_its_start() -> None:
+    local, go = App(), threading.Event()
+
+    @local.activity
+    def block(_: int) -> None:
+        go.wait(5)
+
+    @local.activity(timeout=0.3)
+    def quick(_: int) -> str:
+        return "done"
+
+    @local.orchestration
+    async def run(ctx: OrchestrationContext) -> str:
+        block_one = ctx.call_activity(block, 1)
+        waits = ctx.call_activity(quick, 1)
+        await block_one
+        return await waits
+
+    settings = Settings(activity_threads_max=1)
+    async with within(5), Hub(local, settings=settings) as hub:
+        handle = await hub.client.start_new(run)
+        await anyio.sleep(0.5)  # longer than the limit, in the queue
+        go.set()
+
+        assert await handle.result() == "done"
+
+
+async def test_a_thread_that_never_returns_does_not_keep_the_hub_from_closing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    local, go = App(), threading.Event()
+
+    @local.activity
+    def stuck() -> None:
+        go.wait(20)
+
+    @local.orchestration
+    async def run(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(stuck)
+
+    async with within(5), Hub(local, settings=Settings(drain_s=0.05)) as hub:
+        await hub.client.start_new(run, instance_id="i")
+        await until_true(lambda: "activity stuck of instance i" in hub._shard.activities.titles())
+
+    assert "left activity stuck of instance i behind" in caplog.text
+    go.set()
