@@ -31,6 +31,7 @@ from .errors import (
 )
 from .executor import Continuation
 from .ids import EntityId, check_instance_id, entity_id
+from .inputs import Given
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
 from .scopes import CancelScope, TaskGroup
@@ -270,6 +271,7 @@ class OrchestrationContext:
         limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
         policy = definition.retry if retry is None else _policy(retry)
         texts = None if tags is None else labels(tags) or None
+        given = Given(definition.input, input)
         first = executor.numbers + 1
 
         def attempt(count: int) -> Task[Any]:
@@ -277,7 +279,9 @@ class OrchestrationContext:
             task: CallTask[Any] = CallTask(
                 executor, number, definition.output, ActivityError, definition.name
             )
-            executor.schedule_activity(task, definition.name, data, limit, count, texts, first)
+            executor.schedule_activity(
+                task, definition.name, data, limit, count, texts, first, given
+            )
             return task
 
         return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
@@ -384,7 +388,12 @@ class OrchestrationContext:
                 f"{definition.name} ({child})",
             )
             executor.start_child(
-                task, definition.name, definition.version, check_instance_id(child), data
+                task,
+                definition.name,
+                definition.version,
+                check_instance_id(child),
+                data,
+                Given(definition.input, input),
             )
             return task
 
@@ -519,7 +528,8 @@ class OrchestrationContext:
             EntityOperationError,
             f"{entity}.{operation.name}",
         )
-        executor.call_entity(task, entity, operation.name, data)
+        given = Given(operation.input, input)
+        executor.call_entity(task, entity, operation.name, data, given)
         return task
 
     @overload
@@ -595,7 +605,8 @@ class OrchestrationContext:
         operation = self._lookup.find_operation(id, op)
         data = self._lookup.encode_input(operation, input)
         due = None if at is None else due_time(at, self._executor.later(0))
-        self._executor.signal_entity(str(id), operation.name, data, due)
+        given = Given(operation.input, input)
+        self._executor.signal_entity(str(id), operation.name, data, due, given)
 
     def lock_entities(self, *ids: EntityId[Any] | Sequence[EntityId[Any]]) -> EntityLock:
         """Lock entities for ``async with``: meanwhile only this orchestration's calls reach them.
@@ -624,7 +635,8 @@ class OrchestrationContext:
         """Send an event to another orchestration; one that is unknown or has ended drops it."""
         encoded = self._lookup.encode_any(data)
         target = check_instance_id(instance_id)
-        self._executor.send_event(target, check_event_name(name), encoded)
+        given = Given(codec_for(Any), data)
+        self._executor.send_event(target, check_event_name(name), encoded, given)
 
     def continue_as_new(
         self, input: Any = MISSING, *, keep_events: bool = True, version: str | None = None

@@ -301,21 +301,30 @@ class NondeterminismError(PerdureError):
         recorded: what the history has there.
         produced: what the code did instead.
         source: file and line of the code that did it.
+        cause: the failure by which the code ended there, if it did.
     """
 
     def __init__(
-        self, instance_id: str, position: int, recorded: str, produced: str, source: str
+        self,
+        instance_id: str,
+        position: int,
+        recorded: str,
+        produced: str,
+        source: str,
+        cause: str = "",
     ) -> None:
-        super().__init__(instance_id, position, recorded, produced, source)
+        super().__init__(instance_id, position, recorded, produced, source, cause)
         self.instance_id = instance_id
         self.position = position
         self.recorded = recorded
         self.produced = produced
         self.source = source
+        self.cause = cause
 
     def __str__(self) -> str:
+        first = f"{self.cause}; so " if self.cause else ""
         return (
-            f"orchestration {self.instance_id!r} no longer matches its history at event "
+            f"{first}orchestration {self.instance_id!r} no longer matches its history at event "
             f"{self.position}: recorded {self.recorded}, but the code did {self.produced} "
             f"({self.source}); restore code that matches, then retry the instance"
         )

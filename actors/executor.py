@@ -29,7 +29,8 @@ from .errors import (
     UsageError,
 )
 from .failures import encode_failure, failure_of, is_interrupt
-from .history import IDENTITY, SILENT, describe
+from .history import IDENTITY, SILENT, describe, differs_by_input, recorded_input
+from .inputs import Given, same_input
 from .messages import (
     ActivityCall,
     Caller,
@@ -244,11 +245,15 @@ class Executor:
         if self.outcome is not None and self._history is not None:
             # A history of a live instance never holds the event that ends it.
             rest = self._history[self._position] if self._position < len(self._history) else None
-            self._refuse_replay(rest, "the end of the function", self._where())
+            failure = self.outcome.failure
+            why = "" if failure is None else f"{failure.error_type}: {failure.message}"
+            self._refuse_replay(rest, "the end of the function", self._where(), why)
 
-    def _refuse_replay(self, recorded: list[Any] | None, produced: str, where: str) -> None:
+    def _refuse_replay(
+        self, recorded: list[Any] | None, produced: str, where: str, why: str = ""
+    ) -> None:
         self.mismatch = NondeterminismError(
-            self.instance_id, self._position, describe(recorded), produced, where
+            self.instance_id, self._position, describe(recorded), produced, where, why
         )
         raise self.mismatch
 
@@ -422,11 +427,15 @@ class Executor:
         self.numbers += 1
         return self.numbers
 
-    def record(self, decision: tuple[Any, ...]) -> bool:
+    def record(
+        self, decision: tuple[Any, ...], data: bytes | None = None, given: Given | None = None
+    ) -> bool:
         """Record a decision; in a replay, compare it with what was recorded instead.
 
         Args:
             decision: the event as the history has it: its type, the time, its fields.
+            data: the input that its hash is of, if it has one.
+            given: the same before it was encoded.
 
         Returns:
             Whether it is new, so that its effects have to be sent out.
@@ -441,7 +450,9 @@ class Executor:
         recorded = history[position] if position < len(history) else None
         kind = decision[0]
         end = 2 + IDENTITY[kind]
-        if recorded is None or recorded[0] != kind or tuple(recorded[2:end]) != decision[2:end]:
+        if (
+            recorded is None or recorded[0] != kind or tuple(recorded[2:end]) != decision[2:end]
+        ) and not _is_same_today(recorded, decision, data, given):
             if self.closed:
                 return False
             if self.mismatch is None:
@@ -477,6 +488,7 @@ class Executor:
         attempt: int,
         tags: Mapping[str, str] | None,
         first: int,
+        given: Given,
     ) -> None:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
         packed = [] if data is None else [orjson.Fragment(data)]
@@ -494,7 +506,9 @@ class Executor:
                 attempt,
                 tags,
                 first,
-            )
+            ),
+            data,
+            given,
         ):
             caller = self.caller(task.number)
             call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
@@ -507,6 +521,7 @@ class Executor:
         version: str | None,
         instance_id: str,
         data: bytes | None,
+        given: Given,
     ) -> None:
         """Ask for a sub-orchestration to be started."""
         if self.lock is not None:
@@ -519,7 +534,8 @@ class Executor:
         self.children[task.number] = instance_id
         kind = "SubOrchestrationInstanceCreated"
         number, input_hash = task.number, crc32(data or b"")
-        if self.record((kind, self.now, number, name, input_hash, instance_id, version)):
+        decision = (kind, self.now, number, name, input_hash, instance_id, version, *_kept(data))
+        if self.record(decision, data, given):
             start = Start(name, version, data, parent=self.caller(task.number))
             self._out().send(instance_id, start)
 
@@ -601,13 +617,16 @@ class Executor:
             (name, raw if isinstance(raw, bytes) else orjson.dumps(raw)) for _, name, raw in kept
         ]
 
-    def send_event(self, instance_id: str, name: str, data: bytes) -> None:
+    def send_event(self, instance_id: str, name: str, data: bytes, given: Given) -> None:
         """Ask for an event to be sent to another instance."""
         number = self.number()
-        if self.record(("EventSent", self.now, number, instance_id, name, crc32(data))):
+        decision = ("EventSent", self.now, number, instance_id, name, crc32(data), *_kept(data))
+        if self.record(decision, data, given):
             self._out().send(instance_id, Event(name, data))
 
-    def signal_entity(self, entity: str, name: str, data: bytes | None, due: int | None) -> None:
+    def signal_entity(
+        self, entity: str, name: str, data: bytes | None, due: int | None, given: Given
+    ) -> None:
         """Ask for a signal to be sent."""
         lock = self.lock
         if lock is not None and entity in lock.entities and lock.is_completed:
@@ -616,8 +635,14 @@ class Executor:
             )
         # Signals are sent by the thousand: without number() and _out(), which it does as they do.
         self.numbers = number = self.numbers + 1
-        kind, input_hash = "EntityOperationSignaled", crc32(data or b"")
-        if self.record((kind, self.now, number, entity, name, input_hash, due)):
+        kind = "EntityOperationSignaled"
+        decision: tuple[Any, ...]
+        if data is None:
+            decision = (kind, self.now, number, entity, name, 0, due)
+        else:
+            kept = orjson.Fragment(data)
+            decision = (kind, self.now, number, entity, name, crc32(data), due, kept)
+        if self.record(decision, data, given):
             effects = self.effects
             assert effects is not None
             if due is None:
@@ -625,7 +650,9 @@ class Executor:
             else:
                 effects.send_later(due, entity, Operation(name, data))
 
-    def call_entity(self, task: CallTask[Any], entity: str, name: str, data: bytes | None) -> None:
+    def call_entity(
+        self, task: CallTask[Any], entity: str, name: str, data: bytes | None, given: Given
+    ) -> None:
         """Ask for an entity's operation to be called."""
         lock = self.lock
         if lock is not None and lock.is_completed:
@@ -643,7 +670,8 @@ class Executor:
         task.entity = entity
         self.pending[task.number] = task
         kind, input_hash = "EntityOperationCalled", crc32(data or b"")
-        if self.record((kind, self.now, task.number, entity, name, input_hash)):
+        decision = (kind, self.now, task.number, entity, name, input_hash, *_kept(data))
+        if self.record(decision, data, given):
             message = Operation(name, data, True, self.caller(task.number))
             self._out().send(entity, message)
 
@@ -707,6 +735,23 @@ def send_releases(effects: Effects, owner: Caller, entities: list[str], granted:
             effects.send(entity, LockRelease(owner, entities, -1))
     else:
         effects.send(entities[0], LockRelease(owner, entities, 0))
+
+
+def _kept(data: bytes | None) -> tuple[orjson.Fragment, ...]:
+    """An input as the last field of an event, if there is one."""
+    return () if data is None else (orjson.Fragment(data),)
+
+
+def _is_same_today(
+    recorded: list[Any] | None, decision: tuple[Any, ...], data: bytes | None, given: Given | None
+) -> bool:
+    """Whether a recorded decision differs by its input, and that by its class alone."""
+    if recorded is None or given is None or not differs_by_input(recorded, decision):
+        return False
+    then = recorded_input(recorded)
+    if then is None:
+        return True  # not recorded then: there is nothing to compare with
+    return bool(then) and data is not None and same_input(then[0], data, given)
 
 
 def is_unreadable(error: BaseException) -> bool:

@@ -13,12 +13,12 @@ name, target, a hash of the input) right behind the time.
 | ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
 | ``TimerCreated`` | number, due |
 | ``TimerFired`` | number |
-| ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version |
+| ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version, input |
 | ``SubOrchestrationInstanceCompleted`` / ``...Failed`` | number, result / failure |
 | ``EventRaised`` | name, data |
-| ``EventSent`` | number, instance id, name, hash |
-| ``EntityOperationSignaled`` | number, entity, operation, hash, due |
-| ``EntityOperationCalled`` | number, entity, operation, hash |
+| ``EventSent`` | number, instance id, name, hash, data |
+| ``EntityOperationSignaled`` | number, entity, operation, hash, due, input |
+| ``EntityOperationCalled`` | number, entity, operation, hash, input |
 | ``EntityOperationCompleted`` / ``...Failed`` | number, result / failure |
 | ``EntityLockRequested`` | number, entities |
 | ``EntityLockGranted`` | number |
@@ -28,10 +28,14 @@ name, target, a hash of the input) right behind the time.
 | ``ExecutionTerminated`` | reason |
 | ``ContinueAsNew`` | - |
 | ``ExecutionCompleted`` | status |
+
+An input stands last, and is missing where none was given, or where the event is from before
+inputs were recorded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -51,6 +55,15 @@ IDENTITY = {
     "EntityOperationCalled": 4,
     "EntityLockRequested": 2,
     "EntityLockReleased": 1,
+}
+
+#: Where the hash of an input is in a decision, and where the input.
+INPUTS = {
+    "TaskScheduled": (4, 5),
+    "SubOrchestrationInstanceCreated": (4, 7),
+    "EventSent": (5, 6),
+    "EntityOperationSignaled": (5, 7),
+    "EntityOperationCalled": (5, 6),
 }
 
 #: Answers, and the decision each of them belongs to.
@@ -74,6 +87,30 @@ def parse_history(chunks: list[bytes]) -> list[list[Any]]:
     for chunk in chunks:
         events += orjson.loads(chunk)
     return events
+
+
+def differs_by_input(recorded: list[Any], decision: Sequence[Any]) -> bool:
+    """Whether a recorded decision is the other one but for the hash of its input."""
+    kind = decision[0]
+    if recorded[0] != kind or kind not in INPUTS:
+        return False
+    hash_at, end = INPUTS[kind][0], 2 + IDENTITY[kind]
+    return (
+        type(recorded[hash_at]) is int
+        and recorded[2:hash_at] == [*decision[2:hash_at]]
+        and recorded[hash_at + 1 : end] == [*decision[hash_at + 1 : end]]
+    )
+
+
+def recorded_input(recorded: list[Any]) -> list[Any] | None:
+    """Give a decision's input in a list, which is empty if there was none; None if not known."""
+    hash_at, input_at = INPUTS[recorded[0]]
+    if recorded[0] == "TaskScheduled":
+        packed: list[Any] = recorded[input_at]
+        return packed
+    if len(recorded) > input_at:
+        return [recorded[input_at]]
+    return None if recorded[hash_at] else []  # the hash of nothing is 0
 
 
 def open_activities(
