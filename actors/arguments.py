@@ -144,6 +144,8 @@ def microseconds(delay: object, name: str = "a delay", *, least: int = 0) -> int
         # Compared before it is multiplied: an int may have any number of digits.
         inside = seconds is not None and -LONGEST_S < seconds < LONGEST_S
         exact = round(cast("float", seconds) * 1_000_000) if inside else None
+        if exact == 0 < cast("float", seconds):
+            exact = least  # longer than 0, though less than a microsecond
     if exact is None or not least <= exact < LONGEST_S * 1_000_000:
         taken = "seconds (an int or a float) or a timedelta, " + (
             "longer than 0" if least else "zero or more"

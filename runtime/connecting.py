@@ -17,6 +17,7 @@ from .channels import Channel, check_socket, dial, dial_shard
 from .client import Client
 from .clock import SystemClock
 from .crews import shard_socket, socket_of
+from .homes import Home
 from .lines import Line
 from .routing import Router
 from .settings import Settings
@@ -49,7 +50,6 @@ async def connect(
     if settings is not None:
         instance(settings, Settings, "settings", "a perdure.Settings")
     lookup = make_lookup(app_of(app), Settings() if settings is None else settings)
-    running = True
     async with _hub_line(path) as (hub, tasks):
         where = await hub.call("where", 0)
 
@@ -61,11 +61,14 @@ async def connect(
         placement = _Placement(router)
         placement.take(where)
         tasks.start_soon(placement.follow, hub)
+        home, left = Home(), anyio.Event()
+        tasks.start_soon(home.serve, left.wait)
         try:
-            yield Client(lookup, router, SystemClock(), lambda: running)
+            yield Client(lookup, router, SystemClock(), home)
         finally:
-            running = False
+            home.close()
             router.close()
+            left.set()
 
 
 class _Placement:

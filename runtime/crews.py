@@ -144,6 +144,10 @@ class Crew(ABC):
     async def close(self) -> None:
         """Give everything up. Idempotent, also after a failed ``open``."""
 
+    def stop_starting(self) -> None:
+        """Start no more activities on the hub's own loop, at once: ``drain`` follows."""
+        return
+
     @property
     def in_service(self) -> Sequence[int]:
         """The shards that serve partitions, or could."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
@@ -21,11 +22,13 @@ from .balancing import Balancer, Rebalance
 from .client import Client
 from .clock import Clock, SystemClock
 from .crews import Crew, path_of
+from .homes import Home, begin, current_task, has_ended
 from .loops import LoopCrew
 from .processes import ProcessCrew
 from .retention import check_retention, keep_retention
 from .settings import Settings
 from .statistics import HubStatistics
+from .waiting import thread_waker
 
 if TYPE_CHECKING:
     from ..actors.app import App
@@ -41,7 +44,11 @@ class Hub:
 
     Entering it takes the store over, brings back what was under way, and serves; leaving it lets
     what is under way come to a durable stop (for ``Settings.drain_s`` seconds at the most) and
-    gives the store up. What did not end goes on when a hub next opens the store.
+    gives the store up. What did not end goes on when a hub next opens the store. Where no block
+    can hold it, ``start`` and ``stop`` do the same.
+
+    Its client and its methods are for any task and any event loop, also of other threads: what
+    these ask is carried to the loop that the hub was entered on.
 
     Args:
         app: the application, or where it is, such as ``"module:name"``. Worker processes import
@@ -120,7 +127,10 @@ class Hub:
         self._serving: anyio.CancelScope | None = None
         self._draining: anyio.CancelScope | None = None
         self._state = "new"
-        self._fatal: Exception | None = None
+        self._fatal: BaseException | None = None
+        self._left = False
+        self._body: _Body | None = None
+        self._tell: Callable[[], None] = lambda: None
 
     @property
     def client(self) -> Client:
@@ -130,7 +140,10 @@ class Hub:
             HubStoppingError: the hub does not run.
         """
         if self._state != "running":
-            raise HubStoppingError(f"the hub is {self._state}: enter it with 'async with' first")
+            raise HubStoppingError(
+                f"the hub is {self._state}: it has a client between start() and stop(), or inside "
+                "of 'async with'"
+            )
         return self._client
 
     @property
@@ -180,6 +193,8 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it counts while it runs")
+        if self._home.is_elsewhere():
+            return await self._home.fetch(partial(self.statistics, hottest=hottest))
         return await self._crew.statistics(whole(hottest, "hottest"))
 
     async def move_partition(self, partition: int, to: int) -> None:
@@ -199,42 +214,168 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it moves partitions while it runs")
-        await self._crew.move(whole(partition, "partition"), whole(to, "to"))
+        move = partial(self._crew.move, whole(partition, "partition"), whole(to, "to"))
+        await (self._home.fetch(move) if self._home.is_elsewhere() else move())
+
+    async def start(self) -> Self:
+        """Take the store over, bring back what was under way, and serve until ``stop``.
+
+        For what begins and ends in different tasks: fixtures, notebooks, lifespan events. Where one
+        block can hold it, prefer ``async with``, which also cancels the block if the hub fails.
+
+        Raises:
+            UsageError: it was started before.
+            StorageError: the store cannot be opened (in use, newer, damaged, ...).
+        """
+        if self._state != "new":
+            raise UsageError(f"the hub is {self._state}: it can be entered only once, make another")
+        self._state = "starting"
+        self._home = Home()
+        self._scope = anyio.CancelScope()
+        self._started, self._leaving, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
+        begin(self._live)
+        try:
+            await self._started.wait()
+        except BaseException:
+            self._left = True
+            self._scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+            raise
+        if self._ended.is_set():
+            self._left = True
+            self._raise_fatal()
+        return self
+
+    async def stop(self) -> None:
+        """Let what is under way come to a durable stop, and give the store up.
+
+        From any task, and from any loop.
+
+        Raises:
+            UsageError: it was not started, or has been stopped already.
+            StorageError, InternalError: what stopped the hub before this did.
+        """
+        if self._state == "new" or self._left:
+            what = "has not been started" if self._state == "new" else "has been stopped already"
+            raise UsageError(f"the hub {what}: it is stopped once, after it was started")
+        self._left = True
+        if not self._home.is_elsewhere():
+            self._leave()
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+        elif not self._ended.is_set():
+            ended = anyio.Event()
+            await self._home.fetch(partial(self._leave_for, thread_waker(ended.set)))
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
+        self._raise_fatal()
+
+    def _leave(self) -> None:
+        if self._state == "running":
+            self._state = "stopping"
+            self._crew.stop_starting()
+        self._leaving.set()
+
+    async def _leave_for(self, tell: Callable[[], None]) -> None:
+        """Leave, and tell another loop when that is done."""
+        self._tell = tell
+        self._leave()
+
+    def _raise_fatal(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
 
     async def __aenter__(self) -> Self:
-        if self._state != "new":
-            raise UsageError("a hub can be entered only once: make another")
-        self._state = "starting"
+        await self.start()
+        self._body = _Body()
+        if self._state != "running":
+            self._body.cancel()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        body, self._body = self._body, None
+        try:
+            if body is None or not self._left:  # a stop() inside of the block has raised its own
+                await self.stop()
+        except BaseException:
+            if body is not None:
+                body.leave(kind, error, trace)
+            raise
+        return None if body is None else body.leave(kind, error, trace)
+
+    async def _live(self) -> None:
+        """Serve from the start to the end, in a task that is the hub's own.
+
+        The task that enters a hub need not be the one that leaves it, so neither can hold its tasks.
+        """
+        try:
+            with self._scope:
+                await self._home.serve(self._run)
+        except BaseException as error:  # it is raised where the hub is left
+            if not isinstance(error, anyio.get_cancelled_exc_class()):
+                self._fatal = self._fatal or error
+        self._state = "stopped"
+        self._ended.set()
+        self._started.set()
+        self._tell()
+        if not self._left:
+            if self._fatal is None:
+                _log.warning(
+                    "the event loop ended while the hub served, and the hub with it: leave a hub "
+                    "before its loop ends, so that what is under way comes to a stop"
+                )
+            if self._body is not None:
+                self._body.cancel()
+
+    async def _run(self) -> None:
         try:
             await self._crew.open()
         except StoreInUseError:
             # Another hub may have this very object open: it is not this one's to close.
-            self._state = "stopped"
             raise
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._crew.close()
-            self._state = "stopped"
             raise
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        # Shielded, so that a cancelled body leaves what serves alive for the drain.
-        self._serving = anyio.CancelScope(shield=True)
-        self._tasks.start_soon(self._serve, self._serving)
+        failed: Exception | None = None
         try:
-            await self._crew.ready()
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
-        self._state = "running"
-        self._client = Client(
-            self._lookup, self._crew.router, self._clock, lambda: self._state == "running"
-        )
+            async with anyio.create_task_group() as self._tasks:
+                # Shielded, so that what serves is alive for the drain whatever is cancelled.
+                self._serving = anyio.CancelScope(shield=True)
+                self._tasks.start_soon(self._serve, self._serving)
+                try:
+                    await self._crew.ready()
+                    self._begin_serving(self._tasks)
+                    await self._leaving.wait()
+                    with anyio.CancelScope(shield=True) as self._draining:
+                        await self._crew.drain()
+                except Exception as error:
+                    failed = error  # it comes out as it is, and not in a group
+                finally:
+                    self._state = "stopping"
+                    self._crew.stop()
+                    self._serving.cancel()
+                    self._tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._crew.close()
+        if failed is not None:
+            raise failed
+
+    def _begin_serving(self, tasks: TaskGroup) -> None:
+        self._client = Client(self._lookup, self._crew.router, self._clock, self._home)
         if self._retention:
-            self._tasks.start_soon(keep_retention, self._retention, self._client, self._clock)
+            tasks.start_soon(keep_retention, self._retention, self._client, self._clock)
         if self._balancer is not None:
-            self._tasks.start_soon(self._balancer.run)
-        return self
+            tasks.start_soon(self._balancer.run)
+        self._state = "running"
+        self._started.set()
 
     async def _serve(self, scope: anyio.CancelScope) -> None:
         with scope:
@@ -250,38 +391,33 @@ class Hub:
             self._tasks.cancel_scope.cancel()
         if self._draining is not None:
             self._draining.cancel()  # nobody is left that could come to a stop by itself
+        if self._body is not None:
+            self._body.cancel()
 
-    async def __aexit__(
+
+class _Body:
+    """The block of an ``async with``: cancelled if the hub fails, wherever it is left."""
+
+    def __init__(self) -> None:
+        self._task = current_task()
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+
+    def cancel(self) -> None:
+        """Cancel the block, unless the task that it was entered in has ended."""
+        if not has_ended(self._task):
+            self._scope.cancel()
+
+    def leave(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        assert self._tasks is not None
-        assert self._serving is not None
-        self._state = "stopping"
-        with anyio.CancelScope(shield=True):
-            if not self._tasks.cancel_scope.cancel_called:
-                with anyio.CancelScope(shield=True) as self._draining:
-                    await self._crew.drain()
-            self._crew.stop()
-            self._serving.cancel()
-            self._tasks.cancel_scope.cancel()
-        # A body's own exception must come out as it is, and not in a group.
-        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
-        swallowed: bool | None
-        try:
-            if cancelled:
-                swallowed = await self._tasks.__aexit__(kind, error, trace)
-            else:
-                swallowed = await self._tasks.__aexit__(None, None, None) and None
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._crew.close()
-            self._state = "stopped"
-        if self._fatal is not None:
-            raise self._fatal
-        return swallowed
+        """Leave the block; in another task than it was entered in, there is nothing to leave."""
+        if current_task() is not self._task:
+            return None
+        return self._scope.__exit__(kind, error, trace)
 
 
 def _check_numbers(partitions: object, shards: object, workers: object) -> None:
@@ -308,7 +444,7 @@ def _store_of(store: object) -> Store:
         return open_store(text(store, "store"))
     if is_a(store, PurePath):
         return SqliteStore(cast("Path", store))
-    if not _has(store, "open", "close") or not hasattr(type(store), "durability"):
+    if not _has(store, "open", "close"):
         taken = "'memory:', 'sqlite:PATH', a Path (a folder) or a store"
         raise refusal("store", taken, store)
     return cast("Store", store)
@@ -321,7 +457,8 @@ def _check_clock(clock: object) -> Clock:
 
 
 def _has(value: object, *methods: str) -> bool:
-    """Say whether a value is an object of a class with these methods."""
-    return not is_a(value, type) and all(
-        callable(getattr(type(value), name, None)) for name in methods
-    )
+    """Say whether a value is an object with these methods."""
+    try:
+        return not is_a(value, type) and all(callable(getattr(value, name)) for name in methods)
+    except Exception:
+        return False

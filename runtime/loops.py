@@ -209,9 +209,14 @@ class LoopCrew(Crew):
             return await self._shard.handlers[verb](*arguments)
         return await self.router.line(shard).call(verb, *arguments)
 
+    def stop_starting(self) -> None:
+        """Start no more activities on this loop."""
+        if self._shard is not None:
+            self._shard.activities.stop_starting()
+
     async def drain(self) -> None:
         """Drain all shards at the same time."""
-        self.local_shard.activities.stop_starting()
+        self.stop_starting()
         async with anyio.create_task_group() as tasks:
             for shard in range(self.count):
                 tasks.start_soon(self._drain, shard)

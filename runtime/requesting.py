@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..actors.errors import HubStoppingError
 from ..actors.ids import check_text
 from ..actors.messages import Message
+from .homes import Home, PlacesAbroad
 from .placement import partition_of
 from .wire import MovedError
 
@@ -24,24 +26,36 @@ T = TypeVar("T")
 class Requester:
     """Finds the partition of a key, and makes requests of it."""
 
-    def __init__(
-        self, lookup: Lookup, router: Router, clock: Clock, is_running: Callable[[], bool]
-    ) -> None:
+    def __init__(self, lookup: Lookup, router: Router, clock: Clock, home: Home) -> None:
         self._lookup = lookup
         self._router = router
         self._clock = clock
-        self._is_running = is_running
+        self._home = home
+        self._here = home.here
         self._prefix = f"{clock.now() // 1_000:012x}{secrets.token_hex(6)}"
-        self._made = 0
+        self._made = count(1)  # one step, also where several threads take from it
 
     def _partition(self, key: str) -> Partition | Elsewhere:
         places = self._all()
         return places[partition_of(key, len(places))]
 
     def _all(self) -> Sequence[Partition | Elsewhere]:
-        if not self._is_running():
-            raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
+        if self._here() != self._home.door:
+            return self._abroad()
         return self._router.places
+
+    def _abroad(self) -> Sequence[Partition | Elsewhere]:
+        """Give the places as another loop than the hub's has to see them, if the hub runs."""
+        if self._home.is_shut:
+            raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
+        return PlacesAbroad(self._home, self._router.places)
+
+    async def _settled(self) -> None:
+        """Return when a partition that moves has found a place, or soon enough to look again."""
+        if self._here() != self._home.door:
+            await self._home.fetch(self._router.settled)
+        else:
+            await self._router.settled()
 
     async def _request(self, key: str, message: Message, request_id: str | None = None) -> Any:
         if request_id is not None:
@@ -50,7 +64,7 @@ class Requester:
             try:
                 return await self._partition(key).request_once(key, message, request_id)
             except MovedError:
-                await self._router.settled()
+                await self._settled()
 
     async def _at(self, key: str, ask: Callable[[Partition | Elsewhere], Awaitable[T]]) -> T:
         """Ask the partition of a key, and again wherever it moves meanwhile."""
@@ -58,9 +72,8 @@ class Requester:
             try:
                 return await ask(self._partition(key))
             except MovedError:
-                await self._router.settled()
+                await self._settled()
 
     def _new_instance_id(self) -> str:
         # Ids that grow together keep the store's index of them dense where it is written.
-        self._made += 1
-        return f"{self._prefix}{self._made:08x}"
+        return f"{self._prefix}{next(self._made):08x}"
