@@ -108,6 +108,7 @@ def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effec
             InstanceNotFinishedError(actor.instance_id, actor.status or "", "purge"),
         )
         return
+    effects.drop_activities(actor.instance_id)
     actor.purged = True
     actor.status = None
     actor.changed = True

@@ -118,6 +118,7 @@ class Executor:
         "stage",
         "stops",
         "unanswered",
+        "unseen",
     )
 
     def __init__(
@@ -145,8 +146,9 @@ class Executor:
         self.custom_status: bytes | None = None
         self.lock: EntityLock | None = None
         self.children: dict[int, str] | None = None
-        self.unanswered: set[int] = set()  # the numbers of activities without an answer
+        self.unanswered: dict[int, ActivityCall] = {}  # activities without an answer, by number
         self.given_up: list[int] = []  # of these, the ones to be told so
+        self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
         self.closed = False
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
@@ -278,6 +280,8 @@ class Executor:
         if self.children is not None:
             self.children.pop(number, None)
         task.settle(state, raw)
+        if state == FAILED and isinstance(task, CallTask) and not task.is_seen:
+            self.unseen[number] = task
         return True
 
     def raise_event(self, name: str, raw: Any) -> None:
@@ -492,7 +496,9 @@ class Executor:
     ) -> None:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
         packed = [] if data is None else [orjson.Fragment(data)]
-        self.unanswered.add(task.number)
+        caller = Caller(self.instance_id, self.execution, task.number)
+        call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
+        self.unanswered[task.number] = call
         self.pending[task.number] = task
         if self.record(
             (
@@ -510,8 +516,6 @@ class Executor:
             data,
             given,
         ):
-            caller = self.caller(task.number)
-            call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
             self._out().start_activity(call)
 
     def start_child(
@@ -580,6 +584,11 @@ class Executor:
             effects.send(
                 self.instance_id, Completion("TaskFailed", self.execution, number, _GIVEN_UP)
             )
+
+    def open_activities(self) -> list[ActivityCall]:
+        """Give the activities that have no answer and were not given up."""
+        pending = self.pending
+        return [call for number, call in self.unanswered.items() if number in pending]
 
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
@@ -772,7 +781,7 @@ def _settled(state: int) -> Callable[[Executor, list[Any]], None]:
 
 def _answered(state: int) -> Callable[[Executor, list[Any]], None]:
     def apply(executor: Executor, event: list[Any]) -> None:
-        executor.unanswered.discard(event[2])
+        executor.unanswered.pop(event[2], None)
         executor.settle(event[2], state, event[3])
 
     return apply

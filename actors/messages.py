@@ -46,6 +46,18 @@ class ActivityCall(NamedTuple):
     call: int
 
 
+def encode_call(call: ActivityCall) -> bytes:
+    """Give an activity's call as one JSON text."""
+    fields = [[*call.caller], call.name, _pack(call.input), *call[3:]]
+    return compact(orjson.dumps(fields))
+
+
+def decode_call(body: bytes) -> ActivityCall:
+    """Read the durable form of an activity's call back."""
+    caller, name, input, *rest = orjson.loads(body)
+    return ActivityCall(Caller(*caller), name, _unpack(input), *rest)
+
+
 class Message:
     """One envelope to one actor."""
 

@@ -71,6 +71,10 @@ _LOADED = (
 )
 
 
+#: Ends at which all that is under way is told to stop, so that its failing is no news.
+_TOLD = frozenset({"Canceled", "Terminated"})
+
+
 class InstanceFields(Protocol):
     """The durable fields of an instance, as a store gives them."""
 
@@ -368,6 +372,8 @@ class OrchestrationActor:
 
     def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
         if message.execution != self.execution or not self.is_live:
+            if self.status not in _TOLD:
+                effects.drop_answer(self.instance_id, message)
             return None
         if self.is_blocked:
             return HELD
@@ -378,8 +384,10 @@ class OrchestrationActor:
             # Given up, or answered already; an activity that was run again after a crash, say.
             if message.task in executor.unanswered:
                 self._drop_answer(message, executor, now)
+            elif event in FAILURES and event != "TaskFailed":
+                effects.drop_answer(self.instance_id, message)
             return None
-        executor.unanswered.discard(message.task)
+        executor.unanswered.pop(message.task, None)
         self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
         executor.resume(now, effects, self.events)
         state = FAILED if event in FAILURES else DONE
@@ -389,7 +397,7 @@ class OrchestrationActor:
 
     def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
         # Recorded all the same, so that a restart does not run the activity once more.
-        executor.unanswered.discard(message.task)
+        executor.unanswered.pop(message.task, None)
         self.events.append(
             b'["%b",%d,%d,%b]' % (message.event.encode(), now, message.task, message.body)
         )
@@ -548,8 +556,15 @@ class OrchestrationActor:
         executor, self.executor = self.executor, None
         owner = Caller(self.instance_id, self.execution, 0)
         if self.pending:
-            # One that runs beside a function that returned may end; its result is ignored.
-            effects.cancel_activity(owner, status in ("Canceled", "Terminated"))
+            if executor is None or status not in ("Completed", "ContinuedAsNew"):
+                effects.cancel_activity(owner)
+            else:
+                # What was called happens, also where nobody waits for it any more.
+                for call in executor.open_activities():
+                    effects.leave_activity(self.id, call)
+        if executor is not None and executor.unseen and status not in _TOLD:
+            for task in executor.unseen.values():
+                effects.failed_call(self.instance_id, task.target, task.describe_failure())
         effects.disarm_timer(owner)
         if executor is not None:
             lock = executor.lock

@@ -166,11 +166,27 @@ class CallTask(Task[R]):
         self.target = target
         self.entity: str | None = None  # which entity is called, if one is
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether somebody has looked at its outcome."""
+        return self._codec is None
+
+    def describe_failure(self) -> FailureDetails:
+        """Give the failure of a task that nobody has looked at."""
+        return read_failure(self._value)
+
+    @property
+    def is_faulted(self) -> bool:
+        if self._state == FAILED:
+            self._executor.unseen.pop(self.number, None)
+        return self._state == FAILED
+
     def outcome(self) -> Any:
         if self._codec is not None and self._state != CANCELED:
             codec, self._codec = self._codec, None
             raw = self._value
             if self._state == FAILED:
+                self._executor.unseen.pop(self.number, None)
                 self._value = self.error(self.target, read_failure(raw))
             else:
                 self._value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)

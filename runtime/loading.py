@@ -21,6 +21,7 @@ from ..actors.history import (
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command
 from ..actors.orchestration import OpenWork, OrchestrationActor
+from ..actors.values import TERMINAL
 
 if TYPE_CHECKING:
     from ..storage.records import EntityRow, InstanceRecord
@@ -204,6 +205,8 @@ class Loader:
         store, wanted = self._partition.store, list(keys)
         for start in range(0, len(wanted), _AT_ONCE):
             for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
+                if record.status in TERMINAL:
+                    continue  # what it left has rows of its own
                 events = parse_history(await store.read_history(record.id))
                 for call in open_activities(events, record.key, record.execution):
                     if is_wanted(call.caller):

@@ -12,6 +12,7 @@ from ..actors.errors import UsageError
 from .memory import ENDED, MemoryStore
 from .protocol import PartitionStore, SharedPartition, SharedStore, Store
 from .records import (
+    ActivityRow,
     Checkpoint,
     ChunkRow,
     CreatedRow,
@@ -31,6 +32,7 @@ from .sqlite import SqliteStore, Synchronous
 
 __all__ = [
     "ENDED",
+    "ActivityRow",
     "Checkpoint",
     "ChunkRow",
     "CreatedRow",

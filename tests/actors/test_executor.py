@@ -212,7 +212,7 @@ def test_an_answer_to_an_unknown_task_changes_nothing() -> None:
         instance.take(Completion("SubOrchestrationInstanceCompleted", 1, 99, b"5"), START + 1),
     ]
 
-    assert effects == [[], [], []]
+    assert effects == [[], [("drop answer", "TaskCompleted")], []]
     assert (instance.state(), instance.history) == before
 
 
