@@ -43,6 +43,10 @@ def _cancel(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         return HELD
     executor = actor.executor
     assert executor is not None
+    if executor.cancel_requested is not None:
+        # Delivered once: a second one, from a parent perhaps, would break off the clean-up.
+        effects.reply(message, None)
+        return None
     actor.record(now, "CancelRequested", message.reason)
     executor.resume(now, effects, actor.events)
     executor.step(executor.cancel, message.reason)

@@ -665,6 +665,14 @@ class OrchestrationContext:
         """Make a group of branches: ``async with ctx.create_task_group() as tg: tg.start_soon(f)``."""
         return TaskGroup(self._executor)
 
+    def shield(self) -> CancelScope:
+        """Keep what is inside the ``with`` whole.
+
+        A cancellation from outside, of the instance or of a scope around, waits for its end, and
+        is thrown at the next await behind it.
+        """
+        return CancelScope(self._executor, None, fails=False, shields=True)
+
     def fail_after(self, seconds: float | timedelta) -> CancelScope:
         """Cancel what is inside the ``with`` after that time, and raise ``TimeoutError``."""
         return CancelScope(self._executor, microseconds(seconds, "seconds"), fails=True)

@@ -284,6 +284,16 @@ class Executor:
             self.unseen[number] = task
         return True
 
+    def check_event(self, name: str, data: bytes) -> None:
+        """Refuse an event's data that do not fit the wait that would take them.
+
+        Raises:
+            PayloadError: they are not of the type that the oldest open wait declares.
+        """
+        waiters = self._waiters.get(name) if self._waiters is not None else None
+        if waiters:
+            waiters[0].decode(data)
+
     def raise_event(self, name: str, raw: Any) -> None:
         """Give an external event to the oldest waiter for its name, or keep it."""
         if self._waiters is not None:

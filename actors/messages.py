@@ -71,6 +71,11 @@ class Message:
         self.request: str | None = None
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether it is a client's that may still be refused: one that was stored is taken."""
+        return self.reply is not None and not self.row and not self.keep
+
+    @property
     def size(self) -> int:
         """Bytes of the payload it brings."""
         return 0

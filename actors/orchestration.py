@@ -431,6 +431,14 @@ class OrchestrationActor:
             return HELD
         executor = self.executor
         assert executor is not None
+        if message.is_unanswered:
+            try:
+                executor.check_event(message.name, message.data)
+            except PayloadError as error:
+                where = f"the wait for event {message.name!r} of {self.instance_id!r}"
+                refused = PayloadError(error.path, f"{error.reason}; {where} declares that type")
+                effects.refuse(message, refused)
+                return None
         self.events.append(_event(b"EventRaised", now, orjson.dumps(message.name), message.data))
         executor.resume(now, effects, self.events)
         executor.step(executor.raise_event, message.name, message.data)

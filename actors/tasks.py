@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from .errors import (
     Cancelled,
+    EventDataError,
     FailedError,
     FailureDetails,
+    PayloadError,
     UsageError,
 )
 from .failures import failure_of, read_failure
@@ -226,12 +228,21 @@ class EventTask(Task[R]):
         if self.timer is not None:
             self.timer.cancel()
         try:
-            codec = self._codec
-            value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
-        except UsageError as error:
-            self.settle(FAILED, error)
+            value = self.decode(raw)
+        except PayloadError as error:
+            wrong = EventDataError(f"event {self.name!r}", error.path, error.reason)
+            self.settle(FAILED, wrong)
         else:
             self.settle(DONE, value)
+
+    def decode(self, raw: Any) -> R:
+        """Read an event's data, encoded or parsed.
+
+        Raises:
+            PayloadError: they are not of the type waited for.
+        """
+        codec = self._codec
+        return codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
 
     def on_settled(self, task: Task[Any]) -> None:
         """The timeout's timer is settled: if it fired, give up waiting."""
