@@ -7,6 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .arguments import (
@@ -30,11 +31,11 @@ from .errors import (
     UsageError,
 )
 from .executor import Continuation
-from .ids import EntityId, check_instance_id, entity_id
+from .ids import EntityId, check_instance_id, check_text, entity_id
 from .inputs import Given
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
-from .scopes import CancelScope, TaskGroup
+from .scopes import CancelScope, Shield, TaskGroup
 from .tasks import AllTask, AnyTask, CallTask, EntityLock, EventTask, RetryTask, Task, TimerTask
 from .values import MISSING, check_event_name
 
@@ -48,6 +49,7 @@ A = TypeVar("A")
 E = TypeVar("E")
 R = TypeVar("R")
 
+_ONCE = RetryPolicy(1, max_attempts=1)
 _UUIDS = uuid.UUID("9e952958-5e33-4daf-827f-2fa12937b875")
 
 
@@ -154,7 +156,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -165,7 +169,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -175,7 +181,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -185,7 +193,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -195,7 +205,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -205,7 +217,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -216,7 +230,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -227,7 +243,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -238,7 +256,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[Any]: ...
     def call_activity(
         self,
@@ -248,7 +268,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | timedelta | None = None,
+        overall_timeout: float | timedelta | None = None,
         tags: Mapping[str, str] | None = None,
+        summary: str | None = None,
     ) -> Task[Any]:
         """Run an activity, at least once.
 
@@ -256,8 +278,12 @@ class OrchestrationContext:
             f: the activity, or its name.
             input: its input, if it takes one.
             retry: how to try again when it fails; the activity's own policy by default.
-            timeout: seconds (or a timedelta) that one attempt may take.
+            timeout: seconds (or a timedelta) that one attempt may take, from its start.
+            overall_timeout: seconds (or a timedelta) that the call may take, with all attempts,
+                the waits between them and for a free place. The policy's own ``timeout`` is the
+                same limit, and the shorter one counts.
             tags: texts that the activity sees in its context.
+            summary: a short text for people, which the history shows.
 
         Raises:
             UnknownNameError: no such activity.
@@ -271,6 +297,8 @@ class OrchestrationContext:
         limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
         policy = definition.retry if retry is None else _policy(retry)
         texts = None if tags is None else labels(tags) or None
+        if summary is not None:
+            check_text(summary, "a summary")
         given = Given(definition.input, input)
         first = executor.numbers + 1
 
@@ -280,11 +308,16 @@ class OrchestrationContext:
                 executor, number, definition.output, ActivityError, definition.name
             )
             executor.schedule_activity(
-                task, definition.name, data, limit, count, texts, first, given
+                task, definition.name, data, limit, count, texts, first, given, summary
             )
             return task
 
-        return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
+        if policy is None:
+            if overall_timeout is None:
+                return attempt(1)
+            policy = _ONCE
+        failed = partial(ActivityError, definition.name)
+        return RetryTask(executor, policy, attempt, _shorter(policy, overall_timeout), failed)
 
     @overload
     def call_sub_orchestrator(
@@ -397,7 +430,10 @@ class OrchestrationContext:
             )
             return task
 
-        return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
+        if policy is None:
+            return attempt(1)
+        failed = partial(SubOrchestrationError, definition.name)
+        return RetryTask(executor, policy, attempt, policy.timeout_us, failed)
 
     def create_timer(self, when: datetime | timedelta | float) -> TimerTask:
         """Wait for a time, or for a while, durably and for any length.
@@ -665,13 +701,13 @@ class OrchestrationContext:
         """Make a group of branches: ``async with ctx.create_task_group() as tg: tg.start_soon(f)``."""
         return TaskGroup(self._executor)
 
-    def shield(self) -> CancelScope:
+    def shield(self) -> Shield:
         """Keep what is inside the ``with`` whole.
 
         A cancellation from outside, of the instance or of a scope around, waits for its end, and
         is thrown at the next await behind it.
         """
-        return CancelScope(self._executor, None, fails=False, shields=True)
+        return Shield(self._executor)
 
     def fail_after(self, seconds: float | timedelta) -> CancelScope:
         """Cancel what is inside the ``with`` after that time, and raise ``TimeoutError``."""
@@ -695,3 +731,11 @@ def codec_of_type(data_type: Any) -> Codec[Any]:
             f"data_type must be a type that has a JSON form, not {repr_of(data_type)}: "
             f"{text_of(error)}"
         ) from error
+
+
+def _shorter(policy: RetryPolicy, overall_timeout: float | timedelta | None) -> int | None:
+    """Give how long a call may take in all."""
+    if overall_timeout is None:
+        return policy.timeout_us
+    limit = microseconds(overall_timeout, "overall_timeout")
+    return limit if policy.timeout_us is None else min(limit, policy.timeout_us)

@@ -503,6 +503,7 @@ class Executor:
         tags: Mapping[str, str] | None,
         first: int,
         given: Given,
+        summary: str | None,
     ) -> None:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
         packed = [] if data is None else [orjson.Fragment(data)]
@@ -522,6 +523,7 @@ class Executor:
                 attempt,
                 tags,
                 first,
+                *(() if summary is None else (summary,)),
             ),
             data,
             given,
@@ -566,6 +568,17 @@ class Executor:
         if self.record(("TimerCreated", self.now, task.number, due)):
             self._out().arm_timer(self.caller(task.number), due)
         return task
+
+    def lacks_timer(self) -> bool:
+        """Whether this replays a history that has another decision next than a timer.
+
+        Calls that are limited as a whole had no timer of their own in earlier releases.
+        """
+        if self._history is None:
+            return False
+        position = self._position
+        recorded = self._history[position] if position < len(self._history) else None
+        return recorded is None or recorded[0] != "TimerCreated"
 
     def withdraw_timer(self, task: TimerTask) -> None:
         """Take a timer back."""

@@ -433,7 +433,7 @@ class OrchestrationActor:
         assert executor is not None
         if message.is_unanswered:
             try:
-                executor.check_event(message.name, message.data)
+                executor.stage(executor.context, executor.check_event, message.name, message.data)
             except PayloadError as error:
                 where = f"the wait for event {message.name!r} of {self.instance_id!r}"
                 refused = PayloadError(error.path, f"{error.reason}; {where} declares that type")

@@ -199,6 +199,26 @@ class CancelScope:
         return False
 
 
+class Shield:
+    """A part of an orchestration that a cancellation from outside does not cut."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, executor: Executor) -> None:
+        self._scope = CancelScope(executor, None, fails=False, shields=True)
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._scope.__exit__(kind, error, trace)
+
+
 class TaskGroup:
     """Branches of an orchestration that end before the ``async with`` block does.
 

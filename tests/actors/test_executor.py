@@ -11,9 +11,10 @@ import orjson
 import pytest
 from hypothesis import event, given, settings, strategies as st
 
-from perdure import App, OrchestrationContext
+from perdure import App, FailureDetails, OrchestrationContext, RetryPolicy
 from perdure.actors.errors import NondeterminismError
 from perdure.actors.executor import Executor
+from perdure.actors.failures import encode_failure
 from perdure.actors.history import ANSWERS, IDENTITY
 from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Completion, Message
@@ -276,6 +277,27 @@ def test_closed_code_ends_where_it_waits_for_something() -> None:
 
     gc.collect()  # anything left open would complain now, and fail the test
     assert went_on == ["GeneratorExit"]
+
+
+def test_a_history_of_before_limits_had_timers_is_replayed() -> None:
+    local = App()
+
+    @local.activity
+    async def work() -> None: ...
+
+    @local.orchestration
+    async def limited(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(work, retry=RetryPolicy(1, timeout=5))
+
+    instance = Instance(Lookup(local, 1_000_000))
+    instance.take(start_plain("limited"), START)
+    assert [event[0] for event in instance.history[1:]] == ["TaskScheduled", "TimerCreated"]
+    del instance.history[2]
+
+    body = encode_failure(FailureDetails("ValueError", "not yet"))
+    effects = instance.restored().take(Completion("TaskFailed", 1, 1, body), START + 1)
+
+    assert [effect[0] for effect in effects] == ["arm timer"]
 
 
 def start_plain(name: str) -> Message:

@@ -239,24 +239,6 @@ async def test_a_shielded_branch_ends_before_its_cancelled_group_does(evicted: b
     assert log == ["whole"]
 
 
-async def test_a_shield_cancelled_by_hand_cancels_what_is_inside() -> None:
-    local = App()
-
-    @local.orchestration
-    async def by_hand(ctx: OrchestrationContext) -> str:
-        async def stop(scope: Any) -> None:
-            scope.cancel()
-
-        async with ctx.create_task_group() as tasks:
-            with ctx.shield() as scope:
-                tasks.start_soon(stop, scope)
-                await ctx.wait_for_external_event("never")
-        return "caught" if scope.cancelled_caught else "not"
-
-    async with running(local) as hub:
-        assert await (await hub.client.start_new(by_hand)).result(5) == "caught"
-
-
 # What is held up.
 
 
