@@ -13,6 +13,7 @@ from attrs import Attribute, Factory, evolve, field, frozen
 from .arguments import is_a, microseconds, number, refusal, whole
 from .errors import FailureDetails
 from .failures import failure_of
+from .interrupts import is_interrupt
 
 Duration = float | timedelta
 
@@ -170,9 +171,9 @@ class RetryPolicy:
         if callable(self.retry_on):
             try:
                 return bool(self.retry_on(failure))
-            except KeyboardInterrupt:
-                raise
             except BaseException as mistake:
+                if is_interrupt(mistake):
+                    raise
                 raise PredicateError(failure, failure_of(mistake)) from mistake
         return any(failure.is_caused_by(kind) for kind in self.retry_on)
 

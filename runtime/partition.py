@@ -42,7 +42,6 @@ from ..actors.messages import (
     TimerDue,
 )
 from ..actors.orchestration import OrchestrationActor
-from ..actors.printing import one_line
 from ..actors.values import TERMINAL
 from ..storage.records import RequestRow
 from .activation import Activation
@@ -456,7 +455,7 @@ class Partition:
             what,
             instance_id,
             failure.error_type,
-            one_line(failure.message),
+            failure.message,
         )
 
     def post_answer(self, instance_id: str, completion: Completion) -> None:
