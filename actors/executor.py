@@ -557,15 +557,27 @@ class Executor:
 
     def later(self, delay: int) -> int:
         """Give the time, by the clock, that comes after a delay."""
-        # What replay gives is not used: a timer's time is recorded.
-        lag = self._out().lag if self._history is None else 0
+        if self._history is None:
+            return self.now - self._out().lag + delay
+        recorded = self._recorded("TimerCreated")
+        lag = recorded[4] if recorded is not None and len(recorded) > 4 else 0
         return self.now - lag + delay
+
+    def _recorded(self, kind: str) -> list[Any] | None:
+        """Give the next decision of the history that is replayed, if it is of that kind."""
+        history, position = self._history, self._position
+        if history is None or position >= len(history) or history[position][0] != kind:
+            return None
+        return history[position]
 
     def create_timer(self, due: int) -> TimerTask:
         """Ask for a timer."""
         task = TimerTask(self, self.number(), due)
         self.pending[task.number] = task
-        if self.record(("TimerCreated", self.now, task.number, due)):
+        lag = self._out().lag if self._history is None else 0
+        # With how far the clock was behind, so that a replay finds the same time.
+        decision = ("TimerCreated", self.now, task.number, due)
+        if self.record(decision if not lag else (*decision, lag)):
             self._out().arm_timer(self.caller(task.number), due)
         return task
 
@@ -574,11 +586,7 @@ class Executor:
 
         Calls that are limited as a whole had no timer of their own in earlier releases.
         """
-        if self._history is None:
-            return False
-        position = self._position
-        recorded = self._history[position] if position < len(self._history) else None
-        return recorded is None or recorded[0] != "TimerCreated"
+        return self._history is not None and self._recorded("TimerCreated") is None
 
     def withdraw_timer(self, task: TimerTask) -> None:
         """Take a timer back."""
@@ -668,6 +676,8 @@ class Executor:
         # Signals are sent by the thousand: without number() and _out(), which it does as they do.
         self.numbers = number = self.numbers + 1
         kind = "EntityOperationSignaled"
+        if due is not None and (recorded := self._recorded(kind)) and recorded[6] is not None:
+            due = min(due, recorded[6])  # earlier, if the clock had been set back
         decision: tuple[Any, ...]
         if data is None:
             decision = (kind, self.now, number, entity, name, 0, due)

@@ -11,7 +11,7 @@ name, target, a hash of the input) right behind the time.
 | ``ExecutionStarted`` | name, version, execution, parent |
 | ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt, summary if given |
 | ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
-| ``TimerCreated`` | number, due |
+| ``TimerCreated`` | number, due, how far the clock was behind if it was |
 | ``TimerFired`` | number |
 | ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version, input |
 | ``SubOrchestrationInstanceCompleted`` / ``...Failed`` | number, result / failure |

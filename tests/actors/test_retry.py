@@ -118,7 +118,7 @@ def test_an_async_predicate_is_refused() -> None:
     async def never(failure: FailureDetails) -> bool:
         return True
 
-    with pytest.raises(UsageError, match="not async"):
+    with pytest.raises(UsageError, match="a plain function"):
         RetryPolicy(first_interval=1.0, retry_on=never)  # type: ignore[arg-type]
 
 
