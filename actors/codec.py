@@ -147,11 +147,17 @@ def _compared(
     shape: Shape, encode: Callable[[object], bytes], decode: Callable[[bytes], Any]
 ) -> Callable[[object], bytes]:
     """Give an encoder that refuses what does not come back as it was."""
+    dump = dump_function(shape)
+
+    def plain(value: Any) -> Any:
+        return _loads(dump(value))
+
+    as_json = plain if shape.vague else None
 
     def encode_compared(value: object) -> bytes:
         data = encode(value)
         try:
-            lost = difference(value, decode(data))
+            lost = difference(value, decode(data), as_json=as_json)
         except PayloadError as error:
             raise PayloadError(error.path, f"would not be read back: {error.reason}") from None
         except BaseException as error:

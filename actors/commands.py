@@ -43,10 +43,6 @@ def _cancel(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         return HELD
     executor = actor.executor
     assert executor is not None
-    if executor.cancel_requested is not None:
-        # Delivered once: a second one, from a parent perhaps, would break off the clean-up.
-        effects.reply(message, None)
-        return None
     actor.record(now, "CancelRequested", message.reason)
     executor.resume(now, effects, actor.events)
     executor.step(executor.cancel, message.reason)
@@ -112,7 +108,6 @@ def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effec
             InstanceNotFinishedError(actor.instance_id, actor.status or "", "purge"),
         )
         return
-    effects.drop_activities(actor.instance_id)
     actor.purged = True
     actor.status = None
     actor.changed = True

@@ -7,7 +7,6 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .arguments import (
@@ -31,11 +30,11 @@ from .errors import (
     UsageError,
 )
 from .executor import Continuation
-from .ids import EntityId, check_instance_id, check_text, entity_id
+from .ids import EntityId, check_instance_id, entity_id
 from .inputs import Given
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
-from .scopes import CancelScope, Shield, TaskGroup
+from .scopes import CancelScope, TaskGroup
 from .tasks import AllTask, AnyTask, CallTask, EntityLock, EventTask, RetryTask, Task, TimerTask
 from .values import MISSING, check_event_name
 
@@ -49,7 +48,6 @@ A = TypeVar("A")
 E = TypeVar("E")
 R = TypeVar("R")
 
-_ONCE = RetryPolicy(1, max_attempts=1)
 _UUIDS = uuid.UUID("9e952958-5e33-4daf-827f-2fa12937b875")
 
 
@@ -156,9 +154,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -169,9 +165,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -181,9 +175,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -193,9 +185,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -205,9 +195,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -217,9 +205,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -230,9 +216,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -243,9 +227,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -256,9 +238,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
     ) -> Task[Any]: ...
     def call_activity(
         self,
@@ -268,9 +248,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | timedelta | None = None,
-        overall_timeout: float | timedelta | None = None,
         tags: Mapping[str, str] | None = None,
-        summary: str | None = None,
     ) -> Task[Any]:
         """Run an activity, at least once.
 
@@ -278,12 +256,8 @@ class OrchestrationContext:
             f: the activity, or its name.
             input: its input, if it takes one.
             retry: how to try again when it fails; the activity's own policy by default.
-            timeout: seconds (or a timedelta) that one attempt may take, from its start.
-            overall_timeout: seconds (or a timedelta) that the call may take, with all attempts,
-                the waits between them and for a free place. The policy's own ``timeout`` is the
-                same limit, and the shorter one counts.
+            timeout: seconds (or a timedelta) that one attempt may take.
             tags: texts that the activity sees in its context.
-            summary: a short text for people, which the history shows.
 
         Raises:
             UnknownNameError: no such activity.
@@ -297,8 +271,6 @@ class OrchestrationContext:
         limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
         policy = definition.retry if retry is None else _policy(retry)
         texts = None if tags is None else labels(tags) or None
-        if summary is not None:
-            check_text(summary, "a summary")
         given = Given(definition.input, input)
         first = executor.numbers + 1
 
@@ -308,16 +280,11 @@ class OrchestrationContext:
                 executor, number, definition.output, ActivityError, definition.name
             )
             executor.schedule_activity(
-                task, definition.name, data, limit, count, texts, first, given, summary
+                task, definition.name, data, limit, count, texts, first, given
             )
             return task
 
-        if policy is None:
-            if overall_timeout is None:
-                return attempt(1)
-            policy = _ONCE
-        failed = partial(ActivityError, definition.name)
-        return RetryTask(executor, policy, attempt, _shorter(policy, overall_timeout), failed)
+        return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
 
     @overload
     def call_sub_orchestrator(
@@ -430,10 +397,7 @@ class OrchestrationContext:
             )
             return task
 
-        if policy is None:
-            return attempt(1)
-        failed = partial(SubOrchestrationError, definition.name)
-        return RetryTask(executor, policy, attempt, policy.timeout_us, failed)
+        return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
 
     def create_timer(self, when: datetime | timedelta | float) -> TimerTask:
         """Wait for a time, or for a while, durably and for any length.
@@ -701,14 +665,6 @@ class OrchestrationContext:
         """Make a group of branches: ``async with ctx.create_task_group() as tg: tg.start_soon(f)``."""
         return TaskGroup(self._executor)
 
-    def shield(self) -> Shield:
-        """Keep what is inside the ``with`` whole.
-
-        A cancellation from outside, of the instance or of a scope around, waits for its end, and
-        is thrown at the next await behind it.
-        """
-        return Shield(self._executor)
-
     def fail_after(self, seconds: float | timedelta) -> CancelScope:
         """Cancel what is inside the ``with`` after that time, and raise ``TimeoutError``."""
         return CancelScope(self._executor, microseconds(seconds, "seconds"), fails=True)
@@ -731,11 +687,3 @@ def codec_of_type(data_type: Any) -> Codec[Any]:
             f"data_type must be a type that has a JSON form, not {repr_of(data_type)}: "
             f"{text_of(error)}"
         ) from error
-
-
-def _shorter(policy: RetryPolicy, overall_timeout: float | timedelta | None) -> int | None:
-    """Give how long a call may take in all."""
-    if overall_timeout is None:
-        return policy.timeout_us
-    limit = microseconds(overall_timeout, "overall_timeout")
-    return limit if policy.timeout_us is None else min(limit, policy.timeout_us)

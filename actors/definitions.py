@@ -21,7 +21,7 @@ from .codec import Codec
 from .errors import RegistrationError, UnknownNameError, UsageError
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
-from .snapshots import Restore, Take
+from .snapshots import Restore, Take, copier, is_immutable
 
 if TYPE_CHECKING:
     from .entity import EntityContext
@@ -176,8 +176,15 @@ class _Definition:
         if data is None:
             if self.required:
                 raise self._missing()
-            return self.default
+            default = self.default
+            return default if default is None else self._fresh_default()
         return self.input.decode(data)
+
+    def _fresh_default(self) -> Any:
+        # A default is one object; what changes it, or keeps it in a state, must have its own.
+        if is_immutable(self.default):
+            return self.default
+        return copier(self.input.shape)(self.default)
 
     def _missing(self) -> UsageError:
         return UsageError(

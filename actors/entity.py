@@ -24,6 +24,7 @@ from .context import codec_of_type, to_datetime
 from .errors import FailureDetails, ParkedError, UsageError
 from .failures import encode_failure, failure_of
 from .ids import EntityId, check_instance_id
+from .interrupts import is_interrupt
 from .messages import (
     Backlog,
     Caller,
@@ -38,6 +39,7 @@ from .messages import (
     Start,
     TimerDue,
 )
+from .printing import type_name
 from .stripes import Home, Stripe, split_key
 from .values import MISSING
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 E = TypeVar("E")
 
+_UNTAKEN: Final = object()  # no snapshot; a field's value may be None, and its snapshot with it
 HELD: Final = object()
 RELOAD: Final = object()
 FEED: Final = object()
@@ -325,6 +328,7 @@ class EntityActor:
         "stored",
         "striping",
         "suspends",
+        "unread_failures",
         "unreadable",
     )
 
@@ -359,6 +363,7 @@ class EntityActor:
         self.parked: str | None = None
         self.parked_type: str | None = None
         self.unreadable: bytes | None = None  # the stored state, where the class cannot read it
+        self.unread_failures: bytes | None = None  # the same of its failed signals
         self.combines = False  # whether signals may be combined
         self.suspends = True  # whether an operation may be async
         self.folding = False
@@ -424,6 +429,13 @@ class EntityActor:
             self.state = self.definition.state.decode(state)
             self.exists = True
 
+    def keep(self, state: bytes | None, lock: bytes | None, failures: bytes | None) -> None:
+        """Keep what is stored as it is, since it cannot be read; it is read again with a retry."""
+        self.stored = True
+        self.unreadable, self.unread_failures = state, failures
+        if lock is not None:
+            self.lock = Caller(*orjson.loads(lock))
+
     def encode_state(self) -> bytes | None:
         """Give the state to store: that before the operation under way, if one is."""
         if self.frozen is not None:
@@ -441,6 +453,8 @@ class EntityActor:
 
     def encode_failures(self) -> bytes | None:
         """Give the failed signals to store: how many, the last of them, and a home's round."""
+        if self.unread_failures is not None:
+            return self.unread_failures
         fold = self.striping.progress if isinstance(self.striping, Home) else None
         if fold is not None:
             return orjson.dumps((self.failed_signals, self.failures or [], fold))
@@ -514,18 +528,19 @@ class EntityActor:
         """
         definition = self.definition
         assert definition.merge is not None
-        if not self.exists:
-            self.state = definition.make()
-        before = self._snapshot()
+        before: Any = _UNTAKEN
         try:
+            if not self.exists:
+                self.state = definition.make()
+            before = self._snapshot()
             result = copy_context().run(definition.merge, self.state, definition.state.decode(data))
             if result is not None and result is not self.state:
                 raise UsageError(
-                    f"merge of {self.key} returned {type(result).__name__}; it must change self "
+                    f"merge of {self.key} returned {type_name(result)}; it must change self "
                     "and return None"
                 )
             self._check_state()
-        except Exception:
+        except BaseException:
             self._roll_back(before)
             raise
         self.exists = self.changed = True
@@ -564,26 +579,32 @@ class EntityActor:
         self.changed = True
 
     def purge(self, effects: Effects) -> None:
-        """Delete whatever there is, and drop what is held."""
+        """Delete whatever there is but its lock, and drop what is held but requests for that."""
         self.state = None
         self.exists = False
         self.changed = True
         self.parked = self.parked_type = None
-        self.failures = None
+        self.failures = self.unread_failures = self.unreadable = None
         self.failed_signals = 0
         self.encoded = None
-        stored: list[Message] = []
+        waiting: list[Message] = []
         for held in self.held or ():
             if isinstance(held, Backlog):
                 held.refusal = f"{self.key} was purged"
-                stored.append(held)
-            else:
-                self.give_up(held, f"{self.key} was purged", effects)
+                waiting.append(held)
+            elif self.give_up(held, f"{self.key} was purged", effects):
                 effects.consume(held)
-        self.held = stored or None
+            else:
+                waiting.append(held)
+        self.held = waiting or None
 
-    def give_up(self, message: Message, reason: str, effects: Effects) -> None:
-        """Answer a message that waited and is not taken any more."""
+    def give_up(self, message: Message, reason: str, effects: Effects) -> bool:
+        """Answer a message that waited and is not taken any more; False if it has to be.
+
+        The lock is its holder's as before, and then that of whoever waits for it.
+        """
+        if isinstance(message, (LockRequest, LockRelease)) and self.striping is None:
+            return False
         error = UsageError(reason)
         if isinstance(message, Command):
             effects.reply(message, None)
@@ -591,6 +612,7 @@ class EntityActor:
             self._answer_failure(message.caller, failure_of(error), effects)
         else:
             effects.refuse(message, error)
+        return True
 
     def _operate(self, message: Operation, now: int, effects: Effects) -> Any:
         if self.parked is not None:
@@ -636,7 +658,9 @@ class EntityActor:
             return self._operate_async(operation, message, context, now, effects)
         try:
             data = copy_context().run(self._perform, operation, message, context)
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             self._fail(message, error, now, effects)
         else:
             self._succeed(message, data, operation.readonly, context, effects)
@@ -647,20 +671,23 @@ class EntityActor:
     ) -> bytes | None:
         """Run a sync operation and give its result; one that raises is rolled back."""
         definition = self.definition
-        if not self.exists:
-            self.state = definition.make()
-        before = self._snapshot()
+        before: Any = _UNTAKEN
         try:
+            if not self.exists:
+                self.state = definition.make()
+            before = self._snapshot()
             value = operation.decode_input(message.input)
             result = operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
                 result = context._result  # pyright: ignore[reportPrivateUsage]
             data = operation.output.encode(result) if message.call else None
+            if data is not None and len(data) > self.lookup.max_payload:
+                self.lookup.check_size(data, f"the result of {operation.title}")
             if operation.readonly:
                 self._roll_back(before)  # what it changed is not kept
             else:
                 self._check_state()
-        except Exception:
+        except BaseException:
             self._roll_back(before)
             raise
         return data
@@ -696,7 +723,9 @@ class EntityActor:
                 self.striping.arm(now, effects)
         try:
             combined, context = copy_context().run(self._combine, operation, run, now, effects.lag)
-        except Exception:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             # Alone, only the one that fails does; nothing has happened yet.
             self._alone = len(run) - 1
             return 0
@@ -730,9 +759,19 @@ class EntityActor:
     ) -> None:
         definition = self.definition
         existed = self.exists
-        if not existed:
-            self.state = definition.make()
-        encoded = definition.state.encode(self.state)
+        before: Any = None
+        try:
+            if not existed:
+                self.state = definition.make()
+            encoded = definition.state.encode(self.state)
+            if existed:
+                # Copied now, since that may run users' code, which may raise.
+                before = self._copy_state()
+        except BaseException as error:
+            if not existed:
+                self.state = None
+            self._fail(message, error, now, effects)
+            return
         self.frozen = encoded if existed else b""
         self.encoded = None
         try:
@@ -741,18 +780,18 @@ class EntityActor:
             if context is not None and definition.is_function:
                 result = context._result  # pyright: ignore[reportPrivateUsage]
             data = operation.output.encode(result) if message.call else None
+            if data is not None:
+                self.lookup.check_size(data, f"the result of {operation.title}")
             if operation.readonly:
-                self.state = definition.state.decode(encoded) if existed else None
+                self.state = before
             elif self.state is not None:
                 self._checked(definition.state.encode(self.state))
-        except Exception as error:
-            self.state = definition.state.decode(encoded) if existed else None
+        except BaseException as error:
+            self.state = before
+            if not isinstance(error, Exception):
+                raise  # perhaps of a stopping hub: then nothing of it happened, and it stays
             if not self.gone:
                 self._fail(message, error, now, effects)
-        except BaseException:
-            # Cancelled by a stopping hub: nothing of it happened, and the message stays.
-            self.state = definition.state.decode(encoded) if existed else None
-            raise
         else:
             if not self.gone:
                 self._succeed(message, data, operation.readonly, context, effects)
@@ -785,11 +824,20 @@ class EntityActor:
             else definition.take(self.state)
         )
 
+    def _copy_state(self) -> Any:
+        """Give another object with the same state, which shares nothing that can change."""
+        definition = self.definition
+        if definition.is_function:
+            return definition.state.decode(definition.state.encode(self.state))
+        made = definition.make()
+        definition.restore(made, definition.take(self.state))
+        return made
+
     def _roll_back(self, before: Any) -> None:
         self.encoded = None
         if not self.exists:
             self.state = None
-        elif before is None:
+        elif before is _UNTAKEN:
             return
         elif self.definition.is_function:
             self.state = self.definition.state.decode(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import types
 import typing
@@ -23,8 +24,10 @@ from .definitions import (
 )
 from .direct import guard
 from .errors import PayloadError, RegistrationError, UnknownNameError
-from .fields import class_fields, is_frozen, type_hints
+from .fields import class_fields, is_frozen, set_attribute, type_hints
+from .printing import text_of, type_name
 from .shapes import class_of
+from .shaping import shape_for
 from .signatures import (
     ENTITY_CONTEXT,
     Names,
@@ -36,7 +39,7 @@ from .signatures import (
     read_signature,
     refuse_generators,
 )
-from .snapshots import snapshotter
+from .snapshots import copier, is_immutable, snapshotter
 from .states import state_codec
 
 
@@ -52,10 +55,48 @@ def entity_class(cls: type, names: Names = types.MappingProxyType({})) -> type:
             a default nor a type with an obvious one.
     """
     own = cls.__dict__
+    _refuse_caches(cls)
     if "__attrs_attrs__" not in own and "__dataclass_fields__" not in own:
         cls = _attrs_class(cls, names)
     class_fields(cls, names)
     return cls
+
+
+def _refuse_caches(cls: type) -> None:
+    """Refuse what keeps a value in the object, beside the fields that it was worked out from."""
+    fields = _field_names(cls)
+    for owner in cls.__mro__[:-1]:
+        for name, member in owner.__dict__.items():
+            what = _cache(member)
+            if isinstance(member, types.MemberDescriptorType) and name not in fields:
+                # attrs keeps the value of a cached property in a slot of its own.
+                what = "a slot that is no field" if fields and name[0] != "_" else None
+            if what is not None:
+                raise RegistrationError(
+                    f"{name!r} of entity class {cls.__qualname__} is {what}: its value would stay "
+                    "when the fields change, and be lost when the entity leaves memory; make it a "
+                    "property or a method, or a field that the operations set"
+                )
+
+
+def _field_names(cls: Any) -> set[str]:
+    if attrs.has(cls):
+        return {field.name for field in attrs.fields(cls)}
+    return set(getattr(cls, "__dataclass_fields__", ()))
+
+
+def _cache(member: Any) -> str | None:
+    kind: Any = type(member)
+    if isinstance(member, functools.cached_property) or "cached" in kind.__name__.lower():
+        return f"a {kind.__name__}"
+    if isinstance(member, _LRU_CACHE):
+        return "a cached method"
+    if hasattr(kind, "__get__") and hasattr(kind, "__set_name__") and not hasattr(kind, "__set__"):
+        return f"a {kind.__name__}, a descriptor that may keep its value in the object"
+    return None
+
+
+_LRU_CACHE: Any = type(functools.lru_cache(maxsize=1)(repr))
 
 
 def _attrs_class(cls: type, names: Names) -> type:
@@ -108,20 +149,10 @@ def _field(cls: type, name: str, hint: Any, default: Any, *, annotated: bool) ->
         return attrs.field(factory=_zero(cls, name, hint), **options)
     if class_of(default) in (list, dict, set) and not default:
         return attrs.field(factory=class_of(default), **options)
-    if _is_mutable(default):
+    if not is_immutable(default):
         # One default for all entities would be one object that all of them share.
         return attrs.field(factory=lambda: copy.deepcopy(default), **options)
     return attrs.field(default=default, **options)
-
-
-def _is_mutable(value: object) -> bool:
-    if isinstance(value, type):
-        return False
-    return (
-        isinstance(value, (list, dict, set, deque))
-        or attrs.has(type(value))
-        or dataclasses.is_dataclass(value)
-    )
 
 
 _ZEROS: tuple[type, ...] = (int, float, str, bool, bytes, list, dict, set, frozenset, deque)
@@ -151,15 +182,33 @@ def _nothing() -> None:
 
 
 def _maker(cls: type) -> Callable[[], Any]:
-    """Give a function that makes a fresh object, with zeros for what has no default."""
+    """Give a function that makes a fresh object, with zeros for what has no default.
+
+    A field that is not of an immutable type is copied: its default, or what a factory or
+    ``__post_init__`` put there, may be an object that others have as well.
+    """
     zeros: dict[str, Callable[[], Any]] = {}
     aliases = {field.name: field.alias or field.name for field in _attrs_fields(cls)}
     for field in class_fields(cls):
         if field.required:
             zeros[aliases.get(field.name, field.name)] = _zero(cls, field.name, field.annotation)
-    if not zeros:
-        return cls
-    return lambda: cls(**{name: zero() for name, zero in zeros.items()})
+    shapes = {field.name: shape_for(field.annotation) for field in class_fields(cls)}
+    copiers = [(name, copier(shape)) for name, shape in shapes.items() if not shape.immutable]
+
+    def make_with_zeros() -> Any:
+        return cls(**{name: zero() for name, zero in zeros.items()})
+
+    make: Callable[[], Any] = make_with_zeros if zeros else cls
+    if not copiers:
+        return make
+
+    def make_with_copies() -> Any:
+        made = make()
+        for name, copied in copiers:
+            set_attribute(made, name, copied(getattr(made, name)))
+        return made
+
+    return make_with_copies
 
 
 def define_entity_class(
@@ -183,8 +232,8 @@ def define_entity_class(
     if is_frozen(cls):
         raise RegistrationError(f"{what} is frozen, so no operation could change its state")
     version, upgrade = _schema(cls, what)
-    make = _maker(cls)
     try:
+        make = _maker(cls)
         state = state_codec(cls, make, version, upgrade)
         take, restore = snapshotter(cls)
     except RegistrationError as error:
@@ -341,7 +390,7 @@ def _check_fresh(make: Callable[[], Any], state: Codec[Any], what: str) -> None:
         raise RegistrationError(f"a default of {what} does not fit its field: {error}") from None
     except Exception as error:
         raise RegistrationError(
-            f"{what} cannot be made without arguments: {type(error).__name__}: {error}"
+            f"{what} cannot be made without arguments: {type_name(error)}: {text_of(error)}"
         ) from error
 
 

@@ -18,7 +18,6 @@
     + ActivityError
     + SubOrchestrationError
     + EntityOperationError
-    + EventDataError                (a PayloadError as well)
     + OrchestrationFailedError
     + OrchestrationTerminatedError
     + OrchestrationCanceledError
@@ -248,28 +247,6 @@ class SubOrchestrationError(FailedError):
 
 class EntityOperationError(FailedError):
     """An entity operation raised; its changes and messages were rolled back."""
-
-
-class EventDataError(FailedError, PayloadError):
-    """An external event is not of the type that the wait for it declares.
-
-    Raised at the wait; the event is taken. A client's event is refused with ``PayloadError``
-    instead, where the wait is open when it comes.
-
-    Attributes:
-        target: which event, such as ``event 'paid'``.
-        path: where in its data the trouble is.
-        reason: what is wrong there.
-    """
-
-    def __init__(self, target: str, path: str, reason: str) -> None:
-        super().__init__(target, FailureDetails("PayloadError", f"at {path}: {reason}"))
-        self.args = (target, path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.target} is not of the type waited for: at {self.path}: {self.reason}"
 
 
 class OrchestrationFailedError(FailedError):

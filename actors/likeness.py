@@ -12,7 +12,7 @@ import dataclasses
 import enum
 import functools
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -21,30 +21,44 @@ from .printing import type_name
 from .shapes import is_a, member_path
 
 Difference = tuple[str, str]  # the path, and what is wrong there
+AsJson = Callable[[Any], Any]
 
 _TEXTS_AND_NUMBERS = (str, int, float)
 _KEPT_BY_PYDANTIC = frozenset({"__pydantic_private__", "__pydantic_extra__"})
+_PLAIN = (dict, list, str, int, float)
 _SEQUENCES = (list, tuple, collections.deque)
 
 
-def difference(before: Any, after: Any, path: str = "") -> Difference | None:
-    """Say where the second value is not like the first; None where it is like it throughout."""
+def difference(
+    before: Any, after: Any, path: str = "", as_json: AsJson | None = None
+) -> Difference | None:
+    """Say where the second value is not like the first; None where it is like it throughout.
+
+    Args:
+        before: the value that was written.
+        after: what was read back.
+        path: where in a value these are.
+        as_json: gives the plain JSON of a value, if that may take its place (under ``Any``).
+    """
     cls: Any = type(before)
     if cls is not type(after) and not _is_like_class(before, after):
+        if as_json is not None and type(after) in _PLAIN and as_json(before) == after:
+            return None
         return path, f"a {type_name(before)} would come back as a {type_name(after)}"
     if issubclass(cls, _SEQUENCES):
         if len(before) != len(after):
             return path, f"{len(before)} elements would come back as {len(after)}"
-        return _first(
+        parts = (
             (f"{path}[{index}]", one, other)
             for index, (one, other) in enumerate(zip(before, after, strict=True))
-        ) or _of_attributes(before, after, path)
+        )
+        return _first(parts, as_json) or _of_attributes(before, after, path, as_json)
     if issubclass(cls, dict):
-        return _of_dicts(before, after, path)
+        return _of_dicts(before, after, path, as_json)
     if _has_declared_fields(cls):
-        return _of_attributes(before, after, path)
+        return _of_attributes(before, after, path, as_json)
     if cls.__eq__ is object.__eq__:
-        return _of_attributes(before, after, path)
+        return _of_attributes(before, after, path, as_json)
     # nan is not equal to itself.
     if before == after or (before != before and after != after):
         return None
@@ -67,33 +81,35 @@ def _has_declared_fields(cls: Any) -> bool:
     return attrs.has(cls) or dataclasses.is_dataclass(cls) or hasattr(cls, "__pydantic_validator__")
 
 
-def _first(parts: Iterator[tuple[str, Any, Any]]) -> Difference | None:
+def _first(parts: Iterator[tuple[str, Any, Any]], as_json: AsJson | None) -> Difference | None:
     for path, one, other in parts:
-        found = difference(one, other, path)
+        found = difference(one, other, path, as_json)
         if found is not None:
             return found
     return None
 
 
-def _of_dicts(before: dict[Any, Any], after: dict[Any, Any], path: str) -> Difference | None:
+def _of_dicts(
+    before: dict[Any, Any], after: dict[Any, Any], path: str, as_json: AsJson | None
+) -> Difference | None:
     if len(before) != len(after):
         return path, f"{len(before)} entries would come back as {len(after)}"
     for (key, one), (other_key, other) in zip(before.items(), after.items(), strict=True):
         place = path + member_path(key)
-        found = difference(key, other_key, place) or difference(one, other, place)
+        found = difference(key, other_key, place, as_json) or difference(one, other, place, as_json)
         if found is not None:
             return found
-    return _of_attributes(before, after, path)
+    return _of_attributes(before, after, path, as_json)
 
 
-def _of_attributes(before: Any, after: Any, path: str) -> Difference | None:
+def _of_attributes(before: Any, after: Any, path: str, as_json: AsJson | None) -> Difference | None:
     if isinstance(before, (enum.Enum, type, types.FunctionType)):
         return None if before is after else (path, "it would come back as another")
     one, other = attributes(before), attributes(after)
     for name in (*one, *other):
         if (name in one) != (name in other):
             return path + member_path(name), "this would not come back"
-    return _first((path + member_path(name), one[name], other[name]) for name in one)
+    return _first(((path + member_path(name), one[name], other[name]) for name in one), as_json)
 
 
 def attributes(value: Any) -> dict[str, Any]:

@@ -46,18 +46,6 @@ class ActivityCall(NamedTuple):
     call: int
 
 
-def encode_call(call: ActivityCall) -> bytes:
-    """Give an activity's call as one JSON text."""
-    fields = [[*call.caller], call.name, _pack(call.input), *call[3:]]
-    return compact(orjson.dumps(fields))
-
-
-def decode_call(body: bytes) -> ActivityCall:
-    """Read the durable form of an activity's call back."""
-    caller, name, input, *rest = orjson.loads(body)
-    return ActivityCall(Caller(*caller), name, _unpack(input), *rest)
-
-
 class Message:
     """One envelope to one actor."""
 
@@ -69,11 +57,6 @@ class Message:
         self.keep = False
         self.reply: Any = None
         self.request: str | None = None
-
-    @property
-    def is_unanswered(self) -> bool:
-        """Whether it is a client's that may still be refused: one that was stored is taken."""
-        return self.reply is not None and not self.row and not self.keep
 
     @property
     def size(self) -> int:

@@ -71,10 +71,6 @@ _LOADED = (
 )
 
 
-#: Ends at which all that is under way is told to stop, so that its failing is no news.
-_TOLD = frozenset({"Canceled", "Terminated"})
-
-
 class InstanceFields(Protocol):
     """The durable fields of an instance, as a store gives them."""
 
@@ -372,8 +368,6 @@ class OrchestrationActor:
 
     def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
         if message.execution != self.execution or not self.is_live:
-            if self.status not in _TOLD:
-                effects.drop_answer(self.instance_id, message)
             return None
         if self.is_blocked:
             return HELD
@@ -384,10 +378,8 @@ class OrchestrationActor:
             # Given up, or answered already; an activity that was run again after a crash, say.
             if message.task in executor.unanswered:
                 self._drop_answer(message, executor, now)
-            elif event in FAILURES and event != "TaskFailed":
-                effects.drop_answer(self.instance_id, message)
             return None
-        executor.unanswered.pop(message.task, None)
+        executor.unanswered.discard(message.task)
         self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
         executor.resume(now, effects, self.events)
         state = FAILED if event in FAILURES else DONE
@@ -397,7 +389,7 @@ class OrchestrationActor:
 
     def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
         # Recorded all the same, so that a restart does not run the activity once more.
-        executor.unanswered.pop(message.task, None)
+        executor.unanswered.discard(message.task)
         self.events.append(
             b'["%b",%d,%d,%b]' % (message.event.encode(), now, message.task, message.body)
         )
@@ -431,14 +423,6 @@ class OrchestrationActor:
             return HELD
         executor = self.executor
         assert executor is not None
-        if message.is_unanswered:
-            try:
-                executor.stage(executor.context, executor.check_event, message.name, message.data)
-            except PayloadError as error:
-                where = f"the wait for event {message.name!r} of {self.instance_id!r}"
-                refused = PayloadError(error.path, f"{error.reason}; {where} declares that type")
-                effects.refuse(message, refused)
-                return None
         self.events.append(_event(b"EventRaised", now, orjson.dumps(message.name), message.data))
         executor.resume(now, effects, self.events)
         executor.step(executor.raise_event, message.name, message.data)
@@ -488,7 +472,17 @@ class OrchestrationActor:
         if executor.custom_status is not None:
             self.custom_status = executor.custom_status
         if executor.outcome is not None:
-            self.finish(executor.outcome, now, effects)
+            self.finish(self._bounded(executor.outcome), now, effects)
+
+    def _bounded(self, outcome: Outcome) -> Outcome:
+        """Make a failure of a result that is larger than a payload may be."""
+        if outcome.output is None or len(outcome.output) <= self.lookup.max_payload:
+            return outcome
+        try:
+            self.lookup.check_size(outcome.output, f"the result of orchestration {self.name!r}")
+        except PayloadError as error:
+            return Outcome("Failed", failure=failure_of(error))
+        return outcome
 
     def finish(self, outcome: Outcome, now: int, effects: Effects) -> None:
         """End the execution, and answer whoever waits for it; or go on with a fresh one."""
@@ -564,15 +558,8 @@ class OrchestrationActor:
         executor, self.executor = self.executor, None
         owner = Caller(self.instance_id, self.execution, 0)
         if self.pending:
-            if executor is None or status not in ("Completed", "ContinuedAsNew"):
-                effects.cancel_activity(owner)
-            else:
-                # What was called happens, also where nobody waits for it any more.
-                for call in executor.open_activities():
-                    effects.leave_activity(self.id, call)
-        if executor is not None and executor.unseen and status not in _TOLD:
-            for task in executor.unseen.values():
-                effects.failed_call(self.instance_id, task.target, task.describe_failure())
+            # One that runs beside a function that returned may end; its result is ignored.
+            effects.cancel_activity(owner, status in ("Canceled", "Terminated"))
         effects.disarm_timer(owner)
         if executor is not None:
             lock = executor.lock

@@ -1,12 +1,23 @@
-"""Snapshots of an entity's fields, so that an operation that fails leaves nothing behind."""
+"""Snapshots of an entity's fields, so that an operation that fails leaves nothing behind.
+
+What is not known to be immutable is copied, whatever its type: containers of immutables as a
+whole, everything else by way of its JSON, or a deep copy where that would not give the same back.
+Where copying runs users' code, it does so when the snapshot is taken; putting it back runs none.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
+import types
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import attrs
 
@@ -25,9 +36,6 @@ def snapshotter(cls: type) -> tuple[Take, Restore]:
 
     ``take(obj)`` gives a token, ``restore(obj, token)`` sets every field to what it was then, also
     those that were changed in place. A token serves for one restore.
-
-    Fields of immutable types are kept by reference and containers of them by a shallow copy; all
-    others by their JSON, or by a deep copy where JSON would not give the same back.
 
     Raises:
         RegistrationError: ``cls`` is no attrs class or dataclass, or a field has no JSON form.
@@ -93,16 +101,17 @@ def _by_reference(value: Any) -> Any:
 
 
 _IMMUTABLE_CLASSES = frozenset({str, int, bool, float, bytes, type(None)})
+_CONTAINERS: frozenset[Any] = frozenset({list, dict, set})
 
 
 def _keeper(shape: Shape) -> Callable[[Any], Any]:
     if shape.immutable:
         return _by_reference
     if shape.shallow:
-        return copy.copy
-    if shape.loose:
-        # Parts annotated Any would come back as plain JSON.
-        return _deep
+        return _shallow
+    if shape.unsure or shape.vague:
+        # Reading it back is users' code, or parts annotated Any would come back as plain JSON.
+        return copier(shape)
     codec: Codec[Any] = Codec(Any, shape)
 
     def keep(value: Any) -> Any:
@@ -116,5 +125,57 @@ def _keeper(shape: Shape) -> Callable[[Any], Any]:
     return keep
 
 
+def copier(shape: Shape) -> Callable[[Any], Any]:
+    """Give what copies a value of a shape, so that nothing mutable is shared with the copy."""
+    if shape.immutable:
+        return _by_reference
+    if shape.shallow:
+        return _shallow
+    if shape.vague:
+        return _deep
+    codec: Codec[Any] = Codec(Any, shape)
+
+    def read_back(value: Any) -> Any:
+        if value.__class__ in _IMMUTABLE_CLASSES:
+            return value
+        if value.__class__ in _CONTAINERS and not value:
+            return value.__class__()
+        try:
+            return codec.decode(codec.encode_unchecked(value))
+        except PayloadError:
+            return copy.deepcopy(value)
+
+    return read_back
+
+
+def _shallow(value: Any) -> Any:
+    if value.__class__ in _CONTAINERS:
+        return value.copy()
+    return copy.copy(value)
+
+
 def _deep(value: Any) -> Any:
     return value if value.__class__ in _IMMUTABLE_CLASSES else copy.deepcopy(value)
+
+
+_FIXED = _IMMUTABLE_CLASSES | {
+    complex,
+    date,
+    datetime,
+    time,
+    timedelta,
+    timezone,
+    Decimal,
+    UUID,
+    ZoneInfo,
+    type(Ellipsis),
+}
+_SHARED = (enum.Enum, type, types.FunctionType, types.BuiltinFunctionType)
+
+
+def is_immutable(value: Any) -> bool:
+    """Say whether nothing that can be reached from a value is known to change, ever."""
+    cls: type = type(value)
+    if cls in _FIXED or issubclass(cls, _SHARED):
+        return True
+    return cls in (tuple, frozenset) and all(is_immutable(one) for one in value)

@@ -136,7 +136,7 @@ class Home:
             if message.state is not None:
                 try:
                     actor.merge(message.state)
-                except Exception as error:
+                except BaseException as error:
                     failure = failure_of(error)
                     reason = f"merge failed: {failure.error_type}: {failure.message}"
                     self._park(failure.error_type, reason, effects)

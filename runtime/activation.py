@@ -10,7 +10,6 @@ from ..actors.interrupts import is_interrupt
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 from .batch import SIZE_MAX
-from .waiting import is_cancellation
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -264,7 +263,9 @@ class Activation:
                 await operation
             except BaseException as error:
                 actor = self.actor
-                if not is_cancellation(error) or not isinstance(actor, EntityActor):
+                # What the actor does not take itself is no Exception; others are our own.
+                is_ours = isinstance(error, Exception) or is_interrupt(error)
+                if is_ours or not isinstance(actor, EntityActor):
                     raise
                 if self.dead:
                     return  # the hub's doing, which drops an actor before it cancels

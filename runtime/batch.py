@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..actors.messages import ActivityCall, Message
 
 if TYPE_CHECKING:
-    from ..storage.records import ActivityRow, RequestRow
+    from ..storage.records import RequestRow
     from .activation import Activation
     from .durable_timers import DurableTimer
     from .partition import Partition
@@ -48,8 +48,6 @@ class Batch:
         "dirty",
         "finished",
         "frames",
-        "left",
-        "left_deleted",
         "mail_deleted",
         "messages",
         "outbox",
@@ -76,8 +74,6 @@ class Batch:
         self.outbox_deleted: list[int] = []
         self.peers: set[int] = set()
         self.requests: list[RequestRow] = []
-        self.left: list[ActivityRow] = []
-        self.left_deleted: list[int] = []
 
         self.replies: list[tuple[Waiter, Any]] = []
         self.by_row: dict[int, Waiter] = {}  # of the replies, those to messages of the store
@@ -108,7 +104,6 @@ class Batch:
             or self.outbox
             or self.peers
             or self.requests
-            or self.left_deleted
         )
 
     @property

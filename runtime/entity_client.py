@@ -26,7 +26,7 @@ from ..actors.ids import EntityId, check_text, entity_id
 from ..actors.messages import Command, Operation
 from ..actors.stripes import MARK
 from ..actors.values import MISSING
-from ..storage.records import EntityFilter
+from ..storage.records import EntityFilter, EntityRow
 from .pages import check_page_size
 from .placement import partition_of
 from .requesting import Requester
@@ -326,27 +326,36 @@ class EntityClient(Requester):
         Of a striped entity, the stripes are folded into it first.
 
         Raises:
+            PayloadError: its class cannot read what is stored; ``get_entity`` shows it plain.
             UnavailableError: a striped entity could not be asked to fold; safe to repeat.
         """
-        status = await self.get_entity(id)
-        return None if status is None else status.state
+        row = await self._read_entity(id)
+        if row is None or row.state is None:
+            return None
+        state: E = self._lookup.find_entity(id.name).state.decode(row.state)
+        return state
 
     async def get_entity(self, id: EntityId[E]) -> EntityStatus[E] | None:
         """Give an entity's status, as of the last checkpoint; None if there is no such entity.
 
-        Of a striped entity, the stripes are folded into it first.
+        Of a striped entity, the stripes are folded into it first. A state that its class cannot
+        read is shown as plain JSON values.
 
         Raises:
             UnavailableError: a striped entity could not be asked to fold; safe to repeat.
         """
+        row = await self._read_entity(id)
+        if row is None:
+            return None
+        waiting = await self._partition(str(id)).store.waiting(str(id))
+        return entity_status(row, self._lookup, waiting)
+
+    async def _read_entity(self, id: EntityId[Any]) -> EntityRow | None:
         entity_id(id)
         if self._lookup.find_entity(id.name).stripes is not None:
             await self._request(str(id), Command("fold"))
-        store = self._partition(str(id)).store
-        rows = await store.read_entities([(id.name, id.key)])
-        if not rows:
-            return None
-        return entity_status(rows[0], self._lookup, await store.waiting(str(id)))
+        rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
+        return rows[0] if rows else None
 
     async def query_entities(
         self,

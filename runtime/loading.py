@@ -21,7 +21,6 @@ from ..actors.history import (
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command
 from ..actors.orchestration import OpenWork, OrchestrationActor
-from ..actors.values import TERMINAL
 
 if TYPE_CHECKING:
     from ..storage.records import EntityRow, InstanceRecord
@@ -119,8 +118,8 @@ class Loader:
                 actor.load(row.state, row.lock, row.failures)
         except UsageError as error:
             # An entity that is not registered any more, or a state that its class cannot read.
-            actor.unreadable = None if row is None else row.state
-            actor.stored = row is not None
+            if row is not None:
+                actor.keep(row.state, row.lock, row.failures)
             actor.park(type(error).__name__, str(error))
         else:
             self._consider(activation, actor, None if row is None else row.parked)
@@ -205,8 +204,6 @@ class Loader:
         store, wanted = self._partition.store, list(keys)
         for start in range(0, len(wanted), _AT_ONCE):
             for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
-                if record.status in TERMINAL:
-                    continue  # what it left has rows of its own
                 events = parse_history(await store.read_history(record.id))
                 for call in open_activities(events, record.key, record.execution):
                     if is_wanted(call.caller):

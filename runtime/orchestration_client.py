@@ -160,6 +160,8 @@ class OrchestrationClient(InstanceQueries):
             start_at=due,
             on_existing=on_existing,
         )
+        if message.tags is not None:
+            self._lookup.check_size(message.tags, "the tags")
         if instance_id is None and request_id is None:
             new_id = self._new_instance_id()
             await self._at(new_id, lambda place: place.request_new(new_id, message))

@@ -237,11 +237,14 @@ class Overflow:
         if backlog.refusal is not None:
             actor = activation.actor
             assert actor is not None
+            kept: list[Message] = []
             for message in messages:
-                actor.give_up(message, backlog.refusal, partition)
-                partition.consume(message)
+                if actor.give_up(message, backlog.refusal, partition):
+                    partition.consume(message)
+                else:
+                    kept.append(message)
             partition.gathered()
-            messages = []
+            messages = kept
         activation.mail[:1] = [*messages, *rest]
         activation.queued = False
         if activation.mail:

@@ -29,8 +29,7 @@ from ..actors.errors import (
     StoreMovedError,
     UnavailableError,
 )
-from ..actors.failures import encode_failure, read_failure
-from ..actors.history import FAILURES
+from ..actors.failures import encode_failure
 from ..actors.logs import Log
 from ..actors.messages import (
     ActivityCall,
@@ -51,7 +50,6 @@ from .clock import steady_time
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .guarded_store import GuardedStore
-from .leftovers import Leftovers
 from .loading import Loader
 from .moving import leave
 from .overflow import Overflow
@@ -74,13 +72,6 @@ if TYPE_CHECKING:
 
 #: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
 _DRAIN_BUDGETS = 4
-
-_CALLED = {
-    "TaskFailed": "an activity",
-    "SubOrchestrationInstanceFailed": "a sub-orchestration",
-    "EntityOperationFailed": "an entity's operation",
-}
-_STOPPED = frozenset({"Cancelled", "Terminated"})
 
 _log = Log("perdure.partition")
 
@@ -115,7 +106,6 @@ class Partition:
         self.flying: Batch | None = None
         self.exchange = Exchange(self)
         self.timers = DurableTimers(self, timers)
-        self.leftovers = Leftovers(self)
         self.router = StripeRouter(lookup, clock, index)
         self.sequence = 0
         self.epoch = 0
@@ -129,7 +119,6 @@ class Partition:
         self.sent_away = 0  # messages to other partitions
         self.failed_operations = 0
         self.slows = False  # whether the turn under way has sent to where too much waits
-        self.failed_calls = 0
         self.crashes: dict[str, int] = {}
         self.watchers: dict[str, list[Waiter]] = {}
         self.on_fatal: Callable[[Exception], None] = lambda error: None
@@ -429,35 +418,6 @@ class Partition:
             for shard in self.abroad:
                 self.cancel_abroad(shard, caller)
 
-    def leave_activity(self, instance: int, call: ActivityCall) -> None:
-        """Have an activity carried out although no turn will take its answer."""
-        self.leftovers.keep(instance, call)
-
-    def drop_activities(self, instance_id: str) -> None:
-        """Let go of what an instance has left, which is purged."""
-        if self.leftovers:
-            self.leftovers.forget(instance_id)
-
-    def drop_answer(self, instance_id: str, answer: Completion) -> None:
-        """Take note of an answer that nobody waits for."""
-        if self.leftovers and self.leftovers.take(instance_id, answer):
-            return
-        if answer.event in FAILURES:
-            self.failed_call(instance_id, _CALLED[answer.event], read_failure(answer.body))
-
-    def failed_call(self, instance_id: str, what: str, failure: FailureDetails) -> None:
-        """A call failed, and nobody looked at its outcome."""
-        if failure.error_type in _STOPPED:
-            return  # that was asked for
-        self.failed_calls += 1
-        _log.error(
-            "%s, called by %s, failed and nobody awaited it: %s: %s",
-            what,
-            instance_id,
-            failure.error_type,
-            failure.message,
-        )
-
     def post_answer(self, instance_id: str, completion: Completion) -> None:
         """Take an activity's answer in."""
         if isinstance(self.down, MovedError):
@@ -467,9 +427,7 @@ class Partition:
             caller = Caller(instance_id, completion.execution, completion.task)
             for callers in self.abroad.values():
                 callers.discard(caller)  # if this is recovering, it has to run again
-        if self.down is None and not (
-            self.leftovers and self.leftovers.take(instance_id, completion)
-        ):
+        if self.down is None:
             self.post(instance_id, completion)
 
     def reply(self, message: Message, result: bytes | None) -> None:
@@ -841,7 +799,6 @@ class Partition:
             self.drop(activation)
         self.timers.clear()
         self.overflow.clear()
-        self.leftovers.clear()
         self._activities.stop_all(self.post_answer)
         self.batch = Batch()
         return dropped

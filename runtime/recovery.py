@@ -66,7 +66,6 @@ async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailbox
     await partition.loader.dispatch_unanswered(
         recovered.unanswered, lambda caller: caller not in answered
     )
-    partition.leftovers.restore(recovered.activities, lambda caller: caller not in answered)
 
 
 async def recover(partition: Partition, error: BaseException, failed: Batch | None) -> None:

@@ -24,7 +24,6 @@ class PartitionStatistics:
         messages: messages that those turns took.
         sent_away: messages sent to other partitions.
         failed_operations: signalled operations that failed and were rolled back.
-        failed_calls: calls of orchestrations that failed and that nobody looked at.
         waiting: clients' messages that no turn has consumed yet.
         activations: actors in memory.
         stored_bytes: what it takes in the store, write-ahead log included; 0 in memory.
@@ -39,7 +38,6 @@ class PartitionStatistics:
     messages: int
     sent_away: int
     failed_operations: int
-    failed_calls: int
     waiting: int
     activations: int
     stored_bytes: int
@@ -108,11 +106,6 @@ class HubStatistics:
         return sum(partition.failed_operations for partition in self.partitions)
 
     @property
-    def failed_calls(self) -> int:
-        """Calls of orchestrations that failed and that nobody looked at."""
-        return sum(partition.failed_calls for partition in self.partitions)
-
-    @property
     def waiting(self) -> int:
         """Clients' messages that no turn has consumed yet."""
         return sum(partition.waiting for partition in self.partitions)
@@ -138,7 +131,6 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         messages=partition.messages,
         sent_away=partition.sent_away,
         failed_operations=partition.failed_operations,
-        failed_calls=partition.failed_calls,
         waiting=partition.waiting,
         activations=len(partition.activations),
         stored_bytes=await partition.store.size(),

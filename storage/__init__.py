@@ -12,7 +12,6 @@ from ..actors.errors import UsageError
 from .memory import ENDED, MemoryStore
 from .protocol import PartitionStore, SharedPartition, SharedStore, Store
 from .records import (
-    ActivityRow,
     Checkpoint,
     ChunkRow,
     CreatedRow,
@@ -32,7 +31,6 @@ from .sqlite import SqliteStore, Synchronous
 
 __all__ = [
     "ENDED",
-    "ActivityRow",
     "Checkpoint",
     "ChunkRow",
     "CreatedRow",

@@ -10,8 +10,7 @@ SELECT sequence AS follows, sequence, epoch, next_id, next_row, NULL AS purged, 
        NULL AS created, NULL AS progress, NULL AS history, NULL AS history_bodies,
        NULL AS entities, NULL AS entities_deleted, NULL AS mail, NULL AS mail_deleted, NULL AS timers,
        NULL AS timers_deleted, NULL AS outbox, NULL AS outbox_deleted, NULL AS peers,
-       NULL AS requests, NULL AS requests_deleted_before, NULL AS activities,
-       NULL AS activities_deleted
+       NULL AS requests, NULL AS requests_deleted_before
 FROM meta;
 
 -- "LIMIT -1" keeps SQLite from flattening the subquery: flattened, it would render a row of the
@@ -28,8 +27,6 @@ BEGIN
   WHERE instance IN (SELECT value FROM json_each(CAST(NEW.purged AS TEXT)));
   DELETE FROM input_row WHERE id IN (SELECT value FROM json_each(CAST(NEW.purged AS TEXT)));
   DELETE FROM instance_row WHERE id IN (SELECT value FROM json_each(CAST(NEW.purged AS TEXT)));
-  DELETE FROM activity_row
-  WHERE instance IN (SELECT value FROM json_each(CAST(NEW.purged AS TEXT)));
 
   DELETE FROM history_row
   WHERE instance IN (SELECT value FROM json_each(CAST(NEW.rewritten AS TEXT)));
@@ -101,18 +98,12 @@ BEGIN
   SELECT v ->> 0, v ->> 1, v -> 2
   FROM (SELECT value AS v FROM json_each(CAST(NEW.requests AS TEXT)) LIMIT -1);
 
-  INSERT OR REPLACE INTO activity_row (n, instance, body)
-  SELECT v ->> 0, v ->> 1, v -> 2
-  FROM (SELECT value AS v FROM json_each(CAST(NEW.activities AS TEXT)) LIMIT -1);
-
   DELETE FROM mail_row
   WHERE n IN (SELECT value FROM json_each(CAST(NEW.mail_deleted AS TEXT)));
   DELETE FROM timer_row
   WHERE n IN (SELECT value FROM json_each(CAST(NEW.timers_deleted AS TEXT)));
   DELETE FROM outbox_row
   WHERE n IN (SELECT value FROM json_each(CAST(NEW.outbox_deleted AS TEXT)));
-  DELETE FROM activity_row
-  WHERE n IN (SELECT value FROM json_each(CAST(NEW.activities_deleted AS TEXT)));
 
   UPDATE meta SET sequence = NEW.sequence, next_id = max(next_id, NEW.next_id),
                   next_row = max(next_row, NEW.next_row);

@@ -14,7 +14,7 @@ import orjson
 
 from .records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
 
-PARTS: Final = 19
+PARTS: Final = 17
 """How many values one checkpoint has."""
 
 _dumps = orjson.dumps
@@ -63,10 +63,6 @@ def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:
         _dumps([tuple(row) for row in c.peers]) if c.peers else None,
         _dumps([(id, at, _json(body)) for id, at, body in requests]) if requests else None,
         before,
-        _dumps([(n, instance, _json(body)) for n, instance, body in c.activities])
-        if c.activities
-        else None,
-        _dumps(c.activities_deleted) if c.activities_deleted else None,
     )
 
 
@@ -78,10 +74,7 @@ def next_id(checkpoint: Checkpoint) -> int:
 def next_row(checkpoint: Checkpoint) -> int:
     """Give one more than the greatest row number in the checkpoint."""
     return 1 + max(
-        _greatest(checkpoint.mail),
-        _greatest(checkpoint.timers),
-        _greatest(checkpoint.outbox),
-        _greatest(checkpoint.activities),
+        _greatest(checkpoint.mail), _greatest(checkpoint.timers), _greatest(checkpoint.outbox)
     )
 
 

@@ -29,7 +29,6 @@ from ..actors.errors import (
 )
 from .records import (
     SLICE_ROWS,
-    ActivityRow,
     Checkpoint,
     CreatedRow,
     EntityFilter,
@@ -78,7 +77,6 @@ class _Rows:
     outbox: dict[int, OutboxRow] = Factory(dict[int, OutboxRow])
     peers: dict[int, PeerRow] = Factory(dict[int, PeerRow])
     requests: dict[str, RequestRow] = Factory(dict[str, RequestRow])
-    activities: dict[int, ActivityRow] = Factory(dict[int, ActivityRow])
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse what must not be applied, so that ``apply`` never stops half-way."""
@@ -134,17 +132,10 @@ class _Rows:
             self.requests[request.request] = request
         if (before := checkpoint.requests_deleted_before) is not None:
             self.requests = {k: row for k, row in self.requests.items() if row.at >= before}
-        for activity in checkpoint.activities:
-            self.activities[activity.n] = activity
-            self.next_row = max(self.next_row, activity.n + 1)
-        for n in checkpoint.activities_deleted:
-            self.activities.pop(n, None)
         self.sequence = checkpoint.sequence
 
     def purge(self, id: int) -> None:
         self.history.pop(id, None)
-        for n in [row.n for row in self.activities.values() if row.instance == id]:
-            del self.activities[n]
         if (instance := self.instances.pop(id, None)) is not None:
             del self.ids[instance.created.key]
 
@@ -198,7 +189,6 @@ class _Rows:
             ],
             parked=[item.created.key for item in instances if item.progress.parked is not None]
             + [f"@{row.name}@{row.key}" for row in entities if row.parked is not None],
-            activities=_in_order(self.activities),
         )
 
 

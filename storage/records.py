@@ -96,14 +96,6 @@ class OutboxRow(NamedTuple):
     body: bytes  # JSON array
 
 
-class ActivityRow(NamedTuple):
-    """An activity whose answer no turn will take; it goes with its instance."""
-
-    n: int
-    instance: int
-    body: bytes  # JSON: the call, its input and the execution that made it
-
-
 class PeerRow(NamedTuple):
     """How far the exchange with another partition has come; replaces that peer's row."""
 
@@ -129,7 +121,7 @@ class Checkpoint:
     Attributes:
         sequence: the number of this checkpoint; the stored one must be one less.
         epoch: the owner's fencing number; the stored one must equal it.
-        purged: ids of instances to delete, with their history and activities.
+        purged: ids of instances to delete, with their history.
         rewritten: ids of instances whose history is deleted (new chunks may follow).
     """
 
@@ -151,8 +143,6 @@ class Checkpoint:
     peers: list[PeerRow] = Factory(list[PeerRow])
     requests: list[RequestRow] = Factory(list[RequestRow])
     requests_deleted_before: int | None = None
-    activities: list[ActivityRow] = Factory(list[ActivityRow])
-    activities_deleted: list[int] = Factory(list[int])
 
 
 SLICE_ROWS: Final = 500
@@ -192,7 +182,7 @@ class Recovered:
         sequence: number of the last checkpoint, 0 for a new partition.
         epoch: the fencing number of this opening; every opening gets a greater one.
         next_id: one more than the greatest id an instance or entity ever had here.
-        next_row: one more than the greatest ``n`` in mail, timers, outbox and activities.
+        next_row: one more than the greatest ``n`` in mail, timers and outbox.
         unanswered: instance ids with ``pending`` above 0 and a live status.
         parked: keys of parked actors: instance ids, and ``@name@key`` for entities.
     """
@@ -207,7 +197,6 @@ class Recovered:
     peers: list[PeerRow]
     unanswered: list[str]
     parked: list[str]
-    activities: list[ActivityRow] = Factory(list[ActivityRow])
 
 
 class InstanceRecord(NamedTuple):

@@ -18,7 +18,7 @@ from attrs import frozen
 from ..actors.errors import StoreDamagedError
 from .faults import FENCED, explained, lease_lost
 from .presence import Presence
-from .records import SLICE_ROWS, ActivityRow, MailRow, OutboxRow, PeerRow, Recovered, TimerRow, cut
+from .records import SLICE_ROWS, MailRow, OutboxRow, PeerRow, Recovered, TimerRow, cut
 from .settling import SETTLE, Settler, connect
 
 NEXT_EPOCH: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING epoch, sequence"
@@ -213,7 +213,6 @@ def _read(tables: sqlite3.Connection, epoch: int) -> Recovered:
     [(sequence, next_id, next_row)] = rows("SELECT sequence, next_id, next_row FROM meta")
     timers = rows("SELECT n, due, actor, CAST(body AS BLOB) FROM timer_row ORDER BY n")
     peers = rows("SELECT peer, received, sent FROM peer_row ORDER BY peer")
-    activities = rows("SELECT n, instance, CAST(body AS BLOB) FROM activity_row ORDER BY n")
     return Recovered(
         sequence=sequence,
         epoch=epoch,
@@ -225,5 +224,4 @@ def _read(tables: sqlite3.Connection, epoch: int) -> Recovered:
         peers=[PeerRow._make(row) for row in peers],
         unanswered=[key for (key,) in rows(UNANSWERED)],
         parked=[key for (key,) in rows(PARKED)],
-        activities=[ActivityRow._make(row) for row in activities],
     )

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import anyio
 import anyio.lowlevel
 import attrs
+import pytest
 from attrs import define, frozen
 
 from perdure import (
@@ -27,6 +28,8 @@ from perdure import (
     Store,
     UnavailableError,
 )
+from perdure.actors.entity import EntityActor
+from perdure.actors.executor import Executor
 from perdure.storage import (
     Checkpoint,
     EntityFilter,
@@ -340,3 +343,24 @@ async def settle(turns: int = 50) -> None:
     """Let everything run that can run without the store or the clock moving on."""
     for _ in range(turns):
         await anyio.lowlevel.checkpoint()
+
+
+class Crash(BaseException):
+    """Stands for a bug of the framework's own, in the turn that meets it."""
+
+
+def let_turns_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``Crash`` end the turn in which users' code raises it.
+
+    All that users' code raises is that code's own failure, so a turn crashes by a bug only. This
+    puts one behind the places where failures are taken.
+    """
+    for owner, name, place in ((EntityActor, "_fail", 1), (Executor, "_end", 1)):
+        taken: Any = getattr(owner, name)
+
+        def take(self: Any, *given: Any, taken: Any = taken, place: int = place) -> None:
+            if isinstance(given[place], Crash):
+                raise given[place]
+            taken(self, *given)
+
+        monkeypatch.setattr(owner, name, take)

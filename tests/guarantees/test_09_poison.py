@@ -28,18 +28,27 @@ from perdure import (
     Settings,
     UnavailableError,
 )
-from tests.faults import FaultyStore, JumpingClock, persist, settle, within
+from tests.faults import (
+    Crash,
+    FaultyStore,
+    JumpingClock,
+    let_turns_crash,
+    persist,
+    settle,
+    within,
+)
 
 
-class Poison(BaseException):
-    """What nobody catches."""
+@pytest.fixture(autouse=True)
+def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_turns_crash(monkeypatch)
 
 
 @define
 class Code:
     """What the application does this time: a new release may do it better."""
 
-    poison: type[BaseException] | None = SystemExit
+    poison: type[BaseException] | None = Crash
     explosions: int = 0
 
 
@@ -158,12 +167,9 @@ async def poison_by_stored_signal(hub: Hub, op: str) -> None:
     await until(lambda: parked_entities(hub))
 
 
-@pytest.mark.parametrize("poison", [SystemExit, Poison])
 @pytest.mark.parametrize("op", ["burst", "burst_slowly"])
-async def test_an_entity_whose_turn_keeps_crashing_is_parked_and_the_others_go_on(
-    op: str, poison: type[BaseException]
-) -> None:
-    async with within(4), hub_on(MemoryStore(), Code(poison)) as hub:
+async def test_an_entity_whose_turn_keeps_crashing_is_parked_and_the_others_go_on(op: str) -> None:
+    async with within(4), hub_on(MemoryStore(), Code()) as hub:
         await hub.client.call_entity(POISON, "add", 1)
         await poison_by_stored_signal(hub, op)
         status = await hub.client.get_entity(POISON)
@@ -294,12 +300,9 @@ async def test_a_parked_entity_may_be_purged_with_its_mail() -> None:
             assert await hub.client.call_entity(POISON, "add", 1) == 2
 
 
-@pytest.mark.parametrize("poison", [SystemExit, Poison])
 @pytest.mark.parametrize("name", ["bursting", "bursting_at_once"])
-async def test_an_orchestration_whose_turn_keeps_crashing_is_parked_or_refused(
-    name: str, poison: type[BaseException]
-) -> None:
-    async with within(4), hub_on(MemoryStore(), Code(poison)) as hub:
+async def test_an_orchestration_whose_turn_keeps_crashing_is_parked_or_refused(name: str) -> None:
+    async with within(4), hub_on(MemoryStore(), Code()) as hub:
         for _ in range(6):
             try:
                 await hub.client.start_new(name, instance_id="i", on_existing="reuse")
@@ -318,10 +321,7 @@ async def test_an_orchestration_whose_turn_keeps_crashing_is_parked_or_refused(
         assert status is None or parked == ["i"]
 
 
-@pytest.mark.parametrize("poison", [SystemExit, Poison])
-async def test_a_replay_that_crashes_parks_its_instance_and_a_repair_lets_it_go_on(
-    poison: type[BaseException],
-) -> None:
+async def test_a_replay_that_crashes_parks_its_instance_and_a_repair_lets_it_go_on() -> None:
     store = MemoryStore()
     async with within(4):
         async with hub_on(store, CALM) as hub:
@@ -329,7 +329,7 @@ async def test_a_replay_that_crashes_parks_its_instance_and_a_repair_lets_it_go_
                 await hub.client.start_new(name, instance_id=name)
             await settle()
 
-        async with hub_on(store, Code(poison)) as hub:
+        async with hub_on(store, Code()) as hub:
             for name in ("bursting", "bursting_at_once"):
                 # Repeated until the instance is parked; then the event waits in its mailbox.
                 await persist(hub.client.raise_event, name, "end", "one", request_id=name)

@@ -833,3 +833,34 @@ async def test_purging_a_locked_entity_drops_its_state_and_fails_who_waits(
     assert errors == ["@account@a was purged"]
     assert await handle.result(10) == "released"
     assert await client.call_entity(account("a"), Account.get, timeout=10) == 0
+
+
+@app.orchestration
+async def lock_both(ctx: OrchestrationContext, keys: str) -> str:
+    async with ctx.lock_entities(*accounts(keys)):
+        return "locked"
+
+
+@pytest.mark.parametrize("purged", ["a", "b"])
+async def test_purging_a_locked_entity_leaves_nobody_waiting_for_its_lock(
+    client: Client, purged: str
+) -> None:
+    holder = await client.start_new(hold, "ab")
+    await until_locked(holder)
+    waiters = [await client.start_new(lock_both, keys) for keys in ("a", "b", "ab")]
+
+    async def all_wait() -> bool:
+        statuses = [await client.get_entity(account(key)) for key in "ab"]
+        return [status and status.waiting for status in statuses] == [2, 1]
+
+    await until(all_wait)
+    await client.purge_entity(account(purged))
+    await holder.raise_event("go")
+
+    assert await holder.result(10) == "released"
+    assert [await waiter.result(10) for waiter in waiters] == 3 * ["locked"]
+
+    async def all_are_free() -> bool:
+        return not [status async for status in client.query_entities(locked=True)]
+
+    await until(all_are_free)

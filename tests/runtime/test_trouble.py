@@ -29,9 +29,16 @@ from perdure import (
     StoreMovedError,
     UnavailableError,
 )
+from tests.faults import Crash, let_turns_crash
 from tests.runtime.harness import FaultyStore, disk_error, made, until, until_true
 
 app = App()
+
+
+@pytest.fixture(autouse=True)
+def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_turns_crash(monkeypatch)
+
 
 trouble: dict[str, bool] = {"on": True}
 
@@ -50,16 +57,16 @@ class Touchy:
         return self.value
 
     def exit(self) -> None:
-        """Raise what no operation may: the turn cannot stand."""
+        """Crash the turn."""
         self.value += 1_000
         if trouble["on"]:
-            raise SystemExit("poison")
+            raise Crash("poison")
 
     async def exit_async(self) -> None:
         self.value += 1_000
         await anyio.lowlevel.checkpoint()
         if trouble["on"]:
-            raise SystemExit("poison")
+            raise Crash("poison")
 
 
 @app.entity

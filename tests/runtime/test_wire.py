@@ -246,7 +246,6 @@ _FAILURE = FailureDetails("ValueError", "so not", "a trace", FailureDetails("Key
 _ARGUMENTS: dict[type, tuple[Any, ...]] = {
     errors.PayloadError: ("$.a", "no"),
     errors.PayloadTooLargeError: ("$.a", 2_000, 1_000),
-    errors.EventDataError: ("event 'paid'", "$.a", "no"),
     errors.InstanceFinishedError: ("x", "Completed"),
     errors.InstanceNotFinishedError: ("x", "Running", "purge"),
     errors.MailboxFullError: ("@counter@a", 5),
@@ -257,7 +256,7 @@ _ARGUMENTS: dict[type, tuple[Any, ...]] = {
 
 
 def arguments_of(kind: type[PerdureError]) -> tuple[Any, ...]:
-    if kind not in _ARGUMENTS and issubclass(kind, errors.FailedError):
+    if issubclass(kind, errors.FailedError):
         return ("greet", _FAILURE)
     return _ARGUMENTS.get(kind, ("what to do",))
 
@@ -267,9 +266,7 @@ def kinds_of(kind: type[PerdureError]) -> list[type[PerdureError]]:
     return [kind, *below]
 
 
-PUBLIC = [
-    kind for kind in dict.fromkeys(kinds_of(PerdureError)) if kind.__module__ == errors.__name__
-]
+PUBLIC = [kind for kind in kinds_of(PerdureError) if kind.__module__ == errors.__name__]
 
 
 @pytest.mark.parametrize("kind", [*PUBLIC, MovedError, LineLostError])

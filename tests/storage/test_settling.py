@@ -19,7 +19,6 @@ import pytest
 
 from perdure.actors.errors import LeaseLostError, StorageError, StoreDamagedError
 from perdure.storage import (
-    ActivityRow,
     Checkpoint,
     ChunkRow,
     EntityFilter,
@@ -209,16 +208,12 @@ class Chance:
             c.mail_deleted.append(n)
             c.timers_deleted.append(n + 1)
             c.outbox_deleted.append(n + 2)
-            c.activities_deleted.append(n)
         for _ in range(self.random.randrange(3)):
             n, self.next_row = self.next_row, self.next_row + 3
             self.mail.append(n)
             c.mail.append(MailRow(n, f"a{n % 3}", b"%d" % n))
             c.timers.append(TimerRow(n + 1, n, "a", b"%d" % n))
             c.outbox.append(OutboxRow(n + 2, 1, n, b"[%d]" % n))
-            if self.instances:
-                instance = self.random.choice(sorted(self.instances))
-                c.activities.append(ActivityRow(n, instance, b"[%d]" % n))
         c.peers.append(PeerRow(self.random.randrange(2), self.now, self.next_row))
         c.requests.append(RequestRow(f"r{self.random.randrange(9)}", self.now, b"%d" % self.now))
         if self.random.random() < 0.3:
@@ -272,8 +267,7 @@ async def test_whatever_is_settled_when_it_reads_like_a_store_without_a_journal(
             recovered = await owner.partition.recover()
             again = await model.partition.recover()
             owner.recovered, model.recovered = recovered, again
-            names = "sequence next_id next_row mail timers outbox peers activities"
-            for name in names.split():
+            for name in ("sequence", "next_id", "next_row", "mail", "timers", "outbox", "peers"):
                 assert getattr(recovered, name) == getattr(again, name), name
             assert sorted(recovered.unanswered) == sorted(again.unanswered)
             assert sorted(recovered.parked) == sorted(again.parked)
@@ -289,7 +283,7 @@ def break_tables(folder: Path) -> None:
 
 
 def repair_tables(folder: Path) -> None:
-    script = (ROOT / "storage" / SCRIPTS[-1]).read_text("utf-8")
+    script = (ROOT / "storage" / SCRIPTS[1]).read_text("utf-8")
     connection = sqlite3.connect(folder / "partition-00.sqlite", isolation_level=None)
     connection.executescript(script)
     connection.close()
@@ -868,8 +862,6 @@ async def test_a_folder_of_the_first_schema_is_upgraded(store: SqliteStore, fold
         (folder / f"journal-0{number}.sqlite").unlink()
         change(
             folder / f"partition-0{number}.sqlite",
-            "DROP VIEW activities",
-            "DROP TABLE activity_row",
             "UPDATE meta SET schema_version = 1",
             "PRAGMA user_version = 1",
         )
@@ -882,41 +874,8 @@ async def test_a_folder_of_the_first_schema_is_upgraded(store: SqliteStore, fold
     await store.close()
     for number in range(2):
         path = folder / f"partition-0{number}.sqlite"
-        assert rows(path, "PRAGMA user_version") == [(3,)]
-        assert rows(path, "SELECT schema_version FROM meta") == [(3,)]
-
-
-async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_has(
-    store: SqliteStore, folder: Path, never: None
-) -> None:
-    owner = await own(store)
-    await owner.commit(created=[created(1)])
-    copied = copy_of(folder, "copy")
-    change(
-        copied / "journal-00.sqlite",
-        "ALTER TABLE entry DROP COLUMN activities",
-        "ALTER TABLE entry DROP COLUMN activities_deleted",
-        "UPDATE meta SET schema_version = 2",
-        "PRAGMA user_version = 2",
-    )
-    change(
-        copied / "partition-00.sqlite",
-        "DROP VIEW activities",
-        "DROP TABLE activity_row",
-        "UPDATE meta SET schema_version = 2",
-        "PRAGMA user_version = 2",
-    )
-
-    owner = await own(upgraded := SqliteStore(copied))
-    await owner.commit(activities=[ActivityRow(1, 1, b"[1]")])
-
-    assert await owner.keys() == ["i1"]
-    owner = await reopen(upgraded)
-    assert owner.recovered.activities == [ActivityRow(1, 1, b"[1]")]
-    await upgraded.close()
-    await store.close()
-    for name in ("journal", "partition"):
-        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(3,)]
+        assert rows(path, "PRAGMA user_version") == [(2,)]
+        assert rows(path, "SELECT schema_version FROM meta") == [(2,)]
 
 
 # Killed in the middle.
