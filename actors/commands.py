@@ -101,7 +101,14 @@ def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effe
 
 
 def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
-    """Delete an instance that has ended."""
+    """Delete an instance that has ended, or is parked: as if it was terminated first."""
+    if actor.is_live and actor.parked is not None:
+        actor.terminate("purged while it was parked", message.recursive, now, effects)
+        held, actor.held = actor.held or [], None
+        for waiting in held:
+            # Refused, or dropped, since it has ended.
+            actor.handle(waiting, now, effects)
+            effects.consume(waiting)
     if actor.is_live:
         effects.refuse(
             message,
@@ -112,6 +119,13 @@ def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effec
     actor.status = None
     actor.changed = True
     effects.reply(message, b"1")
+
+
+def _park(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
+    """Stop taking turns: a message that was in this one's place cannot be read."""
+    if actor.is_live:
+        actor.park("StoreDamagedError", message.reason)
+    effects.reply(message, None)
 
 
 def _refuse_finished(actor: OrchestrationActor, message: Command, effects: Effects) -> bool:
@@ -137,4 +151,5 @@ COMMANDS: dict[str, Callable[[OrchestrationActor, Command, int, Effects], Any]] 
     "retry": _retry,
     "rewind": _rewind,
     "purge": _purge,
+    "park": _park,
 }

@@ -479,7 +479,7 @@ class EntityActor:
                 return HELD
             striping.give_unasked(effects)
             return None
-        if isinstance(message, Command) and message.action in ("purge", "retry", "fold"):
+        if isinstance(message, Command) and message.action in ("purge", "retry", "fold", "park"):
             return self._obey(message, effects)
         if isinstance(message, Backlog):
             return FEED
@@ -498,6 +498,8 @@ class EntityActor:
                 return RELOAD
             if home is not None:
                 home.retry(effects)
+        elif message.action == "park":
+            self.park("StoreDamagedError", message.reason)
         elif home is not None and self.parked is None and home.waits(message):
             return HELD
         effects.reply(message, None)

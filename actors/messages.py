@@ -312,7 +312,7 @@ class Event(Message):
 
 
 class Command(Message):
-    """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry, purge or fold.
+    """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry, purge, fold or park.
 
     ``execution`` is the one it is meant for, 0 for whichever runs. ``loaded`` says that the actor
     was loaded anew for it.

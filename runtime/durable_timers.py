@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
-
-from ..actors.messages import Begin, Caller, Message, TimerDue, decode_message, encode_message
+from ..actors.messages import Begin, Caller, Message, TimerDue, encode_message
 from ..storage.records import TimerRow
 from .placement import partition_of
 
 if TYPE_CHECKING:
     from ..storage.records import Checkpoint, Recovered
     from .batch import Batch
+    from .damage import Damage
     from .partition import Partition
     from .timers import Alarm, TimerQueue
 
@@ -43,11 +42,16 @@ class DurableTimers:
         # Those that an orchestration may take back, by instance, execution and task number.
         self._by_instance: dict[str, dict[tuple[int, int], DurableTimer]] = {}
 
-    def restore(self, recovered: Recovered) -> None:
+    def restore(self, recovered: Recovered, damage: Damage) -> None:
         """Arm what the store holds."""
         for row in recovered.timers:
-            message = decode_message(orjson.loads(row.body))
-            self.arm(DurableTimer(row.due, row.actor, message, row.n))
+            message, is_whole = damage.read_timer(row)
+            if is_whole and message is not None:
+                self.arm(DurableTimer(row.due, row.actor, message, row.n))
+                continue
+            self._partition.batch.timers_deleted.append(row.n)
+            if message is not None:
+                self._partition.send(row.actor, message)
 
     def arm(self, timer: DurableTimer) -> None:
         """Let a timer run."""

@@ -21,8 +21,9 @@ from ..actors.arguments import (
 )
 from ..actors.definitions import OperationDefinition
 from ..actors.entity import EntityContext
-from ..actors.errors import EntityOperationError, FailureDetails, PerdureError
+from ..actors.errors import EntityOperationError, FailureDetails, InvalidIdError, PerdureError
 from ..actors.ids import EntityId, check_text, entity_id
+from ..actors.logs import Log
 from ..actors.messages import Command, Operation
 from ..actors.stripes import MARK
 from ..actors.values import MISSING
@@ -32,6 +33,8 @@ from .placement import partition_of
 from .requesting import Requester
 from .status import EntityStatus, entity_status
 from .striping import StripeRouter
+
+_log = Log("perdure.client")
 
 A = TypeVar("A")
 E = TypeVar("E")
@@ -403,7 +406,12 @@ class EntityClient(Requester):
                 if MARK in row.key:
                     continue  # a stripe is no entity of its own
                 waiting = await partition.store.waiting(f"@{row.name}@{row.key}")
-                yield entity_status(row, self._lookup, waiting)
+                try:
+                    status = entity_status(row, self._lookup, waiting)
+                except InvalidIdError as error:
+                    _log.error("a query passes over a damaged row of an entity: %s", error)
+                    continue
+                yield status
             if len(found) < page_size:
                 return
             last = found[page_size - 1][0]

@@ -30,6 +30,7 @@ from ..actors.errors import StorageError, UnavailableError
 from ..actors.messages import Message, read_parcels
 from ..storage.records import OutboxRow, PeerRow, is_whole
 from .batch import FRAME_MESSAGES_MAX, Frame
+from .damage import span_of
 
 if TYPE_CHECKING:
     from ..storage.records import Checkpoint, Recovered
@@ -136,16 +137,18 @@ class Exchange:
         batch.acknowledged.add(source)
         peer = self.peers[source]
         parcels = read_frame(frame.body) if frame.parcels is None else frame.parcels
-        known = peer.received - (frame.last - len(parcels))
-        if not 0 <= known < len(parcels):
+        span = span_of(parcels)
+        known = peer.received - (frame.last - span)
+        if not 0 <= known < span:
             # Taken before; or one in front of it came while this partition was recovering, which
             # ends with all that is owed being sent again, in order.
             if known > 0:
                 self.acknowledge_again(source)
             return
-        for key, message in parcels[known:]:
-            message.keep = True
-            partition.post(key, message)
+        for key, message in parcels[max(0, known - span + len(parcels)) :]:
+            if key:  # else it was lost
+                message.keep = True
+                partition.post(key, message)
         peer.received = frame.last
         batch.peers.add(source)
         partition.gathered()
@@ -258,21 +261,26 @@ class Exchange:
             rows = await self._partition.store.read_outbox(target, peer.row)
             if self.peers[target] is not peer:
                 return  # it has recovered meanwhile, and begins anew
-            rows = [row for row in rows if row.last <= stored]  # others may not be released yet
-            if not rows:
+            damage = self._partition.damage
+            before = peer.handed if peer.row else None
+            frames = damage.read_frames(target, rows, before, stored)
+            if damage.rows:
+                await damage.set_aside(self._partition.store)
+                if self.peers[target] is not peer:
+                    return
+            if not frames:
                 peer.handed = stored
-            self._hand_over(target, peer, rows)
+            self._hand_over(target, peer, frames)
             if peer.handed == peer.stored:
                 self.choked.discard(target)
 
-    def _hand_over(self, target: int, peer: Peer, rows: list[OutboxRow]) -> None:
+    def _hand_over(self, target: int, peer: Peer, frames: list[Frame]) -> None:
         partition = self._partition
-        for row in rows:
-            if row.last <= peer.acknowledged:
-                peer.handed, peer.row = row.last, row.n
-                partition.batch.outbox_deleted.append(row.n)
+        for frame in frames:
+            if frame.last <= peer.acknowledged:
+                peer.handed, peer.row = frame.last, frame.n
+                partition.batch.outbox_deleted.append(frame.n)
             elif self._has_room(peer):
-                frame = Frame(row.n, row.last, row.body, None)
                 peer.owe(frame)
                 partition.partitions[target].receive(partition.index, frame)
             else:

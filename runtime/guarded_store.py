@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         OutboxRow,
         Recovered,
         RequestRow,
+        SetAside,
     )
 
 T = TypeVar("T")
@@ -35,6 +36,11 @@ class GuardedStore:
 
     def __init__(self, inner: PartitionStore) -> None:
         self.inner = inner
+
+    @property
+    def place(self) -> str:
+        """See ``PartitionStore.place``."""
+        return self.inner.place
 
     async def recover(self) -> Recovered:
         """See ``PartitionStore.recover``."""
@@ -79,6 +85,10 @@ class GuardedStore:
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """See ``PartitionStore.query_entities``."""
         return await _guard("query_entities", self.inner.query_entities(filter))
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """See ``PartitionStore.set_aside``."""
+        await _guard("set_aside", self.inner.set_aside(rows))
 
     async def settle(self) -> None:
         """See ``PartitionStore.settle``."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..actors.arguments import flag, labels, optional_flag, optional_text, optional_timestamp
 from ..actors.context import to_datetime
-from ..actors.errors import InstanceNotFoundError
-from ..actors.history import parse_history
+from ..actors.errors import InstanceNotFoundError, StoreDamagedError
 from ..actors.ids import check_instance_id
+from ..actors.stored import read_history
 from ..actors.values import RuntimeStatus
 from ..storage.records import InstanceFilter, InstanceRecord
 from .pages import Page, check_page_size, make_token, read_statuses, read_token
@@ -32,14 +32,20 @@ class InstanceQueries(Requester):
 
         Raises:
             InstanceNotFoundError: there is no such instance.
+            StoreDamagedError: it cannot be read.
         """
         instance_id = check_instance_id(instance_id)
         record = await self._read(instance_id)
         chunks = await self._partition(instance_id).store.read_history(record.id)
-        return [
-            HistoryEvent(event_type=event[0], timestamp=to_datetime(event[1]), fields=event[2:])
-            for event in parse_history(chunks)
-        ]
+        try:
+            return [
+                HistoryEvent(event_type=event[0], timestamp=to_datetime(event[1]), fields=event[2:])
+                for event in read_history(chunks, None)
+            ]
+        except (ValueError, OverflowError) as error:
+            raise StoreDamagedError(
+                f"the history of {instance_id!r} is damaged: {error}"
+            ) from error
 
     async def query(
         self,

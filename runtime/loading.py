@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
-import orjson
 
 from ..actors.entity import EntityActor
-from ..actors.errors import StorageError, UnavailableError, UsageError
+from ..actors.errors import (
+    StorageError,
+    StoreDamagedError,
+    UnavailableError,
+    UsageError,
+)
 from ..actors.history import (
     open_activities,
     open_children,
     open_lock,
     open_timers,
-    parse_history,
 )
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command
 from ..actors.orchestration import OpenWork, OrchestrationActor
+from ..actors.stored import read_history
+from ..storage import DAMAGED, MendedEntity, MendedInstance
+from ..storage.records import SetAside
+from .damage import reason_of
 
 if TYPE_CHECKING:
     from ..storage.records import EntityRow, InstanceRecord
@@ -80,14 +88,49 @@ class Loader:
                     for row in await partition.store.read_entities(ids)
                 }
                 for activation in entities:
-                    self._make_entity(activation, rows.get(activation.key))
+                    await self._make_entity(activation, rows.get(activation.key))
             if instances:
                 keys = [one.key for one in instances]
                 records = {row.key: row for row in await partition.store.read_instances(keys)}
                 for activation in instances:
                     await self._make_instance(activation, records.get(activation.key))
+        except StoreDamagedError as error:
+            await self._load_alone(wanted, error)
         except (StorageError, UnavailableError) as error:
             partition.break_down(error)
+
+    async def _load_alone(self, wanted: list[Activation], error: StoreDamagedError) -> None:
+        """Load one by one what cannot be loaded at once, and park what cannot be read at all."""
+        left = [one for one in wanted if one.actor is None and not one.dead]
+        if len(wanted) > 1:
+            for one in left:
+                await self._load([one])
+            return
+        for one in left:
+            self._ready_damaged(one, None, str(error))
+
+    def _ready_damaged(
+        self, activation: Activation, record: InstanceRecord | None, reason: str
+    ) -> None:
+        """Have an actor parked of which too little can be read to make it."""
+        partition, key = self._partition, activation.key
+        _log.error("parked %s: %s", key, reason)
+        actor: EntityActor | OrchestrationActor
+        if key[0] == "@":
+            unknown: Any = None
+            actor = EntityActor(
+                partition.new_id(),
+                *_split(key),
+                unknown,
+                partition.lookup,
+                partition.new_instance_id,
+            )
+        else:
+            actor = OrchestrationActor(partition.new_id(), key, partition.lookup)
+            actor.status = "Running"
+        actor.park(DAMAGED, reason)
+        actor.changed = False  # its row stays as it is
+        self._ready(activation, actor)
 
     def _ready(self, activation: Activation, actor: Any) -> None:
         if activation.dead:
@@ -104,18 +147,20 @@ class Loader:
         if activation.mail:
             activation.wake()
 
-    def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
+    async def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
         partition = self._partition
         name, key = _split(activation.key)
         unknown: Any = None  # until it is found; without it the actor is parked and never asks
         actor = EntityActor(0, name, key, unknown, partition.lookup, partition.new_instance_id)
         actor.id = partition.new_id() if row is None else row.id
         actor.careful = activation.key in partition.crashes
+        damage = reason_of(row.parked)[1] if isinstance(row, MendedEntity) else None
         try:
             actor.define(partition.lookup.find_entity(name), len(partition.partitions))
             if row is not None:
                 actor.latest = row.updated
-                actor.load(row.state, row.lock, row.failures)
+            if row is not None and damage is None:
+                damage = self._load_entity(actor, row)
         except UsageError as error:
             # An entity that is not registered any more, or a state that its class cannot read.
             if row is not None:
@@ -123,7 +168,28 @@ class Loader:
             actor.park(type(error).__name__, str(error))
         else:
             self._consider(activation, actor, None if row is None else row.parked)
+        if damage is not None:
+            actor.stored = True
+            await self._mark(actor, "entity_row", damage)
         self._ready(activation, actor)
+
+    async def _mark(self, actor: EntityActor | OrchestrationActor, table: str, reason: str) -> None:
+        """Park an actor whose row is damaged; the row stays as it is, but for the mark."""
+        _log.error("parked %s: %s", actor.key, reason)
+        actor.park(DAMAGED, reason)
+        actor.changed = False
+        await self._partition.store.set_aside([SetAside(table, actor.id, actor.key, reason)])
+
+    def _load_entity(self, actor: EntityActor, row: EntityRow) -> str | None:
+        """Give an entity its state; gives what is wrong with its row, if that is damaged."""
+        try:
+            actor.load(row.state, row.lock, row.failures)
+        except (ValueError, TypeError, LookupError) as error:
+            return (
+                f"{self._partition.store.place}, table entity_row, row {row.id}: its lock or its "
+                f"list of failures is none ({error})"
+            )
+        return None
 
     def _consider(
         self, activation: Activation, actor: EntityActor | OrchestrationActor, parked: bytes | None
@@ -135,8 +201,7 @@ class Loader:
             actor.changed = True
             return False
         if parked is not None:
-            why = orjson.loads(parked)
-            actor.parked_type, actor.parked = why["type"], why["reason"]
+            actor.parked_type, actor.parked = reason_of(parked)
             return True
         if crashes.get(activation.key, 0) >= self._partition.settings.crashes_max:
             actor.park("Crash", f"its turn crashed {crashes[activation.key]} times in a row")
@@ -152,8 +217,21 @@ class Loader:
             self._ready(activation, actor)
             return
         actor.load(record)
-        if actor.is_live and record.status != "Pending":
-            events = parse_history(await partition.store.read_history(record.id))
+        if isinstance(record, MendedInstance):
+            with suppress(ValueError):
+                actor.open_work = _open_work(await self._read_history(record))
+            await self._mark(actor, "instance_row", reason_of(record.parked)[1])
+        elif actor.is_live and record.status != "Pending":
+            try:
+                events = await self._read_history(record)
+            except ValueError as error:
+                actor.park(
+                    DAMAGED,
+                    f"{partition.store.place}, table history_row, instance {record.id}: {error}",
+                )
+                _log.error("parked %s: %s", actor.instance_id, actor.parked)
+                self._ready(activation, actor)
+                return
             if self._consider(activation, actor, record.parked):
                 actor.open_work = _open_work(events)
             elif actor.begun:
@@ -165,8 +243,35 @@ class Loader:
         elif actor.is_live:
             self._consider(activation, actor, record.parked)
         elif record.status == "Failed" and _has_command(activation, "rewind"):
-            actor.prepare_rewind(parse_history(await partition.store.read_history(record.id)))
+            await self._prepare_rewind(activation, actor, record)
         self._ready(activation, actor)
+
+    async def _read_history(self, record: InstanceRecord) -> list[list[Any]]:
+        """Read an instance's history.
+
+        Raises:
+            ValueError: it is none, or not whole.
+        """
+        return read_history(
+            await self._partition.store.read_history(record.id),
+            None if isinstance(record, MendedInstance) else record.events,
+        )
+
+    async def _prepare_rewind(
+        self, activation: Activation, actor: OrchestrationActor, record: InstanceRecord
+    ) -> None:
+        try:
+            actor.prepare_rewind(await self._read_history(record))
+        except ValueError as error:
+            refused = StoreDamagedError(
+                f"{record.key!r} cannot be rewound: {self._partition.store.place}, table "
+                f"history_row, instance {record.id}: {error}"
+            )
+            for message in list(activation.mail):
+                if isinstance(message, Command) and message.action == "rewind":
+                    activation.mail.remove(message)
+                    self._partition.refuse(message, refused)
+                    self._partition.consume(message)
 
     async def _replay(
         self, activation: Activation, actor: OrchestrationActor, events: list[list[Any]]
@@ -204,8 +309,14 @@ class Loader:
         store, wanted = self._partition.store, list(keys)
         for start in range(0, len(wanted), _AT_ONCE):
             for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
-                events = parse_history(await store.read_history(record.id))
-                for call in open_activities(events, record.key, record.execution):
+                try:
+                    events = await self._read_history(record)
+                    calls = open_activities(events, record.key, record.execution)
+                except (ValueError, TypeError, LookupError):
+                    if record.key not in self._partition.activations:
+                        self._partition.activate(record.key)  # it is parked when it is loaded
+                    continue
+                for call in calls:
                     if is_wanted(call.caller):
                         self._partition.dispatch(call)
 

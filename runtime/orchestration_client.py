@@ -21,13 +21,13 @@ from ..actors.errors import (
     OrchestrationTerminatedError,
     UsageError,
 )
-from ..actors.failures import read_failure
 from ..actors.ids import EntityId, check_instance_id, check_text
 from ..actors.messages import Command, Event, Start
 from ..actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
 from .handle import OrchestrationHandle
 from .instance_queries import InstanceQueries
 from .pages import read_statuses
+from .status import stored_failure
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -210,7 +210,7 @@ class OrchestrationClient(InstanceQueries):
             if codec is None:
                 codec = await self._output_codec(instance_id)
             return codec.decode(output or b"null")
-        details = FailureDetails(status, "") if failure is None else read_failure(failure)
+        details = stored_failure(failure) or FailureDetails(status, "")
         raise _ENDINGS[status](f"orchestration {instance_id!r}", details)
 
     async def _output_codec(self, instance_id: str) -> Codec[Any]:

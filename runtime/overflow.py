@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ import orjson
 
 from ..actors.errors import StorageError, UnavailableError
 from ..actors.logs import Log
-from ..actors.messages import Backlog, Caller, Message, Operation, decode_message
+from ..actors.messages import Backlog, Caller, Message, Operation
 from ..storage.records import SLICE_ROWS, is_whole
 from .waiting import TOLD
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ..storage.records import MailRow, Recovered
     from .activation import Activation
     from .batch import Batch
+    from .damage import Damage
     from .partition import Partition
     from .waiting import Waiter
 
@@ -213,6 +215,11 @@ class Overflow:
         messages = [
             read_message(row, self._partition) for row in rows if row.n not in backlog.others
         ]
+        damage = self._partition.damage
+        if damage.rows:
+            await damage.set_aside(self._partition.store)
+            if _is_dead(activation):
+                return
         backlog.row = (rows[-1].n if rows else upto) + 1
         taken = len(messages)
         if not rows and count:
@@ -251,13 +258,17 @@ class Overflow:
             activation.wake()
 
 
+def _is_dead(activation: Activation) -> bool:
+    return activation.dead
+
+
 def _is_backlog(message: Message) -> bool:
     return type(message) is Backlog
 
 
 def read_message(row: MailRow, partition: Partition) -> Message:
     """Make the message of a stored row, which nobody of this process waits for."""
-    message = decode_message(orjson.loads(row.body))
+    message = partition.damage.read_mail(row)
     message.row = row.n
     if isinstance(message, Operation) and not message.call:
         message.reply = TOLD
@@ -274,8 +285,10 @@ class Mailboxes:
         requests: the request ids of the messages.
     """
 
-    def __init__(self, wanted: Mapping[int, Waiter]) -> None:
+    def __init__(self, wanted: Mapping[int, Waiter], damage: Damage) -> None:
         self._wanted = wanted
+        self._damage = damage
+        self._lost: list[int] = []
         self._boxes: dict[str, list[MailRow | Backlog]] = {}
         self._kept = self._size = 0
         self.found: dict[int, Waiter] = {}
@@ -284,11 +297,15 @@ class Mailboxes:
 
     def add(self, row: MailRow) -> None:
         """Take note of the next message."""
-        fields = orjson.loads(row.body)
-        if fields[0] == "completion":
-            self.answered.add(Caller(row.actor, fields[2], fields[3]))
-        if fields[-1] is not None:
-            self.requests.add(fields[-1])
+        if not self._damage.has_actor(row):
+            self._lost.append(row.n)
+            return
+        with suppress(ValueError, TypeError, LookupError):  # it is damaged, and read as that later
+            fields = orjson.loads(row.body)
+            if fields[0] == "completion":
+                self.answered.add(Caller(row.actor, fields[2], fields[3]))
+            if fields[-1] is not None:
+                self.requests.add(fields[-1])
         box = self._boxes.setdefault(row.actor, [])
         waiter = self._wanted.get(row.n)
         if waiter is not None:
@@ -313,6 +330,7 @@ class Mailboxes:
         overflow = partition.overflow
         overflow.durable = partition.next_row - 1
         overflow.begin(self._kept, self._size)
+        partition.batch.mail_deleted += self._lost
         for key, box in self._boxes.items():
             for one in box:
                 if isinstance(one, Backlog):
@@ -346,7 +364,7 @@ async def look_through(
     Raises:
         StorageError: the store cannot be read.
     """
-    mailboxes = Mailboxes(wanted)
+    mailboxes = Mailboxes(wanted, partition.damage)
     rows = recovered.mail
     while rows:
         for row in rows:

@@ -26,6 +26,7 @@ from ..actors.errors import (
     LeaseLostError,
     MailboxFullError,
     StorageError,
+    StoreDamagedError,
     StoreMovedError,
     UnavailableError,
 )
@@ -42,11 +43,13 @@ from ..actors.messages import (
 )
 from ..actors.orchestration import OrchestrationActor
 from ..actors.values import TERMINAL
+from ..storage import MendedInstance
 from ..storage.records import RequestRow
 from .activation import Activation
 from .batch import ENVELOPE_SIZE, Batch, Frame
 from .checkpointing import SealError, seal
 from .clock import steady_time
+from .damage import Damage, reason_of
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .guarded_store import GuardedStore
@@ -137,6 +140,7 @@ class Partition:
         self.expire_requests_at = 0
         self.loader = Loader(self)
         self.overflow = Overflow(self)
+        self.damage = Damage(self.store.place, self)
         # Activities that run on other shards, where this partition was before.
         self.abroad: dict[int, set[Caller]] = {}
         self.cancel_abroad: Callable[[int, Caller], None] = lambda shard, caller: None
@@ -279,7 +283,12 @@ class Partition:
         if first is not None:
             return await first
         assert stored is not None
-        outcome = read_outcome(stored.body)
+        outcome: Any
+        try:
+            outcome = read_outcome(stored.body, self.store.place, request)
+        except StoreDamagedError as error:
+            self._settle_request(request, error)
+            raise
         self._settle_request(request, outcome)
         return outcome
 
@@ -525,6 +534,10 @@ class Partition:
                 if not records:
                     raise InstanceNotFoundError(key)
                 record = records[0]
+                if isinstance(record, MendedInstance):
+                    raise StoreDamagedError(
+                        f"the result of {key!r} is not known: {reason_of(record.parked)[1]}"
+                    )
                 if record.status in TERMINAL:
                     return (record.status, record.output, record.failure)
             outcome: Outcome | None = await waiter

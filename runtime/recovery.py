@@ -41,10 +41,20 @@ def callers_of(abroad: Mapping[int, set[Caller]]) -> set[Caller]:
     return set[Caller]().union(*abroad.values())
 
 
-def read_outcome(body: bytes) -> Any:
-    """Read the recorded answer to a client's request, in the form in which waiters get it."""
-    kind, value = orjson.loads(body)
-    return read_failure(value) if kind == "failed" else orjson.dumps(value)
+def read_outcome(body: bytes, place: str, request: str) -> Any:
+    """Read the recorded answer to a client's request, in the form in which waiters get it.
+
+    Raises:
+        StoreDamagedError: it is none.
+    """
+    try:
+        kind, value = orjson.loads(body)
+        return read_failure(value) if kind == "failed" else orjson.dumps(value)
+    except Exception as error:
+        raise StoreDamagedError(
+            f"{place}: the answer recorded for request {request!r} cannot be read ({error}); the "
+            "request was applied, and is not applied again"
+        ) from error
 
 
 async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailboxes) -> None:
@@ -60,9 +70,11 @@ async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailbox
     partition.next_id = max(partition.next_id, recovered.next_id)
     partition.next_row = max(partition.next_row, recovered.next_row)
     partition.exchange.restore(recovered)
-    partition.timers.restore(recovered)
+    partition.timers.restore(recovered, partition.damage)
     answered = callers_of(partition.abroad) | mailboxes.answered
     mailboxes.fill(partition)
+    # Before the checkpoint that deletes them, which comes when this has returned.
+    await partition.damage.set_aside(partition.store)
     await partition.loader.dispatch_unanswered(
         recovered.unanswered, lambda caller: caller not in answered
     )
@@ -106,7 +118,11 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
             waiter.set(None)  # look again
     partition.waiting = 0
     partition.down = None
-    await restore(partition, recovered, mailboxes)
+    try:
+        await restore(partition, recovered, mailboxes)
+    except StorageError as error:
+        partition.break_down(error)  # once more, from the beginning
+        return
     reintroduce(partition)
 
 

@@ -16,6 +16,8 @@ from ..actors.failures import read_failure
 from ..actors.ids import EntityId
 from ..actors.messages import Caller
 from ..actors.values import RuntimeStatus
+from ..storage import DAMAGED
+from .damage import reason_of
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup
@@ -131,12 +133,27 @@ def parked_reason(data: bytes | None) -> ParkedReason | None:
     """Read why an actor is parked."""
     if data is None:
         return None
-    why = orjson.loads(data)
-    return ParkedReason(type=why["type"], reason=why["reason"])
+    kind, reason = reason_of(data)
+    return ParkedReason(type=kind, reason=reason)
 
 
 def _json(data: bytes | None) -> Any:
     return None if data is None else orjson.loads(data)
+
+
+def _tags(data: bytes | None) -> Mapping[str, str]:
+    tags = _json(data)
+    return tags if type(tags) is dict else {}
+
+
+def stored_failure(data: bytes | None) -> FailureDetails | None:
+    """Read why an instance failed; what cannot be read is shown as that."""
+    if data is None:
+        return None
+    try:
+        return read_failure(data)
+    except (ValueError, TypeError, LookupError) as error:
+        return FailureDetails("StoreDamagedError", f"the stored failure cannot be read ({error})")
 
 
 def _time(value: int | None) -> datetime | None:
@@ -145,7 +162,6 @@ def _time(value: int | None) -> datetime | None:
 
 def instance_status(record: InstanceRecord) -> OrchestrationStatus:
     """Show a stored instance."""
-    failure = None if record.failure is None else read_failure(record.failure)
     return OrchestrationStatus(
         instance_id=record.key,
         name=record.name,
@@ -157,11 +173,11 @@ def instance_status(record: InstanceRecord) -> OrchestrationStatus:
         input=_json(record.input),
         output=_json(record.output),
         custom_status=_json(record.custom_status),
-        failure=failure,
+        failure=stored_failure(record.failure),
         parent_instance_id=record.parent,
         execution=record.execution,
         history_length=record.events,
-        tags=_json(record.tags) or {},
+        tags=_tags(record.tags),
         parked=parked_reason(record.parked),
     )
 
@@ -174,18 +190,27 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
             state = lookup.find_entity(row.name).state.decode(row.state)
         except UsageError:
             state = orjson.loads(row.state)
+    parked = parked_reason(row.parked)
     count: int = 0
-    failures: list[Any] = []
-    if row.failures is not None:
-        count, failures, *_ = orjson.loads(row.failures)
+    failures: list[tuple[datetime, str, str, str]] = []
+    holder: str | None = None
+    try:
+        if row.failures is not None:
+            count, listed, *_ = orjson.loads(row.failures)
+            failures = [(to_datetime(at), op, kind, text) for at, op, kind, text in listed]
+        if row.lock is not None:
+            holder = Caller(*orjson.loads(row.lock)).instance_id
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        reason = f"its lock or its list of failures cannot be read ({error})"
+        parked = parked or ParkedReason(type=DAMAGED, reason=reason)
     return EntityStatus(
         entity_id=EntityId(row.name, row.key),
         exists=row.state is not None,
         state=state,
         last_modified=to_datetime(row.updated),
-        locked_by=None if row.lock is None else Caller(*orjson.loads(row.lock)).instance_id,
+        locked_by=holder,
         waiting=waiting,
         failed_signals=count,
-        failures=[(to_datetime(at), op, kind, text) for at, op, kind, text in failures],
-        parked=parked_reason(row.parked),
+        failures=failures,
+        parked=parked,
     )

@@ -18,6 +18,7 @@ from ..actors.errors import FailureDetails, InternalError, PerdureError
 from ..actors.failures import encode_failure, read_failure
 from ..actors.messages import Caller, Message, decode_message, read_parcels
 from ..actors.printing import text_of, type_name
+from ..storage import MendedEntity, MendedInstance
 from ..storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
 from .batch import FRAME_MESSAGES_MAX, Frame
 
@@ -305,6 +306,8 @@ def _read_plain(content: Any) -> Any:
 _ROWS: dict[type, tuple[str, Callable[[list[list[Any]]], list[Any]]]] = {
     InstanceRecord: ("instances", _row_reader(InstanceRecord)),
     EntityRow: ("entities", _row_reader(EntityRow)),
+    MendedInstance: ("instances", _row_reader(InstanceRecord)),
+    MendedEntity: ("entities", _row_reader(EntityRow)),
 }
 
 

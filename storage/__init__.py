@@ -9,9 +9,11 @@ import os
 from typing import cast
 
 from ..actors.errors import UsageError
-from .memory import ENDED, MemoryStore
+from .memory import MemoryStore
+from .mending import DAMAGED, TIME_MAX, MendedEntity, MendedInstance
 from .protocol import PartitionStore, SharedPartition, SharedStore, Store
 from .records import (
+    ENDED,
     Checkpoint,
     ChunkRow,
     CreatedRow,
@@ -25,12 +27,15 @@ from .records import (
     ProgressRow,
     Recovered,
     RequestRow,
+    SetAside,
     TimerRow,
 )
 from .sqlite import SqliteStore, Synchronous
 
 __all__ = [
+    "DAMAGED",
     "ENDED",
+    "TIME_MAX",
     "Checkpoint",
     "ChunkRow",
     "CreatedRow",
@@ -40,12 +45,15 @@ __all__ = [
     "InstanceRecord",
     "MailRow",
     "MemoryStore",
+    "MendedEntity",
+    "MendedInstance",
     "OutboxRow",
     "PartitionStore",
     "PeerRow",
     "ProgressRow",
     "Recovered",
     "RequestRow",
+    "SetAside",
     "SharedPartition",
     "SharedStore",
     "SqliteStore",

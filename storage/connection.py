@@ -11,6 +11,11 @@ from typing import Any, Final, Literal
 
 import aiosqlite
 
+from .mending import read_text
+
+UNDECODABLE: Final = "Could not decode to UTF-8"
+"""How sqlite3 begins to say that a text is none."""
+
 COMMON: Final = "PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;"
 """What every connection of a store begins with."""
 
@@ -36,7 +41,16 @@ class Connection:
         opened = self._opened
         if opened is None:
             opened = await self._open()
-        return list(await opened.execute_fetchall(sql, values))
+        try:
+            return list(await opened.execute_fetchall(sql, values))
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith(UNDECODABLE):
+                raise
+        opened.text_factory = read_text
+        try:
+            return list(await opened.execute_fetchall(sql, values))
+        finally:
+            opened.text_factory = str
 
     def adopt(self, made: sqlite3.Connection) -> None:
         """Take a connection for the next use that would open one; it may come from any thread."""

@@ -19,9 +19,9 @@ from ..actors.errors import (
     StoreMovedError,
     StoreReadOnlyError,
 )
+from .connection import UNDECODABLE
 
 FENCED = "perdure: lease lost"
-UNDECODABLE = "Could not decode to UTF-8"
 
 _PATH_MAX: Final = 500  # SQLite takes 512 bytes, with what it puts behind a file's name
 _OPEN_AT_ONCE: Final = 4  # files that SQLite opens for one connection, and one more

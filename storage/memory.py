@@ -27,7 +27,9 @@ from ..actors.errors import (
     StoreVersionError,
     UsageError,
 )
+from .mending import why
 from .records import (
+    ENDED,
     SLICE_ROWS,
     Checkpoint,
     CreatedRow,
@@ -41,12 +43,10 @@ from .records import (
     ProgressRow,
     Recovered,
     RequestRow,
+    SetAside,
     TimerRow,
     cut,
 )
-
-ENDED = ("Completed", "Failed", "Canceled", "Terminated")
-"""Statuses of instances that take no more turns; any other status is live."""
 
 
 @define(eq=False)
@@ -77,6 +77,7 @@ class _Rows:
     outbox: dict[int, OutboxRow] = Factory(dict[int, OutboxRow])
     peers: dict[int, PeerRow] = Factory(dict[int, PeerRow])
     requests: dict[str, RequestRow] = Factory(dict[str, RequestRow])
+    set_aside: list[SetAside] = Factory(list[SetAside])
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse what must not be applied, so that ``apply`` never stops half-way."""
@@ -195,6 +196,8 @@ class _Rows:
 class MemoryPartition:
     """One partition of a ``MemoryStore``. Its methods never suspend."""
 
+    place = "memory"
+
     def __init__(self, rows: _Rows) -> None:
         self._stored: _Rows | None = rows
 
@@ -279,6 +282,18 @@ class MemoryPartition:
             key=lambda row: (row.name, row.key),
         )
         return page if filter.states else [row._replace(state=None) for row in page]
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """Keep what cannot be read, and mark the actors that it is of."""
+        stored = self._rows
+        for row in rows:
+            if row.table == "instance_row" and row.row in stored.instances:
+                instance = stored.instances[row.row]
+                instance.progress = instance.progress._replace(parked=why(row.reason))
+            elif row.table == "entity_row" and row.row in stored.entities:
+                stored.entities[row.row] = stored.entities[row.row]._replace(parked=why(row.reason))
+            else:
+                stored.set_aside.append(row)
 
     async def settle(self) -> None:
         """Do nothing: all is where it should be."""

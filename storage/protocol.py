@@ -20,6 +20,7 @@ from .records import (
     OutboxRow,
     Recovered,
     RequestRow,
+    SetAside,
 )
 
 
@@ -29,6 +30,11 @@ class PartitionStore(Protocol):
     Any method may raise ``StorageError``. Reads see every checkpoint whose ``commit`` has
     returned before the read began.
     """
+
+    @property
+    def place(self) -> str:
+        """Where its rows are, in words for people: the file."""
+        ...
 
     async def recover(self) -> Recovered:
         """Read what is needed to go on, under a new and greater epoch that fences older owners."""
@@ -85,6 +91,14 @@ class PartitionStore(Protocol):
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities; fewer than ``filter.limit`` means there are no more."""
+        ...
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """Keep rows that nobody can read where a person finds them; durable on return.
+
+        Of messages, timers and frames a copy is kept, and a checkpoint deletes the row itself.
+        An instance or entity is marked as parked, and left as it is but for that.
+        """
         ...
 
     async def settle(self) -> None:

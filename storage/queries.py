@@ -161,7 +161,8 @@ def _arm(filter: InstanceFilter, index: str, statuses: tuple[str, ...]) -> tuple
 
 
 def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where:
-    where = _Where()
+    # Rows whose place in the order cannot be read are left out: no page could go on behind them.
+    where = _Where(["typeof(created) = 'integer'"])
     if statuses:
         where.add(f"status IN ({', '.join('?' * len(statuses))})", *statuses)
     for column, value in (
@@ -182,7 +183,7 @@ def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where
         where.add("created >= ? AND (created, key) > (?, ?)", filter.after[0], *filter.after)
     for tag, value in filter.tags:
         where.add(
-            "EXISTS (SELECT 1 FROM json_each(tags) AS t"
+            "EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) AS t"
             " WHERE t.key = ? AND t.value = ? AND t.type = 'text')",
             tag,
             value,

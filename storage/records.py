@@ -12,6 +12,12 @@ from typing import Final, NamedTuple, TypeVar
 
 from attrs import Factory, define, frozen
 
+ENDED = ("Completed", "Failed", "Canceled", "Terminated")
+"""Statuses of instances that take no more turns; any other status is live."""
+
+LIVE = ("Pending", "Running", "Suspended", "ContinuedAsNew")
+"""The statuses of the other instances."""
+
 
 class CreatedRow(NamedTuple):
     """An orchestration instance that begins an execution; replaces the row of that ``id``."""
@@ -110,6 +116,19 @@ class RequestRow(NamedTuple):
     request: str
     at: int
     body: bytes  # JSON
+
+
+class SetAside(NamedTuple):
+    """A row that nobody can read, whose actor does without it until it is repaired.
+
+    ``table`` is one of ``mail_row``, ``timer_row``, ``outbox_row``, ``instance_row`` and
+    ``entity_row``, and ``row`` the ``n`` or ``id`` there.
+    """
+
+    table: str
+    row: int
+    actor: str | None  # whose it is, if that can be read
+    reason: str
 
 
 @define(eq=False)

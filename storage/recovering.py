@@ -6,7 +6,7 @@ Blocking code, run in a worker thread.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event, Lock
@@ -16,9 +16,20 @@ from anyio import to_thread
 from attrs import frozen
 
 from ..actors.errors import StoreDamagedError
+from .connection import UNDECODABLE
 from .faults import FENCED, explained, lease_lost
+from .mending import is_count, read_text, why
 from .presence import Presence
-from .records import SLICE_ROWS, MailRow, OutboxRow, PeerRow, Recovered, TimerRow, cut
+from .records import (
+    SLICE_ROWS,
+    MailRow,
+    OutboxRow,
+    PeerRow,
+    Recovered,
+    SetAside,
+    TimerRow,
+    cut,
+)
 from .settling import SETTLE, Settler, connect
 
 NEXT_EPOCH: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING epoch, sequence"
@@ -26,6 +37,28 @@ FENCE: Final = (
     "UPDATE meta SET epoch = ?, sequence = max(sequence, ?) WHERE epoch < ? RETURNING sequence"
 )
 ENTRIES: Final = "SELECT * FROM entry WHERE sequence > ? ORDER BY sequence"
+GREATEST: Final = (
+    "SELECT max(ifnull((SELECT max(id) FROM instance_row), 0),"
+    " ifnull((SELECT max(id) FROM entity_row), 0)),"
+    " max(ifnull((SELECT max(n) FROM mail_row), 0), ifnull((SELECT max(n) FROM timer_row), 0),"
+    " ifnull((SELECT max(n) FROM outbox_row), 0))"
+)
+DAMAGED_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS damaged_row (n INTEGER PRIMARY KEY, source TEXT NOT NULL,"
+    " row INTEGER NOT NULL, found TEXT NOT NULL, reason TEXT NOT NULL, actor, due, target, last,"
+    " body, UNIQUE (source, row))"
+)
+_COPY: Final = (
+    "INSERT OR REPLACE INTO damaged_row (source, row, found, reason, {columns})"
+    " SELECT ?, n, strftime('%Y-%m-%dT%H:%M:%SZ'), ?, {columns} FROM {table} WHERE n = ?"
+)
+COPIES: Final = {
+    "mail_row": _COPY.format(table="mail_row", columns="actor, body"),
+    "timer_row": _COPY.format(table="timer_row", columns="due, actor, body"),
+    "outbox_row": _COPY.format(table="outbox_row", columns="target, last, body"),
+}
+"""For each table of messages, what copies a row of it; takes the table, the reason and ``n``."""
+
 UNANSWERED: Final = (
     "SELECT key FROM instance_row INDEXED BY instance_unanswered WHERE pending > 0 AND status"
     " NOT IN ('Completed', 'Failed', 'Canceled', 'Terminated')"
@@ -40,6 +73,7 @@ PARKED: Final = (
 
 
 _Row = TypeVar("_Row", MailRow, OutboxRow)
+_T = TypeVar("_T")
 
 
 @frozen
@@ -137,7 +171,7 @@ def take_over(
         with explained(tables_path):
             if entries:
                 _settle(tables, entries, sequence, epoch, journal_path)
-            recovered = _read(tables, epoch)
+            recovered = _read(tables, epoch, tables_path)
         opened.pop_all()
     return Taken(recovered, tables, journal)
 
@@ -201,27 +235,75 @@ def _torn(journal_path: Path, number: int, sequence: int) -> StoreDamagedError:
     )
 
 
-def _read(tables: sqlite3.Connection, epoch: int) -> Recovered:
+def _sound_peer(row: Any, path: Path) -> PeerRow:
+    if not all(map(is_count, row)):
+        raise StoreDamagedError(
+            f"{path}, table peer_row, row {row[0]}: {row} are no counts, so nobody knows which "
+            "messages between partitions came; restore a copy of the whole folder"
+        )
+    return PeerRow._make(row)
+
+
+def _sound_target(row: OutboxRow, path: Path) -> OutboxRow:
+    if not is_count(row.target):
+        raise StoreDamagedError(
+            f"{path}, table outbox_row, row {row.n}: {row.target!r} is no partition, so nobody "
+            "knows whom it is owed to; restore a copy of the whole folder"
+        )
+    return row
+
+
+def set_aside(tables_path: Path, rows: Sequence[SetAside]) -> None:
+    """Keep what nobody can read in the table ``damaged_row``, and mark the actors it is of."""
+    with closing(connect(tables_path)) as tables:
+        tables.execute("BEGIN IMMEDIATE")
+        tables.execute(DAMAGED_TABLE)
+        for table, row, _, reason in rows:
+            if table in COPIES:
+                tables.execute(COPIES[table], (table, reason, row))
+            else:
+                tables.execute(f"UPDATE {table} SET parked = ? WHERE id = ?", (why(reason), row))
+        tables.execute("COMMIT")
+
+
+def _read(tables: sqlite3.Connection, epoch: int, path: Path) -> Recovered:
+    def tolerant(read: Callable[[], list[_T]]) -> list[_T]:
+        try:
+            return read()
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith(UNDECODABLE):
+                raise
+        tables.text_factory = read_text
+        try:
+            return read()
+        finally:
+            tables.text_factory = str
+
     def rows(sql: str) -> list[Any]:
-        return tables.execute(sql).fetchall()
+        return tolerant(lambda: tables.execute(sql).fetchall())
 
     def some(sql: str, kind: Callable[[Any], _Row]) -> list[_Row]:
-        with closing(tables.execute(sql)) as cursor:
-            return cut((kind(row) for row in cursor), SLICE_ROWS)
+        def read() -> list[_Row]:
+            with closing(tables.execute(sql)) as cursor:
+                return cut((kind(row) for row in cursor), SLICE_ROWS)
+
+        return tolerant(read)
 
     # The epoch there may be that of a newer owner by now.
     [(sequence, next_id, next_row)] = rows("SELECT sequence, next_id, next_row FROM meta")
+    [(greatest_id, greatest_row)] = rows(GREATEST)
     timers = rows("SELECT n, due, actor, CAST(body AS BLOB) FROM timer_row ORDER BY n")
     peers = rows("SELECT peer, received, sent FROM peer_row ORDER BY peer")
     return Recovered(
         sequence=sequence,
         epoch=epoch,
-        next_id=next_id,
-        next_row=next_row,
+        # A number that is given twice would write over somebody's row.
+        next_id=max(next_id, greatest_id + 1),
+        next_row=max(next_row, greatest_row + 1),
         mail=some(MAIL, MailRow._make),
         timers=[TimerRow._make(row) for row in timers],
-        outbox=some(OUTBOX, OutboxRow._make),
-        peers=[PeerRow._make(row) for row in peers],
-        unanswered=[key for (key,) in rows(UNANSWERED)],
-        parked=[key for (key,) in rows(PARKED)],
+        outbox=[_sound_target(row, path) for row in some(OUTBOX, OutboxRow._make)],
+        peers=[_sound_peer(row, path) for row in peers],
+        unanswered=[key for (key,) in rows(UNANSWERED) if type(key) is str],
+        parked=[key for (key,) in rows(PARKED) if type(key) is str],
     )

@@ -44,6 +44,7 @@ from .connection import Connection
 from .encoding import PARTS, encode_parts, next_id, next_row
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
+from .mending import mend_entity, mend_instance
 from .presence import Presence
 from .queries import (
     WITH_PAYLOADS,
@@ -66,9 +67,10 @@ from .records import (
     OutboxRow,
     Recovered,
     RequestRow,
+    SetAside,
     cut,
 )
-from .recovering import Takeover, take_over
+from .recovering import Takeover, set_aside, take_over
 from .settling import Settler, connect
 from .unsettled import Unsettled
 
@@ -146,6 +148,11 @@ class SqlitePartition:
         self._last: Settler | None = None  # the one before, which reads need until there is another
         self._closed = False
         self._broken = False
+
+    @property
+    def place(self) -> str:
+        """The file of the tables."""
+        return str(self._path)
 
     async def recover(self) -> Recovered:
         """Read what is needed to go on, under a new epoch that is durable on return."""
@@ -241,7 +248,7 @@ class SqlitePartition:
     async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
         """Give the stored instances among ``keys``, in one round trip."""
         rows, layers = await self._read(self._reader, READ_INSTANCES, orjson.dumps(list(keys)))
-        found = {row[1]: InstanceRecord._make(row) for row in rows}
+        found = {row[1]: mend_instance(row, self._path) for row in rows}
         for layer in layers:
             layer.correct_instances(keys, found)
         return list(found.values())
@@ -249,7 +256,7 @@ class SqlitePartition:
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         """Give the stored entities among (name, key) ``ids``, in one round trip."""
         rows, layers = await self._read(self._reader, READ_ENTITIES, orjson.dumps(list(ids)))
-        found = {(row[1], row[2]): EntityRow._make(row) for row in rows}
+        found = {(row[1], row[2]): mend_entity(row, self._path) for row in rows}
         for layer in layers:
             layer.correct_entities(ids, found)
         return list(found.values())
@@ -302,6 +309,12 @@ class SqlitePartition:
                 return cut([found[n] for n in sorted(found)], limit)
             after = end
 
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """Keep copies of rows that nobody can read in the table ``damaged_row``; see ``place``."""
+        self._check_open()
+        with CancelScope(shield=True), explained(self._path):
+            await to_thread.run_sync(set_aside, self._path, rows)
+
     async def settle(self) -> None:
         """Bring all that was committed by now into the tables."""
         self._check_open()
@@ -314,7 +327,7 @@ class SqlitePartition:
         await self.settle()
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._instance_rows(filter))
-        return [InstanceRecord._make(row) for row in rows]
+        return [mend_instance(row, self._path) for row in rows]
 
     async def _instance_rows(self, filter: InstanceFilter) -> list[Any]:
         candidates = instance_candidates(filter)
@@ -330,7 +343,7 @@ class SqlitePartition:
         sql, values = entity_page(filter)
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._querier.fetch(sql, values))
-        return [EntityRow._make(row) for row in rows]
+        return [mend_entity(row, self._path) for row in rows]
 
     async def waiting(self, actor: str) -> int:
         """Count the stored messages that wait for an actor."""

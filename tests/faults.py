@@ -41,6 +41,7 @@ from perdure.storage import (
     PartitionStore,
     Recovered,
     RequestRow,
+    SetAside,
 )
 from perdure.storage.records import SLICE_ROWS
 
@@ -251,6 +252,13 @@ class FaultyPartition:
         return await self._call(
             "read_outbox", lambda: self._inner.read_outbox(target, after, limit)
         )
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        await self._call("set_aside", lambda: self._inner.set_aside(rows))
+
+    @property
+    def place(self) -> str:
+        return self._inner.place
 
     async def settle(self) -> None:
         await self._call("settle", self._inner.settle)

@@ -19,6 +19,7 @@ from perdure.storage import (
     PartitionStore,
     Recovered,
     RequestRow,
+    SetAside,
 )
 
 T = TypeVar("T")
@@ -127,6 +128,13 @@ class FaultyPartition:
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         return await self._inner.query_entities(filter)
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        await self._inner.set_aside(rows)
+
+    @property
+    def place(self) -> str:
+        return self._inner.place
 
     async def settle(self) -> None:
         await self._inner.settle()

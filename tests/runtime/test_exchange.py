@@ -19,6 +19,7 @@ import pytest
 from perdure.actors.messages import Event, Message
 from perdure.runtime import exchange as exchanging
 from perdure.runtime.batch import Batch, Frame
+from perdure.runtime.damage import Damage
 from perdure.runtime.exchange import Exchange
 from perdure.runtime.recovery import reintroduce
 from perdure.runtime.routing import Router
@@ -84,6 +85,7 @@ class FakePartition:
         self.said: list[Text] = []
         self.taken: list[Text] = []
         self.flying: tuple[Batch, Checkpoint, list[Text], list[Text]] | None = None
+        self.damage = Damage("test", self)
         self.exchange.restore(stored.recovered())
 
     # What the exchange and the router ask of it, as partition.py does it.
