@@ -217,6 +217,8 @@ class Settler:
             except StoreMovedError as error:
                 self.lost = error
                 raise
+            if layer.size >= LARGE // 4:
+                tables.execute("PRAGMA shrink_memory")  # its pages would be kept for good
         with self._changed:
             self.lost = None
             self.settled = layer.sequence
