@@ -33,6 +33,12 @@ _log = Log("perdure.lines")
 OnItems = Callable[[list[Item]], None]
 
 _CHUNK = 256 * 1024
+#: Bytes that a frame may have before a greeting was taken.
+_GREETING_SIZE_MAX = 64 * 1024
+#: Answers that gather before no more requests are read.
+_POSTED_MAX = 1_000
+#: Seconds that a client may leave answers unread.
+STALL_S = 60.0
 
 #: Seconds for a greeting and its answer; a loop that is blocked for longer is dialled again.
 _GREETING_S = 5.0
@@ -52,6 +58,18 @@ class Channel(Protocol):
         """Send an item, at the end of this turn of the loop. What is posted after the end is lost."""
         ...
 
+    def take_requests(self, size_max: int) -> None:
+        """Be the side that is asked, in frames of so many bytes at most.
+
+        It does not read on while its answers are not taken, and ends where that lasts. The asking
+        side reads always: else both could wait for each other.
+        """
+        ...
+
+    async def sent(self) -> None:
+        """Return when what was posted up to now is on its way."""
+        ...
+
     async def run(self, on_items: OnItems) -> None:
         """Carry items both ways until the connection ends."""
         ...
@@ -68,6 +86,8 @@ class _Outbox:
         self._items: list[Item] = []
         self._gate = anyio.Event()
         self._closing = False
+        self._taken = self._under_way = 0
+        self._progress: anyio.Event | None = None  # where somebody waits for it
 
     def post(self, item: Item) -> None:
         self._items.append(item)
@@ -77,15 +97,37 @@ class _Outbox:
         self._closing = True
         self._gate.set()
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether more gathers than the other side takes."""
+        return len(self._items) > _POSTED_MAX
+
     async def take(self) -> list[Item] | None:
-        """Give what has gathered; None when nothing will any more."""
+        """Give what has gathered, when the last of it is on its way; None for nothing any more."""
+        self._taken += self._under_way
+        self._under_way = 0
+        self._tell()
         while not self._items:
             if self._closing:
                 return None
             self._gate = anyio.Event()
             await self._gate.wait()
         items, self._items = self._items, []
+        self._under_way = len(items)
         return items
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+
+    async def sent(self) -> None:
+        """Return when what was posted up to now is on its way."""
+        last = self._taken + self._under_way + len(self._items)
+        while self._taken < last:
+            if self._progress is None:
+                self._progress = anyio.Event()
+            await self._progress.wait()
 
 
 class SocketChannel:
@@ -104,8 +146,15 @@ class SocketChannel:
         # data comes has asyncio report an error that is none.
         self._socket = stream.extra(SocketAttribute.raw_socket)
         self._outbox = _Outbox()
+        self._is_asked = False
         self.post = self._outbox.post
         self.close = self._outbox.close
+        self.sent = self._outbox.sent
+
+    def take_requests(self, size_max: int) -> None:
+        """Be the side that is asked: read no more than what is answered."""
+        self._is_asked = True
+        self._splitter.size_max = size_max
 
     async def run(self, on_items: OnItems) -> None:
         """Carry items both ways until either side ends it."""
@@ -123,6 +172,8 @@ class SocketChannel:
                     break
                 on_items(items)
                 await anyio.lowlevel.checkpoint()
+                while self._is_asked and self._outbox.is_congested:
+                    await self._outbox.sent()
             tasks.cancel_scope.cancel()
 
     async def greet(self, run: str, secret: str | None) -> None:
@@ -191,7 +242,17 @@ class SocketChannel:
             try:
                 data = data[self._socket.send(data) :]
             except BlockingIOError:
-                await anyio.wait_writable(self._socket)
+                await self._wait_writable()
+
+    async def _wait_writable(self) -> None:
+        if not self._is_asked:
+            await anyio.wait_writable(self._socket)
+            return
+        with anyio.move_on_after(STALL_S) as waited:
+            await anyio.wait_writable(self._socket)
+        if waited.cancelled_caught:
+            _log.error("a connection ends: its answers have not been read for %g seconds", STALL_S)
+            raise TimeoutError
 
 
 class LoopChannel:
@@ -202,6 +263,7 @@ class LoopChannel:
         self._outbox = _Outbox()
         self.post = self._outbox.post
         self.close = self._outbox.close
+        self.sent = self._outbox.sent
         self._inbox: deque[Item] = deque()
         self._ended = False  # by the other side
         self._done = False
@@ -231,6 +293,9 @@ class LoopChannel:
             finally:
                 self._done = True
                 self.other.end()
+
+    def take_requests(self, size_max: int) -> None:
+        """Do nothing: a loop of this process takes what it is sent, and asks within bounds."""
 
     def give(self, items: list[Item]) -> None:
         """Hand items over, from the other loop."""
@@ -381,7 +446,9 @@ async def serve(
 
     async def handle(stream: SocketStream) -> None:
         try:
-            await on_channel(SocketChannel(stream))
+            channel = SocketChannel(stream)
+            channel.take_requests(_GREETING_SIZE_MAX)  # until it is known who that is
+            await on_channel(channel)
         except* Exception as errors:
             # Whoever sends what makes no sense must not end anything but the connection.
             _log.error("ended a connection: %s", errors.exceptions[0])

@@ -12,13 +12,18 @@ from typing import Any
 
 import anyio
 
-from ..actors.errors import HubStoppingError
+from ..actors.errors import HubStoppingError, UnavailableError
 from ..actors.logs import Log
 from .channels import Channel
 from .waiting import Waiter
-from .wire import Item, LineLostError
+from .wire import WITH_MESSAGE, Item, LineLostError
 
 _log = Log("perdure.lines")
+
+#: Requests that may wait for the answer of one shard, and bytes of their large payloads.
+ASKED_MAX = 50_000
+ASKED_SIZE_MAX = 64 * 1024 * 1024
+_LARGE = 1024
 
 _BACKOFF_S = 0.005
 _BACKOFF_MAX_S = 0.25
@@ -44,6 +49,8 @@ class Line:
         self._on_up = on_up
         self._channel: Channel | None = None
         self._asked: dict[int, Waiter] = {}
+        self._large: dict[int, int] = {}  # bytes of the large ones among these
+        self._size = 0
         self._early: list[Item] = []  # what waits for the line
         self._number = 0
         self._closed = False
@@ -72,10 +79,19 @@ class Line:
 
         Raises:
             HubStoppingError: the line is closed.
+            UnavailableError: too many wait for an answer.
         """
         if self._closed:
             raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
+        if len(self._asked) >= ASKED_MAX or self._size > ASKED_SIZE_MAX:
+            raise UnavailableError(
+                f"{len(self._asked):,} requests, with {self._size:,} bytes, wait for one shard: "
+                "wait for some of them, and repeat it"
+            )
         self._number += 1
+        if verb in WITH_MESSAGE and arguments[2].size > _LARGE:
+            self._large[self._number] = arguments[2].size
+            self._size += arguments[2].size
         item = ("ask", self._number, verb, arguments)
         waiter = self._asked[self._number] = self._new_waiter()
         self.post_surely(item)
@@ -92,6 +108,8 @@ class Line:
         try:
             return await waiter
         finally:
+            if self._large:
+                self._size -= self._large.pop(number, 0)
             if self._asked.pop(number, None) is not None:
                 self.post(("drop", number))
 

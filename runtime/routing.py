@@ -6,7 +6,7 @@ partition itself where it is hosted here, else an ``Elsewhere`` that stands for 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,10 +18,11 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.messages import Completion, Message
+from .batch import ENVELOPE_SIZE
 from .channels import Channel
 from .lines import Line
 from .waiting import Waiter
-from .wire import Item, LineLostError, MovedError
+from .wire import FRAME_SIZE_MAX, Item, LineLostError, MovedError
 
 if TYPE_CHECKING:
     from ..storage.records import (
@@ -286,7 +287,8 @@ class Elsewhere:
 
     async def request_all(self, parcels: Sequence[tuple[str, Message]]) -> None:
         """See ``Partition.request_all``."""
-        await self._ask("request_all", parcels, safe=False)
+        for some in _portions(parcels):
+            await self._ask("request_all", some, safe=False)
 
     async def request_later(
         self, key: str, message: Message, due: int, request: str | None
@@ -350,6 +352,17 @@ class Elsewhere:
         """See ``PartitionStore.waiting``."""
         count: int = await self._read("waiting", actor)
         return count
+
+
+def _portions(parcels: Sequence[tuple[str, Message]]) -> Iterator[Sequence[tuple[str, Message]]]:
+    """Cut many messages into as many requests as it takes for each to fit into a frame."""
+    size = start = 0
+    for index, (_, message) in enumerate(parcels):
+        if size > FRAME_SIZE_MAX:
+            yield parcels[start:index]
+            size, start = 0, index
+        size += ENVELOPE_SIZE + message.size
+    yield parcels[start:] if start else parcels
 
 
 def _check_patience(deadline: float | None, number: int) -> float:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
-from ..actors.errors import InternalError, PerdureError, UsageError
+from ..actors.errors import InternalError, PerdureError, UnavailableError, UsageError
 from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from .admission import check_request
-from .wire import Item, MovedError
+from .wire import WITH_MESSAGE, Item, MovedError
 
 if TYPE_CHECKING:
     from ..actors.messages import Caller
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _log = Log("perdure.lines")
 
 Handler = Callable[..., Awaitable[Any]]
+
+#: Requests of one connection that may be without an answer, and bytes of what they bring.
+REQUESTS_MAX = 100_000
+REQUESTS_SIZE_MAX = 64 * 1024 * 1024
+#: Bytes that a frame of requests may have, besides those of four of the largest payloads.
+REQUEST_SIZE_MAX = 12 * 1024 * 1024
+#: Pages and histories that are read for one connection, up to when they are on their way.
+READS_MAX = 32
 
 _READS = frozenset(
     (
@@ -63,6 +71,11 @@ class Session:
         self._scopes: dict[int, anyio.CancelScope] = {}
         self._watches: dict[int, tuple[Partition, str, Answer]] = {}
         self._tasks: TaskGroup | None = None
+        self._open: dict[int, int] = {}  # requests without an answer, with bytes of their payload
+        self._size = 0
+        self._reading = anyio.Semaphore(READS_MAX)
+        payload = 0 if shard is None else shard.settings.max_payload
+        channel.take_requests(REQUEST_SIZE_MAX + 4 * payload)
         self.governs = False
 
     async def run(self) -> None:
@@ -78,6 +91,7 @@ class Session:
 
     def _unwatch(self, number: int) -> None:
         partition, key, reply = self._watches.pop(number)
+        self._forget(number)
         partition.unwatch(key, reply)
 
     def take(self, items: list[Item]) -> None:
@@ -102,10 +116,44 @@ class Session:
         """Send an answer."""
         if self._watches:
             self._watches.pop(number, None)
+        self._forget(number)
         self._channel.post(("answer", number, value))
+
+    def _forget(self, number: int) -> None:
+        self._size -= self._open.pop(number, 0)
+
+    def _check_room(self) -> None:
+        """Refuse a request where too many have no answer.
+
+        Raises:
+            UnavailableError: the connection has too many.
+        """
+        if len(self._open) >= REQUESTS_MAX or self._size > REQUESTS_SIZE_MAX:
+            raise UnavailableError(
+                f"{len(self._open):,} requests of this connection, with {self._size:,} bytes, have "
+                "no answer yet: wait for some of them, and repeat it"
+            )
+
+    def _weigh(self, number: int, verb: str, arguments: list[Any]) -> None:
+        """Take note of what a request brings, until it is answered."""
+        if verb in WITH_MESSAGE:
+            size = arguments[2].size
+        elif verb == "request_all":
+            size = sum(message.size for _, message in arguments[1])
+        else:
+            return
+        self._open[number] += size
+        self._size += size
 
     def _ask(self, number: int, verb: str, arguments: list[Any]) -> None:
         reply = Answer(self, number)
+        try:
+            self._check_room()
+        except UnavailableError as error:
+            reply.fail(error)
+            return
+        self._forget(number)  # given twice, by a mistake of the other side
+        self._open[number] = 0
         handler = self._handlers.get(verb)
         if handler is not None:
             self.governs = self.governs or verb == "govern"
@@ -122,6 +170,7 @@ class Session:
         try:
             if not self._trusted:
                 check_request(partition, verb, arguments[1:])
+            self._weigh(number, verb, arguments)
             self._ask_partition(partition, number, verb, arguments[1:], reply)
         except PerdureError as error:
             reply.fail(error)
@@ -142,12 +191,18 @@ class Session:
         elif verb == "request":
             self._start(number, partition.request_once, *arguments)
         elif verb in _READS:
-            self._start(number, partition.read, verb, *arguments)
+            self._start(number, self._read, partition, verb, *arguments)
         elif verb in _VERBS:
             self._start(number, _VERBS[verb], partition, *arguments)
         else:
             _log.error("refused a request for %r, which there is none of", verb)
             reply.fail(InternalError(f"unknown request {verb!r}"))
+
+    async def _read(self, partition: Partition, verb: str, *arguments: Any) -> Any:
+        # What was read before is on its way by now, so no more than a few answers gather.
+        async with self._reading:
+            await self._channel.sent()
+            return await partition.read(verb, *arguments)
 
     def _start(self, number: int, work: Handler, *arguments: Any) -> None:
         assert self._tasks is not None
@@ -167,6 +222,7 @@ class Session:
             _log.error("a request failed", why=error)
             self.answer(number, InternalError(f"{type_name(error)}: {text_of(error)}"))
         finally:
+            self._forget(number)
             self._scopes.pop(number, None)  # a number given twice is the other side's mistake
 
 

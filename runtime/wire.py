@@ -26,6 +26,12 @@ Item = tuple[Any, ...]
 
 #: More than this in one frame is no frame of ours.
 SIZE_MAX = 1 << 30
+#: A frame of more bytes holds one item.
+FRAME_SIZE_MAX = 4 * 1024 * 1024
+
+
+#: Requests whose third argument is a message.
+WITH_MESSAGE = frozenset(("request", "request_new", "request_later"))
 
 
 class MovedError(errors.UnavailableError):
@@ -47,12 +53,21 @@ def encode(items: list[Item]) -> bytes:
     """Give frames that hold the items, in order."""
     frames: list[bytes] = []
     for some in _portions(items):
-        try:
-            body = orjson.dumps([_write(item) for item in some])
-        except (TypeError, ValueError):
-            body = b"[%b]" % b",".join(_write_alone(item) for item in some)
-        frames += (len(body).to_bytes(4, "big"), body)
+        _encode(some, frames)
     return b"".join(frames)
+
+
+def _encode(items: list[Item], frames: list[bytes]) -> None:
+    try:
+        body = orjson.dumps([_write(item) for item in items])
+    except (TypeError, ValueError):
+        body = b"[%b]" % b",".join(_write_alone(item) for item in items)
+    if len(body) > FRAME_SIZE_MAX and len(items) > 1:
+        half = len(items) // 2
+        _encode(items[:half], frames)
+        _encode(items[half:], frames)
+    else:
+        frames += (len(body).to_bytes(4, "big"), body)
 
 
 def _write_alone(item: Item) -> bytes:
@@ -84,9 +99,14 @@ def decode(body: bytes | memoryview) -> list[Item]:
 
 
 class Splitter:
-    """Cuts what a stream gives into frames."""
+    """Cuts what a stream gives into frames.
 
-    def __init__(self) -> None:
+    Attributes:
+        size_max: bytes that one frame may have, and so what is kept of a frame that is not whole.
+    """
+
+    def __init__(self, size_max: int = SIZE_MAX) -> None:
+        self.size_max = size_max
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Item]:
@@ -101,8 +121,11 @@ class Splitter:
         start, end = 0, len(buffer)
         while end - start >= 4:
             size = int.from_bytes(buffer[start : start + 4], "big")
-            if size > SIZE_MAX:
-                raise InternalError(f"a frame of {size:,} bytes: the stream is out of step")
+            if size > self.size_max:
+                raise InternalError(
+                    f"a frame of {size:,} bytes, and {self.size_max:,} are taken: what is sent is "
+                    "too large, or the stream is out of step"
+                )
             if end - start - 4 < size:
                 break
             try:

@@ -36,6 +36,12 @@ class FakeChannel:
     def close(self) -> None:
         self._ended.set()
 
+    def take_requests(self, size_max: int) -> None:
+        raise AssertionError("this is the side that asks")
+
+    async def sent(self) -> None:
+        raise AssertionError("this is the side that asks")
+
     def answer(self, number: int, value: Any) -> None:
         assert self._on_items is not None
         self._on_items([("answer", number, value)])
