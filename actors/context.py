@@ -31,7 +31,6 @@ from .errors import (
 )
 from .executor import Continuation
 from .ids import EntityId, check_instance_id, entity_id
-from .inputs import Given
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
 from .scopes import CancelScope, TaskGroup
@@ -271,7 +270,7 @@ class OrchestrationContext:
         limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
         policy = definition.retry if retry is None else _policy(retry)
         texts = None if tags is None else labels(tags) or None
-        given = Given(definition.input, input)
+        given = (definition.input, input)
         first = executor.numbers + 1
 
         def attempt(count: int) -> Task[Any]:
@@ -393,7 +392,7 @@ class OrchestrationContext:
                 definition.version,
                 check_instance_id(child),
                 data,
-                Given(definition.input, input),
+                (definition.input, input),
             )
             return task
 
@@ -528,7 +527,7 @@ class OrchestrationContext:
             EntityOperationError,
             f"{entity}.{operation.name}",
         )
-        given = Given(operation.input, input)
+        given = (operation.input, input)
         executor.call_entity(task, entity, operation.name, data, given)
         return task
 
@@ -605,7 +604,7 @@ class OrchestrationContext:
         operation = self._lookup.find_operation(id, op)
         data = self._lookup.encode_input(operation, input)
         due = None if at is None else due_time(at, self._executor.later(0))
-        given = Given(operation.input, input)
+        given = (operation.input, input)
         self._executor.signal_entity(str(id), operation.name, data, due, given)
 
     def lock_entities(self, *ids: EntityId[Any] | Sequence[EntityId[Any]]) -> EntityLock:
@@ -635,7 +634,7 @@ class OrchestrationContext:
         """Send an event to another orchestration; one that is unknown or has ended drops it."""
         encoded = self._lookup.encode_any(data)
         target = check_instance_id(instance_id)
-        given = Given(codec_for(Any), data)
+        given = (codec_for(Any), data)
         self._executor.send_event(target, check_event_name(name), encoded, given)
 
     def continue_as_new(

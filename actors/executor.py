@@ -42,7 +42,7 @@ from .messages import (
     Operation,
     Start,
 )
-from .outside import INSIDE, calling_line, line_of, refuse_await
+from .outside import calling_line, line_of, refuse_await
 from .scopes import Fiber, ReplayStopped
 from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
 
@@ -126,11 +126,11 @@ class Executor:
         instance_id: str,
         execution: int,
         stage: Stage = Context.run,
+        context: Context | None = None,
     ) -> None:
         self.definition = definition
         self.stage = stage
-        self.context = copy_context()
-        self.context.run(INSIDE.set, definition)
+        self.context = copy_context() if context is None else context
         self.instance_id = instance_id
         self.execution = execution
         self.now = 0
@@ -390,9 +390,9 @@ class Executor:
         """Let the code go. Its ``finally`` blocks run, but nothing that they ask for happens."""
         self.closed = True
         if self.fibers:
-            self.stage(self.context, self._let_go)
+            self.stage(self.context, self._let_go, None, None)
 
-    def _let_go(self) -> None:
+    def _let_go(self, happened: None, given: None) -> None:
         for fiber in self.fibers:
             for _ in range(_STOPS_MAX):
                 try:

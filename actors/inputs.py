@@ -7,7 +7,7 @@ written by the classes of today, and that is compared.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -15,11 +15,8 @@ from .codec import Codec, codec_for
 from .errors import UsageError
 
 
-class Given(NamedTuple):
-    """What a call was given: its codec, and the value itself, for where the codec takes any."""
-
-    codec: Codec[Any]
-    value: object
+#: What a call was given: its codec, and the value itself, for where the codec takes any.
+Given = tuple[Codec[Any], object]
 
 
 def same_input(recorded: Any, data: bytes, given: Given) -> bool:
@@ -34,7 +31,7 @@ def same_input(recorded: Any, data: bytes, given: Given) -> bool:
     if _canonical(recorded) == today:
         return True
     try:
-        return _canonical(_rewritten(recorded, given.codec, given.value)) == today
+        return _canonical(_rewritten(recorded, *given)) == today
     except UsageError:
         return False  # the class of today cannot read it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from .codec import check_size, codec_for, compact
@@ -15,6 +15,7 @@ from .definitions import (
     operation_of,
 )
 from .ids import EntityId, entity_id
+from .outside import INSIDE
 from .values import MISSING
 
 if TYPE_CHECKING:
@@ -22,17 +23,26 @@ if TYPE_CHECKING:
 
 _ANY = codec_for(Any)
 
-Stage = Callable[..., None]  # of a context, a function, and what that is given
+Stage = Callable[[Context, Callable[[Any, Any], None], Any, Any], None]
 
 
 class Lookup:
     """An application's functions, with the limits of the hub that runs them.
 
     Attributes:
-        stage: runs each step of an orchestration's code, in the context that it is given.
+        stage: runs each step of an orchestration's code, a function of two things that it passes
+            on, in the context that it is given.
     """
 
-    __slots__ = ("app", "max_payload", "stage", "stripe_fold_s", "stripe_hot_per_s", "striped")
+    __slots__ = (
+        "_contexts",
+        "app",
+        "max_payload",
+        "stage",
+        "stripe_fold_s",
+        "stripe_hot_per_s",
+        "striped",
+    )
 
     def __init__(
         self,
@@ -46,6 +56,7 @@ class Lookup:
         self.app = app
         self.max_payload = max_payload
         self.stage = stage
+        self._contexts: dict[str, Context] = {}
         self.stripe_fold_s = stripe_fold_s
         self.stripe_hot_per_s = stripe_hot_per_s
         self.striped = app.striped
@@ -75,6 +86,15 @@ class Lookup:
             UnknownNameError: it, or that version of it, is not registered.
         """
         return self.app.exact_orchestration(name, version)
+
+    def new_context(self, definition: OrchestrationDefinition) -> Context:
+        """Make the context of an instance: the hub's, and a note that an orchestration runs."""
+        # To set a variable costs four times what a copy does.
+        context = self._contexts.get(definition.name)
+        if context is None:
+            context = self._contexts[definition.name] = copy_context()
+            context.run(INSIDE.set, definition)
+        return context.copy()
 
     def find_entity(self, name: str) -> EntityDefinition:
         """Find an entity.

@@ -330,7 +330,11 @@ class OrchestrationActor:
         except UnknownNameError as error:
             self.park("UnknownNameError", str(error))
             return None
-        self.executor = Executor(definition, self.instance_id, self.execution, self.lookup.stage)
+        lookup = self.lookup
+        context = lookup.new_context(definition)
+        self.executor = Executor(
+            definition, self.instance_id, self.execution, lookup.stage, context
+        )
         return self.executor
 
     def make_context(self, executor: Executor) -> OrchestrationContext:

@@ -8,8 +8,8 @@ that task: the running loop on asyncio, the current task on trio. Whatever they 
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from asyncio import _get_running_loop, _set_running_loop
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Final, NoReturn
@@ -51,26 +51,28 @@ class _NoTask:
         raise refuse_use("current_task")
 
 
+Step = Callable[[Any, Any], None]
+
 _NO_LOOP: Final[Any] = _NoLoop()
 _NO_TASK: Final = _NoTask()
 
 
-def stage(context: Context, function: Callable[..., None], *args: Any) -> None:
+def stage(context: Context, function: Step, happened: Any, given: Any) -> None:
     """Run a step of an orchestration's code, in its context and with no event loop around it."""
-    loop = asyncio._get_running_loop()
+    loop = _get_running_loop()
     if loop is None:
-        _stage_on_trio(context, function, *args)
+        _stage_on_trio(context, function, happened, given)
         return
-    asyncio._set_running_loop(_NO_LOOP)
+    _set_running_loop(_NO_LOOP)
     try:
-        context.run(function, *args)
+        context.run(function, happened, given)
     finally:
-        asyncio._set_running_loop(loop)
+        _set_running_loop(loop)
 
 
-def _stage_on_trio(context: Context, function: Callable[..., None], *args: Any) -> None:
+def _stage_on_trio(context: Context, function: Step, happened: Any, given: Any) -> None:
     if "trio" not in sys.modules:
-        context.run(function, *args)
+        context.run(function, happened, given)
         return
     from trio._core._run import GLOBAL_RUN_CONTEXT
 
@@ -78,7 +80,7 @@ def _stage_on_trio(context: Context, function: Callable[..., None], *args: Any) 
     task = getattr(running, "task", None)
     running.task = _NO_TASK
     try:
-        context.run(function, *args)
+        context.run(function, happened, given)
     finally:
         if task is None:
             del running.task

@@ -9,7 +9,7 @@ import orjson
 from hypothesis import given, strategies as st
 
 from perdure.actors.codec import codec_for
-from perdure.actors.inputs import Given, same_input
+from perdure.actors.inputs import same_input
 
 FIELDS = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),
@@ -52,14 +52,14 @@ def test_new_fields_with_defaults_change_nothing_and_another_value_does(
     now, value = nested(after, after(**fields), how)
     codec: Any = codec_for(now if declared else Any)
 
-    assert same_input(recorded, codec.encode(value), Given(codec, value))
+    assert same_input(recorded, codec.encode(value), (codec, value))
 
     for name in fields:
         changed = after(**{**fields, name: other if type(fields[name]) is int else "other"})
         if type(fields[name]) is bool:
             changed = after(**{**fields, name: not fields[name]})
         _, value = nested(after, changed, how)
-        assert not same_input(recorded, codec.encode(value), Given(codec, value))
+        assert not same_input(recorded, codec.encode(value), (codec, value))
 
 
 @given(st.sets(st.text(max_size=4)), st.permutations(["x", "y", "z"]))
@@ -68,15 +68,15 @@ def test_no_order_that_a_process_has_is_compared(texts: set[str], keys: list[str
     table: Any = codec_for(dict[str, int])
     value = dict.fromkeys(keys, 1)
 
-    assert same_input(sorted(texts), codec.encode(texts), Given(codec, texts))
-    assert same_input({"x": 1, "y": 1, "z": 1}, table.encode(value), Given(table, value))
+    assert same_input(sorted(texts), codec.encode(texts), (codec, texts))
+    assert same_input({"x": 1, "y": 1, "z": 1}, table.encode(value), (table, value))
 
 
 def test_numbers_and_truth_values_are_told_apart() -> None:
     codec: Any = codec_for(Any)
 
     for one, other in ((1, True), (1, 1.0), (0, False), ([1], [True])):
-        assert not same_input(one, orjson.dumps(other), Given(codec, other))
+        assert not same_input(one, orjson.dumps(other), (codec, other))
 
 
 @dataclass
@@ -89,4 +89,4 @@ def test_what_the_class_of_today_cannot_read_is_another_input() -> None:
     codec: Any = codec_for(Strict)
     value = Strict("a", 1)
 
-    assert not same_input({"name": "a"}, codec.encode(value), Given(codec, value))
+    assert not same_input({"name": "a"}, codec.encode(value), (codec, value))
