@@ -375,10 +375,8 @@ class OrchestrationContext:
 
         def attempt(_: int) -> Task[Any]:
             number = executor.number()
-            child = instance_id
-            if child is None:
-                # The part before "::" is what places an id, so children live beside parents.
-                child = f"{executor.instance_id}::{executor.execution}.{number}"
+            # The part before "::" is what places an id, so children live beside parents.
+            child = executor.child_id(number) if instance_id is None else instance_id
             task: CallTask[Any] = CallTask(
                 executor,
                 number,

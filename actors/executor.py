@@ -30,6 +30,7 @@ from .errors import (
 )
 from .failures import encode_failure, failure_of, is_interrupt
 from .history import IDENTITY, SILENT, describe, differs_by_input, recorded_input
+from .ids import CHILD_ID_LENGTH, shortened
 from .inputs import Given, same_input
 from .messages import (
     ActivityCall,
@@ -186,6 +187,7 @@ class Executor:
         try:
             value = self.definition.decode_input(input)
             made = self.definition.invoke(context, value)
+            runs, by_yield = hasattr(made, "send"), not hasattr(made, "cr_await")
         except ReplayStopped:
             raise
         except BaseException as error:
@@ -193,10 +195,10 @@ class Executor:
                 raise
             self._end(None, error)
             return
-        if not hasattr(made, "send"):
+        if runs:
+            self.begin_fiber(Fiber(self, made, by_yield))
+        else:
             self._end(made, None)
-            return
-        self.begin_fiber(Fiber(self, made, not hasattr(made, "cr_await")))
 
     def replay(
         self, history: list[list[Any]], context: Any, input: bytes | None
@@ -343,13 +345,14 @@ class Executor:
                 self._end_fiber(fiber, None, failure)
                 return
             value = None
-            if not isinstance(task, _TASKS) or task._executor is not self:  # pyright: ignore[reportPrivateUsage]
+            # Not isinstance(), which asks an object of the user's for its class.
+            if not issubclass(type(task), _TASKS) or task._executor is not self:  # pyright: ignore[reportPrivateUsage]
                 error = self._foreign_await(fiber, task)
                 task = None
             elif fiber.owed is not None:
-                error, fiber.owed = fiber.owed, None
-                task.cancel()
-                task = None
+                owed, fiber.owed = fiber.owed, None
+                task.let_go(owed.scope)
+                error, task = owed, None
             elif task._state == PENDING:  # pyright: ignore[reportPrivateUsage]
                 fiber.waiting = task
                 task.watch(fiber)
@@ -380,10 +383,11 @@ class Executor:
             self.outcome = Outcome("Failed", failure=failure_of(error))
 
     def _foreign_await(self, fiber: Fiber, awaited: Any) -> NonDurableAwaitError:
-        abort = getattr(awaited, "abort_func", None)
-        if abort is not None:
-            # trio's trap: what it waits for would else wake the task in which this turn runs.
-            abort(_not_cancelled)
+        if type(awaited).__module__.startswith("trio."):
+            abort: Any = getattr(awaited, "abort_func", None)
+            if abort is not None:
+                # A trap: what it waits for would else wake the task in which this turn runs.
+                abort(_not_cancelled)
         return refuse_await(self.definition.title, fiber.coroutine, awaited)
 
     def close(self) -> None:
@@ -426,6 +430,18 @@ class Executor:
         """The next task number."""
         self.numbers += 1
         return self.numbers
+
+    def child_id(self, number: int) -> str:
+        """Make the id of a child, by the number of its task; the same at every replay."""
+        full = f"{self.instance_id}::{self.execution}.{number}"
+        if len(full) <= CHILD_ID_LENGTH:
+            return full
+        if self._history is not None and self._position < len(self._history):
+            recorded = self._history[self._position]
+            if recorded[0] == "SubOrchestrationInstanceCreated" and recorded[2] == number:
+                made: str = recorded[5]  # perhaps in full, as longer ones were once
+                return made
+        return shortened(full)
 
     def record(
         self, decision: tuple[Any, ...], data: bytes | None = None, given: Given | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast, overload
@@ -14,6 +15,9 @@ E = TypeVar("E")
 
 MAX_ID_LENGTH = 256
 
+#: From here on the id that a child is given has a hash in place of its parents' numbers.
+CHILD_ID_LENGTH = 128
+_HASH_LENGTH = 24
 
 # Control characters, line breaks, and what no UTF-8 can hold.
 _REFUSED_KINDS = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -22,7 +26,14 @@ _REFUSED_KINDS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def check_text(value: object, what: str) -> str:
+def shortened(id: str) -> str:
+    """Make a long id of a child short: a hash of it, behind the part that says where it lives."""
+    place, separator, _ = id.partition("::")
+    hashed = hashlib.blake2b(id.encode(), digest_size=_HASH_LENGTH // 2).hexdigest()
+    return f"{place}{separator}{hashed}"
+
+
+def check_text(value: object, what: str, length: int = MAX_ID_LENGTH) -> str:
     """Refuse an id that is no text, empty, over-long or has characters that no id may have.
 
     Joiners, marks of direction and spaces that a script writes words with are taken.
@@ -30,10 +41,9 @@ def check_text(value: object, what: str) -> str:
     id = value if type(value) is str else plain_text(value, what, InvalidIdError)
     if not id:
         raise InvalidIdError(f"{what} must not be empty")
-    if len(id) > MAX_ID_LENGTH:
+    if len(id) > length:
         raise InvalidIdError(
-            f"{what} {repr_of(id, 60)} has {len(id):,} characters; at most {MAX_ID_LENGTH} are "
-            "allowed"
+            f"{what} {repr_of(id, 60)} has {len(id):,} characters; at most {length} are allowed"
         )
     if not id.isprintable():
         bad = next(filter(_is_refused, id), None)
@@ -56,8 +66,14 @@ def check_folded(value: object, what: str) -> str:
 
 
 def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
-    """Refuse a bad instance id; ``@`` at the start is kept for entities."""
-    id = check_text(instance_id, what)
+    """Refuse a bad instance id; ``@`` at the start is kept for entities.
+
+    A child of an instance whose id is as long as it may be has a longer one.
+    """
+    length = MAX_ID_LENGTH
+    if isinstance(instance_id, str) and "::" in instance_id:
+        length += len("::") + _HASH_LENGTH
+    id = check_text(instance_id, what, length)
     if id[0] == "@":
         raise InvalidIdError(
             f"{what} {id!r} must not start with '@', which is for entities (the id of an entity "

@@ -14,7 +14,6 @@ import orjson
 from .codec import Codec, codec_for
 from .errors import UsageError
 
-
 #: What a call was given: its codec, and the value itself, for where the codec takes any.
 Given = tuple[Codec[Any], object]
 

@@ -61,7 +61,7 @@ class Fiber:
         task.unwatch(self)
         self.waiting = None
         self.executor.ready.append((self, error))
-        task.cancel()
+        task.let_go(error.scope)
 
     def overtake(self, scope: CancelScope) -> None:
         """Mark the narrower scopes that the fiber is in, since the wider one is cancelled."""
@@ -167,10 +167,11 @@ class TaskGroup:
     ``ExceptionGroup``.
     """
 
-    __slots__ = ("_children", "_errors", "_executor", "_idle", "cancel_scope")
+    __slots__ = ("_children", "_errors", "_executor", "_idle", "_open", "cancel_scope")
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        self._open = False
         self._children = 0
         self._errors: list[BaseException] = []
         self._idle: Task[None] | None = None
@@ -181,7 +182,16 @@ class TaskGroup:
         function: Callable[[*Inputs], Coroutine[Any, Any, Any] | Generator[Any, Any, Any]],
         *args: *Inputs,
     ) -> None:
-        """Begin a branch, ``await function(*args)``; it first runs when this one next waits."""
+        """Begin a branch, ``await function(*args)``; it first runs when this one next waits.
+
+        Raises:
+            UsageError: the group has ended or was not entered, or it is no async function.
+        """
+        if not self._open:
+            raise UsageError(
+                "this task group is not open: call start_soon inside of its async with block, or "
+                "in a branch of it"
+            )
         coroutine = function(*args)
         if not hasattr(coroutine, "send"):
             raise UsageError(f"{function!r} is no async function, so it cannot be a branch")
@@ -196,14 +206,21 @@ class TaskGroup:
     def on_ended(self, error: BaseException | None) -> None:
         """A branch has ended."""
         self._children -= 1
-        if error is not None and not isinstance(error, Cancelled):
+        if error is not None and not self._is_expected(error):
             self._errors.append(error)
             self.cancel_scope.cancel()
         if not self._children and self._idle is not None:
             self._idle.settle(DONE, None)
 
+    def _is_expected(self, error: BaseException) -> bool:
+        """Whether a branch ended so because it was to, rather than by a task that was given up."""
+        return isinstance(error, Cancelled) and (
+            error.scope is not None or self._executor.cancel_requested is not None
+        )
+
     async def __aenter__(self) -> TaskGroup:
         self.cancel_scope.__enter__()
+        self._open = True
         return self
 
     async def __aexit__(
@@ -226,6 +243,7 @@ class TaskGroup:
             except Cancelled as cancelled:
                 outer = cancelled if outer is None or outer.scope is self.cancel_scope else outer
                 self.cancel_scope.cancel()
+        self._open = False
         self.cancel_scope.__exit__(None, None, None)
         if self._errors:
             raise BaseExceptionGroup("branches of the orchestration failed", self._errors)

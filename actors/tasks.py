@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .codec import Codec
     from .executor import Executor
     from .retry import RetryPolicy
+    from .scopes import CancelScope
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -45,10 +46,12 @@ class Task(Generic[R_co]):
     It may be awaited any number of times. Not awaited, it runs all the same.
     """
 
-    __slots__ = ("_executor", "_state", "_value", "_watchers")
+    __slots__ = ("_executor", "_scope", "_state", "_value", "_watchers")
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        running = executor.running
+        self._scope = None if running is None else running.scope  # in which it was begun
         self._state = PENDING
         self._value: Any = None
         self._watchers: list[Watcher] | None = None
@@ -104,6 +107,28 @@ class Task(Generic[R_co]):
         self.settle(CANCELED, None)
         return True
 
+    def let_go(self, scope: CancelScope | None) -> None:
+        """Take note that one who waited does not any more, since that scope was cancelled.
+
+        A task that was begun inside of it is cancelled, unless somebody else waits for it, too.
+
+        Args:
+            scope: the scope; None for the whole instance.
+        """
+        if self._state != PENDING or self._watchers:
+            return
+        here = self._scope
+        if scope is not None and self._executor.cancel_requested is None:
+            while here is not scope:
+                if here is None:
+                    return
+                here = here.parent
+        self.abandon(scope)
+
+    def abandon(self, scope: CancelScope | None) -> None:
+        """Be cancelled with that scope."""
+        self.cancel()
+
     def withdraw(self) -> None:
         """Undo outside what the task stands for, where that is possible."""
 
@@ -157,6 +182,8 @@ class CallTask(Task[R]):
         target: str,
     ) -> None:
         self._executor = executor
+        running = executor.running
+        self._scope = None if running is None else running.scope
         self._state = PENDING
         self._value = None
         self._watchers = None
@@ -283,6 +310,13 @@ class AllTask(Task[list[R]]):
         else:
             self.settle(FAILED, ExceptionGroup("some of the tasks failed", errors))
 
+    def abandon(self, scope: CancelScope | None) -> None:
+        # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
+        for task in self._tasks:
+            task.unwatch(self)
+            task.let_go(scope)
+        self.settle(CANCELED, None)
+
     def withdraw(self) -> None:
         for task in self._tasks:
             task.unwatch(self)
@@ -318,6 +352,13 @@ class AnyTask(Task[Task[Any]]):
             for other in self._tasks:
                 if other is not task:
                     other.cancel()
+
+    def abandon(self, scope: CancelScope | None) -> None:
+        # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
+        for task in self._tasks:
+            task.unwatch(self)
+            task.let_go(scope)
+        self.settle(CANCELED, None)
 
     def withdraw(self) -> None:
         for task in self._tasks:

@@ -22,6 +22,10 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
+from perdure.actors.lookup import Lookup
+from perdure.actors.messages import Start
+from perdure.runtime.placement import partition_of
+from tests.actors.recording import START, Instance
 from tests.runtime.orchestrating import (
     HOUR,
     cause_of,
@@ -689,3 +693,45 @@ async def test_a_custom_status_without_json_form_is_refused_at_the_call() -> Non
 
         assert await handle.result(5) == "PayloadError"
         assert (await handle.status()).custom_status is None
+
+
+# The ids of children.
+
+
+@app.orchestration
+async def down(ctx: OrchestrationContext, left: int) -> list[str]:
+    if not left:
+        return [ctx.instance_id]
+    return [ctx.instance_id, *await ctx.call_sub_orchestrator(down, left - 1)]
+
+
+@pytest.mark.parametrize(("id", "depth"), [("top", 80), ("x" * 256, 3), ("a::" + "é" * 253, 3)])
+async def test_children_have_valid_ids_beside_their_parents_at_any_depth(
+    id: str, depth: int
+) -> None:
+    async with running(app, partitions=16) as hub:
+        handle = await hub.client.start_new(down, depth, instance_id=id)
+
+        ids = await handle.result(30)
+
+        assert len(set(ids)) == depth + 1
+        assert max(map(len, ids)) <= max(128, 256 + 26)
+        assert len({partition_of(each, 16) for each in ids}) == 1
+        assert (await hub.client.get_handle(ids[-1]).status()).runtime_status == "Completed"
+        assert len(ids[-1]) < 129 or depth == 3
+
+
+def test_a_child_that_was_given_its_id_in_full_keeps_it() -> None:
+    long = "top" + "::1.1" * 30  # of the release that wrote ids in full
+
+    with Instance(Lookup(app, 1_000_000), long) as instance:
+        instance.take(Start("down", None, b"1"), START)
+        created = instance.history[1]
+        assert created[0] == "SubOrchestrationInstanceCreated"
+        assert len(created[5]) < len(long)
+        created[5] = f"{long}::1.1"
+
+        again = instance.restored()
+
+        assert again.executor.children == {1: f"{long}::1.1"}
+        again.actor.close()
