@@ -8,6 +8,7 @@
       - PayloadTooLargeError
     + InvalidIdError
     + InvalidTimeError
+    + RequestIdReusedError
     + InstanceNotFoundError
     + InstanceAlreadyExistsError
     + InstanceFinishedError
@@ -103,6 +104,26 @@ class InvalidIdError(UsageError):
 
 class InvalidTimeError(UsageError):
     """A naive datetime where an aware one is needed, or a negative delay."""
+
+
+class RequestIdReusedError(UsageError):
+    """A request id was used before, for another target, operation or input: no repetition.
+
+    Attributes:
+        request_id: the id.
+        used_for: what it was used for.
+    """
+
+    def __init__(self, request_id: str, used_for: str) -> None:
+        super().__init__(request_id, used_for)
+        self.request_id = request_id
+        self.used_for = used_for
+
+    def __str__(self) -> str:
+        return (
+            f"the request id {self.request_id!r} was used for {self.used_for}, so this is another "
+            "request (or the same with another input); give each request an id of its own"
+        )
 
 
 class InstanceNotFoundError(UsageError):

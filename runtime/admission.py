@@ -16,6 +16,7 @@ from ..actors.errors import PayloadTooLargeError, UsageError
 from ..actors.ids import EntityId, check_instance_id, check_text
 from ..actors.messages import Command, Event, Message, Operation, Start
 from ..actors.stripes import split_key
+from .claims import id_of
 from .placement import partition_of
 from .wire import MovedError
 
@@ -48,6 +49,11 @@ def check_request(partition: Partition, verb: str, arguments: list[Any]) -> None
             _check(partition, key, message)
             _check_time(due, "a due time")
             _check_optional(request, str, "a request id")
+        case "claim", [request, claim]:
+            check_text(request, "a request id")
+            _check_type(claim, str, "a claim")
+            if id_of(claim) != request or claim == request:
+                raise UsageError("a client's claim is not of the request id that it names")
         case "wait_for_end", [key]:
             check_instance_id(key)
         case "unlock", [key, [instance_id, execution, task]]:
@@ -55,7 +61,10 @@ def check_request(partition: Partition, verb: str, arguments: list[Any]) -> None
             check_instance_id(instance_id)
             _check_type(execution, int, "an execution")
             _check_type(task, int, "a task")
-        case (("request" | "request_new" | "request_all" | "request_later" | "unlock"), _):
+        case (
+            ("claim" | "request" | "request_new" | "request_all" | "request_later" | "unlock"),
+            _,
+        ):
             raise UsageError(f"a client asked {verb} with {len(arguments)} arguments")
         case _:
             return  # it reads, or is unknown

@@ -71,6 +71,8 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
     if steady >= partition.expire_requests_at:
         partition.expire_requests_at = steady + _EXPIRE_EVERY
         retention = round(partition.settings.request_retention_s * 1e6)
+        if not batch.requests:
+            partition.claims.clear()  # all of them are stored
         checkpoint.requests_deleted_before = steady - retention
     return checkpoint
 

@@ -271,6 +271,8 @@ class EntityClient(Requester):
             await self._request(key, message, request_id)
         else:
             due = due_time(at, self._clock.now())
+            if request_id is not None:
+                await self._claim(check_text(request_id, "request_id"), key, message)
             await self._at(key, lambda place: place.request_later(key, message, due, request_id))
 
     async def signal_entities(

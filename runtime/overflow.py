@@ -32,6 +32,7 @@ from ..actors.errors import StorageError, UnavailableError
 from ..actors.logs import Log
 from ..actors.messages import Backlog, Caller, Message, Operation
 from ..storage.records import SLICE_ROWS, is_whole
+from .claims import Repetitions, id_of
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ class Mailboxes:
     Attributes:
         found: who of the wanted waits for a message that is there.
         answered: whose answers are there.
-        requests: the request ids of the messages.
+        requests: the claims of the messages, by request id.
     """
 
     def __init__(self, wanted: Mapping[int, Waiter], damage: Damage) -> None:
@@ -293,19 +294,20 @@ class Mailboxes:
         self._kept = self._size = 0
         self.found: dict[int, Waiter] = {}
         self.answered: set[Caller] = set()
-        self.requests: set[str] = set()
+        self.requests: dict[str, str] = {}
 
     def add(self, row: MailRow) -> None:
         """Take note of the next message."""
         if not self._damage.has_actor(row):
             self._lost.append(row.n)
             return
-        with suppress(ValueError, TypeError, LookupError):  # it is damaged, and read as that later
+        # One that is damaged is read as that later.
+        with suppress(ValueError, TypeError, LookupError, AttributeError):
             fields = orjson.loads(row.body)
             if fields[0] == "completion":
                 self.answered.add(Caller(row.actor, fields[2], fields[3]))
             if fields[-1] is not None:
-                self.requests.add(fields[-1])
+                self.requests[id_of(fields[-1])] = fields[-1]
         box = self._boxes.setdefault(row.actor, [])
         waiter = self._wanted.get(row.n)
         if waiter is not None:
@@ -345,8 +347,8 @@ class Mailboxes:
                         partition.waiting += message.reply is None
                         message.reply = waiter
                     partition.post(key, message)
-        for request in self.requests:
-            partition.requests.setdefault(request, [])
+        for request, claim in self.requests.items():
+            partition.requests.setdefault(request, Repetitions(claim))
 
 
 async def look_through(

@@ -25,6 +25,7 @@ from ..actors.errors import (
     InstanceNotFoundError,
     LeaseLostError,
     MailboxFullError,
+    RequestIdReusedError,
     StorageError,
     StoreDamagedError,
     StoreMovedError,
@@ -42,12 +43,22 @@ from ..actors.messages import (
     TimerDue,
 )
 from ..actors.orchestration import OrchestrationActor
+from ..actors.printing import text_of
 from ..actors.values import TERMINAL
 from ..storage import MendedInstance
 from ..storage.records import RequestRow
 from .activation import Activation
 from .batch import ENVELOPE_SIZE, Batch, Frame
 from .checkpointing import SealError, seal
+from .claims import (
+    Repetitions,
+    body_of,
+    check_claim,
+    claim_of,
+    id_of,
+    is_answered,
+    stored_claim,
+)
 from .clock import steady_time
 from .damage import Damage, reason_of
 from .durable_timers import DurableTimer, DurableTimers
@@ -75,6 +86,9 @@ if TYPE_CHECKING:
 
 #: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
 _DRAIN_BUDGETS = 4
+
+#: Claims on request ids that are found without asking the store; they may not be stored yet.
+_CLAIMS_MAX = 10_000
 
 _log = Log("perdure.partition")
 
@@ -125,7 +139,8 @@ class Partition:
         self.crashes: dict[str, int] = {}
         self.watchers: dict[str, list[Waiter]] = {}
         self.on_fatal: Callable[[Exception], None] = lambda error: None
-        self.requests: dict[str, list[Waiter]] = {}  # clients' request ids under way
+        self.requests: dict[str, Repetitions] = {}  # clients' request ids under way
+        self.claims: dict[str, str] = {}  # the last ones whose targets are elsewhere
         self.down: Exception | None = None
         self.fatal: Exception | None = None
         self._activities = activities
@@ -227,57 +242,110 @@ class Partition:
         """Keep a client's message until its time; durable when this returns."""
         if self.down is not None:
             raise self._refusal()
-        if request is not None and not await self._begin_request(request):
-            return
         if request is not None:
-            self._answer_request(request, b'["ok",null]', None)
+            claim = claim_of(request, key, message)
+            if not await self._begin_request(request, claim):
+                return
+            self._answer_request(claim, b"ok", b"null", None)
         self.send_later(due, key, message)
         await self.settle()
 
-    async def _begin_request(self, request: str) -> bool:
+    async def _begin_request(self, request: str, claim: str) -> bool:
         """Register a request that only has to be stored; False if it was, by an earlier one."""
-        if request in self.requests:
-            waiter = self._new_waiter()
-            self.requests[request].append(waiter)
+        waiter = self._repetition(request, claim)
+        if waiter is not None:
             await waiter
             return False
-        self.requests[request] = []  # before the read, so that a repetition finds it
         try:
-            stored = await self.read("read_request", request)
+            stored = await self._read_request(request, claim)
             if stored is None and self.down is not None:
                 raise self._refusal()
         except BaseException as error:
-            moved = isinstance(error, MovedError)
+            known = isinstance(error, (MovedError, RequestIdReusedError))
             self._settle_request(
-                request, error if moved else UnavailableError(f"not taken in: {error}")
+                request, error if known else UnavailableError(f"not taken in: {text_of(error)}")
             )
             raise
         if stored is not None:
             self._settle_request(request, None)
             return False
-        self.requests.setdefault(request, [])  # a recovery during the read forgets it
+        self.requests.setdefault(request, Repetitions(claim))  # a recovery forgets it
         return True
+
+    def _repetition(self, request: str, claim: str) -> Waiter | None:
+        """Give the place of a repetition of what is under way; the first is registered as such."""
+        made = self.requests.get(request)
+        if made is None:
+            check_claim(self.claims.get(request, request), claim)
+            # Before anything is read, so that a repetition finds it.
+            self.requests[request] = Repetitions(claim)
+            return None
+        check_claim(made.claim, claim)
+        waiter = self._new_waiter()
+        made.append(waiter)
+        return waiter
+
+    async def _read_request(self, request: str, claim: str) -> RequestRow | None:
+        """Read the answer to a request.
+
+        Raises:
+            RequestIdReusedError: another request has the id.
+        """
+        stored: RequestRow | None = await self.read("read_request", request)
+        if stored is None:
+            return None
+        check_claim(stored_claim(stored.body, request), claim)
+        return stored if is_answered(stored.body) else None
+
+    async def claim(self, request: str, claim: str) -> None:
+        """Keep a request id for a request whose target is in another partition.
+
+        Raises:
+            RequestIdReusedError: another request has the id.
+            UnavailableError: the partition is recovering.
+        """
+        if self.down is not None:
+            raise self._refusal()
+        for known in (self.requests.get(request), self.claims.get(request)):
+            if known is not None:
+                check_claim(known if isinstance(known, str) else known.claim, claim)
+        if request in self.claims:
+            return
+        # Before the read, so that another one finds it.
+        self.claims[request] = claim
+        while len(self.claims) > _CLAIMS_MAX:
+            del self.claims[next(iter(self.claims))]
+        try:
+            stored = await self.read("read_request", request)
+            if stored is not None:
+                check_claim(stored_claim(stored.body, request), claim)
+        except BaseException:
+            self.claims.pop(request, None)
+            raise
+        if stored is None and self.down is None:
+            body = body_of(b"claim", b"null", claim)
+            self.batch.requests.append(RequestRow(request, self.steady(), body))
+            self.gathered()
 
     async def request_once(self, key: str, message: Message, request: str | None) -> Any:
         """Take a client's message in and give its outcome, applied once for each request id."""
         if request is None:
             return await self.request(key, message)
-        if request in self.requests:
-            waiter = self._new_waiter()
-            self.requests[request].append(waiter)
+        claim = claim_of(request, key, message)
+        waiter = self._repetition(request, claim)
+        if waiter is not None:
             return await waiter
-        self.requests[request] = []  # before the read, so that a repetition finds it
         first: Waiter | None = None
         try:
-            stored = await self.read("read_request", request)
+            stored = await self._read_request(request, claim)
             if stored is None:
-                message.request = request
+                message.request = claim
                 first = self.request(key, message)
-                self.requests.setdefault(request, [])  # a recovery during the read forgets it
+                self.requests.setdefault(request, Repetitions(claim))  # a recovery forgets it
         except BaseException as error:
-            moved = isinstance(error, MovedError)
+            known = isinstance(error, (MovedError, RequestIdReusedError))
             self._settle_request(
-                request, error if moved else UnavailableError(f"not taken in: {error}")
+                request, error if known else UnavailableError(f"not taken in: {text_of(error)}")
             )
             raise
         if first is not None:
@@ -442,16 +510,14 @@ class Partition:
     def reply(self, message: Message, result: bytes | None) -> None:
         """Answer whoever waits for the message, once the batch is durable."""
         if message.request is not None:
-            body = b'["ok",%b]' % (result or b"null")
-            self._answer_request(message.request, body, result)
+            self._answer_request(message.request, b"ok", result or b"null", result)
         if message.reply is not None:
             self._answer(message, result)
 
     def reply_failure(self, message: Message, failure: FailureDetails) -> None:
         """Answer that the message's work failed, once the batch is durable."""
         if message.request is not None:
-            body = b'["failed",%b]' % encode_failure(failure)
-            self._answer_request(message.request, body, failure)
+            self._answer_request(message.request, b"failed", encode_failure(failure), failure)
         if message.reply is not None:
             self._answer(message, failure)
 
@@ -460,14 +526,16 @@ class Partition:
         if message.row:
             self.batch.by_row[message.row] = message.reply
 
-    def _answer_request(self, request: str, body: bytes, value: Any) -> None:
+    def _answer_request(self, claim: str, kind: bytes, value: bytes, outcome: Any) -> None:
+        request = id_of(claim)
+        body = body_of(kind, value, claim)
         self.batch.requests.append(RequestRow(request, self.steady(), body))
-        self.batch.answered.append((request, value))
+        self.batch.answered.append((request, outcome))
 
     def refuse(self, message: Message, error: Exception) -> None:
         """Fail whoever waits for the message, once what that depends on is durable."""
         if message.request is not None:
-            self.batch.answered.append((message.request, error))
+            self.batch.answered.append((id_of(message.request), error))
         if message.reply is not None:
             self._answer(message, error)
         elif message.keep:

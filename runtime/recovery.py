@@ -48,7 +48,7 @@ def read_outcome(body: bytes, place: str, request: str) -> Any:
         StoreDamagedError: it is none.
     """
     try:
-        kind, value = orjson.loads(body)
+        kind, value, *_ = orjson.loads(body)
         return read_failure(value) if kind == "failed" else orjson.dumps(value)
     except Exception as error:
         raise StoreDamagedError(

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..actors.errors import HubStoppingError
+from ..actors.errors import HubStoppingError, UnavailableError
 from ..actors.ids import check_text
 from ..actors.messages import Message
+from .claims import claim_of
 from .homes import Home, PlacesAbroad
 from .placement import partition_of
 from .wire import MovedError
@@ -59,12 +60,27 @@ class Requester:
 
     async def _request(self, key: str, message: Message, request_id: str | None = None) -> Any:
         if request_id is not None:
-            check_text(request_id, "request_id")
+            await self._claim(check_text(request_id, "request_id"), key, message)
         while True:
             try:
                 return await self._partition(key).request_once(key, message, request_id)
             except MovedError:
                 await self._settled()
+
+    async def _claim(self, request_id: str, key: str, message: Message) -> None:
+        """Keep a request id for a message, where its target is in another partition than it.
+
+        Raises:
+            RequestIdReusedError: it was used for another.
+        """
+        count = len(self._all())
+        if partition_of(request_id, count) == partition_of(key, count):
+            return  # where the request itself is looked up
+        claim = claim_of(request_id, key, message)
+        try:
+            await self._at(request_id, lambda place: place.claim(request_id, claim))
+        except UnavailableError:
+            return  # its own partition may be well, and the request does not wait for another
 
     async def _at(self, key: str, ask: Callable[[Partition | Elsewhere], Awaitable[T]]) -> T:
         """Ask the partition of a key, and again wherever it moves meanwhile."""

@@ -296,6 +296,10 @@ class Elsewhere:
         """See ``Partition.request_later``."""
         await self._ask("request_later", key, message, due, request, safe=request is not None)
 
+    async def claim(self, request: str, claim: str) -> None:
+        """See ``Partition.claim``."""
+        await self._ask("claim", request, claim)
+
     async def wait_for_end(self, key: str) -> tuple[str, bytes | None, bytes | None]:
         """See ``Partition.wait_for_end``."""
         while (outcome := await self._ask("wait_for_end", key)) is None:

@@ -263,7 +263,12 @@ async def _request_later(partition: Partition, *arguments: Any) -> None:
     await partition.request_later(*arguments)
 
 
+async def _claim(partition: Partition, request: str, claim: str) -> None:
+    await partition.claim(request, claim)
+
+
 _VERBS: dict[str, Handler] = {
+    "claim": _claim,
     "settle": _settle,
     "unlock": _unlock,
     "wait_for_end": _wait_for_end,

@@ -29,12 +29,18 @@ from perdure import (
     Store,
     UsageError,
 )
-from tests.faults import FaultyStore, persist, settle
+from tests.faults import Crash, FaultyStore, let_turns_crash, persist, settle
 from tests.guarantees.workloads import entity_in, id_in
 from tests.runtime.harness import until, until_true
 
 PARTITIONS = 2
 app = App()
+
+
+@pytest.fixture(autouse=True)
+def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_turns_crash(monkeypatch)
+
 
 #: What users' code of the two loops waits for, and what it has done.
 gates: dict[str, threading.Event] = {}
@@ -80,7 +86,7 @@ class Book:
 
     def crash(self) -> None:
         runs["crash"] = runs.get("crash", 0) + 1
-        raise SystemExit("for the test")
+        raise Crash("for the test")
 
 
 @app.activity

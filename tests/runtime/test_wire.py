@@ -244,6 +244,7 @@ def test_what_a_store_looks_up_in_a_set_can_be_put_in_one() -> None:
 
 _FAILURE = FailureDetails("ValueError", "so not", "a trace", FailureDetails("KeyError", "x"), True)
 _ARGUMENTS: dict[type, tuple[Any, ...]] = {
+    errors.RequestIdReusedError: ("order-1", "a call of @account@a.pay"),
     errors.PayloadError: ("$.a", "no"),
     errors.PayloadTooLargeError: ("$.a", 2_000, 1_000),
     errors.InstanceFinishedError: ("x", "Completed"),
