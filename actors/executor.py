@@ -28,10 +28,11 @@ from .errors import (
     PayloadError,
     UsageError,
 )
-from .failures import encode_failure, failure_of, is_interrupt
+from .failures import encode_failure, failure_of
 from .history import IDENTITY, SILENT, describe, differs_by_input, recorded_input
 from .ids import CHILD_ID_LENGTH, shortened
 from .inputs import Given, same_input
+from .interrupts import is_interrupt
 from .messages import (
     ActivityCall,
     Caller,

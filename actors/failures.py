@@ -61,21 +61,6 @@ def _describe(error: BaseException, depth: int, left: list[int]) -> FailureDetai
     )
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Whether it is a signal that struck while the code ran, rather than raised by that code.
-
-    What runs orchestrations takes all that users' code raises for that code's own. A signal
-    (Ctrl-C) means the process.
-    """
-    if not issubclass(type(error), KeyboardInterrupt):
-        return False
-    trace = _traceback_of(error)
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in ("asyncio", "signal", "trio")
-
-
 def _failure_in(error: Any) -> FailureDetails | None:
     try:
         failure = error.failure

@@ -47,9 +47,20 @@ class ActivityCall(NamedTuple):
 
 
 class Message:
-    """One envelope to one actor."""
+    """One envelope to one actor.
 
-    __slots__ = ("keep", "reply", "request", "row", "timer")
+    Attributes:
+        row: its number among the stored ones; 0 where it is not.
+        timer: the number of the stored timer that sent it, or 0.
+        keep: whether it has to be stored where it waits at a checkpoint.
+        reply: who waits for what comes of it.
+        request: the id under which a client may repeat it.
+        target: the actor's key; set where a client sent it, and only there.
+    """
+
+    __slots__ = ("keep", "reply", "request", "row", "target", "timer")
+
+    target: str
 
     def __init__(self) -> None:
         self.row = 0

@@ -109,6 +109,7 @@ class OrchestrationActor:
     """
 
     __slots__ = (
+        "barred",
         "begun",
         "changed",
         "completed",
@@ -167,6 +168,7 @@ class OrchestrationActor:
         self.failure: bytes | None = None
         self.failure_type: str | None = None
         self.custom_status: bytes | None = None
+        self.barred: str | None = None  # why its code, which has not begun, must not
         self.parked: str | None = None
         self.parked_type: str | None = None
         self.pending = 0
@@ -313,6 +315,10 @@ class OrchestrationActor:
     def run_first(self, now: int, effects: Effects) -> None:
         """Begin: run the code up to where it first waits."""
         self.status = "Running"
+        if self.barred is not None:
+            reason, self.barred = self.barred, None
+            self.park("Crash", reason)
+            return
         executor = self.make_executor()
         if executor is None:
             return

@@ -282,6 +282,15 @@ class ActivityPool:
                     callers.append(running.call.caller)
         return callers
 
+    def callers(self, post: Post) -> set[Caller]:
+        """Give who waits for the answers that go to ``post``."""
+        return {
+            running.call.caller
+            for tasks in self._running.values()
+            for running in tasks.values()
+            if running.post == post and not running.ended
+        }
+
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
         instance, execution, task = caller

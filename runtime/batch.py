@@ -75,7 +75,8 @@ class Batch:
         self.peers: set[int] = set()
         self.requests: list[RequestRow] = []
 
-        self.replies: list[tuple[Waiter, Any]] = []
+        # Who waits, for what, and the message that asked for it, if one did.
+        self.replies: list[tuple[Waiter, Any, Message | None]] = []
         self.by_row: dict[int, Waiter] = {}  # of the replies, those to messages of the store
         self.answered: list[tuple[str, Any]] = []  # request ids, for those who repeat them
         self.activities: list[ActivityCall] = []
@@ -113,13 +114,13 @@ class Batch:
 
     def fail_replies(self, error: Exception, spared: Collection[Waiter] = ()) -> None:
         """Fail all that wait for the batch, except those that go on waiting."""
-        for waiter, _ in self.replies:
+        for waiter, _, _ in self.replies:
             if waiter not in spared:
                 waiter.fail(error)
 
     def release_replies(self, partition: Partition) -> None:
         """Give the answers to those who wait; an exception is raised where it is awaited."""
-        for waiter, value in self.replies:
+        for waiter, value, _ in self.replies:
             if isinstance(value, Exception):
                 waiter.fail(value)
             else:

@@ -124,7 +124,7 @@ def _acknowledge(partition: Partition, batch: Batch, message: Message) -> None:
         or (isinstance(message, Command) and message.action == "cancel")
     )
     if one_way and message.reply is not None:
-        batch.replies.append((message.reply, None))
+        batch.replies.append((message.reply, None, message))
         message.reply = TOLD  # and it still takes its place in the mailbox
 
 

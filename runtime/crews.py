@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,7 @@ class Crew(ABC):
         self._changed = anyio.Event()
         self._listener: SocketListener | None = None
         self.left: list[str] = []
+        self.on_interrupt: Callable[[], None] = lambda: None  # Ctrl-C met users' code here
 
     async def _listen(self, *, shared: bool = False) -> None:
         """Listen for clients, once all sockets of the hub were found to be free.

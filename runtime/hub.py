@@ -120,6 +120,7 @@ class Hub:
                 socket=path,
                 stop_for=self._stop_for,
             )
+        self._crew.on_interrupt = self._interrupt
         self._balancer = None
         if rebalance is not None and max(shards, workers) > 1:
             self._balancer = Balancer(rebalance, self._crew)
@@ -391,6 +392,14 @@ class Hub:
             self._tasks.cancel_scope.cancel()
         if self._draining is not None:
             self._draining.cancel()  # nobody is left that could come to a stop by itself
+        if self._body is not None:
+            self._body.cancel()
+
+    def _interrupt(self) -> None:
+        """Ctrl-C met users' code on this loop: stop in order, and raise it at the end."""
+        if self._fatal is None:
+            self._fatal = KeyboardInterrupt()
+        self._leave()
         if self._body is not None:
             self._body.cancel()
 

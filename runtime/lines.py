@@ -118,7 +118,11 @@ class Line:
         with self.scope:
             while not self._closed:
                 with anyio.CancelScope() as self._attempt:
-                    await self._run_once()
+                    try:
+                        await self._run_once()
+                    except Exception as error:  # a bug of ours, or a stream that cannot be read
+                        _log.error("a line broke, and is dialled again", why=error)
+                        await anyio.sleep(_BACKOFF_MAX_S)
 
     async def _run_once(self) -> None:
         """Keep one connection, from its dialling to its end."""

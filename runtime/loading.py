@@ -22,9 +22,11 @@ from ..actors.history import (
     open_lock,
     open_timers,
 )
+from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command
 from ..actors.orchestration import OpenWork, OrchestrationActor
+from ..actors.printing import text_of, type_name
 from ..actors.stored import read_history
 from ..storage import DAMAGED, MendedEntity, MendedInstance
 from ..storage.records import SetAside
@@ -161,11 +163,13 @@ class Loader:
                 actor.latest = row.updated
             if row is not None and damage is None:
                 damage = self._load_entity(actor, row)
-        except UsageError as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             # An entity that is not registered any more, or a state that its class cannot read.
             if row is not None:
                 actor.keep(row.state, row.lock, row.failures)
-            actor.park(type(error).__name__, str(error))
+            actor.park(type_name(error), text_of(error))
         else:
             self._consider(activation, actor, None if row is None else row.parked)
         if damage is not None:
@@ -203,17 +207,25 @@ class Loader:
         if parked is not None:
             actor.parked_type, actor.parked = reason_of(parked)
             return True
-        if crashes.get(activation.key, 0) >= self._partition.settings.crashes_max:
-            actor.park("Crash", f"its turn crashed {crashes[activation.key]} times in a row")
-            _log.error("parked %s: %s", activation.key, actor.parked)
-            return True
-        return False
+        reason = self._too_many_crashes(activation.key)
+        if reason is None:
+            return False
+        actor.park("Crash", reason)
+        _log.error("parked %s: %s", activation.key, reason)
+        return True
+
+    def _too_many_crashes(self, key: str) -> str | None:
+        count = self._partition.crashes.get(key, 0)
+        if count < self._partition.settings.crashes_max:
+            return None
+        return f"its turn crashed {count} times in a row"
 
     async def _make_instance(self, activation: Activation, record: InstanceRecord | None) -> None:
         partition = self._partition
         actor = OrchestrationActor(0, activation.key, partition.lookup)
         if record is None:
             actor.id = partition.new_id()
+            actor.barred = self._too_many_crashes(activation.key)
             self._ready(activation, actor)
             return
         actor.load(record)
@@ -283,10 +295,10 @@ class Loader:
                 next(steps)
             except StopIteration:
                 return True
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
                 self._partition.crash(activation, error)
+                if is_interrupt(error):
+                    raise  # which stops the hub
                 return False
             await anyio.lowlevel.checkpoint()
 

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import to_thread
@@ -25,6 +25,7 @@ from .channels import (
     serve,
 )
 from .crews import Crew, shard_socket
+from .keeping import first_of
 from .loop_kinds import running_kind
 from .routing import Router
 from .sessions import Handler, Session
@@ -117,6 +118,7 @@ class LoopCrew(Crew):
         await self._listen()
         self.router = self.make_router(0)
         self._shard = shard = self.make_shard(self.router, self._stop_for)
+        shard.pump.on_interrupt = shard.keeper.on_interrupt = lambda: self.on_interrupt()
         shard.start()
         for number, owner in enumerate(self.owners):
             if owner == 0:
@@ -260,13 +262,6 @@ async def _keep(store: PartitionStore) -> None:
     """Leave the durable half of a partition open: the next shard of the process uses it."""
 
 
-def _first(error: BaseException) -> BaseException:
-    """Give the error itself, or the first one inside a group."""
-    if isinstance(error, BaseExceptionGroup):
-        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
-    return error
-
-
 class _Fatal:
     """Brings the error that ended a thread's loop to the hub's."""
 
@@ -314,7 +309,7 @@ class _LoopThread:
             anyio.run(self._serve, backend=backend, backend_options=options)
         except BaseException as error:
             _log.error("shard %d failed", self._number, why=error)
-            reason = _first(error)
+            reason = first_of(error)
             if not isinstance(reason, PerdureError):
                 text = f"{type_name(reason)}: {text_of(reason)}"
                 reason = InternalError(f"shard {self._number} failed: {text}")

@@ -32,6 +32,7 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import encode_failure
+from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import (
     ActivityCall,
@@ -136,7 +137,9 @@ class Partition:
         self.sent_away = 0  # messages to other partitions
         self.failed_operations = 0
         self.slows = False  # whether the turn under way has sent to where too much waits
-        self.crashes: dict[str, int] = {}
+        self.crashes: dict[str, int] = {}  # in a row, by actor
+        self.crashed: dict[str, BaseException] = {}  # since the last recovery
+        self.aside: list[Message] | None = None  # clients' messages, while it recovers from those
         self.watchers: dict[str, list[Waiter]] = {}
         self.on_fatal: Callable[[Exception], None] = lambda error: None
         self.requests: dict[str, Repetitions] = {}  # clients' request ids under way
@@ -207,7 +210,7 @@ class Partition:
             UnavailableError: the partition is recovering, or too much is waiting.
         """
         if self.down is not None:
-            raise self._refusal()
+            return self._set_aside(key, message, reply)
         limit = self.settings.hub_messages_max
         if self.waiting >= limit and not isinstance(message, Command):
             raise MailboxFullError(f"partition {self.index}", limit)
@@ -216,8 +219,19 @@ class Partition:
             raise MailboxFullError(key, activation.messages_max)
         waiter: Waiter = self._new_waiter() if reply is None else reply
         message.reply = waiter
+        message.target = key
         self.waiting += 1
         self.post(key, message)
+        return waiter
+
+    def _set_aside(self, key: str, message: Message, reply: Any) -> Waiter:
+        """Keep a client's message until the partition has recovered from somebody's crash."""
+        if self.aside is None or len(self.aside) >= self.settings.hub_messages_max:
+            raise self._refusal()
+        waiter: Waiter = self._new_waiter() if reply is None else reply
+        message.reply = waiter
+        message.target = key
+        self.aside.append(message)
         return waiter
 
     def _refusal(self) -> UnavailableError:
@@ -506,6 +520,8 @@ class Partition:
                 callers.discard(caller)  # if this is recovering, it has to run again
         if self.down is None:
             self.post(instance_id, completion)
+        elif self.aside is not None:
+            self.late.append((instance_id, completion))
 
     def reply(self, message: Message, result: bytes | None) -> None:
         """Answer whoever waits for the message, once the batch is durable."""
@@ -522,7 +538,7 @@ class Partition:
             self._answer(message, failure)
 
     def _answer(self, message: Message, value: Any) -> None:
-        self.batch.replies.append((message.reply, value))
+        self.batch.replies.append((message.reply, value, message))
         if message.row:
             self.batch.by_row[message.row] = message.reply
 
@@ -645,8 +661,8 @@ class Partition:
 
     # Committing.
 
-    async def run(self) -> None:
-        """Commit what gathers until the partition leaves; recover where that fails."""
+    async def run(self) -> bool:
+        """Commit what gathers until the partition leaves, which is True; recover where that fails."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.loader.run)
             tasks.start_soon(self.overflow.run)
@@ -656,11 +672,12 @@ class Partition:
                     waiter, self._leaving = self._leaving, None
                     if await leave(self, waiter):
                         tasks.cancel_scope.cancel()
-                        return
+                        return True
                 if not self.has_work:
                     self._gathered = anyio.Event()
                     await self._gathered.wait()
                 await self._commit_once()
+        return False  # one of them was cancelled by what is not the hub, and took the others along
 
     def leave(self) -> Waiter:
         """Stop taking turns and make all durable; gives who waits for messages stored by then."""
@@ -707,7 +724,7 @@ class Partition:
         if self.down is not None and isinstance(self.down, MovedError):
             waiter.fail(self._refusal())
             return waiter
-        self.batch.replies.append((waiter, None))
+        self.batch.replies.append((waiter, None, None))
         self.gathered()
         return waiter
 
@@ -715,11 +732,18 @@ class Partition:
         """Take note that a turn crashed: the partition drops its memory and recovers."""
         if activation.dead:
             return
-        key = activation.key
-        self.crashes[key] = self.crashes.get(key, 0) + 1
-        _log.error("a turn of %s crashed; partition %d recovers", key, self.index, why=error)
+        _log.error(
+            "a turn of %s crashed; partition %d recovers", activation.key, self.index, why=error
+        )
         activation.dead = True
+        self._blame(activation, error)
         self.break_down(error)
+
+    def _blame(self, activation: Activation, error: BaseException) -> None:
+        key = activation.key
+        self.crashed[key] = error
+        if not is_interrupt(error):
+            self.crashes[key] = self.crashes.get(key, 0) + 1
 
     def break_down(self, error: BaseException) -> None:
         """Take note that memory cannot be trusted, or not be filled: the partition recovers."""
@@ -741,8 +765,7 @@ class Partition:
             try:
                 checkpoint = seal(self, batch)
             except SealError as error:
-                key = error.activation.key
-                self.crashes[key] = self.crashes.get(key, 0) + 1
+                self._blame(error.activation, error)
                 await recover(self, error, batch)
                 return
             self.flying = batch
@@ -873,16 +896,21 @@ class Partition:
             if activation.hand is not None:
                 activation.hand.cancel()  # another incarnation runs the operation again
 
-    def drop_all(self) -> list[Activation]:
-        """Take everything out of memory, with its timers and activities; gives what there was."""
+    def drop_all(self, *, activities: bool = True) -> list[Activation]:
+        """Take all out of memory, with its timers, and its activities if so; gives what it was."""
         dropped = list(self.activations.values())
         for activation in dropped:
             self.drop(activation)
         self.timers.clear()
         self.overflow.clear()
-        self._activities.stop_all(self.post_answer)
+        if activities:
+            self._activities.stop_all(self.post_answer)
         self.batch = Batch()
         return dropped
+
+    def answering(self) -> set[Caller]:
+        """Give whose activities run, and answer to this partition."""
+        return self._activities.callers(self.post_answer)
 
     def dispatch(self, call: ActivityCall) -> None:
         """Run an activity (again) that is durable already."""

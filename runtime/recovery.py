@@ -10,6 +10,7 @@ import orjson
 
 from ..actors.errors import (
     HubStoppingError,
+    InternalError,
     LeaseLostError,
     OutcomeUnknownError,
     StorageError,
@@ -19,12 +20,13 @@ from ..actors.errors import (
 )
 from ..actors.failures import read_failure
 from ..actors.logs import Log
-from ..actors.messages import Caller
-from ..actors.printing import text_of
+from ..actors.messages import Caller, Command
+from ..actors.printing import text_of, type_name
 from .overflow import Mailboxes, look_through
 from .waiting import TOLD
 
 if TYPE_CHECKING:
+    from ..actors.messages import Message
     from ..storage.records import Recovered
     from .activation import Activation
     from .batch import Batch
@@ -71,13 +73,28 @@ async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailbox
     partition.next_row = max(partition.next_row, recovered.next_row)
     partition.exchange.restore(recovered)
     partition.timers.restore(recovered, partition.damage)
-    answered = callers_of(partition.abroad) | mailboxes.answered
+    answered = callers_of(partition.abroad) | mailboxes.answered | partition.answering()
     mailboxes.fill(partition)
+    answered |= _take_up(partition)
     # Before the checkpoint that deletes them, which comes when this has returned.
     await partition.damage.set_aside(partition.store)
     await partition.loader.dispatch_unanswered(
         recovered.unanswered, lambda caller: caller not in answered
     )
+
+
+def _take_up(partition: Partition) -> set[Caller]:
+    """Take in what came, or is to be taken anew, since a crash; gives whose answers are there."""
+    aside, partition.aside = partition.aside, None
+    if aside is None:
+        return set()  # what is late is not for this memory
+    for message in aside:
+        partition.waiting += 1
+        partition.post(message.target, message)
+    late, partition.late = partition.late, []
+    for instance_id, completion in late:
+        partition.post(instance_id, completion)
+    return {Caller(key, one.execution, one.task) for key, one in late}
 
 
 async def recover(partition: Partition, error: BaseException, failed: Batch | None) -> None:
@@ -88,8 +105,21 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     """
     _log.error("partition %d recovers: %s", partition.index, error)
     partition.down = UnavailableError(text_of(error))
+    crashed, partition.crashed = partition.crashed, {}
+    reason = _unapplied()
+    if crashed and not isinstance(error, (StorageError, UnavailableError)):
+        # Nothing is wrong but with those actors: what others wait for is done over, unnoticed.
+        partition.aside = partition.aside or []
+        reason = _crash(crashed)
+    else:
+        if isinstance(error, InternalError):
+            reason = UnavailableError(
+                f"partition {partition.index} had to recover, since {text_of(error)}; nothing of "
+                "this request happened, and it is safe to repeat"
+            )
+        _fail_aside(partition)
     tainted = partition.batch
-    dropped = partition.drop_all()
+    dropped = partition.drop_all(activities=partition.aside is None)
     found: tuple[Recovered, Mailboxes] | None = None
     try:
         if partition.failed_commits > 1:
@@ -99,19 +129,23 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     finally:
         if found is None:
             _leave_open(failed, tainted, dropped)
+            _fail_aside(partition)
     if found is None:
         return
     recovered, mailboxes = found
     if failed is not None and recovered.sequence == failed.sequence:
         failed.release_replies(partition)
         failed = None
-    _fail_lost_messages(dropped, mailboxes)
+    lost = _Lost(mailboxes, crashed, reason)
     for batch in (failed, tainted):
         if batch is not None:
-            # What was answered too early waits in the stored mailbox again, and so do its callers.
-            again = [batch.by_row[row] for row in mailboxes.found if row in batch.by_row]
-            batch.fail_replies(_unapplied(), again)
-    _fail_lost_requests(partition, mailboxes)
+            lost.add_answered(batch)
+    lost.add_waiting(dropped)
+    if partition.aside is None:
+        lost.fail()
+    else:
+        partition.aside = [*lost.fail_crashed(), *partition.aside]
+    _fail_lost_requests(partition, mailboxes, reason)
     watchers, partition.watchers = partition.watchers, {}
     for waiters in watchers.values():
         for waiter in waiters:
@@ -124,6 +158,78 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         partition.break_down(error)  # once more, from the beginning
         return
     reintroduce(partition)
+
+
+def _crash(crashed: Mapping[str, BaseException]) -> UnavailableError:
+    """Make the error for what depended on turns that crashed."""
+    key, error = next(iter(crashed.items()))
+    return UnavailableError(
+        f"a turn of {key} crashed ({type_name(error)}: {text_of(error)}); nothing of this request "
+        "happened, and it is safe to repeat"
+    )
+
+
+class _Lost:
+    """Clients' messages that a recovery has taken out of memory, and that are not stored."""
+
+    def __init__(
+        self, mailboxes: Mailboxes, crashed: Mapping[str, BaseException], reason: UnavailableError
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._crashed = crashed
+        self._reason = reason
+        # In the order in which they were taken, or wait; by identity, since a message that was
+        # acknowledged as stored is in a batch and in its mailbox.
+        self._messages: dict[int, tuple[Waiter, Message]] = {}
+        self._waiters: list[Waiter] = []  # for no message, but for what else was in a batch
+
+    def add_answered(self, batch: Batch) -> None:
+        """Add what a batch would have answered, unless it waits in the stored mailbox again."""
+        again = [batch.by_row[row] for row in self._mailboxes.found if row in batch.by_row]
+        for waiter, _, message in batch.replies:
+            if waiter in again:
+                continue
+            if message is None or message.row in self._mailboxes.found:
+                self._waiters.append(waiter)
+            else:
+                self._messages.setdefault(id(message), (waiter, message))
+
+    def add_waiting(self, dropped: list[Activation]) -> None:
+        """Add what was waiting in mailboxes."""
+        for activation in dropped:
+            for message in activation.unconsumed:
+                waiter = message.reply
+                if waiter is None or waiter is TOLD or message.row in self._mailboxes.found:
+                    continue
+                self._messages.setdefault(id(message), (waiter, message))
+
+    def fail(self) -> None:
+        """Tell all who wait."""
+        for waiter in (*self._waiters, *(waiter for waiter, _ in self._messages.values())):
+            waiter.fail(self._reason)
+
+    def fail_crashed(self) -> list[Message]:
+        """Tell those who wait for actors that crashed; gives all else, to be taken anew."""
+        again: list[Message] = []
+        for waiter in self._waiters:
+            waiter.fail(self._reason)
+        for waiter, message in self._messages.values():
+            error = self._crashed.get(message.target)
+            if error is not None:
+                waiter.fail(_crash({message.target: error}))
+                continue
+            message.row = message.timer = 0
+            message.reply = waiter
+            if isinstance(message, Command):
+                message.loaded = False
+            again.append(message)
+        return again
+
+
+def _fail_aside(partition: Partition) -> None:
+    aside, partition.aside = partition.aside, None
+    for message in aside or ():
+        message.reply.fail(_unapplied())
 
 
 def reintroduce(partition: Partition) -> None:
@@ -166,23 +272,18 @@ def _waiters_of(
     return {row: waiter for row, waiter in waiting.items() if waiter is not TOLD}
 
 
-def _fail_lost_messages(dropped: list[Activation], mailboxes: Mailboxes) -> None:
-    """Fail who waits for a message that is gone."""
-    for activation in dropped:
-        for message in activation.unconsumed:
-            if message.reply is not None and message.row not in mailboxes.found:
-                message.reply.fail(_unapplied())
-
-
-def _fail_lost_requests(partition: Partition, mailboxes: Mailboxes) -> None:
-    """The same for repeated requests, which wait by their request ids."""
+def _fail_lost_requests(
+    partition: Partition, mailboxes: Mailboxes, reason: UnavailableError
+) -> None:
+    """Fail who repeated a request that is gone; they wait by their request ids."""
+    kept = {message.request for message in partition.aside or ()}
     requests, partition.requests = partition.requests, {}
     for request, waiters in requests.items():
-        if request in mailboxes.requests:
+        if request in mailboxes.requests or request in kept:
             partition.requests[request] = waiters
         else:
             for waiter in waiters:
-                waiter.fail(_unapplied())
+                waiter.fail(reason)
 
 
 def abandon(partition: Partition) -> None:

@@ -11,10 +11,11 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import asdict
 
-from ..actors.errors import HubStoppingError, OutcomeUnknownError, UnavailableError
+from ..actors.errors import HubStoppingError, InternalError, OutcomeUnknownError, UnavailableError
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
+from .keeping import Keeper
 from .moving import Replies
 from .overflow import look_through
 from .partition import Partition
@@ -72,6 +73,8 @@ class Shard:
         self.settings = settings
         self.replies = Replies()
         self.pump = Pump(settings.pump_budget_s)
+        self.keeper = Keeper()
+        self.pump.on_fatal = self.keeper.on_fatal = on_fatal
         self.timers = TimerQueue(clock)
         self.activities = ActivityPool(lookup, self.pump, self.timers, settings)
         self._lookup = lookup
@@ -98,17 +101,28 @@ class Shard:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 self.router.start(tasks)
+                self.keeper.start()
                 for partition in self.router.hosted.values():
-                    tasks.start_soon(partition.run)
-                tasks.start_soon(self.timers.run)
+                    self._serve(partition)
+                self.keeper.keep("the loop of the timers", self.timers.run, self._recover_all)
                 self.pump.start()
                 await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 try:
+                    self.pump.halt()
+                    await self.keeper.stop()
                     self.close()
                 finally:
                     self.left = await self.pump.stop(STOP_S)
+
+    def _serve(self, partition: Partition) -> None:
+        name = f"the commit loop of partition {partition.index}"
+        self.keeper.keep(name, partition.run, partition.break_down)
+
+    def _recover_all(self, trouble: InternalError) -> None:
+        for partition in self.partitions:
+            partition.break_down(trouble)
 
     async def host(self, number: int, handover: Handover | None = None) -> None:
         """Bring a partition back from its store and serve it from now on.
@@ -164,8 +178,8 @@ class Shard:
             for key in recovered.parked:
                 # The code may have been repaired since: each of them gets one new try.
                 partition.post(key, Command("retry"))
-        if self._tasks is not None:
-            self._tasks.start_soon(partition.run)
+        if self.keeper.is_running:
+            self._serve(partition)
         reintroduce(partition)
 
     def _check_open(self) -> None:
@@ -235,7 +249,10 @@ class Shard:
     async def _put_away(self, partition: Partition) -> None:
         # Closing many coroutines takes time that nobody should wait for.
         partition.drop_all()
-        await self._release(partition.store.inner)
+        try:
+            await self._release(partition.store.inner)
+        except Exception as error:
+            _log.error("partition %d has left, and is not closed here", partition.index, why=error)
 
     async def died(self, shard: int) -> None:
         """Another shard has died: do what depended on it."""
@@ -326,7 +343,7 @@ class Shard:
             busy_s=self.pump.busy_s,
             activities=self.activities.count,
             abandoned=self.activities.abandoned,
-            replaced=self.pump.replaced,
+            replaced=self.pump.replaced + self.keeper.restarts,
             partitions=tuple(one.index for one in counted),
         )
         return {"shard": asdict(shard), "partitions": [asdict(one) for one in counted]}

@@ -100,7 +100,7 @@ class TimerQueue:
         if alarm.callback is not None:
             alarm.heap.stop(alarm)
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
         """Make the calls when their time comes, for ever."""
         while True:
             self._at.ring(self._clock.now())

@@ -28,6 +28,7 @@ from perdure import (
     Settings,
     UnavailableError,
 )
+from perdure.actors.orchestration import OrchestrationActor
 from tests.faults import (
     Crash,
     FaultyStore,
@@ -526,3 +527,116 @@ async def test_a_turn_that_crashes_while_its_partition_recovers_is_not_forgotten
         code.poison = None
         assert await persist(hub.client.call_entity, POISON, "add", 1) == 1
         await hub.client.terminate("open")
+
+
+async def test_a_turn_that_crashes_fails_what_depended_on_it_alone_and_says_so() -> None:
+    outcomes: dict[int, Any] = {}
+
+    def entity(n: int) -> EntityId[Any]:
+        return EntityId("counter", str(n % 7))
+
+    async with within(5), hub_on(MemoryStore(), Code()) as hub:
+
+        async def call(n: int) -> None:
+            try:
+                if n == 25:
+                    outcomes[n] = await hub.client.call_entity(POISON, "burst")
+                else:
+                    outcomes[n] = await hub.client.call_entity(entity(n), "add", 1)
+            except PerdureError as error:
+                outcomes[n] = error
+
+        async def start(n: int) -> None:
+            await hub.client.start_new("quiet", instance_id=str(n), request_id=f"start-{n}")
+            outcomes[n] = (await hub.client.get_handle(str(n)).status()).runtime_status
+
+        async with anyio.create_task_group() as tasks:
+            for n in range(50):
+                tasks.start_soon(call, n)
+            for n in range(100, 110):
+                tasks.start_soon(start, n)
+        status = await hub.client.get_entity(WITNESS)
+
+    crashed = outcomes.pop(25)
+    assert isinstance(crashed, UnavailableError)
+    assert f"a turn of {POISON} crashed (Crash: poison)" in str(crashed)
+    assert "safe to repeat" in str(crashed)
+    assert [outcomes[n] for n in range(100, 110)] == [RuntimeStatus.RUNNING] * 10
+    for key in range(7):  # each was applied once
+        sums = sorted(outcomes[n] for n in range(50) if n % 7 == key and n != 25)
+        assert sums == list(range(1, len(sums) + 1))
+    assert status is None
+
+
+async def test_an_activity_and_an_event_under_way_do_not_notice_anothers_crash() -> None:
+    local, begun, go = app_with(Code()), [0], anyio.Event()
+
+    @local.activity
+    async def long() -> str:
+        begun[0] += 1
+        await go.wait()
+        return "done"
+
+    @local.orchestration
+    async def runs(ctx: OrchestrationContext) -> str:
+        return await ctx.call_activity(long)
+
+    async with within(5), hub_on(MemoryStore(), local) as hub:
+        handle = await hub.client.start_new("runs")
+        await until_begun(begun)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="crashed"):
+                await hub.client.call_entity(POISON, "burst")
+            await check_well_again(hub)
+        go.set()
+
+        assert await handle.result() == "done"
+    assert begun == [1]
+
+
+async def until_begun(begun: list[int]) -> None:
+    async def ask() -> bool:
+        return begun[0] > 0
+
+    await until(ask)
+
+
+async def test_an_entity_that_crashes_at_its_very_first_turns_is_parked() -> None:
+    async with within(5), hub_on(MemoryStore(), Code()) as hub:
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="crashed"):
+                await hub.client.call_entity(POISON, "burst")
+
+        with pytest.raises(ParkedError):
+            await hub.client.call_entity(POISON, "add", 1)
+        assert await parked_entities(hub) == [str(POISON)]
+        await check_well(hub, 1)
+
+
+async def test_an_instance_whose_very_first_turn_crashes_is_parked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_first, crashes = OrchestrationActor.make_context, [0]
+
+    def crash(actor: OrchestrationActor, executor: Any) -> Any:
+        if actor.instance_id == "i" and crashes[0] >= 0:
+            crashes[0] += 1
+            raise ZeroDivisionError("a bug, for the test")
+        return run_first(actor, executor)
+
+    monkeypatch.setattr(OrchestrationActor, "make_context", crash)
+    async with within(5), hub_on(MemoryStore(), CALM) as hub:
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="a turn of i crashed"):
+                await hub.client.start_new("quiet", instance_id="i")
+        await hub.client.start_new("quiet", instance_id="i")
+        (parked,) = await parked_instances(hub)
+        assert parked.parked is not None
+        assert parked.parked.type == "Crash"
+        assert crashes == [3]
+        await check_well(hub, 1)
+
+        crashes[0] = -1  # repaired
+        await hub.client.retry("i")
+        await hub.client.raise_event("i", "end", "well")
+        assert await hub.client.wait("i") == "well"

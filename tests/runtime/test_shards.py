@@ -20,7 +20,6 @@ from perdure import (
     EntityOperationError,
     Hub,
     HubStoppingError,
-    InternalError,
     LeaseLostError,
     ManualClock,
     MemoryStore,
@@ -32,7 +31,7 @@ from perdure import (
     UsageError,
     connect,
 )
-from perdure.storage import Checkpoint
+from perdure.runtime.partition import Partition
 from tests.faults import FaultyStore as GatedStore
 from tests.guarantees.workloads import entity_in, id_in
 from tests.runtime.harness import FaultyStore, disk_error, until, until_true
@@ -412,21 +411,35 @@ async def test_a_lease_lost_by_any_loop_stops_the_hub_with_the_reason(shard: int
         await lose()
 
 
-async def test_a_bug_in_a_loop_stops_the_hub_with_the_reason() -> None:
-    store = FaultyStore()
+async def test_a_bug_in_a_loop_is_told_and_its_partition_recovers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed: list[str] = []
+    drain_mailboxes = Partition.drain_mailboxes
 
-    async def break_down(checkpoint: Checkpoint) -> None:
-        if checkpoint.entities and threading.current_thread().name == "perdure-shard-1":
+    def break_down(partition: Partition) -> None:
+        thread = threading.current_thread().name
+        if thread == "perdure-shard-1" and partition.batch.dirty and not failed:
+            failed.append(thread)
             raise ZeroDivisionError("a bug, for the test")
+        drain_mailboxes(partition)
 
-    async def run_into_it() -> None:
-        async with running(store) as hub:
-            await hub.client.call_entity(COUNTERS[0], Counter.add, 1)
+    monkeypatch.setattr(Partition, "drain_mailboxes", break_down)
+    async with running(FaultyStore()) as hub:
+        with pytest.raises(UnavailableError, match="commit loop of partition"):
             await hub.client.call_entity(COUNTERS[1], Counter.add, 1)
 
-    store.faults.before_commit = break_down
-    with pytest.raises(InternalError, match="shard 1 failed: ZeroDivisionError: a bug"):
-        await run_into_it()
+        async def serves() -> bool:
+            try:
+                return await hub.client.call_entity(COUNTERS[1], Counter.add, 1) == 1
+            except UnavailableError:
+                return False
+
+        await until(serves)
+        replaced = [shard.replaced for shard in (await hub.statistics()).shards]
+
+    assert replaced == [0, 1, 0]
+    assert "ZeroDivisionError: a bug, for the test" in caplog.text
 
 
 async def test_a_commit_that_fails_in_a_loop_is_recovered_from_there() -> None:
