@@ -634,6 +634,11 @@ class Executor:
             (name, raw if isinstance(raw, bytes) else orjson.dumps(raw)) for _, name, raw in kept
         ]
 
+    @property
+    def unconsumed_count(self) -> int:
+        """How many events nobody took."""
+        return 0 if not self._buffered else sum(map(len, self._buffered.values()))
+
     def send_event(self, instance_id: str, name: str, data: bytes, given: Given) -> None:
         """Ask for an event to be sent to another instance."""
         number = self.number()

@@ -105,6 +105,19 @@ class Activation:
         )
 
     @property
+    def events(self) -> int:
+        """How many events an orchestration has taken that its code has not."""
+        actor = self.actor
+        if not isinstance(actor, OrchestrationActor) or actor.executor is None:
+            return 0
+        return actor.executor.unconsumed_count
+
+    @property
+    def waiting(self) -> int:
+        """How many messages it was sent and has not consumed, unconsumed events among them."""
+        return self.count + self.events + (self.current is not None)
+
+    @property
     def is_blocked(self) -> bool:
         """Whether its messages may have to wait for long."""
         return self.busy or (self.actor is not None and self.actor.is_blocked)

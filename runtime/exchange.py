@@ -77,7 +77,7 @@ class Peer:
         self.sent = sent
         self.stored = sent
         self.handed = sent
-        self.acknowledged = 0
+        self.acknowledged = sent
         self.owed: deque[Frame] = deque()
         self.size = 0
         self.row = 0
@@ -121,8 +121,13 @@ class Exchange:
         owing = {row.target for row in recovered.outbox}
         for target, peer in self.peers.items():
             if peer.sent and (target in owing or not is_whole(recovered.outbox)):
-                peer.handed = 0
+                peer.handed = peer.acknowledged = 0
                 self.choked.add(target)
+
+    @property
+    def owed(self) -> int:
+        """How many messages others have not acknowledged."""
+        return sum(peer.stored - peer.acknowledged for peer in self.peers.values())
 
     def _has_room(self, peer: Peer) -> bool:
         owed = peer.owed
@@ -268,6 +273,10 @@ class Exchange:
                 await damage.set_aside(self._partition.store)
                 if self.peers[target] is not peer:
                     return
+            if not peer.row:
+                # All in front of the first frame was acknowledged before the partition recovered.
+                first = frames[0].last - span_of(read_frame(frames[0].body)) if frames else stored
+                peer.acknowledged = max(peer.acknowledged, first)
             if not frames:
                 peer.handed = stored
             self._hand_over(target, peer, frames)

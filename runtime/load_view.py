@@ -77,7 +77,17 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> T
     )
     for name in ("shard", "pid", "busy"):
         table.add_column(name, no_wrap=True)
-    for name in ("part.", "taken/s", "sent/s", "commits/s", "wait", "actors", "MB"):
+    for name in (
+        "part.",
+        "taken/s",
+        "sent/s",
+        "commits/s",
+        "wait",
+        "stored",
+        "owed",
+        "actors",
+        "MB",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     was_busy = {shard.index: (shard.pid, shard.busy_s) for shard in before.shards}
     was = {one.index: one for one in before.partitions}
@@ -97,6 +107,8 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> T
                 _rate(one.sent_away - (base.sent_away if base else 0), seconds),
                 _rate(one.commits - (base.commits if base else 0), seconds),
                 f"{one.waiting:,}",
+                f"{one.stored:,}",
+                f"{one.owed:,}",
                 f"{one.activations:,}",
                 f"{one.stored_bytes / 1e6:,.1f}",
             )
@@ -107,10 +119,16 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> T
 
 
 def _actor_table(before: HubStatistics, now: HubStatistics, seconds: float, hottest: int) -> Table:
-    table = Table(title="Hottest actors", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title="Hottest actors, and those with the fullest mailboxes",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
     table.add_column("actor")
     table.add_column("part.", justify="right")
     table.add_column("taken/s", justify="right")
+    table.add_column("wait", justify="right")
+    waiting = {(one.index, key): count for one in now.partitions for key, count in one.fullest}
     was = {(one.index, key): taken for one in before.partitions for key, taken in one.hottest}
     rows = [
         (taken - was.get((one.index, key), 0), key, one.index)
@@ -118,8 +136,14 @@ def _actor_table(before: HubStatistics, now: HubStatistics, seconds: float, hott
         for key, taken in one.hottest
         if taken >= was.get((one.index, key), 0)
     ]
-    for taken, key, index in sorted(rows, reverse=True)[:hottest]:
-        table.add_row(key, str(index), _rate(taken, seconds))
+    listed = {(index, key): taken for taken, key, index in sorted(rows, reverse=True)[:hottest]}
+    fullest = sorted(((count, place) for place, count in waiting.items()), reverse=True)
+    taken_by = {(index, key): taken for taken, key, index in rows}
+    for _, place in fullest[:hottest]:
+        listed.setdefault(place, taken_by.get(place, 0))
+    for (index, key), taken in listed.items():
+        count = waiting.get((index, key), 0)
+        table.add_row(key, str(index), _rate(taken, seconds), f"{count:,}" if count else "")
     return table
 
 

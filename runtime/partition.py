@@ -39,6 +39,7 @@ from ..actors.messages import (
     Caller,
     Command,
     Completion,
+    Event,
     LockRelease,
     Message,
     TimerDue,
@@ -216,6 +217,11 @@ class Partition:
             raise MailboxFullError(f"partition {self.index}", limit)
         activation = self.activations.get(key) or self.activate(key)
         if activation.count >= activation.messages_max and not isinstance(message, Command):
+            raise MailboxFullError(key, activation.messages_max)
+        if (
+            type(message) is Event
+            and activation.count + activation.events >= activation.messages_max
+        ):
             raise MailboxFullError(key, activation.messages_max)
         waiter: Waiter = self._new_waiter() if reply is None else reply
         message.reply = waiter

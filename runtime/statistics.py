@@ -24,11 +24,15 @@ class PartitionStatistics:
         messages: messages that those turns took.
         sent_away: messages sent to other partitions.
         failed_operations: signalled operations that failed and were rolled back.
-        waiting: clients' messages that no turn has consumed yet.
+        waiting: messages in the mailboxes of its actors that no turn has consumed yet, and events
+            that no orchestration has, in memory and in the store.
+        stored: those of them that lie in the store alone.
+        owed: messages to other partitions that these have not made durable yet.
         activations: actors in memory.
         stored_bytes: what it takes in the store, write-ahead log included; 0 in memory.
         hottest: the actors that took most messages since they were loaded, with how many; empty
             unless asked for.
+        fullest: the actors for which most messages wait, with how many; as ``hottest``.
     """
 
     index: int
@@ -39,9 +43,12 @@ class PartitionStatistics:
     sent_away: int
     failed_operations: int
     waiting: int
+    stored: int = 0
+    owed: int = 0
     activations: int
     stored_bytes: int
     hottest: tuple[tuple[str, int], ...] = ()
+    fullest: tuple[tuple[str, int], ...] = ()
 
 
 @frozen(kw_only=True)
@@ -107,8 +114,18 @@ class HubStatistics:
 
     @property
     def waiting(self) -> int:
-        """Clients' messages that no turn has consumed yet."""
+        """Messages that no turn has consumed yet, in memory and in the store."""
         return sum(partition.waiting for partition in self.partitions)
+
+    @property
+    def stored(self) -> int:
+        """Those of them that lie in the store alone."""
+        return sum(partition.stored for partition in self.partitions)
+
+    @property
+    def owed(self) -> int:
+        """Messages to other partitions that these have not made durable yet."""
+        return sum(partition.owed for partition in self.partitions)
 
     @property
     def activations(self) -> int:
@@ -122,7 +139,10 @@ class HubStatistics:
 
 
 async def count_partition(partition: Partition, shard: int, hottest: int) -> PartitionStatistics:
-    """Read the counters of one partition, with its ``hottest`` most used actors."""
+    """Read the counters of one partition, with its ``hottest`` most used and fullest actors."""
+    stored_bytes = await partition.store.size()
+    actors = partition.activations.values()
+    waiting = [(one.key, count) for one in actors if (count := one.waiting)]
     return PartitionStatistics(
         index=partition.index,
         shard=shard,
@@ -131,13 +151,15 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         messages=partition.messages,
         sent_away=partition.sent_away,
         failed_operations=partition.failed_operations,
-        waiting=partition.waiting,
+        waiting=sum(count for _, count in waiting),
+        stored=partition.overflow.count,
+        owed=partition.exchange.owed,
         activations=len(partition.activations),
-        stored_bytes=await partition.store.size(),
+        stored_bytes=stored_bytes,
         hottest=tuple(
-            (one.key, one.taken)
-            for one in nlargest(hottest, partition.activations.values(), key=lambda one: one.taken)
+            (one.key, one.taken) for one in nlargest(hottest, actors, key=lambda one: one.taken)
         ),
+        fullest=tuple(nlargest(hottest, waiting, key=lambda one: one[1])),
     )
 
 
@@ -151,7 +173,8 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
         shards.append(ShardStatistics(**shard))
         for row in count["partitions"]:
             one: dict[str, Any] = dict(row)
-            one["hottest"] = tuple((key, taken) for key, taken in one["hottest"])
+            for name in ("hottest", "fullest"):
+                one[name] = tuple((key, count) for key, count in one[name])
             partitions.append(PartitionStatistics(**one))
     return HubStatistics(
         partitions=tuple(sorted(partitions, key=lambda one: one.index)), shards=tuple(shards)

@@ -353,6 +353,19 @@ async def test_an_orchestrations_mailbox_is_bounded_for_clients_as_well() -> Non
             await handle.raise_event("other")
 
 
+async def test_events_that_an_orchestration_has_not_taken_count_for_its_mailbox() -> None:
+    async with Hub(app, settings=Settings(mailbox_messages_max=4)) as hub:
+        handle = await lock(hub.client, "x")
+        for _ in range(4):
+            await handle.raise_event("other")
+
+        with pytest.raises(MailboxFullError):
+            await handle.raise_event("other")
+
+        assert (await hub.statistics()).waiting == 4
+        await handle.terminate()
+
+
 async def test_a_full_hub_still_takes_commands() -> None:
     settings = Settings(hub_messages_max=2, mailbox_messages_max=2)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from rich.console import Console
 
 import perdure
 from perdure import (
@@ -26,6 +27,7 @@ from perdure import (
 )
 from perdure.runtime import exchange, overflow
 from perdure.runtime.exchange import read_frame
+from perdure.runtime.load_view import render
 from perdure.runtime.partition import Partition
 from tests.faults import FaultyStore as StallingStore
 from tests.runtime.harness import FaultyStore, disk_error, partition_here, until, until_true
@@ -358,6 +360,31 @@ async def test_clients_are_refused_by_what_waits_in_memory_and_in_the_store() ->
         await hub.client.signal_entity(SLOW, Slow.put, "taken 0")
 
 
+async def test_the_counters_say_what_waits_in_memory_and_in_the_store() -> None:
+    async with Hub(app, partitions=2) as hub:
+        opened = await block(hub)
+        await send(hub, [30])
+        partition = partition_of(hub)
+        await until_true(lambda: partition.overflow.count >= 50)
+
+        counted = await hub.statistics(hottest=3)
+
+        assert counted.waiting == 61  # with that which is under way
+        assert 50 <= counted.stored == partition.overflow.count
+        assert [one.fullest for one in counted.partitions if one.fullest] == [(("@slow@s", 61),)]
+        console = Console(record=True, width=160)
+        console.print(render(counted, counted, 1.0, 3))
+        shown = console.export_text()
+        assert "@slow@s" in shown
+        assert "wait" in shown
+        assert f"{counted.stored}" in shown
+        opened.set()
+        await seen(hub, 60)
+        after = await hub.statistics(hottest=3)
+        assert (after.waiting, after.stored) == (0, 0)
+        await until_true(lambda: sum(one.exchange.owed for one in hub._partitions) == 0)
+
+
 async def test_many_mailboxes_of_a_few_messages_are_bounded_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -441,10 +468,12 @@ async def test_a_partition_that_stands_still_takes_no_memory_of_those_that_send_
         assert source.exchange.choked == {target.index}
         assert sum(len(read_frame(frame.body)) for frame in peer.owed) <= 30
         assert await source.store.read_outbox(target.index, peer.row)
+        assert (await hub.statistics()).owed == 300
         gate.open()
 
         assert await seen(hub, 301) == {"before": [0], key: list(range(300))}
         await until_true(lambda: not source.exchange.choked)
+        assert source.exchange.owed == 0
 
 
 # Cycles: they go on, however full the mailboxes are.
