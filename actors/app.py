@@ -23,6 +23,7 @@ from .definitions import (
 from .entity_classes import define_entity_class, entity_class
 from .errors import InvalidIdError, RegistrationError, UnknownNameError, UsageError
 from .ids import check_text
+from .printing import repr_of, text_of, type_name
 from .retry import RetryPolicy
 
 T = TypeVar("T")
@@ -133,6 +134,7 @@ class App:
         """
         limit = _check_count(max_mailbox, "max_mailbox")
         stripes = _check_stripes(stripes)
+        name = None if name is None else _check_name(name, "name: an entity name")
 
         def register(target: Any, frame: types.FrameType) -> Any:
             return self._add_entity(target, name, limit, stripes, frame)
@@ -174,6 +176,7 @@ class App:
             RegistrationError: it cannot be an activity as it is written, or the name is taken.
         """
         _check_retry(retry)
+        name = None if name is None else _check_name(name, "name: an activity name")
         seconds = _check_timeout(timeout)
         limit = _check_count(max_concurrency, "max_concurrency")
 
@@ -225,6 +228,7 @@ class App:
                 version are taken.
         """
         _check_retry(retry)
+        name = None if name is None else _check_name(name, "name: an orchestration name")
         if version is not None:
             version = _check_name(version, "a version")
 
@@ -460,12 +464,26 @@ class App:
 def _decorate(target: Any, register: Callable[[Any, types.FrameType], Any]) -> Any:
     # The frame with the decorator's line: its names resolve annotations, its line is the place.
     if target is not None:
-        return register(target, _frame_above(3))
+        return _register(target, register, _frame_above(3))
 
     def decorator(target: Any) -> Any:
-        return register(target, _frame_above(2))
+        return _register(target, register, _frame_above(2))
 
     return decorator
+
+
+def _register(
+    target: Any, register: Callable[[Any, types.FrameType], Any], frame: types.FrameType
+) -> Any:
+    try:
+        return register(target, frame)
+    except (UsageError, SyntaxError):
+        raise
+    except Exception as error:  # a user's object, or its metaclass, raised when it was looked at
+        raise RegistrationError(
+            f"{name_of(target)} cannot be registered: reading what it takes and gives raised "
+            f"{type_name(error)}: {text_of(error, 300)}"
+        ) from error
 
 
 def _frame_above(levels: int) -> types.FrameType:
@@ -485,7 +503,12 @@ def _place(frame: types.FrameType) -> str:
 
 
 def _name_of(target: Any, name: str | None) -> object:
-    return getattr(target, "__name__", None) if name is None else name
+    if name is not None:
+        return name
+    found = getattr(target, "__name__", None)
+    if found is None or found == "<lambda>":
+        raise RegistrationError(f"{name_of(target)} has no name of its own: give it one with name=")
+    return found
 
 
 def _check_name(name: object, what: str) -> str:
@@ -496,13 +519,15 @@ def _check_name(name: object, what: str) -> str:
 
 
 def _check_callable(target: Any, kind: str) -> Any:
-    if isinstance(target, (staticmethod, classmethod)) or not callable(target):
+    if is_a(target, (staticmethod, classmethod)) or not callable(target):
         raise RegistrationError(
             f"@app.{kind} decorates a function{' or class' if kind == 'entity' else ''}, not "
-            f"{target!r}; options are passed by keyword"
+            f"{repr_of(target)}; options are passed by keyword"
         )
-    if isinstance(target, type) and kind != "entity":
-        raise RegistrationError(f"@app.{kind} decorates a function, not the class {target!r}")
+    if is_a(target, type) and kind != "entity":
+        raise RegistrationError(
+            f"@app.{kind} decorates a function, not the class {name_of(target)}"
+        )
     return target
 
 

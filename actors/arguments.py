@@ -196,7 +196,7 @@ def due_time(at: object, now: int, name: str = "at") -> int:
 
 def choice(value: object, name: str, choices: Iterable[str]) -> Any:
     """Give one of some texts back."""
-    options = tuple(choices)
+    options = tuple(_plain(one) for one in choices)
     if is_a(value, str):
         plain = _plain(value)
         if plain in options:

@@ -457,9 +457,10 @@ class OrchestrationContext:
             cancel_losers: cancel the others instead.
         """
         own = self._own(tasks)
+        flag(cancel_losers, "cancel_losers")
         if not own:
             raise UsageError("tasks is empty, but task_any needs one: none would ever win")
-        return AnyTask(self._executor, own, flag(cancel_losers, "cancel_losers"))
+        return AnyTask(self._executor, own, cancel_losers)
 
     def _own(self, tasks: Sequence[Task[R]]) -> list[Task[R]]:
         own = several(tasks, "tasks", "a list of this orchestration's tasks")

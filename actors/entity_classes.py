@@ -25,12 +25,13 @@ from .definitions import (
 from .direct import guard
 from .errors import PayloadError, RegistrationError, UnknownNameError
 from .fields import class_fields, is_frozen, set_attribute, type_hints
-from .printing import text_of, type_name
+from .printing import class_name, repr_of, text_of, type_name
 from .shapes import class_of
 from .shaping import shape_for
 from .signatures import (
     ENTITY_CONTEXT,
     Names,
+    attributes_set,
     codec_of,
     is_async,
     method_caller,
@@ -57,8 +58,10 @@ def entity_class(cls: type, names: Names = types.MappingProxyType({})) -> type:
     own = cls.__dict__
     _refuse_caches(cls)
     if "__attrs_attrs__" not in own and "__dataclass_fields__" not in own:
+        _check_plain(cls)
         cls = _attrs_class(cls, names)
-    class_fields(cls, names)
+    declared = {field.name for field in class_fields(cls, names)}
+    _check_declared(cls, declared)
     return cls
 
 
@@ -97,6 +100,62 @@ def _cache(member: Any) -> str | None:
 
 
 _LRU_CACHE: Any = type(functools.lru_cache(maxsize=1)(repr))
+
+
+def _plain_owners(cls: type) -> Iterable[type]:
+    """Give a class and the bases of it that a user wrote as they are."""
+    for owner in cls.__mro__[:-1]:
+        own = owner.__dict__
+        made = "__attrs_attrs__" in own or "__dataclass_fields__" in own
+        if owner.__module__ not in ("typing", "abc") and not made:
+            yield owner
+
+
+def _check_plain(cls: type) -> None:
+    """Refuse what would be ignored in a class that is to become an attrs class."""
+    for owner in _plain_owners(cls):
+        if inspect.isfunction(owner.__dict__.get("__init__")):
+            raise RegistrationError(
+                f"entity class {class_name(cls)} has an __init__, but an entity is made without "
+                "arguments: declare its state as annotated fields with defaults (value: int = 0), "
+                "and work out the rest in __attrs_post_init__"
+            )
+
+
+def _check_declared(cls: type, declared: set[str]) -> None:
+    """Refuse state that nobody declared: it would be shared by all entities, or lost."""
+    annotated = {name for owner in cls.__mro__ for name in inspect.get_annotations(owner)}
+    for owner in (cls, *_plain_owners(cls)):
+        for name, value in owner.__dict__.items():
+            if name in annotated or name in declared or not _looks_like_state(name, value):
+                continue
+            raise RegistrationError(
+                f"entity class {class_name(cls)} has {name} = {repr_of(value, 60)} without an "
+                f"annotation, so it would be no state: write {name}: {type_name(value)} = ... for "
+                f"state, or {name}: ClassVar[{type_name(value)}] = ... for what all entities share"
+            )
+    for method, name in _attributes_set(cls):
+        if name in declared or hasattr(inspect.getattr_static(cls, name, None), "__set__"):
+            continue
+        raise RegistrationError(
+            f"{method} of entity class {class_name(cls)} sets self.{name}, which is no field of it "
+            f"and would be lost: declare it in the class, as in {name}: int = 0"
+        )
+
+
+def _looks_like_state(name: str, value: object) -> bool:
+    if name.startswith(("__", "_abc_")) or name.isupper() or name == "schema_version":
+        return False
+    return not (isinstance(value, type) or callable(value) or hasattr(type(value), "__get__"))
+
+
+def _attributes_set(cls: type) -> Iterable[tuple[str, str]]:
+    if any("__setattr__" in owner.__dict__ for owner in _plain_owners(cls)):
+        return
+    for owner in (cls, *_plain_owners(cls)):
+        for method, value in owner.__dict__.items():
+            if inspect.isfunction(value) and not method.startswith("__"):
+                yield from ((method, name) for name in sorted(attributes_set(value)))
 
 
 def _attrs_class(cls: type, names: Names) -> type:

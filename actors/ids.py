@@ -106,7 +106,7 @@ class EntityId(Generic[E]):
     @overload
     def __init__(self: EntityId[Any], entity: str | Callable[..., Any], key: str) -> None: ...
     def __init__(self, entity: Any, key: str) -> None:
-        if isinstance(entity, str):
+        if type(entity) is str or is_a(entity, str):
             name = check_folded(entity, "an entity name")
             if "@" in name:
                 raise InvalidIdError(f"entity name {name!r} must not contain '@'")

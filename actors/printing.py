@@ -67,7 +67,7 @@ def _print(how: Any, value: object, limit: int) -> str:
         if type(text) is not str:
             text = str.__str__(text)  # of a subclass, whose methods are the user's
     except BaseException as broken:
-        if isinstance(value, BaseException):
+        if issubclass(type(value), BaseException):  # whatever its __class__ says
             return f"<{how.__name__}() of {type_name(value)} failed: {type_name(broken)}>"
         return f"<{how.__name__}() of a {type_name(value)} failed: {type_name(broken)}>"
     return printable(text if len(text) <= limit else f"{text[: limit - 1]}…")

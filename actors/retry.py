@@ -35,11 +35,11 @@ def _check_jitter(_: object, attribute: Attribute[float], value: object) -> None
 
 
 def _is_kind(kind: object) -> bool:
-    return isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException))
+    return is_a(kind, str) or (is_a(kind, type) and issubclass(cast("type", kind), BaseException))
 
 
 def _check_retry_on(_: object, attribute: Attribute[RetryOn | None], value: object) -> None:
-    if value is None or (callable(value) and not isinstance(value, type)):
+    if value is None or (callable(value) and not is_a(value, type)):
         return
     if is_a(value, tuple) and all(map(_is_kind, cast("tuple[object, ...]", value))):
         return

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from .errors import Cancelled, UsageError
+from .definitions import name_of
+from .errors import Cancelled, PerdureError, UsageError
+from .printing import text_of, type_name
 from .tasks import DONE, Task, TimerTask
 
 if TYPE_CHECKING:
@@ -24,6 +26,20 @@ Inputs = TypeVarTuple("Inputs")
 
 class ReplayStopped(BaseException):
     """Thrown through the user's code where it no longer matches its history."""
+
+
+def _branch(function: Any, args: tuple[Any, ...]) -> Any:
+    taken = f"function must be an async function of {len(args)} arguments, to be a branch"
+    try:
+        coroutine = function(*args)
+    except PerdureError:
+        raise
+    except Exception as error:
+        reason = f"calling {name_of(function)} raised {type_name(error)}: {text_of(error, 300)}"
+        raise UsageError(f"{taken}; {reason}") from error
+    if not hasattr(type(coroutine), "send"):
+        raise UsageError(f"{taken}; {name_of(function)} is none")
+    return coroutine
 
 
 class Fiber:
@@ -192,9 +208,7 @@ class TaskGroup:
                 "this task group is not open: call start_soon inside of its async with block, or "
                 "in a branch of it"
             )
-        coroutine = function(*args)
-        if not hasattr(coroutine, "send"):
-            raise UsageError(f"{function!r} is no async function, so it cannot be a branch")
+        coroutine = _branch(function, args)
         fiber = Fiber(
             self._executor, coroutine, not hasattr(coroutine, "cr_await"), self, self.cancel_scope
         )

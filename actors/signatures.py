@@ -7,7 +7,10 @@ must come first, by its place.
 from __future__ import annotations
 
 import collections.abc
+import dis
+import functools
 import inspect
+import itertools
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +20,7 @@ import attrs
 
 from .codec import Codec, codec_for
 from .errors import RegistrationError
+from .printing import class_name
 
 ACTIVITY_CONTEXT = "ActivityContext"
 ENTITY_CONTEXT = "EntityContext"
@@ -76,8 +80,14 @@ def read_signature(
     annotation: Any = Any
     default: Any = attrs.NOTHING
     for index, parameter in enumerate(parameters):
+        if _is_bound(parameter, function):
+            continue
         _check_kind(parameter, what)
-        if (index == 0 and context_first) or is_context(parameter.annotation, context):
+        if index == 0 and context_first:
+            _check_first(parameter, resolve, what, context)
+            order.append("context")
+            continue
+        if is_context(parameter.annotation, context):
             order.append("context")
             continue
         order.append("input")
@@ -90,7 +100,9 @@ def read_signature(
         raise RegistrationError(f"{what} {_ONE_INPUT}")
     if order.count("context") > 1:
         raise RegistrationError(f"{what} takes its context twice")
-    output = resolve("return", inspect.unwrap(function).__annotations__.get("return", Any))
+    output = resolve(
+        "return", getattr(plain_function(function), "__annotations__", {}).get("return", Any)
+    )
     return Signature(tuple(order), annotation, default, output)
 
 
@@ -100,6 +112,45 @@ def parameters_of(function: Any, what: str) -> Iterable[inspect.Parameter]:
         return inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         raise RegistrationError(f"{what} has no signature to read; wrap it in a function") from None
+
+
+def plain_function(function: Any) -> Any:
+    """Give the function that is behind wrappers, partials and objects that can be called."""
+    while True:
+        inner = inspect.unwrap(function)
+        if isinstance(inner, functools.partial):
+            inner = inner.func
+        elif not inspect.isroutine(inner) and not isinstance(inner, type):
+            inner = type(inner).__call__
+        if inner is function:
+            return function
+        function = inner
+
+
+def _is_bound(parameter: inspect.Parameter, function: Any) -> bool:
+    """Whether a partial has given the parameter its value already."""
+    return (
+        isinstance(function, functools.partial)
+        and parameter.kind is parameter.KEYWORD_ONLY
+        and parameter.default is not parameter.empty
+    )
+
+
+def _check_first(
+    parameter: inspect.Parameter, resolve: Callable[[str, Any], Any], what: str, context: str
+) -> None:
+    """Refuse a first parameter that is annotated, but not as the context that it will be."""
+    if is_context(parameter.annotation, context):
+        return
+    annotation = resolve(parameter.name, parameter.annotation)
+    if is_context(annotation, context) or annotation in (Any, object):
+        return
+    if isinstance(annotation, type) and not getattr(annotation, "_is_protocol", False):
+        raise RegistrationError(
+            f"{what} takes its context as its first parameter, but {parameter.name!r} is annotated "
+            f"{class_name(annotation)}: write (ctx: {context}, {parameter.name}: "
+            f"{class_name(annotation)})"
+        )
 
 
 def _check_kind(parameter: inspect.Parameter, what: str) -> None:
@@ -116,7 +167,7 @@ class _Resolver:
     """Resolves a function's annotations one by one, so that one bad one spoils no other."""
 
     def __init__(self, function: Any, what: str, names: Names) -> None:
-        self._globals: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
+        self._globals: dict[str, Any] = getattr(plain_function(function), "__globals__", {})
         self._what = what
         self._names = dict(names)
 
@@ -192,7 +243,7 @@ def is_async(function: Any, output: Any) -> bool:
     # A plain wrapper around an async function gives a coroutine as well.
     return (
         inspect.iscoroutinefunction(function)
-        or inspect.iscoroutinefunction(inspect.unwrap(function))
+        or inspect.iscoroutinefunction(plain_function(function))
         or typing.get_origin(output) in _AWAITABLES
     )
 
@@ -221,10 +272,46 @@ def codec_of(annotation: Any, what: str, part: str) -> Codec[Any]:
 
 def refuse_generators(function: Any, what: str) -> None:
     """Refuse what yields."""
-    plain = inspect.unwrap(function)
+    plain = plain_function(function)
     if inspect.isasyncgenfunction(plain):
         raise RegistrationError(f"{what} is an async generator; it must return its result instead")
     if inspect.isgeneratorfunction(plain):
         raise RegistrationError(
             f"{what} is a generator; only orchestrations may yield, so return the result instead"
         )
+
+
+def may_get_input(function: types.FunctionType) -> bool:
+    """Say whether an orchestration without a parameter for its input may ask its context for it.
+
+    It may not if all that its code does with the context is to use other attributes of it.
+    """
+    code = function.__code__
+    context = code.co_varnames[0]
+    if context in code.co_cellvars or "get_input" in code.co_names:
+        return True
+    instructions = list(dis.get_instructions(function))
+    for one, following in itertools.pairwise(instructions):
+        names = one.argval if isinstance(one.argval, tuple) else (one.argval,)
+        if not one.opname.startswith("LOAD_FAST") or context not in names:
+            continue
+        if names[-1] != context or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            return True
+    return False
+
+
+def attributes_set(function: Any) -> set[str]:
+    """Give the names of the attributes that a method sets on its first parameter."""
+    plain = plain_function(function)
+    if not inspect.isfunction(plain) or not plain.__code__.co_argcount:
+        return set()
+    itself = plain.__code__.co_varnames[0]
+    found: set[str] = set()
+    before: Any = None
+    for one in dis.get_instructions(plain):
+        if one.opname == "STORE_ATTR" and before is not None:
+            names = before.argval if isinstance(before.argval, tuple) else (before.argval,)
+            if before.opname.startswith("LOAD_FAST") and names[-1] == itself:
+                found.add(str(one.argval))
+        before = one
+    return found

@@ -59,7 +59,10 @@ def socket_of(place: str | Path) -> Path:
     if is_a(place, str) and str(place).startswith("sqlite:"):
         folder, _ = split_place(str(place))
         return Path(folder) / "hub.sock"
-    return path / "hub.sock" if path.is_dir() else path
+    try:
+        return path / "hub.sock" if path.is_dir() else path
+    except OSError as error:
+        raise refusal("place", f"a path that can be looked at ({error.strerror})", place) from None
 
 
 class Crew(ABC):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import anyio
 
 from ..actors.arguments import (
     due_time,
     flag,
+    is_a,
     optional_flag,
     optional_text,
     optional_timestamp,
@@ -427,10 +428,10 @@ class EntityClient(Requester):
 
     def _name_of_entity(self, name: str | Callable[..., Any] | None) -> str | None:
         """Give the stored name of an entity; a text may be one that is registered no more."""
-        if name is None or isinstance(name, str):
+        if name is None or is_a(name, str):
             given = optional_text(name, "name")
             return None if given is None else given.casefold()
-        return self._lookup.app.find_entity(name).name
+        return self._lookup.app.find_entity(cast("Any", name)).name
 
     @cached_property
     def _stripes(self) -> StripeRouter:

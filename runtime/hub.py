@@ -215,7 +215,9 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it moves partitions while it runs")
-        move = partial(self._crew.move, whole(partition, "partition"), whole(to, "to"))
+        last, shards = len(self._crew.owners) - 1, self._crew.count - 1
+        numbers = whole(partition, "partition", most=last), whole(to, "to", most=shards)
+        move = partial(self._crew.move, *numbers)
         await (self._home.fetch(move) if self._home.is_elsewhere() else move())
 
     async def start(self) -> Self:
@@ -431,8 +433,8 @@ class _Body:
 
 def _check_numbers(partitions: object, shards: object, workers: object) -> None:
     partitions = whole(partitions, "partitions", least=1, most=1_024)
-    shards = whole(shards, "shards", least=1)
-    workers = whole(workers, "workers")
+    shards = whole(shards, "shards", least=1, most=1_024)
+    workers = whole(workers, "workers", most=1_024)
     if workers and shards > 1:
         raise UsageError("give shards (event loops of this process) or workers, not both")
     for name, number in (("shards", shards), ("workers", workers)):

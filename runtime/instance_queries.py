@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from ..actors.arguments import flag, labels, optional_flag, optional_text, optional_timestamp
+from ..actors.arguments import flag, is_a, labels, optional_flag, optional_text, optional_timestamp
 from ..actors.context import to_datetime
 from ..actors.errors import InstanceNotFoundError, StoreDamagedError
 from ..actors.ids import check_instance_id
@@ -152,9 +152,9 @@ class InstanceQueries(Requester):
 
     def _name_of(self, name: str | Callable[..., Any] | None) -> str | None:
         """Give the stored name of an orchestration; a text may be one that is registered no more."""
-        if name is None or isinstance(name, str):
+        if name is None or is_a(name, str):
             return optional_text(name, "name")
-        return self._lookup.find_orchestration(name).name
+        return self._lookup.find_orchestration(cast("Any", name)).name
 
     async def _read(self, instance_id: str) -> InstanceRecord:
         records = await self._partition(instance_id).store.read_instances([instance_id])

@@ -149,7 +149,8 @@ class OrchestrationClient(InstanceQueries):
         """
         definition = self._lookup.find_orchestration(f, version)
         data = self._lookup.encode_input(definition, input)
-        if on_existing != "reject":
+        given: object = on_existing
+        if type(given) is not str or given != "reject":
             on_existing = choice(on_existing, "on_existing", ("reject", "reuse", "replace"))
         due = None if start_at is None else due_time(start_at, self._clock.now(), "start_at")
         message = Start(

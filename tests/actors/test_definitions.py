@@ -327,13 +327,34 @@ def test_an_orchestration_is_called_with_context_and_input() -> None:
     assert definition.invoke(CONTEXT, definition.decode_input(None)) == 3
 
 
-def test_an_orchestration_that_takes_its_context_only_may_be_given_any_input() -> None:
-    definition = orchestration(only_context)
+async def asks_for_it(context: OrchestrationContext) -> Any:
+    return context.get_input()
+
+
+async def passes_it_on(context: OrchestrationContext) -> Any:
+    return str(context)
+
+
+async def has_a_branch(context: OrchestrationContext) -> Any:
+    return (lambda: context.instance_id)()
+
+
+@pytest.mark.parametrize("function", [asks_for_it, passes_it_on, has_a_branch])
+def test_an_orchestration_that_may_ask_for_its_input_is_given_any(function: Any) -> None:
+    definition = orchestration(function)
 
     data = definition.encode_input(True, {"a": [1]})
 
     assert definition.decode_input(data) == {"a": [1]}
     assert definition.encode_input(False, None) is None
+
+
+def test_an_input_that_an_orchestration_cannot_take_is_refused_at_the_call() -> None:
+    definition = orchestration(only_context)
+
+    with pytest.raises(UsageError, match="takes no input, but 5 was given"):
+        definition.encode_input(True, 5)
+    assert definition.encode_input(True, None) is None
     definition.invoke(CONTEXT, None).close()
 
 
@@ -689,6 +710,19 @@ class GeneratorOperation:
         yield 1
 
 
+class Unannotated:
+    value = 0
+
+
+class Undeclared:
+    LIMIT = 5
+    value: int = 0
+
+    def add(self, amount: int) -> None:
+        self.value = amount
+        self.total = amount  # pyright: ignore[reportUninitializedInstanceVariable]
+
+
 class BadInit:
     def __init__(self, value: int) -> None: ...
 
@@ -717,7 +751,9 @@ class Frozen:
         (BadOperation, "operation 'add' of entity 'badoperation' takes at most one input"),
         (NoSelf, "takes no self"),
         (GeneratorOperation, "generator"),
-        (BadInit, "cannot be made without arguments"),
+        (BadInit, "has an __init__"),
+        (Unannotated, r"write value: int = \.\.\. for state"),
+        (Undeclared, r"add of entity class Undeclared sets self\.total"),
         (Unresolved, "value: Missing"),
         (BadVersion, "schema_version"),
         (Frozen, "frozen"),

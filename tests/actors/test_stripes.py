@@ -114,7 +114,7 @@ def merge_yielding(self: Any, other: Any) -> Any:
     ("merge", "words"),
     [
         (None, "needs a method 'def merge"),
-        (5, "needs a method 'def merge"),
+        (5, "without an annotation"),
         (staticmethod(merge_alone), "needs a method 'def merge"),
         (merge_alone, "must take self and the other"),
         (merge_two, "at most one input"),
