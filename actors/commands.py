@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from .entity import HELD, RELOAD
-from .errors import FailureDetails, InstanceFinishedError, InstanceNotFinishedError
+from .errors import (
+    FailureDetails,
+    InstanceFinishedError,
+    InstanceNotFinishedError,
+    RewindError,
+)
 from .executor import Outcome
+from .failures import failure_of, read_failure
 from .rewinding import rewind
 
 if TYPE_CHECKING:
@@ -43,6 +51,10 @@ def _cancel(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         return HELD
     executor = actor.executor
     assert executor is not None
+    if executor.cancel_requested is not None:
+        # Delivered once: a second one, from a parent perhaps, would break off the clean-up.
+        effects.reply(message, None)
+        return None
     actor.record(now, "CancelRequested", message.reason)
     executor.resume(now, effects, actor.events)
     executor.step(executor.cancel, message.reason)
@@ -57,6 +69,7 @@ def _suspend(actor: OrchestrationActor, message: Command, now: int, effects: Eff
         return
     if actor.status in ("Running", "Pending"):
         actor.status = "Suspended"
+        actor.note(suspended=message.reason)
         _note(actor, now, "ExecutionSuspended", message.reason)
     effects.reply(message, None)
 
@@ -67,6 +80,7 @@ def _resume(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         return
     if actor.status == "Suspended":
         actor.status = "Running" if actor.begun else "Pending"
+        actor.note(suspended=None)
         _note(actor, now, "ExecutionResumed", message.reason)
         if not actor.begun and (actor.start_at is None or actor.start_at <= now):
             actor.run_first(now, effects)  # its time came meanwhile
@@ -89,7 +103,10 @@ def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effe
     if actor.status == "Failed":
         if not message.loaded:
             return RELOAD
-        rewind(actor, message.reason, now, effects)
+        if isinstance(actor.rewinding, RewindError):
+            _refuse_rewind(actor, actor.rewinding, message, effects)
+            return None
+        rewind(actor, message.reason, message.force, now, effects)
     elif actor.status == "Completed" and message.execution:
         actor.answer_completed(effects)  # for a parent's rewind, which has lost this answer
     elif not actor.is_live or not message.execution:
@@ -98,6 +115,17 @@ def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         return None
     effects.reply(message, None)
     return None
+
+
+def _refuse_rewind(
+    actor: OrchestrationActor, error: RewindError, message: Command, effects: Effects
+) -> None:
+    actor.rewinding = None
+    if message.execution and actor.parent is not None:
+        # The parent was rewound, and waits: for it, the child has failed once more.
+        failure = evolve(failure_of(error), cause=read_failure(actor.failure or b"null"))
+        actor.answer_parent(actor.parent, "SubOrchestrationInstanceFailed", failure, effects)
+    effects.refuse(message, error)
 
 
 def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
@@ -115,6 +143,7 @@ def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effec
             InstanceNotFinishedError(actor.instance_id, actor.status or "", "purge"),
         )
         return
+    effects.drop_activities(actor.instance_id)
     actor.purged = True
     actor.status = None
     actor.changed = True

@@ -7,6 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .arguments import (
@@ -30,10 +31,10 @@ from .errors import (
     UsageError,
 )
 from .executor import Continuation
-from .ids import EntityId, check_instance_id, entity_id
+from .ids import EntityId, check_instance_id, check_text, entity_id
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
-from .scopes import CancelScope, TaskGroup
+from .scopes import CancelScope, Shield, TaskGroup
 from .tasks import AllTask, AnyTask, CallTask, EntityLock, EventTask, RetryTask, Task, TimerTask
 from .values import MISSING, check_event_name
 
@@ -47,6 +48,7 @@ A = TypeVar("A")
 E = TypeVar("E")
 R = TypeVar("R")
 
+_ONCE = RetryPolicy(1, max_attempts=1)
 _UUIDS = uuid.UUID("9e952958-5e33-4daf-827f-2fa12937b875")
 
 
@@ -153,7 +155,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -164,7 +168,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -174,7 +180,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -184,7 +192,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -194,7 +204,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -204,7 +216,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -215,7 +229,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -226,7 +242,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[R]: ...
     @overload
     def call_activity(
@@ -237,7 +255,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = ...,
         timeout: float | timedelta | None = ...,
+        overall_timeout: float | timedelta | None = ...,
         tags: Mapping[str, str] | None = ...,
+        summary: str | None = ...,
     ) -> Task[Any]: ...
     def call_activity(
         self,
@@ -247,7 +267,9 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | timedelta | None = None,
+        overall_timeout: float | timedelta | None = None,
         tags: Mapping[str, str] | None = None,
+        summary: str | None = None,
     ) -> Task[Any]:
         """Run an activity, at least once.
 
@@ -255,8 +277,12 @@ class OrchestrationContext:
             f: the activity, or its name.
             input: its input, if it takes one.
             retry: how to try again when it fails; the activity's own policy by default.
-            timeout: seconds (or a timedelta) that one attempt may take.
+            timeout: seconds (or a timedelta) that one attempt may take, from its start.
+            overall_timeout: seconds (or a timedelta) that the call may take, with all attempts,
+                the waits between them and for a free place. The policy's own ``timeout`` is the
+                same limit, and the shorter one counts.
             tags: texts that the activity sees in its context.
+            summary: a short text for people, which the history shows.
 
         Raises:
             UnknownNameError: no such activity.
@@ -270,6 +296,8 @@ class OrchestrationContext:
         limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
         policy = definition.retry if retry is None else _policy(retry)
         texts = None if tags is None else labels(tags) or None
+        if summary is not None:
+            check_text(summary, "a summary")
         given = (definition.input, input)
         first = executor.numbers + 1
 
@@ -279,11 +307,16 @@ class OrchestrationContext:
                 executor, number, definition.output, ActivityError, definition.name
             )
             executor.schedule_activity(
-                task, definition.name, data, limit, count, texts, first, given
+                task, definition.name, data, limit, count, texts, first, given, summary
             )
             return task
 
-        return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
+        if policy is None:
+            if overall_timeout is None:
+                return attempt(1)
+            policy = _ONCE
+        failed = partial(ActivityError, definition.name)
+        return RetryTask(executor, policy, attempt, _shorter(policy, overall_timeout), failed)
 
     @overload
     def call_sub_orchestrator(
@@ -394,7 +427,10 @@ class OrchestrationContext:
             )
             return task
 
-        return attempt(1) if policy is None else RetryTask(executor, policy, attempt)
+        if policy is None:
+            return attempt(1)
+        failed = partial(SubOrchestrationError, definition.name)
+        return RetryTask(executor, policy, attempt, policy.timeout_us, failed)
 
     def create_timer(self, when: datetime | timedelta | float) -> TimerTask:
         """Wait for a time, or for a while, durably and for any length.
@@ -663,6 +699,14 @@ class OrchestrationContext:
         """Make a group of branches: ``async with ctx.create_task_group() as tg: tg.start_soon(f)``."""
         return TaskGroup(self._executor)
 
+    def shield(self) -> Shield:
+        """Keep what is inside the ``with`` whole.
+
+        A cancellation from outside, of the instance or of a scope around, waits for its end, and
+        is thrown at the next await behind it.
+        """
+        return Shield(self._executor)
+
     def fail_after(self, seconds: float | timedelta) -> CancelScope:
         """Cancel what is inside the ``with`` after that time, and raise ``TimeoutError``."""
         return CancelScope(self._executor, microseconds(seconds, "seconds"), fails=True)
@@ -685,3 +729,11 @@ def codec_of_type(data_type: Any) -> Codec[Any]:
             f"data_type must be a type that has a JSON form, not {repr_of(data_type)}: "
             f"{text_of(error)}"
         ) from error
+
+
+def _shorter(policy: RetryPolicy, overall_timeout: float | timedelta | None) -> int | None:
+    """Give how long a call may take in all."""
+    if overall_timeout is None:
+        return policy.timeout_us
+    limit = microseconds(overall_timeout, "overall_timeout")
+    return limit if policy.timeout_us is None else min(limit, policy.timeout_us)

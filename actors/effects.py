@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .errors import FailureDetails
-from .messages import ActivityCall, Caller, Message
+from .messages import ActivityCall, Caller, Completion, Message
 
 
 class Effects(Protocol):
@@ -40,6 +40,25 @@ class Effects(Protocol):
 
         One that was not started never is; one that runs is told to stop, if ``running`` says so.
         """
+        ...
+
+    def leave_activity(self, instance: int, call: ActivityCall) -> None:
+        """Have an activity carried out although no turn will take its answer.
+
+        ``instance`` is the number of the actor that called it.
+        """
+        ...
+
+    def drop_activities(self, instance_id: str) -> None:
+        """Let go of the activities that were left by an instance, which is purged."""
+        ...
+
+    def drop_answer(self, instance_id: str, answer: Completion) -> None:
+        """Take note of an answer that nobody waits for; a failure is counted and logged."""
+        ...
+
+    def failed_call(self, instance_id: str, what: str, failure: FailureDetails) -> None:
+        """Count and log a call that failed, since nobody looked at its outcome."""
         ...
 
     def arm_timer(self, caller: Caller, due: int) -> None:

@@ -13,12 +13,14 @@
     + InstanceAlreadyExistsError
     + InstanceFinishedError
     + InstanceNotFinishedError
+    + RewindError
     + LockRuleError
     + NonDurableAwaitError
   x FailedError                     the other side's code failed
     + ActivityError
     + SubOrchestrationError
     + EntityOperationError
+    + EventDataError                (a PayloadError as well)
     + OrchestrationFailedError
     + OrchestrationTerminatedError
     + OrchestrationCanceledError
@@ -176,6 +178,27 @@ class InstanceNotFinishedError(UsageError):
         return f"cannot {self.action} orchestration instance {self.instance_id!r} while it is {self.status}"
 
 
+class RewindError(UsageError):
+    """A rewind would make a history forget what has completed.
+
+    Attributes:
+        instance_id: the failed instance, which stays as it is.
+        forgotten: what completed after the failures, and would be forgotten with them.
+    """
+
+    def __init__(self, instance_id: str, forgotten: str) -> None:
+        super().__init__(instance_id, forgotten)
+        self.instance_id = instance_id
+        self.forgotten = forgotten
+
+    def __str__(self) -> str:
+        return (
+            f"orchestration instance {self.instance_id!r} is not rewound: taking its failures back "
+            f"would forget what completed after them: {self.forgotten}; undo that yourself and "
+            "pass force=True, or restart the instance"
+        )
+
+
 class LockRuleError(UsageError):
     """A call inside ``lock_entities`` breaks a rule that keeps locks free of deadlock."""
 
@@ -268,6 +291,28 @@ class SubOrchestrationError(FailedError):
 
 class EntityOperationError(FailedError):
     """An entity operation raised; its changes and messages were rolled back."""
+
+
+class EventDataError(FailedError, PayloadError):
+    """An external event is not of the type that the wait for it declares.
+
+    Raised at the wait; the event is taken. A client's event is refused with ``PayloadError``
+    instead, where the wait is open when it comes.
+
+    Attributes:
+        target: which event, such as ``event 'paid'``.
+        path: where in its data the trouble is.
+        reason: what is wrong there.
+    """
+
+    def __init__(self, target: str, path: str, reason: str) -> None:
+        super().__init__(target, FailureDetails("PayloadError", f"at {path}: {reason}"))
+        self.args = (target, path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.target} is not of the type waited for: at {self.path}: {self.reason}"
 
 
 class OrchestrationFailedError(FailedError):

@@ -120,6 +120,7 @@ class Executor:
         "stage",
         "stops",
         "unanswered",
+        "unseen",
     )
 
     def __init__(
@@ -147,8 +148,9 @@ class Executor:
         self.custom_status: bytes | None = None
         self.lock: EntityLock | None = None
         self.children: dict[int, str] | None = None
-        self.unanswered: set[int] = set()  # the numbers of activities without an answer
+        self.unanswered: dict[int, ActivityCall] = {}  # activities without an answer, by number
         self.given_up: list[int] = []  # of these, the ones to be told so
+        self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
         self.closed = False
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
@@ -281,7 +283,19 @@ class Executor:
         if self.children is not None:
             self.children.pop(number, None)
         task.settle(state, raw)
+        if state == FAILED and isinstance(task, CallTask) and not task.is_seen:
+            self.unseen[number] = task
         return True
+
+    def check_event(self, name: str, data: bytes) -> None:
+        """Refuse an event's data that do not fit the wait that would take them.
+
+        Raises:
+            PayloadError: they are not of the type that the oldest open wait declares.
+        """
+        waiters = self._waiters.get(name) if self._waiters is not None else None
+        if waiters:
+            waiters[0].decode(data)
 
     def raise_event(self, name: str, raw: Any) -> None:
         """Give an external event to the oldest waiter for its name, or keep it."""
@@ -506,10 +520,13 @@ class Executor:
         tags: Mapping[str, str] | None,
         first: int,
         given: Given,
+        summary: str | None,
     ) -> None:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
         packed = [] if data is None else [orjson.Fragment(data)]
-        self.unanswered.add(task.number)
+        caller = Caller(self.instance_id, self.execution, task.number)
+        call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
+        self.unanswered[task.number] = call
         self.pending[task.number] = task
         if self.record(
             (
@@ -523,12 +540,11 @@ class Executor:
                 attempt,
                 tags,
                 first,
+                *(() if summary is None else (summary,)),
             ),
             data,
             given,
         ):
-            caller = self.caller(task.number)
-            call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
             self._out().start_activity(call)
 
     def start_child(
@@ -558,17 +574,36 @@ class Executor:
 
     def later(self, delay: int) -> int:
         """Give the time, by the clock, that comes after a delay."""
-        # What replay gives is not used: a timer's time is recorded.
-        lag = self._out().lag if self._history is None else 0
+        if self._history is None:
+            return self.now - self._out().lag + delay
+        recorded = self._recorded("TimerCreated")
+        lag = recorded[4] if recorded is not None and len(recorded) > 4 else 0
         return self.now - lag + delay
+
+    def _recorded(self, kind: str) -> list[Any] | None:
+        """Give the next decision of the history that is replayed, if it is of that kind."""
+        history, position = self._history, self._position
+        if history is None or position >= len(history) or history[position][0] != kind:
+            return None
+        return history[position]
 
     def create_timer(self, due: int) -> TimerTask:
         """Ask for a timer."""
         task = TimerTask(self, self.number(), due)
         self.pending[task.number] = task
-        if self.record(("TimerCreated", self.now, task.number, due)):
+        lag = self._out().lag if self._history is None else 0
+        # With how far the clock was behind, so that a replay finds the same time.
+        decision = ("TimerCreated", self.now, task.number, due)
+        if self.record(decision if not lag else (*decision, lag)):
             self._out().arm_timer(self.caller(task.number), due)
         return task
+
+    def lacks_timer(self) -> bool:
+        """Whether this replays a history that has another decision next than a timer.
+
+        Calls that are limited as a whole had no timer of their own in earlier releases.
+        """
+        return self._history is not None and self._recorded("TimerCreated") is None
 
     def withdraw_timer(self, task: TimerTask) -> None:
         """Take a timer back."""
@@ -597,6 +632,11 @@ class Executor:
             effects.send(
                 self.instance_id, Completion("TaskFailed", self.execution, number, _GIVEN_UP)
             )
+
+    def open_activities(self) -> list[ActivityCall]:
+        """Give the activities that have no answer and were not given up."""
+        pending = self.pending
+        return [call for number, call in self.unanswered.items() if number in pending]
 
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
@@ -658,6 +698,8 @@ class Executor:
         # Signals are sent by the thousand: without number() and _out(), which it does as they do.
         self.numbers = number = self.numbers + 1
         kind = "EntityOperationSignaled"
+        if due is not None and (recorded := self._recorded(kind)) and recorded[6] is not None:
+            due = min(due, recorded[6])  # earlier, if the clock had been set back
         decision: tuple[Any, ...]
         if data is None:
             decision = (kind, self.now, number, entity, name, 0, due)
@@ -794,7 +836,7 @@ def _settled(state: int) -> Callable[[Executor, list[Any]], None]:
 
 def _answered(state: int) -> Callable[[Executor, list[Any]], None]:
     def apply(executor: Executor, event: list[Any]) -> None:
-        executor.unanswered.discard(event[2])
+        executor.unanswered.pop(event[2], None)
         executor.settle(event[2], state, event[3])
 
     return apply

@@ -9,9 +9,9 @@ name, target, a hash of the input) right behind the time.
 | event | fields |
 |---|---|
 | ``ExecutionStarted`` | name, version, execution, parent |
-| ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt |
+| ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt, summary if given |
 | ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
-| ``TimerCreated`` | number, due |
+| ``TimerCreated`` | number, due, how far the clock was behind if it was |
 | ``TimerFired`` | number |
 | ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version, input |
 | ``SubOrchestrationInstanceCompleted`` / ``...Failed`` | number, result / failure |
@@ -133,7 +133,7 @@ def open_activities(
             tags,
             call,
         )
-        for _, _, number, name, _, packed, timeout, attempt, tags, call in found.values()
+        for _, _, number, name, _, packed, timeout, attempt, tags, call, *_ in found.values()
     ]
 
 

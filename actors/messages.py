@@ -46,6 +46,18 @@ class ActivityCall(NamedTuple):
     call: int
 
 
+def encode_call(call: ActivityCall) -> bytes:
+    """Give an activity's call as one JSON text."""
+    fields = [[*call.caller], call.name, _pack(call.input), *call[3:]]
+    return compact(orjson.dumps(fields))
+
+
+def decode_call(body: bytes) -> ActivityCall:
+    """Read the durable form of an activity's call back."""
+    caller, name, input, *rest = orjson.loads(body)
+    return ActivityCall(Caller(*caller), name, _unpack(input), *rest)
+
+
 class Message:
     """One envelope to one actor.
 
@@ -68,6 +80,11 @@ class Message:
         self.keep = False
         self.reply: Any = None
         self.request: str | None = None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether it is a client's that may still be refused: one that was stored is taken."""
+        return self.reply is not None and not self.row and not self.keep
 
     @property
     def size(self) -> int:
@@ -326,23 +343,30 @@ class Command(Message):
     """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry, purge, fold or park.
 
     ``execution`` is the one it is meant for, 0 for whichever runs. ``loaded`` says that the actor
-    was loaded anew for it.
+    was loaded anew for it. ``force`` says that a rewind may forget what has completed.
     """
 
-    __slots__ = ("action", "execution", "loaded", "reason", "recursive")
+    __slots__ = ("action", "execution", "force", "loaded", "reason", "recursive")
 
     def __init__(
-        self, action: str, reason: str = "", recursive: bool = True, execution: int = 0
+        self,
+        action: str,
+        reason: str = "",
+        recursive: bool = True,
+        execution: int = 0,
+        force: bool = False,
     ) -> None:
         super().__init__()
         self.action = action
         self.reason = reason
         self.recursive = recursive
         self.execution = execution
+        self.force = force
         self.loaded = False
 
     def content(self) -> list[Any]:
-        return ["command", self.action, self.reason, self.recursive, self.execution]
+        fields = ["command", self.action, self.reason, self.recursive, self.execution]
+        return [*fields, True] if self.force else fields
 
 
 class Backlog(Message):

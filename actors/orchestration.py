@@ -24,6 +24,7 @@ from .errors import (
     InstanceNotFoundError,
     NondeterminismError,
     PayloadError,
+    RewindError,
     UnknownNameError,
 )
 from .executor import Executor, Outcome, send_releases
@@ -68,7 +69,12 @@ _LOADED = (
     "failure_type",
     "custom_status",
     "pending",
+    "notes",
 )
+
+
+#: Ends at which all that is under way is told to stop, so that its failing is no news.
+_TOLD = frozenset({"Canceled", "Terminated"})
 
 
 class InstanceFields(Protocol):
@@ -128,6 +134,7 @@ class OrchestrationActor:
         "latest",
         "lookup",
         "name",
+        "notes",
         "open_work",
         "output",
         "parent",
@@ -172,12 +179,13 @@ class OrchestrationActor:
         self.parked: str | None = None
         self.parked_type: str | None = None
         self.pending = 0
+        self.notes: bytes | None = None
         self.seq = 0
         self.events: list[bytes] = []
         self.executor: Executor | None = None
         self.open_work: OpenWork | None = None
         self.held: list[Message] | None = None
-        self.rewinding: Rewind | None = None
+        self.rewinding: Rewind | RewindError | None = None
         self.begun = False
         self.changed = False
         self.fresh = False  # its row is to be made (again)
@@ -271,6 +279,7 @@ class OrchestrationActor:
         self.input = message.input
         self.start_at = message.start_at
         self.custom_status = None
+        self.notes = None
         self._clear_outcome()
         self.status = "Pending"
         effects.reply(message, b"true")
@@ -298,7 +307,7 @@ class OrchestrationActor:
             effects.reply(message, b"false")
         elif message.parent is not None:
             error = InstanceAlreadyExistsError(self.instance_id)
-            self._answer_parent(
+            self.answer_parent(
                 message.parent, "SubOrchestrationInstanceFailed", failure_of(error), effects
             )
         else:
@@ -372,12 +381,28 @@ class OrchestrationActor:
             self.parked = None
             self.parked_type = None
 
-    def prepare_rewind(self, events: list[list[Any]]) -> None:
+    def prepare_rewind(self, events: list[list[Any]], force: bool) -> None:
         """Find out, from the stored history, where a failed instance can go on."""
-        self.rewinding = prepare(self, events)
+        self.rewinding = prepare(self, events, force)
+
+    def noted(self) -> dict[str, Any]:
+        """Give what is noted about it."""
+        try:
+            notes: Any = orjson.loads(self.notes or b"{}")
+        except ValueError:
+            return {}  # damaged, and worth less than the instance
+        return notes if isinstance(notes, dict) else {}
+
+    def note(self, **changes: Any) -> None:
+        """Change what is noted about it: ``rewinds``, and why it is ``suspended``."""
+        notes = {**self.noted(), **changes}
+        noted = {name: value for name, value in notes.items() if value is not None}
+        self.notes = orjson.dumps(noted) if noted else None
 
     def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
         if message.execution != self.execution or not self.is_live:
+            if self.status not in _TOLD:
+                effects.drop_answer(self.instance_id, message)
             return None
         if self.is_blocked:
             return HELD
@@ -388,8 +413,10 @@ class OrchestrationActor:
             # Given up, or answered already; an activity that was run again after a crash, say.
             if message.task in executor.unanswered:
                 self._drop_answer(message, executor, now)
+            elif event in FAILURES and event != "TaskFailed":
+                effects.drop_answer(self.instance_id, message)
             return None
-        executor.unanswered.discard(message.task)
+        executor.unanswered.pop(message.task, None)
         self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
         executor.resume(now, effects, self.events)
         state = FAILED if event in FAILURES else DONE
@@ -399,7 +426,7 @@ class OrchestrationActor:
 
     def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
         # Recorded all the same, so that a restart does not run the activity once more.
-        executor.unanswered.discard(message.task)
+        executor.unanswered.pop(message.task, None)
         self.events.append(
             b'["%b",%d,%d,%b]' % (message.event.encode(), now, message.task, message.body)
         )
@@ -433,6 +460,14 @@ class OrchestrationActor:
             return HELD
         executor = self.executor
         assert executor is not None
+        if message.is_unanswered:
+            try:
+                executor.stage(executor.context, executor.check_event, message.name, message.data)
+            except PayloadError as error:
+                where = f"the wait for event {message.name!r} of {self.instance_id!r}"
+                refused = PayloadError(error.path, f"{error.reason}; {where} declares that type")
+                effects.refuse(message, refused)
+                return None
         self.events.append(_event(b"EventRaised", now, orjson.dumps(message.name), message.data))
         executor.resume(now, effects, self.events)
         executor.step(executor.raise_event, message.name, message.data)
@@ -468,7 +503,7 @@ class OrchestrationActor:
         if self.executor is not None:
             self.executor.close()
             self.executor = None
-        if self.rewinding is not None:
+        if isinstance(self.rewinding, Rewind):
             self.rewinding.executor.close()
             self.rewinding = None
 
@@ -514,6 +549,8 @@ class OrchestrationActor:
                     event.keep = True
                 self.held = kept + (self.held or [])
             return
+        if self.notes is not None:
+            self.note(suspended=None)
         self.status = outcome.status
         self.completed = self.updated = now
         self.pending = 0
@@ -527,7 +564,7 @@ class OrchestrationActor:
             self.answer_completed(effects)
         elif self.parent is not None:
             failure = outcome.failure or FailureDetails(outcome.status, "")
-            self._answer_parent(self.parent, "SubOrchestrationInstanceFailed", failure, effects)
+            self.answer_parent(self.parent, "SubOrchestrationInstanceFailed", failure, effects)
         effects.finished(self.instance_id)
 
     def answer_completed(self, effects: Effects) -> None:
@@ -541,7 +578,7 @@ class OrchestrationActor:
             )
             effects.send(self.parent.instance_id, answer)
 
-    def _answer_parent(
+    def answer_parent(
         self, parent: Caller, event: str, failure: FailureDetails, effects: Effects
     ) -> None:
         body = encode_failure(failure)
@@ -568,8 +605,15 @@ class OrchestrationActor:
         executor, self.executor = self.executor, None
         owner = Caller(self.instance_id, self.execution, 0)
         if self.pending:
-            # One that runs beside a function that returned may end; its result is ignored.
-            effects.cancel_activity(owner, status in ("Canceled", "Terminated"))
+            if executor is None or status not in ("Completed", "ContinuedAsNew"):
+                effects.cancel_activity(owner)
+            else:
+                # What was called happens, also where nobody waits for it any more.
+                for call in executor.open_activities():
+                    effects.leave_activity(self.id, call)
+        if executor is not None and executor.unseen and status not in _TOLD:
+            for task in executor.unseen.values():
+                effects.failed_call(self.instance_id, task.target, task.describe_failure())
         effects.disarm_timer(owner)
         if executor is not None:
             lock = executor.lock

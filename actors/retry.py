@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from typing import Any, cast
 
-from attrs import Attribute, Factory, field, frozen
+from attrs import Attribute, Factory, evolve, field, frozen
 
 from .arguments import is_a, microseconds, number, refusal, whole
 from .errors import FailureDetails
+from .failures import failure_of
+from .interrupts import is_interrupt
 
 Duration = float | timedelta
 
@@ -20,6 +23,23 @@ NON_RETRYABLE = "NonRetryableError"
 
 # Due times must stay within the 64 bits that stores keep for them; a thousand years leave room.
 _LONGEST_US = 1000 * 366 * 86_400 * 1_000_000
+
+
+class PredicateError(Exception):
+    """A ``retry_on`` function raised, which counts as no.
+
+    Attributes:
+        failure: the failure that it was asked about, with what it raised as the last member.
+    """
+
+    def __init__(self, failure: FailureDetails, mistake: FailureDetails) -> None:
+        super().__init__(failure, mistake)
+        said = f"retry_on raised {mistake.error_type}: {mistake.message}"
+        self.failure = evolve(
+            failure,
+            message=f"{failure.message} (not tried again: {said})",
+            members=(*failure.members, mistake),
+        )
 
 
 def _check_attempts(_: object, attribute: Attribute[int], value: object) -> None:
@@ -39,11 +59,13 @@ def _is_kind(kind: object) -> bool:
 
 
 def _check_retry_on(_: object, attribute: Attribute[RetryOn | None], value: object) -> None:
-    if value is None or (callable(value) and not is_a(value, type)):
+    if value is None or (
+        callable(value) and not is_a(value, type) and not iscoroutinefunction(value)
+    ):
         return
     if is_a(value, tuple) and all(map(_is_kind, cast("tuple[object, ...]", value))):
         return
-    taken = "a tuple of exception classes or of their names, or a function of FailureDetails"
+    taken = "a tuple of exception classes or of their names, or a plain function of FailureDetails"
     raise refusal(attribute.name, taken, value)
 
 
@@ -69,13 +91,15 @@ class RetryPolicy:
         max_attempts: how many attempts there are at most, the first one included.
         backoff: by what the delay is multiplied after each attempt.
         max_interval: the longest delay, before jitter.
-        timeout: no attempt begins later than this after the first one began.
+        timeout: how long all attempts may take, from the call on, with the waits between them. No
+            attempt begins later than that, and one that is under way then is given up.
         jitter: 0 to 1; each delay is spread evenly over ``delay * (1 - jitter)`` to
             ``delay * (1 + jitter)``, also where ``max_interval`` has cut it.
-        retry_on: which failures are tried again; all of them by default. Exception classes are
-            matched by class name, since only that crosses: the name of the failure itself or of
-            one that it was raised from, or of a base class of these. A function must give the
-            same answer for the same failure, since it runs again in a replay.
+        retry_on: which failures are tried again; all of them by default. Exception classes, with
+            their subclasses, are matched by class name, since only that crosses: the name of the
+            failure itself or of one that it was raised from, or of a base class of these. A
+            function must give the same answer for the same failure, since it runs again in a
+            replay; one that raises says no, and what it raised is a member of the failure.
 
     Raises:
         InvalidTimeError: a time is not longer than 0.
@@ -126,6 +150,9 @@ class RetryPolicy:
 
         Returns:
             Microseconds, at least 0.
+
+        Raises:
+            PredicateError: the ``retry_on`` function raised.
         """
         if attempt >= self.max_attempts or not self._retries(failure):
             return None
@@ -142,7 +169,12 @@ class RetryPolicy:
         if self.retry_on is None:
             return True
         if callable(self.retry_on):
-            return bool(self.retry_on(failure))
+            try:
+                return bool(self.retry_on(failure))
+            except BaseException as mistake:
+                if is_interrupt(mistake):
+                    raise
+                raise PredicateError(failure, failure_of(mistake)) from mistake
         return any(failure.is_caused_by(kind) for kind in self.retry_on)
 
     def _delay(self, attempt: int) -> int:

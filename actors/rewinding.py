@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from attrs import frozen
 
-from .errors import NondeterminismError, PayloadError
+from .errors import FailureDetails, NondeterminismError, PayloadError, RewindError
+from .failures import read_failure
 from .history import ANSWERS, FAILURES, IDENTITY, open_activities
 from .messages import Command
 from .tasks import TimerTask
@@ -30,15 +31,15 @@ Events = list[list[Any]]
 _REOPENED = frozenset({"TaskFailed", "SubOrchestrationInstanceFailed"})
 
 
-def without_failures(events: Events) -> Events | None:
-    """Give the history without its failures and what followed from them.
+def without_failures(events: Events, since: int = 0) -> Events | None:
+    """Give the history without its failures, from an index on, and what followed from them.
 
     None if it holds what cannot be opened again: then it has to be cut.
     """
-    kept: Events = []
+    kept: Events = [event for event in events[:since] if event[0] != "ExecutionCompleted"]
     removed: set[tuple[str, int]] = set()
     dropping = False
-    for event in events:
+    for event in events[since:]:
         kind = event[0]
         if kind in IDENTITY:
             if dropping:
@@ -55,9 +56,12 @@ def without_failures(events: Events) -> Events | None:
     return None if _unanswered_entities(kept) else kept
 
 
-def cut(events: Events) -> tuple[Events, list[Any]]:
-    """Give the history before the segment with the first failed call, and that segment's event."""
-    failed = {(ANSWERS[e[0]], e[2]) for e in events if e[0] in FAILURES}
+def cut(events: Events, since: int = 0) -> tuple[Events, list[Any]]:
+    """Give the history before the segment with the first failed call, and that segment's event.
+
+    Only calls count that failed from the index ``since`` on.
+    """
+    failed = {(ANSWERS[e[0]], e[2]) for e in events[since:] if e[0] in FAILURES}
     starts = _segment_starts(events)
     at = len(events)
     for index, event in enumerate(events):
@@ -122,18 +126,79 @@ class Rewind:
         return self.kept if self.again is None else [*self.kept, self.again]
 
 
-def prepare(actor: OrchestrationActor, events: Events) -> Rewind | None:
+def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | RewindError | None:
     """Find out, from the stored history, where a failed instance can go on.
 
-    None, with the instance parked, if its code does not even match what comes before the failure.
+    As many of its failures are taken back as can be without forgetting what completed after them;
+    an error says that not even the last can. With ``force`` all of them are. None, with the
+    instance parked, if its code does not even match what comes before the failure.
     """
-    kept = without_failures(events)
-    again: list[Any] | None = None
-    executor = None if kept is None else _try_replay(actor, kept)
-    if kept is None or executor is None:
-        kept, again = cut(events)
-        executor = _try_replay(actor, kept)
-    return None if executor is None else Rewind(executor, kept, again)
+    lost: list[str] = []
+    for since in [0] if force else _starts(actor, events):
+        kept = without_failures(events, since)
+        if kept is not None and (force or not forgotten(events, kept)):
+            executor = _try_replay(actor, kept)
+            if executor is not None:
+                return Rewind(executor, kept, None)
+        kept, again = cut(events, since)
+        lost = [] if force else forgotten(events, [*kept, again])
+        if not lost:
+            executor = _try_replay(actor, kept)
+            return None if executor is None else Rewind(executor, kept, again)
+    actor.parked = actor.parked_type = None
+    return RewindError(actor.instance_id, ", ".join(lost))
+
+
+def _starts(actor: OrchestrationActor, events: Events) -> list[int]:
+    """From where on failures may be taken back: each of them, or none if the code itself failed."""
+    starts = [index for index, event in enumerate(events) if event[0] in FAILURES]
+    if actor.failure is None or not _is_of_a_call(read_failure(actor.failure)):
+        starts.append(len(events))
+    return starts
+
+
+def _is_of_a_call(failure: FailureDetails) -> bool:
+    inner = (*failure.members, *(() if failure.cause is None else (failure.cause,)))
+    name = failure.error_type
+    return name in _OF_CALLS or "FailedError" in failure.bases or any(map(_is_of_a_call, inner))
+
+
+_OF_CALLS = frozenset({"ActivityError", "SubOrchestrationError", "EntityOperationError"})
+
+#: What has an effect outside, once it is asked for or has completed.
+_DONE = frozenset(
+    {
+        "TaskCompleted",
+        "SubOrchestrationInstanceCompleted",
+        "EntityOperationCompleted",
+        "EntityOperationSignaled",
+        "EventSent",
+    }
+)
+
+
+def forgotten(events: Events, kept: Events) -> list[str]:
+    """Name what was done and is not in the part of the history that is kept."""
+    known = {id(event) for event in kept}
+    made = {(event[0], event[2]): event for event in events if event[0] in IDENTITY}
+    lost: list[str] = []
+    for event in events:
+        if event[0] in _DONE and id(event) not in known:
+            decision = made.get((ANSWERS.get(event[0], event[0]), event[2]), event)
+            lost.append(_in_words(decision))
+    return lost
+
+
+def _in_words(decision: list[Any]) -> str:
+    kind, name = decision[0], decision[3]
+    if kind == "TaskScheduled":
+        return f"activity {name!r}"
+    if kind == "SubOrchestrationInstanceCreated":
+        return f"sub-orchestration {name!r} ({decision[5]})"
+    if kind == "EventSent":
+        return f"event {decision[4]!r} to {name}"
+    verb = "signal" if kind == "EntityOperationSignaled" else "call"
+    return f"{verb} {name}.{decision[4]}"
 
 
 def _try_replay(actor: OrchestrationActor, events: Events) -> Executor | None:
@@ -152,13 +217,15 @@ def _try_replay(actor: OrchestrationActor, events: Events) -> Executor | None:
     return executor
 
 
-def rewind(actor: OrchestrationActor, reason: str, now: int, effects: Effects) -> None:
+def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effects: Effects) -> None:
     """Let a failed instance go on as ``prepare`` found, which has been asked just before."""
     actor.completed = None
     actor.failure = None
     actor.failure_type = None
     actor.status = "Running"
+    actor.note(rewinds=actor.noted().get("rewinds", 0) + 1)
     plan, actor.rewinding = actor.rewinding, None
+    assert not isinstance(plan, RewindError)
     if plan is None:
         actor.changed = True
         return
@@ -168,7 +235,7 @@ def rewind(actor: OrchestrationActor, reason: str, now: int, effects: Effects) -
     actor.seq = 0
     actor.events = [orjson.dumps(event) for event in plan.kept]
     actor.record(now, "ExecutionRewound", reason)
-    _reopen(actor, plan.known, now, effects)
+    _reopen(actor, plan.known, force, now, effects)
     if plan.again is not None:
         _apply_again(actor, plan.again, now, effects)
 
@@ -185,7 +252,9 @@ def _apply_again(actor: OrchestrationActor, event: list[Any], now: int, effects:
     actor.settle_turn(now, effects)
 
 
-def _reopen(actor: OrchestrationActor, known: Events, now: int, effects: Effects) -> None:
+def _reopen(
+    actor: OrchestrationActor, known: Events, force: bool, now: int, effects: Effects
+) -> None:
     """Set out again what the known history leaves open: activities, children, timers."""
     executor = actor.executor
     assert executor is not None
@@ -196,7 +265,7 @@ def _reopen(actor: OrchestrationActor, known: Events, now: int, effects: Effects
             effects.arm_timer(executor.caller(number), task.due)
     for child in (executor.children or {}).values():
         # One that failed is rewound, one that has completed answers once more.
-        effects.send(child, Command("rewind", "its parent was rewound", execution=1))
+        effects.send(child, Command("rewind", "its parent was rewound", execution=1, force=force))
     actor.pending = len(executor.unanswered)
     actor.updated = now
     actor.changed = True

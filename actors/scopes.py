@@ -68,7 +68,15 @@ class Fiber:
         self.executor.ready.append((self, None))
 
     def interrupt(self, error: Cancelled) -> None:
-        """Throw the error where the fiber waits, or where it next will."""
+        """Throw the error where the fiber waits, or where it next will.
+
+        Inside a shield that waits until the shield's end.
+        """
+        shield = self._shield_inside(error.scope)
+        self._overtake(self.scope if shield is None else shield.parent, error.scope)
+        if shield is not None:
+            shield.postpone(error)
+            return
         task = self.waiting
         if task is None or task.is_completed:
             # Running, not begun, or about to be given a result: that comes first.
@@ -79,11 +87,25 @@ class Fiber:
         self.executor.ready.append((self, error))
         task.let_go(error.scope)
 
-    def overtake(self, scope: CancelScope) -> None:
-        """Mark the narrower scopes that the fiber is in, since the wider one is cancelled."""
+    def _shield_inside(self, scope: CancelScope | None) -> CancelScope | None:
+        """Give the widest shield that the fiber is in, of those inside of the scope."""
+        shield: CancelScope | None = None
         here = self.scope
         while here is not None and here is not scope:
-            here.overtaken = True
+            if here.shields:
+                shield = here
+            here = here.parent
+        return shield
+
+    def _overtake(self, here: CancelScope | None, scope: CancelScope | None) -> None:
+        """Mark the scopes inside of the wider one that is cancelled.
+
+        A cancelled instance is told through its root alone, so that the scopes of groups still
+        have their branches to cancel.
+        """
+        while here is not None and here is not scope:
+            if scope is not None or here.has_deadline:
+                here.overtaken = True
             here = here.parent
 
     def is_inside(self, scope: CancelScope) -> bool:
@@ -114,14 +136,20 @@ class CancelScope:
         "cancelled_caught",
         "overtaken",
         "parent",
+        "postponed",
+        "shields",
     )
 
-    def __init__(self, executor: Executor, delay: int | None, fails: bool) -> None:
+    def __init__(
+        self, executor: Executor, delay: int | None, fails: bool, shields: bool = False
+    ) -> None:
         self._executor = executor
         self._delay = delay
         self._fails = fails
         self._fiber: Fiber | None = None
         self._timer: TimerTask | None = None
+        self.shields = shields
+        self.postponed: Cancelled | None = None  # a wider cancellation, until the shield's end
         self.overtaken = False  # what is inside was thrown a wider scope's cancellation
         self.parent: CancelScope | None = None
         self.cancel_called = False
@@ -136,8 +164,17 @@ class CancelScope:
             return  # thrown once: a second one would break off the clean-up
         for fiber in list(self._executor.fibers):
             if fiber.is_inside(self):
-                fiber.overtake(self)
                 fiber.interrupt(Cancelled("its cancel scope was cancelled", scope=self))
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether time may cancel it."""
+        return self._delay is not None
+
+    def postpone(self, error: Cancelled) -> None:
+        """Keep a cancellation of what is around until the end of this shield."""
+        # One of a narrower scope than the last does not come: that scope was overtaken.
+        self.postponed = error
 
     def on_settled(self, task: Task[Any]) -> None:
         """The deadline's timer is settled: if it fired, cancel."""
@@ -168,12 +205,34 @@ class CancelScope:
             self._timer.cancel()
         if fiber.owed is not None and fiber.owed.scope is self:
             fiber.owed = None
+        if self.postponed is not None:
+            fiber.interrupt(self.postponed)
         if isinstance(error, Cancelled) and error.scope is self:
             self.cancelled_caught = True
             if self._fails:
                 raise TimeoutError("the scope's time is up") from None
             return True
         return False
+
+
+class Shield:
+    """A part of an orchestration that a cancellation from outside does not cut."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, executor: Executor) -> None:
+        self._scope = CancelScope(executor, None, fails=False, shields=True)
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._scope.__exit__(kind, error, trace)
 
 
 class TaskGroup:

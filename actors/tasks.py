@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from attrs import evolve
+
 from .errors import (
     Cancelled,
+    EventDataError,
     FailedError,
     FailureDetails,
+    PayloadError,
     UsageError,
 )
 from .failures import failure_of, read_failure
+from .retry import PredicateError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -193,11 +198,27 @@ class CallTask(Task[R]):
         self.target = target
         self.entity: str | None = None  # which entity is called, if one is
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether somebody has looked at its outcome."""
+        return self._codec is None
+
+    def describe_failure(self) -> FailureDetails:
+        """Give the failure of a task that nobody has looked at."""
+        return read_failure(self._value)
+
+    @property
+    def is_faulted(self) -> bool:
+        if self._state == FAILED:
+            self._executor.unseen.pop(self.number, None)
+        return self._state == FAILED
+
     def outcome(self) -> Any:
         if self._codec is not None and self._state != CANCELED:
             codec, self._codec = self._codec, None
             raw = self._value
             if self._state == FAILED:
+                self._executor.unseen.pop(self.number, None)
                 self._value = self.error(self.target, read_failure(raw))
             else:
                 self._value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
@@ -237,12 +258,21 @@ class EventTask(Task[R]):
         if self.timer is not None:
             self.timer.cancel()
         try:
-            codec = self._codec
-            value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
-        except UsageError as error:
-            self.settle(FAILED, error)
+            value = self.decode(raw)
+        except PayloadError as error:
+            wrong = EventDataError(f"event {self.name!r}", error.path, error.reason)
+            self.settle(FAILED, wrong)
         else:
             self.settle(DONE, value)
+
+    def decode(self, raw: Any) -> R:
+        """Read an event's data, encoded or parsed.
+
+        Raises:
+            PayloadError: they are not of the type waited for.
+        """
+        codec = self._codec
+        return codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
 
     def on_settled(self, task: Task[Any]) -> None:
         """The timeout's timer is settled: if it fired, give up waiting."""
@@ -371,12 +401,34 @@ class RetryTask(Task[R]):
 
     Elapsed time is orchestration time and jitter comes from the instance's random numbers, so a
     replay makes the same attempts (Durable Task's Python SDK reads the wall clock here).
+
+    Args:
+        policy: when to try again.
+        attempt: makes an attempt, of that number.
+        limit_us: how long all attempts and the waits between them may take. The attempt that is
+            under way then is given up.
+        failed: makes the error for a call that ran out of time.
     """
 
-    __slots__ = ("_attempt", "_attempts", "_begun", "_current", "_policy")
+    __slots__ = (
+        "_attempt",
+        "_attempts",
+        "_begun",
+        "_current",
+        "_deadline",
+        "_failed",
+        "_last",
+        "_limit_us",
+        "_policy",
+    )
 
     def __init__(
-        self, executor: Executor, policy: RetryPolicy, attempt: Callable[[int], Task[R]]
+        self,
+        executor: Executor,
+        policy: RetryPolicy,
+        attempt: Callable[[int], Task[R]],
+        limit_us: int | None,
+        failed: Callable[[FailureDetails], FailedError],
     ) -> None:
         super().__init__(executor)
         self._policy = policy
@@ -384,7 +436,14 @@ class RetryTask(Task[R]):
         self._attempts = 0
         self._begun = executor.now
         self._current: Task[Any] | None = None
+        self._deadline: TimerTask | None = None
+        self._limit_us = limit_us
+        self._failed = failed
+        self._last: FailureDetails | None = None
         self._try()
+        if limit_us is not None and not executor.lacks_timer():
+            self._deadline = executor.create_timer(executor.later(limit_us))
+            self._deadline.watch(self)
 
     def _try(self) -> None:
         self._attempts += 1
@@ -408,6 +467,9 @@ class RetryTask(Task[R]):
         """An attempt, or the wait before the next one, is over."""
         if self._state != PENDING:
             return
+        if task is self._deadline:
+            self._run_out()
+            return
         if isinstance(task, TimerTask):
             if not task.is_cancelled:
                 self._try()
@@ -426,17 +488,32 @@ class RetryTask(Task[R]):
 
     def _decide(self, error: Exception, failure: FailureDetails) -> None:
         executor = self._executor
+        elapsed = executor.now - self._begun
         try:
-            delay = self._policy.next_delay(
-                self._attempts, executor.now - self._begun, failure, executor.draw
-            )
-        except Exception as mistake:  # the user's retry_on predicate raised
-            self.settle(FAILED, mistake)
+            delay = self._policy.next_delay(self._attempts, elapsed, failure, executor.draw)
+        except PredicateError as mistake:
+            self.settle(FAILED, self._failed(mistake.failure))
             return
-        if delay is None:
+        if delay is None or (self._limit_us is not None and elapsed + delay > self._limit_us):
             self.settle(FAILED, error)
         else:
+            self._last = failure
             self._follow(executor.create_timer(executor.later(delay)))
+
+    def _run_out(self) -> None:
+        """All the time is used up: give up the attempt under way, or the wait for the next."""
+        assert self._limit_us is not None
+        self.withdraw()
+        text = f"no result within {self._limit_us / 1e6:g} seconds, attempts: {self._attempts}"
+        failure = evolve(failure_of(TimeoutError(text)), cause=self._last)
+        self.settle(FAILED, self._failed(failure))
+
+    def settle(self, state: int, value: Any) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.unwatch(self)
+            deadline.cancel()
+        super().settle(state, value)
 
     def withdraw(self) -> None:
         if self._current is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..actors.activity import ActivityContext
 from ..actors.codec import check_size
-from ..actors.errors import FailureDetails, UnknownNameError
+from ..actors.errors import UnknownNameError
 from ..actors.failures import encode_failure, failure_of
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
@@ -150,7 +150,7 @@ class RunningActivity:
         """The attempt has taken as long as it may."""
         self.alarm = None
         seconds = self.call.timeout
-        failure = FailureDetails("TimeoutError", f"no answer within {seconds:g} seconds")
+        failure = failure_of(TimeoutError(f"no answer within {seconds:g} seconds"))
         self._answer("TaskFailed", encode_failure(failure))
         self.stop()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..actors.messages import ActivityCall, Message
 
 if TYPE_CHECKING:
-    from ..storage.records import RequestRow
+    from ..storage.records import ActivityRow, RequestRow
     from .activation import Activation
     from .durable_timers import DurableTimer
     from .partition import Partition
@@ -48,6 +48,8 @@ class Batch:
         "dirty",
         "finished",
         "frames",
+        "left",
+        "left_deleted",
         "mail_deleted",
         "messages",
         "outbox",
@@ -74,6 +76,8 @@ class Batch:
         self.outbox_deleted: list[int] = []
         self.peers: set[int] = set()
         self.requests: list[RequestRow] = []
+        self.left: list[ActivityRow] = []
+        self.left_deleted: list[int] = []
 
         # Who waits, for what, and the message that asked for it, if one did.
         self.replies: list[tuple[Waiter, Any, Message | None]] = []
@@ -105,6 +109,7 @@ class Batch:
             or self.outbox
             or self.peers
             or self.requests
+            or self.left_deleted
         )
 
     @property

@@ -66,6 +66,8 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
     checkpoint.timers_deleted = batch.timers_deleted
     checkpoint.outbox_deleted = batch.outbox_deleted
     checkpoint.requests = batch.requests
+    checkpoint.activities = batch.left
+    checkpoint.activities_deleted = batch.left_deleted
     # By a time that setting the clock does not move: an id forgotten early is applied twice.
     steady = partition.steady()
     if steady >= partition.expire_requests_at:
@@ -177,6 +179,7 @@ def _store_instance(actor: OrchestrationActor, checkpoint: Checkpoint) -> None:
             actor.failure_type,
             actor.custom_status,
             parked,
+            actor.notes,
         )
     )
 

@@ -84,9 +84,9 @@ class OrchestrationHandle(Generic[R_co]):
         """Let a parked instance try again. See ``Client.retry``."""
         await self._client.retry(self.instance_id)
 
-    async def rewind(self, reason: str = "") -> None:
+    async def rewind(self, reason: str = "", *, force: bool = False) -> None:
         """Take a failed instance back to before its failures. See ``Client.rewind``."""
-        await self._client.rewind(self.instance_id, reason)
+        await self._client.rewind(self.instance_id, reason, force=force)
 
     async def restart(self, *, with_new_instance_id: bool = True) -> OrchestrationHandle[R_co]:
         """Start it anew with the same input. See ``Client.restart``."""

@@ -28,6 +28,7 @@ from ..actors.messages import Caller, Command
 from ..actors.orchestration import OpenWork, OrchestrationActor
 from ..actors.printing import text_of, type_name
 from ..actors.stored import read_history
+from ..actors.values import TERMINAL
 from ..storage import DAMAGED, MendedEntity, MendedInstance
 from ..storage.records import SetAside
 from .damage import reason_of
@@ -273,7 +274,7 @@ class Loader:
         self, activation: Activation, actor: OrchestrationActor, record: InstanceRecord
     ) -> None:
         try:
-            actor.prepare_rewind(await self._read_history(record))
+            actor.prepare_rewind(await self._read_history(record), _is_forced(activation))
         except ValueError as error:
             refused = StoreDamagedError(
                 f"{record.key!r} cannot be rewound: {self._partition.store.place}, table "
@@ -321,6 +322,8 @@ class Loader:
         store, wanted = self._partition.store, list(keys)
         for start in range(0, len(wanted), _AT_ONCE):
             for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
+                if record.status in TERMINAL:
+                    continue  # what it left has rows of its own
                 try:
                     events = await self._read_history(record)
                     calls = open_activities(events, record.key, record.execution)
@@ -336,6 +339,11 @@ class Loader:
 def _split(key: str) -> tuple[str, str]:
     name, _, rest = key[1:].partition("@")
     return name, rest
+
+
+def _is_forced(activation: Activation) -> bool:
+    commands = [one for one in activation.mail if isinstance(one, Command)]
+    return any(one.force for one in commands if one.action == "rewind")
 
 
 def _has_command(activation: Activation, action: str) -> bool:

@@ -295,17 +295,25 @@ class OrchestrationClient(InstanceQueries):
         key = str(actor) if is_a(actor, EntityId) else check_instance_id(actor, "actor")
         await self._request(key, Command("retry"))
 
-    async def rewind(self, instance_id: str, reason: str = "") -> None:
+    async def rewind(self, instance_id: str, reason: str = "", *, force: bool = False) -> None:
         """Take a failed instance back to before its failures, and let it go on from there.
 
         Its failed calls, and those of its failed children, are made again; the completed ones are
         not. The execution goes on under its number, so answers still under way find it.
 
+        Args:
+            instance_id: which instance.
+            reason: what its history will say.
+            force: take all failures back even if that makes the history forget what completed
+                after them, a compensation for one, so that it may be done again.
+
         Raises:
             InstanceNotFoundError: there is no such instance.
             InstanceNotFinishedError: it has not failed.
+            RewindError: something that completed after the failures would be forgotten.
         """
-        await self._command(instance_id, Command("rewind", reason))
+        command = Command("rewind", reason, force=flag(force, "force"))
+        await self._command(instance_id, command)
 
     async def restart(
         self, instance_id: str, *, with_new_instance_id: bool = True

@@ -31,7 +31,8 @@ from ..actors.errors import (
     StoreMovedError,
     UnavailableError,
 )
-from ..actors.failures import encode_failure
+from ..actors.failures import encode_failure, read_failure
+from ..actors.history import FAILURES
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import (
@@ -66,6 +67,7 @@ from .damage import Damage, reason_of
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .guarded_store import GuardedStore
+from .leftovers import Leftovers
 from .loading import Loader
 from .moving import leave
 from .overflow import Overflow
@@ -91,6 +93,13 @@ _DRAIN_BUDGETS = 4
 
 #: Claims on request ids that are found without asking the store; they may not be stored yet.
 _CLAIMS_MAX = 10_000
+
+_CALLED = {
+    "TaskFailed": "an activity",
+    "SubOrchestrationInstanceFailed": "a sub-orchestration",
+    "EntityOperationFailed": "an entity's operation",
+}
+_STOPPED = frozenset({"Cancelled", "Terminated"})
 
 _log = Log("perdure.partition")
 
@@ -125,6 +134,7 @@ class Partition:
         self.flying: Batch | None = None
         self.exchange = Exchange(self)
         self.timers = DurableTimers(self, timers)
+        self.leftovers = Leftovers(self)
         self.router = StripeRouter(lookup, clock, index)
         self.sequence = 0
         self.epoch = 0
@@ -138,6 +148,7 @@ class Partition:
         self.sent_away = 0  # messages to other partitions
         self.failed_operations = 0
         self.slows = False  # whether the turn under way has sent to where too much waits
+        self.failed_calls = 0
         self.crashes: dict[str, int] = {}  # in a row, by actor
         self.crashed: dict[str, BaseException] = {}  # since the last recovery
         self.aside: list[Message] | None = None  # clients' messages, while it recovers from those
@@ -515,6 +526,35 @@ class Partition:
             for shard in self.abroad:
                 self.cancel_abroad(shard, caller)
 
+    def leave_activity(self, instance: int, call: ActivityCall) -> None:
+        """Have an activity carried out although no turn will take its answer."""
+        self.leftovers.keep(instance, call)
+
+    def drop_activities(self, instance_id: str) -> None:
+        """Let go of what an instance has left, which is purged."""
+        if self.leftovers:
+            self.leftovers.forget(instance_id)
+
+    def drop_answer(self, instance_id: str, answer: Completion) -> None:
+        """Take note of an answer that nobody waits for."""
+        if self.leftovers and self.leftovers.take(instance_id, answer):
+            return
+        if answer.event in FAILURES:
+            self.failed_call(instance_id, _CALLED[answer.event], read_failure(answer.body))
+
+    def failed_call(self, instance_id: str, what: str, failure: FailureDetails) -> None:
+        """A call failed, and nobody looked at its outcome."""
+        if failure.error_type in _STOPPED:
+            return  # that was asked for
+        self.failed_calls += 1
+        _log.error(
+            "%s, called by %s, failed and nobody awaited it: %s: %s",
+            what,
+            instance_id,
+            failure.error_type,
+            failure.message,
+        )
+
     def post_answer(self, instance_id: str, completion: Completion) -> None:
         """Take an activity's answer in."""
         if isinstance(self.down, MovedError):
@@ -525,7 +565,8 @@ class Partition:
             for callers in self.abroad.values():
                 callers.discard(caller)  # if this is recovering, it has to run again
         if self.down is None:
-            self.post(instance_id, completion)
+            if not (self.leftovers and self.leftovers.take(instance_id, completion)):
+                self.post(instance_id, completion)
         elif self.aside is not None:
             self.late.append((instance_id, completion))
 
@@ -909,6 +950,7 @@ class Partition:
             self.drop(activation)
         self.timers.clear()
         self.overflow.clear()
+        self.leftovers.clear()
         if activities:
             self._activities.stop_all(self.post_answer)
         self.batch = Batch()

@@ -81,6 +81,7 @@ async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailbox
     await partition.loader.dispatch_unanswered(
         recovered.unanswered, lambda caller: caller not in answered
     )
+    partition.leftovers.restore(recovered.activities, lambda caller: caller not in answered)
 
 
 def _take_up(partition: Partition) -> set[Caller]:

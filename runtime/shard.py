@@ -264,6 +264,7 @@ class Shard:
                     others -= gone
                 keys = {caller.instance_id for caller in gone}
                 await partition.loader.dispatch_unanswered(keys, gone.__contains__)
+                partition.leftovers.dispatch(gone.__contains__)
 
     async def drain(self) -> None:
         """Let what is under way come to a durable stop; what takes too long goes on later."""

@@ -24,6 +24,7 @@ class PartitionStatistics:
         messages: messages that those turns took.
         sent_away: messages sent to other partitions.
         failed_operations: signalled operations that failed and were rolled back.
+        failed_calls: calls of orchestrations that failed and that nobody looked at.
         waiting: messages in the mailboxes of its actors that no turn has consumed yet, and events
             that no orchestration has, in memory and in the store.
         stored: those of them that lie in the store alone.
@@ -42,6 +43,7 @@ class PartitionStatistics:
     messages: int
     sent_away: int
     failed_operations: int
+    failed_calls: int
     waiting: int
     stored: int = 0
     owed: int = 0
@@ -113,6 +115,11 @@ class HubStatistics:
         return sum(partition.failed_operations for partition in self.partitions)
 
     @property
+    def failed_calls(self) -> int:
+        """Calls of orchestrations that failed and that nobody looked at."""
+        return sum(partition.failed_calls for partition in self.partitions)
+
+    @property
     def waiting(self) -> int:
         """Messages that no turn has consumed yet, in memory and in the store."""
         return sum(partition.waiting for partition in self.partitions)
@@ -151,6 +158,7 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         messages=partition.messages,
         sent_away=partition.sent_away,
         failed_operations=partition.failed_operations,
+        failed_calls=partition.failed_calls,
         waiting=sum(count for _, count in waiting),
         stored=partition.overflow.count,
         owed=partition.exchange.owed,

@@ -58,7 +58,9 @@ class OrchestrationStatus:
         custom_status: what ``set_custom_status`` was given last.
         failure: why it failed, was cancelled or terminated.
         parent_instance_id: the instance that started it as its child, or None.
-        execution: 1, and one more for each continue-as-new, rewind or replacement.
+        execution: 1, and one more for each continue-as-new or replacement.
+        rewinds: how often its executions were rewound.
+        suspended: the reason that ``suspend`` was given, while it is suspended; else None.
         history_length: events in its history.
         tags: the tags it was started with.
         parked: why it takes no turns, or None.
@@ -77,6 +79,8 @@ class OrchestrationStatus:
     failure: FailureDetails | None
     parent_instance_id: str | None
     execution: int
+    rewinds: int
+    suspended: str | None
     history_length: int
     tags: Mapping[str, str]
     parked: ParkedReason | None
@@ -160,8 +164,17 @@ def _time(value: int | None) -> datetime | None:
     return None if value is None else to_datetime(value)
 
 
+def _notes(data: bytes | None) -> dict[str, Any]:
+    try:
+        notes = _json(data)
+    except ValueError:
+        return {}  # damaged, and nothing that anybody acts on
+    return notes if isinstance(notes, dict) else {}
+
+
 def instance_status(record: InstanceRecord) -> OrchestrationStatus:
     """Show a stored instance."""
+    notes = _notes(record.notes)
     return OrchestrationStatus(
         instance_id=record.key,
         name=record.name,
@@ -176,6 +189,8 @@ def instance_status(record: InstanceRecord) -> OrchestrationStatus:
         failure=stored_failure(record.failure),
         parent_instance_id=record.parent,
         execution=record.execution,
+        rewinds=notes.get("rewinds", 0),
+        suspended=notes.get("suspended"),
         history_length=record.events,
         tags=_tags(record.tags),
         parked=parked_reason(record.parked),

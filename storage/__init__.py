@@ -14,6 +14,7 @@ from .mending import DAMAGED, TIME_MAX, MendedEntity, MendedInstance
 from .protocol import PartitionStore, SharedPartition, SharedStore, Store
 from .records import (
     ENDED,
+    ActivityRow,
     Checkpoint,
     ChunkRow,
     CreatedRow,
@@ -36,6 +37,7 @@ __all__ = [
     "DAMAGED",
     "ENDED",
     "TIME_MAX",
+    "ActivityRow",
     "Checkpoint",
     "ChunkRow",
     "CreatedRow",

@@ -14,7 +14,7 @@ import orjson
 
 from .records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
 
-PARTS: Final = 17
+PARTS: Final = 19
 """How many values one checkpoint has."""
 
 _dumps = orjson.dumps
@@ -63,6 +63,10 @@ def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:
         _dumps([tuple(row) for row in c.peers]) if c.peers else None,
         _dumps([(id, at, _json(body)) for id, at, body in requests]) if requests else None,
         before,
+        _dumps([(n, instance, _json(body)) for n, instance, body in c.activities])
+        if c.activities
+        else None,
+        _dumps(c.activities_deleted) if c.activities_deleted else None,
     )
 
 
@@ -74,7 +78,10 @@ def next_id(checkpoint: Checkpoint) -> int:
 def next_row(checkpoint: Checkpoint) -> int:
     """Give one more than the greatest row number in the checkpoint."""
     return 1 + max(
-        _greatest(checkpoint.mail), _greatest(checkpoint.timers), _greatest(checkpoint.outbox)
+        _greatest(checkpoint.mail),
+        _greatest(checkpoint.timers),
+        _greatest(checkpoint.outbox),
+        _greatest(checkpoint.activities),
     )
 
 
@@ -92,7 +99,7 @@ def _encode_created(rows: list[CreatedRow], latest: dict[int, ProgressRow]) -> b
     for row in {row.id: row for row in rows}.values():
         a, b, c, d, e, f, g, h, i, tags, input, start = row
         progress = latest.pop(a, None) or pending(row)
-        _, status, k, m, n, o, output, failure, failure_type, custom, parked = progress
+        _, status, k, m, n, o, output, failure, failure_type, custom, parked, notes = progress
         encoded.append(
             (
                 *(a, b, c, d, e, f, g, h, i),
@@ -104,6 +111,7 @@ def _encode_created(rows: list[CreatedRow], latest: dict[int, ProgressRow]) -> b
                 failure_type,
                 custom and (_json(custom),),
                 parked and (_json(parked),),
+                notes and (_json(notes),),
             )
         )
     return _dumps(encoded)
@@ -145,8 +153,9 @@ def _encode_progress(rows: list[ProgressRow]) -> bytes:
                 failure_type,
                 custom and (_json(custom),),
                 parked and (_json(parked),),
+                notes and (_json(notes),),
             )
-            for a, b, c, d, e, f, output, failure, failure_type, custom, parked in rows
+            for a, b, c, d, e, f, output, failure, failure_type, custom, parked, notes in rows
         ]
     )
 

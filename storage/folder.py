@@ -34,10 +34,10 @@ from ..actors.errors import (
 )
 from .faults import explained
 
-SCHEMA_VERSION = 2  # 1 had no journals
+SCHEMA_VERSION = 3  # 1 had no journals, 2 no table of activities
 APPLICATION_ID = 0x50524455  # "PRDU", which file(1) and sqlite3 show
 OLDEST_SQLITE = (3, 38, 0)  # the first with -> and ->>
-SCRIPTS = ("schema.sql", "checkpoint.sql")
+SCRIPTS = ("schema.sql", "activities.sql", "checkpoint.sql")
 JOURNAL_SCRIPTS = ("journal.sql",)
 SOFTWARE = "perdure"
 PARTITIONS_MAX = 1024
@@ -247,12 +247,24 @@ def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> N
     journal = journal_file(folder, found.partition)
     if journal not in stored:
         _make(journal, JOURNAL_SCRIPTS, found.meta)
+    elif stored[journal].version < SCHEMA_VERSION:
+        # Values are bound by position, so the new columns are the last ones there too.
+        _change(
+            journal,
+            "ALTER TABLE entry ADD COLUMN activities TEXT;"
+            "ALTER TABLE entry ADD COLUMN activities_deleted TEXT;",
+        )
     path = partition_file(folder, found.partition)
+    _change(path, f"DROP VIEW checkpoint;\n{_read(SCRIPTS[1:])}\n")
+
+
+def _change(path: Path, script: str) -> None:
+    """Change the schema of a file, all of it or nothing, to this version."""
     with explained(path):
         connection = sqlite3.connect(path, isolation_level=None)
         try:
             connection.executescript(
-                f"BEGIN IMMEDIATE; DROP VIEW checkpoint;\n{_read(SCRIPTS[1:])}\n"
+                f"BEGIN IMMEDIATE; {script}"
                 f"UPDATE meta SET schema_version = {SCHEMA_VERSION};"
                 f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )

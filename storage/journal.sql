@@ -1,4 +1,4 @@
--- The journal of one partition, schema version 2: checkpoints that are durable, until the partition's
+-- The journal of one partition, schema version 3: checkpoints that are durable, until the partition's
 -- tables have them. docs/storage.md describes it.
 
 CREATE TABLE meta (
@@ -36,7 +36,9 @@ CREATE TABLE entry (
   outbox_deleted TEXT,
   peers TEXT,
   requests TEXT,
-  requests_deleted_before INTEGER
+  requests_deleted_before INTEGER,
+  activities TEXT,
+  activities_deleted TEXT
 );
 
 -- A few at a time: to remove hundreds of large ones would hold this commit up.

@@ -31,6 +31,7 @@ from .mending import why
 from .records import (
     ENDED,
     SLICE_ROWS,
+    ActivityRow,
     Checkpoint,
     CreatedRow,
     EntityFilter,
@@ -78,6 +79,7 @@ class _Rows:
     peers: dict[int, PeerRow] = Factory(dict[int, PeerRow])
     requests: dict[str, RequestRow] = Factory(dict[str, RequestRow])
     set_aside: list[SetAside] = Factory(list[SetAside])
+    activities: dict[int, ActivityRow] = Factory(dict[int, ActivityRow])
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse what must not be applied, so that ``apply`` never stops half-way."""
@@ -133,10 +135,17 @@ class _Rows:
             self.requests[request.request] = request
         if (before := checkpoint.requests_deleted_before) is not None:
             self.requests = {k: row for k, row in self.requests.items() if row.at >= before}
+        for activity in checkpoint.activities:
+            self.activities[activity.n] = activity
+            self.next_row = max(self.next_row, activity.n + 1)
+        for n in checkpoint.activities_deleted:
+            self.activities.pop(n, None)
         self.sequence = checkpoint.sequence
 
     def purge(self, id: int) -> None:
         self.history.pop(id, None)
+        for n in [row.n for row in self.activities.values() if row.instance == id]:
+            del self.activities[n]
         if (instance := self.instances.pop(id, None)) is not None:
             del self.ids[instance.created.key]
 
@@ -190,6 +199,7 @@ class _Rows:
             ],
             parked=[item.created.key for item in instances if item.progress.parked is not None]
             + [f"@{row.name}@{row.key}" for row in entities if row.parked is not None],
+            activities=_in_order(self.activities),
         )
 
 

@@ -105,6 +105,7 @@ _INSTANCE: Final[_Checks] = {
     "failure_type": (_or_none(_is_text), None),
     "custom_status": (_or_none(_is_json), None),
     "parked": (_or_none(_is_json), None),
+    "notes": (_or_none(_is_json), None),
 }
 _ENTITY: Final[_Checks] = {
     "id": (is_count, 0),
@@ -148,7 +149,7 @@ def _mend(checks: _Checks, row: Sequence[Any], path: Path, table: str) -> list[A
                 neutral = str(value)
         fields.append(value if sound else neutral)
     reason = f"{path}, table {table}, row {row[0]}: {', '.join(wrong)}"
-    fields[-1] = why(reason)
+    fields[list(checks).index("parked")] = why(reason)
     return fields
 
 

@@ -21,7 +21,7 @@ INSTANCE_COLUMNS = (
     "r.id, r.key, r.name, r.version, r.execution, r.created, r.parent, r.parent_task,"
     " r.parent_execution, CAST(r.tags AS BLOB), {input}, r.start_at, r.status, r.updated,"
     " r.completed, r.pending, r.events, {output}, CAST(r.failure AS BLOB), r.failure_type,"
-    " CAST(r.custom_status AS BLOB), CAST(r.parked AS BLOB)"
+    " CAST(r.custom_status AS BLOB), CAST(r.parked AS BLOB), CAST(r.notes AS BLOB)"
 )
 WITH_PAYLOADS = INSTANCE_COLUMNS.format(
     input="CAST(i.body AS BLOB)", output="CAST(r.output AS BLOB)"

@@ -50,6 +50,7 @@ class ProgressRow(NamedTuple):
     failure_type: str | None
     custom_status: bytes | None  # JSON
     parked: bytes | None  # JSON: why it is parked
+    notes: bytes | None = None  # JSON object: what few instances have to say of themselves
 
 
 class ChunkRow(NamedTuple):
@@ -102,6 +103,14 @@ class OutboxRow(NamedTuple):
     body: bytes  # JSON array
 
 
+class ActivityRow(NamedTuple):
+    """An activity whose answer no turn will take; it goes with its instance."""
+
+    n: int
+    instance: int
+    body: bytes  # JSON: the call, its input and the execution that made it
+
+
 class PeerRow(NamedTuple):
     """How far the exchange with another partition has come; replaces that peer's row."""
 
@@ -140,7 +149,7 @@ class Checkpoint:
     Attributes:
         sequence: the number of this checkpoint; the stored one must be one less.
         epoch: the owner's fencing number; the stored one must equal it.
-        purged: ids of instances to delete, with their history.
+        purged: ids of instances to delete, with their history and activities.
         rewritten: ids of instances whose history is deleted (new chunks may follow).
     """
 
@@ -162,6 +171,8 @@ class Checkpoint:
     peers: list[PeerRow] = Factory(list[PeerRow])
     requests: list[RequestRow] = Factory(list[RequestRow])
     requests_deleted_before: int | None = None
+    activities: list[ActivityRow] = Factory(list[ActivityRow])
+    activities_deleted: list[int] = Factory(list[int])
 
 
 SLICE_ROWS: Final = 500
@@ -201,7 +212,7 @@ class Recovered:
         sequence: number of the last checkpoint, 0 for a new partition.
         epoch: the fencing number of this opening; every opening gets a greater one.
         next_id: one more than the greatest id an instance or entity ever had here.
-        next_row: one more than the greatest ``n`` in mail, timers and outbox.
+        next_row: one more than the greatest ``n`` in mail, timers, outbox and activities.
         unanswered: instance ids with ``pending`` above 0 and a live status.
         parked: keys of parked actors: instance ids, and ``@name@key`` for entities.
     """
@@ -216,6 +227,7 @@ class Recovered:
     peers: list[PeerRow]
     unanswered: list[str]
     parked: list[str]
+    activities: list[ActivityRow] = Factory(list[ActivityRow])
 
 
 class InstanceRecord(NamedTuple):
@@ -243,6 +255,7 @@ class InstanceRecord(NamedTuple):
     failure_type: str | None
     custom_status: bytes | None
     parked: bytes | None
+    notes: bytes | None = None
 
 
 @frozen(kw_only=True)

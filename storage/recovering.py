@@ -22,6 +22,7 @@ from .mending import is_count, read_text, why
 from .presence import Presence
 from .records import (
     SLICE_ROWS,
+    ActivityRow,
     MailRow,
     OutboxRow,
     PeerRow,
@@ -41,7 +42,7 @@ GREATEST: Final = (
     "SELECT max(ifnull((SELECT max(id) FROM instance_row), 0),"
     " ifnull((SELECT max(id) FROM entity_row), 0)),"
     " max(ifnull((SELECT max(n) FROM mail_row), 0), ifnull((SELECT max(n) FROM timer_row), 0),"
-    " ifnull((SELECT max(n) FROM outbox_row), 0))"
+    " ifnull((SELECT max(n) FROM outbox_row), 0), ifnull((SELECT max(n) FROM activity_row), 0))"
 )
 DAMAGED_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS damaged_row (n INTEGER PRIMARY KEY, source TEXT NOT NULL,"
@@ -294,6 +295,7 @@ def _read(tables: sqlite3.Connection, epoch: int, path: Path) -> Recovered:
     [(greatest_id, greatest_row)] = rows(GREATEST)
     timers = rows("SELECT n, due, actor, CAST(body AS BLOB) FROM timer_row ORDER BY n")
     peers = rows("SELECT peer, received, sent FROM peer_row ORDER BY peer")
+    activities = rows("SELECT n, instance, CAST(body AS BLOB) FROM activity_row ORDER BY n")
     return Recovered(
         sequence=sequence,
         epoch=epoch,
@@ -306,4 +308,5 @@ def _read(tables: sqlite3.Connection, epoch: int, path: Path) -> Recovered:
         peers=[_sound_peer(row, path) for row in peers],
         unanswered=[key for (key,) in rows(UNANSWERED) if type(key) is str],
         parked=[key for (key,) in rows(PARKED) if type(key) is str],
+        activities=[ActivityRow._make(row) for row in activities],
     )

@@ -1,8 +1,9 @@
--- The tables of one partition, schema version 2. docs/storage.md describes every table and view.
+-- The tables of one partition, schema version 3. docs/storage.md describes every table and view.
 --
 -- Tables hold times as integer microseconds since the epoch (UTC) and JSON as text. The views with
 -- plural names are for people: ISO times, keys instead of ids. Everything is written through the
--- view `checkpoint`, which is in checkpoint.sql.
+-- view `checkpoint`, which is in checkpoint.sql. The table of
+-- activities is in activities.sql, since older files lack it.
 
 CREATE TABLE meta (
   one INTEGER PRIMARY KEY CHECK (one = 1),

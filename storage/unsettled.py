@@ -14,6 +14,7 @@ from attrs import Factory, define
 from ..actors.errors import StorageError
 from .encoding import next_id, next_row, pending
 from .records import (
+    ActivityRow,
     Checkpoint,
     ChunkRow,
     CreatedRow,
@@ -27,7 +28,7 @@ from .records import (
     TimerRow,
 )
 
-_Row = TypeVar("_Row", MailRow, TimerRow, OutboxRow)
+_Row = TypeVar("_Row", MailRow, TimerRow, OutboxRow, ActivityRow)
 
 
 @define(eq=False)
@@ -36,7 +37,7 @@ class Unsettled:
 
     Invariants:
 
-    * No id is both put and deleted among entities, mail, timers and outbox.
+    * No id is both put and deleted among entities, mail, timers, outbox and activities.
     * Applying ``checkpoint()`` gives what applying each of them in order gives.
 
     Attributes:
@@ -68,6 +69,8 @@ class Unsettled:
     peers: dict[int, PeerRow] = Factory(dict[int, PeerRow])
     requests: dict[str, RequestRow] = Factory(dict[str, RequestRow])
     requests_deleted_before: int | None = None
+    activities: dict[int, ActivityRow] = Factory(dict[int, ActivityRow])
+    activities_deleted: set[int] = Factory(set[int])
 
     def check(self, checkpoint: Checkpoint, later: Sequence[Unsettled] = ()) -> None:
         """Refuse a key or name that is another row's, as far as these checkpoints tell.
@@ -133,8 +136,14 @@ class Unsettled:
             self.requests[request.request] = request
         if c.requests_deleted_before is not None:
             self._expire(c.requests_deleted_before)
+        if c.activities or c.activities_deleted:
+            _change(self.activities, self.activities_deleted, c.activities, c.activities_deleted)
 
     def _purge(self, ids: list[int]) -> None:
+        if self.activities:
+            purged = set(ids)
+            left = [row for row in self.activities.values() if row.instance not in purged]
+            self.activities = {row.n: row for row in left}
         for id in ids:
             self.purged.add(id)
             self.progress.pop(id, None)
@@ -180,6 +189,8 @@ class Unsettled:
             peers=list(self.peers.values()),
             requests=list(self.requests.values()),
             requests_deleted_before=self.requests_deleted_before,
+            activities=list(self.activities.values()),
+            activities_deleted=list(self.activities_deleted),
         )
 
     def correct_instances(self, keys: Iterable[str], found: dict[str, InstanceRecord]) -> None:

@@ -32,7 +32,9 @@ from perdure.actors.messages import (
     Operation,
     Start,
     TimerDue,
+    decode_call,
     decode_message,
+    encode_call,
     encode_message,
 )
 from perdure.actors.orchestration import OrchestrationActor
@@ -59,6 +61,18 @@ class Recorder:
 
     def cancel_activity(self, caller: Caller, running: bool = True) -> None:
         self.effects.append(("cancel activity", caller))
+
+    def leave_activity(self, instance: int, call: ActivityCall) -> None:
+        self.effects.append(("leave activity", instance, decode_call(encode_call(call))))
+
+    def drop_activities(self, instance_id: str) -> None:
+        self.effects.append(("drop activities", instance_id))
+
+    def drop_answer(self, instance_id: str, answer: Completion) -> None:
+        self.effects.append(("drop answer", answer.event))
+
+    def failed_call(self, instance_id: str, what: str, failure: FailureDetails) -> None:
+        self.effects.append(("failed call", what, failure.error_type))
 
     def arm_timer(self, caller: Caller, due: int) -> None:
         self.effects.append(("arm timer", caller, due))
@@ -105,6 +119,7 @@ class Instance:
         "failure_type",
         "custom_status",
         "pending",
+        "notes",
     )
 
     def __init__(self, lookup: Lookup, key: str = "x") -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Generator
+from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import event, given, settings, strategies as st
 
-from perdure import App, OrchestrationContext
+from perdure import App, EntityId, FailureDetails, OrchestrationContext, RetryPolicy
 from perdure.actors.errors import NondeterminismError
 from perdure.actors.executor import Executor
+from perdure.actors.failures import encode_failure
 from perdure.actors.history import ANSWERS, IDENTITY
 from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Completion, Message
@@ -212,7 +214,7 @@ def test_an_answer_to_an_unknown_task_changes_nothing() -> None:
         instance.take(Completion("SubOrchestrationInstanceCompleted", 1, 99, b"5"), START + 1),
     ]
 
-    assert effects == [[], [], []]
+    assert effects == [[], [("drop answer", "TaskCompleted")], []]
     assert (instance.state(), instance.history) == before
 
 
@@ -276,6 +278,53 @@ def test_closed_code_ends_where_it_waits_for_something() -> None:
 
     gc.collect()  # anything left open would complain now, and fail the test
     assert went_on == ["GeneratorExit"]
+
+
+def test_a_history_of_before_limits_had_timers_is_replayed() -> None:
+    local = App()
+
+    @local.activity
+    async def work() -> None: ...
+
+    @local.orchestration
+    async def limited(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(work, retry=RetryPolicy(1, timeout=5))
+
+    instance = Instance(Lookup(local, 1_000_000))
+    instance.take(start_plain("limited"), START)
+    assert [event[0] for event in instance.history[1:]] == ["TaskScheduled", "TimerCreated"]
+    del instance.history[2]
+
+    body = encode_failure(FailureDetails("ValueError", "not yet"))
+    effects = instance.restored().take(Completion("TaskFailed", 1, 1, body), START + 1)
+
+    assert [effect[0] for effect in effects] == ["arm timer"]
+
+
+def test_delays_that_were_made_while_the_clock_was_set_back_are_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local = App()
+
+    @local.entity
+    class Tally:
+        count: int = 0
+
+        def add(self) -> None: ...
+
+    @local.orchestration
+    async def delays(ctx: OrchestrationContext) -> None:
+        ctx.signal_entity(EntityId(Tally, "a"), Tally.add, at=timedelta(seconds=7))
+        await ctx.create_timer(timedelta(seconds=5))
+
+    monkeypatch.setattr(Recorder, "lag", 3_000_000)
+    instance = Instance(Lookup(local, 1_000_000))
+    instance.take(start_plain("delays"), START)
+    assert instance.history[-1][3] == START + 2_000_000
+
+    again = instance.restored()
+
+    assert again.executor.pending[2].due == START + 2_000_000
 
 
 def start_plain(name: str) -> Message:

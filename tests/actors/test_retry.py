@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from perdure.actors.errors import FailureDetails, InvalidTimeError, UsageError
-from perdure.actors.retry import RetryPolicy
+from perdure.actors.failures import failure_of
+from perdure.actors.retry import PredicateError, RetryPolicy
 
 FAILURE = FailureDetails("ValueError", "bad")
 SECOND = 1_000_000
@@ -96,10 +97,29 @@ def test_a_listed_type_also_matches_a_cause() -> None:
     assert policy.next_delay(1, 0, failure, no_random) == SECOND
 
 
-def test_a_base_class_does_not_match_by_inheritance() -> None:
+def test_a_base_class_matches_by_the_names_that_the_failure_has() -> None:
     policy = RetryPolicy(first_interval=1.0, retry_on=(Exception,))
 
-    assert policy.next_delay(1, 0, FAILURE, no_random) is None
+    assert policy.next_delay(1, 0, failure_of(ValueError("bad")), no_random) == SECOND
+    assert policy.next_delay(1, 0, FAILURE, no_random) is None  # written by an older release
+
+
+def test_what_a_predicate_raises_is_added_to_the_failure() -> None:
+    policy = RetryPolicy(first_interval=1.0, retry_on=lambda failure: 1 / 0 > 1)
+
+    with pytest.raises(PredicateError) as caught:
+        policy.next_delay(1, 0, FAILURE, no_random)
+
+    assert caught.value.failure.error_type == FAILURE.error_type
+    assert [one.error_type for one in caught.value.failure.members] == ["ZeroDivisionError"]
+
+
+def test_an_async_predicate_is_refused() -> None:
+    async def never(failure: FailureDetails) -> bool:
+        return True
+
+    with pytest.raises(UsageError, match="a plain function"):
+        RetryPolicy(first_interval=1.0, retry_on=never)  # type: ignore[arg-type]
 
 
 def test_a_predicate_decides_on_the_details() -> None:

@@ -311,6 +311,7 @@ def counted(*messages: int, away: int = 0) -> HubStatistics:
                 messages=one,
                 sent_away=away,
                 failed_operations=0,
+                failed_calls=0,
                 waiting=0,
                 activations=0,
                 stored_bytes=0,

@@ -250,6 +250,25 @@ async def test_an_activity_that_runs_goes_on_and_runs_once(flow: Any) -> None:
         assert runs["x"] == 1
 
 
+@app.orchestration
+async def leaving_work(ctx: OrchestrationContext, name: str) -> None:
+    ctx.call_activity(work, name)
+
+
+async def test_an_activity_whose_orchestration_has_ended_goes_on_and_runs_once() -> None:
+    store = MemoryStore()
+    async with running(store) as hub:
+        handle = await hub.client.start_new(leaving_work, "x", instance_id=INSTANCE)
+        await handle.result()
+        await reached("x")
+        await to_and_fro(hub)
+        assert len(store._rows[0].activities) == 1
+        open_gate("x")
+
+        await until_true(lambda: not store._rows[0].activities)
+        assert runs["x"] == 1
+
+
 async def test_an_activity_that_ends_while_its_partition_leaves_runs_once() -> None:
     store = FaultyStore(MemoryStore())
     async with running(store) as hub:

@@ -667,6 +667,26 @@ async def test_suspend_and_resume_are_recorded_and_can_be_repeated(flow: Flow) -
         assert types.count("ExecutionSuspended") == types.count("ExecutionResumed") == 2
 
 
+@KINDS
+async def test_why_an_instance_is_suspended_shows_in_its_status(kind: str, tmp_path: Path) -> None:
+    store = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"
+    async with running(app, store) as hub:
+        handle = await hub.client.start_new(refuses, instance_id="x")
+        scheduled = await hub.client.start_new(refuses, instance_id="y", start_at=HOUR)
+        await handle.suspend("the bank is closed")
+        await scheduled.suspend("not today")
+    async with running(app, store) as hub:
+        handle, scheduled = hub.client.get_handle("x"), hub.client.get_handle("y")
+        reasons = [(await one.status()).suspended for one in (handle, scheduled)]
+        await handle.resume("it is open")
+        resumed = (await handle.status()).suspended
+        await scheduled.terminate()
+        ended = (await scheduled.status()).suspended
+
+    assert reasons == ["the bank is closed", "not today"]
+    assert (resumed, ended) == (None, None)
+
+
 async def test_children_are_not_suspended_and_their_answer_waits() -> None:
     async with running(app) as hub:
         handle = await hub.client.start_new(parent)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from perdure import (
@@ -23,6 +24,7 @@ from perdure import (
     RetryPolicy,
     RuntimeStatus,
     SubOrchestrationError,
+    UsageError,
 )
 from tests.runtime.orchestrating import (
     advance,
@@ -175,6 +177,8 @@ RETRY_ON: list[tuple[Any, bool]] = [
     (("ValueError",), True),
     (("KeyError", ValueError), True),
     ((), False),
+    ((Exception,), True),
+    ((LookupError, "ArithmeticError"), False),
     (is_not_yet, True),
     (is_key_error, False),
 ]
@@ -183,7 +187,17 @@ RETRY_ON: list[tuple[Any, bool]] = [
 @pytest.mark.parametrize(
     ("retry_on", "retried"),
     RETRY_ON,
-    ids=["type", "other type", "name", "one of two", "nothing", "predicate", "other predicate"],
+    ids=[
+        "type",
+        "other type",
+        "name",
+        "one of two",
+        "nothing",
+        "base",
+        "other bases",
+        "predicate",
+        "other predicate",
+    ],
 )
 async def test_retry_on_chooses_by_type_name_or_predicate(retry_on: Any, retried: bool) -> None:
     local = App()
@@ -203,23 +217,213 @@ async def test_retry_on_chooses_by_type_name_or_predicate(retry_on: Any, retried
         assert len(attempts) == (2 if retried else 1)
 
 
-async def test_a_predicate_that_raises_fails_the_call() -> None:
+@pytest.mark.parametrize("raised", [KeyError("broken"), SystemExit("broken")], ids=repr)
+async def test_a_predicate_that_raises_says_no_and_both_errors_are_told(
+    raised: BaseException,
+) -> None:
     local = App()
     local.include(app)
 
     def broken(failure: FailureDetails) -> bool:
-        raise KeyError("broken")
+        raise raised
 
     @local.orchestration
-    async def picky(ctx: OrchestrationContext) -> int:
-        return await ctx.call_activity(flaky, retry=RetryPolicy(first_interval=1, retry_on=broken))
+    async def picky(ctx: OrchestrationContext) -> list[Any]:
+        try:
+            await ctx.call_activity(flaky, retry=RetryPolicy(first_interval=1, retry_on=broken))
+        except ActivityError as error:
+            members = [member.error_type for member in error.failure.members]
+            return [error.error_type, error.message, members]
+        return []
 
     async with running(local, clock=clock) as hub:
         handle = await hub.client.start_new(picky)
+        kind, message, members = await handle.result(5)
 
-        with pytest.raises(OrchestrationFailedError) as caught:
-            await handle.result(5)
-        assert caught.value.error_type == "KeyError"
+    assert (kind, members) == ("ValueError", [type(raised).__name__])
+    assert "not yet" in message
+    assert "broken" in message
+    assert len(attempts) == 1
+
+
+# Limits of the whole call.
+
+
+timed = App()
+timed.include(app)
+begun: list[anyio.Event] = []
+told: list[int] = []
+
+
+@timed.activity(max_concurrency=1)
+async def stuck() -> None:
+    begun[-1].set()
+    try:
+        await anyio.sleep_forever()
+    finally:
+        told.append(clock.now() // 1_000_000)
+
+
+@timed.orchestration
+async def stuck_child(ctx: OrchestrationContext) -> None:
+    await ctx.wait_for_external_event("never")
+
+
+@timed.orchestration
+async def limited(ctx: OrchestrationContext, given: tuple[str, float | None, float | None]) -> Any:
+    way, policys, calls = given
+    retry = None if policys is None else RetryPolicy(first_interval=1, timeout=policys)
+    try:
+        if way == "child":
+            await ctx.call_sub_orchestrator(stuck_child, instance_id="child", retry=retry)
+        else:
+            await ctx.call_activity(stuck, retry=retry, overall_timeout=calls)
+    except (ActivityError, SubOrchestrationError) as error:
+        return [type(error).__name__, error.error_type, error.message]
+
+
+@pytest.mark.parametrize(
+    "limits", [(3, None), (None, 3), (3, 9), (9, 3)], ids=["policy's", "call's", "a", "b"]
+)
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_the_shorter_limit_ends_the_attempt_under_way(limits: Any, evicted: bool) -> None:
+    begun[:] = [anyio.Event()]
+    told.clear()
+    store = MemoryStore()
+    async with running(timed, store, clock=clock) as hub:
+        handle = await hub.client.start_new(limited, ("activity", *limits))
+        await begun[0].wait()
+        clock.advance(2)
+        if evicted:
+            for partition in [*hub._partitions] * 2:
+                partition.evict(10)
+        assert not told
+        clock.advance(1)
+
+        kind, error_type, message = await handle.result(5)
+        while not told:
+            await anyio.sleep(0.001)
+        await quiet(hub)
+
+    assert (kind, error_type) == ("ActivityError", "TimeoutError")
+    assert message == "no result within 3 seconds, attempts: 1"
+    assert told == [3]
+    assert stored_timers(store) == 0
+
+
+async def test_the_limit_counts_the_time_in_which_an_activity_waits_for_its_place() -> None:
+    begun[:] = [anyio.Event()]
+    told.clear()
+    async with running(timed, clock=clock, drain_s=0.1) as hub:
+        await hub.client.start_new(limited, ("activity", None, 100))
+        await begun[0].wait()
+        begun.append(anyio.Event())
+        queued = await hub.client.start_new(limited, ("activity", None, 3))
+        clock.advance(3)
+
+        assert (await queued.result(5))[1] == "TimeoutError"
+        assert not begun[1].is_set()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_the_limit_counts_over_a_restart(kind: str, tmp_path: Path) -> None:
+    begun[:] = [anyio.Event()]
+    store = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"
+    async with running(timed, store, clock=clock, drain_s=0.1) as hub:
+        await hub.client.start_new(limited, ("activity", None, 3), instance_id="x")
+        await begun[0].wait()
+    clock.advance(3)
+    async with running(timed, store, clock=clock, drain_s=0.1) as hub:
+        assert (await hub.client.wait("x", timeout=5))[1] == "TimeoutError"
+
+
+async def test_an_attempt_that_took_too_long_is_tried_again_by_a_base_class() -> None:
+    local = App()
+
+    @local.activity(timeout=1)
+    async def slow_at_first(ctx: ActivityContext) -> int:
+        if ctx.attempt == 1:
+            begun[-1].set()
+            await anyio.sleep_forever()
+        return ctx.attempt
+
+    @local.orchestration
+    async def tries(ctx: OrchestrationContext) -> int:
+        return await ctx.call_activity(slow_at_first, retry=RetryPolicy(1, retry_on=(OSError,)))
+
+    begun[:] = [anyio.Event()]
+    async with running(local, clock=clock) as hub:
+        handle = await hub.client.start_new(tries)
+        await begun[0].wait()
+        clock.advance(1)
+        await passes(hub, 2)
+
+        assert await handle.result(5) == 2
+
+
+async def test_the_limit_of_a_policy_cancels_the_child_under_way() -> None:
+    async with running(timed, clock=clock) as hub:
+        handle = await hub.client.start_new(limited, ("child", 3, None))
+        await passes(hub, 3)
+
+        assert (await handle.result(5))[:2] == ["SubOrchestrationError", "TimeoutError"]
+        await quiet(hub)
+        assert await status_of(hub.client.get_handle("child")) == RuntimeStatus.CANCELED
+
+
+async def test_a_limit_tells_the_last_failure_and_a_result_in_time_takes_the_timer_away() -> None:
+    local = App()
+    local.include(timed)
+    store = MemoryStore()
+
+    @local.activity
+    async def fails_then_hangs(ctx: ActivityContext) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("at first")
+        await anyio.sleep_forever()
+
+    @local.orchestration
+    async def both(ctx: OrchestrationContext) -> list[Any]:
+        await ctx.call_activity(flaky, overall_timeout=50)
+        try:
+            await ctx.call_activity(fails_then_hangs, retry=RetryPolicy(1), overall_timeout=3)
+        except ActivityError as error:
+            return [error.message, None if error.cause is None else error.cause.error_type]
+        return []
+
+    succeed_at[:] = [1]
+    async with running(local, store, clock=clock) as hub:
+        handle = await hub.client.start_new(both)
+        for _ in range(3):
+            while not stored_timers(store):
+                await anyio.sleep(0.001)
+            await anyio.sleep(0.01)
+            clock.advance(1)
+
+        assert await handle.result(5) == ["no result within 3 seconds, attempts: 2", "ValueError"]
+        await quiet(hub)
+        assert stored_timers(store) == 0
+
+
+async def test_a_summary_is_in_the_history_and_a_bad_one_or_a_bad_limit_is_refused() -> None:
+    local = App()
+    local.include(app)
+    succeed_at[:] = [1]
+
+    @local.orchestration
+    async def summed(ctx: OrchestrationContext) -> int:
+        for bad in ({"summary": ""}, {"summary": 5}, {"summary": "a\nb"}, {"overall_timeout": -1}):
+            with pytest.raises(UsageError):
+                ctx.call_activity(flaky, **bad)
+        return await ctx.call_activity(flaky, summary="charge for order 7")
+
+    async with running(local, clock=clock) as hub:
+        handle = await hub.client.start_new(summed)
+        await handle.result(5)
+        events = events_of(await handle.history(), "TaskScheduled")
+
+    assert len(events) == 1
+    assert "charge for order 7" in events[0].fields
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

@@ -20,6 +20,7 @@ from perdure import (
     OrchestrationContext,
     OrchestrationFailedError,
     RetryPolicy,
+    RewindError,
     RuntimeStatus,
 )
 from tests.runtime.orchestrating import advance, event_types, evict, quiet, running, status_of
@@ -190,15 +191,124 @@ async def test_failed_children_are_rewound_and_completed_ones_are_not() -> None:
             assert await status_of(hub.client.get_handle(name)) == RuntimeStatus.COMPLETED
 
 
-async def test_what_followed_from_a_failure_is_taken_back() -> None:
+async def test_a_rewind_that_would_forget_a_compensation_is_refused_unless_forced() -> None:
     async with running(app) as hub:
         handle = await failed(hub, compensating)
+        before = await handle.history()
+        broken.clear()
+
+        with pytest.raises(RewindError, match="activity 'work'") as caught:
+            await handle.rewind()
+        assert caught.value.instance_id == "x"
+        status = await handle.status()
+        assert (status.runtime_status, status.rewinds) == (RuntimeStatus.FAILED, 0)
+        assert await handle.history() == before
+        await handle.rewind("once more", force=True)
+
+        assert await handle.result(5) == "B"
+        assert log == ["b", "compensation", "b"]
+        assert (await handle.status()).rewinds == 1
+
+
+@app.orchestration
+async def compensates_by_signal(ctx: OrchestrationContext) -> str:
+    try:
+        return await ctx.call_activity(work, "b")
+    finally:
+        ctx.signal_entity(EntityId(Counter, "signals"), Counter.add, -1)
+
+
+async def test_a_signal_that_was_sent_after_the_failure_is_not_forgotten_either() -> None:
+    async with running(app) as hub:
+        handle = await failed(hub, compensates_by_signal)
+
+        with pytest.raises(RewindError, match=r"signal @counter@signals\.add"):
+            await handle.rewind()
+
+
+@app.orchestration
+async def retried_before(ctx: OrchestrationContext) -> list[str]:
+    first = await ctx.call_activity(work, "flaky", retry=RetryPolicy(1, 2))
+    return [first, await ctx.call_activity(work, "b")]
+
+
+@app.orchestration
+async def falls_back_before(ctx: OrchestrationContext) -> list[str]:
+    try:
+        first = await ctx.call_activity(work, "flaky")
+    except ActivityError:
+        first = await ctx.call_activity(work, "instead")
+    second = await ctx.call_activity(work, "a")
+    if "code" in broken:
+        raise ValueError("the code is broken")
+    return [first, second, await ctx.call_activity(work, "b")]
+
+
+@pytest.mark.parametrize(
+    ("flow", "result", "runs"),
+    [
+        (retried_before, ["FLAKY", "B"], ["flaky", "flaky", "b", "b"]),
+        (falls_back_before, ["INSTEAD", "A", "B"], ["flaky", "instead", "a", "b"]),
+    ],
+)
+async def test_failures_that_were_dealt_with_stay_with_what_followed(
+    flow: Flow, result: list[str], runs: list[str]
+) -> None:
+    clock = ManualClock()
+    broken.update(["flaky", "code"])
+    async with running(app, clock=clock) as hub:
+        handle = await hub.client.start_new(flow, instance_id="x")
+        await quiet(hub)
+        broken.discard("flaky")
+        await advance(hub, clock, 1)
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result(5)
         broken.clear()
 
         await handle.rewind()
 
+        assert await handle.result(5) == result
+        assert log == runs
+
+
+@app.orchestration
+async def parent_of_compensating(ctx: OrchestrationContext) -> str:
+    return await ctx.call_sub_orchestrator(compensating, instance_id="child")
+
+
+async def test_a_child_that_compensated_fails_its_rewound_parent_again() -> None:
+    async with running(app) as hub:
+        handle = await failed(hub, parent_of_compensating)
+        broken.clear()
+        await handle.rewind()
+
+        with pytest.raises(OrchestrationFailedError) as caught:
+            await handle.result(5)
+        assert caught.value.failure.is_caused_by("RewindError")
+        assert caught.value.failure.is_caused_by("ActivityError")
+        await handle.rewind(force=True)
+
         assert await handle.result(5) == "B"
-        assert log == ["b", "compensation", "b"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_rewinds_are_counted_and_the_execution_stays(kind: str, tmp_path: Path) -> None:
+    store = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"
+    async with running(app, store) as hub:
+        handle = await failed(hub, chain)
+        for _ in range(2):
+            await handle.rewind()
+            with pytest.raises(OrchestrationFailedError):
+                await handle.result(5)
+            await evict(hub)
+    broken.clear()
+    async with running(app, store) as hub:
+        handle = hub.client.get_handle("x")
+        await handle.rewind()
+        await handle.result(5)
+        status = await handle.status()
+
+    assert (status.rewinds, status.execution) == (3, 1)
 
 
 async def test_retries_begin_anew() -> None:

@@ -247,6 +247,8 @@ _ARGUMENTS: dict[type, tuple[Any, ...]] = {
     errors.RequestIdReusedError: ("order-1", "a call of @account@a.pay"),
     errors.PayloadError: ("$.a", "no"),
     errors.PayloadTooLargeError: ("$.a", 2_000, 1_000),
+    errors.RewindError: ("x", "activity 'undo'"),
+    errors.EventDataError: ("event 'paid'", "$.a", "no"),
     errors.InstanceFinishedError: ("x", "Completed"),
     errors.InstanceNotFinishedError: ("x", "Running", "purge"),
     errors.MailboxFullError: ("@counter@a", 5),
@@ -257,7 +259,7 @@ _ARGUMENTS: dict[type, tuple[Any, ...]] = {
 
 
 def arguments_of(kind: type[PerdureError]) -> tuple[Any, ...]:
-    if issubclass(kind, errors.FailedError):
+    if kind not in _ARGUMENTS and issubclass(kind, errors.FailedError):
         return ("greet", _FAILURE)
     return _ARGUMENTS.get(kind, ("what to do",))
 
@@ -267,7 +269,9 @@ def kinds_of(kind: type[PerdureError]) -> list[type[PerdureError]]:
     return [kind, *below]
 
 
-PUBLIC = [kind for kind in kinds_of(PerdureError) if kind.__module__ == errors.__name__]
+PUBLIC = [
+    kind for kind in dict.fromkeys(kinds_of(PerdureError)) if kind.__module__ == errors.__name__
+]
 
 
 @pytest.mark.parametrize("kind", [*PUBLIC, MovedError, LineLostError])

@@ -22,6 +22,7 @@ from perdure.actors.errors import (
     UsageError,
 )
 from perdure.storage import (
+    ActivityRow,
     Checkpoint,
     ChunkRow,
     CreatedRow,
@@ -404,6 +405,27 @@ class StoreConformance:
         assert await owner.partition.read_entities(wanted) == [bare]
         await store.close()
 
+    # Activities that are to run although their instance has ended.
+
+    async def test_activities_are_recovered_until_they_are_deleted(
+        self, store: Store, owner: Owner
+    ) -> None:
+        rows = [ActivityRow(n, 1, b'[["i1",1,%d],"charge"]' % n) for n in range(3, 7)]
+        await owner.commit(created=[created(1)], activities=rows, activities_deleted=[6])
+        await owner.commit(activities_deleted=[4, 77])
+
+        assert (await owner.partition.recover()).activities == [rows[0], rows[2]]
+        assert (await reopen(store)).recovered.activities == [rows[0], rows[2]]
+
+    async def test_activities_are_purged_with_their_instance(self, owner: Owner) -> None:
+        rows = [ActivityRow(1, 1, b"[1]"), ActivityRow(2, 2, b"[2]")]
+        await owner.commit(created=[created(1), created(2)], activities=rows)
+        await owner.commit(purged=[1], activities=[ActivityRow(3, 1, b"[3]")])
+
+        recovered = await owner.partition.recover()
+
+        assert recovered.activities == [rows[1], ActivityRow(3, 1, b"[3]")]
+
     # Mail, timers, outbox, peers, requests.
 
     async def test_messages_are_recovered_in_order_until_deleted(self, store: Store) -> None:
@@ -434,13 +456,14 @@ class StoreConformance:
         assert (recovered.next_id, recovered.next_row, recovered.mail) == (9, 4, [])
         assert await owner.entity_keys() == []
 
-    @pytest.mark.parametrize("kind", ["mail", "timers", "outbox"])
+    @pytest.mark.parametrize("kind", ["mail", "timers", "outbox", "activities"])
     async def test_row_numbers_never_go_back(self, store: Store, kind: str) -> None:
         owner = await own(store)
         row = {
             "mail": MailRow(41, "a", b"1"),
             "timers": TimerRow(41, 1, "a", b"1"),
             "outbox": OutboxRow(41, 1, 1, b"[1]"),
+            "activities": ActivityRow(41, 1, b"[1]"),
         }[kind]
         await owner.commit(**{kind: [row]})
         await owner.commit(**{f"{kind}_deleted": [41]})

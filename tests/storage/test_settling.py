@@ -19,6 +19,7 @@ import pytest
 
 from perdure.actors.errors import LeaseLostError, StorageError, StoreDamagedError
 from perdure.storage import (
+    ActivityRow,
     Checkpoint,
     ChunkRow,
     EntityFilter,
@@ -208,12 +209,16 @@ class Chance:
             c.mail_deleted.append(n)
             c.timers_deleted.append(n + 1)
             c.outbox_deleted.append(n + 2)
+            c.activities_deleted.append(n)
         for _ in range(self.random.randrange(3)):
             n, self.next_row = self.next_row, self.next_row + 3
             self.mail.append(n)
             c.mail.append(MailRow(n, f"a{n % 3}", b"%d" % n))
             c.timers.append(TimerRow(n + 1, n, "a", b"%d" % n))
             c.outbox.append(OutboxRow(n + 2, 1, n, b"[%d]" % n))
+            if self.instances:
+                instance = self.random.choice(sorted(self.instances))
+                c.activities.append(ActivityRow(n, instance, b"[%d]" % n))
         c.peers.append(PeerRow(self.random.randrange(2), self.now, self.next_row))
         c.requests.append(RequestRow(f"r{self.random.randrange(9)}", self.now, b"%d" % self.now))
         if self.random.random() < 0.3:
@@ -267,7 +272,8 @@ async def test_whatever_is_settled_when_it_reads_like_a_store_without_a_journal(
             recovered = await owner.partition.recover()
             again = await model.partition.recover()
             owner.recovered, model.recovered = recovered, again
-            for name in ("sequence", "next_id", "next_row", "mail", "timers", "outbox", "peers"):
+            names = "sequence next_id next_row mail timers outbox peers activities"
+            for name in names.split():
                 assert getattr(recovered, name) == getattr(again, name), name
             assert sorted(recovered.unanswered) == sorted(again.unanswered)
             assert sorted(recovered.parked) == sorted(again.parked)
@@ -283,7 +289,7 @@ def break_tables(folder: Path) -> None:
 
 
 def repair_tables(folder: Path) -> None:
-    script = (ROOT / "storage" / SCRIPTS[1]).read_text("utf-8")
+    script = (ROOT / "storage" / SCRIPTS[-1]).read_text("utf-8")
     connection = sqlite3.connect(folder / "partition-00.sqlite", isolation_level=None)
     connection.executescript(script)
     connection.close()
@@ -854,6 +860,16 @@ async def test_a_first_partition_whose_journal_alone_is_left_is_missed(
     await store.close()
 
 
+#: What makes tables as they were, but for the view that only writing needs.
+WITHOUT_VERSION_3 = (
+    "DROP VIEW checkpoint",
+    "CREATE VIEW checkpoint AS SELECT 1",
+    "DROP VIEW activities",
+    "DROP TABLE activity_row",
+    "ALTER TABLE instance_row DROP COLUMN notes",
+)
+
+
 async def test_a_folder_of_the_first_schema_is_upgraded(store: SqliteStore, folder: Path) -> None:
     owner = await own(store, 2)
     await owner.commit(created=[created(1)])
@@ -862,6 +878,7 @@ async def test_a_folder_of_the_first_schema_is_upgraded(store: SqliteStore, fold
         (folder / f"journal-0{number}.sqlite").unlink()
         change(
             folder / f"partition-0{number}.sqlite",
+            *WITHOUT_VERSION_3,
             "UPDATE meta SET schema_version = 1",
             "PRAGMA user_version = 1",
         )
@@ -874,8 +891,40 @@ async def test_a_folder_of_the_first_schema_is_upgraded(store: SqliteStore, fold
     await store.close()
     for number in range(2):
         path = folder / f"partition-0{number}.sqlite"
-        assert rows(path, "PRAGMA user_version") == [(2,)]
-        assert rows(path, "SELECT schema_version FROM meta") == [(2,)]
+        assert rows(path, "PRAGMA user_version") == [(3,)]
+        assert rows(path, "SELECT schema_version FROM meta") == [(3,)]
+
+
+async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_has(
+    store: SqliteStore, folder: Path, never: None
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+    copied = copy_of(folder, "copy")
+    change(
+        copied / "journal-00.sqlite",
+        "ALTER TABLE entry DROP COLUMN activities",
+        "ALTER TABLE entry DROP COLUMN activities_deleted",
+        "UPDATE meta SET schema_version = 2",
+        "PRAGMA user_version = 2",
+    )
+    change(
+        copied / "partition-00.sqlite",
+        *WITHOUT_VERSION_3,
+        "UPDATE meta SET schema_version = 2",
+        "PRAGMA user_version = 2",
+    )
+
+    owner = await own(upgraded := SqliteStore(copied))
+    await owner.commit(activities=[ActivityRow(1, 1, b"[1]")])
+
+    assert await owner.keys() == ["i1"]
+    owner = await reopen(upgraded)
+    assert owner.recovered.activities == [ActivityRow(1, 1, b"[1]")]
+    await upgraded.close()
+    await store.close()
+    for name in ("journal", "partition"):
+        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(3,)]
 
 
 # Killed in the middle.

@@ -223,6 +223,9 @@ async def branch(ctx: OrchestrationContext, url: str) -> None:
 async def tour(ctx: OrchestrationContext, order: Order) -> bool:
     # Activities: async and sync, with and without input, with and without a context.
     assert_type(ctx.call_activity(fetch, "url"), Task[bytes])
+    assert_type(ctx.call_activity(fetch, "url", overall_timeout=5, summary="a"), Task[bytes])
+    with ctx.shield():
+        await ctx.call_activity(fetch, "url")
     assert_type(await ctx.call_activity(fetch, "url", timeout=5), bytes)
     assert_type(await ctx.call_activity(parse, b"a/b"), list[str])
     assert_type(await ctx.call_activity(roll), float)
