@@ -18,6 +18,7 @@ from ..actors.failures import encode_failure, failure_of
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import ActivityCall, Caller, Completion
+from .forking import end_child, forks
 from .threads import Threads
 from .waiting import thread_waker
 
@@ -201,6 +202,7 @@ class ActivityPool:
         self._context = copy_context()
         self._stopping = False
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
+        self._forks = 0
 
     @property
     def count(self) -> int:
@@ -236,6 +238,7 @@ class ActivityPool:
         """Bind to the running event loop."""
         self._wake = thread_waker(self._take_reports)
         self._context = copy_context()
+        self._forks = forks()
 
     def submit(self, call: ActivityCall, post: Post) -> None:
         """Run an activity; its answer goes to ``post``, with the caller's instance id."""
@@ -319,6 +322,8 @@ class ActivityPool:
         self._report(running, event, body)
 
     def _report(self, running: RunningActivity, event: str | None, body: bytes | None) -> None:
+        if self._forks != forks():
+            end_child()
         self._reports.append((running, event, body))
         if not self._reported:
             self._reported = True

@@ -25,6 +25,7 @@ from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from ..actors.errors import InternalError, UsageError
 from ..actors.logs import Log
+from .forking import close_in_children
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
 
@@ -145,6 +146,7 @@ class SocketChannel:
         # Read and written by hand: a stream of anyio that is cancelled in the very turn in which
         # data comes has asyncio report an error that is none.
         self._socket = stream.extra(SocketAttribute.raw_socket)
+        close_in_children(self._socket)
         self._outbox = _Outbox()
         self._is_asked = False
         self.post = self._outbox.post
@@ -407,9 +409,11 @@ async def listen(path: Path, *, shared: bool = True) -> SocketListener:
     await check_free(path, shared=shared)
     try:
         await anyio.Path(path).unlink(missing_ok=True)
-        return await anyio.create_unix_listener(path, mode=0o600, backlog=128)
+        listener = await anyio.create_unix_listener(path, mode=0o600, backlog=128)
     except OSError as error:
         raise UsageError(f"a hub cannot listen at {path}: {error.strerror}") from error
+    close_in_children(listener.extra(SocketAttribute.raw_socket))
+    return listener
 
 
 async def remove_socket(path: Path) -> None:

@@ -37,6 +37,7 @@ from ..storage import SharedStore
 from .applications import place_of
 from .channels import check_socket, dial_shard
 from .crews import Crew, shard_socket, socket_of
+from .forking import no_copies
 from .loop_kinds import running_kind
 from .routing import Router
 from .waiting import waiter_factory
@@ -103,6 +104,10 @@ class ProcessCrew(Crew):
 
     async def run(self) -> None:
         """Keep the workers alive, and answer whoever connects to the hub."""
+        with no_copies():
+            await self._run()
+
+    async def _run(self) -> None:
         async with anyio.create_task_group() as tasks:
             self.router.start(tasks)
             for worker in self._workers:

@@ -16,6 +16,7 @@ from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
 from .keeping import Keeper
+from .forking import no_copies
 from .moving import Replies
 from .overflow import look_through
 from .partition import Partition
@@ -97,6 +98,10 @@ class Shard:
 
     async def run(self) -> None:
         """Serve the partitions hosted here, for ever."""
+        with no_copies():
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks

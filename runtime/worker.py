@@ -8,6 +8,7 @@ either ends, the worker drains and ends.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -38,6 +39,9 @@ from .waiting import thread_waker, waiter_factory
 if TYPE_CHECKING:
     from ..storage import PartitionStore, SharedPartition
 
+#: How often a worker looks whether its supervisor is still there.
+_LOOK_S = 0.5
+
 RELEASE_AFTER_S = 1.0
 """How long a partition's files stay open after it has left."""
 
@@ -62,9 +66,13 @@ def main(descriptor: int) -> int:
 
 def _watch(worker: _Worker, drain_s: float) -> None:
     """End the worker with its supervisor; some time later even if the loop is blocked."""
+    parent = os.getppid()
+    # The pipe's end alone would not do: a child that the supervisor had forked may have it open.
     with suppress(OSError):
-        while os.read(0, 1):
-            pass
+        while os.getppid() == parent:
+            ready, _, _ = select.select([0], [], [], _LOOK_S)
+            if ready and not os.read(0, 1):
+                break
     worker.stop()
     time.sleep(2 * drain_s + 5.0)
     os._exit(1)
