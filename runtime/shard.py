@@ -15,8 +15,8 @@ from ..actors.errors import HubStoppingError, InternalError, OutcomeUnknownError
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
-from .keeping import Keeper
 from .forking import no_copies
+from .keeping import Keeper
 from .moving import Replies
 from .overflow import look_through
 from .partition import Partition
