@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar, dataclass_transform, overload
 
 import attrs
 
 from .arguments import instance, is_a, optional_text, refusal, seconds, text, whole
+from .carried import check_context_vars
 from .defining import define_activity, define_entity_function, define_orchestration
 from .definitions import (
     ActivityDefinition,
@@ -45,13 +47,18 @@ class App:
 
     Args:
         name: what to call it in errors.
+        context_vars: context variables, of texts, whose values go along: from whoever starts,
+            calls or signals to what is started, and to all that this calls, durably.
 
     A function or class may be registered in several applications. Registration is part of
     importing a module: do it before a hub runs the application.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, *, context_vars: Sequence[ContextVar[str]] = ()
+    ) -> None:
         self.name = optional_text(name, "name")
+        self.context_vars = check_context_vars(context_vars)
         self._activities: dict[str, ActivityDefinition] = {}
         self._orchestrations: dict[str, dict[str | None, OrchestrationDefinition]] = {}
         self._entities: dict[str, EntityDefinition] = {}
@@ -266,6 +273,10 @@ class App:
             self._add_orchestration(orchestration)
         self._entities.update(other._entities)
         self._striped.update(other._striped)
+        declared = self.context_vars
+        self.context_vars = declared | {
+            name: var for name, var in other.context_vars.items() if name not in declared
+        }
         self._activity_of = {**other._activity_of, **self._activity_of}
         self._orchestration_of = {**other._orchestration_of, **self._orchestration_of}
 

@@ -673,6 +673,8 @@ class EntityActor:
     ) -> bytes | None:
         """Run a sync operation and give its result; one that raises is rolled back."""
         definition = self.definition
+        if message.carried is not None:
+            self.lookup.take_along(message.carried)
         before: Any = _UNTAKEN
         try:
             if not self.exists:
@@ -742,9 +744,13 @@ class EntityActor:
         self, operation: OperationDefinition, run: list[Operation], now: int, lag: int
     ) -> tuple[Operation, EntityContext | None]:
         assert operation.combine is not None
+        carried = run[0].carried
+        if carried is not None:
+            self.lookup.take_along(carried)
         inputs = [operation.decode_input(message.input) for message in run]
         data = self.lookup.encode_input(operation, operation.combine(inputs))
         combined = Operation(operation.name, data)
+        combined.carried = carried
         context: EntityContext | None = None
         if operation.takes_context:
             context = EntityContext(self, operation.name, data, now, lag)
@@ -762,6 +768,8 @@ class EntityActor:
         definition = self.definition
         existed = self.exists
         before: Any = None
+        if message.carried is not None:
+            self.lookup.take_along(message.carried)  # in a context of its own, the pump's work
         try:
             if not existed:
                 self.state = definition.make()
@@ -864,6 +872,7 @@ class EntityActor:
                 self.changed = True
             if context._outgoing is not None:  # pyright: ignore[reportPrivateUsage]
                 for due, target, sent in context._outgoing:  # pyright: ignore[reportPrivateUsage]
+                    sent.carried = message.carried
                     if due is None:
                         effects.send(target, sent)
                     else:
@@ -953,7 +962,7 @@ def _signals_alike(mail: Sequence[Message], start: int) -> list[Operation]:
     for message in islice(mail, start, start + _COMBINED_MAX):
         if not isinstance(message, Operation) or message.call or message.request is not None:
             break
-        if run and message.name != run[0].name:
+        if run and (message.name != run[0].name or message.carried != run[0].carried):
             break
         run.append(message)
     return run

@@ -49,6 +49,7 @@ from .scopes import Fiber, ReplayStopped
 from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
+    from .carried import Carried
     from .definitions import OrchestrationDefinition
     from .effects import Effects
     from .lookup import Stage
@@ -97,6 +98,7 @@ class Executor:
         "_waiters",
         "arrivals",
         "cancel_requested",
+        "carried",
         "children",
         "closed",
         "context",
@@ -130,7 +132,9 @@ class Executor:
         execution: int,
         stage: Stage = Context.run,
         context: Context | None = None,
+        carried: Carried | None = None,
     ) -> None:
+        self.carried = carried
         self.definition = definition
         self.stage = stage
         self.context = copy_context() if context is None else context
@@ -525,7 +529,7 @@ class Executor:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
         packed = [] if data is None else [orjson.Fragment(data)]
         caller = Caller(self.instance_id, self.execution, task.number)
-        call = ActivityCall(caller, name, data, timeout, attempt, tags, first)
+        call = ActivityCall(caller, name, data, timeout, attempt, tags, first, self.carried)
         self.unanswered[task.number] = call
         self.pending[task.number] = task
         if self.record(
@@ -570,6 +574,7 @@ class Executor:
         decision = (kind, self.now, number, name, input_hash, instance_id, version, *_kept(data))
         if self.record(decision, data, given):
             start = Start(name, version, data, parent=self.caller(task.number))
+            start.carried = self.carried
             self._out().send(instance_id, start)
 
     def later(self, delay: int) -> int:
@@ -709,10 +714,12 @@ class Executor:
         if self.record(decision, data, given):
             effects = self.effects
             assert effects is not None
+            message = Operation(name, data)
+            message.carried = self.carried
             if due is None:
-                effects.send(entity, Operation(name, data))
+                effects.send(entity, message)
             else:
-                effects.send_later(due, entity, Operation(name, data))
+                effects.send_later(due, entity, message)
 
     def call_entity(
         self, task: CallTask[Any], entity: str, name: str, data: bytes | None, given: Given
@@ -737,6 +744,7 @@ class Executor:
         decision = (kind, self.now, task.number, entity, name, input_hash, *_kept(data))
         if self.record(decision, data, given):
             message = Operation(name, data, True, self.caller(task.number))
+            message.carried = self.carried
             self._out().send(entity, message)
 
     def lock_entities(self, entities: list[str]) -> EntityLock:

@@ -21,7 +21,6 @@ _BASES_MAX = 30
 
 # The slots of the built-in classes: a subclass may have put properties over them that raise.
 _cause_of: Any = BaseException.__dict__["__cause__"].__get__
-_traceback_of: Any = BaseException.__dict__["__traceback__"].__get__
 _context_of: Any = BaseException.__dict__["__context__"].__get__
 _suppresses: Any = BaseException.__dict__["__suppress_context__"].__get__
 _members_of: Any = BaseExceptionGroup.__dict__["exceptions"].__get__

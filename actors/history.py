@@ -8,7 +8,7 @@ name, target, a hash of the input) right behind the time.
 
 | event | fields |
 |---|---|
-| ``ExecutionStarted`` | name, version, execution, parent |
+| ``ExecutionStarted`` | name, version, execution, parent, context variables if any came along |
 | ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt, summary if given |
 | ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
 | ``TimerCreated`` | number, due, how far the clock was behind if it was |
@@ -40,6 +40,7 @@ from typing import Any
 
 import orjson
 
+from .carried import Carried
 from .messages import ActivityCall, Caller
 
 #: Events that a replay passes over: no code saw them.
@@ -113,11 +114,20 @@ def recorded_input(recorded: list[Any]) -> list[Any] | None:
     return None if recorded[hash_at] else []  # the hash of nothing is 0
 
 
+def carried_by(events: list[list[Any]]) -> Carried | None:
+    """Give the context variables that came along when an execution was started."""
+    if not events or events[0][0] != "ExecutionStarted" or len(events[0]) < 7:
+        return None
+    carried: Carried = events[0][6]
+    return carried
+
+
 def open_activities(
     events: list[list[Any]], instance_id: str, execution: int
 ) -> list[ActivityCall]:
     """Find the activities that must be run (again) after a restart."""
     found: dict[int, list[Any]] = {}
+    carried = carried_by(events)
     for event in events:
         if event[0] == "TaskScheduled":
             found[event[2]] = event
@@ -132,6 +142,7 @@ def open_activities(
             attempt,
             tags,
             call,
+            carried,
         )
         for _, _, number, name, _, packed, timeout, attempt, tags, call, *_ in found.values()
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
+from .carried import Carried, read_carried, set_carried
 from .codec import check_size, codec_for, compact
 from .definitions import (
     ActivityDefinition,
@@ -87,14 +88,32 @@ class Lookup:
         """
         return self.app.exact_orchestration(name, version)
 
-    def new_context(self, definition: OrchestrationDefinition) -> Context:
+    def carry(self) -> Carried | None:
+        """Give what goes along of the caller's context.
+
+        Raises:
+            UsageError: it is no text.
+        """
+        variables = self.app.context_vars
+        return read_carried(variables) if variables else None
+
+    def take_along(self, carried: Carried) -> None:
+        """Set in the running context what came along."""
+        set_carried(self.app.context_vars, carried)
+
+    def new_context(
+        self, definition: OrchestrationDefinition, carried: Carried | None = None
+    ) -> Context:
         """Make the context of an instance: the hub's, and a note that an orchestration runs."""
         # To set a variable costs four times what a copy does.
         context = self._contexts.get(definition.name)
         if context is None:
             context = self._contexts[definition.name] = copy_context()
             context.run(INSIDE.set, definition)
-        return context.copy()
+        context = context.copy()
+        if carried is not None:
+            context.run(self.take_along, carried)
+        return context
 
     def find_entity(self, name: str) -> EntityDefinition:
         """Find an entity.

@@ -10,6 +10,7 @@ holds it keeps these up to date:
   made again (an activity's answer) or was not acknowledged yet (a client's request).
 * ``reply``: who waits for the outcome, in this process.
 * ``request``: the client's request id, if it gave one.
+* ``carried``: the context variables that go along, if there are any.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from .carried import Carried
 from .codec import compact
 from .errors import InternalError
 
@@ -44,6 +46,7 @@ class ActivityCall(NamedTuple):
     attempt: int
     tags: Mapping[str, str] | None
     call: int
+    carried: Carried | None = None
 
 
 def encode_call(call: ActivityCall) -> bytes:
@@ -67,14 +70,16 @@ class Message:
         keep: whether it has to be stored where it waits at a checkpoint.
         reply: who waits for what comes of it.
         request: the id under which a client may repeat it.
+        carried: the context variables that go along with it, if there are any.
         target: the actor's key; set where a client sent it, and only there.
     """
 
-    __slots__ = ("keep", "reply", "request", "row", "target", "timer")
+    __slots__ = ("carried", "keep", "reply", "request", "row", "target", "timer")
 
     target: str
 
     def __init__(self) -> None:
+        self.carried: Carried | None = None
         self.row = 0
         self.timer = 0
         self.keep = False
@@ -92,8 +97,14 @@ class Message:
         return 0
 
     def content(self) -> list[Any]:
-        """Give the durable form: a tag and the fields, with payloads as JSON fragments."""
+        """Give the tag and the fields of the durable form, with payloads as JSON fragments."""
         raise NotImplementedError
+
+    def fields(self) -> list[Any]:
+        """Give the durable form."""
+        if self.carried is None:
+            return [*self.content(), self.request]
+        return [*self.content(), self.request, self.carried]
 
 
 def _pack(data: bytes | None) -> list[orjson.Fragment]:
@@ -118,6 +129,7 @@ class Operation(Message):
     def __init__(
         self, name: str, input: bytes | None, call: bool = False, caller: Caller | None = None
     ) -> None:
+        self.carried = None
         self.row = 0
         self.timer = 0
         self.keep = False
@@ -275,9 +287,10 @@ class Begin(Message):
 
     task = 0  # as a timer, it belongs to no task
 
-    def __init__(self, execution: int) -> None:
+    def __init__(self, execution: int, carried: Carried | None = None) -> None:
         super().__init__()
         self.execution = execution
+        self.carried = carried
 
     def content(self) -> list[Any]:
         return ["begin", self.execution]
@@ -289,6 +302,7 @@ class Completion(Message):
     __slots__ = ("body", "event", "execution", "task")
 
     def __init__(self, event: str, execution: int, task: int, body: bytes) -> None:
+        self.carried = None
         self.row = 0
         self.timer = 0
         self.keep = False
@@ -395,17 +409,21 @@ class Backlog(Message):
 
 def encode_message(message: Message) -> bytes:
     """Give the message as one JSON text."""
-    return compact(orjson.dumps([*message.content(), message.request]))
+    return compact(orjson.dumps(message.fields()))
 
 
 def decode_message(fields: list[Any]) -> Message:
     """Read the durable form of a message back, from the parsed JSON text."""
+    carried: Carried | None = None
+    if type(fields[-1]) is dict:  # a request id is a text or None
+        *fields, carried = fields
     tag, *content, request = fields
     read = _READERS.get(tag)
     if read is None:
         raise InternalError(f"a stored message has the unknown tag {tag!r}")
     message = read(*content)
     message.request = request
+    message.carried = carried
     return message
 
 
@@ -414,7 +432,9 @@ def read_parcels(rows: list[list[Any]]) -> list[tuple[str, Message]]:
     parcels: list[tuple[str, Message]] = []
     for fields in rows:
         message: Message
-        if fields[1] == "operation":  # what entities send each other is nearly always that
+        if (
+            fields[1] == "operation" and len(fields) == 7
+        ):  # what entities send each other is nearly always that
             key, _, name, packed, call, caller, request = fields
             input = orjson.dumps(packed[0]) if packed else None
             message = Operation(name, input, call, None if caller is None else Caller(*caller))

@@ -29,7 +29,7 @@ from .errors import (
 )
 from .executor import Executor, Outcome, send_releases
 from .failures import encode_failure, failure_of
-from .history import FAILURES
+from .history import FAILURES, carried_by
 from .messages import (
     Backlog,
     Begin,
@@ -48,6 +48,7 @@ from .values import TERMINAL
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from .carried import Carried
     from .effects import Effects
     from .lookup import Lookup
 
@@ -117,6 +118,7 @@ class OrchestrationActor:
     __slots__ = (
         "barred",
         "begun",
+        "carried",
         "changed",
         "completed",
         "created",
@@ -169,6 +171,7 @@ class OrchestrationActor:
         self.completed: int | None = None
         self.parent: Caller | None = None
         self.tags: bytes | None = None
+        self.carried: Carried | None = None  # kept in its history; before that, with what begins it
         self.input: bytes | None = None
         self.start_at: int | None = None
         self.output: bytes | None = None
@@ -276,6 +279,7 @@ class OrchestrationActor:
         self.created = self.updated = now
         self.parent = message.parent
         self.tags = message.tags
+        self.carried = message.carried
         self.input = message.input
         self.start_at = message.start_at
         self.custom_status = None
@@ -284,7 +288,9 @@ class OrchestrationActor:
         self.status = "Pending"
         effects.reply(message, b"true")
         if message.start_at is not None and message.start_at > now:
-            effects.send_later(message.start_at, self.instance_id, Begin(self.execution))
+            effects.send_later(
+                message.start_at, self.instance_id, Begin(self.execution, self.carried)
+            )
         else:
             self.run_first(now, effects)
 
@@ -318,6 +324,7 @@ class OrchestrationActor:
             return None
         if self.status == "Suspended":
             return HELD
+        self.carried = message.carried
         self.run_first(now, effects)
         return None
 
@@ -333,7 +340,10 @@ class OrchestrationActor:
             return
         self.begun = True
         parent = None if self.parent is None else self.parent.instance_id
-        self.record(now, "ExecutionStarted", self.name, self.version, self.execution, parent)
+        carried = () if self.carried is None else (self.carried,)
+        self.record(
+            now, "ExecutionStarted", self.name, self.version, self.execution, parent, *carried
+        )
         executor.resume(now, effects, self.events)
         executor.start(self.make_context(executor), self.input)
         self.settle_turn(now, effects)
@@ -346,9 +356,9 @@ class OrchestrationActor:
             self.park("UnknownNameError", str(error))
             return None
         lookup = self.lookup
-        context = lookup.new_context(definition)
+        context = lookup.new_context(definition, self.carried)
         self.executor = Executor(
-            definition, self.instance_id, self.execution, lookup.stage, context
+            definition, self.instance_id, self.execution, lookup.stage, context, self.carried
         )
         return self.executor
 
@@ -368,6 +378,7 @@ class OrchestrationActor:
 
         An instance whose code is missing or does not match is parked.
         """
+        self.carried = carried_by(events)
         executor = self.make_executor()
         if executor is None:
             return
@@ -383,6 +394,7 @@ class OrchestrationActor:
 
     def prepare_rewind(self, events: list[list[Any]], force: bool) -> None:
         """Find out, from the stored history, where a failed instance can go on."""
+        self.carried = carried_by(events)
         self.rewinding = prepare(self, events, force)
 
     def noted(self) -> dict[str, Any]:
@@ -542,7 +554,7 @@ class OrchestrationActor:
             self.rewritten = True
             # Not begun right here: one that never waits would never give the loop back. Not before
             # what is in the mailbox either: it would never be terminated.
-            effects.send(self.instance_id, Begin(self.execution))
+            effects.send(self.instance_id, Begin(self.execution, self.carried))
             if continuation.keep_events:
                 kept: list[Message] = [Event(name, data) for name, data in unconsumed]
                 for event in kept:

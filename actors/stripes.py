@@ -233,9 +233,9 @@ class Stripe:
                 message, UsageError(f"{self.home}.{message.name} is not commutative any more")
             )
             return
-        effects.send(
-            self.home, Operation(message.name, message.input, message.call, message.caller)
-        )
+        forwarded = Operation(message.name, message.input, message.call, message.caller)
+        forwarded.carried = message.carried
+        effects.send(self.home, forwarded)
         effects.reply(message, None)
 
     def answer(self, message: Fold, effects: Effects) -> None:

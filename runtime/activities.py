@@ -101,6 +101,8 @@ class RunningActivity:
         # No cancel scope here: most activities that do not suspend would pay a tenth of their
         # cost for it. One that has suspended is cancelled with the hand it has to itself.
         try:
+            if self.call.carried is not None:
+                self.pool.lookup.take_along(self.call.carried)
             value = self.definition.decode_input(self.call.input)
             body = self._encode(await self.definition.invoke(self.context, value))
         except BaseException as error:
@@ -122,6 +124,8 @@ class RunningActivity:
         if self.call.timeout is not None:
             pool.report_start(self)
         try:
+            if self.call.carried is not None:
+                pool.lookup.take_along(self.call.carried)
             value = self.definition.decode_input(self.call.input)
             body = self._encode(self.definition.invoke(self.context, value))
         except BaseException as error:

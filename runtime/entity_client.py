@@ -173,6 +173,7 @@ class EntityClient(Requester):
         key = str(id)
         address = self._address(key, operation, request_id)
         message = Operation(operation.name, data, True)
+        message.carried = self._lookup.carry()
         if timeout is None:
             answer = await self._request(address, message, request_id)
         else:
@@ -268,6 +269,7 @@ class EntityClient(Requester):
         data = self._lookup.encode_input(operation, input)
         key = self._address(str(id), operation, request_id)
         message = Operation(operation.name, data)
+        message.carried = self._lookup.carry()
         if at is None:
             await self._request(key, message, request_id)
         else:
@@ -300,6 +302,7 @@ class EntityClient(Requester):
             data = self._lookup.encode_input(operation, input)
             key = self._address(str(id), operation)
             message = Operation(operation.name, data)
+            message.carried = self._lookup.carry()
             parcels.setdefault(partition_of(key, count), []).append((key, message))
         if len(parcels) == 1:
             [some] = parcels.values()

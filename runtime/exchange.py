@@ -198,9 +198,7 @@ class Exchange:
 
     def _frame(self, target: int, parcels: Parcels, batch: Batch, checkpoint: Checkpoint) -> None:
         """Make one frame of messages, or several where it would be too large."""
-        body = orjson.dumps(
-            [[key, *message.content(), message.request] for key, message in parcels]
-        )
+        body = orjson.dumps([[key, *message.fields()] for key, message in parcels])
         if len(body) > FRAME_SIZE_MAX and len(parcels) > 1:
             half = len(parcels) // 2
             self._frame(target, parcels[:half], batch, checkpoint)

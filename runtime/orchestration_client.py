@@ -161,6 +161,7 @@ class OrchestrationClient(InstanceQueries):
             start_at=due,
             on_existing=on_existing,
         )
+        message.carried = self._lookup.carry()
         if message.tags is not None:
             self._lookup.check_size(message.tags, "the tags")
         if instance_id is None and request_id is None:
@@ -332,6 +333,7 @@ class OrchestrationClient(InstanceQueries):
         flag(with_new_instance_id, "with_new_instance_id")
         record = await self._read(instance_id)
         message = Start(record.name, record.version, record.input, tags=record.tags)
+        message.carried = self._lookup.carry()
         new_id = self._new_instance_id() if with_new_instance_id else instance_id
         await self._request(new_id, message)
         return self.get_handle(new_id)

@@ -197,7 +197,7 @@ _PLAIN = {
 
 
 def _write_message(message: Message) -> list[Any]:
-    return [*message.content(), message.request]
+    return message.fields()
 
 
 def _read_instance_filter(partition: int, fields: dict[str, Any]) -> list[Any]:

@@ -1,0 +1,67 @@
+"""Context variables that go along: what a starter's context held, to all that it sets going.
+
+An application names them. Their values are texts, travel with messages as a small table, and are
+stored with these and in an orchestration's history; nothing is stored where none is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+
+from .arguments import refusal
+from .errors import UsageError
+from .printing import repr_of
+
+#: The values that go along, by the names of their variables.
+Carried = dict[str, str]
+
+
+def check_context_vars(given: Sequence[ContextVar[str]]) -> dict[str, ContextVar[str]]:
+    """Give context variables by name.
+
+    Raises:
+        UsageError: it is no list of these, or two have one name.
+    """
+    taken = "a list of context variables"
+    if isinstance(given, (str, ContextVar, Mapping)):
+        raise refusal("context_vars", taken, given)
+    try:
+        variables = list(given)
+    except Exception:
+        raise refusal("context_vars", taken, given) from None
+    named: dict[str, ContextVar[str]] = {}
+    for variable in variables:
+        if type(variable) is not ContextVar:
+            raise refusal("each of context_vars", "a contextvars.ContextVar", variable)
+        if named.setdefault(variable.name, variable) is not variable:
+            raise UsageError(f"two of context_vars are named {variable.name!r}")
+    return named
+
+
+def read_carried(variables: Mapping[str, ContextVar[str]]) -> Carried | None:
+    """Give what the caller's context holds of these; None for nothing.
+
+    Raises:
+        UsageError: a value is no text.
+    """
+    carried: Carried = {}
+    for name, variable in variables.items():
+        value: object = variable.get(None)
+        if value is None:
+            continue
+        if type(value) is not str:
+            raise UsageError(
+                f"the context variable {name!r} holds {repr_of(value)}; what goes along "
+                "(App(context_vars=...)) must be a text"
+            )
+        carried[name] = value
+    return carried or None
+
+
+def set_carried(variables: Mapping[str, ContextVar[str]], carried: Carried) -> None:
+    """Set in the running context what came along; what is not declared (any more) is left out."""
+    for name, value in carried.items():
+        variable = variables.get(name)
+        if variable is not None:
+            variable.set(value)

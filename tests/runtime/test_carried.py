@@ -1,0 +1,132 @@
+"""Context variables that an application declares go along, from a starter to all it sets going."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import (
+    App,
+    EntityContext,
+    EntityId,
+    ManualClock,
+    OrchestrationContext,
+    UsageError,
+)
+from tests.runtime.orchestrating import advance, evict, quiet, running
+
+trace: ContextVar[str] = ContextVar("trace", default="none")
+local: ContextVar[str] = ContextVar("local", default="none")
+
+app = App(context_vars=[trace])
+
+
+@app.activity
+async def on_the_loop() -> str:
+    return trace.get()
+
+
+@app.activity
+def in_a_thread() -> str:
+    return trace.get()
+
+
+@app.entity
+class Box:
+    seen: list[str]
+
+    def look(self) -> str:
+        assert local.get() == "none"
+        return trace.get()
+
+    async def look_slowly(self) -> str:
+        return trace.get()
+
+    def note(self) -> None:
+        self.seen.append(trace.get())
+
+    def pass_on(self, ctx: EntityContext) -> None:
+        ctx.signal_entity(EntityId(Box, "next"), Box.note)
+        ctx.start_new(child, instance_id="started")
+
+    def get(self) -> list[str]:
+        return self.seen
+
+
+BOX, NEXT = EntityId(Box, "b"), EntityId(Box, "next")
+
+
+@app.orchestration
+async def child(ctx: OrchestrationContext) -> str:
+    return trace.get()
+
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, again: bool = True) -> list[str]:
+    seen = [trace.get()]
+    ctx.signal_entity(BOX, Box.note)
+    ctx.signal_entity(BOX, Box.note, at=timedelta(0))
+    ctx.signal_entity(BOX, Box.pass_on)
+    await ctx.wait_for_external_event("go")
+    seen += [
+        await ctx.call_activity(on_the_loop),
+        await ctx.call_activity(in_a_thread),
+        await ctx.call_entity(BOX, Box.look),
+        await ctx.call_entity(BOX, Box.look_slowly),
+        await ctx.call_sub_orchestrator(child),
+    ]
+    if again:
+        ctx.continue_as_new(False)
+    return [*seen, trace.get()]
+
+
+@pytest.mark.parametrize("kind", ["memory:", "sqlite"])
+async def test_what_the_starter_held_goes_along_to_all_that_is_called(
+    kind: str, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    store: Any = kind if kind == "memory:" else f"sqlite:{tmp_path}/hub"
+    async with running(app, store, partitions=3, clock=clock) as hub:
+        trace.set("t-1")
+        local.set("here")
+        handle = await hub.client.start_new(flow, instance_id="i")
+        later = await hub.client.start_new(child, start_at=timedelta(seconds=5))
+        assert await hub.client.call_entity(BOX, Box.look) == "t-1"
+        trace.set("t-2")
+        local.set("none")
+        await quiet(hub)
+        await evict(hub)
+        await handle.raise_event("go")
+        await quiet(hub)
+        await evict(hub)
+        await handle.raise_event("go")
+        await advance(hub, clock, 6)
+
+        assert await handle.result(5) == ["t-1"] * 7
+        assert await later.result(5) == "t-1"
+        assert await hub.client.get_handle("started").result(5) == "t-1"
+        assert await hub.client.call_entity(BOX, Box.get) == ["t-1"] * 4
+        assert await hub.client.call_entity(NEXT, Box.get) == ["t-1"] * 2
+
+
+async def test_nothing_is_carried_where_nothing_is_set_and_only_texts_are() -> None:
+    async with running(app) as hub:
+        handle = await hub.client.start_new(child)
+        assert await handle.result(5) == "none"
+
+        trace.set(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        with pytest.raises(UsageError, match=r"'trace' holds 5"):
+            await hub.client.start_new(child)
+        trace.set("none")
+
+
+def test_only_context_variables_can_be_declared() -> None:
+    for given in ("trace", [1], 5, trace):
+        with pytest.raises(UsageError, match="context_vars"):
+            App(context_vars=given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="'trace'"):
+        App(context_vars=[trace, ContextVar("trace")])
