@@ -70,7 +70,7 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
     "command": st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS),
 }
 
-TRANSIENT = {"row", "timer", "keep", "reply", "loaded"}
+TRANSIENT = {"row", "timer", "keep", "reply", "loaded", "target"}
 
 
 def fields(message: Message) -> dict[str, Any]:
@@ -84,6 +84,7 @@ def fields(message: Message) -> dict[str, Any]:
 def test_a_message_is_read_back_as_it_was_written(tag: str, data: st.DataObject) -> None:
     message = data.draw(MESSAGES[tag])
     message.request = data.draw(st.none() | TEXTS)
+    message.carried = data.draw(st.none() | st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=3))
 
     stored = encode_message(message)
     again = decode_message(orjson.loads(stored))
