@@ -132,11 +132,7 @@ def _purge(actor: OrchestrationActor, message: Command, now: int, effects: Effec
     """Delete an instance that has ended, or is parked: as if it was terminated first."""
     if actor.is_live and actor.parked is not None:
         actor.terminate("purged while it was parked", message.recursive, now, effects)
-        held, actor.held = actor.held or [], None
-        for waiting in held:
-            # Refused, or dropped, since it has ended.
-            actor.handle(waiting, now, effects)
-            effects.consume(waiting)
+        actor.give_up_held(now, effects)
     if actor.is_live:
         effects.refuse(
             message,

@@ -255,21 +255,25 @@ class OrchestrationActor:
         if isinstance(message, Event):
             effects.refuse(message, InstanceFinishedError(self.instance_id, reason))
 
+    def give_up_held(self, now: int, effects: Effects) -> None:
+        """Answer what was held for an execution that was just terminated and makes room."""
+        held, self.held = self.held or [], None
+        for waiting in held:
+            if isinstance(waiting, Backlog):
+                waiting.refusal = "Terminated"
+                self.held = [*(self.held or ()), waiting]
+                continue
+            # Refused, or dropped, since that has ended.
+            self.handle(waiting, now, effects)
+            effects.consume(waiting)
+
     def _start(self, message: Start, now: int, effects: Effects) -> None:
         if self.is_live and message.on_existing != "replace":
             self._refuse_start(message, effects)
             return
         if self.is_live:
             self.terminate("replaced by a new instance", True, now, effects)
-            held, self.held = self.held or [], None
-            for waiting in held:
-                if isinstance(waiting, Backlog):
-                    waiting.refusal = "Terminated"
-                    self.held = [*(self.held or ()), waiting]
-                    continue
-                # It was for the replaced instance: refused, or dropped, since that has ended.
-                self.handle(waiting, now, effects)
-                effects.consume(waiting)
+            self.give_up_held(now, effects)
         if self.status is not None or self.purged:
             self.rewritten = True
             self.purged = False

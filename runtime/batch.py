@@ -55,6 +55,7 @@ class Batch:
         "outbox",
         "outbox_deleted",
         "peers",
+        "purged",
         "replies",
         "requests",
         "sequence",
@@ -78,6 +79,7 @@ class Batch:
         self.requests: list[RequestRow] = []
         self.left: list[ActivityRow] = []
         self.left_deleted: list[int] = []
+        self.purged: dict[str, int] = {}  # instances that are not in memory, by key
 
         # Who waits, for what, and the message that asked for it, if one did.
         self.replies: list[tuple[Waiter, Any, Message | None]] = []
@@ -110,6 +112,7 @@ class Batch:
             or self.peers
             or self.requests
             or self.left_deleted
+            or self.purged
         )
 
     @property

@@ -60,6 +60,7 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
                 _store_entity(actor, now, checkpoint)
             except PerdureError as error:
                 raise SealError(activation, str(error)) from error
+    checkpoint.purged += batch.purged.values()
     partition.timers.seal(batch, checkpoint)
     partition.exchange.seal(batch, checkpoint)
     checkpoint.mail_deleted = batch.mail_deleted

@@ -50,9 +50,11 @@ class GuardedStore:
         """See ``PartitionStore.commit``."""
         await _guard("commit", self.inner.commit(checkpoint))
 
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+    async def read_instances(
+        self, keys: Sequence[str], *, payloads: bool = True
+    ) -> list[InstanceRecord]:
         """See ``PartitionStore.read_instances``."""
-        return await _guard("read_instances", self.inner.read_instances(keys))
+        return await _guard("read_instances", self.inner.read_instances(keys, payloads=payloads))
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         """See ``PartitionStore.read_entities``."""
@@ -81,6 +83,10 @@ class GuardedStore:
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """See ``PartitionStore.query_instances``."""
         return await _guard("query_instances", self.inner.query_instances(filter))
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """See ``PartitionStore.count_instances``."""
+        return await _guard("count_instances", self.inner.count_instances(filter))
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """See ``PartitionStore.query_entities``."""

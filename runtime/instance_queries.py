@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from ..actors.arguments import flag, is_a, labels, optional_flag, optional_text, optional_timestamp
+from attrs import evolve
+
+from ..actors.arguments import (
+    choice,
+    flag,
+    is_a,
+    labels,
+    optional_flag,
+    optional_text,
+    optional_timestamp,
+)
 from ..actors.context import to_datetime
 from ..actors.errors import InstanceNotFoundError, StoreDamagedError
 from ..actors.ids import check_instance_id
@@ -16,6 +26,8 @@ from ..storage.records import InstanceFilter, InstanceRecord
 from .pages import Page, check_page_size, make_token, read_statuses, read_token
 from .requesting import Requester
 from .status import HistoryEvent, OrchestrationStatus, instance_status
+
+Order = Literal["oldest", "newest"]
 
 
 class InstanceQueries(Requester):
@@ -65,8 +77,9 @@ class InstanceQueries(Requester):
         parked: bool | None = None,
         payloads: bool = True,
         page_size: int = 200,
+        order: Order = "oldest",
     ) -> AsyncIterator[OrchestrationStatus]:
-        """Find instances that match every condition given, oldest first.
+        """Find instances that match every condition given, the oldest or the newest first.
 
         ``name`` is the orchestration or its name. Times are aware datetimes, from inclusive, to
         exclusive. ``payloads=False`` leaves inputs and outputs out.
@@ -89,13 +102,14 @@ class InstanceQueries(Requester):
                 parked=parked,
                 payloads=payloads,
                 page_size=page_size,
+                order=order,
                 continuation_token=token,
             )
             for status in page.items:
                 yield status
-            token = page.continuation_token
-            if token is None:
+            if page.continuation_token in (None, token):  # the same where a row is damaged
                 return
+            token = page.continuation_token
 
     async def query_page(
         self,
@@ -115,15 +129,100 @@ class InstanceQueries(Requester):
         parked: bool | None = None,
         payloads: bool = True,
         page_size: int = 100,
+        order: Order = "oldest",
         continuation_token: str | None = None,
     ) -> Page[OrchestrationStatus]:
-        """Give one page of what ``query`` finds.
+        """Give one page of what ``query`` finds; a token goes on in the order of its page.
 
         Raises:
             UsageError: a bad continuation token, status or page size.
         """
         after = read_token(continuation_token)
-        filter = InstanceFilter(
+        filter = self._filter(
+            statuses=statuses,
+            name=name,
+            instance_id_prefix=instance_id_prefix,
+            created_from=created_from,
+            created_to=created_to,
+            updated_from=updated_from,
+            updated_to=updated_to,
+            completed_from=completed_from,
+            completed_to=completed_to,
+            parent_instance_id=parent_instance_id,
+            failure_type=failure_type,
+            tags=tags,
+            parked=parked,
+            payloads=payloads,
+            page_size=page_size,
+            order=order,
+        )
+        if after is not None:
+            filter = evolve(filter, after=(int(after[0]), str(after[1])))
+        found: list[InstanceRecord] = []
+        for partition in self._all():
+            found += await partition.store.query_instances(filter)
+        found.sort(key=lambda record: (record.created, record.key), reverse=filter.newest)
+        items, last = found[: filter.limit], None
+        if len(found) >= filter.limit:
+            last = make_token(items[-1].created, items[-1].key)
+        return Page([instance_status(record) for record in items], last)
+
+    async def count(
+        self,
+        *,
+        statuses: Iterable[RuntimeStatus | str] = (),
+        name: str | Callable[..., Any] | None = None,
+        instance_id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        updated_from: datetime | None = None,
+        updated_to: datetime | None = None,
+        completed_from: datetime | None = None,
+        completed_to: datetime | None = None,
+        parent_instance_id: str | None = None,
+        failure_type: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        parked: bool | None = None,
+    ) -> int:
+        """Count the instances that match every condition given; see ``query``."""
+        filter = self._filter(
+            statuses=statuses,
+            name=name,
+            instance_id_prefix=instance_id_prefix,
+            created_from=created_from,
+            created_to=created_to,
+            updated_from=updated_from,
+            updated_to=updated_to,
+            completed_from=completed_from,
+            completed_to=completed_to,
+            parent_instance_id=parent_instance_id,
+            failure_type=failure_type,
+            tags=tags,
+            parked=parked,
+        )
+        return sum([await place.store.count_instances(filter) for place in self._all()])
+
+    def _filter(
+        self,
+        *,
+        statuses: Iterable[RuntimeStatus | str] = (),
+        name: str | Callable[..., Any] | None = None,
+        instance_id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        updated_from: datetime | None = None,
+        updated_to: datetime | None = None,
+        completed_from: datetime | None = None,
+        completed_to: datetime | None = None,
+        parent_instance_id: str | None = None,
+        failure_type: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        parked: bool | None = None,
+        payloads: bool = True,
+        page_size: int = 100,
+        order: Order = "oldest",
+    ) -> InstanceFilter:
+        return InstanceFilter(
             statuses=tuple(read_statuses(statuses)),
             name=self._name_of(name),
             prefix=optional_text(instance_id_prefix, "instance_id_prefix"),
@@ -137,18 +236,10 @@ class InstanceQueries(Requester):
             failure_type=optional_text(failure_type, "failure_type"),
             tags=() if tags is None else tuple(sorted(labels(tags).items())),
             parked=optional_flag(parked, "parked"),
-            after=None if after is None else (int(after[0]), str(after[1])),
+            newest=choice(order, "order", ("oldest", "newest")) == "newest",
             limit=check_page_size(page_size),
             payloads=flag(payloads, "payloads"),
         )
-        found: list[InstanceRecord] = []
-        for partition in self._all():
-            found += await partition.store.query_instances(filter)
-        found.sort(key=lambda record: (record.created, record.key))
-        items, last = found[:page_size], None
-        if len(found) > page_size or len(found) == page_size > 0:
-            last = make_token(items[-1].created, items[-1].key)
-        return Page([instance_status(record) for record in items], last)
 
     def _name_of(self, name: str | Callable[..., Any] | None) -> str | None:
         """Give the stored name of an orchestration; a text may be one that is registered no more."""

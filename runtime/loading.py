@@ -224,7 +224,7 @@ class Loader:
     async def _make_instance(self, activation: Activation, record: InstanceRecord | None) -> None:
         partition = self._partition
         actor = OrchestrationActor(0, activation.key, partition.lookup)
-        if record is None:
+        if record is None or activation.key in partition.purging:
             actor.id = partition.new_id()
             actor.barred = self._too_many_crashes(activation.key)
             self._ready(activation, actor)

@@ -22,6 +22,7 @@ import anyio
 
 from ..actors.errors import (
     FailureDetails,
+    InstanceNotFinishedError,
     InstanceNotFoundError,
     LeaseLostError,
     MailboxFullError,
@@ -170,6 +171,8 @@ class Partition:
         self.expire_requests_at = 0
         self.loader = Loader(self)
         self.overflow = Overflow(self)
+        self.purging: set[str] = set()  # instances that are gone, once that is durable
+        self.evictions = 0
         self.damage = Damage(self.store.place, self)
         # Activities that run on other shards, where this partition was before.
         self.abroad: dict[int, set[Caller]] = {}
@@ -445,6 +448,48 @@ class Partition:
             raise self._refusal()
         self.post(key, LockRelease(Caller(*owner), [key], -1))
         return self.settle()
+
+    async def purge_ended(self, keys: list[str]) -> list[tuple[str, bool]]:
+        """Delete those instances that have ended or are parked; durable on return.
+
+        What is not in memory is deleted as a set, in the next checkpoint.
+
+        Returns:
+            The keys of those that were deleted, each with whether it had to be ended first.
+
+        Raises:
+            UnavailableError: the partition is recovering, or has moved.
+        """
+        while True:
+            if self.down is not None:
+                raise self._refusal()
+            evictions = self.evictions
+            records = await self.store.read_instances(keys, payloads=False)
+            if self.evictions == evictions:  # else one of them may live again, and have gone
+                break
+        if self.down is not None:
+            raise self._refusal()
+        gone: list[tuple[str, bool]] = []
+        asked: list[tuple[str, bool, Waiter]] = []
+        for record in records:
+            key, parked = record.key, record.parked is not None
+            if key in self.purging:
+                continue
+            if record.status in TERMINAL and not parked and key not in self.activations:
+                self.batch.purged[key] = record.id
+                self.purging.add(key)
+                self.drop_activities(key)
+                gone.append((key, False))
+            elif record.status in TERMINAL or parked:
+                asked.append((key, parked, self.request(key, Command("purge"))))
+        await self.settle()
+        for key, parked, answer in asked:
+            try:
+                await answer
+            except (InstanceNotFoundError, InstanceNotFinishedError):
+                continue  # purged or started again by somebody else in between
+            gone.append((key, parked))
+        return gone
 
     def new_id(self) -> int:
         """The next number for an actor."""
@@ -891,6 +936,8 @@ class Partition:
         self.exchange.release(batch)
         for key in batch.finished:
             self._release_waiters(key)
+        if batch.purged:
+            self.purging -= batch.purged.keys()
         self.overflow.relieve(batch)
         reloaded, self._reloaded = self._reloaded, []
         for activation in reloaded:
@@ -930,6 +977,7 @@ class Partition:
                 break
         for activation in gone:
             self.drop(activation)
+        self.evictions += len(gone)
         return len(gone)
 
     def drop(self, activation: Activation) -> None:
@@ -951,6 +999,7 @@ class Partition:
         self.timers.clear()
         self.overflow.clear()
         self.leftovers.clear()
+        self.purging.clear()
         if activities:
             self._activities.stop_all(self.post_answer)
         self.batch = Batch()

@@ -311,6 +311,11 @@ class Elsewhere:
         """See ``Partition.settle``."""
         await self._ask("settle")
 
+    async def purge_ended(self, keys: list[str]) -> list[tuple[str, bool]]:
+        """See ``Partition.purge_ended``."""
+        gone: list[tuple[str, bool]] = await self._ask("purge_ended", keys)
+        return gone
+
     async def unlock(self, key: str, owner: list[Any]) -> None:
         """See ``Partition.unlock``."""
         await self._ask("unlock", key, owner)
@@ -346,6 +351,11 @@ class Elsewhere:
         """See ``PartitionStore.query_instances``."""
         rows: list[InstanceRecord] = await self._read("query_instances", filter)
         return rows
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """See ``PartitionStore.count_instances``."""
+        count: int = await self._read("count_instances", filter)
+        return count
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """See ``PartitionStore.query_entities``."""

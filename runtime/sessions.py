@@ -38,6 +38,7 @@ _READS = frozenset(
         "read_entities",
         "read_history",
         "query_instances",
+        "count_instances",
         "query_entities",
         "waiting",
     )
@@ -259,6 +260,10 @@ async def _wait_for_end(partition: Partition, key: str) -> Any:
     return await partition.wait_for_end(key)
 
 
+async def _purge_ended(partition: Partition, keys: list[str]) -> Any:
+    return await partition.purge_ended(keys)
+
+
 async def _request_later(partition: Partition, *arguments: Any) -> None:
     await partition.request_later(*arguments)
 
@@ -273,6 +278,7 @@ _VERBS: dict[str, Handler] = {
     "unlock": _unlock,
     "wait_for_end": _wait_for_end,
     "request_later": _request_later,
+    "purge_ended": _purge_ended,
 }
 
 

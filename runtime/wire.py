@@ -202,6 +202,7 @@ def _write_message(message: Message) -> list[Any]:
 
 def _read_instance_filter(partition: int, fields: dict[str, Any]) -> list[Any]:
     fields["statuses"] = tuple(fields["statuses"])
+    fields["parents"] = tuple(fields["parents"])
     fields["tags"] = tuple((name, value) for name, value in fields["tags"])
     return [partition, InstanceFilter(**_with_position(fields))]
 
@@ -252,6 +253,7 @@ _ARGUMENTS: dict[str, tuple[_Form, _Form]] = {
     "request_later": (_write_parcel, _read_parcel),
     "read_entities": (_write_ids, _read_ids),
     "query_instances": (_write_filter, _read_instance_filter),
+    "count_instances": (_write_filter, _read_instance_filter),
     "query_entities": (_write_filter, _read_entity_filter),
 }
 

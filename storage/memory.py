@@ -13,12 +13,12 @@ Invariants of a partition's rows:
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from operator import itemgetter
 from typing import Any
 
 import orjson
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 
 from ..actors.errors import (
     LeaseLostError,
@@ -238,7 +238,9 @@ class MemoryPartition:
         rows.check(checkpoint)
         rows.apply(checkpoint)
 
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+    async def read_instances(
+        self, keys: Sequence[str], *, payloads: bool = True
+    ) -> list[InstanceRecord]:
         """Give the stored instances among ``keys``."""
         rows = self._rows
         return [rows.instances[rows.ids[key]].record() for key in set(keys) if key in rows.ids]
@@ -274,7 +276,8 @@ class MemoryPartition:
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
-        page = nsmallest(
+        choose = nlargest if filter.newest else nsmallest
+        page = choose(
             filter.limit,
             (item for item in self._rows.instances.values() if _instance_matches(item, filter)),
             key=lambda item: (item.created.created, item.created.key),
@@ -283,6 +286,11 @@ class MemoryPartition:
         if filter.payloads:
             return records
         return [record._replace(input=None, output=None) for record in records]
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """Count the instances that match, on all pages."""
+        wanted = evolve(filter, after=None)
+        return sum(_instance_matches(item, wanted) for item in self._rows.instances.values())
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""
@@ -394,11 +402,17 @@ def _instance_matches(item: _Instance, filter: InstanceFilter) -> bool:
         and _within(progress.updated, filter.updated_from, filter.updated_to)
         and _within(progress.completed, filter.completed_from, filter.completed_to)
         and filter.parent in (None, created.parent)
+        and (not filter.parents or created.parent in filter.parents)
         and filter.failure_type in (None, progress.failure_type)
         and filter.parked in (None, progress.parked is not None)
-        and (filter.after is None or (created.created, created.key) > filter.after)
+        and (filter.after is None or _is_behind((created.created, created.key), filter))
         and _has_tags(created.tags, filter.tags)
     )
+
+
+def _is_behind(place: tuple[int, str], filter: InstanceFilter) -> bool:
+    assert filter.after is not None
+    return place < filter.after if filter.newest else place > filter.after
 
 
 def _has_tags(tags: bytes | None, wanted: tuple[tuple[str, str], ...]) -> bool:

@@ -53,8 +53,13 @@ class PartitionStore(Protocol):
         """
         ...
 
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
-        """Give the stored instances among ``keys``, in any order, in one round trip."""
+    async def read_instances(
+        self, keys: Sequence[str], *, payloads: bool = True
+    ) -> list[InstanceRecord]:
+        """Give the stored instances among ``keys``, in any order, in one round trip.
+
+        Without ``payloads``, inputs and outputs may be None.
+        """
         ...
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
@@ -87,6 +92,10 @@ class PartitionStore(Protocol):
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances; fewer than ``filter.limit`` means there are no more."""
+        ...
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """Count the instances that match, on all pages."""
         ...
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:

@@ -8,9 +8,9 @@ drives the page, else the order does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from .records import EntityFilter, InstanceFilter
 
@@ -87,13 +87,14 @@ def instance_candidates(filter: InstanceFilter) -> list[Candidate]:
 
     if filter.parent is not None:
         offer("instance_parent", "parent = ?", filter.parent)
+    if filter.parents:
+        offer("instance_parent", f"parent IN ({_marks(filter.parents)})", *filter.parents)
     if filter.failure_type is not None:
         offer("instance_failure", "failure_type = ?", filter.failure_type)
     if filter.parked:
         offer("instance_parked", "parked IS NOT NULL")
     if filter.statuses:
-        marks = ", ".join("?" * len(filter.statuses))
-        offer("instance_status", f"status IN ({marks})", *filter.statuses)
+        offer("instance_status", f"status IN ({_marks(filter.statuses)})", *filter.statuses)
     if filter.name is not None:
         offer("instance_name", "name = ?", filter.name)
     offer("instance_created", "true")
@@ -142,20 +143,34 @@ def instance_page(filter: InstanceFilter, driver: Candidate) -> tuple[str, list[
     else:
         arms = [_arm(filter, driver.index, statuses)]
     ids = " UNION ALL ".join(f"SELECT * FROM ({sql})" for sql, _ in arms)
+    down = " DESC" if filter.newest else ""
     columns = WITH_PAYLOADS if filter.payloads else WITHOUT_PAYLOADS
     join = " LEFT JOIN input_row i ON i.id = r.id" if filter.payloads else ""
     sql = (
-        f"SELECT {columns} FROM ({ids} ORDER BY created, key LIMIT ?) AS page"
-        f" CROSS JOIN instance_row r ON r.id = page.id{join} ORDER BY r.created, r.key"
+        f"SELECT {columns} FROM ({ids} ORDER BY created{down}, key{down} LIMIT ?) AS page"
+        f" CROSS JOIN instance_row r ON r.id = page.id{join}"
+        f" ORDER BY r.created{down}, r.key{down}"
     )
     return sql, [*(value for _, values in arms for value in values), max(0, filter.limit)]
 
 
+def instance_count(filter: InstanceFilter, driver: Candidate) -> tuple[str, list[object]]:
+    """Make the statement that counts the instances on all pages."""
+    where = _instance_where(evolve(filter, after=None), filter.statuses)
+    sql = f"SELECT count(*) FROM instance_row INDEXED BY {driver.index} WHERE {where.text()}"
+    return sql, where.values
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
 def _arm(filter: InstanceFilter, index: str, statuses: tuple[str, ...]) -> tuple[str, list[object]]:
     where = _instance_where(filter, statuses)
+    down = " DESC" if filter.newest else ""
     sql = (
         f"SELECT id, created, key FROM instance_row INDEXED BY {index}"
-        f" WHERE {where.text()} ORDER BY created, key LIMIT ?"
+        f" WHERE {where.text()} ORDER BY created{down}, key{down} LIMIT ?"
     )
     return sql, [*where.values, max(0, filter.limit)]
 
@@ -164,7 +179,9 @@ def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where
     # Rows whose place in the order cannot be read are left out: no page could go on behind them.
     where = _Where(["typeof(created) = 'integer'"])
     if statuses:
-        where.add(f"status IN ({', '.join('?' * len(statuses))})", *statuses)
+        where.add(f"status IN ({_marks(statuses)})", *statuses)
+    if filter.parents:
+        where.add(f"parent IN ({_marks(filter.parents)})", *filter.parents)
     for column, value in (
         ("name", filter.name),
         ("parent", filter.parent),
@@ -180,7 +197,10 @@ def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where
     _add_presence(where, "parked", filter.parked)
     if filter.after is not None:
         # The first term repeats the second for the indexes, which have no key behind `created`.
-        where.add("created >= ? AND (created, key) > (?, ?)", filter.after[0], *filter.after)
+        behind = "created <= ? AND (created, key) < (?, ?)"
+        if not filter.newest:
+            behind = "created >= ? AND (created, key) > (?, ?)"
+        where.add(behind, filter.after[0], *filter.after)
     for tag, value in filter.tags:
         where.add(
             "EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) AS t"

@@ -262,7 +262,7 @@ class InstanceRecord(NamedTuple):
 class InstanceFilter:
     """Which instances, of one partition; every condition given must hold.
 
-    Results are ordered by (created, key). ``after`` continues behind that pair.
+    Results are ordered by (created, key), or ``newest`` first. ``after`` continues behind that pair.
     """
 
     statuses: tuple[str, ...] = ()
@@ -275,9 +275,11 @@ class InstanceFilter:
     completed_from: int | None = None
     completed_to: int | None = None
     parent: str | None = None
+    parents: tuple[str, ...] = ()  # one of these
     failure_type: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
     parked: bool | None = None
+    newest: bool = False
     after: tuple[int, str] | None = None
     limit: int = 100
     payloads: bool = True  # False leaves input and output None

@@ -49,10 +49,13 @@ from .presence import Presence
 from .queries import (
     WITH_PAYLOADS,
     WITH_STATES,
+    WITHOUT_PAYLOADS,
+    Candidate,
     choose,
     count_matches,
     entity_page,
     instance_candidates,
+    instance_count,
     instance_page,
 )
 from .records import (
@@ -83,6 +86,10 @@ CLEAR: Final = "DELETE FROM entry WHERE sequence <= ?"
 WAITING: Final = "SELECT count(*) FROM mail_row WHERE actor = ?"
 READ_INSTANCES: Final = (
     f"SELECT {WITH_PAYLOADS} FROM instance_row r LEFT JOIN input_row i ON i.id = r.id"
+    " WHERE r.key IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
+)
+READ_STATUSES: Final = (
+    f"SELECT {WITHOUT_PAYLOADS} FROM instance_row r"
     " WHERE r.key IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
 )
 READ_ENTITIES: Final = (
@@ -245,9 +252,12 @@ class SqlitePartition:
             if now == rounds:  # else the rows are of before, and the layers of after
                 return rows, layers
 
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+    async def read_instances(
+        self, keys: Sequence[str], *, payloads: bool = True
+    ) -> list[InstanceRecord]:
         """Give the stored instances among ``keys``, in one round trip."""
-        rows, layers = await self._read(self._reader, READ_INSTANCES, orjson.dumps(list(keys)))
+        sql = READ_INSTANCES if payloads else READ_STATUSES
+        rows, layers = await self._read(self._reader, sql, orjson.dumps(list(keys)))
         found = {row[1]: mend_instance(row, self._path) for row in rows}
         for layer in layers:
             layer.correct_instances(keys, found)
@@ -329,13 +339,26 @@ class SqlitePartition:
             rows = await self._bridge.run(lambda: self._instance_rows(filter))
         return [mend_instance(row, self._path) for row in rows]
 
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """Count the instances that match, on all pages."""
+        await self.settle()
+        with explained(self._path):
+            [row] = await self._bridge.run(lambda: self._counted(filter))
+        return int(row[0])
+
+    async def _counted(self, filter: InstanceFilter) -> list[Any]:
+        return await self._querier.fetch(*instance_count(filter, await self._driver(filter)))
+
     async def _instance_rows(self, filter: InstanceFilter) -> list[Any]:
+        return await self._querier.fetch(*instance_page(filter, await self._driver(filter)))
+
+    async def _driver(self, filter: InstanceFilter) -> Candidate:
         candidates = instance_candidates(filter)
         driver = candidates[0]
         if len(candidates) > 1:
             [counts] = await self._querier.fetch(*count_matches(candidates))
             driver = choose(candidates, counts)
-        return await self._querier.fetch(*instance_page(filter, driver))
+        return driver
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""

@@ -221,8 +221,15 @@ class FaultyPartition:
     async def recover(self) -> Recovered:
         return await self._call("recover", self._inner.recover)
 
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
-        return await self._call("read_instances", lambda: self._inner.read_instances(keys))
+    async def read_instances(
+        self, keys: Sequence[str], *, payloads: bool = True
+    ) -> list[InstanceRecord]:
+        return await self._call(
+            "read_instances", lambda: self._inner.read_instances(keys, payloads=payloads)
+        )
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        return await self._call("count_instances", lambda: self._inner.count_instances(filter))
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         return await self._call("read_entities", lambda: self._inner.read_entities(ids))

@@ -108,8 +108,13 @@ class FaultyPartition:
         if faults.lost_commit is not None:
             raise faults.lost_commit
 
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
-        return await self._inner.read_instances(keys)
+    async def read_instances(
+        self, keys: Sequence[str], *, payloads: bool = True
+    ) -> list[InstanceRecord]:
+        return await self._inner.read_instances(keys, payloads=payloads)
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        return await self._inner.count_instances(filter)
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         self._faults.reads += 1

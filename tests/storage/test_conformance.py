@@ -658,6 +658,10 @@ class StoreConformance:
             ({"completed_to": 2006}, [2, 1, 5]),
             ({"completed_from": 2002, "completed_to": 2006}, [2, 5]),
             ({"parent": "p1"}, [4, 3]),
+            ({"parents": ("p0", "p1")}, [4, 3]),
+            ({"newest": True}, [11, 9, 12, 10, 7, 5, 8, 6, 3, 1, 4, 2]),
+            ({"newest": True, "statuses": ("Failed", "Completed")}, [9, 10, 5, 6, 1, 2]),
+            ({"newest": True, "updated_from": 1011}, [11, 12]),
             ({"failure_type": "OSError"}, [2, 6]),
             ({"parked": True}, [7]),
             ({"parked": False, "created_from": 101, "created_to": 102}, [6, 8, 5]),
@@ -695,6 +699,37 @@ class StoreConformance:
             after = (page[-1].created, page[-1].key)
 
         assert pages == await crowd.keys()
+
+    @pytest.mark.parametrize("newest", [False, True])
+    async def test_a_page_goes_on_behind_any_instance(self, crowd: Owner, newest: bool) -> None:
+        every = await crowd.partition.query_instances(InstanceFilter(newest=newest))
+        for number, row in enumerate(every):
+            behind = InstanceFilter(newest=newest, after=(row.created, row.key), limit=3)
+            found = await crowd.partition.query_instances(behind)
+            assert found == every[number + 1 : number + 4]
+
+    @pytest.mark.parametrize(
+        "conditions",
+        [
+            {},
+            {"statuses": ("Failed", "Completed")},
+            {"prefix": "odd-"},
+            {"tags": (("size", "xl"),)},
+        ],
+    )
+    async def test_a_count_is_of_all_pages(self, crowd: Owner, conditions: dict[str, Any]) -> None:
+        every = await crowd.keys(**conditions)
+
+        some = InstanceFilter(**conditions, limit=1, after=(101, "x"))
+        assert await crowd.partition.count_instances(some) == len(every)
+
+    async def test_single_reads_may_leave_payloads_out(self, crowd: Owner) -> None:
+        keys = ["odd-01", "even-02", "nobody"]
+        whole = await crowd.partition.read_instances(keys)
+        lean = await crowd.partition.read_instances(keys, payloads=False)
+
+        bare = [row._replace(input=None, output=None) for row in whole]
+        assert sorted(row._replace(input=None, output=None) for row in lean) == sorted(bare)
 
     async def test_payloads_can_be_left_out(self, crowd: Owner) -> None:
         [with_them] = await crowd.partition.query_instances(InstanceFilter(prefix="odd-01"))

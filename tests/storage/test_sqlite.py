@@ -604,6 +604,10 @@ def plan(folder: Path, sql: str, values: list[object]) -> str:
     ("conditions", "search"),
     [
         ({"parent": "p"}, "instance_parent (parent=?)"),
+        ({"parents": ("p", "q")}, "instance_parent (parent=?)"),
+        ({"newest": True}, "SCAN instance_row USING INDEX instance_created"),
+        ({"newest": True, "after": (1, "a")}, "instance_created (created<?)"),
+        ({"newest": True, "name": "n"}, "instance_name (name=?)"),
         ({"failure_type": "E"}, "instance_failure (failure_type=?)"),
         ({"parked": True}, "SCAN instance_row USING INDEX instance_parked"),
         ({"statuses": ("Failed",)}, "instance_status (status=?)"),
