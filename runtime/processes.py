@@ -159,7 +159,7 @@ class ProcessCrew(Crew):
             process = worker.process
             assert process is not None
             await self._serve_with(worker, process)
-            if self._stopping or not worker.has_served:
+            if self._stopping or (worker.settled.is_set() and not worker.has_served):
                 return
             _log.error("worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process))
             with suppress(HubStoppingError):
@@ -212,7 +212,10 @@ class ProcessCrew(Crew):
         if not worker.serves:
             worker.failed_starts += 1
         worker.serves = False
-        if not worker.has_served:
+        # One that was killed while the hub starts is tried again, as later; one that ended by
+        # itself would do so again.
+        was_killed = (process.returncode or 0) < 0 and worker.error is None
+        if not worker.has_served and not (was_killed and worker.failed_starts < _FAILED_STARTS_MAX):
             refusal = InternalError(
                 f"worker {worker.number} ended before it served ({_how(process)}); what it "
                 "printed says why. A script that starts a hub with workers must do so under "

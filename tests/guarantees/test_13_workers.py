@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -26,13 +27,17 @@ from perdure import (
     connect,
 )
 from perdure.runtime.connecting import watch_hub
+from perdure.runtime.processes import ProcessCrew
 from tests.guarantees.crash_child import OPENING_BALANCE, Account
 from tests.guarantees.worker_load import (
     PARTITIONS,
     Blocker,
+    Ledger,
     Load,
+    Patient,
     app,
     crew_of,
+    fork,
     hub_on,
     is_running,
     pid_of,
@@ -336,6 +341,76 @@ async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path)
                 await load.more(20)
                 load.stopped = True
             await load.check(client)
+
+
+async def test_a_hub_that_starts_while_old_workers_drain_serves_with_its_own(
+    folder: Path, anyio_backend_name: str
+) -> None:
+    old_child = Child(folder, anyio_backend_name)
+    try:
+        old = await old_child.workers()
+        async with connect(f"sqlite:{folder / 'hub'}", app) as client:
+            for n in range(PARTITIONS):
+                id = entity_in(n, Patient, "patient", PARTITIONS)
+                await client.signal_entity(id, Patient.wait_for, str(folder))
+            while (folder / "begun").read_text().count("begun") < PARTITIONS:
+                await anyio.sleep(0.005)
+            old_child.kill()
+
+            async with hub_on(folder) as hub:
+                assert all(is_running(pid) for pid in old), "they drain"
+                (folder / "go").touch()
+                for pid in old:
+                    await end_of(pid)
+                statistics = await hub.statistics()
+                assert [one.index for one in statistics.partitions] == [*range(PARTITIONS)]
+                assert {one.pid for one in statistics.shards} == {pid_of(hub, 0), pid_of(hub, 1)}
+                for n in range(PARTITIONS):
+                    # The client was connected to the former hub, and finds this one.
+                    found = await client.call_entity(account_in(n), Account.change, 1)
+                    assert found == OPENING_BALANCE + 1
+    finally:
+        old_child.kill()
+
+
+async def test_a_worker_is_replaced_also_while_a_child_has_its_sockets_open(folder: Path) -> None:
+    async with hub_on(folder) as hub, connect(f"sqlite:{folder / 'hub'}", app) as client:
+        id = id_in(0, "fork", PARTITIONS)
+        child = await (await hub.client.start_new(fork, instance_id=id)).result()
+        try:
+            assert await client.call_entity(account_in(0), Account.change, 1) == OPENING_BALANCE + 1
+            assert await add(hub, 3) == OPENING_BALANCE + 1
+            dead = pid_of(hub, 0)
+            os.kill(dead, signal.SIGKILL)
+
+            with anyio.fail_after(20):
+                assert await add(hub, 0, request="r") == OPENING_BALANCE + 2
+                found = await client.call_entity(account_in(0), Account.change, 1, request_id="s")
+                assert found == OPENING_BALANCE + 3
+                await hub.client.signal_entity(entity_in(3, Ledger, "l", PARTITIONS), "write", "x")
+            assert is_running(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+async def test_a_worker_that_is_killed_while_the_hub_first_starts_is_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, killed = ProcessCrew._spawn, list[int]()
+
+    async def spawn_and_kill(crew: ProcessCrew, worker: Any) -> None:
+        await spawn(crew, worker)
+        if len(killed) < 2:
+            killed.append(worker.process.pid)
+            worker.process.kill()
+
+    monkeypatch.setattr(ProcessCrew, "_spawn", spawn_and_kill)
+
+    async with hub_on(folder) as hub:
+        assert await add(hub, 0) == OPENING_BALANCE + 1
+        assert await add(hub, 3) == OPENING_BALANCE + 1
+
+    assert len(killed) == 2
 
 
 async def until_there(path: Path) -> None:

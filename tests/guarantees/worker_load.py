@@ -6,6 +6,7 @@ applying one twice; what senders sent carries numbers, so that a changed order s
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import time
@@ -123,6 +124,21 @@ class Patient:
             await anyio.sleep(0.002)
         self.taken.append(-1)
         return len(self.taken)
+
+
+@app.activity
+def leave_child() -> int:
+    """Fork, past Python, a child that has all files of its process open and outlives it."""
+    child: int = ctypes.CDLL(None).fork()
+    if child == 0:
+        time.sleep(120)
+        os._exit(0)
+    return child
+
+
+@app.orchestration
+async def fork(ctx: OrchestrationContext) -> int:
+    return await ctx.call_activity(leave_child)
 
 
 @app.entity
