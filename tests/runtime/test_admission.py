@@ -78,7 +78,7 @@ async def check_well(hub: Hub, path: Path, before: int) -> None:
     assert hub._partitions[0].crashes == {}
 
 
-INTERNAL = [
+INTERNAL: list[list[Any]] = [
     ["ask", 1, "let_go", 0, 1],
     ["ask", 1, "host", 1],
     ["ask", 1, "died", 0],
@@ -208,7 +208,7 @@ async def test_random_frames_hurt_nobody_else(path: Path) -> None:
     dice = random.Random(7)
     id = str(entity_in(0, Counter, "c", 2))
     atoms = [None, 0, 1, -1, 2**63, 1.5, "", "x", id, "p0-0", [], {}, True, [1], {"a": 1}]
-    asks = [["ask", 1, *rest] for _, rest in messages(id)] + [
+    asks: list[Any] = [["ask", 1, *rest] for _, rest in messages(id)] + [
         ["ask", 1, verb, 0, *more] for verb, more in READS
     ]
     asks = [ask for ask in asks if len(orjson.dumps(ask)) < 10_000] + INTERNAL
