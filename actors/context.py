@@ -291,7 +291,7 @@ class OrchestrationContext:
         Awaiting it raises ``ActivityError`` if it failed (after its retries).
         """
         definition = self._lookup.find_activity(f)
-        data = self._lookup.encode_input(definition, input)
+        data = self._lookup.encode_input(definition, input, f)
         executor = self._executor
         limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
         policy = definition.retry if retry is None else _policy(retry)
@@ -400,7 +400,7 @@ class OrchestrationContext:
         Awaiting it raises ``SubOrchestrationError`` if it failed.
         """
         definition = self._lookup.find_orchestration(f, version)
-        data = self._lookup.encode_input(definition, input)
+        data = self._lookup.encode_input(definition, input, f)
         executor = self._executor
         policy = definition.retry if retry is None else _policy(retry)
         if instance_id is not None:
@@ -552,7 +552,7 @@ class OrchestrationContext:
         Awaiting it raises ``EntityOperationError`` if the operation raised.
         """
         operation = self._lookup.find_operation(id, op)
-        data = self._lookup.encode_input(operation, input)
+        data = self._lookup.encode_input(operation, input, op)
         executor = self._executor
         entity = str(id)
         task: CallTask[Any] = CallTask(
@@ -637,7 +637,7 @@ class OrchestrationContext:
             LockRuleError: this orchestration has locked that entity.
         """
         operation = self._lookup.find_operation(id, op)
-        data = self._lookup.encode_input(operation, input)
+        data = self._lookup.encode_input(operation, input, op)
         due = None if at is None else due_time(at, self._executor.later(0))
         given = (operation.input, input)
         self._executor.signal_entity(str(id), operation.name, data, due, given)

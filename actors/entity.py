@@ -182,7 +182,7 @@ class EntityContext:
         """
         lookup = self._actor.lookup
         operation = lookup.find_operation(id, op)
-        data = lookup.encode_input(operation, input)
+        data = lookup.encode_input(operation, input, op)
         due = None if at is None else due_time(at, self._now - self._lag)
         self._send(due, str(id), Operation(operation.name, data))
 
@@ -244,7 +244,7 @@ class EntityContext:
         """
         lookup = self._actor.lookup
         definition = lookup.find_orchestration(f, version)
-        data = lookup.encode_input(definition, input)
+        data = lookup.encode_input(definition, input, f)
         new_id = self._actor.new_id() if instance_id is None else check_instance_id(instance_id)
         self._send(None, new_id, Start(definition.name, definition.version, data))
         return new_id

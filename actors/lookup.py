@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
+from .arguments import is_a
 from .carried import Carried, read_carried, set_carried
 from .codec import check_size, codec_for, compact
 from .definitions import (
@@ -15,6 +16,7 @@ from .definitions import (
     OrchestrationDefinition,
     operation_of,
 )
+from .errors import PayloadError
 from .ids import EntityId, entity_id
 from .outside import INSIDE
 from .values import MISSING
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .app import App
 
 _ANY = codec_for(Any)
+_JSON_VALUES = frozenset({dict, list, str, int, float, bool, type(None)})
 
 Stage = Callable[[Context, Callable[[Any, Any], None], Any, Any], None]
 
@@ -139,15 +142,27 @@ class Lookup:
         self,
         definition: ActivityDefinition | OrchestrationDefinition | OperationDefinition,
         input: Any,
+        called: object = None,
     ) -> bytes | None:
         """Encode an input as the definition's parameter wants it.
+
+        Args:
+            definition: what is called.
+            input: the input.
+            called: what the caller named it by. Whoever has a name may have nothing but JSON
+                values, so these are read as the parameter's type then.
 
         Raises:
             PayloadError: of another type, or it cannot be JSON, or is too large.
             UsageError: missing, or given to a function that takes none.
         """
         if definition.takes_input and input is not MISSING:  # nearly always: a call less
-            data = definition.input.encode(input)
+            try:
+                data = definition.input.encode(input)
+            except PayloadError:
+                if not is_a(called, str) or type(input) not in _JSON_VALUES:
+                    raise
+                data = definition.input.encode(definition.input.decode(_ANY.encode(input)))
         else:
             given = definition.encode_input(input is not MISSING, input)
             if given is None:

@@ -169,7 +169,7 @@ class EntityClient(Requester):
             OutcomeUnknownError: it may be applied; repeat it under the same request id.
         """
         operation = self._lookup.find_operation(id, op)
-        data = self._lookup.encode_input(operation, input)
+        data = self._lookup.encode_input(operation, input, op)
         key = str(id)
         address = self._address(key, operation, request_id)
         message = Operation(operation.name, data, True)
@@ -266,7 +266,7 @@ class EntityClient(Requester):
             UnavailableError: nothing happened; safe to repeat.
         """
         operation = self._lookup.find_operation(id, op)
-        data = self._lookup.encode_input(operation, input)
+        data = self._lookup.encode_input(operation, input, op)
         key = self._address(str(id), operation, request_id)
         message = Operation(operation.name, data)
         message.carried = self._lookup.carry()
@@ -299,7 +299,7 @@ class EntityClient(Requester):
             except Exception:
                 raise refusal("each of signals", "(entity, operation, input)", signal) from None
             operation = self._lookup.find_operation(id, op)
-            data = self._lookup.encode_input(operation, input)
+            data = self._lookup.encode_input(operation, input, op)
             key = self._address(str(id), operation)
             message = Operation(operation.name, data)
             message.carried = self._lookup.carry()

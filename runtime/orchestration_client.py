@@ -154,7 +154,7 @@ class OrchestrationClient(InstanceQueries):
             UnavailableError: nothing happened; safe to repeat.
         """
         definition = self._lookup.find_orchestration(f, version)
-        data = self._lookup.encode_input(definition, input)
+        data = self._lookup.encode_input(definition, input, f)
         given: object = on_existing
         if type(given) is not str or given != "reject":
             on_existing = choice(on_existing, "on_existing", ("reject", "reuse", "replace"))
