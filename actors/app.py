@@ -397,6 +397,11 @@ class App:
             )
         return found
 
+    @property
+    def orchestration_versions(self) -> list[tuple[str, str | None]]:
+        """The names and versions of all orchestrations."""
+        return [(one.name, one.version) for one in self._all_orchestrations()]
+
     def exact_orchestration(self, name: str, version: str | None) -> OrchestrationDefinition:
         """Find the very version that an instance was started with; None is the one without any.
 

@@ -352,6 +352,14 @@ class OrchestrationActor:
         executor.start(self.make_context(executor), self.input)
         self.settle_turn(now, effects)
 
+    def check_code(self) -> None:
+        """Park it if its code is not registered, before any of it has run."""
+        try:
+            self.lookup.exact_orchestration(self.name, self.version)
+        except UnknownNameError as error:
+            self.park("UnknownNameError", str(error))
+            self.changed = True
+
     def make_executor(self) -> Executor | None:
         """Make an executor for its code; where that is missing, park it and give None."""
         try:

@@ -100,6 +100,10 @@ class GuardedStore:
         """See ``PartitionStore.settle``."""
         await _guard("settle", self.inner.settle())
 
+    async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
+        """See ``PartitionStore.find_unknown``."""
+        return await _guard("find_unknown", self.inner.find_unknown(known))
+
     async def waiting(self, actor: str) -> int:
         """See ``PartitionStore.waiting``."""
         return await _guard("waiting", self.inner.waiting(actor))

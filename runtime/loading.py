@@ -254,7 +254,8 @@ class Loader:
                     actor.open_work = _open_work(events)
                     self._report(actor)
         elif actor.is_live:
-            self._consider(activation, actor, record.parked)
+            if not self._consider(activation, actor, record.parked):
+                actor.check_code()
         elif record.status == "Failed" and _has_command(activation, "rewind"):
             await self._prepare_rewind(activation, actor, record)
         self._ready(activation, actor)

@@ -11,7 +11,13 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import asdict
 
-from ..actors.errors import HubStoppingError, InternalError, OutcomeUnknownError, UnavailableError
+from ..actors.errors import (
+    HubStoppingError,
+    InternalError,
+    OutcomeUnknownError,
+    StorageError,
+    UnavailableError,
+)
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
@@ -186,6 +192,21 @@ class Shard:
         if self.keeper.is_running:
             self._serve(partition)
         reintroduce(partition)
+        if handover is None:
+            await self._park_unknown(partition, {*recovered.parked})
+
+    async def _park_unknown(self, partition: Partition, parked: set[str]) -> None:
+        """Load the instances whose code is not registered, so that they are parked and listed."""
+        try:
+            known = self._lookup.app.orchestration_versions
+            keys = await partition.store.find_unknown(known)
+        except (StorageError, UnavailableError) as error:
+            _log.warning("instances without code are parked when they are needed: %s", error)
+            return
+        if partition.down is None:
+            for key in keys:
+                if key not in parked and key not in partition.activations:
+                    partition.activate(key)
 
     def _check_open(self) -> None:
         if self.router.is_closed:

@@ -7,5 +7,9 @@ CREATE VIEW activities AS
 SELECT activity_row.n, instance_row.key AS instance_id, activity_row.body AS call
 FROM activity_row LEFT JOIN instance_row ON instance_row.id = activity_row.instance;
 
+-- For instances whose code is not registered any more: found at the start of a hub, without their rows.
+CREATE INDEX instance_live ON instance_row (name, version)
+  WHERE status NOT IN ('Completed', 'Failed', 'Canceled', 'Terminated');
+
 -- A JSON object: how often it was rewound, and why it is suspended.
 ALTER TABLE instance_row ADD COLUMN notes TEXT;

@@ -316,6 +316,16 @@ class MemoryPartition:
     async def settle(self) -> None:
         """Do nothing: all is where it should be."""
 
+    async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
+        """Give the keys of live instances whose name and version are none of those known."""
+        names = set(known)
+        return [
+            item.created.key
+            for item in self._rows.instances.values()
+            if item.progress.status not in ENDED
+            and (item.created.name, item.created.version) not in names
+        ]
+
     async def waiting(self, actor: str) -> int:
         """Count the stored messages that wait for an actor."""
         return self._rows.waiting.get(actor, 0)

@@ -114,6 +114,10 @@ class PartitionStore(Protocol):
         """Do what would make the next ``recover`` slow; there may be nothing to do."""
         ...
 
+    async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
+        """Give the keys of live instances whose name and version are none of those known."""
+        ...
+
     async def waiting(self, actor: str) -> int:
         """Count the stored messages that wait for an actor."""
         ...

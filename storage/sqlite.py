@@ -83,6 +83,11 @@ COMMIT: Final = f"INSERT INTO entry VALUES ({', '.join('?' * (PARTS + 5))})"
 """Takes sequence, epoch, settled, next_id and next_row, and the parts."""
 REMEMBER: Final = "UPDATE meta SET sequence = max(sequence, ?)"
 CLEAR: Final = "DELETE FROM entry WHERE sequence <= ?"
+UNKNOWN: Final = (
+    "SELECT key FROM instance_row INDEXED BY instance_live WHERE status NOT IN"
+    " ('Completed', 'Failed', 'Canceled', 'Terminated') AND (name, ifnull(version, char(0))) NOT IN"
+    " (SELECT value ->> 0, ifnull(value ->> 1, char(0)) FROM json_each(CAST(? AS TEXT)))"
+)
 WAITING: Final = "SELECT count(*) FROM mail_row WHERE actor = ?"
 READ_INSTANCES: Final = (
     f"SELECT {WITH_PAYLOADS} FROM instance_row r LEFT JOIN input_row i ON i.id = r.id"
@@ -367,6 +372,12 @@ class SqlitePartition:
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._querier.fetch(sql, values))
         return [mend_entity(row, self._path) for row in rows]
+
+    async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
+        """Give the keys of live instances whose name and version are none of those known."""
+        await self.settle()
+        rows, _ = await self._read(self._reader, UNKNOWN, orjson.dumps([*known]))
+        return [key for (key,) in rows if type(key) is str]
 
     async def waiting(self, actor: str) -> int:
         """Count the stored messages that wait for an actor."""

@@ -144,6 +144,9 @@ class FaultyPartition:
     async def settle(self) -> None:
         await self._inner.settle()
 
+    async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
+        return await self._inner.find_unknown(known)
+
     async def waiting(self, actor: str) -> int:
         return await self._inner.waiting(actor)
 

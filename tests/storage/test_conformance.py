@@ -417,6 +417,23 @@ class StoreConformance:
         assert (await owner.partition.recover()).activities == [rows[0], rows[2]]
         assert (await reopen(store)).recovered.activities == [rows[0], rows[2]]
 
+    async def test_live_instances_of_unknown_names_and_versions_are_found(
+        self, owner: Owner
+    ) -> None:
+        rows = [
+            created(1),
+            created(2, version="1"),
+            created(3, version="2"),
+            created(4, name="gone"),
+            created(5, name="gone"),
+            created(6, name="gone", version=""),
+        ]
+        await owner.commit(created=rows, progress=[progress(5, "Failed"), progress(4, "Suspended")])
+
+        known = [("crawl", None), ("crawl", "1"), ("other", "2"), ("gone", "2")]
+        assert sorted(await owner.partition.find_unknown(known)) == ["i3", "i4", "i6"]
+        assert len(await owner.partition.find_unknown([])) == 5
+
     async def test_activities_are_purged_with_their_instance(self, owner: Owner) -> None:
         rows = [ActivityRow(1, 1, b"[1]"), ActivityRow(2, 2, b"[2]")]
         await owner.commit(created=[created(1), created(2)], activities=rows)

@@ -50,6 +50,7 @@ from perdure.storage.sqlite import (
     READ_INSTANCES,
     READ_MAIL,
     READ_REQUEST,
+    UNKNOWN,
     SqlitePartition,
 )
 from tests.storage.files import ROOT, change, kill_committing, rows
@@ -680,6 +681,7 @@ async def test_recovery_and_reads_only_look_up_indexes(folder: Path) -> None:
         assert "SCAN" not in plan(folder, sql, list(values)).replace("SCAN json_each", ""), sql
     searched = plan(folder, READ_MAIL, ["a", 0, 9, 9, 9])
     assert "mail_row USING INDEX mail_actor (actor=? AND rowid>? AND rowid<?)" in searched
+    assert "INDEX instance_live" in plan(folder, UNKNOWN, [b"[]"])
     assert "USING INDEX instance_unanswered" in plan(folder, UNANSWERED, [])
     assert "USING INDEX instance_parked" in plan(folder, PARKED, [])
 
