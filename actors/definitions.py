@@ -37,7 +37,8 @@ _CALLED = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType
 def readonly(function: F) -> F:
     """Mark an entity's operation as one that only reads.
 
-    It does not wait behind a lock, and what it changes of the state is not kept.
+    It waits neither behind a lock nor behind an async operation under way, before which it sees the
+    state, and what it changes of that is not kept.
     """
     return _mark(function, "__perdure_readonly__", "@perdure.readonly")
 

@@ -10,11 +10,11 @@ back, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, overload
 
 import orjson
 
@@ -294,13 +294,15 @@ class EntityActor:
     Invariants:
 
     * ``state`` is what the operations that succeeded have made of it; while an async operation
-      is under way, ``frozen`` holds what it was before, since a checkpoint may come in between.
+      is under way, ``frozen`` holds what it was before, since a checkpoint may come in between,
+      and ``before`` an object with it, for those that only read.
     * Messages are held only while ``lock`` is set, the actor is parked, or ``folding``: a striped
       entity's home waits for its stripes.
     """
 
     __slots__ = (
         "_alone",
+        "before",
         "careful",
         "changed",
         "combines",
@@ -355,6 +357,7 @@ class EntityActor:
         self.lock: Caller | None = None
         self.held: list[Message] | None = None
         self.frozen: bytes | None = None
+        self.before: Any = None
         self.encoded: bytes | None = None
         self.size = 0
         self.gone = False  # its partition has recovered, and another incarnation took over
@@ -776,13 +779,14 @@ class EntityActor:
             encoded = definition.state.encode(self.state)
             if existed:
                 # Copied now, since that may run users' code, which may raise.
-                before = self._copy_state()
+                before = self._copy_of(self.state)
         except BaseException as error:
             if not existed:
                 self.state = None
             self._fail(message, error, now, effects)
             return
         self.frozen = encoded if existed else b""
+        self.before = before
         self.encoded = None
         try:
             value = operation.decode_input(message.input)
@@ -806,7 +810,7 @@ class EntityActor:
             if not self.gone:
                 self._succeed(message, data, operation.readonly, context, effects)
         finally:
-            self.frozen = None
+            self.frozen = self.before = None
 
     def _check_state(self) -> None:
         if self.state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
@@ -834,14 +838,82 @@ class EntityActor:
             else definition.take(self.state)
         )
 
-    def _copy_state(self) -> Any:
+    def _copy_of(self, state: Any) -> Any:
         """Give another object with the same state, which shares nothing that can change."""
         definition = self.definition
         if definition.is_function:
-            return definition.state.decode(definition.state.encode(self.state))
+            return definition.state.decode(definition.state.encode(state))
         made = definition.make()
-        definition.restore(made, definition.take(self.state))
+        definition.restore(made, definition.take(state))
         return made
+
+    def may_read(self, message: Message) -> TypeGuard[Operation]:
+        """Whether a message may go past the async operation under way, since it only reads."""
+        if not isinstance(message, Operation) or self.frozen is None or self.striping is not None:
+            return False
+        operation = self.definition.operations.get(message.name)
+        return operation is not None and operation.readonly
+
+    def read(
+        self, message: Operation, now: int, effects: Effects
+    ) -> Coroutine[Any, Any, None] | None:
+        """Run an operation that only reads on a copy of the state; give it if it is async.
+
+        While another operation is under way, it sees what was before that.
+        """
+        operation = self.definition.operations[message.name]
+        context: EntityContext | None = None
+        if operation.takes_context:
+            context = EntityContext(self, operation.name, message.input, now, effects.lag)
+        if operation.is_async:
+            return self._read_async(operation, message, context, now, effects)
+        try:
+            data = copy_context().run(self._read, operation, message, context)
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            self._fail(message, error, now, effects)
+        else:
+            self._succeed(message, data, True, context, effects)
+        return None
+
+    def _read(
+        self, operation: OperationDefinition, message: Operation, context: EntityContext | None
+    ) -> bytes | None:
+        value = operation.decode_input(message.input)
+        return self._answer(operation, message, operation.invoke(self._seen(), value, context))
+
+    async def _read_async(
+        self,
+        operation: OperationDefinition,
+        message: Operation,
+        context: EntityContext | None,
+        now: int,
+        effects: Effects,
+    ) -> None:
+        try:
+            value = operation.decode_input(message.input)
+            result = await operation.invoke(self._seen(), value, context)
+            data = self._answer(operation, message, result)
+        except Exception as error:
+            if not self.gone:
+                self._fail(message, error, now, effects)
+        else:
+            if not self.gone:
+                self._succeed(message, data, True, context, effects)
+
+    def _seen(self) -> Any:
+        """Give a copy of the state as it was before the operation under way."""
+        state = self.state if self.frozen is None else self.before
+        return self.definition.make() if state is None else self._copy_of(state)
+
+    def _answer(
+        self, operation: OperationDefinition, message: Operation, result: Any
+    ) -> bytes | None:
+        if not message.call:
+            return None
+        data: bytes = operation.output.encode(result)
+        return self.lookup.check_size(data, f"the result of {operation.title}")
 
     def _roll_back(self, before: Any) -> None:
         self.encoded = None

@@ -10,6 +10,7 @@ from ..actors.interrupts import is_interrupt
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 from .batch import SIZE_MAX
+from .readings import Reading
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -26,6 +27,7 @@ class Activation:
         actor: the state machine; None while it is being loaded.
         mail: messages that wait, oldest first.
         current: the message that an async operation is working on.
+        readings: the read-only operations that go on beside it.
         queued: whether it is in the pump, loading or in an async operation, so that it must
             not be put into the pump (again).
         ready: whether it is in the pump and has not taken its turn yet. Where it took that early,
@@ -55,6 +57,7 @@ class Activation:
         "messages_max",
         "partition",
         "queued",
+        "readings",
         "ready",
         "slow",
         "spilled",
@@ -75,6 +78,7 @@ class Activation:
         self.queued = False
         self.ready = False
         self.busy = False
+        self.readings: list[Reading] = []
         self.hand: Hand | None = None  # of the async operation under way
         self.dead = False
         self.dirty = False
@@ -115,7 +119,7 @@ class Activation:
     @property
     def waiting(self) -> int:
         """How many messages it was sent and has not consumed, unconsumed events among them."""
-        return self.count + self.events + (self.current is not None)
+        return self.count + self.events + (self.current is not None) + len(self.readings)
 
     @property
     def is_blocked(self) -> bool:
@@ -131,6 +135,7 @@ class Activation:
             or self.dirty
             or self.flying
             or self.touched
+            or self.readings
             or (self.actor is not None and self.actor.held)
         )
 
@@ -149,7 +154,8 @@ class Activation:
     @property
     def unconsumed(self) -> list[Message]:
         """All that it was sent and is not done with, in order."""
-        current = () if self.current is None else (self.current,)
+        current: list[Message] = [] if self.current is None else [self.current]
+        current += [reading.message for reading in self.readings]
         held = () if self.actor is None else self.actor.held or ()
         return [*current, *held, *self.mail]
 
@@ -192,6 +198,26 @@ class Activation:
         """An async operation has suspended; its messages may have to wait for long."""
         self.hand = hand
         self.partition.touch(self)
+        self.partition.gathered()
+        self.mail = [message for message in self.mail if not self.read_beside(message)]
+
+    def read_beside(self, message: Message) -> bool:
+        """Let an operation go past the async one that is under way, if it only reads."""
+        actor = self.actor
+        if not isinstance(actor, EntityActor) or not actor.may_read(message):
+            return False
+        reading = Reading(self, message)
+        self.readings.append(reading)
+        self.partition.pump.put(reading)
+        return True
+
+    def end_reading(self, reading: Reading) -> None:
+        """Take note that one of them has answered."""
+        self.readings.remove(reading)
+        self._consume(reading.message, self.partition)
+        actor = self.actor
+        assert actor is not None
+        self._gather(actor, self.partition.batch)
         self.partition.gathered()
 
     def _take(self, mail: list[Message], partition: Partition) -> Coroutine[Any, Any, None] | None:
@@ -290,13 +316,16 @@ class Activation:
             if is_interrupt(error):
                 raise  # which stops the hub
 
-    def _end_operation(self, message: Message, partition: Partition) -> None:
+    def _consume(self, message: Message, partition: Partition) -> None:
         if message.row:
             partition.batch.mail_deleted.append(message.row)
         if message.timer:
             partition.batch.timers_deleted.append(message.timer)
         if message.reply is not None:
             partition.waiting -= 1
+
+    def _end_operation(self, message: Message, partition: Partition) -> None:
+        self._consume(message, partition)
         self.current = self.hand = None
         self.busy = self.queued = False
         self._settle(partition)

@@ -199,6 +199,8 @@ class Partition:
                 self.gathered()  # no turn will say so for long
         if not activation.queued:
             activation.wake()
+        elif activation.hand is not None and activation.read_beside(message):
+            activation.mail.pop()
 
     def activate(self, key: str) -> Activation:
         """Begin to load an actor."""
@@ -988,8 +990,10 @@ class Partition:
             activation.actor.close()
         elif activation.actor is not None:
             activation.actor.gone = True
-            if activation.hand is not None:
-                activation.hand.cancel()  # another incarnation runs the operation again
+            hands = [activation.hand, *(reading.hand for reading in activation.readings)]
+            for hand in hands:
+                if hand is not None:
+                    hand.cancel()  # another incarnation runs the operation again
 
     def drop_all(self, *, activities: bool = True) -> list[Activation]:
         """Take all out of memory, with its timers, and its activities if so; gives what it was."""
