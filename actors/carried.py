@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 
-from .arguments import refusal
+from .arguments import is_a, refusal, several
 from .errors import UsageError
 from .printing import repr_of
 
@@ -24,12 +24,9 @@ def check_context_vars(given: Sequence[ContextVar[str]]) -> dict[str, ContextVar
         UsageError: it is no list of these, or two have one name.
     """
     taken = "a list of context variables"
-    if isinstance(given, (str, ContextVar, Mapping)):
+    if is_a(given, Mapping):
         raise refusal("context_vars", taken, given)
-    try:
-        variables = list(given)
-    except Exception:
-        raise refusal("context_vars", taken, given) from None
+    variables = several(given, "context_vars", taken)
     named: dict[str, ContextVar[str]] = {}
     for variable in variables:
         if type(variable) is not ContextVar:

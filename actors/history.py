@@ -36,12 +36,68 @@ inputs were recorded.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import orjson
 
+from .arguments import EPOCH
 from .carried import Carried
+from .failures import read_failure
 from .messages import ActivityCall, Caller
+
+#: The names of the fields, in the order that they are stored in. What may be missing stands last.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "ExecutionStarted": ("name", "version", "execution", "parent_instance_id", "context_vars"),
+    "TaskScheduled": (
+        "task_id",
+        "name",
+        "input_hash",
+        "input",
+        "timeout",
+        "attempt",
+        "tags",
+        "first_task_id",
+        "summary",
+    ),
+    "TaskCompleted": ("task_id", "result"),
+    "TaskFailed": ("task_id", "failure"),
+    "TimerCreated": ("task_id", "due", "clock_behind_us"),
+    "TimerFired": ("task_id",),
+    "SubOrchestrationInstanceCreated": (
+        "task_id",
+        "name",
+        "input_hash",
+        "instance_id",
+        "version",
+        "input",
+    ),
+    "SubOrchestrationInstanceCompleted": ("task_id", "result"),
+    "SubOrchestrationInstanceFailed": ("task_id", "failure"),
+    "EventRaised": ("name", "data"),
+    "EventSent": ("task_id", "instance_id", "name", "data_hash", "data"),
+    "EntityOperationSignaled": (
+        "task_id",
+        "entity_id",
+        "operation",
+        "input_hash",
+        "due",
+        "input",
+    ),
+    "EntityOperationCalled": ("task_id", "entity_id", "operation", "input_hash", "input"),
+    "EntityOperationCompleted": ("task_id", "result"),
+    "EntityOperationFailed": ("task_id", "failure"),
+    "EntityLockRequested": ("task_id", "entity_ids"),
+    "EntityLockGranted": ("task_id",),
+    "EntityLockReleased": ("task_id",),
+    "CancelRequested": ("reason",),
+    "ExecutionSuspended": ("reason",),
+    "ExecutionResumed": ("reason",),
+    "ExecutionRewound": ("reason",),
+    "ExecutionTerminated": ("reason",),
+    "ContinueAsNew": (),
+    "ExecutionCompleted": ("status",),
+}
 
 #: Events that a replay passes over: no code saw them.
 SILENT = frozenset({"ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"})
@@ -88,6 +144,28 @@ def parse_history(chunks: list[bytes]) -> list[list[Any]]:
     for chunk in chunks:
         events += orjson.loads(chunk)
     return events
+
+
+def named_fields(event: list[Any]) -> dict[str, Any]:
+    """Give the fields of an event by name: times as datetimes, failures as ``FailureDetails``.
+
+    An input or data that was not given, or not recorded, is left out. Fields that this version
+    does not know are under ``more``.
+    """
+    names, values = FIELDS.get(event[0], ()), event[2:]
+    fields: dict[str, Any] = dict(zip(names, values, strict=False))
+    more = [value for value in values[len(names) :] if value is not None]  # a grant has no content
+    if more:
+        fields["more"] = more
+    if type(fields.get("due")) is int:
+        fields["due"] = EPOCH + timedelta(microseconds=fields["due"])
+    if type(fields.get("failure")) is list:
+        fields["failure"] = read_failure(fields["failure"])
+    if event[0] == "TaskScheduled" and "input" in fields:
+        packed = fields.pop("input")
+        if packed:
+            fields["input"] = packed[0]
+    return fields
 
 
 def differs_by_input(recorded: list[Any], decision: Sequence[Any]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from datetime import timedelta
 from inspect import iscoroutinefunction
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 from attrs import Attribute, Factory, evolve, field, frozen
@@ -18,6 +20,8 @@ from .interrupts import is_interrupt
 Duration = float | timedelta
 
 RetryOn = tuple[type[BaseException] | str, ...] | Callable[[FailureDetails], bool]
+
+_FUNCTIONS = (FunctionType, MethodType, functools.partial)
 
 NON_RETRYABLE = "NonRetryableError"
 
@@ -60,7 +64,9 @@ def _is_kind(kind: object) -> bool:
 
 def _check_retry_on(_: object, attribute: Attribute[RetryOn | None], value: object) -> None:
     if value is None or (
-        callable(value) and not is_a(value, type) and not iscoroutinefunction(value)
+        callable(value)
+        and not is_a(value, type)
+        and not (is_a(value, _FUNCTIONS) and iscoroutinefunction(value))
     ):
         return
     if is_a(value, tuple) and all(map(_is_kind, cast("tuple[object, ...]", value))):

@@ -17,7 +17,6 @@ from ..actors.arguments import (
     optional_text,
     optional_timestamp,
 )
-from ..actors.context import to_datetime
 from ..actors.errors import InstanceNotFoundError, StoreDamagedError
 from ..actors.ids import check_instance_id
 from ..actors.stored import read_history
@@ -25,7 +24,7 @@ from ..actors.values import RuntimeStatus
 from ..storage.records import InstanceFilter, InstanceRecord
 from .pages import Page, check_page_size, make_token, read_statuses, read_token
 from .requesting import Requester
-from .status import HistoryEvent, OrchestrationStatus, instance_status
+from .status import HistoryEvent, OrchestrationStatus, history_event, instance_status
 
 Order = Literal["oldest", "newest"]
 
@@ -50,10 +49,7 @@ class InstanceQueries(Requester):
         record = await self._read(instance_id)
         chunks = await self._partition(instance_id).store.read_history(record.id)
         try:
-            return [
-                HistoryEvent(event_type=event[0], timestamp=to_datetime(event[1]), fields=event[2:])
-                for event in read_history(chunks, None)
-            ]
+            return [history_event(event) for event in read_history(chunks, None)]
         except (ValueError, OverflowError) as error:
             raise StoreDamagedError(
                 f"the history of {instance_id!r} is damaged: {error}"

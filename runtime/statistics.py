@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from .facts import Fact
+
 if TYPE_CHECKING:
     from .partition import Partition
 
 
 @frozen(kw_only=True)
-class PartitionStatistics:
+class PartitionStatistics(Fact):
     """What one partition has done since the hub was entered, and what it holds now.
 
     Attributes:
@@ -54,7 +56,7 @@ class PartitionStatistics:
 
 
 @frozen(kw_only=True)
-class ShardStatistics:
+class ShardStatistics(Fact):
     """What one event loop has done, and what it serves.
 
     Attributes:
@@ -78,7 +80,7 @@ class ShardStatistics:
 
 
 @frozen(kw_only=True)
-class HubStatistics:
+class HubStatistics(Fact):
     """What a hub has done since it was entered, and what it holds now.
 
     Attributes:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+import attrs
 import orjson
-from attrs import frozen
+from attrs import field, frozen
 
 from ..actors.codec import codec_for
 from ..actors.context import to_datetime
 from ..actors.errors import FailureDetails, UsageError
 from ..actors.failures import read_failure
+from ..actors.history import named_fields
 from ..actors.ids import EntityId
 from ..actors.messages import Caller
+from ..actors.states import SCHEMA
 from ..actors.values import RuntimeStatus
 from ..storage import DAMAGED
 from .damage import reason_of
+from .facts import Fact, json_form
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup
@@ -29,7 +33,7 @@ _ANY = codec_for(Any)
 
 
 @frozen(kw_only=True)
-class ParkedReason:
+class ParkedReason(Fact):
     """Why an actor takes no turns.
 
     Attributes:
@@ -42,7 +46,7 @@ class ParkedReason:
 
 
 @frozen(kw_only=True)
-class OrchestrationStatus:
+class OrchestrationStatus(Fact):
     """An orchestration instance, as of the last checkpoint.
 
     Attributes:
@@ -92,7 +96,7 @@ class OrchestrationStatus:
 
 
 @frozen(kw_only=True)
-class EntityStatus(Generic[E]):
+class EntityStatus(Fact, Generic[E]):
     """An entity, as of the last checkpoint.
 
     Attributes:
@@ -116,21 +120,37 @@ class EntityStatus(Generic[E]):
     failed_signals: int
     failures: list[tuple[datetime, str, str, str]]
     parked: ParkedReason | None
+    _stored: Any = field(default=None, repr=False, eq=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values only, the state as its fields."""
+        names = ("time", "operation", "error_type", "message")
+        failures = [dict(zip(names, json_form(one), strict=True)) for one in self.failures]
+        shown = attrs.evolve(self, state=None, failures=[])
+        return {**Fact.to_dict(shown), "state": self._stored, "failures": failures}
 
 
 @frozen(kw_only=True)
-class HistoryEvent:
+class HistoryEvent(Fact):
     """One event of an orchestration's history.
 
     Attributes:
         event_type: its type, such as ``TaskScheduled``.
         timestamp: when it was recorded; aware, UTC.
-        fields: the rest of it, in the order that ``docs/storage.md`` gives.
+        fields: the rest of it, by the names that ``docs/storage.md`` gives: payloads as JSON
+            values, times as aware datetimes, failures as ``FailureDetails``.
     """
 
     event_type: str
     timestamp: datetime
-    fields: list[Any]
+    fields: Mapping[str, Any]
+
+
+def history_event(event: list[Any]) -> HistoryEvent:
+    """Show a stored event."""
+    return HistoryEvent(
+        event_type=event[0], timestamp=to_datetime(event[1]), fields=named_fields(event)
+    )
 
 
 def parked_reason(data: bytes | None) -> ParkedReason | None:
@@ -197,6 +217,13 @@ def instance_status(record: InstanceRecord) -> OrchestrationStatus:
     )
 
 
+def _fields_of(state: bytes | None) -> Any:
+    stored = _json(state)
+    if type(stored) is dict:
+        cast("dict[str, Any]", stored).pop(SCHEMA, None)
+    return stored
+
+
 def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[Any]:
     """Show a stored entity. A state that its class cannot read is given as plain JSON values."""
     state: Any = None
@@ -219,6 +246,7 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
         reason = f"its lock or its list of failures cannot be read ({error})"
         parked = parked or ParkedReason(type=DAMAGED, reason=reason)
     return EntityStatus(
+        stored=_fields_of(row.state),
         entity_id=EntityId(row.name, row.key),
         exists=row.state is not None,
         state=state,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given, strategies as st
 
+from perdure.actors import history
+from perdure.actors.errors import FailureDetails
 from perdure.actors.history import (
     ANSWERS,
     FAILURES,
+    FIELDS,
     IDENTITY,
     SILENT,
     describe,
+    named_fields,
     open_activities,
     open_children,
     open_lock,
@@ -109,3 +115,57 @@ def test_what_is_read_off_a_history_is_what_its_live_code_has_open(
         locks = {number for number, kind in state["tasks"] if kind == "EntityLock"}
         lock = open_lock(history)
         assert locks <= ({lock[0]} if lock is not None else set())
+
+
+def documented() -> dict[str, list[str]]:
+    """Give the fields of each kind of event as the module's docstring lists them."""
+    found: dict[str, list[str]] = {}
+    for line in (history.__doc__ or "").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        names = re.findall(r"``([A-Za-z.]+)``", cells[0])
+        if not line.startswith("| ``") or len(cells) != 2:
+            continue
+        first = names[0]
+        fields = [] if cells[1] == "-" else [field.strip() for field in cells[1].split(",")]
+        for name in names:
+            if name.startswith("..."):
+                name = re.sub(r"(Completed|Suspended)$", name[3:], first)
+            last = fields[-1] if fields else ""
+            answers = last.split(" / ")
+            found[name] = [*fields[:-1], answers["Failed" in name]] if len(answers) > 1 else fields
+    return found
+
+
+def test_every_kind_of_event_names_all_its_fields() -> None:
+    kinds = documented()
+
+    assert set(kinds) == set(FIELDS)
+    assert {kind: len(fields) for kind, fields in kinds.items()} == {
+        kind: len(names) for kind, names in FIELDS.items()
+    }
+    assert set(ANSWERS) | set(IDENTITY) | SILENT <= set(FIELDS)
+
+
+def test_an_event_is_shown_by_names() -> None:
+    when = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    failure = ["ValueError", "no", "", None, False]
+
+    assert named_fields(["TimerCreated", 5, 2, 1_000_000]) == {"task_id": 2, "due": when}
+    assert named_fields(["TimerCreated", 5, 2, None])["due"] is None
+    assert named_fields(["TaskScheduled", 5, 1, "pay", 77, [{"a": 1}], None, 1, None, 1]) == {
+        "task_id": 1,
+        "name": "pay",
+        "input_hash": 77,
+        "input": {"a": 1},
+        "timeout": None,
+        "attempt": 1,
+        "tags": None,
+        "first_task_id": 1,
+    }
+    assert "input" not in named_fields(["TaskScheduled", 5, 1, "pay", 0, [], None, 1, None, 1])
+    assert "input" not in named_fields(["EntityOperationCalled", 5, 1, "@a@b", "get", 0])
+    assert named_fields(["TaskFailed", 5, 1, failure])["failure"] == FailureDetails(
+        "ValueError", "no"
+    )
+    assert named_fields(["TimerFired", 5, 1, "new"]) == {"task_id": 1, "more": ["new"]}
+    assert named_fields(["Unknown", 5, "x"]) == {"more": ["x"]}

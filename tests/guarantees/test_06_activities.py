@@ -262,7 +262,7 @@ async def test_whichever_commit_is_the_last_every_activity_runs_and_one_answer_c
                 history = await hub.client.get_history("i")
 
         answers = [event for event in history if event.event_type == "TaskCompleted"]
-        assert sorted(event.fields[1] for event in answers) == [0, 1, 2]
+        assert sorted(event.fields["result"] for event in answers) == [0, 1, 2]
         assert len(set(keys)) == 3
         if store.faults:
             break

@@ -223,7 +223,7 @@ def hub_on(store: MemoryStore, code: Code, on_nondeterminism: Any = "park") -> H
     return Hub(app_with(code), store=store, partitions=2, clock=JumpingClock(), settings=settings)
 
 
-async def with_history(store: MemoryStore) -> list[tuple[str, list[Any]]]:
+async def with_history(store: MemoryStore) -> list[tuple[str, Any]]:
     """Run the right code up to where it waits; give the history."""
     async with hub_on(store, right) as hub:
         await hub.client.start_new("flow", 1, instance_id="i")
@@ -234,7 +234,7 @@ async def with_history(store: MemoryStore) -> list[tuple[str, list[Any]]]:
     return await history_in(store)
 
 
-async def history_in(store: MemoryStore) -> list[tuple[str, list[Any]]]:
+async def history_in(store: MemoryStore) -> list[tuple[str, Any]]:
     async with hub_on(store, right) as hub:
         return [(e.event_type, e.fields) for e in await hub.client.get_history("i")]
 
@@ -301,7 +301,7 @@ async def test_a_parked_instance_keeps_history_and_mailbox_and_goes_on_when_repa
     assert status.parked is None
 
 
-async def history_in_raw(store: MemoryStore) -> list[tuple[str, list[Any]]]:
+async def history_in_raw(store: MemoryStore) -> list[tuple[str, Any]]:
     """Read the history without any code that could go on with it."""
     async with hub_on(store, changed_order) as hub:
         return [(e.event_type, e.fields) for e in await hub.client.get_history("i")]

@@ -190,8 +190,8 @@ async def test_a_history_tells_what_happened_in_order() -> None:
             "SubOrchestrationInstanceCompleted",
             "ExecutionCompleted",
         ]
-        assert history[3].fields == [2, 8]
-        assert history[5].fields == ["go", {"a": 1}]
+        assert history[3].fields == {"task_id": 2, "result": 8}
+        assert history[5].fields == {"name": "go", "data": {"a": 1}}
         assert (history[5].timestamp - history[0].timestamp).total_seconds() == 5
         assert history[0].timestamp == datetime(2030, 1, 1, tzinfo=UTC)
         assert (await handle.status()).history_length == len(history)

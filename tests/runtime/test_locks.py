@@ -357,7 +357,7 @@ async def test_a_lock_is_asked_for_sorted_and_without_doubles(client: Client) ->
 
     [request] = [e for e in await handle.history() if e.event_type == "EntityLockRequested"]
 
-    assert request.fields[1] == ["@account@a", "@account@b", "@account@c"]
+    assert request.fields["entity_ids"] == ["@account@a", "@account@b", "@account@c"]
 
 
 async def test_the_generator_form_locks_and_releases(client: Client) -> None:

@@ -465,7 +465,12 @@ async def test_jitter_spreads_delays_and_is_the_same_under_replay() -> None:
                     await evict(hub)
                 await advance(hub, clock, 150)
             history = await handle.history()
-            due.append([e.fields[1] for e in events_of(history, "TimerCreated")])
+            due.append(
+                [
+                    round(e.fields["due"].timestamp() * 1e6)
+                    for e in events_of(history, "TimerCreated")
+                ]
+            )
             assert await status_of(handle) == RuntimeStatus.FAILED
 
     delays = [at - n * 150_000_000 for n, at in enumerate(due[0])]

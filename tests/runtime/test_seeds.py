@@ -833,7 +833,7 @@ async def test_a_status_shows_input_output_and_history() -> None:
             "TaskCompleted",
             "ExecutionCompleted",
         ]
-        assert history[2].fields[1] == {"charged": 12.5}
+        assert history[2].fields["result"] == {"charged": 12.5}
         assert await hub.client.get_status("unknown") is None
 
 

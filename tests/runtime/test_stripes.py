@@ -231,7 +231,7 @@ async def test_an_orchestration_reads_what_it_has_called(hub: Hub) -> None:
 
     assert await handle.result() == 6
     signalled = [e for e in await handle.history() if e.event_type == "EntityOperationSignaled"]
-    assert {event.fields[1] for event in signalled} == {str(PAGE)}
+    assert {event.fields["entity_id"] for event in signalled} == {str(PAGE)}
 
 
 async def test_a_history_that_names_the_entity_replays_wherever_the_operations_ran(

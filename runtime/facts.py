@@ -1,0 +1,44 @@
+"""Facts: what a hub says of itself, as objects and as plain JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, cast
+
+import attrs
+
+from ..actors.ids import EntityId
+
+
+class Fact:
+    """Something that is true of a hub, an instance or an entity, in an attrs class."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values only: times in ISO 8601, ids and statuses as texts."""
+        return {
+            field.name: json_form(getattr(self, field.name))
+            for field in attrs.fields(cast("Any", type(self)))
+            if not field.name.startswith("_")
+        }
+
+
+def json_form(value: Any) -> Any:
+    """Give a value of a fact as JSON values."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (str, EntityId)):
+        return str.__str__(value) if isinstance(value, str) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): json_form(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_form(one) for one in cast("list[Any]", value)]
+    if isinstance(value, Fact):
+        return value.to_dict()
+    if attrs.has(type(value)):
+        return {
+            field.name: json_form(getattr(value, field.name)) for field in attrs.fields(type(value))
+        }
+    return value
