@@ -802,7 +802,7 @@ class EntityActor:
                 self._checked(definition.state.encode(self.state))
         except BaseException as error:
             self.state = before
-            if not isinstance(error, Exception):
+            if not issubclass(type(error), Exception):
                 raise  # perhaps of a stopping hub: then nothing of it happened, and it stays
             if not self.gone:
                 self._fail(message, error, now, effects)

@@ -395,7 +395,7 @@ class Executor:
                 self.outcome = Outcome("Completed", output)
             except PayloadError as refused:
                 self.outcome = Outcome("Failed", failure=failure_of(refused))
-        elif isinstance(error, Cancelled) and self.cancel_requested is not None:
+        elif type(error) is Cancelled and self.cancel_requested is not None:
             reason = self.cancel_requested.reason
             self.outcome = Outcome("Canceled", failure=FailureDetails("Cancelled", reason))
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 from .interrupts import is_interrupt
@@ -56,7 +57,7 @@ class Log:
         try:
             if self._logger.isEnabledFor(level):
                 shown = [_show(value) for value in values]
-                trace = None if why is None else (type(why), why, _traceback_of(why))
+                trace = None if why is None else _exc_info(why)
                 self._logger.log(level, message, *shown, exc_info=trace, stacklevel=3)
         except BaseException as error:
             if is_interrupt(error):
@@ -64,6 +65,19 @@ class Log:
             Log.lost += 1
             if Log.lost == 1:
                 _complain(self._logger.name, error)
+
+
+def _exc_info(why: BaseException) -> tuple[Any, BaseException, Any]:
+    """Give an exception as formatters take it; one that they cannot print is described instead."""
+    trace = _traceback_of(why)
+    try:
+        traceback.format_exception(type(why), why, trace)
+    except BaseException as broken:
+        if is_interrupt(broken):
+            raise
+        described = RuntimeError(f"{type_name(why)}: {text_of(why)}")
+        return RuntimeError, described, trace
+    return type(why), why, trace
 
 
 def _show(value: Any) -> Any:

@@ -207,7 +207,7 @@ class CancelScope:
             fiber.owed = None
         if self.postponed is not None:
             fiber.interrupt(self.postponed)
-        if isinstance(error, Cancelled) and error.scope is self:
+        if type(error) is Cancelled and error.scope is self:
             self.cancelled_caught = True
             if self._fails:
                 raise TimeoutError("the scope's time is up") from None
@@ -287,7 +287,7 @@ class TaskGroup:
 
     def _is_expected(self, error: BaseException) -> bool:
         """Whether a branch ended so because it was to, rather than by a task that was given up."""
-        return isinstance(error, Cancelled) and (
+        return type(error) is Cancelled and (
             error.scope is not None or self._executor.cancel_requested is not None
         )
 
@@ -302,9 +302,9 @@ class TaskGroup:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        outer = error if isinstance(error, Cancelled) else None
+        outer = error if type(error) is Cancelled else None
         if error is not None:
-            if isinstance(error, (GeneratorExit, ReplayStopped)):
+            if issubclass(type(error), (GeneratorExit, ReplayStopped)):
                 return False  # the code is let go, and its branches with it
             if outer is None:
                 self._errors.append(error)

@@ -303,7 +303,7 @@ class Activation:
             except BaseException as error:
                 actor = self.actor
                 # What the actor does not take itself is no Exception; others are our own.
-                is_ours = isinstance(error, Exception) or is_interrupt(error)
+                is_ours = issubclass(type(error), Exception) or is_interrupt(error)
                 if is_ours or not isinstance(actor, EntityActor):
                     raise
                 if self.dead:

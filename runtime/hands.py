@@ -8,12 +8,15 @@ parent nor siblings; it is told to whoever made the hand, when the hand has ende
 from __future__ import annotations
 
 import asyncio
+from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import ref
 
 from .waiting import on_asyncio
+
+T = TypeVar("T")
 
 Work = Callable[["Hand"], Coroutine[Any, Any, None]]
 OnEnd = Callable[["Hand", BaseException | None], None]
@@ -33,6 +36,10 @@ class Hand(Protocol):
 
     def give_up(self) -> None:
         """Cancel what was left open in it. Call it in the hand itself."""
+        ...
+
+    def lend(self, function: Callable[[], T]) -> T:
+        """Run a function of another task as if it ran in this one, which waits."""
         ...
 
 
@@ -86,6 +93,19 @@ class _AsyncioHand:
             scope.cancel()  # and with it the tasks of its group
             scope = scope._parent_scope
 
+    def lend(self, function: Callable[[], T]) -> T:
+        task = asyncio.current_task()
+        if task is None or self._task.done():
+            return function()
+        loop = asyncio.get_running_loop()
+        _leave_task(loop, task)
+        _enter_task(loop, self._task)
+        try:
+            return function()
+        finally:
+            _leave_task(loop, self._task)
+            _enter_task(loop, task)
+
     def _done(self, task: asyncio.Task[None]) -> None:
         if self._error:
             error: BaseException | None = self._error[0]
@@ -137,6 +157,18 @@ class _TrioHand:
         # What was left open belongs to the nursery of the guard, which cancels it.
         self._scope.cancel()
 
+    def lend(self, function: Callable[[], T]) -> T:
+        if self._task is None:
+            return function()
+        from trio._core._run import GLOBAL_RUN_CONTEXT
+
+        running: Any = GLOBAL_RUN_CONTEXT
+        task, running.task = running.task, self._task
+        try:
+            return function()
+        finally:
+            running.task = task
+
     async def _guard(self, work: Work) -> None:
         import trio
 
@@ -155,7 +187,10 @@ class _TrioHand:
 
         self._task = task = trio.lowlevel.current_task()
         self._status = _status_of(task)
-        await _run(self, work, self._error)
+        try:
+            await _run(self, work, self._error)
+        finally:
+            self._task = None
 
 
 def _status_of(task: Any) -> Any:

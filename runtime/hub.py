@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..actors.arguments import instance, is_a, refusal, text, whole
-from ..actors.errors import HubStoppingError, StoreInUseError, UsageError
+from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, UsageError
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from ..storage import SqliteStore, open_store
@@ -381,8 +381,12 @@ class Hub:
         self._started.set()
 
     async def _serve(self, scope: anyio.CancelScope) -> None:
-        with scope:
-            await self._crew.run()
+        try:
+            with scope:
+                await self._crew.run()
+        finally:
+            if self._state == "running" and not scope.cancel_called:
+                self._stop_for(InternalError("somebody cancelled the task that serves the hub"))
 
     def _stop_for(self, error: Exception) -> None:
         """A partition or a shard was lost for good: stop, and raise the reason at the end."""

@@ -26,7 +26,7 @@ Loop = Callable[[], Coroutine[Any, Any, bool]]
 
 def first_of(error: BaseException) -> BaseException:
     """Give the error itself, or the first one inside a group."""
-    while isinstance(error, BaseExceptionGroup):
+    while issubclass(type(error), BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error
 

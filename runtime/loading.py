@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -163,7 +164,7 @@ class Loader:
             if row is not None:
                 actor.latest = row.updated
             if row is not None and damage is None:
-                damage = self._load_entity(actor, row)
+                damage = partition.pump.lend(partial(self._load_entity, actor, row))
         except BaseException as error:
             if is_interrupt(error):
                 raise

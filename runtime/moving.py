@@ -43,7 +43,7 @@ async def leave(partition: Partition, told: Waiter) -> bool:
     waiting = _keep_mail(partition)
     batch, partition.batch = partition.batch, Batch()
     try:
-        checkpoint = seal(partition, batch)
+        checkpoint = partition.pump.lend(lambda: seal(partition, batch))
         for activation in partition.activations.values():
             activation.dead = True
         await partition.store.commit(checkpoint)

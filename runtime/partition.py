@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -857,7 +858,7 @@ class Partition:
         self.messages += batch.messages
         if batch.has_rows or batch.outbox_deleted:
             try:
-                checkpoint = seal(self, batch)
+                checkpoint = self.pump.lend(partial(seal, self, batch))
             except SealError as error:
                 self._blame(error.activation, error)
                 await recover(self, error, batch)
@@ -901,9 +902,11 @@ class Partition:
         To store a message and to delete it again costs more than its turn. Orchestrations have
         their turns later: most of what they take makes them send more.
         """
+        if self.batch.touched:
+            self.pump.lend(self._drain)
+
+    def _drain(self) -> None:
         batch = self.batch
-        if not batch.touched:
-            return
         began = now = perf_counter()
         given_up = began + _DRAIN_BUDGETS * self.settings.pump_budget_s
         for activation in list(batch.touched):

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +28,13 @@ from .hands import Hand, HandFactory, hand_factory
 _log = Log("perdure.pump")
 
 _IN_VAIN_MAX = 20
+
+
+T = TypeVar("T")
+
+
+async def _wait(hand: Hand) -> None:
+    await anyio.sleep_forever()
 
 
 class Runnable(Protocol):
@@ -65,6 +72,7 @@ class Pump:
         self._gate: anyio.Event | None = None
         self._make_hand: HandFactory | None = None
         self._leader: Hand | None = None
+        self._deputy: Hand | None = None  # for what other tasks run of users' code
         self._kept: dict[Hand, Runnable] = {}  # by work that suspended
         self._begun: tuple[Runnable, Coroutine[Any, Any, None]] | None = None
         self._ended: anyio.Event | None = None  # set while stopping, when all hands have
@@ -100,12 +108,14 @@ class Pump:
         """Begin to run, on the running event loop."""
         self._make_hand = hand_factory()
         self._appoint()
+        self._deputy = self._make_hand(_wait, self._on_end)
 
     def halt(self) -> None:
         """Begin with nothing more."""
         self._stopping = True
-        if self._leader is not None:
-            self._leader.cancel()
+        for hand in (self._leader, self._deputy):
+            if hand is not None:
+                hand.cancel()
 
     async def stop(self, within_s: float) -> list[str]:
         """Halt, and cancel what has suspended; names what has not ended in time."""
@@ -115,7 +125,7 @@ class Pump:
             for hand in list(self._kept):
                 hand.cancel()
             with anyio.move_on_after(within_s / 2):
-                while self._kept or self._leader is not None:
+                while self._kept or self._leader is not None or self._deputy is not None:
                     self._ended = anyio.Event()
                     await self._ended.wait()
                 break
@@ -125,6 +135,14 @@ class Pump:
         for title in left:
             _log.error("left %s behind: it does not end where it is cancelled", title)
         return left
+
+    def lend(self, function: Callable[[], T]) -> T:
+        """Run what may call users' code in a task that must not be spoilt by it.
+
+        Whatever that does to the current task is done to one that nobody needs.
+        """
+        deputy = self._deputy
+        return function() if deputy is None else deputy.lend(function)
 
     def _appoint(self) -> None:
         """Have a new hand lead."""
@@ -144,6 +162,13 @@ class Pump:
         elif item is not None and error is not None and not self._stopping:
             # Nothing of a user's comes here; and whatever does must not be silent.
             _log.error("%s ended: %s", item.title, type_name(error), why=error)
+        if hand is self._deputy:
+            self._deputy = None
+            if not self._stopping:
+                assert self._make_hand is not None
+                self.replaced += 1
+                _log.error("the task that is lent to users' code is replaced: code has ended it")
+                self._deputy = self._make_hand(_wait, self._on_end)
         if hand is self._leader:
             self._leader = None
             if not self._stopping:

@@ -108,12 +108,12 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     partition.down = UnavailableError(text_of(error))
     crashed, partition.crashed = partition.crashed, {}
     reason = _unapplied()
-    if crashed and not isinstance(error, (StorageError, UnavailableError)):
+    if crashed and not issubclass(type(error), (StorageError, UnavailableError)):
         # Nothing is wrong but with those actors: what others wait for is done over, unnoticed.
         partition.aside = partition.aside or []
         reason = _crash(crashed)
     else:
-        if isinstance(error, InternalError):
+        if issubclass(type(error), InternalError):
             reason = UnavailableError(
                 f"partition {partition.index} had to recover, since {text_of(error)}; nothing of "
                 "this request happened, and it is safe to repeat"

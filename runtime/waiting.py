@@ -128,7 +128,7 @@ def on_asyncio() -> bool:
 
 def is_cancellation(error: BaseException) -> bool:
     """Whether the exception is how an event loop cancels a task; of either kind, in either."""
-    return isinstance(error, (asyncio.CancelledError, anyio.get_cancelled_exc_class()))
+    return issubclass(type(error), (asyncio.CancelledError, anyio.get_cancelled_exc_class()))
 
 
 def waiter_factory() -> Callable[[], Waiter]:
