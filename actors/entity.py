@@ -412,7 +412,7 @@ class EntityActor:
         if self.definition.stripes is None and isinstance(self.striping, Stripe):
             raise self._not_striped("this stripe still has something of its state")
         if lock is not None:
-            self.lock = Caller(*orjson.loads(lock))
+            self.lock = Caller(*orjson.loads(lock)[:3])
             if self.striping is not None:
                 raise UsageError(
                     f"{self.key} is striped, and locked by {self.lock.instance_id} since before it "
@@ -437,7 +437,7 @@ class EntityActor:
         self.stored = True
         self.unreadable, self.unread_failures = state, failures
         if lock is not None:
-            self.lock = Caller(*orjson.loads(lock))
+            self.lock = Caller(*orjson.loads(lock)[:3])
 
     def encode_state(self) -> bytes | None:
         """Give the state to store: that before the operation under way, if one is."""
@@ -451,8 +451,11 @@ class EntityActor:
         return encoded
 
     def encode_lock(self) -> bytes | None:
-        """Give the lock's holder to store."""
-        return None if self.lock is None else orjson.dumps([*self.lock])
+        """Give the lock's holder to store, and the ids of those who wait for it, for people."""
+        if self.lock is None:
+            return None
+        waiters = [one.owner.instance_id for one in self.held or () if type(one) is LockRequest]
+        return orjson.dumps([*self.lock, waiters] if waiters else [*self.lock])
 
     def encode_failures(self) -> bytes | None:
         """Give the failed signals to store: how many, the last of them, and a home's round."""
@@ -993,6 +996,7 @@ class EntityActor:
             # Asked for by code from before it was striped.
             self.park("LockRuleError", f"{message.owner.instance_id} locks it, but it is striped")
         if self.lock is not None or self.striping is not None:
+            self.changed = self.changed or self.lock is not None  # its status says who waits
             return HELD
         self.lock = owner = message.owner
         self.changed = True
@@ -1023,6 +1027,7 @@ class EntityActor:
             if isinstance(held, LockRequest) and held.owner == message.owner:
                 assert self.held is not None
                 self.held.remove(held)
+                self.changed = True
                 effects.consume(held)
                 break
         return None

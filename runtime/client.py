@@ -64,6 +64,6 @@ class Client(OrchestrationClient, EntityClient):
         rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
         if not rows or rows[0].lock is None:
             return 0
-        owner = orjson.loads(rows[0].lock)
+        owner = orjson.loads(rows[0].lock)[:3]
         await self._at(str(id), lambda place: place.unlock(str(id), owner))
         return 1

@@ -23,24 +23,25 @@ _log = Log("perdure.partition")
 
 
 class Leftovers:
-    """The left activities of one partition, by their callers."""
+    """The left activities of one partition.
+
+    Attributes:
+        rows: the number of the row, and the call, by who called.
+    """
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
-        self._rows: dict[Caller, tuple[int, ActivityCall]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._rows)
+        self.rows: dict[Caller, tuple[int, ActivityCall]] = {}
 
     def keep(self, instance: int, call: ActivityCall) -> None:
         """Give an activity a row, in the batch that gathers."""
         n = self._partition.new_row()
-        self._rows[call.caller] = n, call
+        self.rows[call.caller] = n, call
         self._partition.batch.left.append(ActivityRow(n, instance, encode_call(call)))
 
     def take(self, instance_id: str, answer: Completion) -> bool:
         """Take an answer, and drop the row; False if it is not for one of these."""
-        found = self._rows.pop(Caller(instance_id, answer.execution, answer.task), None)
+        found = self.rows.pop(Caller(instance_id, answer.execution, answer.task), None)
         if found is None:
             return False
         n, call = found
@@ -53,14 +54,14 @@ class Leftovers:
 
     def forget(self, instance_id: str) -> None:
         """Let go of those of an instance, and tell them to stop."""
-        for caller in [one for one in self._rows if one.instance_id == instance_id]:
-            n, _ = self._rows.pop(caller)
+        for caller in [one for one in self.rows if one.instance_id == instance_id]:
+            n, _ = self.rows.pop(caller)
             self._partition.batch.left_deleted.append(n)
             self._partition.cancel_activity(caller)
 
     def clear(self) -> None:
         """Forget all, as memory is dropped."""
-        self._rows.clear()
+        self.rows.clear()
 
     def restore(self, rows: Iterable[ActivityRow], is_wanted: Callable[[Caller], bool]) -> None:
         """Know those that are stored again, and run them."""
@@ -72,11 +73,11 @@ class Leftovers:
                 place, n = self._partition.store.place, row.n
                 _log.error("%s, table activity_row, row %d cannot be read: %s", place, n, error)
                 continue
-            self._rows[call.caller] = row.n, call
+            self.rows[call.caller] = row.n, call
         self.dispatch(is_wanted)
 
     def dispatch(self, is_wanted: Callable[[Caller], bool]) -> None:
         """Run the activities again that are wanted."""
-        for _, call in list(self._rows.values()):
+        for _, call in list(self.rows.values()):
             if is_wanted(call.caller):
                 self._partition.dispatch(call)

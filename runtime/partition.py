@@ -580,12 +580,12 @@ class Partition:
 
     def drop_activities(self, instance_id: str) -> None:
         """Let go of what an instance has left, which is purged."""
-        if self.leftovers:
+        if self.leftovers.rows:
             self.leftovers.forget(instance_id)
 
     def drop_answer(self, instance_id: str, answer: Completion) -> None:
         """Take note of an answer that nobody waits for."""
-        if self.leftovers and self.leftovers.take(instance_id, answer):
+        if self.leftovers.rows and self.leftovers.take(instance_id, answer):
             return
         if answer.event in FAILURES:
             self.failed_call(instance_id, _CALLED[answer.event], read_failure(answer.body))
@@ -613,7 +613,7 @@ class Partition:
             for callers in self.abroad.values():
                 callers.discard(caller)  # if this is recovering, it has to run again
         if self.down is None:
-            if not (self.leftovers and self.leftovers.take(instance_id, completion)):
+            if not (self.leftovers.rows and self.leftovers.take(instance_id, completion)):
                 self.post(instance_id, completion)
         elif self.aside is not None:
             self.late.append((instance_id, completion))

@@ -105,6 +105,7 @@ class EntityStatus(Fact, Generic[E]):
         state: its state: an object of its class, or None.
         last_modified: when it was changed last; aware, UTC. None if it never was.
         locked_by: the orchestration instance that holds its lock, or None.
+        lock_waiters: the instances that wait for the lock, the next one first.
         waiting: stored messages that wait for it.
         failed_signals: how many signalled operations have failed, ever.
         failures: the last of them: time, operation, error type and message.
@@ -116,6 +117,7 @@ class EntityStatus(Fact, Generic[E]):
     state: E | None
     last_modified: datetime | None
     locked_by: str | None
+    lock_waiters: tuple[str, ...]
     waiting: int
     failed_signals: int
     failures: list[tuple[datetime, str, str, str]]
@@ -236,12 +238,15 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
     count: int = 0
     failures: list[tuple[datetime, str, str, str]] = []
     holder: str | None = None
+    waiters: tuple[str, ...] = ()
     try:
         if row.failures is not None:
             count, listed, *_ = orjson.loads(row.failures)
             failures = [(to_datetime(at), op, kind, text) for at, op, kind, text in listed]
         if row.lock is not None:
-            holder = Caller(*orjson.loads(row.lock)).instance_id
+            lock = orjson.loads(row.lock)
+            holder = Caller(*lock[:3]).instance_id
+            waiters = tuple(str(one) for one in (lock[3] if len(lock) > 3 else ()))
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         reason = f"its lock or its list of failures cannot be read ({error})"
         parked = parked or ParkedReason(type=DAMAGED, reason=reason)
@@ -252,6 +257,7 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
         state=state,
         last_modified=to_datetime(row.updated),
         locked_by=holder,
+        lock_waiters=waiters,
         waiting=waiting,
         failed_signals=count,
         failures=failures,

@@ -195,7 +195,7 @@ async def test_what_is_left_open_runs_again_after_a_crash(
             await hub.client.wait("i")
         async with hub_on(inner) as hub:
             for partition in hub._partitions:
-                assert not partition.leftovers
+                assert not partition.leftovers.rows
 
     assert sorted(runs) == first
     assert len({key for key, _ in runs}) == 3

@@ -281,6 +281,44 @@ async def test_a_lock_keeps_others_out_and_they_run_afterwards_in_order(store: S
         assert (waiting.locked_by, waiting.waiting, waiting.state) == ("holder", 3, None)
 
 
+async def test_the_status_of_a_locked_entity_names_its_holder_and_who_waits(store: Store) -> None:
+    async def names(client: Client) -> tuple[str | None, tuple[str, ...]]:
+        status = await client.get_entity(account("a"))
+        assert status is not None
+        return status.locked_by, status.lock_waiters
+
+    async def become(client: Client, *expected: Any) -> None:
+        async def ask() -> bool:
+            return await names(client) == expected
+
+        await until(ask)
+
+    async with Hub(app, store=store) as hub:
+        client = hub.client
+        first = await client.start_new(hold, "a", instance_id="first")
+        await until_locked(first)
+        assert await names(client) == ("first", ())
+        wait: tuple[str, ...] = ()
+        for id in ("second", "third", "fourth"):
+            await client.start_new(hold, "ab", instance_id=id)
+            wait = (*wait, id)
+            await become(client, "first", wait)
+    async with Hub(app, store=store) as hub:
+        client = hub.client
+        assert await names(client) == ("first", ("second", "third", "fourth"))
+        await client.terminate("third")
+        await become(client, "first", ("second", "fourth"))
+        await client.purge_instance("third")
+        await client.raise_event("first", "go")
+        await become(client, "second", ("fourth",))
+        await client.terminate("second")
+        await become(client, "fourth", ())
+        await client.raise_event("fourth", "go")
+
+        assert await client.wait("fourth") == "released"
+        await become(client, None, ())
+
+
 async def test_a_call_of_a_locked_entity_waits_for_the_release(client: Client) -> None:
     handle = await client.start_new(hold, "a")
     await until_locked(handle)
