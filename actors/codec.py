@@ -258,9 +258,9 @@ def _where(error: BaseException) -> str:
 
 
 def _reason(error: BaseException, depth: int = 0) -> str:
-    if isinstance(error, Fault):
+    if type(error) is Fault:
         return str(error)
-    if isinstance(error, RecursionError):
+    if issubclass(type(error), RecursionError):
         return TOO_DEEP
     if type(error) is TypeError:  # orjson.JSONEncodeError is TypeError itself
         cause = error.__cause__

@@ -345,6 +345,9 @@ RETURNED: dict[str, Callable[[], Any]] = {
 }
 
 SYNC = [*RAISED, *DONE, *RETURNED]
+# What is checked at the door as well, in the task of whoever calls, which is theirs to spoil.
+SPOILING = {"cancel_task", "open_scope", "open_deadline", "open_cancelled"}
+AT_THE_DOOR = [name for name in SYNC if name not in SPOILING]
 ALL = [*SYNC, *AWAITED]
 
 

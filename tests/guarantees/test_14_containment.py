@@ -18,7 +18,17 @@ import pytest
 
 from perdure import EntityId, Hub, MemoryStore, PerdureError, Settings
 from perdure.actors.logs import Log
-from tests.guarantees.bad_things import ALL, AWAITED, RAISED, SYNC, Box, Innocent, app, releases
+from tests.guarantees.bad_things import (
+    ALL,
+    AT_THE_DOOR,
+    AWAITED,
+    RAISED,
+    SYNC,
+    Box,
+    Innocent,
+    app,
+    releases,
+)
 
 Do = Callable[[Hub, str], Awaitable[Any]]
 
@@ -105,9 +115,9 @@ PLACES: dict[str, tuple[Do, list[str]]] = {
     "function entity": (function_entity, SYNC),
     "default factory": (entity("made"), SYNC),
     "property and comparison": (entity("shown"), SYNC),
-    "validator": (operation("checked", wrap=lambda name: {"name": name}), SYNC),
-    "converter": (operation("converted", wrap=lambda name: {"name": name}), SYNC),
-    "missing member of an enum": (operation("chosen"), SYNC),
+    "validator": (operation("checked", wrap=lambda name: {"name": name}), AT_THE_DOOR),
+    "converter": (operation("converted", wrap=lambda name: {"name": name}), AT_THE_DOOR),
+    "missing member of an enum": (operation("chosen"), AT_THE_DOOR),
     "combiner": (signal_combined, SYNC),
     "merge": (fold, SYNC),
     "orchestration before await": (orchestration("before_await"), ALL),
