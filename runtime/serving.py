@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 
@@ -15,6 +15,7 @@ from ..actors.logs import Log
 from .hub import Hub
 from .loop_kinds import backend_options
 from .tuning import tune
+from .waiting import thread_waker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +43,8 @@ def run(
 ) -> None:
     """Run a hub in this thread, the main one, until SIGINT or SIGTERM; then drain it and return.
 
-    A second signal ends the process at once. That loses nothing: what was under way goes on when
-    a hub next opens the store.
+    A second signal ends the process at once, also while code of users keeps the event loop. That
+    loses nothing: what was under way goes on when a hub next opens the store.
 
     Args:
         app: the application, or where it is: ``"module:name"``, looked for from the current
@@ -80,13 +81,54 @@ def run(
     options = backend_options(backend, uvloop)
     if tuned:
         tune()
-    anyio.run(_serve, hub, on_ready, backend=backend, backend_options=options)
+    with _Signals() as signals:
+        anyio.run(_serve, hub, on_ready, signals, backend=backend, backend_options=options)
 
 
-async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None) -> None:
+class _Signals:
+    """Takes SIGINT and SIGTERM: the first is waited for, the second ends the process at once.
+
+    By handlers of Python's own, which run between any two instructions of the main thread: those
+    of an event loop are called by the loop, and code of users may keep that for ever.
+    """
+
+    def __init__(self) -> None:
+        self._first: signal.Signals | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            self._before[one] = signal.signal(one, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, signal.SIG_DFL if handler is None else handler)
+
+    def _take(self, number: int, _: object) -> None:
+        if self._first is None:
+            self._first = signal.Signals(number)
+            self._wake()
+            return
+        # No handler, no clean-up: all that runs may be what keeps the process from ending.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    async def wait(self) -> signal.Signals:
+        """Give the first that comes, or has come already."""
+        come = anyio.Event()
+        self._wake = thread_waker(come.set)
+        if self._first is None:
+            await come.wait()
+        assert self._first is not None
+        return self._first
+
+
+async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None, signals: _Signals) -> None:
     status = 1
     try:
-        await _serve_until_told(hub, on_ready)
+        await _serve_until_told(hub, on_ready, signals)
         status = 0
     finally:
         if hub.left_behind:
@@ -96,11 +138,11 @@ async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None) -> None:
             os._exit(status)
 
 
-async def _serve_until_told(hub: Hub, on_ready: Callable[[Hub], None] | None) -> None:
+async def _serve_until_told(
+    hub: Hub, on_ready: Callable[[Hub], None] | None, signals: _Signals
+) -> None:
     async with hub:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            if on_ready is not None:
-                on_ready(hub)
-            received = await anext(aiter(signals))
-        # Given back before draining: the next signal does what it does in any program.
+        if on_ready is not None:
+            on_ready(hub)
+        received = await signals.wait()
         _log.info("stopping on %s", received.name)

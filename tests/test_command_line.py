@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -106,6 +106,54 @@ async def start_for_later(folder: Path, store: str, name: str = "greet") -> None
         status = await hub.client.get_status("one")
     assert status is not None
     assert status.runtime_status == RuntimeStatus.PENDING
+
+
+STUBBORN = """
+import sys, time
+from perdure import App, EntityId, run
+
+app = App()
+
+@app.entity
+class Stubborn:
+    def hold(self) -> None:
+        print("holds", flush=True)
+        while True:
+            HOLD
+
+def begin(hub):
+    import anyio, asyncio, trio
+    client = hub.client
+    if sys.argv[1] == "trio":
+        trio.lowlevel.spawn_system_task(client.call_entity, EntityId(Stubborn, "s"), "hold")
+    else:
+        hub.task = asyncio.ensure_future(client.call_entity(EntityId(Stubborn, "s"), "hold"))
+
+run(app, backend=sys.argv[1], uvloop=sys.argv[2] == "uvloop", on_ready=begin)
+"""
+
+
+@pytest.mark.parametrize("hold", ["pass", "time.sleep(60)"])
+@pytest.mark.parametrize(
+    ("backend", "loop"), [("asyncio", ""), ("asyncio", "uvloop"), ("trio", "")]
+)
+@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_process_whose_loop_never_comes_back(
+    tmp_path: Path, hold: str, backend: str, loop: str, signalled: signal.Signals
+) -> None:
+    code = STUBBORN.replace("HOLD", hold)
+    with command(tmp_path, "-c", code, backend, loop) as process:
+        assert read_line(process) == "holds\n"
+        # Two that come at once are one.
+        ends = time.monotonic() + 20
+        while process.poll() is None:
+            assert time.monotonic() < ends
+            process.send_signal(signalled)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+        process.communicate()
+
+    assert process.returncode == -signalled
 
 
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
