@@ -66,7 +66,7 @@ from .runtime.hub import Hub
 from .runtime.pages import Page
 from .runtime.serving import run
 from .runtime.settings import Settings
-from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics
+from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
 from .runtime.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
 from .runtime.tuning import tune
 from .storage import MemoryStore, SharedStore, SqliteStore, Store
@@ -134,6 +134,7 @@ __all__ = [
     "Settings",
     "ShardStatistics",
     "SharedStore",
+    "SilentShard",
     "SqliteStore",
     "StorageError",
     "Store",

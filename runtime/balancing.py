@@ -9,7 +9,7 @@ import anyio
 from attrs import Attribute, field, frozen
 
 from ..actors.arguments import number, refusal, seconds
-from ..actors.errors import PerdureError
+from ..actors.errors import PerdureError, UnavailableError
 from ..actors.logs import Log
 from .settings import as_seconds, check_seconds
 
@@ -100,7 +100,7 @@ class Balancer:
     def __init__(self, rules: Rebalance, crew: Crew) -> None:
         self._rules = rules
         self._crew = crew
-        self._before: dict[int, Load] = {}
+        self._before: dict[int, tuple[float, Load]] = {}  # when, and what
         self._resting: dict[int, float] = {}
 
     async def run(self) -> None:
@@ -122,21 +122,42 @@ class Balancer:
                 _log.warning("the load could not be balanced: %s", error)
 
     async def _look(self) -> dict[int, Load]:
-        """Give the load since the last look; empty where it cannot be told yet."""
+        """Give the load since the last look of each shard that can tell.
+
+        One that something blocks, or that is being started again, leaves the others to be balanced.
+        """
         before, self._before = self._before, {}
         loads: dict[int, Load] = {}
-        shards = self._crew.in_service
-        for shard in shards:
-            busy_s, rows = await self._crew.ask(shard, "load")
-            now = self._before[shard] = Load(busy_s, dict(rows))
-            was = before.get(shard)
-            if was is not None and now.busy >= was.busy:
-                loads[shard] = Load(
-                    (now.busy - was.busy) / self._rules.interval_s,
-                    {
-                        number: count - was.messages[number]
-                        for number, count in now.messages.items()
-                        if count >= was.messages.get(number, count + 1)
-                    },
-                )
-        return loads if len(loads) == len(shards) else {}
+
+        async def look(shard: int) -> None:
+            try:
+                busy_s, rows = await self._crew.ask_soon(shard, "load")
+            except UnavailableError as error:
+                _log.warning("the load of shard %d is not known: %s", shard, error)
+                return
+            now = Load(busy_s, dict(rows))
+            self._before[shard] = (anyio.current_time(), now)
+            if shard in before:
+                seconds = self._before[shard][0] - before[shard][0]
+                load = _difference(before[shard][1], now, seconds)
+                if load is not None:
+                    loads[shard] = load
+
+        async with anyio.create_task_group() as tasks:
+            for shard in self._crew.in_service:
+                tasks.start_soon(look, shard)
+        return loads if len(loads) > 1 else {}
+
+
+def _difference(was: Load, now: Load, seconds: float) -> Load | None:
+    """Give the load between two looks; None where the shard has begun anew."""
+    if now.busy < was.busy or seconds <= 0:
+        return None
+    return Load(
+        (now.busy - was.busy) / seconds,
+        {
+            number: count - was.messages[number]
+            for number, count in now.messages.items()
+            if count >= was.messages.get(number, count + 1)
+        },
+    )

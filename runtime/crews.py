@@ -31,6 +31,28 @@ if TYPE_CHECKING:
 _log = Log("perdure.placement")
 
 
+#: Seconds that a shard has for an answer that takes no work.
+ANSWER_S = 2.0
+
+#: Seconds that a move waits for those before it.
+MOVES_S = 10.0
+
+
+class SilentShardError(UnavailableError):
+    """A shard does not answer: code of users holds its event loop."""
+
+    def __init__(self, shard: int, silent_s: float) -> None:
+        super().__init__(shard, silent_s)
+        self.shard = shard
+        self.silent_s = silent_s
+
+    def __str__(self) -> str:
+        return (
+            f"shard {self.shard} has not answered for {self.silent_s:.1f} seconds: code that does "
+            "not return holds its event loop"
+        )
+
+
 def shard_socket(hub: Path, shard: int) -> Path:
     """Name the socket of a shard, given the hub's."""
     return hub.with_name(f"{hub.name}.{shard}")
@@ -82,6 +104,7 @@ class Crew(ABC):
         self.owners = [number * count // partitions for number in range(partitions)]
         self._socket = socket
         self._moving = anyio.Lock()
+        self._heard: dict[int, float] = {}  # when each shard last answered
         self._version = 1
         # Told to whoever asks where partitions are; a later hub at the same place has another.
         self.run_id = secrets.token_hex(8)
@@ -162,6 +185,20 @@ class Crew(ABC):
         """The shard that is the hub's own loop."""
         raise UsageError("no shard of this hub is in its own loop")
 
+    async def ask_soon(self, shard: int, verb: str, *arguments: Any) -> Any:
+        """Ask something of a shard that it answers at once, unless code of users holds its loop.
+
+        Raises:
+            SilentShardError: it has not answered.
+            LineLostError: it is dead or died.
+        """
+        self._heard.setdefault(shard, anyio.current_time())
+        with anyio.move_on_after(ANSWER_S):
+            answer = await self.ask(shard, verb, *arguments)
+            self._heard[shard] = anyio.current_time()
+            return answer
+        raise SilentShardError(shard, anyio.current_time() - self._heard[shard])
+
     async def statistics(self, hottest: int) -> HubStatistics:
         """Give what all shards have counted."""
         return read_counts(await self._statistics(hottest))
@@ -172,13 +209,31 @@ class Crew(ABC):
             raise UsageError(f"there is no partition {partition}: 0 to {len(self.owners) - 1}")
         if not 0 <= to < self.count:
             raise UsageError(f"there is no shard {to}: 0 to {self.count - 1}")
-        async with self._moving:
+        with anyio.move_on_after(MOVES_S) as scope:
+            await self._moving.acquire()
+        if scope.cancelled_caught:
+            raise UnavailableError(
+                f"partition {partition} has not moved: for {MOVES_S:g} seconds, others have been "
+                "moving, or coming to a shard that was started again; repeat it"
+            )
+        try:
             source = self.owners[partition]
             if source == to:
                 return
+            # What cannot answer now is not asked to let go later, when nobody expects it.
+            for shard in (source, to):
+                await self._check_answers(partition, shard)
             # Whoever is cancelled here must not leave the partition with nobody.
             with anyio.CancelScope(shield=True):
                 await self._move(partition, source, to)
+        finally:
+            self._moving.release()
+
+    async def _check_answers(self, partition: int, shard: int) -> None:
+        try:
+            await self.ask_soon(shard, "load")
+        except SilentShardError as error:
+            raise UnavailableError(f"partition {partition} stays where it is: {error}") from None
 
     async def _move(self, partition: int, source: int, to: int) -> None:
         handover = await self.ask(source, "let_go", partition, to)
@@ -237,11 +292,25 @@ class Crew(ABC):
         }
 
     async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
-        counts: list[dict[str, Any]] = []
-        for shard in self.in_service:
-            with suppress(LineLostError):  # being restarted, it has not counted anything
-                counts.append(await self.ask(shard, "count", hottest))
-        return counts
+        counts: dict[int, dict[str, Any]] = {}
+
+        async def count(shard: int) -> None:
+            try:
+                counts[shard] = await self.ask_soon(shard, "count", hottest)
+            except SilentShardError as error:
+                counts[shard] = {"silent": {"index": shard, "silent_s": error.silent_s}}
+            except LineLostError:
+                return  # being restarted, it has not counted anything
+            except PerdureError as error:
+                errors.append(error)
+
+        errors: list[PerdureError] = []
+        async with anyio.create_task_group() as tasks:
+            for shard in self.in_service:
+                tasks.start_soon(count, shard)
+        if errors:
+            raise errors[0]
+        return [count for _, count in sorted(counts.items())]
 
     async def _answer(self, channel: Channel) -> None:
         """Answer a client of another process."""

@@ -115,6 +115,8 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> T
             names = ("", "", "")
         if names[0]:
             table.add_row(*names, "none")
+    for quiet in now.silent:
+        table.add_row(str(quiet.index), "", f"[red]no answer for {quiet.silent_s:.0f} s[/]")
     return table
 
 

@@ -80,16 +80,31 @@ class ShardStatistics(Fact):
 
 
 @frozen(kw_only=True)
+class SilentShard(Fact):
+    """An event loop that did not answer when it was asked: code that does not return holds it.
+
+    Attributes:
+        index: which shard.
+        silent_s: seconds since it was last heard of, or since it was first asked.
+    """
+
+    index: int
+    silent_s: float
+
+
+@frozen(kw_only=True)
 class HubStatistics(Fact):
     """What a hub has done since it was entered, and what it holds now.
 
     Attributes:
         partitions: the same, of each partition.
         shards: the event loops that serve them.
+        silent: those that did not answer in time; they and their partitions are left out above.
     """
 
     partitions: tuple[PartitionStatistics, ...]
     shards: tuple[ShardStatistics, ...] = ()
+    silent: tuple[SilentShard, ...] = ()
 
     @property
     def commits(self) -> int:
@@ -177,7 +192,11 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
     """Put together what the shards have counted, which may have crossed as JSON."""
     shards: list[ShardStatistics] = []
     partitions: list[PartitionStatistics] = []
+    silent: list[SilentShard] = []
     for count in counts:
+        if "silent" in count:
+            silent.append(SilentShard(**count["silent"]))
+            continue
         shard: dict[str, Any] = dict(count["shard"])
         shard["partitions"] = tuple(shard["partitions"])
         shards.append(ShardStatistics(**shard))
@@ -187,5 +206,7 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
                 one[name] = tuple((key, count) for key, count in one[name])
             partitions.append(PartitionStatistics(**one))
     return HubStatistics(
-        partitions=tuple(sorted(partitions, key=lambda one: one.index)), shards=tuple(shards)
+        partitions=tuple(sorted(partitions, key=lambda one: one.index)),
+        shards=tuple(shards),
+        silent=tuple(silent),
     )

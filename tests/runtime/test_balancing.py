@@ -174,7 +174,7 @@ class FakeCrew:
         self.trouble: Exception | None = None
         self.looked_at = anyio.current_time()
 
-    async def ask(self, shard: int, verb: str) -> Any:
+    async def ask_soon(self, shard: int, verb: str) -> Any:
         assert verb == "load"
         if self.trouble is not None:
             error, self.trouble = self.trouble, None

@@ -31,6 +31,7 @@ from perdure import (
     UsageError,
     connect,
 )
+from perdure.runtime import crews
 from perdure.runtime.partition import Partition
 from tests.faults import FaultyStore as GatedStore
 from tests.guarantees.workloads import entity_in, id_in
@@ -305,6 +306,35 @@ async def test_a_blocked_loop_stalls_no_timer_and_no_mailbox_of_the_others(block
                 wall.left.set()
 
         assert await value_of(hub, COUNTERS[blocked]) == 1
+
+
+async def test_a_blocked_loop_is_named_and_the_others_are_counted_and_balanced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crews, "ANSWER_S", 0.2)
+    async with running() as hub:
+        await hub.statistics()
+        with barrier("b") as wall:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hub.client.call_entity, COUNTERS[1], Counter.block, "b")
+                await arrival(wall)
+
+                with anyio.fail_after(10):
+                    statistics = await hub.statistics()
+                    for partition, to in ((0, 1), (1, 0)):
+                        with pytest.raises(UnavailableError, match="shard 1 has not answered for"):
+                            await hub.move_partition(partition, to)
+                    await hub.move_partition(2, 0)
+                    assert hub.placement == [0, 1, 0]
+                    assert await hub.client.call_entity(COUNTERS[2], Counter.add, 1) == 1
+                [silent] = statistics.silent
+                assert silent.index == 1
+                assert silent.silent_s >= 0.2
+                assert [shard.index for shard in statistics.shards] == [0, 2]
+                wall.left.set()
+
+        assert (await hub.statistics()).silent == ()
+        assert await value_of(hub, COUNTERS[1]) == 1
 
 
 async def test_messages_to_a_blocked_loop_arrive_once_it_goes_on() -> None:
