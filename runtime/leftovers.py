@@ -26,25 +26,31 @@ class Leftovers:
     """The left activities of one partition.
 
     Attributes:
-        rows: the number of the row, and the call, by who called.
+        rows: the number of the row, and the call, by instance, and by who called.
     """
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
-        self.rows: dict[Caller, tuple[int, ActivityCall]] = {}
+        self.rows: dict[str, dict[Caller, tuple[int, ActivityCall]]] = {}
 
     def keep(self, instance: int, call: ActivityCall) -> None:
         """Give an activity a row, in the batch that gathers."""
         n = self._partition.new_row()
-        self.rows[call.caller] = n, call
+        self._know(n, call)
         self._partition.batch.left.append(ActivityRow(n, instance, encode_call(call)))
+
+    def _know(self, n: int, call: ActivityCall) -> None:
+        self.rows.setdefault(call.caller.instance_id, {})[call.caller] = n, call
 
     def take(self, instance_id: str, answer: Completion) -> bool:
         """Take an answer, and drop the row; False if it is not for one of these."""
-        found = self.rows.pop(Caller(instance_id, answer.execution, answer.task), None)
-        if found is None:
+        own = self.rows.get(instance_id)
+        caller = Caller(instance_id, answer.execution, answer.task)
+        if own is None or caller not in own:
             return False
-        n, call = found
+        n, call = own.pop(caller)
+        if not own:
+            del self.rows[instance_id]
         partition = self._partition
         partition.batch.left_deleted.append(n)
         if answer.event == "TaskFailed":
@@ -54,8 +60,7 @@ class Leftovers:
 
     def forget(self, instance_id: str) -> None:
         """Let go of those of an instance, and tell them to stop."""
-        for caller in [one for one in self.rows if one.instance_id == instance_id]:
-            n, _ = self.rows.pop(caller)
+        for caller, (n, _) in self.rows.pop(instance_id, {}).items():
             self._partition.batch.left_deleted.append(n)
             self._partition.cancel_activity(caller)
 
@@ -73,11 +78,12 @@ class Leftovers:
                 place, n = self._partition.store.place, row.n
                 _log.error("%s, table activity_row, row %d cannot be read: %s", place, n, error)
                 continue
-            self.rows[call.caller] = row.n, call
+            self._know(row.n, call)
         self.dispatch(is_wanted)
 
     def dispatch(self, is_wanted: Callable[[Caller], bool]) -> None:
         """Run the activities again that are wanted."""
-        for _, call in list(self.rows.values()):
+        calls = [call for own in self.rows.values() for _, call in own.values()]
+        for call in calls:
             if is_wanted(call.caller):
                 self._partition.dispatch(call)

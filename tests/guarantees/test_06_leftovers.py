@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -24,6 +25,7 @@ from perdure import (
     Store,
 )
 from tests.faults import FaultyStore, JumpingClock, When, dying, within
+from tests.storage.files import change
 
 app = App()
 runs: list[tuple[str, int]] = []
@@ -327,6 +329,30 @@ async def test_a_purge_takes_what_is_left_with_it() -> None:
             await anyio.sleep(0.001)
 
     assert rows == 0
+
+
+async def test_a_row_that_cannot_be_read_is_named_and_all_else_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "perdure.partition")
+    store = SqliteStore(tmp_path / "hub")
+    latches.append(anyio.Event())
+    async with within():
+        async with hub_on(store, ManualClock()) as hub:
+            handle = await hub.client.start_new(calls_and, ("returns", 5), instance_id="i")
+            await handle.result()
+            await until_run(2)
+        latches.clear()
+        runs.clear()
+        for path in sorted((tmp_path / "hub").glob("partition-*.sqlite")):
+            change(path, "UPDATE activity_row SET body = 'garbage' WHERE n % 2 = 0")
+        async with hub_on(store) as hub:
+            await (await hub.client.start_new(child, 7)).result()
+            await until_run(1)
+
+    lines = [r.getMessage() for r in caplog.records if "activity_row" in r.getMessage()]
+    assert lines
+    assert all("partition-" in line and "cannot be read" in line for line in lines)
 
 
 async def test_an_old_answer_is_not_taken_by_a_new_instance_of_the_same_id() -> None:
