@@ -7,15 +7,21 @@ INSTALLED := .venv/.installed
 INSTALLED_BENCH := .venv/.installed-bench
 INSTALLED_DEV := .venv/.installed-dev
 
+# The Pythons that pyproject.toml claims, oldest first.
+CLAIMED := 3.11 3.12 3.13
+ENDS := $(firstword $(CLAIMED)) $(lastword $(CLAIMED))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-peers long clean
+.PHONY: help demo test test-ends lint bench bench-peers long clean
 
 help:
 	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."'
 	@echo 'make test    all checks: formatting, lint, types, tests'
+	@echo 'make test-ends  the tests on the oldest and the newest Python that is claimed'
+	@echo 'make test-3.13  the tests on one of them, in .venv-3.13'
 	@echo 'make lint    all checks but the tests'
-	@echo 'make long    the tests, with the slow ones'
+	@echo 'make long    the tests, with the slow ones, and on every Python that is claimed'
 	@echo 'make bench   the benchmarks, with a report in bench-report; ARGS="..."'
 	@echo 'make bench-peers  other frameworks beside Perdure (downloads them); the same ARGS'
 	@echo 'make clean   remove .venv and whatever else these leave behind'
@@ -28,6 +34,33 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
 
+# Whichever of them .venv is made of has run the tests with `make test`.
+test-ends: $(INSTALLED)
+	@for version in $(ENDS); do \
+	  $(BIN)/python -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] == '$$version')" \
+	    || continue; \
+	  $(MAKE) --no-print-directory test-$$version || exit 1; \
+	done
+
+# On the PATH, or one that pyenv has; one that this machine lacks is passed over, in words.
+test-3.%:
+	@for found in python3.$* $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$*.*/bin/python 2>/dev/null); do \
+	  $$found -c 'import sys; sys.exit(sys.version_info[1] != $*)' 2>/dev/null && break; \
+	  found=; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo 'There is no Python 3.$* on this machine: nothing was tested on it.'; \
+	  exit 0; \
+	fi; \
+	if [ ! -e .venv-3.$*/.installed ] || [ pyproject.toml -nt .venv-3.$*/.installed ]; then \
+	  echo "Making .venv-3.$* with $$($$found --version)" && $$found -m venv --clear .venv-3.$* \
+	    && .venv-3.$*/bin/python -m pip --disable-pip-version-check --no-input install -qq \
+	      --editable '.[bench,test]' \
+	    && touch .venv-3.$*/.installed || exit 1; \
+	fi; \
+	echo "Testing on $$(.venv-3.$*/bin/python --version)"; \
+	.venv-3.$*/bin/python -m pytest $(ARGS)
+
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +70,11 @@ lint: $(INSTALLED_DEV)
 # A long test may take its time, so the limit on a hung one is wider.
 long: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest --long -o faulthandler_timeout=1800 $(ARGS)
+	@for version in $(CLAIMED); do \
+	  $(BIN)/python -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] == '$$version')" \
+	    || continue; \
+	  $(MAKE) --no-print-directory test-$$version || exit 1; \
+	done
 
 # A later --report in ARGS takes the place of this one.
 bench: $(INSTALLED_BENCH)
@@ -47,7 +85,7 @@ bench-peers: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:
-	rm -rf .venv .peers bench-report build dist perdure.egg-info htmlcov .coverage .coverage.*
+	rm -rf .venv .venv-3.* .peers bench-report build dist perdure.egg-info htmlcov .coverage .coverage.*
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

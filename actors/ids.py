@@ -87,7 +87,8 @@ class EntityId(Generic[E]):
 
     Args:
         entity: the entity class (or function), or its name.
-        key: which one; any printable text of 1 to 256 characters.
+        key: which one; a text of 1 to 256 characters: no control characters, line breaks,
+            lone surrogates, or characters that turn the direction of text.
 
     The text form is ``@counter@clicks``.
 

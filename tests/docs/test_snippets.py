@@ -8,6 +8,8 @@ program together: they run in order, in one namespace, with ``await`` at the top
 from __future__ import annotations
 
 import ast
+import builtins
+import os
 import re
 import subprocess
 import sys
@@ -17,9 +19,11 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import attrs
 import pytest
 
 import perdure
+from perdure.actors.history import FIELDS
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -109,6 +113,7 @@ async def test_the_blocks_of_a_page_run_in_order(
 
 
 async def run(code: CodeType, names: dict[str, Any]) -> None:
+    names.setdefault("__builtins__", builtins)  # as exec does; typing looks for it since 3.13
     outcome = FunctionType(code, names)()
     if code.co_flags & CO_COROUTINE:
         await outcome
@@ -144,3 +149,51 @@ def test_a_page_uses_public_names_only(page: Path) -> None:
     names = {alias.name for node in ours for alias in node.names}
     assert {node.module for node in ours} <= {"perdure"}
     assert names <= set(perdure.__all__)
+
+
+def settings_documented() -> dict[str, str]:
+    """Give the settings that the page on deploying lists, with their defaults."""
+    text = (ROOT / "docs/how-to/deploying.md").read_text("utf-8")
+    table = text[text.index("| setting | default |") :].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    return {row[0].strip("`"): row[1].strip("`") for row in rows}
+
+
+def read_default(text: str) -> object:
+    """Read a default as the table writes it."""
+    if text == "processors + 4, at most 32":
+        return min(32, (os.cpu_count() or 1) + 4)
+    if text.startswith('"'):
+        return text.strip('"')
+    units = {"s": 1, "ms": 0.001, "day": 86_400, "MiB": 1_048_576, "KiB": 1024, "min": 60}
+    number, _, unit = text.replace(",", "").partition(" ")
+    return float(number) * units.get(unit, 1)
+
+
+def test_the_settings_are_documented_with_their_defaults() -> None:
+    settings = perdure.Settings()
+    fields = [field.name for field in attrs.fields(perdure.Settings)]
+
+    assert {name: read_default(text) for name, text in settings_documented().items()} == {
+        name: getattr(settings, name) for name in fields
+    }
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in PAGES])
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"\bSettings[.(](\w+)", page.read_text("utf-8")))
+
+    assert named <= {field.name for field in attrs.fields(perdure.Settings)}
+
+
+def test_the_page_on_storage_lists_every_event_with_its_fields() -> None:
+    text = (ROOT / "docs/storage.md").read_text("utf-8")
+    listed = {
+        kind: tuple(re.findall(r"`(\w+)`", fields))
+        for kinds, fields in re.findall(
+            r"^\| ((?:`[A-Z]\w+`(?:, )?)+) \| (.*) \|$", text, re.MULTILINE
+        )
+        for kind in re.findall(r"`(\w+)`", kinds)
+    }
+
+    assert {kind: listed.get(kind) for kind in FIELDS} == FIELDS
