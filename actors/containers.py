@@ -105,6 +105,7 @@ def array_shape(
         unsure=item.unsure,
         immutable=cls is tuple and item.immutable,
         shallow=item.immutable,
+        flat=item.immutable,
         parts_out=_numbered(item),
         parts_in=_numbered(item),
     )
@@ -150,6 +151,7 @@ def set_shape(
         unsure=item.unsure,
         immutable=cls is frozenset and item.immutable,
         shallow=item.immutable,
+        flat=item.immutable,
         parts_out=_numbered(item),
         parts_in=_numbered(item),
     )
@@ -217,6 +219,7 @@ def dict_shape(cls: Any, key: Shape, item: Shape) -> Shape:
         vague=item.vague,
         unsure=item.unsure,
         shallow=item.immutable,
+        flat=item.immutable,
         parts_out=_keyed_out(key, item),
         parts_in=_keyed_in(key, item),
     )

@@ -803,6 +803,8 @@ class EntityActor:
                 self.state = before
             elif self.state is not None:
                 self._checked(definition.state.encode(self.state))
+                if definition.is_tangled is not None:
+                    self._untangle(definition.is_tangled)
         except BaseException as error:
             self.state = before
             if not issubclass(type(error), Exception):
@@ -822,6 +824,14 @@ class EntityActor:
             self.encoded = self._checked(self.definition.state.encode(self.state))
         else:
             self.encoded = None
+        if self.definition.is_tangled is not None:
+            self._untangle(self.definition.is_tangled)
+
+    def _untangle(self, is_tangled: Callable[[Any], bool]) -> None:
+        """Make two objects of what is one at two places of the state, as the store does."""
+        if self.state is not None and is_tangled(self.state):
+            state = self.definition.state
+            self.state = state.decode(state.encode(self.state))
 
     def _checked(self, encoded: bytes) -> bytes:
         size = len(encoded)

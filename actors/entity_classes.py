@@ -40,7 +40,7 @@ from .signatures import (
     read_signature,
     refuse_generators,
 )
-from .snapshots import copier, is_immutable, snapshotter
+from .snapshots import copier, is_immutable, snapshotter, tangle_finder
 from .states import state_codec
 
 
@@ -316,6 +316,7 @@ def define_entity_class(
         make=make,
         take=take,
         restore=restore,
+        is_tangled=tangle_finder(cls),
         schema_version=version,
         upgrade=upgrade,
         max_mailbox=max_mailbox,

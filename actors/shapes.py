@@ -100,6 +100,8 @@ class Shape:
     immutable: bool = False
     # A builtin container of immutables, for which a shallow copy is a full one.
     shallow: bool = False
+    # Nothing in it but the value itself can change.
+    flat: bool = False
     # Encodes to an object whose keys are identifiers, so that a tag has room beside them.
     is_record: bool = False
     parts_out: Callable[[Any], Iterable[Part]] = no_parts

@@ -7,15 +7,16 @@ Where copying runs users' code, it does so when the snapshot is taken; putting i
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
 import enum
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,7 @@ import attrs
 from .codec import Codec
 from .errors import PayloadError, RegistrationError
 from .fields import class_fields, set_attribute
+from .likeness import attributes
 from .shapes import Shape
 from .shaping import shape_for
 
@@ -158,6 +160,51 @@ def _deep(value: Any) -> Any:
     return value if value.__class__ in _IMMUTABLE_CLASSES else copy.deepcopy(value)
 
 
+def tangle_finder(cls: type) -> Callable[[Any], bool] | None:
+    """Give what says whether two parts of an entity's state are one object; None where none can be.
+
+    In memory a change of one would be one of the other; read back from the store they are two. It
+    looks at the fields, and at what lies in their containers and objects.
+    """
+    shapes = {field.name: shape_for(field.annotation) for field in class_fields(cls)}
+    mutable = [(name, shape.flat) for name, shape in shapes.items() if not shape.immutable]
+    if not mutable or (len(mutable) == 1 and mutable[0][1]):
+        return None
+
+    def is_tangled(obj: Any) -> bool:
+        met: list[Any] = []
+        for name, flat in mutable:
+            value = getattr(obj, name)
+            met.append(value)
+            if not flat:
+                met += _inside(value)
+        if len(set(map(id, met))) == len(met):
+            return False
+        changing = [id(one) for one in met if not _is_single(one)]
+        return len(set(changing)) != len(changing)
+
+    return is_tangled
+
+
+def _is_single(value: Any) -> bool:
+    """Say whether it is no trouble that an object is met twice: it never changes."""
+    cls: type = value.__class__
+    return cls in _FIXED or issubclass(cls, _SHARED) or (not value and cls in _SEALED)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    cls: type = value.__class__
+    if cls is list or cls is tuple:
+        return cast("Iterable[Any]", value)
+    if issubclass(cls, dict):
+        return cast("dict[Any, Any]", value).values()
+    if issubclass(cls, (list, tuple, set, frozenset, collections.deque)):
+        return cast("Iterable[Any]", value)
+    found = getattr(value, "__dict__", None)
+    return attributes(value).values() if found is None else found.values()
+
+
+_SEALED: tuple[type, ...] = (tuple, frozenset)
 _FIXED = _IMMUTABLE_CLASSES | {
     complex,
     date,

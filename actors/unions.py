@@ -98,6 +98,7 @@ def _optional_shape(inner: Shape) -> Shape:
         unsure=inner.unsure,
         immutable=inner.immutable,
         shallow=inner.shallow,
+        flat=inner.flat,
         parts_out=parts_out,
         parts_in=parts_out,
     )
@@ -194,6 +195,7 @@ def variant_shape(usual: Shape, other: Shape) -> Shape:
         encode=encode,
         decode=decode,
         shallow=False,
+        flat=usual.flat and other.immutable,
         parts_in=parts_in,
     )
 

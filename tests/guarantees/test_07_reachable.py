@@ -122,6 +122,36 @@ class Maybe:
         return self.value
 
 
+@app.entity
+class Twins:
+    one: list[int] = []
+    two: list[int] = []
+    baskets: list[Basket] = []
+    last: Basket | None = None
+    by_name: dict[str, Basket] = {}
+
+    def tangle(self) -> None:
+        self.one = self.two
+        self.last = Basket()
+        self.baskets = [self.last, self.last]
+        self.by_name["a"] = self.last
+
+    async def tangle_slowly(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.tangle()
+
+    def change(self) -> None:
+        self.one.append(1)
+        self.baskets[0].items.append("x")
+
+    def fail(self) -> None:
+        self.change()
+        raise ValueError("no")
+
+    def show(self) -> str:
+        return f"{self.one} {self.two} {self.baskets} {self.last} {self.by_name}"
+
+
 class Silent(BaseException):
     def __str__(self) -> str:
         raise ValueError
@@ -250,6 +280,29 @@ async def test_a_field_that_was_none_is_none_again(hub: Hub) -> None:
     assert await hub.client.call_entity(entity, Maybe.get) is None
 
 
+@pytest.mark.parametrize("tangles", [Twins.tangle, Twins.tangle_slowly])
+async def test_one_object_at_two_places_is_two_in_memory_as_it_is_in_the_store(
+    tangles: Any,
+) -> None:
+    twins = EntityId(Twins, "a")
+    shown: list[str] = []
+    for reloaded in (False, True):
+        store = perdure.MemoryStore()
+        async with Hub(app, store=store) as hub:
+            await hub.client.call_entity(twins, tangles)
+            if not reloaded:
+                await hub.client.call_entity(twins, Twins.change)
+        async with Hub(app, store=store) as hub:
+            with pytest.raises(EntityOperationError):
+                await hub.client.call_entity(twins, Twins.fail)
+            if reloaded:
+                await hub.client.call_entity(twins, Twins.change)
+            shown.append(await hub.client.call_entity(twins, Twins.show))
+
+    assert shown[0] == shown[1]
+    assert shown[0].count("'x'") == 1
+
+
 @pytest.mark.parametrize("fails", [Keeper.fail, Keeper.fail_later])
 async def test_code_of_a_value_that_fails_while_it_is_taken_back_changes_nothing(
     hub: Hub, fails: Any, caplog: pytest.LogCaptureFixture
@@ -280,7 +333,7 @@ async def test_an_attribute_that_is_no_field_fails_the_operation(hub: Hub) -> No
 
         def set(self) -> None:
             self.number = 1
-            self.more = 2
+            setattr(self, "more", 2)  # noqa: B010
 
         def get(self) -> int:
             return self.number
