@@ -25,6 +25,7 @@ from .waiting import thread_waker
 if TYPE_CHECKING:
     from ..actors.definitions import ActivityDefinition
     from ..actors.lookup import Lookup
+    from .deaths import Warden
     from .hands import Hand
     from .pump import Pump
     from .settings import Settings
@@ -89,6 +90,8 @@ class RunningActivity:
             self.pool.run_in_thread(self)
             return None
         self.begun = True
+        if self.pool.warden is not None:
+            self.pool.warden.begin(self)
         if self.call.timeout is not None:
             self.set_alarm()
         return self._run()
@@ -121,6 +124,8 @@ class RunningActivity:
             pool.report(self, None, b"")
             return
         self.begun = True
+        if pool.warden is not None:
+            pool.warden.begin(self)
         if self.call.timeout is not None:
             pool.report_start(self)
         try:
@@ -186,6 +191,16 @@ class RunningActivity:
             self.post(caller.instance_id, Completion(event, caller.execution, caller.task, body))
 
 
+class ProcessEndedError(Exception):
+    """An activity ended the process that it ran in, again and again; it was not run once more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} ended the worker process that it ran in, again and again, and was not run once "
+            "more; a process that is short of memory is ended like that, too"
+        )
+
+
 class ActivityPool:
     """The activities that run, and those that wait for their limit to let them."""
 
@@ -207,6 +222,7 @@ class ActivityPool:
         self._stopping = False
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
         self._forks = 0
+        self.warden: Warden | None = None  # where processes have died
 
     @property
     def count(self) -> int:
@@ -264,6 +280,17 @@ class ActivityPool:
             self._running[instance] = {(execution, task): running}
         else:
             tasks[execution, task] = running
+        if self.warden is not None:
+            if self.warden.is_at_fault(call):
+                failure = failure_of(ProcessEndedError(call.name))
+                running.end("TaskFailed", encode_failure(failure))
+                return
+            if not self.warden.admits(running):
+                return
+        self._queue(running)
+
+    def _queue(self, running: RunningActivity) -> None:
+        definition = running.definition
         if definition.max_concurrency is not None:
             if self._counts.get(definition.name, 0) >= definition.max_concurrency:
                 self._limited.setdefault(definition.name, deque()).append(running)
@@ -344,6 +371,8 @@ class ActivityPool:
 
     def free(self, running: RunningActivity) -> None:
         """Forget a run that has ended, and let the next one in."""
+        if self.warden is not None:
+            self.warden.end(running, self._queue)
         if running.abandoned:
             running.abandoned = False
             self.abandoned -= 1

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import anyio
 import orjson
@@ -37,6 +37,7 @@ from ..storage import SharedStore
 from .applications import place_of
 from .channels import check_socket, dial_shard
 from .crews import Crew, shard_socket, socket_of
+from .deaths import Call, Deaths, read_notes
 from .forking import no_copies
 from .loop_kinds import running_kind
 from .routing import Router
@@ -88,6 +89,7 @@ class ProcessCrew(Crew):
         self._stop_for = stop_for
         self._workers = [_Worker(number) for number in range(workers)]
         self._stopping = False
+        self._deaths = Deaths(settings.crashes_max)
         # As they are now: the program may change its folder before a worker is started again.
         self._cwd = os.getcwd()
         self._search = [_absolute(entry) for entry in sys.path]
@@ -158,6 +160,7 @@ class ProcessCrew(Crew):
                 await self._spawn(worker)
             process = worker.process
             assert process is not None
+            worker.is_up = False
             await self._serve_with(worker, process)
             if self._stopping or (worker.settled.is_set() and not worker.has_served):
                 return
@@ -186,7 +189,15 @@ class ProcessCrew(Crew):
             "backend": backend,
             "uvloop": uvloop,
             "path": self._search,
+            "suspects": [*map(list, self._deaths.suspects)],
+            "at_fault": [*map(list, self._deaths.at_fault)],
         }
+        passed: list[int] = []
+        worker.close_notes()
+        if self._deaths.known:
+            worker.notes = notes = tempfile.TemporaryFile()  # noqa: SIM115 - it is read at the end
+            config["notes"] = notes.fileno()
+            passed.append(notes.fileno())
         # A file, not a pipe, so that the pipe's end can tell the worker of its supervisor's.
         with tempfile.TemporaryFile() as file:
             file.write(orjson.dumps(config))
@@ -196,7 +207,7 @@ class ProcessCrew(Crew):
                 stdin=subprocess.PIPE,
                 stdout=None,
                 stderr=None,
-                pass_fds=[file.fileno()],
+                pass_fds=[file.fileno(), *passed],
                 cwd=self._cwd if os.path.isdir(self._cwd) else None,  # noqa: ASYNC240
             )
 
@@ -209,13 +220,18 @@ class ProcessCrew(Crew):
         # Its sockets do not say so where a child that it forked has them open.
         self.incarnations[worker.number] += 1
         self.router.line(worker.number).renew()
-        if not worker.serves:
+        ran = worker.read_notes()
+        if process.returncode:
+            self._deaths.take(ran)
+        if not worker.serves and not ran:
             worker.failed_starts += 1
         worker.serves = False
-        # One that was killed while the hub starts is tried again, as later; one that ended by
-        # itself would do so again.
-        was_killed = (process.returncode or 0) < 0 and worker.error is None
-        if not worker.has_served and not (was_killed and worker.failed_starts < _FAILED_STARTS_MAX):
+        # One that was killed while the hub starts is tried again, as later, and so is one whose
+        # work ends it; one that ended before it had any would do so again.
+        died = (process.returncode or 0) < 0 or worker.is_up
+        if not worker.has_served and (
+            not died or worker.error is not None or worker.failed_starts >= _FAILED_STARTS_MAX
+        ):
             refusal = InternalError(
                 f"worker {worker.number} ended before it served ({_how(process)}); what it "
                 "printed says why. A script that starts a hub with workers must do so under "
@@ -228,6 +244,7 @@ class ProcessCrew(Crew):
         try:
             line = self.router.line(worker.number)
             await self._until_up(line)
+            worker.is_up = True
             async with self._moving:
                 for number, owner in enumerate(self.owners):
                     if owner == worker.number:
@@ -316,6 +333,8 @@ class ProcessCrew(Crew):
         async with anyio.create_task_group() as tasks:
             for worker in self._workers:
                 tasks.start_soon(worker.end, self._settings.drain_s)
+        for worker in self._workers:
+            worker.close_notes()
         await self._stop_listening()
         await self._store.close()
 
@@ -332,6 +351,18 @@ class _Worker:
         self.failed_starts = 0
         self.error: PerdureError | None = None
         self.settled = anyio.Event()  # it has served, or failed, the first time
+        self.is_up = False  # it has the application, and was reached
+        self.notes: IO[bytes] | None = None  # what runs in it
+
+    def read_notes(self) -> list[Call]:
+        """Read what ran when it ended, if it took notes."""
+        return [] if self.notes is None else read_notes(self.notes.fileno())
+
+    def close_notes(self) -> None:
+        """Forget them."""
+        if self.notes is not None:
+            self.notes.close()
+            self.notes = None
 
     async def end(self, patience_s: float) -> None:
         """Wait for the process's end; after a while, enforce it."""

@@ -29,6 +29,7 @@ from .applications import load_app, make_lookup
 from .channels import SocketChannel, dial_shard, listen, serve
 from .clock import SystemClock
 from .crews import shard_socket
+from .deaths import Notes, Warden
 from .routing import Router
 from .sessions import Session
 from .settings import Settings
@@ -156,6 +157,10 @@ class _Worker:
             release=release,
             on_fatal=self._fail,
         )
+        if "notes" in config:
+            os.set_inheritable(config["notes"], False)
+            notes = Notes(config["notes"])
+            shard.activities.warden = Warden(notes, config["suspects"], config["at_fault"])
         shard.start()
         if self._left.is_set():
             return  # the socket may be that of another hub's worker by now

@@ -413,6 +413,44 @@ async def test_a_worker_that_is_killed_while_the_hub_first_starts_is_tried_again
     assert len(killed) == 2
 
 
+@on_one_loop
+async def test_an_activity_that_ends_its_process_fails_alone(folder: Path) -> None:
+    calls: dict[str, list[Any]] = {
+        "killed": ["kill_process"],
+        "exits": ["exit_process"],
+        "short": ["take_a_while", 0.2],
+        "long": ["take_a_while", 60.0],
+    }
+    async with hub_on(folder, crashes_max=2) as hub:
+        handles: dict[str, Any] = {}
+        for name, given in calls.items():
+            id = id_in(0, name, PARTITIONS)
+            handles[name] = await hub.client.start_new("call", given, instance_id=id, request_id=id)
+
+        with anyio.fail_after(90):
+            assert await handles["killed"].result() == "ProcessEndedError"
+            assert await handles["exits"].result() == "ProcessEndedError"
+            assert await handles["short"].result() == "done"
+            assert await add(hub, 0, request="r") == OPENING_BALANCE + 1
+            assert hub.placement == [0, 0, 1, 1], "no worker was given up"
+            assert (await handles["long"].status()).runtime_status == "Running"
+
+
+@pytest.mark.slow
+@on_one_loop
+async def test_a_hub_opens_also_where_an_activity_of_its_store_ends_processes(folder: Path) -> None:
+    id = id_in(3, "again", PARTITIONS)
+    async with hub_on(folder) as hub:
+        await hub.client.start_new("call", ["kill_process"], instance_id=id)
+        await until_served(hub, 1, not_by=pid_of(hub, 1))
+    async with hub_on(folder) as hub:
+        with anyio.fail_after(60):
+            while True:
+                with suppress(UnavailableError, OutcomeUnknownError):
+                    assert await hub.client.wait(id) == "ProcessEndedError"
+                    return
+
+
 async def until_there(path: Path) -> None:
     with anyio.fail_after(30):
         while not await anyio.Path(path).exists():

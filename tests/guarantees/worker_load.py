@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ import anyio
 
 from perdure import (
     ActivityContext,
+    ActivityError,
     App,
     Client,
     EntityContext,
@@ -139,6 +141,32 @@ def leave_child() -> int:
 @app.orchestration
 async def fork(ctx: OrchestrationContext) -> int:
     return await ctx.call_activity(leave_child)
+
+
+@app.activity
+async def kill_process() -> None:
+    """End as the system does it to what takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.activity
+def exit_process() -> None:
+    os._exit(1)
+
+
+@app.activity
+async def take_a_while(seconds: float) -> str:
+    await anyio.sleep(seconds)
+    return "done"
+
+
+@app.orchestration
+async def call(ctx: OrchestrationContext, given: list[Any]) -> str:
+    name, *input = given
+    try:
+        return str(await ctx.call_activity(name, *input))
+    except ActivityError as error:
+        return error.error_type
 
 
 @app.entity
@@ -354,7 +382,14 @@ def seed_of(run: int = 0) -> int:
     return seed
 
 
-def hub_on(folder: Path, *, workers: int = 2, drain_s: float = 2.0, **options: Any) -> Hub:
+def hub_on(
+    folder: Path,
+    *,
+    workers: int = 2,
+    drain_s: float = 2.0,
+    crashes_max: int = 3,
+    **options: Any,
+) -> Hub:
     """Make a hub with workers; only processes are killed, so nothing need wait for the disk."""
     return Hub(
         app,
@@ -362,7 +397,7 @@ def hub_on(folder: Path, *, workers: int = 2, drain_s: float = 2.0, **options: A
         partitions=PARTITIONS,
         workers=workers,
         rebalance=None,
-        settings=Settings(drain_s=drain_s),
+        settings=Settings(drain_s=drain_s, crashes_max=crashes_max),
         **options,
     )
 
