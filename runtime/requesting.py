@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
 
 from ..actors.errors import HubStoppingError, UnavailableError
 from ..actors.ids import check_text
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .partition import Partition
     from .routing import Elsewhere, Router
+
+#: How long a request waits for the partition of its id, where that is another than its target's.
+_CLAIM_S = 2.0
 
 T = TypeVar("T")
 
@@ -77,10 +83,9 @@ class Requester:
         if partition_of(request_id, count) == partition_of(key, count):
             return  # where the request itself is looked up
         claim = claim_of(request_id, key, message)
-        try:
+        # The partition of the target may be well, so the request does not wait for long.
+        with anyio.move_on_after(_CLAIM_S), suppress(UnavailableError):
             await self._at(request_id, lambda place: place.claim(request_id, claim))
-        except UnavailableError:
-            return  # its own partition may be well, and the request does not wait for another
 
     async def _at(self, key: str, ask: Callable[[Partition | Elsewhere], Awaitable[T]]) -> T:
         """Ask the partition of a key, and again wherever it moves meanwhile."""

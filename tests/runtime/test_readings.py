@@ -26,12 +26,14 @@ from tests.runtime.harness import until, until_true
 app = App()
 
 gates: dict[str, tuple[anyio.Event, anyio.Event]] = {}
+begun: list[int] = []  # async reads
 
 
 @pytest.fixture(autouse=True)
 async def fresh_gates() -> None:
     for name in ("write", "read"):
         gates[name] = anyio.Event(), anyio.Event()
+    begun.clear()
 
 
 async def pass_gate(name: str) -> None:
@@ -77,6 +79,7 @@ class Book:
     @perdure.readonly
     async def read_slowly(self) -> list[str]:
         self.lines.append("seen")
+        begun.append(1)
         await pass_gate("read")
         return self.lines
 
@@ -172,7 +175,7 @@ async def test_async_reads_overlap_the_operation_and_each_other(client: Client) 
         await reached("write")
         tasks.start_soon(read)
         tasks.start_soon(read)
-        await reached("read")
+        await until_true(lambda: len(begun) == 2)
         open_gate("write")  # the writer ends while they go on
         assert await client.call_entity(BOOK, Book.add, "y") == 3
         open_gate("read")
