@@ -20,9 +20,12 @@ from perdure import (
     EntityId,
     Hub,
     OrchestrationContext,
+    OutcomeUnknownError,
     PerdureError,
     SqliteStore,
     StorageError,
+    StoreMovedError,
+    UnavailableError,
 )
 
 app = App()
@@ -145,6 +148,8 @@ OWNERS = {
     "history_row": "(SELECT key FROM instance_row WHERE id = instance)",
     "input_row": "(SELECT key FROM instance_row r WHERE r.id = input_row.id)",
     "request_row": "'nobody'",
+    "activity_row": "'nobody'",
+    "outbox_row": None,
     "meta": None,
     "peer_row": None,
 }
@@ -322,9 +327,34 @@ async def harm_and_look(tmp_path: Path, seeds: range) -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the long one runs on both
 async def test_what_is_harmed_hurts_nothing_more_than_itself(tmp_path: Path) -> None:
-    await harm_and_look(tmp_path, range(24))
+    await harm_and_look(tmp_path, range(60))
 
 
 @pytest.mark.slow
 async def test_what_is_harmed_hurts_nothing_more_than_itself_for_long(tmp_path: Path) -> None:
     await harm_and_look(tmp_path, range(1_000, 3_000))
+
+
+# Files that are gone under a running hub.
+
+
+async def _write_until_refused(folder: Path, **options: Any) -> None:
+    counter = EntityId("ledger", "x")
+    async with Hub(
+        "tests.guarantees.worker_load:app", store=f"sqlite:{folder}", rebalance=None, **options
+    ) as hub:
+        await hub.client.call_entity(counter, "write", "first")
+        shutil.rmtree(folder)
+        with anyio.fail_after(30):
+            while True:
+                await hub.client.call_entity(counter, "write", "next")
+                await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("options", [{"shards": 1}, {"shards": 2}, {"workers": 1}], ids=str)
+async def test_a_hub_whose_folder_is_deleted_acknowledges_nothing_more(
+    tmp_path: Path, options: dict[str, int]
+) -> None:
+    with pytest.raises((StoreMovedError, OutcomeUnknownError, UnavailableError)):
+        await _write_until_refused(tmp_path / "hub", partitions=2, **options)

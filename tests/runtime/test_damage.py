@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,34 @@ def test_the_first_frame_may_be_lost() -> None:
     )
 
     assert found == ([(6, 600, 250, [":park"]), (7, 601, 1, [Z])], 1)
+
+
+# Pages that SQLite cannot read.
+
+
+async def test_a_history_whose_page_is_damaged_parks_its_instance_alone(tmp_path: Path) -> None:
+    path = tmp_path / "hub"
+    ids = [f"w{n}" for n in range(12)]
+    async with Hub(app, store=store_in(path), partitions=1) as hub:
+        for id in ids:
+            await hub.client.start_new(waits, instance_id=id)
+            await hub.client.raise_event(id, "go", f"{id}:" * 1_500)
+    file = path / "partition-00.sqlite"
+    content = bytearray(file.read_bytes())
+    place = content.index(b"w5:w5:w5:") // 4096 * 4096
+    content[place : place + 4096] = b"\xee" * 4096
+    file.write_bytes(content)
+
+    finished: list[str] = []
+    async with Hub(app, store=store_in(path), partitions=1) as hub:
+        for id in ids:
+            await hub.client.raise_event(id, "go", 2)
+            await hub.client.raise_event(id, "go", 3)
+            with suppress(TimeoutError):
+                await hub.client.get_handle(id).result(timeout=5 if id != "w5" else 0.2)
+                finished.append(id)
+        statistics = await hub.statistics()
+    # Others may have had their history on that page, too.
+    assert "w5" not in finished
+    assert len(finished) >= len(ids) - 3
+    assert statistics.commits
