@@ -145,6 +145,7 @@ class _Identity:
     partitions: int
     created: int
     sequence: int
+    epoch: int
     version: int
 
     @property
@@ -247,6 +248,7 @@ def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> N
     journal = journal_file(folder, found.partition)
     if journal not in stored:
         _make(journal, JOURNAL_SCRIPTS, found.meta)
+        _change(journal, f"UPDATE meta SET epoch = {found.epoch};")
     elif stored[journal].version < SCHEMA_VERSION:
         # Values are bound by position, so the new columns are the last ones there too.
         _change(
@@ -327,4 +329,4 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
             raise StoreDamagedError(
                 f"{path}, table meta, row 1: {number!r} is no count; restore a copy of the whole folder"
             )
-    return _Identity(hub, partition, partitions, created, sequence, version)
+    return _Identity(hub, partition, partitions, created, sequence, rest[0], version)

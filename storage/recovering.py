@@ -33,7 +33,10 @@ from .records import (
 )
 from .settling import SETTLE, Settler, connect
 
-NEXT_EPOCH: Final = "UPDATE meta SET epoch = epoch + 1 RETURNING epoch, sequence"
+EPOCH: Final = "SELECT epoch FROM meta"
+# An odd epoch says that the tables have an owner whom the journal may not know yet.
+NEXT_EPOCH: Final = "UPDATE meta SET epoch = epoch + 1 + epoch % 2 RETURNING epoch, sequence"
+TAKEN: Final = "UPDATE meta SET epoch = ? WHERE epoch = ? RETURNING epoch"
 FENCE: Final = (
     "UPDATE meta SET epoch = ?, sequence = max(sequence, ?) WHERE epoch < ? RETURNING sequence"
 )
@@ -160,12 +163,18 @@ def take_over(
             journal = opened.enter_context(closing(connect(journal_path)))
         presence.check()  # nothing is written to files that are others by now
         with explained(tables_path):
+            [(last_epoch,)] = tables.execute(EPOCH).fetchall()
+        with explained(journal_path):
+            [(journal_epoch,)] = journal.execute(EPOCH).fetchall()
+        with explained(tables_path):
+            _check_moment(last_epoch, journal_epoch, tables, tables_path, journal_path)
             # First the tables: from here on nobody else settles. Then nobody else commits.
-            [(epoch, sequence)] = tables.execute(NEXT_EPOCH).fetchall()
+            [(taking, sequence)] = tables.execute(NEXT_EPOCH).fetchall()
+        epoch = taking + 1
         with explained(journal_path):
             known = journal.execute(FENCE, (epoch, sequence, epoch)).fetchall()
-            if not known:
-                raise _overtaken(tables, epoch, tables_path, journal_path)
+            if not known or not tables.execute(TAKEN, (epoch, taking)).fetchall():
+                raise lease_lost(journal_path)  # another owner was quicker
             entries = journal.execute(ENTRIES, (sequence,)).fetchall()
             if known[0][0] > sequence and not entries:
                 raise _torn(journal_path, known[0][0], sequence)
@@ -216,16 +225,28 @@ def _unreadable(journal_path: Path, number: int, error: Exception) -> StoreDamag
     )
 
 
-def _overtaken(
-    tables: sqlite3.Connection, epoch: int, tables_path: Path, journal_path: Path
-) -> Exception:
-    """Say why the journal has as new an epoch as the one that the tables have just got."""
-    [(now,)] = tables.execute("SELECT epoch FROM meta").fetchall()
-    if now != epoch:
-        return lease_lost(journal_path)  # another owner was quicker
-    return StoreDamagedError(
-        f"{tables_path} is older than {journal_path}: they are of different moments, or the "
-        "write-ahead log (-wal) of the first is damaged or gone; restore a copy of the whole folder"
+def _check_moment(
+    epoch: int,
+    journal_epoch: int,
+    tables: sqlite3.Connection,
+    tables_path: Path,
+    journal_path: Path,
+) -> None:
+    """Refuse tables and a journal that had not the same last owner.
+
+    Raises:
+        StoreDamagedError: one of them is older than the other.
+    """
+    if epoch % 2 or epoch == journal_epoch:
+        return  # or the last one did not get so far
+    if tables.execute(EPOCH).fetchall() != [(epoch,)]:
+        return  # another owner takes it just now, which is seen later
+    older, newer = journal_path, tables_path
+    if journal_epoch > epoch:
+        older, newer = newer, older
+    raise StoreDamagedError(
+        f"{older} is older than {newer}: they are of different moments, or the write-ahead log "
+        "(-wal) of the first is damaged or gone; restore a copy of the whole folder"
     )
 
 

@@ -128,17 +128,36 @@ async def test_a_folder_that_is_put_back_is_taken_up_again(folder: Path) -> None
 
 @pytest.mark.usefixtures("never")
 @pytest.mark.parametrize("harm", ["gone", "garbage"])
-async def test_a_log_of_the_tables_that_is_lost_is_damage(folder: Path, harm: str) -> None:
+@pytest.mark.parametrize("file", ["partition-00.sqlite", "journal-00.sqlite"])
+async def test_a_write_ahead_log_that_is_lost_is_damage(folder: Path, file: str, harm: str) -> None:
     await kill_with(folder, created=[created(1)])
-    log = folder / "partition-00.sqlite-wal"
+    log = folder / f"{file}-wal"
     if harm == "gone":
         log.unlink()
     else:
         log.write_bytes(b"garbage" * 1_000)
 
     store = SqliteStore(folder)
-    with pytest.raises(StoreDamagedError, match=r"partition-00\.sqlite"):
+    with pytest.raises(StoreDamagedError, match=f"{file} is older"):
         await own(store)
+    await store.close()
+
+
+@pytest.mark.usefixtures("never")
+async def test_a_takeover_that_was_cut_off_is_no_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for statement in ("FENCE", "TAKEN"):
+        store = SqliteStore(folder)
+        [partition] = await store.open(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(recovering, statement, "SELECT cut_off")
+            with pytest.raises(StorageError, match="cut_off"):
+                await partition.recover()
+        await store.close()
+
+    store = SqliteStore(folder)
+    await (await own(store)).commit(created=[created(1)])
     await store.close()
 
 
