@@ -30,11 +30,11 @@ def pydantic_shape(cls: Any) -> Shape:
     by_name = "by_name" in inspect.signature(cls.model_validate_json).parameters
     # By the fields' names where what is written so can be read, which older pydantic cannot.
     reading: dict[str, Any] = {"by_name": True, "by_alias": True} if by_name else {}
-    generic = cls.__pydantic_generic_metadata__["origin"]
+    origin = _origin(cls)
 
     def encode(value: Any) -> Any:
         given: Any = type(value)
-        if given is not cls and not _is_same_generic(given, generic):
+        if given is not cls and not (is_model(given) and _origin(given) is origin):
             raise wrong(name, value, cls)
         written = value.model_dump(
             mode="json", by_alias=not by_name, round_trip=True, warnings=False
@@ -61,12 +61,8 @@ def pydantic_shape(cls: Any) -> Shape:
     )
 
 
-def _is_same_generic(given: Any, generic: Any) -> bool:
-    return (
-        generic is not None
-        and is_model(given)
-        and given.__pydantic_generic_metadata__["origin"] is generic
-    )
+def _origin(cls: Any) -> Any:
+    return cls.__pydantic_generic_metadata__["origin"] or cls
 
 
 def _fault(error: ValueError) -> Fault:

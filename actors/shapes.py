@@ -6,6 +6,7 @@ afterwards, by way of the shape's parts.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -138,10 +139,13 @@ def wrong(expected: str, value: Any, *accepted: type) -> Fault:
     if value is None:
         return Fault(f"{expected} expected, not None")
     if issubclass(type(value), accepted):
+        name = type_name(value)
+        # Of a class of the language there is no annotation for a subclass.
+        plain = accepted[0].__module__.partition(".")[0] in sys.stdlib_module_names
+        instead = "" if plain else f"annotate {name} or a union with it, or "
         return Fault(
-            f"{expected} expected, not the subclass {type_name(value)}: what that has beyond it "
-            f"would be lost; annotate {type_name(value)} or a union with it, or pass a plain "
-            f"{expected}"
+            f"{expected} expected, not the subclass {name}: what that has beyond it would be "
+            f"lost; {instead}pass a plain {expected}"
         )
     return Fault(f"{expected} expected, not {show(value)}")
 

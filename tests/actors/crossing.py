@@ -290,7 +290,8 @@ CROSSING: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Between, TEXT.map(lambda text: Between.model_validate({"in": text}))),
     (Hidden, st.builds(Hidden, number=INT)),
     (Owner, st.builds(Owner, pet=st.builds(Cat, lives=INT) | st.builds(Dog))),
-    (Held[int], st.builds(Held[int], content=INT)),
+    (Held[int], st.builds(Held[int], content=INT) | st.builds(Held, content=INT)),
+    (Held, st.builds(Held, content=INT) | st.builds(Held[int], content=INT)),
     (Held[set[str]], st.builds(Held[set[str]], content=st.sets(TEXT))),
     (Numbers, st.lists(INT).map(Numbers)),
 ]

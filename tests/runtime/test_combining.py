@@ -412,7 +412,7 @@ def test_a_combiner_is_a_function_of_a_list(function: Any) -> None:
         ("add", no_parameters, "must be a static function that takes one list"),
         ("add", waits, "must not be async"),
         ("add", yields, "is a generator"),
-        ("add", 5, "must be a plain function, not 5"),
+        ("add", 5, "marks a static function, not 5"),
         ("clear", one_list, "must take an input"),
         ("peek", one_list, "may not be readonly"),
         ("add_slowly", one_list, "must not be async"),
