@@ -59,6 +59,9 @@ _STOPS_MAX = 100
 
 _TASKS: Any = Task
 
+# Code that catches all that can end it, in a loop: were it collected, Python would complain aloud.
+_ENDLESS: list[Any] = []
+
 _GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
 
 
@@ -425,6 +428,8 @@ class Executor:
                     # It has ended. There is nobody to tell what a finally block raised, since
                     # this execution goes on elsewhere or has ended.
                     break
+            else:
+                _ENDLESS.append(fiber.coroutine)
         self.fibers.clear()
 
     def wait_closed(self) -> None:
