@@ -10,6 +10,7 @@ from ..actors.interrupts import is_interrupt
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 from .batch import SIZE_MAX
+from .deaths import turn_of
 from .readings import Reading
 
 if TYPE_CHECKING:
@@ -185,7 +186,10 @@ class Activation:
         else:
             self.mail = []
         try:
-            return self._take(mail, partition)
+            if partition.notes is None:
+                return self._take(mail, partition)
+            with partition.notes.running(turn_of(self.key)):
+                return self._take(mail, partition)
         except BaseException as error:
             # A bug, or a user's SystemExit: nothing of the turn may stand.
             self.mail = mail + self.mail

@@ -1,16 +1,18 @@
 """Processes that end at once, and which of the things that ran in them did it.
 
-A worker that is started after a death of any notes which activities run in it, in a file that its
-supervisor has open, too. Where it dies as well, the supervisor reads what ran. What ran at so many
+A worker that is started after a death of any notes which activities and turns run in it, in a file
+that its supervisor has open, too. Where it dies as well, the supervisor reads what ran. What ran at so many
 deaths is suspected, and runs one by one; what then runs alone at a death is at fault, and fails
-without being run. Nothing of this costs anything before the first death.
+without being run. Of turns only one runs at a time, so an actor's at so many deaths are at fault:
+it is parked. Nothing of this costs anything before the first death.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = Log("perdure.workers")
 
-_SLOT = 2_048
+_SLOT = 4_096
 _KNOWN_MAX = 10_000
 
 
@@ -39,6 +41,11 @@ class Call(NamedTuple):
 def call_of(call: ActivityCall) -> Call:
     """Name the call that an attempt belongs to."""
     return Call(call.caller.instance_id, call.caller.execution, call.call)
+
+
+def turn_of(key: str) -> Call:
+    """Name the turns of an actor."""
+    return Call(key, 0, 0)
 
 
 class Notes:
@@ -58,6 +65,15 @@ class Notes:
         body = orjson.dumps([*what])
         os.pwrite(self._handle, len(body).to_bytes(4, "big") + body, slot * _SLOT)
         return slot
+
+    @contextmanager
+    def running(self, what: Call) -> Generator[None]:
+        """Note that something runs, for as long as the block takes."""
+        slot = self.begin(what)
+        try:
+            yield
+        finally:
+            self.end(slot)
 
     def end(self, slot: int) -> None:
         """Note that it does not any more."""
@@ -94,6 +110,15 @@ class Deaths:
     def take(self, ran: Iterable[Call]) -> None:
         """Take note of a death, and of what ran then."""
         self.known = True
+        ran = list(ran)
+        for call in ran:
+            self._counts[call] = self._counts.pop(call, 0) + 1
+        turns = [call for call in ran if not call.number and self._counts[call] >= self._limit]
+        for call in turns:
+            self.at_fault.add(call)
+            _log.error("a turn of %s ends its process: it is parked", call.instance_id)
+        if turns:
+            return
         suspects = [call for call in ran if call in self.suspects]
         if len(suspects) == 1:  # they run one by one
             [call] = suspects
@@ -106,8 +131,7 @@ class Deaths:
             )
             return
         for call in ran:
-            self._counts[call] = times = self._counts.pop(call, 0) + 1
-            if times >= self._limit and call not in self.at_fault:
+            if call.number and self._counts[call] >= self._limit and call not in self.at_fault:
                 self.suspects.add(call)
         while len(self._counts) > _KNOWN_MAX:
             self._counts.pop(next(iter(self._counts)))

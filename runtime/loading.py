@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from ..actors.values import TERMINAL
 from ..storage import DAMAGED, MendedEntity, MendedInstance
 from ..storage.records import SetAside
 from .damage import reason_of
+from .deaths import turn_of
 
 if TYPE_CHECKING:
     from ..storage.records import EntityRow, InstanceRecord
@@ -294,8 +295,10 @@ class Loader:
         """Take an orchestration through its history; False if that crashed."""
         steps = actor.replay(events)
         while True:
+            notes = self._partition.notes
             try:
-                next(steps)
+                with nullcontext() if notes is None else notes.running(turn_of(activation.key)):
+                    next(steps)
             except StopIteration:
                 return True
             except BaseException as error:

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from ..storage.protocol import PartitionStore
     from .activities import ActivityPool
     from .clock import Clock
+    from .deaths import Notes
     from .pump import Pump
     from .routing import Elsewhere
     from .settings import Settings
@@ -152,6 +153,7 @@ class Partition:
         self.slows = False  # whether the turn under way has sent to where too much waits
         self.failed_calls = 0
         self.crashes: dict[str, int] = {}  # in a row, by actor
+        self.notes: Notes | None = None  # of the turns, where processes have died
         self.crashed: dict[str, BaseException] = {}  # since the last recovery
         self.aside: list[Message] | None = None  # clients' messages, while it recovers from those
         self.watchers: dict[str, list[Waiter]] = {}

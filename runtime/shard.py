@@ -21,11 +21,13 @@ from ..actors.errors import (
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
+from .deaths import Notes
 from .forking import no_copies
 from .keeping import Keeper
 from .moving import Replies
 from .overflow import look_through
 from .partition import Partition
+from .placement import partition_of
 from .pump import Pump
 from .recovery import abandon, callers_of, reintroduce, restore
 from .statistics import ShardStatistics, count_partition
@@ -90,6 +92,8 @@ class Shard:
         self._release = release
         self._on_fatal = on_fatal
         self._is_lost = False
+        self.notes: Notes | None = None  # where processes have died
+        self.at_fault: set[str] = set()  # the actors whose turns ended processes
         self.left: list[str] = []  # users' code that did not end when it was cancelled
         self._tasks: TaskGroup | None = None
 
@@ -155,6 +159,10 @@ class Shard:
             new_waiter=self.router.new_waiter,
         )
         partition.partitions = self.router.places
+        partition.notes = self.notes
+        for key in self.at_fault:
+            if partition_of(key, len(partition.partitions)) == number:
+                partition.crashes[key] = self.settings.crashes_max
         partition.on_fatal = self._lose
         partition.cancel_abroad = self._cancel_abroad
         waiters: dict[int, Waiter] = {}
@@ -186,7 +194,7 @@ class Shard:
         partition.late.clear()
         self.router.tell()
         if handover is None:
-            for key in recovered.parked:
+            for key in set(recovered.parked) - self.at_fault:
                 # The code may have been repaired since: each of them gets one new try.
                 partition.post(key, Command("retry"))
         if self.keeper.is_running:

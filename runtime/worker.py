@@ -159,7 +159,8 @@ class _Worker:
         )
         if "notes" in config:
             os.set_inheritable(config["notes"], False)
-            notes = Notes(config["notes"])
+            shard.notes = notes = Notes(config["notes"])
+            shard.at_fault = {key for key, _, number in config["at_fault"] if not number}
             shard.activities.warden = Warden(notes, config["suspects"], config["at_fault"])
         shard.start()
         if self._left.is_set():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.guarantees.crash_child import OPENING_BALANCE, Account
 from tests.guarantees.worker_load import (
     PARTITIONS,
     Blocker,
+    Fatal,
     Ledger,
     Load,
     Patient,
@@ -434,6 +436,25 @@ async def test_an_activity_that_ends_its_process_fails_alone(folder: Path) -> No
             assert await add(hub, 0, request="r") == OPENING_BALANCE + 1
             assert hub.placement == [0, 0, 1, 1], "no worker was given up"
             assert (await handles["long"].status()).runtime_status == "Running"
+
+
+@on_one_loop
+async def test_an_actor_whose_turns_end_their_process_is_parked(folder: Path) -> None:
+    fatal = entity_in(0, Fatal, "fatal", PARTITIONS)
+    async with hub_on(folder, crashes_max=2) as hub:
+        # A signal that waited in the store comes again with each worker.
+        await hub.client.signal_entity(fatal, Fatal.strike, at=timedelta(seconds=0.5))
+        with anyio.fail_after(90):
+            while (status := await entity_status(hub, fatal)) is None or status.parked is None:
+                await anyio.sleep(0.05)
+            assert await add(hub, 0, request="r") == OPENING_BALANCE + 1
+        assert hub.placement == [0, 0, 1, 1], "no worker was given up"
+
+
+async def entity_status(hub: Hub, id: EntityId[Any]) -> Any:
+    with suppress(UnavailableError):
+        return await hub.client.get_entity(id)
+    return None
 
 
 @pytest.mark.slow

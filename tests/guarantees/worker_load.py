@@ -154,6 +154,12 @@ def exit_process() -> None:
     os._exit(1)
 
 
+@app.entity
+class Fatal:
+    def strike(self) -> None:
+        os._exit(3)
+
+
 @app.activity
 async def take_a_while(seconds: float) -> str:
     await anyio.sleep(seconds)
