@@ -55,7 +55,7 @@ class Writer:
 
 BOOKS = [entity_in(n, Book, "book") for n in range(PARTITIONS)]
 WRITERS = [entity_in(n, Writer, "writer") for n in range(PARTITIONS)]
-BURST, BURSTS = 4, 5
+BURST, BURSTS = 12, 3
 
 
 @app.orchestration
@@ -69,7 +69,7 @@ async def hold(ctx: OrchestrationContext, n: int) -> None:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"MAIL_MAX": 4, "AT_ONCE": 3, "RUN_MIN": 2}.items():
         monkeypatch.setattr(overflow, name, value)
-    for name, value in {"WINDOW_MESSAGES": 8, "FRAME_MESSAGES_MAX": 3}.items():
+    for name, value in {"WINDOW_MESSAGES": 2, "FRAME_MESSAGES_MAX": 3}.items():
         monkeypatch.setattr(exchange, name, value)
     for module in (records, memory):
         monkeypatch.setattr(module, "SLICE_ROWS", 4)
@@ -208,7 +208,7 @@ class Chatter:
         for _ in range(count):
             for n in range(WORKED):
                 log = entity_in(n, Log, "log", WORKED)
-                ctx.signal_entity(log, Log.write, (ctx.key, self.sent, "x" * 200))
+                ctx.signal_entity(log, Log.write, (ctx.key, self.sent, "x" * 300))
             self.sent += 1
 
 
@@ -281,7 +281,7 @@ async def test_a_worker_that_stands_still_takes_no_memory_of_the_other_and_loses
     grown, messages = await stand_still(tmp_path_factory.mktemp("w"), 3)
 
     assert messages > 5_000
-    assert grown < 80
+    assert grown < 100
 
 
 @pytest.mark.slow
