@@ -42,8 +42,10 @@ class Settings:
 
     Attributes:
         max_payload: bytes that one value may take as JSON.
-        mailbox_messages_max: clients' messages that may wait for one actor.
-        hub_messages_max: clients' messages that may wait in one partition.
+        mailbox_messages_max: messages, and events that an orchestration has not taken, that may
+            wait for one actor before clients are refused. Actors never are.
+        hub_messages_max: clients' messages that may wait in one partition, with what lies in its
+            store alone, before clients are refused.
         cached_actors_max: entities and live orchestrations kept in memory, per partition; others
             are loaded, and rebuilt from their history, when a message comes.
         activities_max: async activities that run at a time.
