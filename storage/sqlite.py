@@ -126,7 +126,7 @@ JOURNAL_PRAGMAS: Final = (
     "PRAGMA journal_size_limit = 16777216;"
 )
 TABLES_PRAGMAS: Final = (
-    "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32768;"
+    "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16384;"
     "PRAGMA journal_size_limit = 67108864;"
 )
 READER_PRAGMAS: Final = "PRAGMA cache_size = -16384;"
