@@ -118,7 +118,7 @@ def _plain(caller: Caller | None) -> list[Any] | None:
 
 
 def _unpack(packed: list[Any]) -> bytes | None:
-    return orjson.dumps(packed[0]) if packed else None
+    return compact(orjson.dumps(packed[0])) if packed else None
 
 
 class Operation(Message):
@@ -436,7 +436,7 @@ def read_parcels(rows: list[list[Any]]) -> list[tuple[str, Message]]:
             fields[1] == "operation" and len(fields) == 7
         ):  # what entities send each other is nearly always that
             key, _, name, packed, call, caller, request = fields
-            input = orjson.dumps(packed[0]) if packed else None
+            input = compact(orjson.dumps(packed[0])) if packed else None
             message = Operation(name, input, call, None if caller is None else Caller(*caller))
             message.request = request
         else:
@@ -499,11 +499,11 @@ def _read_folded(
 
 
 def _read_completion(event: str, execution: int, task: int, body: Any) -> Completion:
-    return Completion(event, execution, task, orjson.dumps(body))
+    return Completion(event, execution, task, compact(orjson.dumps(body)))
 
 
 def _read_event(name: str, data: Any) -> Event:
-    return Event(name, orjson.dumps(data))
+    return Event(name, compact(orjson.dumps(data)))
 
 
 _READERS: dict[str, Callable[..., Message]] = {
