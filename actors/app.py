@@ -356,7 +356,7 @@ class App:
         Raises:
             UnknownNameError: it is not registered in this application.
         """
-        if is_a(f, str):
+        if type(f) is not types.FunctionType and is_a(f, str):
             f = text(f, "f")
             found = self._activities.get(f)
             if found is None:
@@ -380,7 +380,7 @@ class App:
         """
         if version is not None:
             version = text(version, "version")
-        if not is_a(f, str):
+        if type(f) is types.FunctionType or not is_a(f, str):
             own = self._by_object(self._orchestration_of, f, "orchestration")
             if version is None or version == own.version:
                 return own

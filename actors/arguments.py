@@ -97,6 +97,8 @@ def whole(
 
 
 def _plain_number(value: object) -> float | None:
+    if type(value) is float or type(value) is int:
+        return value
     if is_a(value, int) and not is_a(value, bool):
         return int.__int__(cast("int", value))
     return float.__float__(cast("float", value)) if is_a(value, float) else None
@@ -186,6 +188,8 @@ def due_time(at: object, now: int, name: str = "at") -> int:
     Raises:
         InvalidTimeError: it is neither.
     """
+    if type(at) is timedelta:
+        return now + microseconds(at, name)
     if is_a(at, datetime):
         return timestamp(at, name)
     if is_a(at, (timedelta, int, float)):

@@ -352,8 +352,9 @@ def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> 
     Raises:
         UnknownNameError: the entity has no such operation.
     """
-    if is_a(op, str):
-        op = text(op, "op")
+    # The exact types first: this is done for every call.
+    if type(op) is str or (type(op) is not types.FunctionType and is_a(op, str)):
+        op = op if type(op) is str else text(op, "op")
         found = definition.operations.get(op) or definition.dynamic_operation(op)
         if found is not None:
             return found

@@ -308,7 +308,7 @@ MADE = {
     "ActivityContext", "CancelScope", "CleanResult", "Client", "Clock", "EntityContext",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
-    "PartitionStatistics", "RuntimeStatus", "ShardStatistics", "SharedStore", "Store", "Task",
+    "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",
     "TaskGroup",
 }  # fmt: skip
 
