@@ -337,6 +337,7 @@ class EntityDefinition:
             return None
         found = self._named.get(name)
         if found is None:
+            name = text(name, "op")
             # Names come from callers, so they must not fill the memory.
             if len(self._named) >= _NAMES_KEPT:
                 self._named.clear()
