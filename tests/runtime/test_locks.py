@@ -902,3 +902,21 @@ async def test_purging_a_locked_entity_leaves_nobody_waiting_for_its_lock(
         return not [status async for status in client.query_entities(locked=True)]
 
     await until(all_are_free)
+
+
+async def test_a_lock_outlives_a_hub_that_does_not_know_the_entity() -> None:
+    store = MemoryStore()
+    async with Hub(app, store=store) as hub:
+        holder = await hub.client.start_new(hold, "a", instance_id="holder")
+        await until_locked(holder)
+
+    async with Hub(App(), store=store) as hub:
+        await hub.client.retry(EntityId("account", "a"))  # which has it loaded, and parked
+        parked = [status async for status in hub.client.query_entities(parked=True)]
+        assert [status.locked_by for status in parked] == ["holder"]
+
+    async with Hub(app, store=store) as hub:
+        await hub.client.retry(account("a"))
+        await hub.client.retry("holder")
+        await hub.client.raise_event("holder", "go")
+        assert await hub.client.get_handle("holder").result(10) == "released"
