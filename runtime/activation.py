@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..actors.entity import FEED, HELD, RELOAD, EntityActor
 from ..actors.interrupts import is_interrupt
+from ..actors.logs import Log
 from ..actors.messages import Message
 from ..actors.orchestration import OrchestrationActor
 from .batch import SIZE_MAX
 from .deaths import turn_of
+from .hands import is_foreign
 from .readings import Reading
 
 if TYPE_CHECKING:
     from .batch import Batch
     from .hands import Hand
     from .partition import Partition
+
+_log = Log("perdure.partition")
 
 Actor = EntityActor | OrchestrationActor
 
@@ -312,6 +316,10 @@ class Activation:
                     raise
                 if self.dead:
                     return  # the hub's doing, which drops an actor before it cancels
+                hand = self.hand
+                if hand is not None and hand.is_shared and is_foreign(hand, error):
+                    self._begin_again(message, partition)
+                    return
                 actor.fail(message, error, partition.now(), partition)
             if not self.dead:  # else the partition recovered, and the operation runs again
                 self._end_operation(message, partition)
@@ -327,6 +335,17 @@ class Activation:
             partition.batch.timers_deleted.append(message.timer)
         if message.reply is not None:
             partition.waiting -= 1
+
+    def _begin_again(self, message: Message, partition: Partition) -> None:
+        """Run an operation again that code beside it may have cancelled; nothing of it happened."""
+        _log.warning(
+            "%s was cancelled in a task where other code had run; it begins again", self.title
+        )
+        self.mail.insert(0, message)
+        self.current = self.hand = None
+        self.busy = False
+        self.queued = self.ready = True
+        partition.pump.put_alone(self)
 
     def _end_operation(self, message: Message, partition: Partition) -> None:
         self._consume(message, partition)

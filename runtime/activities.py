@@ -19,6 +19,7 @@ from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import ActivityCall, Caller, Completion
 from .forking import end_child, forks
+from .hands import is_foreign
 from .threads import Threads
 from .waiting import thread_waker
 
@@ -109,6 +110,11 @@ class RunningActivity:
             value = self.definition.decode_input(self.call.input)
             body = self._encode(await self.definition.invoke(self.context, value))
         except BaseException as error:
+            hand = self.hand
+            if hand is not None and hand.is_shared and not self.ended and is_foreign(hand, error):
+                self.hand = None
+                self.pool.begin_again(self)
+                return
             if is_interrupt(error):
                 self.stop()  # not its failure: it runs again when a hub next opens the store
                 self.pool.free(self)
@@ -334,6 +340,16 @@ class ActivityPool:
         for key, running in list(tasks.items()):
             if key[0] == execution and task in (0, key[1]):
                 running.stop()
+
+    def begin_again(self, running: RunningActivity) -> None:
+        """Run an activity again that code beside it may have cancelled; where nothing ran before."""
+        if running.alarm is not None:
+            self.timers.stop(running.alarm)
+            running.alarm = None
+        _log.warning(
+            "%s was cancelled in a task where other code had run; it begins again", running.title
+        )
+        self._pump.put_alone(running)
 
     def run_in_thread(self, running: RunningActivity) -> None:
         """Hand a sync activity to a worker thread."""

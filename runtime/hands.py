@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
-from .waiting import on_asyncio
+from .waiting import is_cancellation, on_asyncio
 
 T = TypeVar("T")
 
@@ -24,7 +24,14 @@ HandFactory = Callable[[Work, OnEnd], "Hand"]
 
 
 class Hand(Protocol):
-    """A task of its own, from its making to its end."""
+    """A task of its own, from its making to its end.
+
+    Attributes:
+        is_shared: whether other code had run in it before what runs there now, and may have kept
+            what cancels it.
+    """
+
+    is_shared: bool
 
     def cancel(self) -> None:
         """Cancel what runs in it. Code may swallow that, and be told again."""
@@ -51,6 +58,11 @@ def hand_factory() -> HandFactory:
     return lambda work, on_end: _TrioHand(work, on_end, context.copy())
 
 
+def is_foreign(hand: Hand, error: BaseException) -> bool:
+    """Whether what ended code in a hand may be a cancellation that neither it nor the hub made."""
+    return is_cancellation(error) and hand.is_spoilt()
+
+
 async def _run(hand: Hand, work: Work, error: list[BaseException]) -> None:
     # An event loop has its own mind about KeyboardInterrupt and SystemExit in a task: it ends.
     try:
@@ -60,12 +72,13 @@ async def _run(hand: Hand, work: Work, error: list[BaseException]) -> None:
 
 
 class _AsyncioHand:
-    __slots__ = ("_cancelling", "_error", "_on_end", "_ref", "_task", "_told")
+    __slots__ = ("_cancelling", "_error", "_on_end", "_ref", "_task", "_told", "is_shared")
 
     def __init__(self, work: Work, on_end: OnEnd, context: Context) -> None:
         self._on_end = on_end
         self._error: list[BaseException] = []
         self._told = 0
+        self.is_shared = False
         # Not by the loop's create_task: its factory is the application's, and may be an eager one.
         self._task = task = asyncio.Task(
             _run(self, work, self._error),
@@ -132,7 +145,7 @@ _scopes = _find_scopes()
 
 
 class _TrioHand:
-    __slots__ = ("_error", "_on_end", "_scope", "_status", "_task")
+    __slots__ = ("_error", "_on_end", "_scope", "_status", "_task", "is_shared")
 
     def __init__(self, work: Work, on_end: OnEnd, context: Context) -> None:
         import trio
@@ -142,6 +155,7 @@ class _TrioHand:
         self._scope = trio.CancelScope()
         self._status: Any = None
         self._task: Any = None
+        self.is_shared = False
         trio.lowlevel.spawn_system_task(self._guard, work, name="perdure-hand", context=context)
 
     def cancel(self) -> None:

@@ -104,6 +104,17 @@ class Pump:
             self._gate.set()
             self._gate = None
 
+    def put_alone(self, item: Runnable) -> None:
+        """Have the item run in a task in which nothing ran before, and nothing will."""
+
+        async def run(hand: Hand) -> None:
+            work = item.run()
+            if work is not None:
+                await self._drive(hand, item, work, leads=False)
+
+        if self._make_hand is not None and not self._stopping:
+            self._make_hand(run, self._on_end)
+
     def start(self) -> None:
         """Begin to run, on the running event loop."""
         self._make_hand = hand_factory()
@@ -194,6 +205,7 @@ class Pump:
             (item, work), self._begun = self._begun, None
             if await self._drive(hand, item, work):
                 return
+            hand.is_shared = True
         while True:
             while ready:
                 item = ready.popleft()
@@ -204,6 +216,7 @@ class Pump:
                         return
                     if await self._drive(hand, item, work_or_none):
                         return
+                hand.is_shared = True
                 now = perf_counter()
                 if now > began + budget:
                     self.busy_s += now - began
@@ -224,7 +237,7 @@ class Pump:
 
     @types.coroutine
     def _drive(
-        self, hand: Hand, item: Runnable, work: Coroutine[Any, Any, None]
+        self, hand: Hand, item: Runnable, work: Coroutine[Any, Any, None], *, leads: bool = True
     ) -> Generator[Any, Any, bool]:
         """Run a coroutine in this task, in a context of its own; says whether it suspended."""
         run = copy_context().run
@@ -235,7 +248,8 @@ class Pump:
         self._in_vain = 0
         self._kept[hand] = item
         item.on_suspended(hand)
-        self._appoint()
+        if leads:
+            self._appoint()
         try:
             while True:
                 try:

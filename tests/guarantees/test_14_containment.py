@@ -16,7 +16,15 @@ from typing import Any
 import anyio
 import pytest
 
-from perdure import EntityId, Hub, MemoryStore, PerdureError, Settings
+from perdure import (
+    App,
+    EntityId,
+    Hub,
+    MemoryStore,
+    OrchestrationContext,
+    PerdureError,
+    Settings,
+)
 from perdure.actors.logs import Log
 from tests.guarantees.bad_things import (
     ALL,
@@ -299,3 +307,56 @@ async def test_whoever_cancels_the_tasks_that_serve_stops_nothing() -> None:
                 while (count := await add()) == 0:
                     await anyio.sleep(0.01)
             assert count == n
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_bad_code_kept_and_cancels_later_is_nobodys_harm() -> None:
+    local = App("kept")
+
+    def cancel_later() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(0.005, task.cancel)
+
+    @local.entity
+    class Bad:
+        n: int = 0
+
+        def keep(self) -> None:
+            cancel_later()
+
+    @local.entity
+    class Slow:
+        n: int = 0
+
+        async def add(self) -> int:
+            self.n += 1
+            await asyncio.sleep(0.02)
+            return self.n
+
+    @local.activity
+    async def keep() -> None:
+        cancel_later()
+
+    @local.activity
+    async def slow() -> str:
+        await asyncio.sleep(0.02)
+        return "done"
+
+    @local.orchestration
+    async def run(ctx: OrchestrationContext) -> str:
+        await ctx.call_activity(keep)
+        return await ctx.call_activity(slow)
+
+    async def call(number: int) -> None:
+        bad, slow_one = EntityId("bad", f"{number}"), EntityId("slow", f"{number}")
+        for n in range(1, 4):
+            await hub.client.call_entity(bad, "keep")
+            assert await hub.client.call_entity(slow_one, "add") == n
+            handle = await hub.client.start_new(run)
+            assert await handle.result() == "done"
+
+    with anyio.fail_after(PATIENCE_S):
+        async with Hub(local, partitions=1) as hub, anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(call, number)
