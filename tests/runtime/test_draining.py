@@ -11,7 +11,7 @@ from perdure import App, EntityContext, EntityId, Hub, OrchestrationContext, Set
 from perdure.actors.messages import Operation
 from perdure.runtime.partition import Partition
 from perdure.storage import Checkpoint
-from tests.faults import within
+from tests.faults import Crash, let_turns_crash, within
 from tests.runtime.harness import FaultyStore, partition_here, until
 
 app = App()
@@ -32,7 +32,7 @@ class Adding:
 class Sum(Adding):
     def crash(self, amount: int) -> None:
         if exits:
-            raise SystemExit(exits.pop())
+            raise Crash(exits.pop())
         self.total += amount
 
     def pass_on(self, amount: int, ctx: EntityContext) -> None:
@@ -150,8 +150,9 @@ async def test_an_entity_that_may_suspend_takes_its_turns_in_the_pump_only(hub: 
 
 
 async def test_a_crash_in_front_of_a_checkpoint_leaves_nothing_of_the_batch(
-    hub: Hub, store: FaultyStore
+    hub: Hub, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    let_turns_crash(monkeypatch)
     partition = sent(hub, SUM, "add", 1)
     await partition.settle()
     recoveries = store.faults.recoveries
