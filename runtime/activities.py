@@ -90,9 +90,9 @@ class RunningActivity:
         if not self.definition.is_async:
             self.pool.run_in_thread(self)
             return None
-        self.begun = True
-        if self.pool.warden is not None:
+        if self.pool.warden is not None and not self.begun:
             self.pool.warden.begin(self)
+        self.begun = True
         if self.call.timeout is not None:
             self.set_alarm()
         return self._run()
