@@ -67,7 +67,7 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
     "completion": st.builds(Completion, TEXTS, NUMBERS, NUMBERS, PAYLOADS),
     "timer": st.builds(TimerDue, NUMBERS, NUMBERS),
     "event": st.builds(Event, TEXTS, PAYLOADS),
-    "command": st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS),
+    "command": st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS, st.booleans()),
 }
 
 TRANSIENT = {"row", "timer", "keep", "reply", "loaded", "target"}

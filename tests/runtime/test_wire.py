@@ -70,7 +70,7 @@ MESSAGES = st.builds(
         st.builds(Event, TEXTS, PAYLOADS),
         st.builds(Fold, NUMBERS, st.booleans()),
         st.builds(Folded, NUMBERS, NUMBERS, PAYLOADS_OR_NONE),
-        st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS),
+        st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS, st.booleans()),
     ),
     TEXTS_OR_NONE,
 )
