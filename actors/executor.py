@@ -537,23 +537,21 @@ class Executor:
         call = ActivityCall(caller, name, data, timeout, attempt, tags, first, self.carried)
         self.unanswered[task.number] = call
         self.pending[task.number] = task
-        if self.record(
-            (
-                "TaskScheduled",
-                self.now,
-                task.number,
-                name,
-                crc32(data or b""),
-                packed,
-                timeout,
-                attempt,
-                tags,
-                first,
-                *(() if summary is None else (summary,)),
-            ),
-            data,
-            given,
-        ):
+        decision: tuple[Any, ...] = (
+            "TaskScheduled",
+            self.now,
+            task.number,
+            name,
+            crc32(data or b""),
+            packed,
+            timeout,
+            attempt,
+            tags,
+            first,
+        )
+        if summary is not None:
+            decision = (*decision, summary)
+        if self.record(decision, data, given):
             self._out().start_activity(call)
 
     def start_child(
