@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import threading
 import weakref
 from collections.abc import Callable, Generator
@@ -83,6 +84,7 @@ def _leave_to_parent() -> None:
             handle = socket.detach()
             if handle >= 0:
                 os.close(handle)
+    _see_no_events()
     here = threading.get_ident()
     for thread, end_soon in list(_loops.values()):
         if thread == here:
@@ -90,6 +92,19 @@ def _leave_to_parent() -> None:
                 end_soon()
     _sockets.clear()
     _loops.clear()  # a hub that the child starts for itself is its own
+
+
+def _see_no_events() -> None:
+    """Give the child's copy of an event loop nothing to hear of until it is ended.
+
+    What the loops of the parent wait with is shared: the child would take what wakes them.
+    """
+    with suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
+                    with select.epoll() as deaf:
+                        os.dup2(deaf.fileno(), int(name), inheritable=False)
 
 
 if hasattr(os, "register_at_fork"):

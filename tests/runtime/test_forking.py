@@ -101,8 +101,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("backend", ["asyncio"])
-@pytest.mark.parametrize("how", ["raises", "exits", "returns"])
+@pytest.mark.parametrize(
+    ("how", "backend"),
+    [("raises", "asyncio"), ("exits", "asyncio"), ("exits", "uvloop"), ("returns", "trio")],
+)
 def test_a_child_that_comes_back_from_users_code_ends_and_touches_nothing(
     tmp_path_factory: pytest.TempPathFactory, how: str, backend: str
 ) -> None:
