@@ -62,7 +62,7 @@ async def in_an_orchestration(ctx: OrchestrationContext, order: Order) -> None:
     flag: bool = await ctx.wait_for_external_event("go", data_type=str)  # error
     numbers: list[int] = await ctx.task_all([ctx.call_activity(roll)])  # error
     await ctx.task_all([fetch("url")])  # error
-    ctx.create_timer(60)  # error
+    ctx.create_timer("60")  # error
     async with ctx.create_task_group() as tasks:
         tasks.start_soon(branch, ctx, 5)  # error
     print(length, text, state, flag, numbers, order, timedelta)
