@@ -615,13 +615,22 @@ async def test_a_partition_that_is_closed_while_it_recovers_leaves_nothing_open(
     [partition] = await store.open(1)
     take_over = vars(sqlite)["take_over"]
 
-    def closed_meanwhile(*arguments: Any) -> Any:
-        anyio.from_thread.run(partition.close)
-        return take_over(*arguments)
+    closing = threading.Event()
 
-    monkeypatch.setattr(sqlite, "take_over", closed_meanwhile)
-    with pytest.raises(StorageError, match="closed"):
-        await partition.recover()
+    async def close() -> None:
+        closing.set()
+        await partition.close()  # which waits for the end of the recovery
+
+    async with anyio.create_task_group() as tasks:
+
+        def closed_meanwhile(*arguments: Any) -> Any:
+            anyio.from_thread.run_sync(tasks.start_soon, close)
+            closing.wait(10)
+            return take_over(*arguments)
+
+        monkeypatch.setattr(sqlite, "take_over", closed_meanwhile)
+        with pytest.raises(StorageError, match="closed"):
+            await partition.recover()
 
     assert is_closed(taken[0].tables)
     assert is_closed(taken[0].journal)

@@ -197,7 +197,7 @@ async def test_a_newer_schema_is_refused(folder: Path) -> None:
     await make(folder)
     change(folder / "partition-00.sqlite", "PRAGMA user_version = 4")
 
-    with pytest.raises(StoreVersionError, match=r"version 3.*upgrade"):
+    with pytest.raises(StoreVersionError, match=r"version 4, .*upgrade"):
         await SqliteStore(folder).open(1)
 
 
