@@ -234,6 +234,8 @@ class Crew(ABC):
             await self.ask_soon(shard, "load")
         except SilentShardError as error:
             raise UnavailableError(f"partition {partition} stays where it is: {error}") from None
+        except LineLostError:
+            return  # it is dead, and the move says what that means
 
     async def _move(self, partition: int, source: int, to: int) -> None:
         handover = await self.ask(source, "let_go", partition, to)
