@@ -422,13 +422,12 @@ class App:
         Raises:
             UnknownNameError: it is not registered in this application.
         """
-        if type(name) is not str:
-            name = self._entity_name(name)
-        found = self._entities.get(name) or self._entities.get(name.casefold())
+        known: str = name if type(name) is str else self._entity_name(name)  # pyright: ignore[reportAssignmentType]
+        found = self._entities.get(known) or self._entities.get(known.casefold())
         if found is None:
             raise UnknownNameError(
-                f"{self._title} has no entity {name!r}"
-                f"{did_you_mean(name.casefold(), self._entities)}"
+                f"{self._title} has no entity {known!r}"
+                f"{did_you_mean(known.casefold(), self._entities)}"
             )
         return found
 

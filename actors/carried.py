@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from .arguments import is_a, refusal, several
 from .errors import UsageError
 from .printing import repr_of
+from .shapes import class_of
 
 #: The values that go along, by the names of their variables.
 Carried = dict[str, str]
@@ -29,7 +30,7 @@ def check_context_vars(given: Sequence[ContextVar[str]]) -> dict[str, ContextVar
     variables = several(given, "context_vars", taken)
     named: dict[str, ContextVar[str]] = {}
     for variable in variables:
-        if type(variable) is not ContextVar:
+        if class_of(variable) is not ContextVar:
             raise refusal("each of context_vars", "a contextvars.ContextVar", variable)
         if named.setdefault(variable.name, variable) is not variable:
             raise UsageError(f"two of context_vars are named {variable.name!r}")

@@ -355,12 +355,13 @@ def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> 
     """
     # The exact types first: this is done for every call.
     if type(op) is str or (type(op) is not types.FunctionType and is_a(op, str)):
-        op = op if type(op) is str else text(op, "op")
-        found = definition.operations.get(op) or definition.dynamic_operation(op)
+        called: str = op if type(op) is str else text(op, "op")  # pyright: ignore[reportAssignmentType]
+        found = definition.operations.get(called) or definition.dynamic_operation(called)
         if found is not None:
             return found
         raise UnknownNameError(
-            f"entity {definition.name!r} has no operation {op!r}{did_you_mean(op, definition.operations)}"
+            f"entity {definition.name!r} has no operation {called!r}"
+            f"{did_you_mean(called, definition.operations)}"
         )
     method: Any = op
     try:

@@ -33,7 +33,8 @@ class _Door:
         inside = INSIDE.get()
         # Versions of one orchestration may share their code.
         if inside is not None and inside.title != self._title:
-            caller = sys._getframe(2)  # behind the code that stands for the function's
+            # Behind the code that stands for the function's.
+            caller = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
             raise NonDurableAwaitError(
                 f"{inside.title} called {self._title} directly at {caller.f_code.co_filename}:"
                 f"{caller.f_lineno}, where it would run again at every replay; use "
@@ -57,7 +58,7 @@ async def _call_async(*_args: Any, **_named: Any) -> Any:
 
 def _call_by_yield(*_args: Any, **_named: Any) -> Any:
     door: Any = "its door"
-    return (yield from door(*_args, **_named))
+    return (yield from door(*_args, **_named))  # pyright: ignore[reportUnknownVariableType]
 
 
 def guard(function: Callable[..., Any], title: str, instead: str) -> Callable[..., Any]:

@@ -89,7 +89,7 @@ def _field_names(cls: Any) -> set[str]:
 
 
 def _cache(member: Any) -> str | None:
-    kind: Any = type(member)
+    kind = class_of(member)
     if isinstance(member, functools.cached_property) or "cached" in kind.__name__.lower():
         return f"a {kind.__name__}"
     if isinstance(member, _LRU_CACHE):

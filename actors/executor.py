@@ -133,7 +133,7 @@ class Executor:
         definition: OrchestrationDefinition,
         instance_id: str,
         execution: int,
-        stage: Stage = Context.run,
+        stage: Stage = Context.run,  # pyright: ignore[reportArgumentType]
         context: Context | None = None,
         carried: Carried | None = None,
     ) -> None:
@@ -340,7 +340,7 @@ class Executor:
     def _step(self, fiber: Fiber, error: BaseException | None) -> None:
         coroutine = fiber.coroutine
         value: Any = None
-        task: Task[Any] | None
+        task: Any  # what the code waits for, which may be anything
         task, fiber.waiting = fiber.waiting, None
         self.running = fiber
         while True:
@@ -368,14 +368,14 @@ class Executor:
                 return
             value = None
             # Not isinstance(), which asks an object of the user's for its class.
-            if not issubclass(type(task), _TASKS) or task._executor is not self:  # pyright: ignore[reportPrivateUsage]
+            if not issubclass(type(task), _TASKS) or task._executor is not self:
                 error = self._foreign_await(fiber, task)
                 task = None
             elif fiber.owed is not None:
                 owed, fiber.owed = fiber.owed, None
                 task.let_go(owed.scope)
                 error, task = owed, None
-            elif task._state == PENDING:  # pyright: ignore[reportPrivateUsage]
+            elif task._state == PENDING:
                 fiber.waiting = task
                 task.watch(fiber)
                 return

@@ -113,7 +113,7 @@ def runs_code(cls: Any) -> bool:
     of how it is made or set is not generated.
     """
     if type(cls).__call__ is not type.__call__ or cls.__new__ is not object.__new__:
-        return not (issubclass(cls, tuple) and _is_generated(cls.__new__))
+        return not (issubclass(cls, tuple) and _is_generated(cls.__new__))  # pyright: ignore[reportUnknownMemberType]
     if not _is_generated(cls.__init__):
         return True
     if cls.__setattr__ is not object.__setattr__ and not _is_generated(cls.__setattr__):
@@ -149,8 +149,9 @@ def _is_generated(function: Any) -> bool:
     return code is not None and code.co_filename.startswith("<")
 
 
-def _is_computed(member: Any) -> bool:
-    return hasattr(type(member), "__set__") and type(member) is not types.MemberDescriptorType
+def _is_computed(member: object) -> bool:
+    cls: Any = type(member)
+    return hasattr(cls, "__set__") and cls is not types.MemberDescriptorType
 
 
 def type_arguments(annotation: Any, cls: Any) -> dict[Any, Any]:

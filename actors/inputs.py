@@ -13,6 +13,7 @@ import orjson
 
 from .codec import Codec, codec_for
 from .errors import UsageError
+from .shapes import class_of, is_a
 
 #: What a call was given: its codec, and the value itself, for where the codec takes any.
 Given = tuple[Codec[Any], object]
@@ -35,20 +36,20 @@ def same_input(recorded: Any, data: bytes, given: Given) -> bool:
         return False  # the class of today cannot read it
 
 
-def _rewritten(recorded: Any, codec: Codec[Any], value: object) -> Any:
+def _rewritten(recorded: Any, codec: Codec[Any], value: Any) -> Any:
     if not codec.is_any:
         return orjson.loads(codec.encode(codec.from_json(recorded)))
     # Nobody declared a class, so those of the value itself are meant.
-    if isinstance(value, dict) and isinstance(recorded, dict):
+    if is_a(value, dict) and is_a(recorded, dict):
         values: dict[str, object] = {str(key): each for key, each in value.items()}
         return {key: _rewritten(each, codec, values.get(key)) for key, each in recorded.items()}
-    if isinstance(value, (list, tuple)) and isinstance(recorded, list):
+    if is_a(value, (list, tuple)) and is_a(recorded, list):
         if len(value) != len(recorded):
             return recorded
         return [_rewritten(one, codec, each) for one, each in zip(recorded, value, strict=True)]
-    if value is None or isinstance(value, (str, int, float, bool, dict, list, tuple)):
+    if value is None or is_a(value, (str, int, float, bool, dict, list, tuple)):
         return recorded
-    own: Codec[Any] = codec_for(type(value))
+    own: Codec[Any] = codec_for(class_of(value))
     return recorded if own.is_any else _rewritten(recorded, own, value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import signal
 import threading
-from types import CodeType
+from types import CodeType, TracebackType
 from typing import Any
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
@@ -24,7 +24,7 @@ def is_interrupt(error: BaseException) -> bool:
         return False
     if threading.current_thread() is not threading.main_thread():
         return False
-    trace = _traceback_of(error)
+    trace: TracebackType | None = _traceback_of(error)
     if trace is None:
         return False
     while trace.tb_next is not None:

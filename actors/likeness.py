@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from .printing import type_name
-from .shapes import is_a, member_path
+from .shapes import class_of, is_a, member_path
 
 Difference = tuple[str, str]  # the path, and what is wrong there
 AsJson = Callable[[Any], Any]
@@ -40,7 +40,7 @@ def difference(
         path: where in a value these are.
         as_json: gives the plain JSON of a value, if that may take its place (under ``Any``).
     """
-    cls: Any = type(before)
+    cls = class_of(before)
     if cls is not type(after) and not _is_like_class(before, after):
         if as_json is not None and type(after) in _PLAIN and as_json(before) == after:
             return None
@@ -114,7 +114,7 @@ def _of_attributes(before: Any, after: Any, path: str, as_json: AsJson | None) -
 
 def attributes(value: Any) -> dict[str, Any]:
     """Give what an object has: in its dict, in its slots, and where pydantic keeps the rest."""
-    cls: Any = type(value)
+    cls = class_of(value)
     found: dict[str, Any] = {}
     for owner in cls.__mro__:
         for name, member in owner.__dict__.items():

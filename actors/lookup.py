@@ -55,7 +55,7 @@ class Lookup:
         *,
         stripe_fold_s: float = 5.0,
         stripe_hot_per_s: int = 1_000,
-        stage: Stage = Context.run,
+        stage: Stage = Context.run,  # pyright: ignore[reportArgumentType]
     ) -> None:
         self.app = app
         self.max_payload = max_payload

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from .printing import text_of
-from .shapes import Fault, Shape, has, kinds, member_path, wrong
+from .shapes import Fault, Shape, class_of, has, is_a, kinds, member_path, wrong
 
 _ALL_KINDS = kinds("null", "boolean", "integer", "float", "string", "array", "object")
 
@@ -33,7 +33,7 @@ def pydantic_shape(cls: Any) -> Shape:
     origin = _origin(cls)
 
     def encode(value: Any) -> Any:
-        given: Any = type(value)
+        given = class_of(value)
         if given is not cls and not (is_model(given) and _origin(given) is origin):
             raise wrong(name, value, cls)
         written = value.model_dump(
@@ -79,15 +79,15 @@ def _fault(error: ValueError) -> Fault:
 
 def _in_order(value: Any, written: Any) -> Any:
     """Sort what sets were written to: their own order differs between processes."""
-    if isinstance(value, (set, frozenset)) and isinstance(written, list):
+    if is_a(value, (set, frozenset)) and is_a(written, list):
         parts: list[Any] = [
             _in_order(one, other) for one, other in zip(value, written, strict=False)
         ]
         return sorted(parts, key=_text)
-    if isinstance(value, (list, tuple)) and isinstance(written, list):
+    if is_a(value, (list, tuple)) and is_a(written, list):
         return [_in_order(one, other) for one, other in zip(value, written, strict=False)]
-    if isinstance(written, dict):
-        if isinstance(value, dict):
+    if is_a(written, dict):
+        if is_a(value, dict):
             pairs = zip(value.values(), written.items(), strict=False)
             return {key: _in_order(one, other) for one, (key, other) in pairs}
         if is_model(type(value)) or dataclasses.is_dataclass(value):

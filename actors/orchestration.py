@@ -42,6 +42,7 @@ from .messages import (
     TimerDue,
 )
 from .rewinding import Rewind, prepare
+from .shapes import is_a
 from .tasks import DONE, FAILED
 from .values import TERMINAL
 
@@ -415,7 +416,7 @@ class OrchestrationActor:
             notes: Any = orjson.loads(self.notes or b"{}")
         except ValueError:
             return {}  # damaged, and worth less than the instance
-        return notes if isinstance(notes, dict) else {}
+        return notes if is_a(notes, dict) else {}
 
     def note(self, **changes: Any) -> None:
         """Change what is noted about it: ``rewinds``, and why it is ``suspended``."""

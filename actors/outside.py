@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from .errors import NonDurableAwaitError
+from .shapes import is_a
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 INSIDE: ContextVar[OrchestrationDefinition | None] = ContextVar("perdure_inside", default=None)
 
 _LIBRARIES = frozenset({"anyio", "asyncio", "contextlib", "outcome", "sniffio", "trio"})
-_OURS = (f"{__package__}.", f"{__package__.rpartition('.')[0]}.runtime.")
+_ROOM = __name__.rpartition(".")[0]
+_OURS = (f"{_ROOM}.", f"{_ROOM.rpartition('.')[0]}.runtime.")
 
 _INSTEAD = (
     (("gather", "_GatheringFuture"), "ctx.task_all(tasks)"),
@@ -61,7 +63,7 @@ def refuse_use(name: str) -> NonDurableAwaitError:
     Args:
         name: what was asked for; the libraries' functions below the user's line say it better.
     """
-    frames = list(_calling(sys._getframe(1)))
+    frames = list(_calling(sys._getframe(1)))  # pyright: ignore[reportPrivateUsage]
     definition = INSIDE.get()
     title = "an orchestration" if definition is None else definition.title
     used, instead, line = _words(frames, name)
@@ -84,7 +86,7 @@ def refuse_await(title: str, coroutine: Any, awaited: object) -> NonDurableAwait
 
 def calling_line() -> str:
     """File and line of the innermost caller outside this package."""
-    users = [frame for frame in _calling(sys._getframe(1)) if _is_users(frame)]
+    users = [frame for frame in _calling(sys._getframe(1)) if _is_users(frame)]  # pyright: ignore[reportPrivateUsage]
     return _line(users[-1]) if users else "unknown"
 
 
@@ -142,7 +144,7 @@ def _words(frames: list[FrameType], name: str) -> tuple[str, str, str]:
 def _close_unbegun(frame: FrameType) -> None:
     """Close the coroutines that a library was given: they will not run, and need not complain."""
     for value in frame.f_locals.values():
-        for one in value if isinstance(value, (tuple, list, set)) else (value,):
+        for one in value if is_a(value, (tuple, list, set)) else (value,):
             if inspect.iscoroutine(one) and inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
                 one.close()
 

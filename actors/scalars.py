@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from .shapes import Decoder, Encoder, Fault, Key, Shape, kinds, show, wrong, wrong_json
+from .shapes import Decoder, Encoder, Fault, Key, Shape, class_of, kinds, show, wrong, wrong_json
 
 
 def _encode_int(value: Any) -> Any:
@@ -84,7 +84,7 @@ def _is_bare(value: Any) -> bool:
     """Whether it is a member of an enum of numbers, or a float of C code such as numpy's."""
     if isinstance(value, enum.Enum):
         return isinstance(value, (float, int))
-    cls = type(value)
+    cls = class_of(value)
     return issubclass(cls, float) and cls.__basicsize__ == float.__basicsize__ and _is_static(cls)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 from .definitions import name_of
 from .errors import Cancelled, PerdureError, UsageError
 from .printing import text_of, type_name
+from .shapes import class_of, has
 from .tasks import DONE, Task, TimerTask
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _branch(function: Any, args: tuple[Any, ...]) -> Any:
     except Exception as error:
         reason = f"calling {name_of(function)} raised {type_name(error)}: {text_of(error, 300)}"
         raise UsageError(f"{taken}; {reason}") from error
-    if not hasattr(type(coroutine), "send"):
+    if not has(class_of(coroutine), "send"):
         raise UsageError(f"{taken}; {name_of(function)} is none")
     return coroutine
 

@@ -222,9 +222,9 @@ def _shape_of_value(value: Any) -> Shape:
     if cls is object:
         raise Fault("a bare object() cannot be encoded")
     if issubclass(cls, (set, frozenset)):
-        return set_shape(set, (cls,), ANY, _dump_loose)
+        return set_shape(set, (cls,), ANY, _dump_loose)  # pyright: ignore[reportUnknownArgumentType]
     if issubclass(cls, collections.deque):
-        return array_shape(tuple, (cls,), ANY, tuple)
+        return array_shape(tuple, (cls,), ANY, tuple)  # pyright: ignore[reportUnknownArgumentType]
     if issubclass(cls, float):
         return _as_base(float)
     try:

@@ -21,6 +21,7 @@ import attrs
 from .codec import Codec, codec_for
 from .errors import RegistrationError
 from .printing import class_name
+from .shapes import is_a
 
 ACTIVITY_CONTEXT = "ActivityContext"
 ENTITY_CONTEXT = "EntityContext"
@@ -292,12 +293,17 @@ def may_get_input(function: types.FunctionType) -> bool:
         return True
     instructions = list(dis.get_instructions(function))
     for one, following in itertools.pairwise(instructions):
-        names = one.argval if isinstance(one.argval, tuple) else (one.argval,)
+        names = _names(one.argval)
         if not one.opname.startswith("LOAD_FAST") or context not in names:
             continue
         if names[-1] != context or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
             return True
     return False
+
+
+def _names(argument: Any) -> tuple[Any, ...]:
+    """Give what an instruction names; one of Python 3.13 may name two variables."""
+    return argument if is_a(argument, tuple) else (argument,)
 
 
 def attributes_set(function: Any) -> set[str]:
@@ -310,7 +316,7 @@ def attributes_set(function: Any) -> set[str]:
     before: Any = None
     for one in dis.get_instructions(plain):
         if one.opname == "STORE_ATTR" and before is not None:
-            names = before.argval if isinstance(before.argval, tuple) else (before.argval,)
+            names = _names(before.argval)
             if before.opname.startswith("LOAD_FAST") and names[-1] == itself:
                 found.add(str(one.argval))
         before = one

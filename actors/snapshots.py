@@ -26,7 +26,7 @@ from .codec import Codec
 from .errors import PayloadError, RegistrationError
 from .fields import class_fields, set_attribute
 from .likeness import attributes
-from .shapes import Shape
+from .shapes import Shape, class_of
 from .shaping import shape_for
 
 Take = Callable[[Any], Any]
@@ -222,7 +222,7 @@ _SHARED = (enum.Enum, type, types.FunctionType, types.BuiltinFunctionType)
 
 def is_immutable(value: Any) -> bool:
     """Say whether nothing that can be reached from a value is known to change, ever."""
-    cls: type = type(value)
+    cls = class_of(value)
     if cls in _FIXED or issubclass(cls, _SHARED):
         return True
     return cls in (tuple, frozenset) and all(is_immutable(one) for one in value)

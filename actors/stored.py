@@ -7,7 +7,7 @@ wrong shape, which would only show later, in the middle of somebody's turn.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -33,13 +33,17 @@ def _flag(value: Any) -> bool:
     return type(value) is bool
 
 
+def _listed(value: Any) -> TypeGuard[list[Any]]:
+    return type(value) is list
+
+
 def _packed(value: Any) -> bool:
-    return type(value) is list and len(value) <= 1
+    return _listed(value) and len(value) <= 1
 
 
 def _caller(value: Any) -> bool:
     return (
-        type(value) is list
+        _listed(value)
         and len(value) == 3
         and _text(value[0])
         and _number(value[1])
@@ -48,11 +52,7 @@ def _caller(value: Any) -> bool:
 
 
 def _texts(value: Any) -> bool:
-    return type(value) is list and all(map(_text, value))
-
-
-def _listed(value: Any) -> bool:
-    return type(value) is list
+    return _listed(value) and all(map(_text, value))
 
 
 def _or_none(check: _Check) -> _Check:
@@ -99,7 +99,7 @@ def read_message(fields: Any) -> Message:
     """
     if isinstance(fields, bytes):
         fields = orjson.loads(fields)
-    if type(fields) is not list or len(fields) < 2 or not _text(fields[0]):
+    if not _listed(fields) or len(fields) < 2 or not _text(fields[0]):
         raise ValueError("it is no message")
     tag, *content, request = fields
     checks = _MESSAGES.get(tag)
@@ -165,7 +165,7 @@ def read_history(chunks: list[bytes], count: int | None) -> list[list[Any]]:
 
 
 def _is_event(event: Any) -> bool:
-    if type(event) is not list or len(event) < 2 or not _text(event[0]) or not _count(event[1]):
+    if not _listed(event) or len(event) < 2 or not _text(event[0]) or not _count(event[1]):
         return False
     kind = event[0]
     if kind in _UNNUMBERED:

@@ -13,6 +13,7 @@ import orjson
 
 from ..actors.logs import Log
 from ..actors.messages import Command, Message, encode_message
+from ..actors.shapes import class_of
 from ..actors.stored import check_actor, read_message
 from ..storage import DAMAGED, TIME_MAX
 from ..storage.mending import is_count
@@ -146,7 +147,7 @@ class Damage:
     def _read_frame(self, row: OutboxRow, target: int) -> tuple[bytes, int]:
         """Give a frame's messages, with those that cannot be read replaced; and how many."""
         parcels: Any = orjson.loads(row.body)
-        if type(parcels) is not list or not parcels:
+        if class_of(parcels) is not list or not parcels:
             raise ValueError("it is no list of messages")
         if type(row.last) is not int or row.last < len(parcels):
             raise ValueError(f"{row.last!r} is not the number of its last message")

@@ -9,6 +9,7 @@ from typing import Any, cast
 import attrs
 
 from ..actors.ids import EntityId
+from ..actors.shapes import class_of, is_a
 
 
 class Fact:
@@ -29,16 +30,17 @@ def json_form(value: Any) -> Any:
     """Give a value of a fact as JSON values."""
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, (str, EntityId)):
+    if is_a(value, (str, EntityId)):
         return str.__str__(value) if isinstance(value, str) else str(value)
-    if isinstance(value, Mapping):
+    if is_a(value, Mapping):
         return {str(key): json_form(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_form(one) for one in cast("list[Any]", value)]
+    if is_a(value, (list, tuple)):
+        return [json_form(one) for one in value]
     if isinstance(value, Fact):
         return value.to_dict()
-    if attrs.has(type(value)):
+    if attrs.has(class_of(value)):
         return {
-            field.name: json_form(getattr(value, field.name)) for field in attrs.fields(type(value))
+            field.name: json_form(getattr(value, field.name))
+            for field in attrs.fields(class_of(value))
         }
     return value

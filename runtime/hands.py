@@ -8,7 +8,7 @@ parent nor siblings; it is told to whoever made the hand, when the hand has ende
 from __future__ import annotations
 
 import asyncio
-from asyncio.tasks import _enter_task, _leave_task
+from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented all the same
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
@@ -134,7 +134,7 @@ def _find_scopes() -> dict[Any, Any]:
     try:
         from anyio._backends import _asyncio as backend
 
-        found: Any = backend._task_states  # pyright: ignore[reportPrivateUsage]
+        found: Any = backend._task_states  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportUnknownVariableType]
         scopes: dict[Any, Any] = found.data  # without the wrapper, which costs as much as a turn
     except (ImportError, AttributeError):
         return {}  # then a scope that was left open is not noticed before it does something

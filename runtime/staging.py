@@ -9,7 +9,7 @@ that task: the running loop on asyncio, the current task on trio. Whatever they 
 from __future__ import annotations
 
 import sys
-from asyncio import _get_running_loop, _set_running_loop
+from asyncio import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Final, NoReturn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 import orjson
@@ -17,6 +17,7 @@ from ..actors.failures import read_failure
 from ..actors.history import named_fields
 from ..actors.ids import EntityId
 from ..actors.messages import Caller
+from ..actors.shapes import class_of, is_a
 from ..actors.states import SCHEMA
 from ..actors.values import RuntimeStatus
 from ..storage import DAMAGED
@@ -122,7 +123,7 @@ class EntityStatus(Fact, Generic[E]):
     failed_signals: int
     failures: list[tuple[datetime, str, str, str]]
     parked: ParkedReason | None
-    _stored: Any = field(default=None, repr=False, eq=False)
+    _stored: Any = field(default=None, repr=False, eq=False, alias="stored")
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON values only, the state as its fields."""
@@ -169,7 +170,7 @@ def _json(data: bytes | None) -> Any:
 
 def _tags(data: bytes | None) -> Mapping[str, str]:
     tags = _json(data)
-    return tags if type(tags) is dict else {}
+    return tags if class_of(tags) is dict else {}
 
 
 def stored_failure(data: bytes | None) -> FailureDetails | None:
@@ -191,7 +192,7 @@ def _notes(data: bytes | None) -> dict[str, Any]:
         notes = _json(data)
     except ValueError:
         return {}  # damaged, and nothing that anybody acts on
-    return notes if isinstance(notes, dict) else {}
+    return notes if is_a(notes, dict) else {}
 
 
 def instance_status(record: InstanceRecord) -> OrchestrationStatus:
@@ -221,8 +222,8 @@ def instance_status(record: InstanceRecord) -> OrchestrationStatus:
 
 def _fields_of(state: bytes | None) -> Any:
     stored = _json(state)
-    if type(stored) is dict:
-        cast("dict[str, Any]", stored).pop(SCHEMA, None)
+    if class_of(stored) is dict:
+        stored.pop(SCHEMA, None)
     return stored
 
 
