@@ -892,7 +892,7 @@ def hooked(where: str, error: BaseException) -> Any:
         fail()
         return number
 
-    def get_class(self: Any) -> Any:
+    def get_class(self: object) -> type:
         fail()
         return type(self)
 
@@ -947,7 +947,8 @@ def test_whatever_an_upgrade_raises_is_a_payload_error(error: BaseException) -> 
 
 
 def test_an_upgrade_that_gives_no_dict_is_a_payload_error() -> None:
-    nothing: Any = lambda stored, version: None  # noqa: E731
+    def nothing(stored: dict[str, Any], version: int) -> Any:
+        return None
 
     with pytest.raises(PayloadError, match="gave no dict"):
         state_codec(Small, Small, 2, nothing).decode(b'{"value":1}')

@@ -46,9 +46,14 @@ def test_what_is_not_refused_is_read_as_it_was_by_a_process_with_another_hash_se
     values: list[Any] = []
     refused: set[int] = set()
 
-    @settings(
-        max_examples=800, deadline=None, suppress_health_check=list(HealthCheck), database=None
-    )
+    slow = [
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+        HealthCheck.large_base_example,
+    ]
+
+    @settings(max_examples=800, deadline=None, suppress_health_check=slow, database=None)
     @given(cases())
     def write(case: tuple[int, Any]) -> None:
         number, value = case

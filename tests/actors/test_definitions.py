@@ -720,7 +720,7 @@ class Undeclared:
 
     def add(self, amount: int) -> None:
         self.value = amount
-        self.total = amount  # pyright: ignore[reportUninitializedInstanceVariable]
+        self.total = amount
 
 
 class BadInit:

@@ -18,7 +18,7 @@ FIELDS = st.dictionaries(
 )
 
 
-def class_of(fields: dict[str, Any], added: dict[str, Any]) -> Any:
+def class_of(fields: dict[str, object], added: dict[str, object]) -> Any:
     """A class with these fields, and further ones that have defaults."""
     return make_dataclass(
         "Thing",

@@ -119,7 +119,7 @@ def test_an_async_predicate_is_refused() -> None:
         return True
 
     with pytest.raises(UsageError, match="a plain function"):
-        RetryPolicy(first_interval=1.0, retry_on=never)  # type: ignore[arg-type]
+        RetryPolicy(first_interval=1.0, retry_on=never)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_predicate_decides_on_the_details() -> None:

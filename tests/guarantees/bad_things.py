@@ -29,7 +29,7 @@ class StrRaises(Exception):
 
 class StrIsNone(Exception):
     def __str__(self) -> str:
-        return None  # type: ignore[return-value]
+        return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
 
 class StrExits(Exception):
@@ -49,19 +49,19 @@ class ReduceRaises(Exception):
 
 class CauseRaises(Exception):
     @property
-    def __cause__(self) -> Any:  # type: ignore[override]
+    def __cause__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         raise RuntimeError("no cause")
 
 
 class TracebackRaises(Exception):
     @property
-    def __traceback__(self) -> Any:  # type: ignore[override]
+    def __traceback__(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         raise RuntimeError("no traceback")
 
 
 class ClassRaises(Exception):
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         raise RuntimeError("no class")
 
 
@@ -69,12 +69,12 @@ class EqualRaises(Exception):
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("not to be compared")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class _Nameless(type):
     @property
-    def __name__(cls) -> str:  # type: ignore[override]
+    def __name__(cls) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         raise RuntimeError("no name")
 
 
@@ -308,7 +308,7 @@ AWAITED: dict[str, Callable[[], Any]] = {
 
 class _Hostile:
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         raise SystemExit(4)
 
     def __eq__(self, other: object) -> bool:
@@ -522,14 +522,14 @@ class Innocent:
         return VARIABLE.get()
 
 
-ARMED = False  # while entities are registered, which makes one of each
+_armed = False  # while entities are registered, which makes one of each
 
 
 def _entity_with(name: str) -> None:
     """Register entities whose making, property or merge misbehaves in that way."""
 
     def make() -> Any:
-        return misbehave(name) if ARMED else 0
+        return misbehave(name) if _armed else 0
 
     @app.entity(name=f"made-{name}".replace(" ", "-"))
     class Made:
@@ -553,12 +553,12 @@ def _entity_with(name: str) -> None:
             misbehave(name)
             return True
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 for _name in SYNC:
     _entity_with(_name)
-ARMED = True
+_armed = True
 
 
 @app.orchestration

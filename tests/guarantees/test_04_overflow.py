@@ -248,6 +248,7 @@ async def stand_still(folder: Path, seconds: float) -> tuple[int, int]:
                 else:
                     sent["sent"] += 50
 
+        grown: int | None = None
         async with anyio.create_task_group() as tasks:
             for chatter in chatters:
                 tasks.start_soon(chat, chatter)
@@ -270,6 +271,7 @@ async def stand_still(folder: Path, seconds: float) -> tuple[int, int]:
                         if status.state.lines == sent["sent"]:
                             break
                     await anyio.sleep(0.05)
+    assert grown is not None
     return grown, sent["sent"] * WORKED
 
 

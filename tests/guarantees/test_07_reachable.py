@@ -62,7 +62,7 @@ class Holder:
     many: Sequence[Basket] = (Basket(),)
     anything: Any = Basket()
     made: list[str] = attrs.field(factory=lambda: SHARED)
-    untyped: dict = {"a": [[]]}  # type: ignore[type-arg]
+    untyped: dict = {"a": [[]]}  # type: ignore[type-arg]  # pyright: ignore[reportMissingTypeArgument, reportUnknownVariableType]
 
     def put(self, item: str) -> None:
         self.pair[0].items.append(item)
@@ -75,7 +75,7 @@ class Holder:
         self.many[0].items.append(item)
         self.anything.items.append(item)
         self.made.append(item)
-        self.untyped["a"][0].append(item)
+        self.untyped["a"][0].append(item)  # pyright: ignore[reportUnknownMemberType]
 
     def put_and_fail(self, item: str) -> None:
         self.put(item)

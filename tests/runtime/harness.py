@@ -16,11 +16,14 @@ from perdure.storage import (
     EntityRow,
     InstanceFilter,
     InstanceRecord,
+    MailRow,
+    OutboxRow,
     PartitionStore,
     Recovered,
     RequestRow,
     SetAside,
 )
+from perdure.storage.records import SLICE_ROWS
 
 T = TypeVar("T")
 
@@ -134,6 +137,16 @@ class FaultyPartition:
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         return await self._inner.query_entities(filter)
 
+    async def read_mail(
+        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
+    ) -> list[MailRow]:
+        return await self._inner.read_mail(actor, after, upto, limit)
+
+    async def read_outbox(
+        self, target: int, after: int, limit: int = SLICE_ROWS
+    ) -> list[OutboxRow]:
+        return await self._inner.read_outbox(target, after, limit)
+
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
         await self._inner.set_aside(rows)
 
@@ -152,10 +165,6 @@ class FaultyPartition:
 
     async def size(self) -> int:
         return await self._inner.size()
-
-    def __getattr__(self, name: str) -> Any:
-        # What the protocol gains works without a change here.
-        return getattr(self._inner, name)
 
 
 class FaultyStore:

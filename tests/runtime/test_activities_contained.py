@@ -19,7 +19,7 @@ from tests.runtime.harness import until_true
 
 class Bad(Exception):
     def __str__(self) -> str:
-        return None  # type: ignore[return-value]
+        return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
 
 class Abort(BaseException):

@@ -217,7 +217,11 @@ async def test_random_frames_hurt_nobody_else(path: Path) -> None:
         if dice.random() < 0.15:
             return dice.choice(atoms)
         if isinstance(value, list):
-            return [mutate(one) for one in value if dice.random() > 0.05]
+            return [
+                mutate(one)
+                for one in value  # pyright: ignore[reportUnknownVariableType]
+                if dice.random() > 0.05
+            ]
         return value
 
     with anyio.fail_after(60):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -16,6 +17,8 @@ from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Completion, Start
 from tests.actors.recording import START, Instance
 from tests.runtime.orchestrating import quiet, running
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
@@ -35,28 +38,42 @@ class OrderWithNeed:
     needed: int
 
 
-def release(order: Any, *, another: bool = False) -> App:
+def annotated(name: str, cls: type) -> Callable[[F], F]:
+    """Annotate a parameter, or the ``return``, with a class that only the running program knows."""
+
+    def annotate(f: F) -> F:
+        f.__annotations__[name] = cls
+        return f
+
+    return annotate
+
+
+def release(order: type, *, another: bool = False) -> App:
     """An application that hands its input on in all ways that there are."""
     app = App()
 
     @app.activity(name="charge")
-    async def charge(given: order) -> str:
+    @annotated("given", order)
+    async def charge(given: Order) -> str:
         return str(given.item)
 
     @app.activity(name="loose")
     async def loose(given: Any) -> None: ...
 
     @app.orchestration(name="child")
-    async def child(ctx: OrchestrationContext, given: order) -> None: ...
+    @annotated("given", order)
+    async def child(ctx: OrchestrationContext, given: Order) -> None: ...
 
     @app.entity(name="shelf")
     class Shelf:
-        def put(self, given: order) -> None: ...
+        @annotated("given", order)
+        def put(self, given: Order) -> None: ...
 
     shelf = EntityId(Shelf, "s")
 
     @app.orchestration(name="buy")
-    async def buy(ctx: OrchestrationContext, given: order) -> str:
+    @annotated("given", order)
+    async def buy(ctx: OrchestrationContext, given: Order) -> str:
         if another:
             given.item += "s"
         item = await ctx.call_activity(charge, given)
@@ -121,11 +138,12 @@ async def test_an_input_that_cannot_be_read_any_more_is_the_reason_that_is_shown
 
 
 async def test_a_result_that_cannot_be_read_any_more_comes_first_in_the_reason() -> None:
-    def version(result: Any) -> App:
+    def version(result: type) -> App:
         app = App()
 
         @app.activity(name="make")
-        async def make() -> result:
+        @annotated("return", result)
+        async def make() -> Order:
             return Order("book")
 
         @app.orchestration(name="flow")

@@ -378,7 +378,7 @@ def live(seed: int, steps: int) -> None:
     chance = random.Random(seed)
     weights = chance.choice(WEIGHTS) | ALWAYS
     exchanging.WINDOW_MESSAGES = chance.choice([1, 8, 16_000])
-    vars(records).update(SLICE_ROWS=chance.choice([1, 3, 500]))
+    records.__dict__.update(SLICE_ROWS=chance.choice([1, 3, 500]))
     world = World()
     names = list(weights)
     for what in chance.choices(names, list(weights.values()), k=chance.randint(1, steps)):

@@ -284,7 +284,8 @@ async def wants_ints(ctx: OrchestrationContext, way: str) -> list[Any]:
     try:
         await ctx.wait_for_external_event("n", data_type=list[int])
     except EventDataError as error:
-        kinds = [isinstance(error, FailedError), isinstance(error, PayloadError)]
+        mro = type(error).__mro__
+        kinds = [FailedError in mro, PayloadError in mro]
         found = [kinds, error.target, error.path, error.reason, error.error_type]
         return [*found, await ctx.wait_for_external_event("n", data_type=int)]
     return ["taken"]

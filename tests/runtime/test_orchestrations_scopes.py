@@ -869,11 +869,11 @@ async def test_what_a_scope_began_is_cancelled_with_it_and_what_it_only_awaited_
 
     @local.orchestration
     async def flow(ctx: OrchestrationContext) -> list[bool]:
-        outside = ctx.create_timer(timedelta(days=1))
+        timers = [ctx.create_timer(timedelta(days=1))]
         with ctx.move_on_after(1):
-            inside = ctx.create_timer(timedelta(days=2))
-            await ctx.task_all([outside, inside])
-        return [outside.is_cancelled, inside.is_cancelled]
+            timers.append(ctx.create_timer(timedelta(days=2)))
+            await ctx.task_all(timers)
+        return [timer.is_cancelled for timer in timers]
 
     clock = ManualClock()
     async with running(local, clock=clock) as hub:

@@ -59,7 +59,7 @@ class Hostile:
 
     __repr__ = __str__ = __eq__ = __hash__ = __bool__ = __len__ = __iter__ = _raise
     __getattr__ = __lt__ = __int__ = __float__ = __index__ = __call__ = __fspath__ = _raise
-    __class__ = property(_raise)
+    __class__ = property(_raise)  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class HostileMeta(type):
@@ -134,6 +134,11 @@ def is_duration(value: Any, *, zero: bool = True) -> bool:
     return is_number(value) and (value >= 0 if zero else value > 0) and value < 1e11
 
 
+def class_of(value: object) -> type[object]:
+    """Give the class; unlike ``type(value)`` it does not make type checkers narrow the value."""
+    return type(value)
+
+
 def is_text(value: Any) -> bool:
     return issubclass(type(value), str) and "\ud800" not in value
 
@@ -147,7 +152,7 @@ def is_aware(value: Any) -> bool:
 
 
 def is_mapping(value: Any) -> bool:
-    return type(value) is dict and all(type(one) is str for one in value.values())
+    return class_of(value) is dict and all(type(one) is str for one in value.values())
 
 
 class Kind(Protocol):
@@ -275,11 +280,11 @@ KINDS: dict[str, Kind] = {
     "on_nondeterminism": nothing,
 }
 for each in ("created", "updated", "completed"):
-    KINDS |= {f"{each}_from": or_none(is_aware), f"{each}_to": or_none(is_aware)}
+    KINDS.update({f"{each}_from": or_none(is_aware), f"{each}_to": or_none(is_aware)})
 FLAGS = """recursive force with_new_instance_id remove_empty_entities release_orphaned_locks payloads
     include_empty states fail_fast cancel_losers keep_events tuned"""
-KINDS |= dict.fromkeys(FLAGS.split(), flag)
-KINDS |= dict.fromkeys(["parked", "locked"], or_none(flag))
+KINDS.update(dict.fromkeys(FLAGS.split(), flag))
+KINDS.update(dict.fromkeys(["parked", "locked"], or_none(flag)))
 
 #: Where one callable takes something else under the same name.
 EXCEPTIONS: dict[tuple[str, str], Kind] = {
@@ -471,16 +476,17 @@ def no_fault(faults: list[str]) -> None:
 
 def words_for(value: Any) -> list[str]:
     """Give what an error may show of a value."""
-    words = [repr_of(value)[:30], type(value).__name__, "empty", "characters", "None"]
-    if issubclass(type(value), str):
+    kind = class_of(value)
+    words = [repr_of(value)[:30], kind.__name__, "empty", "characters", "None"]
+    if issubclass(kind, str):
         words.append(repr(str.__str__(value))[:30])
-    if issubclass(type(value), (type, FunctionType, BuiltinFunctionType)):
+    if issubclass(kind, (type, FunctionType, BuiltinFunctionType)):
         words.append(value.__name__)
-    if type(value) is GeneratorType:
+    if kind is GeneratorType:
         words += ["not 1", "1 among"]
-    if type(value) in (list, tuple, set, dict):
+    if kind in (list, tuple, set, dict):
         words += [repr_of(one)[:30] for one in value]
-    if type(value) is dict:
+    if kind is dict:
         words += [repr_of(one)[:30] for one in value.values()]
     return words
 

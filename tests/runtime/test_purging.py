@@ -17,10 +17,12 @@ from perdure import (
     ManualClock,
     MemoryStore,
     OrchestrationContext,
+    OrchestrationHandle,
     SqliteStore,
     Store,
     UsageError,
 )
+from perdure.actors.messages import Command
 from perdure.runtime import orchestration_client
 from tests.runtime.harness import partition_here, until
 
@@ -80,7 +82,7 @@ async def ids(hub: Hub) -> set[str]:
 
 
 async def park(hub: Hub, id: str) -> None:
-    partition_here(hub.client, id).post(id, perdure.actors.messages.Command("park", "for the test"))
+    partition_here(hub.client, id).post(id, Command("park", "for the test"))
 
     async def parked() -> bool:
         status = await hub.client.get_status(id)
@@ -112,9 +114,11 @@ async def test_a_start_beside_a_purge_is_not_lost(store: Store) -> None:
     async with Hub(app, store=store, partitions=1) as hub:
         for _ in range(20):
             await (await hub.client.start_new(ends, instance_id="x")).result(timeout=10)
+            handle: OrchestrationHandle[None] | None = None
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(hub.client.purge)
                 handle = await hub.client.start_new(waits, instance_id="x")
+            assert handle is not None
             await handle.raise_event("go")
             await handle.result(timeout=10)
 
@@ -200,7 +204,7 @@ async def test_newest_first_and_counts(store: Store) -> None:
         assert await client.count(name=waits) == 6
         assert await client.count(tags={"n": "3"}, instance_id_prefix="i") == 1
         with pytest.raises(UsageError, match="order"):
-            await client.query_page(order="up")  # type: ignore[arg-type]
+            await client.query_page(order="up")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
