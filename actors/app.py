@@ -356,6 +356,10 @@ class App:
         Raises:
             UnknownNameError: it is not registered in this application.
         """
+        if type(f) is str:
+            known = self._activities.get(f)
+            if known is not None:
+                return known  # as each call of a hub's does
         if type(f) is not types.FunctionType and is_a(f, str):
             f = text(f, "f")
             found = self._activities.get(f)

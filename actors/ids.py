@@ -71,7 +71,7 @@ def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
     A child of an instance whose id is as long as it may be has a longer one.
     """
     length = MAX_ID_LENGTH
-    if is_a(instance_id, str) and "::" in str(instance_id):
+    if (type(instance_id) is str or is_a(instance_id, str)) and "::" in str(instance_id):
         length += len("::") + _HASH_LENGTH
     id = check_text(instance_id, what, length)
     if id[0] == "@":
