@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Final, Literal
 
 import aiosqlite
@@ -62,9 +61,14 @@ class Connection:
         if self._closed:
             raise ValueError("closed")
         made, self._made = self._made, None
-        opening = _connection(location(self._path, self._mode), made)
+        connector = Connector(location(self._path, self._mode), made)
+        opening = _connection(connector)
         try:
-            opened = await opening
+            try:
+                opened = await opening
+            except BaseException:
+                connector.give_up()
+                raise
             await opened.executescript(COMMON + self._pragmas)
         except BaseException:
             opening.stop()  # pyright: ignore[reportUnknownMemberType]
@@ -97,7 +101,35 @@ def location(path: Path, mode: Literal["rw", "ro"]) -> str:
     return f"{path.resolve().as_uri()}?mode={mode}"
 
 
-def _connection(uri: str, given: sqlite3.Connection | None) -> aiosqlite.Connection:
+class Connector:
+    """Opens a file in a connection's thread, which may be when nobody waits for it any more."""
+
+    def __init__(self, uri: str, given: sqlite3.Connection | None) -> None:
+        self._uri = uri
+        self._made = given
+        self._lock = Lock()
+        self._is_given_up = False
+
+    def __call__(self) -> sqlite3.Connection:
+        made = self._made or sqlite3.connect(
+            self._uri, uri=True, isolation_level=None, check_same_thread=False
+        )
+        with self._lock:
+            if not self._is_given_up:
+                self._made = made
+                return made
+        made.close()
+        raise ValueError("closed")
+
+    def give_up(self) -> None:
+        """Have it closed, where it is open and where it will be."""
+        with self._lock:
+            self._is_given_up = True
+            if self._made is not None:
+                self._made.close()
+
+
+def _connection(connector: Connector) -> aiosqlite.Connection:
     """Make an unopened connection whose thread does not keep the process alive.
 
     A thread is a daemon if the one that made it is, and aiosqlite gives no other way to say so.
@@ -106,16 +138,9 @@ def _connection(uri: str, given: sqlite3.Connection | None) -> aiosqlite.Connect
     made: list[aiosqlite.Connection] = []
 
     def make() -> None:
-        if given is not None:
-            made.append(aiosqlite.Connection(partial(_same, given), iter_chunk_size=64))
-        else:
-            made.append(aiosqlite.connect(uri, uri=True, isolation_level=None))
+        made.append(aiosqlite.Connection(connector, iter_chunk_size=64))
 
     maker = Thread(target=make, daemon=True)
     maker.start()
     maker.join()
     return made[0]
-
-
-def _same(given: sqlite3.Connection) -> sqlite3.Connection:
-    return given
