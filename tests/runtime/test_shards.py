@@ -518,7 +518,7 @@ async def test_a_store_that_a_loop_cannot_read_at_the_start_is_told_as_it_is(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shards": 0}, "shards must be an int of at least 1"),
+        ({"shards": 0}, "shards must be an int from 1 to 1,024"),
         ({"shards": 5, "partitions": 4}, "5 shards cannot share 4 partitions"),
         ({"shards": 2, "workers": 2}, "not both"),
         ({"shards": 2, "clock": ManualClock()}, "clock"),
