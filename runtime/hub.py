@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePath
@@ -308,7 +309,8 @@ class Hub:
                 await self.stop()
         except BaseException:
             if body is not None:
-                body.leave(kind, error, trace)
+                with suppress(BaseException):  # what the block raised is the context of this
+                    body.leave(kind, error, trace)
             raise
         return None if body is None else body.leave(kind, error, trace)
 

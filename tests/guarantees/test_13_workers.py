@@ -573,7 +573,7 @@ async def test_what_cannot_be_sent_to_a_worker_is_refused_and_harms_nothing_else
     folder: Path,
 ) -> None:
     async with hub_on(folder) as hub:
-        with pytest.raises(UsageError, match="surrogates not allowed"):
+        with pytest.raises(UsageError, match="lone surrogates"):
             await hub.client.query_page(instance_id_prefix="\ud800")
 
         assert await add(hub, 0) == OPENING_BALANCE + 1

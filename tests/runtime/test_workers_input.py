@@ -113,7 +113,7 @@ def make_flows(folder: Path, more: str = "") -> str:
 @pytest.mark.parametrize(
     ("workers", "reason"),
     [
-        (-1, "workers must be an int of at least 0, not -1"),
+        (-1, "workers must be an int from 0 to 1,024, not -1"),
         (5, "5 workers cannot share 4 partitions: give at least as many partitions as workers"),
     ],
 )
