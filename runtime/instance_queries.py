@@ -58,7 +58,7 @@ class InstanceQueries(Requester):
     async def query(
         self,
         *,
-        statuses: Iterable[RuntimeStatus | str] = (),
+        statuses: Iterable[RuntimeStatus | str] | None = None,
         name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,
@@ -110,7 +110,7 @@ class InstanceQueries(Requester):
     async def query_page(
         self,
         *,
-        statuses: Iterable[RuntimeStatus | str] = (),
+        statuses: Iterable[RuntimeStatus | str] | None = None,
         name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,
@@ -166,7 +166,7 @@ class InstanceQueries(Requester):
     async def count(
         self,
         *,
-        statuses: Iterable[RuntimeStatus | str] = (),
+        statuses: Iterable[RuntimeStatus | str] | None = None,
         name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,
@@ -201,7 +201,7 @@ class InstanceQueries(Requester):
     def _filter(
         self,
         *,
-        statuses: Iterable[RuntimeStatus | str] = (),
+        statuses: Iterable[RuntimeStatus | str] | None = None,
         name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,

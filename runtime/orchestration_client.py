@@ -368,7 +368,7 @@ class OrchestrationClient(InstanceQueries):
     async def purge(
         self,
         *,
-        statuses: Iterable[RuntimeStatus | str] = (),
+        statuses: Iterable[RuntimeStatus | str] | None = None,
         name: str | Callable[..., Any] | None = None,
         instance_id_prefix: str | None = None,
         created_from: datetime | None = None,

@@ -34,20 +34,25 @@ def check_page_size(size: object) -> int:
     return whole(size, "page_size", least=1, most=10_000)
 
 
-def read_statuses(statuses: Iterable[RuntimeStatus | str]) -> list[str]:
-    """Give statuses as they are stored, each once.
+def read_statuses(statuses: Iterable[RuntimeStatus | str] | None) -> list[str]:
+    """Give statuses as they are stored, each once; none for None, which stands for all.
 
     Raises:
-        UsageError: one of them is no status.
+        UsageError: one of them is no status, or there is none: a list that was computed and came
+            out empty must not stand for all.
     """
+    if statuses is None:
+        return []
     known = tuple(status.value for status in RuntimeStatus)
     wanted: dict[str, None] = {}
     for status in several(statuses, "statuses", "statuses in a list"):
         try:
             wanted[known[known.index(status)]] = None
         except Exception:  # of a comparison, too
-            taken = f"statuses, which are {', '.join(known)}"
+            taken = f"one of {', '.join(known)}"
             raise refusal("each of statuses", taken, status) from None
+    if not wanted:
+        raise refusal("statuses", "one status or more, or left out for all of them", statuses)
     return list(wanted)
 
 

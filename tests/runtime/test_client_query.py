@@ -273,3 +273,10 @@ async def test_a_stopped_hub_refuses_everything() -> None:
         await client.query_page()
     with pytest.raises(HubStoppingError):
         _ = hub.client
+
+
+async def test_no_status_at_all_is_refused_where_it_could_stand_for_all_of_them() -> None:
+    async with Hub(app) as hub:
+        for ask in (hub.client.query_page, hub.client.count, hub.client.purge):
+            with pytest.raises(UsageError, match="statuses must be one status or more"):
+                await ask(statuses=[])

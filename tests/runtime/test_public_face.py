@@ -226,7 +226,7 @@ KINDS: dict[str, Kind] = {
     "tasks": listed,
     "codec": or_none(nothing),
     "signals": lambda value: listed(value),
-    "statuses": lambda value: listed(value),
+    "statuses": or_none(nothing),
     "instance_id_prefix": or_none(is_text),
     "key_prefix": or_none(is_text),
     "parent_instance_id": or_none(is_text),
