@@ -73,7 +73,8 @@ def cut(events: Events, since: int = 0) -> tuple[Events, list[Any]]:
         at = max(i for i, event in enumerate(events) if event[0] not in _ENDINGS)
     while True:
         start = starts[at]
-        lost = _unanswered_entities(events[:start])
+        # The event given anew is known: it may be the answer to the last of these calls.
+        lost = _unanswered_entities(events[: start + 1])
         if not lost:
             return events[:start], events[start]
         at = lost[0]

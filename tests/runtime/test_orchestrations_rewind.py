@@ -51,6 +51,11 @@ class Counter:
         self.value += n
         return self.value
 
+    def check(self, n: int) -> int:
+        if "check" in broken:
+            raise ValueError("the check is broken")
+        return n
+
 
 @app.activity
 async def work(name: str) -> str:
@@ -344,6 +349,26 @@ async def test_a_failed_call_of_an_entity_is_made_again() -> None:
         await handle.rewind()
 
         assert await handle.result(5) == ["A", 5]
+
+
+@app.orchestration
+async def calls_entity_before(ctx: OrchestrationContext) -> list[int]:
+    first = await ctx.call_entity(EntityId(Counter, "c"), Counter.add, 1)
+    if "code" in broken:
+        raise ValueError("the code is broken")
+    return [first, await ctx.call_entity(EntityId(Counter, "broken"), Counter.check, first)]
+
+
+@pytest.mark.parametrize("what", ["code", "check"])
+async def test_a_call_of_an_entity_that_completed_before_the_failure_stays(what: str) -> None:
+    broken.add(what)
+    async with running(app) as hub:
+        handle = await failed(hub, calls_entity_before)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == [1, 1]
 
 
 async def test_an_instance_may_fail_and_be_rewound_again_and_again() -> None:
