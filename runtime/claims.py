@@ -3,6 +3,11 @@
 A *claim* is the id with a print of the request: its target, operation and input, the same in
 every process. It goes with the message as its ``request``, and is stored with the answer. Of a
 request whose target is in another partition than its id, that partition keeps the claim alone.
+
+The class of an input may write it differently another day: with a field that is new and has a
+default, say. So a claim has the request itself, too, where that is small. If the prints differ,
+the input is read and written by the class of today, as a replay does it, and compared then. Of a
+large request there is a hash instead, for which only the order of keys does not matter.
 """
 
 from __future__ import annotations
@@ -12,15 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ..actors.errors import RequestIdReusedError
+from ..actors.definitions import operation_of
+from ..actors.errors import RequestIdReusedError, UsageError
 from ..actors.messages import Command, Event, Message, Operation, Start
 from ..actors.stripes import MARK
 
 if TYPE_CHECKING:
+    from ..actors.codec import Codec
+    from ..actors.lookup import Lookup
     from .waiting import Waiter
 
 _SEPARATOR = "\x1f"  # no id, name or key has a control character
 _TEXT_MAX = 200
+_WHOLE_MAX = 1_000  # a larger request is kept as a hash
 
 
 class Repetitions(list["Waiter"]):
@@ -35,10 +44,13 @@ class Repetitions(list["Waiter"]):
 
 def claim_of(request: str, key: str, message: Message) -> str:
     """Give the claim that a message for an actor makes on a request id."""
-    what, content = _describe(key.partition(MARK)[0], message)
+    target = key.partition(MARK)[0]
+    what, content = _describe(target, message)
     data = orjson.dumps([what, *content], option=orjson.OPT_SORT_KEYS)
     digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-    return _SEPARATOR.join((request, digest, what[:_TEXT_MAX]))
+    given = content[0] if isinstance(message, Command) else _parsed(content[0])
+    whole = [_receiver(target, message), content[1:], what, given]
+    return _SEPARATOR.join((request, digest, what[:_TEXT_MAX], _canonical(whole)))
 
 
 def id_of(claim: str) -> str:
@@ -46,18 +58,22 @@ def id_of(claim: str) -> str:
     return claim.partition(_SEPARATOR)[0]
 
 
-def check_claim(made: str, wanted: str) -> None:
+def check_claim(made: str, wanted: str, lookup: Lookup) -> None:
     """Refuse a request if its id is used for another.
 
     Args:
         made: the claim that was made on the id; one without a print is of an older release.
         wanted: that of the request.
+        lookup: finds what the request is for, whose class may have changed since.
 
     Raises:
         RequestIdReusedError: they are of two requests.
     """
     request, *used = made.split(_SEPARATOR)
-    if used and used[0] != wanted.split(_SEPARATOR)[1]:
+    _, *now = wanted.split(_SEPARATOR)
+    if not used or used[0] == now[0]:
+        return
+    if len(used) < 3 or len(now) < 3 or now[2] not in (used[2], _rewritten(used[2], lookup)):
         raise RequestIdReusedError(request, used[1])
 
 
@@ -80,6 +96,44 @@ def body_of(kind: bytes, value: bytes, claim: str) -> bytes:
     return b'["%b",%b,%b]' % (kind, value, orjson.dumps(claim))
 
 
+def _canonical(whole: list[Any]) -> str:
+    """Give a request as text, whatever the order of its keys; the hash of it if it is large."""
+    data = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+    return data.decode() if len(data) <= _WHOLE_MAX else hashlib.blake2b(data).hexdigest()
+
+
+def _rewritten(whole: str, lookup: Lookup) -> str | None:
+    """Give a request as the class of today writes it; None if that cannot be told."""
+    if not whole.startswith("["):
+        return None
+    try:
+        receiver, rest, what, given = orjson.loads(whole)
+        codec = _codec_of(receiver, lookup)
+        if codec is None or given is None:
+            return None
+        today = orjson.loads(codec.encode(codec.from_json(given)))
+    except (UsageError, ValueError):
+        return None  # not registered any more, or the class of today cannot read it
+    return _canonical([receiver, rest, what, today])
+
+
+def _receiver(target: str, message: Message) -> list[str]:
+    """Say who reads the input, by name: an operation of an entity, or an orchestration."""
+    if isinstance(message, Operation):
+        return [target.split("@")[1], message.name]
+    return [message.name] if isinstance(message, Start) else []
+
+
+def _codec_of(receiver: object, lookup: Lookup) -> Codec[Any] | None:
+    match receiver:
+        case [str(name)]:
+            return lookup.find_orchestration(name).input
+        case [str(name), str(operation)]:
+            return operation_of(lookup.find_entity(name), operation).input
+        case _:
+            return None
+
+
 def _describe(target: str, message: Message) -> tuple[str, list[Any]]:
     """Say what a request does, and give the rest that makes it the one it is.
 
@@ -96,6 +150,10 @@ def _describe(target: str, message: Message) -> tuple[str, list[Any]]:
         return f"event {message.name!r} for {target!r}", [_text(message.data)]
     assert isinstance(message, Command)
     return f"a {message.action} of {target}", [message.reason]
+
+
+def _parsed(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)
 
 
 def _text(data: bytes | None) -> str | None:

@@ -315,11 +315,11 @@ class Partition:
         """Give the place of a repetition of what is under way; the first is registered as such."""
         made = self.requests.get(request)
         if made is None:
-            check_claim(self.claims.get(request, request), claim)
+            check_claim(self.claims.get(request, request), claim, self.lookup)
             # Before anything is read, so that a repetition finds it.
             self.requests[request] = Repetitions(claim)
             return None
-        check_claim(made.claim, claim)
+        check_claim(made.claim, claim, self.lookup)
         waiter = self._new_waiter()
         made.append(waiter)
         return waiter
@@ -333,7 +333,7 @@ class Partition:
         stored: RequestRow | None = await self.read("read_request", request)
         if stored is None:
             return None
-        check_claim(stored_claim(stored.body, request), claim)
+        check_claim(stored_claim(stored.body, request), claim, self.lookup)
         return stored if is_answered(stored.body) else None
 
     async def claim(self, request: str, claim: str) -> None:
@@ -347,7 +347,7 @@ class Partition:
             raise self._refusal()
         for known in (self.requests.get(request), self.claims.get(request)):
             if known is not None:
-                check_claim(known if isinstance(known, str) else known.claim, claim)
+                check_claim(known if isinstance(known, str) else known.claim, claim, self.lookup)
         if request in self.claims:
             return
         # Before the read, so that another one finds it.
@@ -357,7 +357,7 @@ class Partition:
         try:
             stored = await self.read("read_request", request)
             if stored is not None:
-                check_claim(stored_claim(stored.body, request), claim)
+                check_claim(stored_claim(stored.body, request), claim, self.lookup)
         except BaseException:
             self.claims.pop(request, None)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,62 @@ async def test_what_an_older_release_stored_is_taken_for_a_repetition() -> None:
 
     async with Hub(app, store=store, partitions=1) as hub:
         assert await hub.client.call_entity(A, Account.pay, 7, request_id=ID) == 5
+
+
+def _shop(currency: bool) -> tuple[App, Any, Any, Any]:
+    """An app whose input's class has, or has not yet, a field with a default."""
+    more = [("currency", str, dataclasses.field(default="EUR"))] if currency else []
+    money = dataclasses.make_dataclass("Money", [("cents", int), ("note", str, ""), *more])
+    shop = App()
+
+    class Till:
+        cents: int = 0
+
+        def pay(self, money: Any) -> int:
+            self.cents += money.cents
+            return self.cents
+
+    async def sale(ctx: OrchestrationContext, money: Any) -> int:
+        return int(money.cents)
+
+    Till.pay.__annotations__["money"] = sale.__annotations__["money"] = money
+    return shop, money, shop.entity(Till), shop.orchestration(sale)
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("first", [False, True])
+async def test_a_repetition_is_one_also_when_the_class_of_its_input_got_a_field(
+    tmp_path: Path, first: bool, partitions: int
+) -> None:
+    path = tmp_path / "hub"
+    for currency in (first, not first):
+        shop, money, till, sale = _shop(currency)
+        async with Hub(shop, store=SqliteStore(path), partitions=partitions) as hub:
+            client = hub.client
+            for n in range(4):  # some of these ids are in another partition than the target
+                a = EntityId(till, "a")
+                paid = await client.call_entity(a, till.pay, money(5), request_id=f"pay-{n}")
+                assert paid == 5 * (n + 1)
+            await client.start_new(sale, money(5), instance_id="s", request_id="sale")
+
+    shop, money, till, sale = _shop(not first)
+    async with Hub(shop, store=SqliteStore(path), partitions=partitions) as hub:
+        a = EntityId(till, "a")
+        others = [money(6)] if first else [money(6), money(5, "", "USD")]
+        for other in others:
+            with pytest.raises(RequestIdReusedError):
+                await hub.client.call_entity(a, till.pay, other, request_id="pay-1")
+            with pytest.raises(RequestIdReusedError):
+                await hub.client.start_new(sale, other, instance_id="s", request_id="sale")
+
+
+@pytest.mark.parametrize("size", [2, 500])
+async def test_the_order_of_keys_does_not_make_another_request(size: int) -> None:
+    ordered = {str(n): n for n in range(size)}
+    turned = dict(reversed(ordered.items()))
+    async with Hub(app) as hub:
+        await prepare(hub.client)
+        await hub.client.raise_event("live", "paid", ordered, request_id=ID)
+        await hub.client.raise_event("live", "paid", turned, request_id=ID)
+        with pytest.raises(RequestIdReusedError):
+            await hub.client.raise_event("live", "paid", turned | {"0": 1}, request_id=ID)
