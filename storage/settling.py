@@ -36,7 +36,7 @@ APPLIED: Final = (
 
 GATHER_S: Final = 1.0
 """How long checkpoints gather before they are settled: what is written again meanwhile is free."""
-LARGE: Final = 8 * 1024 * 1024
+LARGE: Final = 4 * 1024 * 1024
 """Bytes that are settled at once, however young they are."""
 TOO_LARGE: Final = 2 * LARGE
 """Bytes at which commits wait until something is settled."""

@@ -252,7 +252,7 @@ async def stand_still(folder: Path, seconds: float) -> tuple[int, int]:
         async with anyio.create_task_group() as tasks:
             for chatter in chatters:
                 tasks.start_soon(chat, chatter)
-            await anyio.sleep(1)  # caches fill, which is no growth
+            await anyio.sleep(4)  # caches fill, which is no growth
             before = memory_of(going.pid)
             os.kill(stopped.pid, signal.SIGSTOP)
             try:
