@@ -66,6 +66,8 @@ def pyright(folder: Path) -> Report:
 @pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Report:
     checker: Callable[[Path], Report] = request.param
+    # The checkers read the oldest Python's rules in any case, so one environment has them.
+    pytest.importorskip(checker.__name__)
     folder = tmp_path_factory.mktemp("user")
     shutil.copy(HERE / SAMPLE, folder)
     head = re.compile(r"^# (mypy|pyright): .*$", re.MULTILINE)
