@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 
-from .arguments import is_a, refusal, several
+import orjson
+
+from .arguments import is_a, refusal, several, text
+from .codec import check_size
 from .errors import UsageError
 from .printing import repr_of
 from .shapes import class_of
@@ -22,7 +25,7 @@ def check_context_vars(given: Sequence[ContextVar[str]]) -> dict[str, ContextVar
     """Give context variables by name.
 
     Raises:
-        UsageError: it is no list of these, or two have one name.
+        UsageError: it is no list of these, two have one name, or a name cannot be stored.
     """
     taken = "a list of context variables"
     if is_a(given, Mapping):
@@ -32,16 +35,18 @@ def check_context_vars(given: Sequence[ContextVar[str]]) -> dict[str, ContextVar
     for variable in variables:
         if class_of(variable) is not ContextVar:
             raise refusal("each of context_vars", "a contextvars.ContextVar", variable)
-        if named.setdefault(variable.name, variable) is not variable:
-            raise UsageError(f"two of context_vars are named {variable.name!r}")
+        name = text(variable.name, "the name of each of context_vars")
+        if named.setdefault(name, variable) is not variable:
+            raise UsageError(f"two of context_vars are named {name!r}")
     return named
 
 
-def read_carried(variables: Mapping[str, ContextVar[str]]) -> Carried | None:
+def read_carried(variables: Mapping[str, ContextVar[str]], limit: int) -> Carried | None:
     """Give what the caller's context holds of these; None for nothing.
 
     Raises:
-        UsageError: a value is no text.
+        UsageError: a value is no text, or none that can be stored.
+        PayloadTooLargeError: they have more than ``limit`` bytes together.
     """
     carried: Carried = {}
     for name, variable in variables.items():
@@ -53,8 +58,12 @@ def read_carried(variables: Mapping[str, ContextVar[str]]) -> Carried | None:
                 f"the context variable {name!r} holds {repr_of(value)}; what goes along "
                 "(App(context_vars=...)) must be a text"
             )
-        carried[name] = value
-    return carried or None
+        carried[name] = text(value, f"the context variable {name!r}")
+    if not carried:
+        return None
+    names = ", ".join(map(repr, carried))
+    check_size(orjson.dumps(carried), limit, f"what goes along, of context variables {names}")
+    return carried
 
 
 def set_carried(variables: Mapping[str, ContextVar[str]], carried: Carried) -> None:

@@ -95,10 +95,11 @@ class Lookup:
         """Give what goes along of the caller's context.
 
         Raises:
-            UsageError: it is no text.
+            UsageError: it is no text, or none that can be stored.
+            PayloadTooLargeError: over ``max_payload`` bytes.
         """
         variables = self.app.context_vars
-        return read_carried(variables) if variables else None
+        return read_carried(variables, self.max_payload) if variables else None
 
     def take_along(self, carried: Carried) -> None:
         """Set in the running context what came along."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ..actors.codec import check_size
 from ..actors.commands import COMMANDS
 from ..actors.errors import PayloadTooLargeError, UsageError
 from ..actors.ids import EntityId, check_instance_id, check_text
@@ -78,6 +79,11 @@ def _check(partition: Partition, key: Any, message: Message) -> None:
     if message.size > partition.settings.max_payload:
         limit = partition.settings.max_payload
         raise PayloadTooLargeError(f"what a client sent {key}", message.size, limit)
+    if message.carried is not None:
+        for value in message.carried.values():
+            _check_type(value, str, "a context variable that goes along")
+        limit = partition.settings.max_payload
+        check_size(orjson.dumps(message.carried), limit, f"what goes along to {key}")
     if kind is Operation and is_entity:
         assert isinstance(message, Operation)
         check_text(message.name, "an operation's name")

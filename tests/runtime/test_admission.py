@@ -165,6 +165,14 @@ def messages(key: str) -> list[tuple[str, list[Any]]]:
                 ["start", "listen", None, [], None, [5], None, "reject", None],
             ],
         ),
+        (
+            "context variables that are none",
+            ["request", 0, key, [*operation, {"trace": [1]}], None],
+        ),
+        (
+            "context variables that are too large",
+            ["request", 0, key, [*operation, {"trace": "x" * 2_000_000}], None],
+        ),
         ("a start that is none", ["request_new", 0, "p0-0", ["event", "end", 1, None]]),
         ("nobody's lock", ["unlock", 0, key, [1, 2]]),
         ("too few", ["request", 0]),

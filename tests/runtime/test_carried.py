@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from perdure import (
+    MISSING,
+    ActivityError,
     App,
+    Client,
     EntityContext,
     EntityId,
     ManualClock,
     OrchestrationContext,
+    PayloadTooLargeError,
     UsageError,
 )
 from tests.runtime.orchestrating import advance, evict, quiet, running
@@ -124,9 +130,84 @@ async def test_nothing_is_carried_where_nothing_is_set_and_only_texts_are() -> N
         trace.set("none")
 
 
+Ask = Callable[[Client], Awaitable[Any]]
+
+ASKED: dict[str, Ask] = {
+    "start": lambda client: client.start_new(child),
+    "call": lambda client: client.call_entity(BOX, Box.look),
+    "signal": lambda client: client.signal_entity(BOX, Box.note),
+    "later": lambda client: client.signal_entity(BOX, Box.note, at=timedelta(0)),
+    "many": lambda client: client.signal_entities([(BOX, "note", MISSING)]),
+    "restart": lambda client: client.restart("ended"),
+}
+BROKEN: dict[str, tuple[str, type[Exception]]] = {
+    "a lone surrogate": ("\udcff", UsageError),
+    "too large": ("z" * 1_000, PayloadTooLargeError),
+}
+
+
+@pytest.mark.parametrize("how", ASKED)
+@pytest.mark.parametrize("what", BROKEN)
+async def test_what_cannot_be_stored_is_refused_at_the_call_and_meets_nobody_else(
+    what: str, how: str
+) -> None:
+    value, error = BROKEN[what]
+    async with running(app, partitions=1, max_payload=1_000) as hub:
+        assert await (await hub.client.start_new(child, instance_id="ended")).result(5) == "none"
+        seen: list[str] = []
+
+        async def other(number: int) -> None:
+            seen.append(await hub.client.call_entity(EntityId(Box, f"o{number}"), Box.look))
+
+        async def broken() -> None:
+            trace.set(value)
+            with pytest.raises(error, match="'trace'"):
+                await ASKED[how](hub.client)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other, 1)
+            tasks.start_soon(broken)
+            tasks.start_soon(other, 2)
+
+        assert seen == ["none", "none"]
+        assert await hub.client.call_entity(BOX, Box.get) == []
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_what_an_activity_asks_a_client_with_such_a_value_fails_that_activity_alone(
+    what: str,
+) -> None:
+    value, error = BROKEN[what]
+    asking = App(context_vars=[trace])
+    asking.include(app)
+    clients: list[Client] = []
+
+    @asking.activity
+    async def asks() -> None:
+        trace.set(value)
+        await clients[0].signal_entity(BOX, Box.note, at=timedelta(0))
+
+    @asking.orchestration
+    async def calls(ctx: OrchestrationContext) -> str:
+        trace.set(value)  # stays with it: its calls take along what it was started with
+        try:
+            await ctx.call_activity(asks)
+        except ActivityError as failed:
+            return f"{failed.failure.error_type} {await ctx.call_entity(BOX, Box.look)}"
+        return "sent"
+
+    async with running(asking, partitions=1, max_payload=1_000) as hub:
+        clients.append(hub.client)
+        trace.set("t-1")
+
+        assert await (await hub.client.start_new(calls)).result(5) == f"{error.__name__} t-1"
+
+
 def test_only_context_variables_can_be_declared() -> None:
     for given in ("trace", [1], 5, trace):
         with pytest.raises(UsageError, match="context_vars"):
             App(context_vars=given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="'trace'"):
         App(context_vars=[trace, ContextVar("trace")])
+    with pytest.raises(UsageError, match="name of each of context_vars"):
+        App(context_vars=[ContextVar("\ud800")])
