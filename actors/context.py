@@ -32,6 +32,7 @@ from .errors import (
 )
 from .executor import Continuation
 from .ids import EntityId, check_instance_id, check_text, entity_id
+from .logs import GuardedLogger
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
 from .scopes import CancelScope, Shield, TaskGroup
@@ -57,14 +58,12 @@ def to_datetime(time: int) -> datetime:
     return EPOCH + timedelta(microseconds=time)
 
 
-class _ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
+class _ReplaySafeLogger(GuardedLogger):
     """A logger that is silent while its orchestration replays."""
 
     def __init__(self, executor: Executor) -> None:
-        super().__init__(
-            logging.getLogger(f"perdure.orchestrations.{executor.definition.name}"),
-            {"instance_id": executor.instance_id},
-        )
+        name = f"perdure.orchestrations.{executor.definition.name}"
+        super().__init__(name, {"instance_id": executor.instance_id})
         self._executor = executor
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
@@ -128,7 +127,10 @@ class OrchestrationContext:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger (``perdure.orchestrations.NAME``) that is silent while replaying."""
+        """A logger (``perdure.orchestrations.NAME``) that is silent while replaying.
+
+        What a handler, filter or formatter raises does not reach the orchestration.
+        """
         if self._logger is None:
             self._logger = _ReplaySafeLogger(self._executor)
         return self._logger

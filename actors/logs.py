@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from .interrupts import is_interrupt
@@ -62,9 +63,44 @@ class Log:
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            Log.lost += 1
-            if Log.lost == 1:
-                _complain(self._logger.name, error)
+            _lose(self._logger.name, error)
+
+
+class GuardedLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger for users' code: like any other, but that no record makes it raise.
+
+    Whether a handler raises may differ from one day to the next; what code does after may not.
+    """
+
+    def __init__(self, name: str, extra: Mapping[str, object]) -> None:
+        super().__init__(logging.getLogger(name), extra)
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        """Whether a record of that level would go anywhere."""
+        try:
+            return super().isEnabledFor(level)
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            _lose(self.logger.name, error)
+            return False
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Write a record; ``debug``, ``info`` and all the others come here."""
+        try:
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the line that called this
+            super().log(level, msg, *args, **kwargs)
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            _lose(self.logger.name, error)
+
+
+def _lose(name: str, error: BaseException) -> None:
+    """Count a record that is lost, and tell of the first."""
+    Log.lost += 1
+    if Log.lost == 1:
+        _complain(name, error)
 
 
 def _exc_info(why: BaseException) -> tuple[Any, BaseException, Any]:
