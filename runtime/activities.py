@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..actors.activity import ActivityContext
@@ -21,7 +20,7 @@ from ..actors.messages import ActivityCall, Caller, Completion
 from .forking import end_child, forks
 from .hands import is_foreign
 from .threads import Threads
-from .waiting import thread_waker
+from .waiting import context_for_threads, thread_waker
 
 if TYPE_CHECKING:
     from ..actors.definitions import ActivityDefinition
@@ -224,7 +223,7 @@ class ActivityPool:
         self._reports: deque[tuple[RunningActivity, str | None, bytes | None]] = deque()
         self._reported = False
         self._wake: Callable[[], None] = lambda: None
-        self._context = copy_context()
+        self._context = context_for_threads()
         self._stopping = False
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
         self._forks = 0
@@ -263,7 +262,7 @@ class ActivityPool:
     def start(self) -> None:
         """Bind to the running event loop."""
         self._wake = thread_waker(self._take_reports)
-        self._context = copy_context()
+        self._context = context_for_threads()
         self._forks = forks()
 
     def submit(self, call: ActivityCall, post: Post) -> None:

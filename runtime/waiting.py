@@ -148,6 +148,18 @@ def _context_of_loop() -> Context:
     return context
 
 
+def context_for_threads() -> Context:
+    """Copy the running context for threads, in which no event loop runs.
+
+    What is set of the loop's library would have code there take itself for the loop's, which can
+    then run none of its own.
+    """
+    context = copy_context()
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context
+
+
 def thread_waker(callback: Callable[[], None]) -> Callable[[], None]:
     """Give a function that other threads may call to have ``callback`` run on this loop.
 

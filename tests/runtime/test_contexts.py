@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
 
+import anyio
+import anyio.from_thread
 import anyio.lowlevel
+import pytest
+import sniffio
+import trio
 
 import perdure
-from perdure import App, EntityId, OrchestrationContext
+from perdure import App, EntityId, Hub, OrchestrationContext
 from tests.runtime.orchestrating import evict, running
 
 app = App()
@@ -127,3 +134,41 @@ async def test_branches_share_the_context_of_their_orchestration() -> None:
     async with running(local) as hub:
         assert await (await hub.client.start_new(branching)).result(5) == "branch"
         assert tenant.get() == "nobody"
+
+
+async def five() -> int:
+    await anyio.lowlevel.checkpoint()
+    return 5
+
+
+def by_portal() -> int:
+    with anyio.from_thread.start_blocking_portal() as portal:
+        return portal.call(five)
+
+
+LOOPS: dict[str, Callable[[], int]] = {
+    "anyio": lambda: anyio.run(five),
+    "anyio on trio": lambda: anyio.run(five, backend="trio"),
+    "asyncio": lambda: asyncio.run(five()),
+    "trio": lambda: trio.run(five),
+    "a portal": by_portal,
+}
+
+
+@app.activity
+def runs_a_loop(name: str) -> int:
+    with pytest.raises(sniffio.AsyncLibraryNotFoundError):
+        sniffio.current_async_library()
+    return LOOPS[name]()
+
+
+@app.orchestration
+async def runs_loops(ctx: OrchestrationContext) -> list[int]:
+    return [await ctx.call_activity(runs_a_loop, name) for name in LOOPS]
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_sync_activity_can_run_an_event_loop_of_its_own(shards: int) -> None:
+    async with Hub(app, partitions=2, shards=shards) as hub:
+        for _ in range(2):  # the threads are used again
+            assert await (await hub.client.start_new(runs_loops)).result(10) == [5] * len(LOOPS)
