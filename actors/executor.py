@@ -121,6 +121,7 @@ class Executor:
         "outcome",
         "pending",
         "ready",
+        "repeating",
         "running",
         "stage",
         "stops",
@@ -159,6 +160,7 @@ class Executor:
         self.given_up: list[int] = []  # of these, the ones to be told so
         self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
         self.closed = False
+        self.repeating = False
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
         self.arrivals = 0
@@ -250,6 +252,22 @@ class Executor:
             if self._position > breath:
                 breath = self._position + 500
                 yield
+
+    def repeat(self, decisions: list[list[Any]]) -> None:
+        """Expect the code to decide this next, which is done, and to go on from there."""
+        if decisions:
+            self._history, self._position, self.repeating = decisions, 0, True
+
+    def check_repeated(self) -> None:
+        """Refuse code that did not decide what it was expected to.
+
+        Raises:
+            NondeterminismError: it did something else.
+        """
+        self._check()
+        if self._history is not None:
+            rest = self._history[self._position]
+            self._refuse_replay(rest, "nothing more", self._where())
 
     def _check(self) -> None:
         if self.mismatch is not None:
@@ -502,6 +520,8 @@ class Executor:
                 )
             return self._stop()
         self._position = position + 1
+        if self.repeating and self._position == len(history):
+            self._history, self.repeating = None, False
         return False
 
     def _stop(self) -> bool:

@@ -5,7 +5,8 @@ arrived. Failures are taken back with the decisions they led to, so the calls th
 again while completed ones stay. Where the rest does not replay (the code had gone on differently
 because of the failure), or holds what cannot be opened again (a call of an entity, a lock), the
 history is cut before the segment in which the first such call was made, and that segment's event
-is given to the code anew.
+is given to the code anew. What the code sent then, before that call, it is not to send once more,
+so these decisions stay if the code makes them again.
 """
 
 from __future__ import annotations
@@ -56,29 +57,36 @@ def without_failures(events: Events, since: int = 0) -> Events | None:
     return None if _unanswered_entities(kept) else kept
 
 
-def cut(events: Events, since: int = 0) -> tuple[Events, list[Any]]:
-    """Give the history before the segment with the first failed call, and that segment's event.
+def cut(events: Events, since: int = 0, *, whole: bool = False) -> tuple[Events, Events]:
+    """Give the history before the segment with the first failed call, and what stays of that.
 
-    Only calls count that failed from the index ``since`` on.
+    That is its event, and what was sent before the call unless it is cut ``whole``. Only calls
+    count that failed from the index ``since`` on.
     """
     failed = {(ANSWERS[e[0]], e[2]) for e in events[since:] if e[0] in FAILURES}
     starts = _segment_starts(events)
-    at = len(events)
-    for index, event in enumerate(events):
+    for at, event in enumerate(events):
         if event[0] in IDENTITY and (event[0], event[2]) in failed:
-            at = index
+            start = starts[at]
             break
-    if at == len(events):
+    else:
         # The code itself raised: what it saw last is given to it again.
-        at = max(i for i, event in enumerate(events) if event[0] not in _ENDINGS)
+        start = max(i for i, event in enumerate(events) if event[0] not in _ENDINGS)
+        at = len(events)
     while True:
-        start = starts[at]
-        # The event given anew is known: it may be the answer to the last of these calls.
-        lost = _unanswered_entities(events[: start + 1])
+        end = start + 1
+        while not whole and end < at and events[end][0] in _SENT:
+            end += 1
+        # What stays is known: it may be the answer to the last of these calls.
+        lost = _unanswered_entities(events[:end])
         if not lost:
-            return events[:start], events[start]
+            return events[:start], events[start:end]
         at = lost[0]
+        start = starts[at]
 
+
+#: Decisions that nothing answers.
+_SENT = frozenset({"EntityOperationSignaled", "EventSent", "EntityLockReleased"})
 
 _ENDINGS = frozenset({"ExecutionCompleted", "ExecutionRewound", *IDENTITY})
 
@@ -114,17 +122,18 @@ class Rewind:
     Attributes:
         executor: live code that has been taken through what is kept.
         kept: the part of the history that stands.
-        again: an event to give to the code anew, if the history had to be cut.
+        again: an event to give to the code anew, if the history had to be cut, and behind it
+            what the code had sent then.
     """
 
     executor: Executor
     kept: Events
-    again: list[Any] | None
+    again: Events
 
     @property
     def known(self) -> Events:
         """What is known to have happened, the event to be given anew included."""
-        return self.kept if self.again is None else [*self.kept, self.again]
+        return self.kept + self.again
 
 
 def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | RewindError | None:
@@ -140,9 +149,11 @@ def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | 
         if kept is not None and (force or not forgotten(events, kept)):
             executor = _try_replay(actor, kept)
             if executor is not None:
-                return Rewind(executor, kept, None)
+                return Rewind(executor, kept, [])
         kept, again = cut(events, since)
-        lost = [] if force else forgotten(events, [*kept, again])
+        if len(again) > 1 and not _repeats(actor, kept + again):
+            kept, again = cut(events, since, whole=True)
+        lost = [] if force else forgotten(events, kept + again)
         if not lost:
             executor = _try_replay(actor, kept)
             return None if executor is None else Rewind(executor, kept, again)
@@ -218,6 +229,24 @@ def _try_replay(actor: OrchestrationActor, events: Events) -> Executor | None:
     return executor
 
 
+def _repeats(actor: OrchestrationActor, events: Events) -> bool:
+    """Whether the code takes all these decisions, whatever it does then."""
+    executor = actor.make_executor()
+    actor.executor = None
+    if executor is None:
+        return False
+    try:
+        for _ in executor.replay(events, actor.make_context(executor), actor.input):
+            pass
+    except NondeterminismError as error:
+        return error.position >= len(events)
+    except PayloadError:
+        return False
+    finally:
+        executor.close()
+    return True
+
+
 def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effects: Effects) -> None:
     """Let a failed instance go on as ``prepare`` found, which has been asked just before."""
     actor.completed = None
@@ -237,19 +266,27 @@ def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effect
     actor.events = [orjson.dumps(event) for event in plan.kept]
     actor.record(now, "ExecutionRewound", reason)
     _reopen(actor, plan.known, force, now, effects)
-    if plan.again is not None:
+    if plan.again:
         _apply_again(actor, plan.again, now, effects)
 
 
-def _apply_again(actor: OrchestrationActor, event: list[Any], now: int, effects: Effects) -> None:
+def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Effects) -> None:
     executor = actor.executor
     assert executor is not None
-    if event[0] == "ExecutionStarted":
+    event, *sent = again
+    if event[0] == "ExecutionStarted" and not sent:
         actor.run_first(now, effects)
         return
+    actor.begun = True
     actor.events.append(orjson.dumps([event[0], now, *event[2:]]))
+    actor.events += map(orjson.dumps, sent)
     executor.resume(now, effects, actor.events)
-    executor.apply(event)
+    executor.repeat(sent)
+    if event[0] == "ExecutionStarted":
+        executor.start(actor.make_context(executor), actor.input)
+    else:
+        executor.apply(event)
+    executor.check_repeated()
     actor.settle_turn(now, effects)
 
 

@@ -371,6 +371,66 @@ async def test_a_call_of_an_entity_that_completed_before_the_failure_stays(what:
         assert await handle.result(5) == [1, 1]
 
 
+@app.orchestration
+async def sends_before(ctx: OrchestrationContext) -> int:
+    ctx.signal_entity(EntityId(Counter, "c"), Counter.add, 1)
+    if "code" in broken:
+        raise ValueError("the code is broken")
+    checked = await ctx.call_entity(EntityId(Counter, "checked"), Counter.check, 1)
+    await ctx.wait_for_external_event("go")
+    return checked
+
+
+@app.orchestration
+async def unlocks_before(ctx: OrchestrationContext) -> int:
+    async with ctx.lock_entities(EntityId(Counter, "c")):
+        first = await ctx.call_entity(EntityId(Counter, "c"), Counter.add, 1)
+        if "code" in broken:
+            raise ValueError("the code is broken")
+    checked = await ctx.call_entity(EntityId(Counter, "checked"), Counter.check, first)
+    await ctx.wait_for_external_event("go")
+    return checked
+
+
+@pytest.mark.parametrize("flow", [sends_before, unlocks_before])
+@pytest.mark.parametrize("what", ["code", "check"])
+async def test_what_was_sent_before_the_failure_is_not_sent_again(flow: Flow, what: str) -> None:
+    broken.add(what)
+    async with running(app) as hub:
+        handle = await failed(hub, flow)
+        broken.clear()
+
+        await handle.rewind()
+        await quiet(hub)
+        await evict(hub)  # what the rewind made of the history replays
+        await handle.raise_event("go")
+
+        assert await handle.result(5) == 1
+        assert await hub.client.call_entity(EntityId(Counter, "c"), Counter.add, 0) == 1
+
+
+@app.orchestration
+async def fails_with_signal(ctx: OrchestrationContext) -> str:
+    first = await ctx.call_activity(work, "a")
+    if "code" in broken:
+        ctx.signal_entity(EntityId(Counter, "signals"), Counter.add, -1)
+        raise ValueError("the code is broken")
+    return first
+
+
+async def test_a_signal_that_repaired_code_does_not_send_is_not_forgotten() -> None:
+    broken.add("code")
+    async with running(app) as hub:
+        handle = await failed(hub, fails_with_signal)
+        broken.clear()
+
+        with pytest.raises(RewindError, match=r"signal @counter@signals\.add"):
+            await handle.rewind()
+        await handle.rewind(force=True)
+
+        assert await handle.result(5) == "A"
+
+
 async def test_an_instance_may_fail_and_be_rewound_again_and_again() -> None:
     async with running(app) as hub:
         handle = await failed(hub, chain)
