@@ -145,6 +145,7 @@ class OrchestrationContext:
 
     def set_custom_status(self, status: Any) -> None:
         """Show any JSON value in the instance's status, from the next checkpoint on."""
+        self._executor.check_stepped()
         data = codec_for(Any).encode(status)
         self._executor.custom_status = compact(self._lookup.check_size(data, "the custom status"))
 
@@ -501,6 +502,7 @@ class OrchestrationContext:
         return AnyTask(self._executor, own, cancel_losers)
 
     def _own(self, tasks: Sequence[Task[R]]) -> list[Task[R]]:
+        self._executor.check_stepped()
         own = several(tasks, "tasks", "a list of this orchestration's tasks")
         for task in own:
             # The types say so, but a coroutine among them is an easy slip.
@@ -686,6 +688,7 @@ class OrchestrationContext:
             keep_events: whether events that nobody took go along, in order.
             version: the version to go on with; this one's by default.
         """
+        self._executor.check_stepped()
         definition = self._executor.definition
         wanted = self.version if version is None else text(version, "version")
         following = self._lookup.exact_orchestration(definition.name, wanted)

@@ -39,6 +39,7 @@ from .messages import (
     Start,
     TimerDue,
 )
+from .outside import calling_line
 from .printing import type_name
 from .stripes import Home, Stripe, split_key
 from .values import MISSING
@@ -75,6 +76,7 @@ class EntityContext:
         "_actor",
         "_deleted",
         "_input",
+        "_is_over",
         "_lag",
         "_now",
         "_outgoing",
@@ -93,6 +95,7 @@ class EntityContext:
         self._outgoing: list[tuple[int | None, str, Message]] | None = None
         self._result: Any = None
         self._deleted = False
+        self._is_over = False
         self.entity_id: EntityId[Any] = EntityId(actor.name, actor.home_key)
         self.operation_name = operation
 
@@ -105,6 +108,14 @@ class EntityContext:
     def current_utc_datetime(self) -> datetime:
         """The time at which the operation began: aware, UTC."""
         return to_datetime(self._now)
+
+    def _check(self) -> None:
+        if self._is_over:
+            raise UsageError(
+                f"the context of the operation {self.operation_name} of {self._actor.title} was "
+                f"used at {calling_line()} after that operation had ended: use it inside of the "
+                "operation, and await what uses it there"
+            )
 
     def _send(self, due: int | None, target: str, message: Message) -> None:
         if self._outgoing is None:
@@ -180,6 +191,7 @@ class EntityContext:
             UnknownNameError: no such entity or operation.
             PayloadError: the input is not of the declared type, cannot be JSON or is too large.
         """
+        self._check()
         lookup = self._actor.lookup
         operation = lookup.find_operation(id, op)
         data = lookup.encode_input(operation, input, op)
@@ -242,6 +254,7 @@ class EntityContext:
             UnknownNameError: no such orchestration or version.
             PayloadError: the input is not of the declared type, cannot be JSON or is too large.
         """
+        self._check()
         lookup = self._actor.lookup
         definition = lookup.find_orchestration(f, version)
         data = lookup.encode_input(definition, input, f)
@@ -255,6 +268,7 @@ class EntityContext:
         Raises:
             UsageError: the operation is commutative, so it does not have all of the state.
         """
+        self._check()
         actor = self._actor
         if actor.striping is not None:
             operation = actor.definition.operations.get(self.operation_name)
@@ -272,6 +286,7 @@ class EntityContext:
 
     def get_state(self, initializer: Callable[[], Any] | None = None) -> Any:
         """Give a function entity's state, made by ``initializer`` where there is none."""
+        self._check()
         actor = self._actor
         if initializer is not None and not callable(initializer):
             raise refusal("initializer", "a function that gives a state", initializer)
@@ -281,11 +296,19 @@ class EntityContext:
 
     def set_state(self, state: Any) -> None:
         """Set a function entity's state: any JSON value; None deletes it."""
+        self._check()
         self._actor.state = state
 
     def set_result(self, result: Any) -> None:
         """Set a function entity's result, for its caller."""
+        self._check()
         self._result = result
+
+
+def _end(context: EntityContext | None) -> None:
+    """Let a context be of no more use: its operation has ended."""
+    if context is not None:
+        context._is_over = True  # pyright: ignore[reportPrivateUsage]
 
 
 class EntityActor:
@@ -698,6 +721,7 @@ class EntityActor:
             else:
                 self._check_state()
         except BaseException:
+            _end(context)
             self._roll_back(before)
             raise
         return data
@@ -816,6 +840,7 @@ class EntityActor:
                 self._succeed(message, data, operation.readonly, context, effects)
         finally:
             self.frozen = self.before = None
+            _end(context)
 
     def _check_state(self) -> None:
         if self.state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
@@ -893,8 +918,11 @@ class EntityActor:
     def _read(
         self, operation: OperationDefinition, message: Operation, context: EntityContext | None
     ) -> bytes | None:
-        value = operation.decode_input(message.input)
-        return self._answer(operation, message, operation.invoke(self._seen(), value, context))
+        try:
+            value = operation.decode_input(message.input)
+            return self._answer(operation, message, operation.invoke(self._seen(), value, context))
+        finally:
+            _end(context)
 
     async def _read_async(
         self,
@@ -914,6 +942,8 @@ class EntityActor:
         else:
             if not self.gone:
                 self._succeed(message, data, True, context, effects)
+        finally:
+            _end(context)
 
     def _seen(self) -> Any:
         """Give a copy of the state as it was before the operation under way."""
@@ -951,6 +981,7 @@ class EntityActor:
             self.exists = self.state is not None
             self.changed = True
         if context is not None:
+            _end(context)
             if context._deleted and not readonly:  # pyright: ignore[reportPrivateUsage]
                 self.state = self.encoded = None
                 self.exists = False

@@ -114,6 +114,7 @@ class Executor:
         "fibers",
         "given_up",
         "instance_id",
+        "is_stepped",
         "lock",
         "mismatch",
         "now",
@@ -161,6 +162,7 @@ class Executor:
         self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
         self.closed = False
         self.repeating = False
+        self.is_stepped = False  # else whoever uses its context is none of its code
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
         self.arrivals = 0
@@ -344,16 +346,20 @@ class Executor:
             self.fibers[0].interrupt(self.cancel_requested)
 
     def _run(self, happened: Callable[..., object], given: tuple[Any, ...]) -> None:
-        happened(*given)
-        ready = self.ready
-        at = 0
-        while at < len(ready):
-            fiber, error = ready[at]
-            at += 1
-            self._step(fiber, error)
-            if self.outcome is not None or self.mismatch is not None:
-                break
-        ready.clear()
+        self.is_stepped = True
+        try:
+            happened(*given)
+            ready = self.ready
+            at = 0
+            while at < len(ready):
+                fiber, error = ready[at]
+                at += 1
+                self._step(fiber, error)
+                if self.outcome is not None or self.mismatch is not None:
+                    break
+            ready.clear()
+        finally:
+            self.is_stepped = False
 
     def _step(self, fiber: Fiber, error: BaseException | None) -> None:
         coroutine = fiber.coroutine
@@ -437,6 +443,7 @@ class Executor:
             self.stage(self.context, self._let_go, None, None)
 
     def _let_go(self, happened: None, given: None) -> None:
+        self.is_stepped = True
         for fiber in self.fibers:
             for _ in range(_STOPS_MAX):
                 try:
@@ -449,6 +456,7 @@ class Executor:
             else:
                 _ENDLESS.append(fiber.coroutine)
         self.fibers.clear()
+        self.is_stepped = False
 
     def wait_closed(self) -> None:
         """End code that waits for something though it is let go; if it goes on, let it wait."""
@@ -457,6 +465,23 @@ class Executor:
             raise GeneratorExit
 
     # What the code asks for.
+
+    def check_stepped(self) -> None:
+        """Refuse what other code than this execution's own asks for, or this one's too late.
+
+        Raises:
+            UsageError: this execution's code does not run now.
+        """
+        if not self.is_stepped:
+            raise self._foreign_use()
+
+    def _foreign_use(self) -> UsageError:
+        return UsageError(
+            f"the context of {self.definition.title}, instance {self.instance_id!r}, or what it "
+            f"made was used at {calling_line()} while the code of that instance does not run: a "
+            "context is for its own instance's code alone, and until that ends; use the one that "
+            "the function was given"
+        )
 
     def running_fiber(self) -> Fiber:
         """The fiber whose code is running."""
@@ -470,6 +495,8 @@ class Executor:
 
     def number(self) -> int:
         """The next task number."""
+        if not self.is_stepped:
+            raise self._foreign_use()
         self.numbers += 1
         return self.numbers
 
@@ -668,6 +695,7 @@ class Executor:
 
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
+        self.check_stepped()
         buffered = self._buffered.get(task.name) if self._buffered is not None else None
         if buffered:
             _, raw = buffered.popleft()
@@ -723,6 +751,8 @@ class Executor:
             raise LockRuleError(
                 f"{entity} is locked by this orchestration: call it instead of signalling it"
             )
+        if not self.is_stepped:
+            raise self._foreign_use()
         # Signals are sent by the thousand: without number() and _out(), which it does as they do.
         self.numbers = number = self.numbers + 1
         kind = "EntityOperationSignaled"
@@ -772,6 +802,7 @@ class Executor:
 
     def lock_entities(self, entities: list[str]) -> EntityLock:
         """Ask for a lock; entities are locked in sorted order, so locks cannot deadlock."""
+        self.check_stepped()
         if self.lock is not None:
             raise LockRuleError(
                 "locks cannot be nested: name all the entities in one lock_entities"
@@ -801,12 +832,14 @@ class Executor:
 
     def random_source(self) -> random.Random:
         """The execution's random numbers: the same ones at every replay."""
+        self.check_stepped()
         if self._random is None:
             self._random = random.Random(f"{self.instance_id}/{self.execution}")
         return self._random
 
     def next_uuid_name(self) -> str:
         """The name of which the next uuid is made."""
+        self.check_stepped()
         self._uuids += 1
         return f"{self.instance_id}/{self.execution}/{self._uuids}"
 

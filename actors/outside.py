@@ -24,6 +24,29 @@ if TYPE_CHECKING:
 #: Which orchestration's code runs; each instance has it in a context of its own.
 INSIDE: ContextVar[OrchestrationDefinition | None] = ContextVar("perdure_inside", default=None)
 
+# What gives clients work: their classes, and what of a context does the same as a method.
+_CLIENTS = {
+    "Client": "Client",
+    "EntityClient": "Client",
+    "InstanceQueries": "Client",
+    "OrchestrationClient": "Client",
+    "OrchestrationHandle": "OrchestrationHandle",
+    "Hub": "Hub",
+}
+_BY_CONTEXT = {
+    "call_entity": "ctx.call_entity(id, op, input)",
+    "signal_entity": "ctx.signal_entity(id, op, input)",
+    "signal_entities": "ctx.signal_entity(id, op, input)",
+    "start_new": "ctx.call_sub_orchestrator(f, input)",
+    "wait": "ctx.call_sub_orchestrator(f, input)",
+    "result": "ctx.call_sub_orchestrator(f, input)",
+    "raise_event": "ctx.send_event(instance_id, name, data)",
+}
+_BY_ACTIVITY = (
+    "ctx.call_entity(), ctx.signal_entity() or ctx.call_sub_orchestrator(), and an activity for "
+    "what these do not do,"
+)
+
 _LIBRARIES = frozenset({"anyio", "asyncio", "contextlib", "outcome", "sniffio", "trio"})
 _ROOM = __name__.rpartition(".")[0]
 _OURS = (f"{_ROOM}.", f"{_ROOM.rpartition('.')[0]}.runtime.")
@@ -63,10 +86,14 @@ def refuse_use(name: str) -> NonDurableAwaitError:
     Args:
         name: what was asked for; the libraries' functions below the user's line say it better.
     """
-    frames = list(_calling(sys._getframe(1)))  # pyright: ignore[reportPrivateUsage]
+    caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    frames = list(_calling(caller))
     definition = INSIDE.get()
     title = "an orchestration" if definition is None else definition.title
     used, instead, line = _words(frames, name)
+    client = _client_of(caller)
+    if client is not None:
+        used, instead = client
     for frame in frames:
         if not _is_users(frame):
             _close_unbegun(frame)
@@ -139,6 +166,19 @@ def _words(frames: list[FrameType], name: str) -> tuple[str, str, str]:
             if not set(theirs).isdisjoint(parts):
                 return used, ours, line
     return used, _ANYTHING, line
+
+
+def _client_of(frame: FrameType | None) -> tuple[str, str] | None:
+    """Which method of a client the user's code called, and what does the same here."""
+    inner: FrameType | None = None
+    while frame is not None and not _is_users(frame):
+        inner, frame = frame, frame.f_back
+    if inner is None or not _module(inner).startswith(_OURS):
+        return None
+    kind, _, method = inner.f_code.co_qualname.partition(".")
+    if kind not in _CLIENTS:
+        return None
+    return f"{_CLIENTS[kind]}.{method}", _BY_CONTEXT.get(method, _BY_ACTIVITY)
 
 
 def _close_unbegun(frame: FrameType) -> None:

@@ -160,6 +160,7 @@ class CancelScope:
         """Throw ``Cancelled`` at the awaits of everything inside."""
         if self.cancel_called:
             return
+        self._executor.check_stepped()
         self.cancel_called = True
         if self.overtaken:
             return  # thrown once: a second one would break off the clean-up
@@ -185,6 +186,7 @@ class CancelScope:
     def __enter__(self) -> CancelScope:
         if self._fiber is not None:
             raise UsageError("a cancel scope can be entered only once")
+        self._executor.check_stepped()
         self._fiber = fiber = self._executor.running_fiber()
         self.parent = fiber.scope
         fiber.scope = self
@@ -268,6 +270,7 @@ class TaskGroup:
                 "this task group is not open: call start_soon inside of its async with block, or "
                 "in a branch of it"
             )
+        self._executor.check_stepped()
         coroutine = _branch(function, args)
         fiber = Fiber(
             self._executor, coroutine, not hasattr(coroutine, "cr_await"), self, self.cancel_scope

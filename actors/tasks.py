@@ -105,9 +105,13 @@ class Task(Generic[R_co]):
 
         Returns:
             False if it was completed already, and so was not cancelled.
+
+        Raises:
+            UsageError: it is another orchestration's.
         """
         if self._state != PENDING:
             return False
+        self._executor.check_stepped()
         self.withdraw()
         self.settle(CANCELED, None)
         return True
@@ -542,6 +546,8 @@ class EntityLock(Task["EntityLock"]):
     def release(self) -> None:
         """Give the entities free; a second time does nothing."""
         if not self.released:
+            if not self._executor.closed:
+                self._executor.check_stepped()
             self.released = True
             self._executor.release_lock(self)
 

@@ -20,9 +20,13 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..actors.errors import HubStoppingError, OutcomeUnknownError, UsageError
+from ..actors.logs import Log
+from ..actors.outside import INSIDE, refuse_use
 from .waiting import on_asyncio, thread_waker
 
 T = TypeVar("T")
+
+_log = Log("perdure.hub")
 
 _LOOK_S = 1.0
 _SHUT = object()
@@ -39,13 +43,20 @@ class _Errand(Generic[T]):
         self.error: Exception | None = None
         self.answer: T | None = None
 
+    def tell(self) -> None:
+        """Wake the caller; whatever becomes of that, home goes on."""
+        try:
+            self.wake()
+        except Exception as error:
+            _log.error("another event loop could not be told that its request is done", why=error)
+
 
 class Home:
     """The event loop on which this is made.
 
     Attributes:
-        here: says which loop, or thread, runs the code that asks; a C function, since it is asked
-            for each request.
+        here: says which loop, or thread, runs the code that asks; asked for each request, so a C
+            function on asyncio. Code of an orchestration is nowhere: it has no event loop.
         door: what ``here`` says at home, and nowhere once nobody is at home any more.
     """
 
@@ -55,7 +66,7 @@ class Home:
             loop = asyncio.get_running_loop()
             self.here, self._runs = _get_running_loop, loop.is_running
         else:  # trio: a loop is a thread's as long as it runs
-            self.here, self._runs = threading.get_ident, lambda: True
+            self.here, self._runs = _thread_outside, lambda: True
         self.door: object = self.here()
         self._loop = self.door
         self._wake = thread_waker(self._take)
@@ -64,8 +75,15 @@ class Home:
         self._tasks: TaskGroup | None = None
 
     def is_elsewhere(self) -> bool:
-        """Whether the code that asks runs on another loop."""
-        return self.here() != self._loop
+        """Whether the code that asks runs on another loop.
+
+        Raises:
+            NonDurableAwaitError: it is an orchestration's.
+        """
+        if self.here() == self._loop:
+            return False
+        refuse_inside()
+        return True
 
     @property
     def is_shut(self) -> bool:
@@ -101,7 +119,7 @@ class Home:
             errand = self._errands.popleft()
             if self._tasks is None or self.is_shut:
                 errand.error = _gone()
-                errand.wake()
+                errand.tell()
             else:
                 self._tasks.start_soon(self._do, errand)
         while self._dropped:
@@ -122,15 +140,17 @@ class Home:
         except Exception as error:
             errand.error = error
         finally:
-            errand.wake()
+            errand.tell()
 
     async def fetch(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Have something done at home, from another loop, and give its outcome.
 
         Raises:
             HubStoppingError: nobody is at home.
+            NonDurableAwaitError: an orchestration asks.
             UsageError: the loop at home does not run.
         """
+        refuse_inside()
         self._check()
         done = anyio.Event()
         errand = _Errand(ask, thread_waker(done.set))
@@ -163,6 +183,21 @@ class Home:
                 "the event loop that this hub was entered on does not run: use the hub while that "
                 "loop runs, and leave it there"
             )
+
+
+def _thread_outside() -> object:
+    """Say which thread this is, unless an orchestration's code runs."""
+    return threading.get_ident() if INSIDE.get() is None else None
+
+
+def refuse_inside() -> None:
+    """Refuse what an orchestration's code asks of a client: it would be done at every replay.
+
+    Raises:
+        NonDurableAwaitError: it is an orchestration's code that asks.
+    """
+    if INSIDE.get() is not None:
+        raise refuse_use("a client")
 
 
 def _gone() -> HubStoppingError:

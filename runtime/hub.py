@@ -263,8 +263,9 @@ class Hub:
         if self._state == "new" or self._left:
             what = "has not been started" if self._state == "new" else "has been stopped already"
             raise UsageError(f"the hub {what}: it is stopped once, after it was started")
+        is_elsewhere = self._home.is_elsewhere()
         self._left = True
-        if not self._home.is_elsewhere():
+        if not is_elsewhere:
             self._leave()
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()

@@ -14,7 +14,7 @@ from ..actors.errors import HubStoppingError, UnavailableError
 from ..actors.ids import check_text
 from ..actors.messages import Message
 from .claims import claim_of
-from .homes import Home, PlacesAbroad
+from .homes import Home, PlacesAbroad, refuse_inside
 from .placement import partition_of
 from .wire import MovedError
 
@@ -53,6 +53,7 @@ class Requester:
 
     def _abroad(self) -> Sequence[Partition | Elsewhere]:
         """Give the places as another loop than the hub's has to see them, if the hub runs."""
+        refuse_inside()
         if self._home.is_shut:
             raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
         return PlacesAbroad(self._home, self._router.places)

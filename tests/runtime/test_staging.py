@@ -14,7 +14,16 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from perdure import App, Hub, OrchestrationContext, OrchestrationFailedError
+import perdure
+from perdure import (
+    App,
+    EntityContext,
+    EntityId,
+    EntityOperationError,
+    Hub,
+    OrchestrationContext,
+    OrchestrationFailedError,
+)
 from tests.runtime.orchestrating import evict, quiet, running
 
 app = App()
@@ -319,3 +328,257 @@ def test_what_a_plain_function_or_an_input_raises_fails_that_instance_alone() ->
             return caught.value.error_type
 
     assert anyio.run(main) == "Odd"
+
+
+@app.entity
+class Counter:
+    count: int = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
+COUNTER = EntityId(Counter, "one")
+Ask = Callable[[Hub], Awaitable[Any]]
+
+
+async def query(hub: Hub) -> None:
+    async for _ in hub.client.query():
+        pass
+
+
+async def enter_another(hub: Hub) -> None:
+    async with Hub(app):
+        pass
+
+
+ASKED: list[tuple[Ask, str, str]] = [
+    (lambda hub: hub.client.call_entity(COUNTER, Counter.add), "Client.call_entity", "call_entity"),
+    (
+        lambda hub: hub.client.call_entity(COUNTER, Counter.add, timeout=5, request_id="r"),
+        "Client.call_entity",
+        "call_entity",
+    ),
+    (
+        lambda hub: hub.client.signal_entity(COUNTER, Counter.add),
+        "Client.signal_entity",
+        "signal_entity",
+    ),
+    (
+        lambda hub: hub.client.start_new("innocent", instance_id="new"),
+        "Client.start_new",
+        "call_sub_orchestrator",
+    ),
+    (lambda hub: hub.client.raise_event("kept", "e"), "Client.raise_event", "send_event"),
+    (lambda hub: hub.client.terminate("kept"), "Client.terminate", "activity"),
+    (lambda hub: hub.client.get_status("kept"), "Client.get_status", "activity"),
+    (query, "Client.query", "activity"),
+    (
+        lambda hub: hub.client.get_handle("kept").result(5),
+        "OrchestrationHandle.result",
+        "call_sub_orchestrator",
+    ),
+    (lambda hub: hub.statistics(), "Hub.statistics", "activity"),
+    (lambda hub: hub.move_partition(0, 0), "Hub.move_partition", "activity"),
+    (lambda hub: hub.stop(), "Hub.stop", "activity"),
+    (enter_another, "Hub.", "activity"),
+]
+
+
+@pytest.mark.parametrize("is_caught", [False, True])
+@pytest.mark.parametrize(
+    ("ask", "named", "instead"), ASKED, ids=[str(at) for at in range(len(ASKED))]
+)
+async def test_a_client_is_refused_in_an_orchestration_and_nothing_is_applied(
+    ask: Ask, named: str, instead: str, is_caught: bool
+) -> None:
+    hubs: list[Hub] = []
+
+    async def use(ctx: OrchestrationContext) -> None:
+        try:
+            await ask(hubs[0])
+        except Exception as error:
+            refused.append(error)
+            if not is_caught:
+                raise
+
+    refused: list[Exception] = []
+    async with served(use) as (hub, uses):
+        hubs.append(hub)
+        kept = await hub.client.start_new(uses, instance_id="kept")
+        if is_caught:
+            assert await kept.result(5) == "went on"
+        else:
+            with pytest.raises(OrchestrationFailedError):
+                await kept.result(5)
+
+        (error,) = refused
+        assert type(error).__name__ == "NonDurableAwaitError"
+        assert named in str(error)
+        assert instead in str(error)
+        assert __file__ in str(error)
+        await quiet(hub)
+        assert await hub.client.read_entity_state(COUNTER) is None
+        assert await hub.client.get_status("new") is None
+
+
+Foreign = Callable[[Any], Any]
+FOREIGN: list[Foreign] = [
+    lambda kept: kept["ctx"].call_activity(quick, 5),
+    lambda kept: kept["ctx"].create_timer(0),
+    lambda kept: kept["ctx"].wait_for_external_event("go"),
+    lambda kept: kept["ctx"].wait_for_external_event("go", timeout=5),
+    lambda kept: kept["ctx"].call_entity(COUNTER, Counter.add),
+    lambda kept: kept["ctx"].signal_entity(COUNTER, Counter.add),
+    lambda kept: kept["ctx"].lock_entities(COUNTER),
+    lambda kept: kept["ctx"].call_sub_orchestrator("innocent"),
+    lambda kept: kept["ctx"].send_event("kept", "go"),
+    lambda kept: kept["ctx"].continue_as_new(),
+    lambda kept: kept["ctx"].set_custom_status("theirs"),
+    lambda kept: kept["ctx"].new_uuid(),
+    lambda kept: kept["ctx"].random.random(),
+    lambda kept: kept["ctx"].task_any([kept["timer"]], cancel_losers=True),
+    lambda kept: kept["timer"].cancel(),
+    lambda kept: kept["open"].cancel(),
+    lambda kept: kept["scope"].__enter__(),
+    lambda kept: kept["group"].start_soon(nothing),
+    lambda kept: kept["lock"].release(),
+]
+
+
+@pytest.mark.parametrize("use", FOREIGN, ids=range(len(FOREIGN)))
+async def test_the_context_of_another_instance_is_refused_and_that_one_left_alone(
+    use: Foreign,
+) -> None:
+    kept: dict[str, Any] = {}
+    local = App()
+    local.include(app)
+
+    @local.orchestration
+    async def keeper(ctx: OrchestrationContext) -> list[Any]:
+        kept["ctx"], kept["timer"] = ctx, ctx.create_timer(timedelta(hours=1))
+        kept["scope"] = ctx.move_on_after(5)
+        other = EntityId(Counter, "other")
+        with ctx.move_on_after(3600) as kept["open"]:
+            lock = ctx.lock_entities(other)
+            async with ctx.create_task_group() as kept["group"], lock as kept["lock"]:
+                await ctx.wait_for_external_event("go")
+                counted = await ctx.call_entity(other, Counter.add)
+        kept["timer"].cancel()
+        return [counted, await ctx.call_activity(quick, 1), ctx.new_uuid().hex, ctx.random.random()]
+
+    @local.orchestration
+    async def innocent(ctx: OrchestrationContext) -> None: ...
+
+    @local.orchestration
+    async def foreign(ctx: OrchestrationContext) -> None:
+        use(kept)
+
+    async with running(local, partitions=1) as hub:
+        expected_handle = await hub.client.start_new(keeper, instance_id="kept")
+        await quiet(hub)
+        before = [event.event_type for event in await expected_handle.history()]
+
+        with pytest.raises(OrchestrationFailedError) as caught:
+            await (await hub.client.start_new(foreign)).result(5)
+        assert caught.value.error_type == "UsageError"
+        assert "'kept'" in caught.value.message
+        assert __file__ in caught.value.message
+        assert [event.event_type for event in await expected_handle.history()] == before
+
+        await evict(hub)  # so that what it does is compared with its history
+        await expected_handle.raise_event("go")
+        counted, done, *_ = await expected_handle.result(5)
+        assert (counted, done) == (1, 1)
+        assert (await expected_handle.status()).custom_status is None
+        assert await hub.client.read_entity_state(COUNTER) is None
+
+
+async def test_a_context_is_of_no_use_to_what_outlives_its_code() -> None:
+    kept: list[OrchestrationContext] = []
+    local = App()
+    local.include(app)
+
+    @local.orchestration
+    async def keeper(ctx: OrchestrationContext) -> None:
+        kept.append(ctx)
+
+    @local.activity
+    async def use() -> None:
+        kept[0].call_activity(quick, 1)
+
+    @local.orchestration
+    async def calls(ctx: OrchestrationContext) -> None:
+        kept[:] = [ctx]
+        await ctx.call_activity(use)
+
+    async with running(local, partitions=1) as hub:
+        await (await hub.client.start_new(keeper)).result(5)
+        with pytest.raises(Exception, match="does not run"):
+            kept[0].call_activity(quick, 1)
+        with pytest.raises(OrchestrationFailedError, match="does not run"):
+            await (await hub.client.start_new(calls)).result(5)
+
+
+LATE: list[Callable[[EntityContext], Any]] = [
+    lambda ctx: ctx.signal_entity(COUNTER, Counter.add),
+    lambda ctx: ctx.start_new("innocent", instance_id="new"),
+    lambda ctx: ctx.delete(),
+    lambda ctx: ctx.set_state({"count": 9}),
+    lambda ctx: ctx.get_state(dict),
+    lambda ctx: ctx.set_result(1),
+]
+
+
+@pytest.mark.parametrize("late", LATE, ids=range(len(LATE)))
+@pytest.mark.parametrize("kind", ["keep", "keep_async", "look", "look_async", "fail", "fail_async"])
+async def test_the_context_of_an_operation_that_has_ended_is_refused(
+    late: Callable[[EntityContext], Any], kind: str
+) -> None:
+    kept: list[EntityContext] = []
+    local = App()
+    local.include(app)
+
+    @local.entity
+    class Keeper:
+        count: int = 0
+
+        def keep(self, ctx: EntityContext) -> None:
+            kept.append(ctx)
+
+        async def keep_async(self, ctx: EntityContext) -> None:
+            kept.append(ctx)
+
+        @perdure.readonly
+        def look(self, ctx: EntityContext) -> None:
+            kept.append(ctx)
+
+        @perdure.readonly
+        async def look_async(self, ctx: EntityContext) -> None:
+            kept.append(ctx)
+
+        def fail(self, ctx: EntityContext) -> None:
+            kept.append(ctx)
+            raise ValueError
+
+        async def fail_async(self, ctx: EntityContext) -> None:
+            kept.append(ctx)
+            raise ValueError
+
+    @local.orchestration
+    async def innocent(ctx: OrchestrationContext) -> None: ...
+
+    keeper = EntityId(Keeper, "k")
+    async with running(local, partitions=1) as hub:
+        with contextlib.suppress(EntityOperationError):
+            await hub.client.call_entity(keeper, kind)
+        before = await hub.client.read_entity_state(keeper)
+
+        with pytest.raises(perdure.UsageError, match=f"the operation {kind} of .* had ended"):
+            late(kept[0])
+
+        await quiet(hub)
+        assert await hub.client.read_entity_state(keeper) == before
+        assert await hub.client.read_entity_state(COUNTER) is None
+        assert await hub.client.get_status("new") is None
