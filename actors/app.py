@@ -357,7 +357,7 @@ class App:
             UnknownNameError: it is not registered in this application.
         """
         if type(f) is str:
-            known = self._activities.get(f)
+            known = self._activities.get(f)  # pyright: ignore[reportArgumentType]
             if known is not None:
                 return known  # as each call of a hub's does
         if type(f) is not types.FunctionType and is_a(f, str):

@@ -460,6 +460,7 @@ async def test_the_context_of_another_instance_is_refused_and_that_one_left_alon
         kept["ctx"], kept["timer"] = ctx, ctx.create_timer(timedelta(hours=1))
         kept["scope"] = ctx.move_on_after(5)
         other = EntityId(Counter, "other")
+        counted = 0
         with ctx.move_on_after(3600) as kept["open"]:
             lock = ctx.lock_entities(other)
             async with ctx.create_task_group() as kept["group"], lock as kept["lock"]:
