@@ -6,7 +6,7 @@ The hub's own loop is shard 0, where the store's calls can be held back; shard 1
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -168,9 +168,9 @@ class Outcome:
         self.error: Exception | None = None
         self.ended = anyio.Event()
 
-    async def of(self, call: Callable[..., Any], *arguments: Any) -> None:
+    async def of(self, call: Awaitable[Any]) -> None:
         try:
-            self.value = await call(*arguments)
+            self.value = await call
         except Exception as error:
             self.error = error
         self.ended.set()
@@ -215,7 +215,7 @@ async def test_a_call_that_waits_for_a_lock_is_answered_where_it_was_made() -> N
     async with running() as hub, anyio.create_task_group() as tasks:
         handle = await lock(hub)
         outcome = Outcome()
-        tasks.start_soon(outcome.of, hub.client.call_entity, BOOK, Book.write, "waits")
+        tasks.start_soon(outcome.of, hub.client.call_entity(BOOK, Book.write, "waits"))
         await settle()
         await to_and_fro(hub)
         assert not outcome.ended.is_set()
@@ -323,7 +323,7 @@ async def test_an_activity_is_told_to_stop_also_where_its_partition_has_left() -
 async def test_an_async_operation_under_way_begins_again_and_counts_once() -> None:
     async with running() as hub, anyio.create_task_group() as tasks:
         outcome = Outcome()
-        tasks.start_soon(outcome.of, hub.client.call_entity, BOOK, Book.write_slowly, "slow")
+        tasks.start_soon(outcome.of, hub.client.call_entity(BOOK, Book.write_slowly, "slow"))
         await reached("slow")
         await to_and_fro(hub, 2)
         await reached("slow", 2)
@@ -352,7 +352,7 @@ async def test_events_are_taken_in_order_and_a_client_that_waits_hears_of_the_en
     async with running() as hub, anyio.create_task_group() as tasks:
         handle = await hub.client.start_new(listening, instance_id=INSTANCE)
         outcome = Outcome()
-        tasks.start_soon(outcome.of, handle.result)
+        tasks.start_soon(outcome.of, handle.result())
         for n in range(3):
             await to_and_fro(hub, 1)
             await handle.raise_event("news", n)
@@ -378,7 +378,7 @@ async def test_a_request_that_is_repeated_while_it_waits_is_answered_over_a_move
             return await hub.client.call_entity(BOOK, Book.write, "once", request_id="r")
 
         for outcome in outcomes:
-            tasks.start_soon(outcome.of, call)
+            tasks.start_soon(outcome.of, call())
             await settle()
         await to_and_fro(hub)
         await handle.raise_event("go")
@@ -398,7 +398,7 @@ async def test_a_delayed_signal_whose_request_is_looked_up_during_a_move_is_set_
             at = timedelta(hours=1)
             await hub.client.signal_entity(BOOK, Book.write, "later", at=at, request_id="r")
 
-        tasks.start_soon(outcome.of, signal)
+        tasks.start_soon(outcome.of, signal())
         await looking_up.arrived.wait()
         await hub.move_partition(0, 1)
         looking_up.open()
@@ -514,7 +514,7 @@ async def test_a_partition_whose_last_commit_fails_stays_and_serves(
     async with running(store) as hub, anyio.create_task_group() as tasks:
         handle = await lock(hub)
         outcome = Outcome()
-        tasks.start_soon(outcome.of, hub.client.signal_entity, BOOK, Book.write, "waits")
+        tasks.start_soon(outcome.of, hub.client.signal_entity(BOOK, Book.write, "waits"))
         await outcome.ended.wait()
         store.fail_next(when, partition=0)
 
@@ -535,7 +535,7 @@ async def test_a_partition_that_its_new_shard_cannot_recover_goes_back(failures:
     async with running(store) as hub, anyio.create_task_group() as tasks:
         handle = await lock(hub)
         outcome = Outcome()
-        tasks.start_soon(outcome.of, hub.client.call_entity, BOOK, Book.write, "waits")
+        tasks.start_soon(outcome.of, hub.client.call_entity(BOOK, Book.write, "waits"))
         await settle()
         store.fail_reads("recover", failures)
 
@@ -600,9 +600,9 @@ async def test_a_move_under_way_does_not_keep_a_hub_from_stopping() -> None:
         async def lose() -> None:
             async with running(store) as hub:
                 held = store.hold("commit", partition=0)
-                tasks.start_soon(called.of, hub.client.call_entity, BOOK, Book.write, "a")
+                tasks.start_soon(called.of, hub.client.call_entity(BOOK, Book.write, "a"))
                 await held.arrived.wait()
-                tasks.start_soon(outcome.of, hub.move_partition, 0, 1)
+                tasks.start_soon(outcome.of, hub.move_partition(0, 1))
                 await settle()
                 inner._rows[1].epoch += 1  # the other partition goes to another owner
                 await hub.client.call_entity(OTHER, Book.write, "a")
@@ -627,8 +627,8 @@ async def test_a_hub_that_stops_in_the_last_commit_of_a_partition_tells_everyone
             async with running(store) as hub:
                 await hub.client.call_entity(BOOK, Book.write, "a")
                 held = store.hold("commit", partition=0)
-                tasks.start_soon(outcome.of, hub.move_partition, 0, 1)
-                tasks.start_soon(called.of, hub.client.call_entity, BOOK, Book.write, "b")
+                tasks.start_soon(outcome.of, hub.move_partition(0, 1))
+                tasks.start_soon(called.of, hub.client.call_entity(BOOK, Book.write, "b"))
                 await held.arrived.wait()
                 await settle()
                 inner._rows[1].epoch += 1
@@ -649,7 +649,7 @@ async def test_a_call_that_waits_at_a_partition_that_moved_is_told_when_the_hub_
     async with anyio.create_task_group() as tasks:
         async with running(drain_s=0.2) as hub:
             await lock(hub)
-            tasks.start_soon(outcome.of, hub.client.call_entity, BOOK, Book.write, "waits")
+            tasks.start_soon(outcome.of, hub.client.call_entity(BOOK, Book.write, "waits"))
             await settle()
             await hub.move_partition(0, 1)
         with anyio.fail_after(5):
@@ -665,7 +665,7 @@ async def test_a_call_that_waits_at_another_shard_is_told_when_the_hub_stops() -
         async with running(store, drain_s=0.2) as hub:
             await lock(hub)
             await hub.move_partition(0, 1)
-            tasks.start_soon(outcome.of, hub.client.call_entity, BOOK, Book.write, "waits")
+            tasks.start_soon(outcome.of, hub.client.call_entity(BOOK, Book.write, "waits"))
 
             async def is_stored() -> bool:
                 return len(store._rows[0].mail) > 0
