@@ -445,10 +445,12 @@ class Executor:
     def _let_go(self, happened: None, given: None) -> None:
         self.is_stepped = True
         for fiber in self.fibers:
+            # Not close(), which complains where a finally block waits for something; nor does
+            # GeneratorExit do for generators: one that delegates would close() what is inside.
+            end = ReplayStopped if fiber.generator else GeneratorExit
             for _ in range(_STOPS_MAX):
                 try:
-                    # Not close(), which complains where a finally block waits for something.
-                    fiber.coroutine.throw(GeneratorExit())
+                    fiber.coroutine.throw(end())
                 except BaseException:
                     # It has ended. There is nobody to tell what a finally block raised, since
                     # this execution goes on elsewhere or has ended.

@@ -26,7 +26,7 @@ Inputs = TypeVarTuple("Inputs")
 
 
 class ReplayStopped(BaseException):
-    """Thrown through the user's code where it no longer matches its history."""
+    """Thrown through the user's code where it no longer matches its history, or is let go."""
 
 
 def _branch(function: Any, args: tuple[Any, ...]) -> Any:

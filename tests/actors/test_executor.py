@@ -270,7 +270,20 @@ def test_closed_code_ends_where_it_waits_for_something() -> None:
             yield ctx.call_activity(clean)
             went_on.append("never")
 
-    for name in ("stubborn", "by_yield"):
+    def inner(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
+        try:
+            try:
+                yield ctx.wait_for_external_event("go")
+            finally:
+                yield ctx.call_activity(clean)
+        finally:
+            yield ctx.call_activity(clean)
+
+    @local.orchestration
+    def by_delegation(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
+        yield from inner(ctx)
+
+    for name in ("stubborn", "by_yield", "by_delegation"):
         instance = Instance(Lookup(local, 1_000_000))
         instance.take(start_plain(name), START)
 
