@@ -59,9 +59,6 @@ _STOPS_MAX = 100
 
 _TASKS: Any = Task
 
-# Code that catches all that can end it, in a loop: were it collected, Python would complain aloud.
-_ENDLESS: list[Any] = []
-
 _GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
 
 
@@ -87,6 +84,18 @@ class Continuation:
         self.input = input
         self.keep_events = keep_events
         self.version = version
+
+
+def _keep_for_ever(code: object) -> None:
+    """Keep code that catches all that can end it, in a loop, until the process is gone.
+
+    Were it collected, Python would throw into it once more and complain aloud; and at the end of
+    the interpreter, where nothing that it waits for is there any more, it would go round for ever.
+    A module's list does not keep it that long.
+    """
+    import ctypes  # it is hardly ever needed
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
 
 
 class Executor:
@@ -456,7 +465,7 @@ class Executor:
                     # this execution goes on elsewhere or has ended.
                     break
             else:
-                _ENDLESS.append(fiber.coroutine)
+                _keep_for_ever(fiber.coroutine)
         self.fibers.clear()
         self.is_stepped = False
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from typing import Any
@@ -418,6 +420,40 @@ async def test_code_that_catches_everything_in_a_loop_can_be_let_go(evicted: boo
         await terminated.terminate()
 
         assert await handle.result(5) == "ended"
+
+
+UNSTOPPABLE = """
+import anyio, sys
+from perdure import App, Hub
+
+app = App()
+
+@app.orchestration
+async def unstoppable(ctx):
+    while True:
+        try:
+            await ctx.wait_for_external_event("x", timeout=60)
+        except:
+            continue
+
+async def main():
+    async with Hub(app) as hub:
+        handle = await hub.client.start_new(unstoppable)
+        while (await handle.status()).runtime_status == "Pending":
+            await anyio.sleep(0.01)
+        await handle.terminate()
+
+anyio.run(main)
+kept = dict(sys.modules)  # so that modules go at the end in the order in which it would hang
+"""
+
+
+def test_a_process_ends_though_code_that_catches_everything_was_let_go() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNSTOPPABLE], capture_output=True, text=True, timeout=30
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_an_orchestration_that_awaits_in_finally_can_be_let_go() -> None:
