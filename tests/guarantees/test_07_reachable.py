@@ -364,7 +364,9 @@ class Lazy:
 
 
 @pytest.mark.parametrize(
-    "member", [functools.cached_property(cached), functools.lru_cache(cached), Lazy()], ids=str
+    "member",
+    [functools.cached_property(cached), functools.lru_cache(cached), Lazy()],
+    ids=["cached_property", "lru_cache", "descriptor"],
 )
 def test_what_keeps_a_value_beside_the_fields_is_refused_at_registration(member: Any) -> None:
     def add(self: Any) -> None: ...
