@@ -19,13 +19,15 @@ from .fields import (
     type_arguments,
     type_hints,
 )
-from .likeness import cached_names
+from .likeness import attributes
 from .printing import repr_of
+from .scalars import HEAP_TYPE
 from .shapes import (
     Fault,
     Part,
     Shape,
     ShapeFor,
+    Unsupported,
     class_of,
     has,
     is_a,
@@ -45,6 +47,7 @@ _converter = Converter(detailed_validation=False)
 
 def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
     """Give the shape of an attrs class or dataclass; ``annotation`` has its type arguments."""
+    _check_bases(cls)
     mapping = type_arguments(annotation, cls)
     required: dict[str, bool] = {}
     shapes: dict[str, Shape] = {}
@@ -74,11 +77,12 @@ def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
     name = cls.__name__
     unsure = runs_code(cls)
     count = sum(not _has_slot(cls, field) for field in shapes) if cls.__dictoffset__ else 0
+    spare = _spare_slots(cls, shapes)
 
     def encode(value: Any) -> Any:
         if value.__class__ is not cls:
             raise wrong(name, value, cls)
-        if count and len(value.__dict__) != count:
+        if (count and len(value.__dict__) != count) or spare:
             check_undeclared(value, shapes, unsure)
         return unstructure(value)
 
@@ -112,11 +116,30 @@ def _has_slot(cls: Any, name: str) -> bool:
     return isinstance(inspect.getattr_static(cls, name, None), types.MemberDescriptorType)
 
 
+def _spare_slots(cls: Any, declared: Container[str]) -> list[str]:
+    return [
+        name
+        for owner in cls.__mro__
+        for name, member in owner.__dict__.items()
+        if type(member) is types.MemberDescriptorType and name not in declared
+    ]
+
+
+def _check_bases(cls: Any) -> None:
+    """Refuse a class that is a list or the like as well: what it has as one would be lost."""
+    for base in cls.__mro__[1:-1]:
+        if not base.__flags__ & HEAP_TYPE and not issubclass(base, BaseException):
+            raise Unsupported(
+                f"{cls.__name__} has fields and is a {base.__name__} as well, which would be lost; "
+                f"give it a field for the {base.__name__}"
+            )
+
+
 def check_undeclared(value: Any, declared: Container[str], remade: bool) -> None:
     """Refuse a value with attributes that are no fields, unless its class may make them again."""
     cls = class_of(value)
-    for name in value.__dict__:
-        if name not in declared and name not in cached_names(cls) and not remade:
+    for name in attributes(value):
+        if name not in declared and not remade:
             raise Fault(
                 f"{cls.__name__} declares no field {name!r}, so what was set there would be lost",
                 member_path(name),

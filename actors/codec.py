@@ -6,7 +6,7 @@ Invariants:
   of the annotated class.
 * A value that is not of the annotated type is refused by ``encode``, at any depth; one of a
   subclass is, too, since what that adds would be lost. Members of enums count as the text or
-  number that they are equal to.
+  number that they are equal to, and an ``int`` as the ``float`` that it is equal to.
 * Where decoding runs users' code (validators, converters, ``__post_init__``, pydantic), ``encode``
   decodes again and compares, part by part. Whatever that code raises is a ``PayloadError``.
 * A value gives the same bytes in every process (sets are sorted by their encoded elements), so
@@ -23,9 +23,12 @@ The form of each type:
 * dataclasses, attrs classes, ``NamedTuple``, ``TypedDict``: an object of their fields. Unknown
   fields are ignored when reading, missing ones take their default.
 * ``datetime``, ``date``, ``time``: ISO 8601, exact, with the offset that they have or none. The
-  name of a ``ZoneInfo`` follows in brackets (RFC 9557): arithmetic in a zone goes by its rules.
+  key of a ``ZoneInfo`` follows in brackets (RFC 9557), since arithmetic in a zone goes by its
+  rules, then the name of a ``timezone`` that has one (``[_name=CET]``), and the fold where the
+  offset does not tell it (``[_fold=1]``). Other kinds of ``tzinfo`` are taken if they are equal to
+  a ``timezone``, and come back as that.
   ``timedelta``: ISO 8601 such as ``P1DT30.5S``; a number of seconds is read too.
-* ``UUID`` and ``Decimal``: text. ``bytes``: base64.
+* ``UUID`` and ``Decimal``: text; ``UUID.is_safe`` is no part of the value. ``bytes``: base64.
 * enums: by value if all values are ``str`` or all are ``int``, else by name; flags as ``int``.
 * pydantic models: as pydantic writes them, by the fields' names and with sets sorted.
 * unions: bare, if the JSON kind (null, boolean, integer, float, string, array, object) tells the
@@ -35,6 +38,7 @@ The form of each type:
   outlives changes of the fields, which a guess from the fields present would not.
 
 Without an annotation (``Any``) every supported value is written, and plain JSON is read back.
+An object that is at two places of a value is two objects in what is read back.
 """
 
 from __future__ import annotations

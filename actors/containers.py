@@ -148,7 +148,8 @@ def set_shape(
         _items_decoder(name, item, build),
         loose=item.loose,
         vague=item.vague,
-        unsure=item.unsure,
+        # Under Any two elements may look the same in JSON, or become what no set takes.
+        unsure=item.unsure or item.vague,
         immutable=cls is frozenset and item.immutable,
         shallow=item.immutable,
         flat=item.immutable,

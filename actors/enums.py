@@ -6,7 +6,7 @@ import enum
 import typing
 from typing import Any
 
-from .shapes import Fault, Key, Shape, ShapeFor, class_of, kinds, wrong, wrong_json
+from .shapes import Fault, Key, Shape, ShapeFor, Unsupported, class_of, kinds, wrong, wrong_json
 
 
 def enum_shape(cls: type[enum.Enum]) -> Shape:
@@ -88,6 +88,8 @@ def literal_shape(annotation: Any, shape_for: ShapeFor) -> Shape:
     }
     read = {(class_of(text), text): value for (_cls, value), text in written.items()}
     name = f"Literal[{', '.join(repr(value) for value in values)}]"
+    if len(read) < len(written):
+        raise Unsupported(f"two values of {name} look the same in JSON; use one enum, or a union")
 
     def encode(value: Any) -> Any:
         try:

@@ -11,13 +11,18 @@ import collections
 import dataclasses
 import enum
 import functools
+import math
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set as AbstractSet
+from datetime import datetime, time
+from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import attrs
 
 from .printing import type_name
+from .scalars import is_bare_number
 from .shapes import class_of, is_a, member_path
 
 Difference = tuple[str, str]  # the path, and what is wrong there
@@ -27,6 +32,7 @@ _TEXTS_AND_NUMBERS = (str, int, float)
 _KEPT_BY_PYDANTIC = frozenset({"__pydantic_private__", "__pydantic_extra__"})
 _PLAIN = (dict, list, str, int, float)
 _SEQUENCES = (list, tuple, collections.deque)
+_BESIDE_ITEMS = ("maxlen", "default_factory")
 
 
 def difference(
@@ -52,24 +58,60 @@ def difference(
             (f"{path}[{index}]", one, other)
             for index, (one, other) in enumerate(zip(before, after, strict=True))
         )
-        return _first(parts, as_json) or _of_attributes(before, after, path, as_json)
+        return _first(parts, as_json) or _of_container(before, after, path, as_json)
     if issubclass(cls, dict):
         return _of_dicts(before, after, path, as_json)
+    if issubclass(cls, (set, frozenset)):
+        return _of_sets(before, after, path, as_json)
     if _has_declared_fields(cls):
         return _of_attributes(before, after, path, as_json)
     if cls.__eq__ is object.__eq__:
         return _of_attributes(before, after, path, as_json)
-    # nan is not equal to itself.
-    if before == after or (before != before and after != after):
+    return _of_single(before, after, path)
+
+
+def _is_like_class(before: Any, after: Any) -> bool:
+    """Whether it is a member of an enum, or an int, given for what it is equal to."""
+    cls, other = class_of(before), class_of(after)
+    if is_a(before, enum.Enum):
+        return is_a(before, _TEXTS_AND_NUMBERS) and other in _TEXTS_AND_NUMBERS
+    if other is float and (cls is int or is_bare_number(before)):
+        return True
+    return _origin(cls) is _origin(other)
+
+
+def _of_single(before: Any, after: Any, path: str) -> Difference | None:
+    """Compare what has no parts: ``==`` says too little of some."""
+    if is_a(before, (datetime, time)):
+        if before.replace(tzinfo=None) == after.replace(tzinfo=None) and _is_same_hour(
+            before, after
+        ):
+            return None
+        if before == after:
+            return path, f"the time zone or fold of this {type_name(before)} would be lost; use UTC"
+    elif is_a(before, Decimal):
+        if before.as_tuple() == after.as_tuple():
+            return None
+    elif is_a(before, float) and is_a(after, float):
+        if before == after and math.copysign(1, before) == math.copysign(1, after):
+            return None
+        if math.isnan(before) and math.isnan(after):
+            return None
+    elif before == after or (before != before and after != after):
         return None
     return path, f"this {type_name(before)} would come back as another"
 
 
-def _is_like_class(before: Any, after: Any) -> bool:
-    if is_a(before, _TEXTS_AND_NUMBERS) and is_a(after, _TEXTS_AND_NUMBERS):
-        # An enum's member given for a str, or an int for a float, is equal to what comes back.
-        return True
-    return _origin(type(before)) is _origin(type(after))
+def _is_same_hour(one: Any, other: Any) -> bool:
+    if one.fold != other.fold:
+        return False
+    zone, read = one.tzinfo, other.tzinfo
+    if zone is None or read is None or zone == read:
+        return bool(zone == read)
+    if class_of(zone) is ZoneInfo and class_of(read) is ZoneInfo:
+        return bool(zone.key == read.key)
+    offset = zone.utcoffset(None)
+    return offset is not None and offset == read.utcoffset(None)
 
 
 def _origin(cls: Any) -> Any:
@@ -99,6 +141,31 @@ def _of_dicts(
         found = difference(key, other_key, place, as_json) or difference(one, other, place, as_json)
         if found is not None:
             return found
+    return _of_container(before, after, path, as_json)
+
+
+def _of_sets(
+    before: AbstractSet[Any], after: AbstractSet[Any], path: str, as_json: AsJson | None
+) -> Difference | None:
+    if len(before) != len(after):
+        return path, f"{len(before)} elements would come back as {len(after)}"
+    found = {one: one for one in after}
+    for one in before:
+        if one not in found:
+            if as_json is not None and as_json(before) == as_json(after):
+                return None
+            return path, f"a {type_name(one)} in it would come back as another"
+        lost = difference(one, found[one], path, as_json)
+        if lost is not None:
+            return lost
+    return _of_container(before, after, path, as_json)
+
+
+def _of_container(before: Any, after: Any, path: str, as_json: AsJson | None) -> Difference | None:
+    for name in _BESIDE_ITEMS:
+        one, other = getattr(before, name, None), getattr(after, name, None)
+        if one is not other and one != other:
+            return path, f"the {name} of a {type_name(before)} would be lost"
     return _of_attributes(before, after, path, as_json)
 
 
@@ -118,7 +185,7 @@ def attributes(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for owner in cls.__mro__:
         for name, member in owner.__dict__.items():
-            if type(member) is types.MemberDescriptorType and name != "__pydantic_fields_set__":
+            if _is_slot(member) and name != "__pydantic_fields_set__":
                 try:
                     found[name] = member.__get__(value, cls)
                 except AttributeError:
@@ -126,6 +193,8 @@ def attributes(value: Any) -> dict[str, Any]:
     for name in _KEPT_BY_PYDANTIC & found.keys():
         found.update(found.pop(name) or {})
     found.update(getattr(value, "__dict__", {}))
+    if is_a(value, BaseException):
+        found["args"] = value.args
     for name in cached_names(cls) & found.keys():
         del found[name]
     return found
@@ -134,9 +203,16 @@ def attributes(value: Any) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1_000)
 def cached_names(cls: type) -> frozenset[str]:
     """Give the names under which a class keeps what it can work out again."""
+    fields = {field.name for field in attrs.fields(cls)} if attrs.has(cls) else set[str]()
     return frozenset(
         name
         for owner in cls.__mro__
         for name, member in owner.__dict__.items()
         if isinstance(member, functools.cached_property)
+        # attrs makes slots of its own for the values of cached properties.
+        or ("__attrs_attrs__" in owner.__dict__ and name not in fields and _is_slot(member))
     )
+
+
+def _is_slot(member: object) -> bool:
+    return type(member) is types.MemberDescriptorType

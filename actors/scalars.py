@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import math
+import pickle
 import re
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote, unquote
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from .printing import type_name
 from .shapes import Decoder, Encoder, Fault, Key, Shape, class_of, kinds, show, wrong, wrong_json
 
 
@@ -71,7 +75,7 @@ def _decode_none(value: Any, _: Any = None) -> Any:
 def _encode_float(value: Any) -> Any:
     if value.__class__ is float:
         number = value
-    elif value.__class__ is int or _is_bare(value):
+    elif value.__class__ is int or is_bare_number(value):
         number = _exact_float(value)
     else:
         raise wrong("float", value, *(() if value.__class__ is bool else (float, int)))
@@ -80,8 +84,8 @@ def _encode_float(value: Any) -> Any:
     raise Fault(f"{number!r} has no JSON form")
 
 
-def _is_bare(value: Any) -> bool:
-    """Whether it is a member of an enum of numbers, or a float of C code such as numpy's."""
+def is_bare_number(value: Any) -> bool:
+    """Say whether it is a member of an enum of numbers, or a float of C code such as numpy's."""
     if isinstance(value, enum.Enum):
         return isinstance(value, (float, int))
     cls = class_of(value)
@@ -89,10 +93,11 @@ def _is_bare(value: Any) -> bool:
 
 
 def _is_static(cls: type) -> bool:
-    return not cls.__flags__ & _HEAP_TYPE
+    return not cls.__flags__ & HEAP_TYPE
 
 
-_HEAP_TYPE = 1 << 9
+HEAP_TYPE = 1 << 9
+"""The flag of a class that was made by a class statement."""
 
 
 def _exact_float(value: float) -> float:
@@ -191,34 +196,95 @@ def _iso_reader(cls: Any) -> Callable[[str], Any]:
             return read(text[:-16]).replace(tzinfo=timezone(offset))
         return read(text)
 
-    return read_exactly
+    def read_marked(text: str) -> Any:
+        if text[-1:] != "]":
+            return read_exactly(text)
+        match = _MARKED.fullmatch(text)
+        if match is None:
+            raise ValueError(text)
+        plain, key, name, fold = match.groups()
+        value = read_exactly(plain)
+        if key is not None:
+            value = _in_zone(value, key)
+        elif name is not None:
+            value = value.replace(tzinfo=_named_zone(value.utcoffset(), name))
+        return value.replace(fold=1) if fold else value
+
+    return read_marked
 
 
-def _write_moment(value: datetime) -> str:
-    zone = value.tzinfo
-    text = datetime.isoformat(value)
-    if type(zone) is ZoneInfo and zone.key:
-        return f"{text}[{zone.key}]"
-    return text
+# What ISO 8601 has no place for follows in brackets (RFC 9557): the key of a zone, the name of an
+# offset, and the fold where the offset does not tell it.
+_MARKED = re.compile(r"([^\[]+)(?:\[([^\]=]+)\]|\[_name=([^\]]*)\])?(?:\[_fold=(1)\])?")
+_FOLD = "[_fold=1]"
 
 
-def _read_moment(text: str) -> datetime:
-    if text[-1:] != "]":
-        return _read_offset(text)
-    text, _, key = text[:-1].partition("[")
-    moment = _read_offset(text)
+def _iso_writer(cls: Any) -> Callable[[Any], str]:
+    write: Callable[[Any], str] = cls.isoformat
+
+    def write_marked(value: Any) -> str:
+        text = write(value)
+        zone = value.tzinfo
+        told = False
+        if zone is not None and zone is not UTC:
+            if class_of(zone) is ZoneInfo:
+                text += f"[{_zone_key(zone)}]"
+                told = value.replace(fold=0).utcoffset() != value.utcoffset()
+            else:
+                text += _name_mark(zone)
+        return text + _FOLD if value.fold and not told else text
+
+    return write_marked
+
+
+@functools.lru_cache(maxsize=1_000)
+def _zone_key(zone: ZoneInfo) -> str:
+    try:
+        zone.__reduce__()  # refused by one that was read from a file, whatever its key says
+    except pickle.PicklingError:
+        raise Fault(
+            "its ZoneInfo was read from a file, so no other process would find it; use "
+            "ZoneInfo(key)"
+        ) from None
+    return zone.key
+
+
+def _name_mark(zone: tzinfo) -> str:
+    offset = zone.utcoffset(None)
+    same = None if offset is None else timezone(offset)
+    if same is None or (class_of(zone) is not timezone and zone != same):
+        raise Fault(
+            f"its time zone, a {type_name(zone)}, would be lost; use a ZoneInfo, or "
+            "astimezone(timezone.utc)"
+        )
+    name = zone.tzname(None)
+    if class_of(zone) is not timezone or name is None or name == same.tzname(None):
+        return ""
+    return f"[_name={quote(name, safe='')}]"
+
+
+def _named_zone(offset: timedelta | None, name: str) -> tzinfo:
+    if offset is None:
+        raise ValueError(name)
+    return timezone(offset, unquote(name, errors="strict"))
+
+
+def _in_zone(value: Any, key: str) -> Any:
     try:
         zone = ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise Fault(f"the time zone {key[:60]!r} is not known here; install tzdata") from None
+    if class_of(value) is time:
+        return value.replace(tzinfo=zone)
     for fold in (0, 1):
-        local = moment.replace(tzinfo=zone, fold=fold)
-        if local.utcoffset() == moment.utcoffset():
+        local = value.replace(tzinfo=zone, fold=fold)
+        if local.utcoffset() == value.utcoffset():
             return local
-    return moment.astimezone(zone)  # the zone's rules have changed since: the same instant
+    return value.astimezone(zone)  # the zone's rules have changed since: the same instant
 
 
-_read_offset: Callable[[str], datetime] = _iso_reader(datetime)
+def _write_decimal(value: Decimal) -> str:
+    return str(value).replace("e", "E")  # which of them is up to the decimal context
 
 
 def _write_bytes(value: bytes) -> str:
@@ -227,6 +293,12 @@ def _write_bytes(value: bytes) -> str:
 
 def _read_bytes(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
+
+
+def _encode_int_key(value: Any) -> str:
+    if value.__class__ is bool:  # which would come back as a number
+        raise wrong("int", value)
+    return int.__repr__(_encode_int(value))
 
 
 def _int_key(text: str) -> int:
@@ -261,9 +333,7 @@ def _exact_shape(cls: type, kind: str, encode: Encoder, decode: Decoder) -> Shap
 def scalar_shapes() -> dict[Any, Shape]:
     """Give the shapes of all scalars by their annotation."""
     integer = _exact_shape(int, "integer", _encode_int, _decode_int)
-    integer.key = Key(
-        lambda value: int.__repr__(_encode_int(value)), _text_decoder("int", _int_key)
-    )
+    integer.key = Key(_encode_int_key, _text_decoder("int", _int_key))
     text = _exact_shape(str, "string", _encode_str, _decode_str)
     text.key = Key(_encode_str, _decode_str)
     none = _exact_shape(type(None), "null", _encode_none, _decode_none)
@@ -282,11 +352,11 @@ def scalar_shapes() -> dict[Any, Shape]:
         None: none,
         type(None): none,
         float: number,
-        datetime: _text_shape(datetime, _write_moment, _read_moment, key=True),
+        datetime: _text_shape(datetime, _iso_writer(datetime), _iso_reader(datetime), key=True),
         date: day,
-        time: _text_shape(time, time.isoformat, _iso_reader(time)),
+        time: _text_shape(time, _iso_writer(time), _iso_reader(time)),
         timedelta: duration,
         UUID: _text_shape(UUID, str, UUID, key=True),
-        Decimal: _text_shape(Decimal, str, Decimal),
+        Decimal: _text_shape(Decimal, _write_decimal, Decimal),
         bytes: _text_shape(bytes, _write_bytes, _read_bytes),
     }

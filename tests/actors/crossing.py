@@ -12,10 +12,11 @@ import enum
 import pickle
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict, TypeVar, cast
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import attrs
 import pydantic
@@ -41,6 +42,25 @@ class Rights(enum.Flag):
     READ = 1
     WRITE = 2
     ALL = 3
+
+
+class Kept(enum.Flag, boundary=enum.KEEP):
+    ONE = 1
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Summer(tzinfo):
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        return timedelta(hours=2)
+
+    def dst(self, moment: datetime | None) -> timedelta:
+        return timedelta(hours=1)
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "SUMMER"
 
 
 class Page(NamedTuple):
@@ -123,6 +143,43 @@ class Doubled:
 
 class Name(str):
     pass
+
+
+def as_given(value: Any) -> Any:
+    return value
+
+
+@attrs.define
+class Checked:
+    """Of a class that runs code, so what it writes is compared with what it reads."""
+
+    when: datetime = attrs.field(converter=as_given)
+    hours: set[datetime] = attrs.field(factory=set[datetime])
+    amount: Decimal = Decimal(0)
+    number: float = 0.0
+
+
+class Slot:
+    __slots__ = ("extra",)
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted(Slot):
+    one: int = 0
+
+
+@dataclasses.dataclass
+class Refusal(Exception):
+    reason: str = ""
+
+
+class Clock(pydantic.BaseModel):
+    when: datetime | None = None
+    hour: time | None = None
+    hours: set[datetime] = set()
+    queue: collections.deque[int] = collections.deque()
+    counts: collections.defaultdict[str, int] = collections.defaultdict(int)
+    number: float = 0.0
 
 
 class Inner(pydantic.BaseModel):
@@ -219,6 +276,27 @@ def private(model: Model, number: int) -> Model:
 TEXT = st.text(max_size=6)  # surrogates as well
 INT = st.integers() | st.integers(-(2**64), 2**65)
 FLOAT = st.floats()
+FOLDS = st.sampled_from([0, 1])
+ZONES = st.sampled_from(
+    [
+        None,
+        UTC,
+        ZoneInfo("UTC"),
+        ZoneInfo("Europe/Berlin"),
+        ZoneInfo.no_cache("America/New_York"),
+        timezone(timedelta(hours=1)),
+        timezone(timedelta(hours=1), "CET"),
+        timezone(timedelta(0), "é [x]"),
+        timezone(timedelta(seconds=-1, microseconds=1)),
+        Summer(),
+    ]
+)
+HOURS = [datetime(2024, 10, 27, 2, 30), datetime(2024, 3, 31, 2, 30), datetime(2024, 6, 1)]  # noqa: DTZ001
+MOMENT = st.builds(
+    datetime.replace, st.datetimes() | st.sampled_from(HOURS), fold=FOLDS, tzinfo=ZONES
+)
+HOUR = st.builds(time.replace, st.times(), fold=FOLDS, tzinfo=ZONES)
+DECIMAL = st.decimals() | st.sampled_from([Decimal("sNaN"), Decimal("-0E+3"), Decimal("1.10")])
 INNER = st.builds(
     Inner, labels=st.sets(TEXT), when=st.none() | st.datetimes(timezones=st.just(UTC))
 )
@@ -242,11 +320,39 @@ CROSSING: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Text, TEXT),
     (Annotated[int, "x"], INT),
     (Literal["a", 1], st.sampled_from(["a", 1, True, 1.0])),
-    (Decimal, st.decimals(allow_nan=False)),
+    (Decimal, DECIMAL),
     (UUID, st.uuids()),
     (date, st.dates() | st.datetimes()),
-    (datetime, st.datetimes() | st.datetimes(timezones=st.timezones())),
-    (time, st.times()),
+    (datetime, st.datetimes() | st.datetimes(timezones=st.timezones()) | MOMENT),
+    (time, HOUR),
+    (list[datetime | time | None], st.lists(MOMENT | HOUR)),
+    (dict[datetime, int], st.dictionaries(MOMENT, INT)),
+    (dict[int, int], st.dictionaries(INT | st.booleans() | st.sampled_from(Level), INT)),
+    (set[datetime], st.sets(MOMENT)),
+    (set[Any], st.sets(TEXT | INT | st.tuples(INT) | st.just(Event))),
+    (int | float | bool, INT | FLOAT | st.booleans()),
+    (str | date | datetime, TEXT | st.dates() | MOMENT),
+    (Kept, st.builds(Kept, st.integers(0, 2**65))),
+    (Checked, st.builds(Checked, MOMENT, st.sets(MOMENT), DECIMAL, FLOAT | INT | st.booleans())),
+    (
+        Slotted,
+        st.builds(Slotted, INT) | st.builds(Slotted, INT).map(lambda one: changed(one, extra=1)),
+    ),
+    (Refusal, st.builds(Refusal, TEXT) | st.builds(Refusal, reason=TEXT)),
+    (
+        Clock,
+        st.builds(
+            Clock,
+            when=MOMENT,
+            hour=HOUR,
+            hours=st.sets(MOMENT),
+            queue=st.builds(collections.deque[int], st.lists(INT), st.none() | st.just(2)),
+            counts=st.just(collections.defaultdict(int, a=1)),
+            number=FLOAT,
+        )
+        | st.builds(Clock, when=st.datetimes(timezones=st.just(UTC)))
+        | st.builds(Clock).map(lambda model: spoilt(model, number=True)),
+    ),
     (timedelta, st.timedeltas()),
     (Color, st.sampled_from(Color)),
     (Rights, st.sampled_from(Rights)),
@@ -295,6 +401,51 @@ CROSSING: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Held[set[str]], st.builds(Held[set[str]], content=st.sets(TEXT))),
     (Numbers, st.lists(INT).map(Numbers)),
 ]
+
+
+def alike(value: Any, read: Any) -> bool:
+    """Whether a value is what was written, in all that can be seen of it."""
+    if isinstance(value, enum.Enum):
+        return value == read and type(read) in (type(value), str, int, float)
+    if type(value) is int and type(read) is float:
+        return value == read  # as type checkers take it
+    if type(value).__name__.partition("[")[0] != type(read).__name__.partition("[")[0]:
+        return False
+    if isinstance(value, (datetime, time)):
+        return (
+            value.replace(tzinfo=None) == read.replace(tzinfo=None)
+            and value.fold == read.fold
+            and same_zone(value.tzinfo, read.tzinfo)
+        )
+    if isinstance(value, (float, Decimal)):
+        return repr(value) == repr(read)
+    if isinstance(value, (set, frozenset)):
+        pairs = [(one, two) for one in value for two in read if alike(one, two)]
+        return len(pairs) == len(value) == len(read)
+    if isinstance(value, (list, tuple, collections.deque)):
+        same = len(value) == len(read) and all(map(alike, value, read))
+        return same and getattr(value, "maxlen", None) == getattr(read, "maxlen", None)
+    if isinstance(value, dict):
+        return alike(list(value.items()), list(read.items()))
+    if seen := held(value):
+        return alike(seen, held(read))
+    return bool(value == read)
+
+
+def same_zone(zone: tzinfo | None, read: tzinfo | None) -> bool:
+    if read is not None and type(read).__name__ == "TzInfo":  # pydantic's, without a name
+        return zone is not None and zone.utcoffset(None) == read.utcoffset(None)
+    return repr(zone) == repr(read)
+
+
+def held(value: Any) -> dict[str, Any]:
+    slots = [name for cls in type(value).__mro__ for name in cls.__dict__.get("__slots__", ())]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    for name in ("__weakref__", "__pydantic_fields_set__"):
+        found.pop(name, None)
+    if isinstance(value, BaseException):
+        found["args"] = value.args
+    return found | getattr(value, "__dict__", {})
 
 
 def main() -> None:
