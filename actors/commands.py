@@ -12,6 +12,7 @@ from attrs import evolve
 from .entity import HELD, RELOAD
 from .errors import (
     FailureDetails,
+    InstanceAlreadyExistsError,
     InstanceFinishedError,
     InstanceNotFinishedError,
     RewindError,
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .effects import Effects
-    from .messages import Command
+    from .messages import Caller, Command
     from .orchestration import OrchestrationActor
+
+#: It did not fail, and is not taken back.
+_STOPPED = frozenset({"Canceled", "Terminated"})
 
 
 def _terminate(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:
@@ -100,6 +104,8 @@ def _retry(actor: OrchestrationActor, message: Command, now: int, effects: Effec
 
 def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> Any:
     """Take a failed instance back to before its failures."""
+    if message.parent is not None and not _is_awaited(actor, message.parent, effects):
+        return None
     if actor.status == "Failed":
         if not message.loaded:
             return RELOAD
@@ -115,6 +121,22 @@ def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         return None
     effects.reply(message, None)
     return None
+
+
+def _is_awaited(actor: OrchestrationActor, parent: Caller, effects: Effects) -> bool:
+    """Whether a rewound parent is answered by this one's end; else it is answered here."""
+    if actor.parent is None or actor.parent[:2] != parent[:2]:
+        # It was purged, and its id taken by another.
+        failure = failure_of(InstanceAlreadyExistsError(actor.instance_id))
+    else:
+        if actor.parent != parent:  # an earlier attempt waits again
+            actor.parent = parent
+            actor.changed = True
+        if actor.status not in _STOPPED:
+            return True
+        failure = read_failure(actor.failure or b"null")
+    actor.answer_parent(parent, "SubOrchestrationInstanceFailed", failure, effects)
+    return False
 
 
 def _refuse_rewind(

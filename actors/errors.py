@@ -183,8 +183,7 @@ class RewindError(UsageError):
 
     Attributes:
         instance_id: the failed instance, which stays as it is.
-        forgotten: what completed after the failures, or under a lock that cannot be held again,
-            and would be forgotten with them.
+        forgotten: what was done because of the failures, and would be forgotten with them.
     """
 
     def __init__(self, instance_id: str, forgotten: str) -> None:
@@ -195,8 +194,8 @@ class RewindError(UsageError):
     def __str__(self) -> str:
         return (
             f"orchestration instance {self.instance_id!r} is not rewound: taking its failures back "
-            f"would forget what completed after them, or under a lock: {self.forgotten}; undo "
-            "that yourself and pass force=True, or restart the instance"
+            f"would forget what was done because of them: {self.forgotten}; undo that "
+            "yourself and pass force=True, or restart the instance"
         )
 
 

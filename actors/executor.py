@@ -59,7 +59,8 @@ _STOPS_MAX = 100
 
 _TASKS: Any = Task
 
-_GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
+#: The failure of an activity that the code gave up.
+GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
 
 
 class Outcome:
@@ -260,6 +261,9 @@ class Executor:
                 self._check()
             else:
                 self._position += 1
+                if kind == "ExecutionRewound" and len(event) > 3:
+                    calls = [e for e in history[: self._position] if _is_call(e, event[4])]
+                    self.make_again(event[3], calls)
             if self._position > breath:
                 breath = self._position + 500
                 yield
@@ -696,7 +700,7 @@ class Executor:
             effects.cancel_activity(self.caller(number))
             # Recorded as its answer, so that a restart does not run it once more.
             effects.send(
-                self.instance_id, Completion("TaskFailed", self.execution, number, _GIVEN_UP)
+                self.instance_id, Completion("TaskFailed", self.execution, number, GIVEN_UP)
             )
 
     def open_activities(self) -> list[ActivityCall]:
@@ -806,10 +810,50 @@ class Executor:
         self.pending[task.number] = task
         kind, input_hash = "EntityOperationCalled", crc32(data or b"")
         decision = (kind, self.now, task.number, entity, name, input_hash, *_kept(data))
-        if self.record(decision, data, given):
-            message = Operation(name, data, True, self.caller(task.number))
-            message.carried = self.carried
-            self._out().send(entity, message)
+        is_new = self.record(decision, data, given)
+        if lock is not None and lock.calls is not None:
+            lock.calls.append((entity, self._call(name, data, task.number)))
+        elif is_new:
+            self._out().send(entity, self._call(name, data, task.number))
+
+    def _call(self, name: str, data: bytes | None, number: int) -> Operation:
+        message = Operation(name, data, True, self.caller(number))
+        message.carried = self.carried
+        return message
+
+    def make_again(
+        self, lock_number: int | None, calls: list[list[Any]]
+    ) -> list[tuple[str, Operation]]:
+        """Take note, at a rewind, of what is asked for once more.
+
+        Args:
+            lock_number: under which number the lock is, if one is held or waited for.
+            calls: the decisions to call the entities whose calls failed.
+
+        Returns:
+            The calls that need not wait until the lock is granted.
+        """
+        lock = self.lock
+        if lock is not None and lock_number is not None:
+            self.pending.pop(lock.number, None)
+            lock.ask_again(lock_number)
+            self.pending[lock_number] = lock
+        at_once: list[tuple[str, Operation]] = []
+        for decision in calls:
+            _, _, number, entity, name, *_ = decision
+            given = recorded_input(decision)
+            call = self._call(name, orjson.dumps(given[0]) if given else None, number)
+            if lock is not None and lock.calls is not None and entity in lock.entities:
+                lock.calls.append((entity, call))
+            else:
+                at_once.append((entity, call))
+        return at_once
+
+    def send_calls(self, calls: list[tuple[str, Operation]]) -> None:
+        """Send the calls that have waited for the lock; in a replay they are sent already."""
+        if self._history is None:
+            for entity, message in calls:
+                self._out().send(entity, message)
 
     def lock_entities(self, entities: list[str]) -> EntityLock:
         """Ask for a lock; entities are locked in sorted order, so locks cannot deadlock."""
@@ -874,6 +918,10 @@ def send_releases(effects: Effects, owner: Caller, entities: list[str], granted:
             effects.send(entity, LockRelease(owner, entities, -1))
     else:
         effects.send(entities[0], LockRelease(owner, entities, 0))
+
+
+def _is_call(event: list[Any], numbers: list[int]) -> bool:
+    return event[0] == "EntityOperationCalled" and event[2] in numbers
 
 
 def _kept(data: bytes | None) -> tuple[orjson.Fragment, ...]:

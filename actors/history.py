@@ -24,7 +24,8 @@ name, target, a hash of the input) right behind the time.
 | ``EntityLockGranted`` | number |
 | ``EntityLockReleased`` | number |
 | ``CancelRequested`` | reason |
-| ``ExecutionSuspended`` / ``ExecutionResumed`` / ``ExecutionRewound`` | reason |
+| ``ExecutionSuspended`` / ``ExecutionResumed`` | reason |
+| ``ExecutionRewound`` | reason, number of the lock asked for again, numbers of the calls of entities made again |
 | ``ExecutionTerminated`` | reason |
 | ``ContinueAsNew`` | - |
 | ``ExecutionCompleted`` | status |
@@ -93,7 +94,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "CancelRequested": ("reason",),
     "ExecutionSuspended": ("reason",),
     "ExecutionResumed": ("reason",),
-    "ExecutionRewound": ("reason",),
+    "ExecutionRewound": ("reason", "lock_task_id", "called_again"),
     "ExecutionTerminated": ("reason",),
     "ContinueAsNew": (),
     "ExecutionCompleted": ("status",),
@@ -256,6 +257,8 @@ def open_lock(events: list[list[Any]]) -> tuple[int, list[str]] | None:
             found = (event[2], event[3])
         elif event[0] == "EntityLockReleased":
             found = None
+        elif event[0] == "ExecutionRewound" and found and len(event) > 3 and event[3] is not None:
+            found = (event[3], found[1])
     return found
 
 

@@ -357,10 +357,11 @@ class Command(Message):
     """A lifecycle command: terminate, cancel, suspend, resume, rewind, retry, purge, fold or park.
 
     ``execution`` is the one it is meant for, 0 for whichever runs. ``loaded`` says that the actor
-    was loaded anew for it. ``force`` says that a rewind may forget what has completed.
+    was loaded anew for it. ``force`` says that a rewind may forget what has completed, ``parent``
+    who is rewound itself and waits for the answer.
     """
 
-    __slots__ = ("action", "execution", "force", "loaded", "reason", "recursive")
+    __slots__ = ("action", "execution", "force", "loaded", "parent", "reason", "recursive")
 
     def __init__(
         self,
@@ -369,6 +370,7 @@ class Command(Message):
         recursive: bool = True,
         execution: int = 0,
         force: bool = False,
+        parent: Caller | None = None,
     ) -> None:
         super().__init__()
         self.action = action
@@ -376,10 +378,13 @@ class Command(Message):
         self.recursive = recursive
         self.execution = execution
         self.force = force
+        self.parent = parent
         self.loaded = False
 
     def content(self) -> list[Any]:
         fields = ["command", self.action, self.reason, self.recursive, self.execution]
+        if self.parent is not None:
+            return [*fields, self.force, _plain(self.parent)]
         return [*fields, True] if self.force else fields
 
 
@@ -506,6 +511,17 @@ def _read_event(name: str, data: Any) -> Event:
     return Event(name, compact(orjson.dumps(data)))
 
 
+def _read_command(
+    action: str,
+    reason: str,
+    recursive: bool,
+    execution: int,
+    force: bool = False,
+    parent: list[Any] | None = None,
+) -> Command:
+    return Command(action, reason, recursive, execution, force, _caller(parent))
+
+
 _READERS: dict[str, Callable[..., Message]] = {
     "operation": _read_operation,
     "lock": _read_lock,
@@ -517,5 +533,5 @@ _READERS: dict[str, Callable[..., Message]] = {
     "completion": _read_completion,
     "timer": TimerDue,
     "event": _read_event,
-    "command": Command,
+    "command": _read_command,
 }

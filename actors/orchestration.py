@@ -78,6 +78,16 @@ _LOADED = (
 #: Ends at which all that is under way is told to stop, so that its failing is no news.
 _TOLD = frozenset({"Canceled", "Terminated"})
 
+#: Answers that are written down where an instance has failed before they came.
+_KEPT = frozenset(
+    {
+        "TaskCompleted",
+        "SubOrchestrationInstanceCompleted",
+        "EntityOperationCompleted",
+        "EntityOperationFailed",
+    }
+)
+
 
 class InstanceFields(Protocol):
     """The durable fields of an instance, as a store gives them."""
@@ -425,15 +435,17 @@ class OrchestrationActor:
         self.notes = orjson.dumps(noted) if noted else None
 
     def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
+        event = message.event
         if message.execution != self.execution or not self.is_live:
             if self.status not in _TOLD:
                 effects.drop_answer(self.instance_id, message)
+            if self.status == "Failed" and message.execution == self.execution:
+                self._keep_answer(message, now)
             return None
         if self.is_blocked:
             return HELD
         executor = self.executor
         assert executor is not None
-        event = message.event
         if message.task not in executor.pending:
             # Given up, or answered already; an activity that was run again after a crash, say.
             if message.task in executor.unanswered:
@@ -448,6 +460,13 @@ class OrchestrationActor:
         executor.step(executor.settle, message.task, state, message.body)
         self.settle_turn(now, effects)
         return None
+
+    def _keep_answer(self, message: Completion, now: int) -> None:
+        # For a rewind: what has completed is not done again, and an operation's answer comes once.
+        if message.event in _KEPT:
+            body = orjson.Fragment(message.body)
+            self.events.append(orjson.dumps((message.event, now, message.task, body)))
+            self.changed = True
 
     def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
         # Recorded all the same, so that a restart does not run the activity once more.
@@ -502,7 +521,14 @@ class OrchestrationActor:
 
     def _command(self, message: Command, now: int, effects: Effects) -> Any:
         if self.status is None:
-            effects.refuse(message, InstanceNotFoundError(self.instance_id))
+            missing = InstanceNotFoundError(self.instance_id)
+            if message.parent is None:
+                effects.refuse(message, missing)
+            else:
+                failure = failure_of(missing)
+                self.answer_parent(
+                    message.parent, "SubOrchestrationInstanceFailed", failure, effects
+                )
             return None
         return COMMANDS[message.action](self, message, now, effects)
 
@@ -643,7 +669,7 @@ class OrchestrationActor:
         if executor is not None:
             lock = executor.lock
             if lock is not None and not lock.released:
-                granted = lock.is_completed
+                granted = lock.number not in executor.pending
                 send_releases(effects, executor.caller(lock.number), lock.entities, granted)
             if status == "Canceled":
                 for child in (executor.children or {}).values():

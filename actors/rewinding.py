@@ -3,10 +3,15 @@
 A history falls into segments: an incoming event, and the decisions that the code made when it
 arrived. Failures are taken back with the decisions they led to, so the calls that failed are open
 again while completed ones stay. Where the rest does not replay (the code had gone on differently
-because of the failure), or holds what cannot be opened again (a call of an entity, a lock), the
-history is cut before the segment in which the first such call was made, and that segment's event
-is given to the code anew. What the code sent then, before that call, it is not to send once more,
-so these decisions stay if the code makes them again.
+because of the failure), the history is cut before the segment in which the first call that failed
+was made, and that segment's event is given to the code anew. What the code sent then, before that
+call, it is not to send once more, so these decisions stay if the code makes them again. What came
+in later, the answers to calls that stand and external events, comes in once more behind that, and
+so does what came in when the instance had failed already.
+
+A lock that the code holds in what stands was given back when the instance failed. It is asked for
+again, under a number of its own (a grant for the old one may be on its way), and the calls of the
+entities under it are sent when it is granted.
 """
 
 from __future__ import annotations
@@ -16,11 +21,21 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from attrs import frozen
 
+from .entity import HELD
 from .errors import FailureDetails, NondeterminismError, PayloadError, RewindError
+from .executor import GIVEN_UP
 from .failures import read_failure
-from .history import ANSWERS, FAILURES, IDENTITY, open_activities
-from .messages import Command
-from .tasks import TimerTask
+from .history import (
+    ANSWERS,
+    FAILURES,
+    IDENTITY,
+    SILENT,
+    open_activities,
+    open_lock,
+    recorded_input,
+)
+from .messages import Command, Completion, Event, LockRequest
+from .tasks import LOCK_AGAIN, TimerTask
 
 if TYPE_CHECKING:
     from .effects import Effects
@@ -29,16 +44,23 @@ if TYPE_CHECKING:
 
 Events = list[list[Any]]
 
-_REOPENED = frozenset({"TaskFailed", "SubOrchestrationInstanceFailed"})
+_GIVEN_UP = orjson.loads(GIVEN_UP)
+
+
+def _is_failure(event: list[Any]) -> bool:
+    """Whether a call failed, and was not only given up by the code."""
+    return event[0] in FAILURES and event[3] != _GIVEN_UP
 
 
 def without_failures(events: Events, since: int = 0) -> Events | None:
     """Give the history without its failures, from an index on, and what followed from them.
 
-    None if it holds what cannot be opened again: then it has to be cut.
+    None if it holds what cannot be opened again, a failed call of an entity from before inputs
+    were recorded: then it has to be cut.
     """
-    kept: Events = [event for event in events[:since] if event[0] != "ExecutionCompleted"]
+    kept = events[:since]
     removed: set[tuple[str, int]] = set()
+    made = {event[2]: event for event in events if event[0] == "EntityOperationCalled"}
     dropping = False
     for event in events[since:]:
         kind = event[0]
@@ -48,13 +70,16 @@ def without_failures(events: Events, since: int = 0) -> Events | None:
             else:
                 kept.append(event)
             continue
-        answered = ANSWERS.get(kind)
-        dropping = kind in FAILURES or (answered is not None and (answered, event[2]) in removed)
-        if kind in FAILURES and kind not in _REOPENED and (answered, event[2]) not in removed:
-            return None
-        if not dropping and kind != "ExecutionCompleted":
+        failed = _is_failure(event)
+        follows = kind in ANSWERS and (ANSWERS[kind], event[2]) in removed
+        dropping = failed or follows
+        if failed and not follows and kind == "EntityOperationFailed":
+            call = made.get(event[2])
+            if call is None or recorded_input(call) is None:
+                return None
+        if not dropping:
             kept.append(event)
-    return None if _unanswered_entities(kept) else kept
+    return kept
 
 
 def cut(events: Events, since: int = 0, *, whole: bool = False) -> tuple[Events, Events]:
@@ -63,7 +88,7 @@ def cut(events: Events, since: int = 0, *, whole: bool = False) -> tuple[Events,
     That is its event, and what was sent before the call unless it is cut ``whole``. Only calls
     count that failed from the index ``since`` on.
     """
-    failed = {(ANSWERS[e[0]], e[2]) for e in events[since:] if e[0] in FAILURES}
+    failed = {(ANSWERS[e[0]], e[2]) for e in events[since:] if _is_failure(e)}
     starts = _segment_starts(events)
     for at, event in enumerate(events):
         if event[0] in IDENTITY and (event[0], event[2]) in failed:
@@ -71,24 +96,18 @@ def cut(events: Events, since: int = 0, *, whole: bool = False) -> tuple[Events,
             break
     else:
         # The code itself raised: what it saw last is given to it again.
-        start = max(i for i, event in enumerate(events) if event[0] not in _ENDINGS)
+        start = max(i for i, event in enumerate(events) if event[0] not in _NOT_SEEN)
         at = len(events)
-    while True:
-        end = start + 1
-        while not whole and end < at and events[end][0] in _SENT:
-            end += 1
-        # What stays is known: it may be the answer to the last of these calls.
-        lost = _unanswered_entities(events[:end])
-        if not lost:
-            return events[:start], events[start:end]
-        at = lost[0]
-        start = starts[at]
+    end = start + 1
+    while not whole and end < at and events[end][0] in _SENT:
+        end += 1
+    return events[:start], events[start:end]
 
 
 #: Decisions that nothing answers.
 _SENT = frozenset({"EntityOperationSignaled", "EventSent", "EntityLockReleased"})
 
-_ENDINGS = frozenset({"ExecutionCompleted", "ExecutionRewound", *IDENTITY})
+_NOT_SEEN = frozenset({*SILENT, *IDENTITY})
 
 
 def _segment_starts(events: Events) -> list[int]:
@@ -101,18 +120,36 @@ def _segment_starts(events: Events) -> list[int]:
     return starts
 
 
-def _unanswered_entities(events: Events) -> list[int]:
-    """Find entity calls without answer, and locks that are held or asked for, by position."""
-    open_: dict[tuple[str, int], int] = {}
-    for index, event in enumerate(events):
-        kind = event[0]
-        if kind in ("EntityOperationCalled", "EntityLockRequested"):
-            open_[kind, event[2]] = index
-        elif kind in ("EntityOperationCompleted", "EntityOperationFailed"):
-            open_.pop(("EntityOperationCalled", event[2]), None)
-        elif kind == "EntityLockReleased":
-            open_.pop(("EntityLockRequested", event[2]), None)
-    return sorted(open_.values())
+#: What comes in once more if the history was cut before it.
+_KEPT = frozenset(
+    {"TaskCompleted", "SubOrchestrationInstanceCompleted", "EntityOperationCompleted"}
+)
+
+
+def _later(events: Events, known: Events) -> Events:
+    """Give what came in behind the known part: answers to its calls, and external events."""
+    seen = {id(event) for event in known}
+    made = {(event[0], event[2]) for event in known if event[0] in IDENTITY}
+    return [
+        event
+        for event in events
+        if id(event) not in seen
+        and (
+            event[0] == "EventRaised"
+            or (event[0] in _KEPT and (ANSWERS[event[0]], event[2]) in made)
+        )
+    ]
+
+
+def _called_again(events: Events, known: Events) -> Events:
+    """Find the calls of entities that are known, and failed in what is not."""
+    seen = {id(event) for event in known}
+    failed = {
+        event[2]
+        for event in events
+        if event[0] == "EntityOperationFailed" and id(event) not in seen
+    }
+    return [event for event in known if event[0] == "EntityOperationCalled" and event[2] in failed]
 
 
 @frozen
@@ -124,11 +161,15 @@ class Rewind:
         kept: the part of the history that stands.
         again: an event to give to the code anew, if the history had to be cut, and behind it
             what the code had sent then.
+        later: events that come in again, behind all of that.
+        calls: the decisions, in what is kept, to call entities whose calls failed.
     """
 
     executor: Executor
     kept: Events
     again: Events
+    later: Events
+    calls: Events
 
     @property
     def known(self) -> Events:
@@ -143,27 +184,38 @@ def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | 
     an error says that not even the last can. With ``force`` all of them are. None, with the
     instance parked, if its code does not even match what comes before the failure.
     """
+    end = next(
+        (i for i, event in enumerate(events) if event[0] == "ExecutionCompleted"), len(events)
+    )
+    # What came in since it failed is not part of what the code did.
+    lived, events = events[:end], events[:end] + events[end + 1 :]
     lost: list[str] = []
-    for since in [0] if force else _starts(actor, events):
-        kept = without_failures(events, since)
+    for since in [0] if force else _starts(actor, lived):
+        kept = without_failures(lived, since)
         if kept is not None and (force or not forgotten(events, kept)):
             executor = _try_replay(actor, kept)
             if executor is not None:
-                return Rewind(executor, kept, [])
-        kept, again = cut(events, since)
+                return _plan(executor, kept, [], events)
+        kept, again = cut(lived, since)
         if len(again) > 1 and not _repeats(actor, kept + again):
-            kept, again = cut(events, since, whole=True)
+            kept, again = cut(lived, since, whole=True)
         lost = [] if force else forgotten(events, kept + again)
         if not lost:
             executor = _try_replay(actor, kept)
-            return None if executor is None else Rewind(executor, kept, again)
+            return None if executor is None else _plan(executor, kept, again, events)
     actor.parked = actor.parked_type = None
     return RewindError(actor.instance_id, ", ".join(lost))
 
 
+def _plan(executor: Executor, kept: Events, again: Events, events: Events) -> Rewind:
+    known = kept + again
+    open_calls = [e for e in _called_again(events, known) if e[2] in executor.pending]
+    return Rewind(executor, kept, again, _later(events, known), open_calls)
+
+
 def _starts(actor: OrchestrationActor, events: Events) -> list[int]:
     """From where on failures may be taken back: each of them, or none if the code itself failed."""
-    starts = [index for index, event in enumerate(events) if event[0] in FAILURES]
+    starts = [index for index, event in enumerate(events) if _is_failure(event)]
     if actor.failure is None or not _is_of_a_call(read_failure(actor.failure)):
         starts.append(len(events))
     return starts
@@ -190,8 +242,8 @@ _DONE = frozenset(
 
 
 def forgotten(events: Events, kept: Events) -> list[str]:
-    """Name what was done and is not in the part of the history that is kept."""
-    known = {id(event) for event in kept}
+    """Name what was done and is neither in what is kept of the history, nor comes in again."""
+    known = {id(event) for event in kept + _later(events, kept)}
     made = {(event[0], event[2]): event for event in events if event[0] in IDENTITY}
     lost: list[str] = []
     for event in events:
@@ -264,10 +316,10 @@ def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effect
     actor.begun = bool(plan.kept)
     actor.seq = 0
     actor.events = [orjson.dumps(event) for event in plan.kept]
-    actor.record(now, "ExecutionRewound", reason)
-    _reopen(actor, plan.known, force, now, effects)
+    _reopen(actor, plan, reason, force, now, effects)
     if plan.again:
         _apply_again(actor, plan.again, now, effects)
+    _take_in(actor, plan.later, now, effects)
 
 
 def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Effects) -> None:
@@ -291,19 +343,42 @@ def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Ef
 
 
 def _reopen(
-    actor: OrchestrationActor, known: Events, force: bool, now: int, effects: Effects
+    actor: OrchestrationActor, plan: Rewind, reason: str, force: bool, now: int, effects: Effects
 ) -> None:
-    """Set out again what the known history leaves open: activities, children, timers."""
-    executor = actor.executor
-    assert executor is not None
-    for call in open_activities(known, actor.instance_id, actor.execution):
-        effects.start_activity(call)
-    for number, task in list(executor.pending.items()):
+    """Set out again what the history leaves open: the lock, calls, children, timers."""
+    executor = plan.executor
+    lock = executor.lock if open_lock(plan.known) is not None else None
+    number = None if lock is None else lock.number + LOCK_AGAIN
+    calls = [call[2] for call in plan.calls]
+    actor.record(now, "ExecutionRewound", reason, *((number, calls) if lock or calls else ()))
+    if lock is not None and number is not None:
+        effects.send(lock.entities[0], LockRequest(executor.caller(number), lock.entities, 0))
+    for entity, message in executor.make_again(number, plan.calls):
+        effects.send(entity, message)
+    answered = {event[2] for event in plan.later if event[0] == "TaskCompleted"}
+    for call in open_activities(plan.known, actor.instance_id, actor.execution):
+        if call.caller.task not in answered:
+            effects.start_activity(call)
+    for task_number, task in list(executor.pending.items()):
         if isinstance(task, TimerTask):
-            effects.arm_timer(executor.caller(number), task.due)
-    for child in (executor.children or {}).values():
-        # One that failed is rewound, one that has completed answers once more.
-        effects.send(child, Command("rewind", "its parent was rewound", execution=1, force=force))
+            effects.arm_timer(executor.caller(task_number), task.due)
+    for task_number, child in (executor.children or {}).items():
+        # One that failed is rewound, one that ended otherwise answers once more.
+        caller = executor.caller(task_number)
+        again = Command("rewind", "its parent was rewound", True, 1, force, caller)
+        effects.send(child, again)
     actor.pending = len(executor.unanswered)
     actor.updated = now
     actor.changed = True
+
+
+def _take_in(actor: OrchestrationActor, later: Events, now: int, effects: Effects) -> None:
+    """Let come in what came in before, behind what the code has been taken through."""
+    for event in later:
+        if event[0] == "EventRaised":
+            message: Event | Completion = Event(event[2], orjson.dumps(event[3]))
+        else:
+            message = Completion(event[0], actor.execution, event[2], orjson.dumps(event[3]))
+        if actor.handle(message, now, effects) is HELD:
+            message.keep = True
+            actor.held = [*(actor.held or ()), message]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .codec import Codec
     from .executor import Executor
+    from .messages import Operation
     from .retry import RetryPolicy
     from .scopes import CancelScope
 
@@ -35,6 +36,9 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 PENDING, DONE, FAILED, CANCELED = range(4)
+
+#: What is added to a lock's number each time that a rewind asks for it anew.
+LOCK_AGAIN = 1 << 32
 
 
 class Watcher(Protocol):
@@ -528,13 +532,27 @@ class RetryTask(Task[R]):
 class EntityLock(Task["EntityLock"]):
     """A lock on some entities: ``async with`` it, or ``with (yield lock):`` in a generator."""
 
-    __slots__ = ("entities", "number", "released")
+    __slots__ = ("calls", "entities", "number", "released")
 
     def __init__(self, executor: Executor, number: int, entities: list[str]) -> None:
         super().__init__(executor)
         self.number = number
         self.entities = entities
         self.released = False
+        # What waits until it is granted again, after a rewind: the code has it already.
+        self.calls: list[tuple[str, Operation]] | None = None
+
+    def ask_again(self, number: int) -> None:
+        """Be asked for once more, under a number of its own, since it was given back."""
+        self.number = number
+        if self.is_completed and self.calls is None:
+            self.calls = []
+
+    def settle(self, state: int, value: Any) -> None:
+        super().settle(state, value)
+        calls, self.calls = self.calls, None
+        if calls is not None:
+            self._executor.send_calls(calls)
 
     def outcome(self) -> Any:
         super().outcome()  # raises what stands in the way; the granting message has no content

@@ -306,7 +306,9 @@ class OrchestrationClient(InstanceQueries):
         """Take a failed instance back to before its failures, and let it go on from there.
 
         Its failed calls, and those of its failed children, are made again; the completed ones are
-        not. The execution goes on under its number, so answers still under way find it.
+        not. The execution goes on under its number, so answers still under way find it. A lock on
+        entities that it held is taken again before it calls anything under it; others may have
+        used them in between.
 
         Args:
             instance_id: which instance.
