@@ -25,6 +25,7 @@ from .definitions import (
 from .direct import guard
 from .errors import RegistrationError
 from .retry import RetryPolicy
+from .shapes import PLAIN
 from .signatures import (
     ACTIVITY_CONTEXT,
     ENTITY_CONTEXT,
@@ -178,6 +179,7 @@ def define_entity_function(
         make=_no_state,
         take=_no_token,
         restore=_nothing_restored,
+        settle=_as_stored,
         is_function=True,
         max_mailbox=max_mailbox,
         any_operation=operation,
@@ -191,6 +193,10 @@ def _no_state() -> None:
 
 def _no_token(obj: Any) -> None:
     return None
+
+
+def _as_stored(state: Any) -> Any:
+    return state if state.__class__ in PLAIN else _ANY.decode(_ANY.encode(state))
 
 
 def _nothing_restored(obj: Any, token: Any) -> None:

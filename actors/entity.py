@@ -295,7 +295,10 @@ class EntityContext:
         return actor.state
 
     def set_state(self, state: Any) -> None:
-        """Set a function entity's state: any JSON value; None deletes it."""
+        """Set a function entity's state: any JSON value; None deletes it.
+
+        What has a JSON form without being plain JSON is such from the next operation on.
+        """
         self._check()
         self._actor.state = state
 
@@ -827,8 +830,8 @@ class EntityActor:
                 self.state = before
             elif self.state is not None:
                 self._checked(definition.state.encode(self.state))
-                if definition.is_tangled is not None:
-                    self._untangle(definition.is_tangled)
+                if definition.settle is not None:
+                    self.state = definition.settle(self.state)
         except BaseException as error:
             self.state = before
             if not issubclass(type(error), Exception):
@@ -849,14 +852,8 @@ class EntityActor:
             self.encoded = self._checked(self.definition.state.encode(self.state))
         else:
             self.encoded = None
-        if self.definition.is_tangled is not None:
-            self._untangle(self.definition.is_tangled)
-
-    def _untangle(self, is_tangled: Callable[[Any], bool]) -> None:
-        """Make two objects of what is one at two places of the state, as the store does."""
-        if self.state is not None and is_tangled(self.state):
-            state = self.definition.state
-            self.state = state.decode(state.encode(self.state))
+        if self.definition.settle is not None and self.state is not None:
+            self.state = self.definition.settle(self.state)
 
     def _checked(self, encoded: bytes) -> bytes:
         size = len(encoded)

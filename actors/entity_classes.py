@@ -25,8 +25,9 @@ from .definitions import (
 from .direct import guard
 from .errors import PayloadError, RegistrationError, UnknownNameError
 from .fields import class_fields, is_frozen, set_attribute, type_hints
+from .likeness import difference
 from .printing import class_name, repr_of, text_of, type_name
-from .shapes import class_of
+from .shapes import Shape, class_of, member_path
 from .shaping import shape_for
 from .signatures import (
     ENTITY_CONTEXT,
@@ -40,7 +41,7 @@ from .signatures import (
     read_signature,
     refuse_generators,
 )
-from .snapshots import copier, is_immutable, snapshotter, tangle_finder
+from .snapshots import copier, is_immutable, rereader, settler, snapshotter
 from .states import state_codec
 
 
@@ -252,7 +253,11 @@ def _maker(cls: type) -> Callable[[], Any]:
         if field.required:
             zeros[aliases.get(field.name, field.name)] = _zero(cls, field.name, field.annotation)
     shapes = {field.name: shape_for(field.annotation) for field in class_fields(cls)}
-    copiers = [(name, copier(shape)) for name, shape in shapes.items() if not shape.immutable]
+    copiers = [
+        (name, _json_copier(name, shape) if shape.vague else copier(shape))
+        for name, shape in shapes.items()
+        if not shape.immutable
+    ]
 
     def make_with_zeros() -> Any:
         return cls(**{name: zero() for name, zero in zeros.items()})
@@ -268,6 +273,22 @@ def _maker(cls: type) -> Callable[[], Any]:
         return made
 
     return make_with_copies
+
+
+def _json_copier(name: str, shape: Shape) -> Callable[[Any], Any]:
+    """Give what copies a default with parts under ``Any``, which must be plain JSON there."""
+    reread = rereader(shape)
+
+    def copied(default: Any) -> Any:
+        read = reread(default)
+        lost = difference(default, read)
+        if lost is not None:
+            where, reason = lost
+            path = f"${member_path(name)}{where}"
+            raise PayloadError(path, f"{reason}; annotate the field as what it is, not Any")
+        return read
+
+    return copied
 
 
 def define_entity_class(
@@ -316,7 +337,7 @@ def define_entity_class(
         make=make,
         take=take,
         restore=restore,
-        is_tangled=tangle_finder(cls),
+        settle=settler(cls, state),
         schema_version=version,
         upgrade=upgrade,
         max_mailbox=max_mailbox,

@@ -26,7 +26,7 @@ from .codec import Codec
 from .errors import PayloadError, RegistrationError
 from .fields import class_fields, set_attribute
 from .likeness import attributes
-from .shapes import Shape, class_of
+from .shapes import PLAIN, Shape, class_of, member_path
 from .shaping import shape_for
 
 Take = Callable[[Any], Any]
@@ -160,14 +160,60 @@ def _deep(value: Any) -> Any:
     return value if value.__class__ in _IMMUTABLE_CLASSES else copy.deepcopy(value)
 
 
+def settler(cls: type, state: Codec[Any]) -> Callable[[Any], Any] | None:
+    """Give what makes of an entity's state in memory the one that the store would give back.
+
+    They differ where a part that is annotated ``Any`` is no plain JSON, and where one object is at
+    two places. It may change the object that it is given, or give another one; it raises
+    ``PayloadError`` where something cannot be stored. None where they cannot differ.
+    """
+    shapes = {field.name: shape_for(field.annotation) for field in class_fields(cls)}
+    readers = [(name, rereader(shape)) for name, shape in shapes.items() if shape.vague]
+    is_tangled = tangle_finder(cls)
+    if not readers:
+        return None if is_tangled is None else lambda obj: _untangled(obj, is_tangled, state)
+
+    def settle(obj: Any) -> Any:
+        for name, reread in readers:
+            value = getattr(obj, name)
+            if value.__class__ not in PLAIN:
+                try:
+                    set_attribute(obj, name, reread(value))
+                except PayloadError as error:
+                    path = f"${member_path(name)}{error.path[1:]}"
+                    raise PayloadError(path, error.reason) from None
+        return obj if is_tangled is None else _untangled(obj, is_tangled, state)
+
+    return settle
+
+
+def _untangled(obj: Any, is_tangled: Callable[[Any], bool], state: Codec[Any]) -> Any:
+    return state.decode(state.encode(obj)) if is_tangled(obj) else obj
+
+
+def rereader(shape: Shape) -> Callable[[Any], Any]:
+    """Give what writes a value of a shape and reads it back."""
+    codec: Codec[Any] = Codec(Any, shape)
+
+    def reread(value: Any) -> Any:
+        return codec.decode(codec.encode_unchecked(value))
+
+    return reread
+
+
 def tangle_finder(cls: type) -> Callable[[Any], bool] | None:
     """Give what says whether two parts of an entity's state are one object; None where none can be.
 
     In memory a change of one would be one of the other; read back from the store they are two. It
-    looks at the fields, and at what lies in their containers and objects.
+    looks at the fields, and at what lies in their containers and objects; parts that are annotated
+    ``Any`` are left out, since they are read back in any case.
     """
     shapes = {field.name: shape_for(field.annotation) for field in class_fields(cls)}
-    mutable = [(name, shape.flat) for name, shape in shapes.items() if not shape.immutable]
+    mutable = [
+        (name, shape.flat)
+        for name, shape in shapes.items()
+        if not shape.immutable and not shape.vague
+    ]
     if not mutable or (len(mutable) == 1 and mutable[0][1]):
         return None
 

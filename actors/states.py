@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import attrs
+import orjson
 
 from .class_shapes import entry_parts
-from .codec import Codec
+from .codec import Codec, codec_for
+from .errors import PayloadError
 from .fields import class_fields, runs_code, set_attribute
 from .shapes import Fault, Part, show, wrong_json
 from .shaping import shape_for
@@ -56,8 +58,8 @@ def state_codec(
             upgraded = upgrade(kept, version)
             if not isinstance(upgraded, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise Fault(f"upgrade of {cls.__name__} gave no dict but {show(upgraded)}")
-            return upgraded
-        return stored
+            stored = _as_json(upgraded, cls)
+        return cast("dict[str, Any]", stored)
 
     def decode(stored: Any, _: Any = None) -> Any:
         values = current(stored)
@@ -83,3 +85,11 @@ def state_codec(
             unsure=unsure or any(field.unsure for _, field in fields),
         ),
     )
+
+
+def _as_json(upgraded: object, cls: type) -> Any:
+    """Give what ``upgrade`` gave as the plain JSON that it stands for, also under ``Any``."""
+    try:
+        return orjson.loads(codec_for(Any).encode(upgraded))
+    except PayloadError as error:
+        raise Fault(f"upgrade of {cls.__name__} gave what cannot be stored: {error}") from None

@@ -60,7 +60,7 @@ class Holder:
     models: list[Model] = []
     queue: collections.deque[list[str]] = collections.deque([[]])
     many: Sequence[Basket] = (Basket(),)
-    anything: Any = Basket()
+    anything: Any = {"items": []}
     made: list[str] = attrs.field(factory=lambda: SHARED)
     untyped: dict = {"a": [[]]}  # type: ignore[type-arg]  # pyright: ignore[reportMissingTypeArgument, reportUnknownVariableType]
 
@@ -73,7 +73,7 @@ class Holder:
         self.models.append(Model(items=[item]))
         self.queue[0].append(item)
         self.many[0].items.append(item)
-        self.anything.items.append(item)
+        self.anything["items"].append(item)
         self.made.append(item)
         self.untyped["a"][0].append(item)  # pyright: ignore[reportUnknownMemberType]
 
