@@ -5,14 +5,17 @@ every process. It goes with the message as its ``request``, and is stored with t
 request whose target is in another partition than its id, that partition keeps the claim alone.
 
 The class of an input may write it differently another day: with a field that is new and has a
-default, say. So a claim has the request itself, too, where that is small. If the prints differ,
-the input is read and written by the class of today, as a replay does it, and compared then. Of a
-large request there is a hash instead, for which only the order of keys does not matter.
+default, say. So a claim has the request itself, too: of a larger one with a hash for each long
+text, and packed. If the prints differ, the input is read and written by the class of today, as a
+replay does it, and compared then. Of one that takes much even so there is a hash instead, for
+which only the order of keys does not matter.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -29,7 +32,12 @@ if TYPE_CHECKING:
 
 _SEPARATOR = "\x1f"  # no id, name or key has a control character
 _TEXT_MAX = 200
-_WHOLE_MAX = 1_000  # a larger request is kept as a hash
+_WHOLE_MAX = 1_000  # of a larger request long texts are kept as hashes
+_LONG = 64  # of a text; its hash is as long, and so no long text itself
+_PACKED_MAX = 16_000  # one that takes more when it is packed is kept as a hash
+_UNPACKED_MAX = 1 << 18
+_PACKED = "~"
+_DEEP = frozenset[type]({str, list, dict})
 
 
 class Repetitions(list["Waiter"]):
@@ -50,7 +58,7 @@ def claim_of(request: str, key: str, message: Message) -> str:
     digest = hashlib.blake2b(data, digest_size=8).hexdigest()
     given = content[0] if isinstance(message, Command) else _parsed(content[0])
     whole = [_receiver(target, message), content[1:], what, given]
-    return _SEPARATOR.join((request, digest, what[:_TEXT_MAX], _canonical(whole)))
+    return _SEPARATOR.join((request, digest, what[:_TEXT_MAX], _packed(whole)))
 
 
 def id_of(claim: str) -> str:
@@ -73,8 +81,19 @@ def check_claim(made: str, wanted: str, lookup: Lookup) -> None:
     _, *now = wanted.split(_SEPARATOR)
     if not used or used[0] == now[0]:
         return
-    if len(used) < 3 or len(now) < 3 or now[2] not in (used[2], _rewritten(used[2], lookup)):
+    if len(used) < 3 or len(now) < 3 or not _is_same(used[2], now[2], lookup):
         raise RequestIdReusedError(request, used[1])
+
+
+def _is_same(made: str, wanted: str, lookup: Lookup) -> bool:
+    if made == wanted:
+        return True
+    was, now = _unpacked(made), _unpacked(wanted)
+    return (
+        was is not None
+        and now is not None
+        and _condensed(now) in (_condensed(was), _rewritten(was, lookup))
+    )
 
 
 def stored_claim(body: bytes, request: str) -> str:
@@ -96,25 +115,64 @@ def body_of(kind: bytes, value: bytes, claim: str) -> bytes:
     return b'["%b",%b,%b]' % (kind, value, orjson.dumps(claim))
 
 
-def _canonical(whole: list[Any]) -> str:
+def _packed(whole: list[Any]) -> str:
     """Give a request as text, whatever the order of its keys; the hash of it if it is large."""
     data = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
-    return data.decode() if len(data) <= _WHOLE_MAX else hashlib.blake2b(data).hexdigest()
+    if len(data) > _WHOLE_MAX:
+        data = _condensed(whole)
+    if len(data) <= _WHOLE_MAX:
+        return data.decode()
+    if len(data) <= _UNPACKED_MAX:
+        packed = base64.b64encode(zlib.compress(data, 1)).decode()
+        if len(packed) <= _PACKED_MAX:
+            return _PACKED + packed
+    return hashlib.blake2b(data).hexdigest()
 
 
-def _rewritten(whole: str, lookup: Lookup) -> str | None:
-    """Give a request as the class of today writes it; None if that cannot be told."""
-    if not whole.startswith("["):
-        return None
+def _unpacked(text: str) -> list[Any] | None:
+    """Give the request of such a text; None if it is a hash."""
     try:
-        receiver, rest, what, given = orjson.loads(whole)
+        if text.startswith(_PACKED):
+            packed = base64.b64decode(text[len(_PACKED) :])
+            whole = orjson.loads(zlib.decompressobj().decompress(packed, _UNPACKED_MAX))
+        else:
+            whole = orjson.loads(text)
+    except (ValueError, zlib.error):
+        return None
+    return whole if isinstance(whole, list) and len(whole) == 4 else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _condensed(whole: list[Any]) -> bytes:
+    """Give a request with a hash for each long text, whatever the order of its keys."""
+    return orjson.dumps(_shortened(whole), option=orjson.OPT_SORT_KEYS)
+
+
+def _shortened(value: Any) -> Any:
+    cls = value.__class__
+    if cls is str:
+        if len(value) <= _LONG:
+            return value
+        return hashlib.blake2b(value.encode(), digest_size=_LONG // 2).hexdigest()
+    if cls is list:
+        return [_shortened(one) if one.__class__ in _DEEP else one for one in value]
+    if cls is dict:
+        return {
+            key: _shortened(one) if one.__class__ in _DEEP else one for key, one in value.items()
+        }
+    return value
+
+
+def _rewritten(whole: list[Any], lookup: Lookup) -> bytes | None:
+    """Give a request as the class of today writes it; None if that cannot be told."""
+    receiver, rest, what, given = whole
+    try:
         codec = _codec_of(receiver, lookup)
         if codec is None or given is None:
             return None
         today = orjson.loads(codec.encode(codec.from_json(given)))
     except (UsageError, ValueError):
         return None  # not registered any more, or the class of today cannot read it
-    return _canonical([receiver, rest, what, today])
+    return _condensed([receiver, rest, what, today])
 
 
 def _receiver(target: str, message: Message) -> list[str]:

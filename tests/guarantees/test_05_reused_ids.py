@@ -179,10 +179,14 @@ async def test_what_an_older_release_stored_is_taken_for_a_repetition() -> None:
         assert await hub.client.call_entity(A, Account.pay, 7, request_id=ID) == 5
 
 
-def _shop(currency: bool) -> tuple[App, Any, Any, Any]:
+def _shop(currency: bool, size: str) -> tuple[App, Any, Any, Any]:
     """An app whose input's class has, or has not yet, a field with a default."""
     more = [("currency", str, dataclasses.field(default="EUR"))] if currency else []
-    money = dataclasses.make_dataclass("Money", [("cents", int), ("note", str, ""), *more])
+    coin = dataclasses.make_dataclass("Coin", [("cents", int), *more])
+    money = dataclasses.make_dataclass(
+        "Money",
+        [("cents", int), ("note", str), ("coins", list[coin]), *more],  # type: ignore[valid-type]
+    )
     shop = App()
 
     class Till:
@@ -195,18 +199,31 @@ def _shop(currency: bool) -> tuple[App, Any, Any, Any]:
     async def sale(ctx: OrchestrationContext, money: Any) -> int:
         return int(money.cents)
 
+    def worth(cents: int, note: str = NOTES[size][0], *more: str) -> Any:
+        return money(cents, note, [coin(n) for n in range(NOTES[size][1])], *more)
+
     Till.pay.__annotations__["money"] = sale.__annotations__["money"] = money
-    return shop, money, shop.entity(Till), shop.orchestration(sale)
+    return shop, worth, shop.entity(Till), shop.orchestration(sale)
 
 
+#: A note and a number of coins, of requests that are kept in several ways.
+NOTES = {
+    "small": ("", 0),
+    "nearly large": ("x" * 830, 0),
+    "a long text": ("é" * 500_000, 3),
+    "many parts": ("", 1_000),
+}
+
+
+@pytest.mark.parametrize("size", NOTES)
 @pytest.mark.parametrize("partitions", [1, 4])
 @pytest.mark.parametrize("first", [False, True])
 async def test_a_repetition_is_one_also_when_the_class_of_its_input_got_a_field(
-    tmp_path: Path, first: bool, partitions: int
+    tmp_path: Path, first: bool, partitions: int, size: str
 ) -> None:
     path = tmp_path / "hub"
     for currency in (first, not first):
-        shop, money, till, sale = _shop(currency)
+        shop, money, till, sale = _shop(currency, size)
         async with Hub(shop, store=SqliteStore(path), partitions=partitions) as hub:
             client = hub.client
             for n in range(4):  # some of these ids are in another partition than the target
@@ -215,10 +232,13 @@ async def test_a_repetition_is_one_also_when_the_class_of_its_input_got_a_field(
                 assert paid == 5 * (n + 1)
             await client.start_new(sale, money(5), instance_id="s", request_id="sale")
 
-    shop, money, till, sale = _shop(not first)
+    shop, money, till, sale = _shop(not first, size)
     async with Hub(shop, store=SqliteStore(path), partitions=partitions) as hub:
         a = EntityId(till, "a")
-        others = [money(6)] if first else [money(6), money(5, "", "USD")]
+        note = NOTES[size][0]
+        others = [money(6), money(5, note + "x")]
+        if not first:
+            others.append(money(5, note, "USD"))
         for other in others:
             with pytest.raises(RequestIdReusedError):
                 await hub.client.call_entity(a, till.pay, other, request_id="pay-1")
@@ -226,7 +246,7 @@ async def test_a_repetition_is_one_also_when_the_class_of_its_input_got_a_field(
                 await hub.client.start_new(sale, other, instance_id="s", request_id="sale")
 
 
-@pytest.mark.parametrize("size", [2, 500])
+@pytest.mark.parametrize("size", [2, 500, 30_000])
 async def test_the_order_of_keys_does_not_make_another_request(size: int) -> None:
     ordered = {str(n): n for n in range(size)}
     turned = dict(reversed(ordered.items()))
