@@ -16,12 +16,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from ..actors.definitions import operation_of
-from ..actors.errors import RequestIdReusedError, UsageError
+from ..actors.errors import RequestIdReusedError, StoreDamagedError, UsageError
+from ..actors.failures import read_failure
 from ..actors.messages import Command, Event, Message, Operation, Start
 from ..actors.stripes import MARK
 
@@ -96,18 +97,41 @@ def _is_same(made: str, wanted: str, lookup: Lookup) -> bool:
     )
 
 
-def stored_claim(body: bytes, request: str) -> str:
-    """Read the claim beside a stored answer; the id alone where an older release stored it."""
+class Recorded(NamedTuple):
+    """What is stored under a request id.
+
+    Attributes:
+        claim: whose id it is; the id alone where an older release stored it.
+        is_answer: whether the request was applied; else its target is in another partition.
+        outcome: the answer, in the form in which waiters get it.
+    """
+
+    claim: str
+    is_answer: bool
+    outcome: Any
+
+
+def read_recorded(body: bytes, place: str, request: str) -> Recorded:
+    """Read what is stored under a request id.
+
+    Raises:
+        StoreDamagedError: nobody can.
+    """
     try:
-        fields = orjson.loads(body)
-    except ValueError:
-        return request  # it is damaged, which whoever reads the answer says
-    return str(fields[2]) if len(fields) > 2 else request
-
-
-def is_answered(body: bytes) -> bool:
-    """Whether what is stored under an id is an answer, and no claim alone."""
-    return not body.startswith(b'["claim"')
+        match orjson.loads(body):
+            case ["ok" | "failed" | "claim" as kind, value]:
+                claim = request
+            case ["ok" | "failed" | "claim" as kind, value, str(claim)] if id_of(claim) == request:
+                pass
+            case _:
+                raise ValueError("it is none")
+        outcome = read_failure(value) if kind == "failed" else orjson.dumps(value)
+    except Exception as error:
+        raise StoreDamagedError(
+            f"{place}: the answer recorded for request {request!r} cannot be read ({error}); the "
+            "request was applied, and is not applied again"
+        ) from error
+    return Recorded(claim, kind != "claim", outcome)
 
 
 def body_of(kind: bytes, value: bytes, claim: str) -> bytes:

@@ -56,13 +56,13 @@ from .activation import Activation
 from .batch import ENVELOPE_SIZE, Batch, Frame
 from .checkpointing import SealError, seal
 from .claims import (
+    Recorded,
     Repetitions,
     body_of,
     check_claim,
     claim_of,
     id_of,
-    is_answered,
-    stored_claim,
+    read_recorded,
 )
 from .clock import steady_time
 from .damage import Damage, reason_of
@@ -74,7 +74,7 @@ from .loading import Loader
 from .moving import leave
 from .overflow import Overflow
 from .placement import name_in, partition_of
-from .recovery import outcome_unknown, read_outcome, recover
+from .recovery import outcome_unknown, recover
 from .striping import StripeRouter
 from .waiting import Countdown
 from .wire import MovedError
@@ -297,15 +297,13 @@ class Partition:
             return False
         try:
             stored = await self._read_request(request, claim)
-            if stored is None and self.down is not None:
+            is_new = stored is None or not stored.is_answer
+            if is_new and self.down is not None:
                 raise self._refusal()
         except BaseException as error:
-            known = isinstance(error, (MovedError, RequestIdReusedError))
-            self._settle_request(
-                request, error if known else UnavailableError(f"not taken in: {text_of(error)}")
-            )
+            self._refuse_request(request, error)
             raise
-        if stored is not None:
+        if not is_new:
             self._settle_request(request, None)
             return False
         self.requests.setdefault(request, Repetitions(claim))  # a recovery forgets it
@@ -324,17 +322,19 @@ class Partition:
         made.append(waiter)
         return waiter
 
-    async def _read_request(self, request: str, claim: str) -> RequestRow | None:
-        """Read the answer to a request.
+    async def _read_request(self, request: str, claim: str) -> Recorded | None:
+        """Read what is stored under a request id.
 
         Raises:
             RequestIdReusedError: another request has the id.
+            StoreDamagedError: nobody can read it.
         """
         stored: RequestRow | None = await self.read("read_request", request)
         if stored is None:
             return None
-        check_claim(stored_claim(stored.body, request), claim, self.lookup)
-        return stored if is_answered(stored.body) else None
+        recorded = read_recorded(stored.body, self.store.place, request)
+        check_claim(recorded.claim, claim, self.lookup)
+        return recorded
 
     async def claim(self, request: str, claim: str) -> None:
         """Keep a request id for a request whose target is in another partition.
@@ -355,9 +355,7 @@ class Partition:
         while len(self.claims) > _CLAIMS_MAX:
             del self.claims[next(iter(self.claims))]
         try:
-            stored = await self.read("read_request", request)
-            if stored is not None:
-                check_claim(stored_claim(stored.body, request), claim, self.lookup)
+            stored = await self._read_request(request, claim)
         except BaseException:
             self.claims.pop(request, None)
             raise
@@ -377,27 +375,18 @@ class Partition:
         first: Waiter | None = None
         try:
             stored = await self._read_request(request, claim)
-            if stored is None:
+            if stored is None or not stored.is_answer:
                 message.request = claim
                 first = self.request(key, message)
                 self.requests.setdefault(request, Repetitions(claim))  # a recovery forgets it
         except BaseException as error:
-            known = isinstance(error, (MovedError, RequestIdReusedError))
-            self._settle_request(
-                request, error if known else UnavailableError(f"not taken in: {text_of(error)}")
-            )
+            self._refuse_request(request, error)
             raise
         if first is not None:
             return await first
         assert stored is not None
-        outcome: Any
-        try:
-            outcome = read_outcome(stored.body, self.store.place, request)
-        except StoreDamagedError as error:
-            self._settle_request(request, error)
-            raise
-        self._settle_request(request, outcome)
-        return outcome
+        self._settle_request(request, stored.outcome)
+        return stored.outcome
 
     async def read(self, verb: str, *arguments: Any) -> Any:
         """Read from the store for somebody outside, who is told where the partition has left.
@@ -412,6 +401,12 @@ class Partition:
             if isinstance(self.down, MovedError):
                 raise self._refusal() from None
             raise
+
+    def _refuse_request(self, request: str, error: BaseException) -> None:
+        """Tell those who repeated a request meanwhile that it was not taken in."""
+        if not isinstance(error, (MovedError, RequestIdReusedError, StoreDamagedError)):
+            error = UnavailableError(f"not taken in: {text_of(error)}")
+        self._settle_request(request, error)
 
     def _settle_request(self, request: str, outcome: Any) -> None:
         """Give those who repeated a request meanwhile the same outcome."""
@@ -957,7 +952,13 @@ class Partition:
         waiters = self.watchers.pop(key, None)
         if waiters is not None:
             outcome = None
-            if isinstance(actor, OrchestrationActor) and not actor.is_live:
+            # What came behind the end may not be durable yet: then the store says what is.
+            if (
+                activation is not None
+                and not activation.dirty
+                and isinstance(actor, OrchestrationActor)
+                and actor.status in TERMINAL
+            ):
                 outcome = (actor.status, actor.output, actor.failure)
             for waiter in waiters:
                 waiter.set(outcome)

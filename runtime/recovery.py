@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
-import orjson
 
 from ..actors.errors import (
     HubStoppingError,
@@ -18,7 +17,6 @@ from ..actors.errors import (
     StoreMovedError,
     UnavailableError,
 )
-from ..actors.failures import read_failure
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command
 from ..actors.printing import text_of, type_name
@@ -41,22 +39,6 @@ _BACKOFF_MAX_S = 5.0
 def callers_of(abroad: Mapping[int, set[Caller]]) -> set[Caller]:
     """Give all who wait for activities that run on other shards."""
     return set[Caller]().union(*abroad.values())
-
-
-def read_outcome(body: bytes, place: str, request: str) -> Any:
-    """Read the recorded answer to a client's request, in the form in which waiters get it.
-
-    Raises:
-        StoreDamagedError: it is none.
-    """
-    try:
-        kind, value, *_ = orjson.loads(body)
-        return read_failure(value) if kind == "failed" else orjson.dumps(value)
-    except Exception as error:
-        raise StoreDamagedError(
-            f"{place}: the answer recorded for request {request!r} cannot be read ({error}); the "
-            "request was applied, and is not applied again"
-        ) from error
 
 
 async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailboxes) -> None:

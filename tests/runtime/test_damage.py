@@ -219,13 +219,35 @@ async def test_an_entity_whose_lock_cannot_be_read_is_parked_and_keeps_its_row(
         assert await hub.client.call_entity(EntityId(Counter, A), Counter.add) == 2
 
 
-async def test_an_answer_that_cannot_be_read_is_said_and_not_given_twice(folder: Path) -> None:
-    spoil(folder, "UPDATE request_row SET body = 'zz' WHERE request = 'r-a'")
+NO_ANSWERS = [
+    "'zz'",
+    "''",
+    "7",
+    "'[1, 2, 3]'",
+    """'["fine", 1]'""",
+    """'["ok", 1, 2]'""",
+    """'["ok", 1, "another"]'""",
+    """'["failed", 1]'""",
+]
+
+
+@pytest.mark.parametrize("body", NO_ANSWERS)
+async def test_an_answer_that_cannot_be_read_is_said_and_not_given_twice(
+    folder: Path, body: str
+) -> None:
+    spoil(folder, f"UPDATE request_row SET body = {body} WHERE request = 'r-a'")
+    counter = EntityId(Counter, A)
 
     async with Hub(app, store=store_in(folder), partitions=1) as hub:
         with pytest.raises(StoreDamagedError, match="r-a"):
-            await hub.client.call_entity(EntityId(Counter, A), Counter.add, request_id="r-a")
-        assert await hub.client.call_entity(EntityId(Counter, A), Counter.add) == 2
+            await hub.client.call_entity(counter, Counter.add, request_id="r-a")
+        with pytest.raises(StoreDamagedError, match="r-a"):
+            await hub.client.signal_entity(counter, Counter.add, request_id="r-a")
+        with pytest.raises(StoreDamagedError, match="r-a"):
+            await hub.client.signal_entity(
+                counter, Counter.add, request_id="r-a", at=timedelta(hours=1)
+            )
+        assert await hub.client.call_entity(counter, Counter.add) == 2
 
 
 async def test_numbers_that_would_be_given_twice_are_not(folder: Path) -> None:

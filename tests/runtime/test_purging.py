@@ -14,17 +14,21 @@ from perdure import (
     EntityId,
     Hub,
     InstanceNotFinishedError,
+    InstanceNotFoundError,
     ManualClock,
     MemoryStore,
     OrchestrationContext,
     OrchestrationHandle,
+    OrchestrationTerminatedError,
+    PerdureError,
     SqliteStore,
     Store,
     UsageError,
 )
-from perdure.actors.messages import Command
+from perdure.actors.messages import Command, Start
 from perdure.runtime import orchestration_client
-from tests.runtime.harness import partition_here, until
+from perdure.storage import Checkpoint
+from tests.runtime.harness import FaultyStore, partition_here, until, until_true
 
 app = App()
 
@@ -223,3 +227,52 @@ async def test_a_client_of_another_process_orders_counts_and_purges(tmp_path: Pa
             assert found == ["i3", "i2", "i1", "i0"]
             assert await client.purge() == 6
             assert await client.count() == 0
+
+
+@pytest.mark.parametrize("follows", ["in the same batch", "in the next one", "as another end"])
+async def test_who_waits_for_an_end_hears_what_is_durable_when_more_follows_it(
+    follows: str,
+) -> None:
+    store = FaultyStore()
+    async with Hub(app, store=store, partitions=1) as hub:
+        handle = await hub.client.start_new(waits, instance_id="w")
+        partition = partition_here(hub.client, "w")
+        more = ["purge"] if follows != "as another end" else ["purge", "start"]
+        seen: list[object] = []
+        committed = 0
+
+        async def follow(checkpoint: Checkpoint) -> None:
+            nonlocal committed
+            committed += 1
+            if committed == 1 and follows != "in the same batch":
+                store.faults.before_commit = hold
+                for action in more:
+                    send(action)
+                await until_true(lambda: partition.activations["w"].dirty)
+
+        async def hold(checkpoint: Checkpoint) -> None:
+            await until_true(lambda: bool(seen))
+
+        def send(action: str) -> None:
+            message = Start("ends", None, None) if action == "start" else Command(action)
+            partition.post("w", message)
+
+        async def wait() -> None:
+            try:
+                await handle.result(10)
+            except PerdureError as error:
+                seen.append(type(error))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await until_true(lambda: "w" in partition.watchers)
+            store.faults.before_commit = follow
+            send("terminate")
+            if follows == "in the same batch":
+                send("purge")
+
+        assert seen == [
+            InstanceNotFoundError
+            if follows == "in the same batch"
+            else OrchestrationTerminatedError
+        ]
