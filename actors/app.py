@@ -365,7 +365,7 @@ class App:
             found = self._activities.get(f)
             if found is None:
                 raise UnknownNameError(
-                    f"{self._title} has no activity {f!r}{did_you_mean(f, self._activities)}"
+                    f"{self._title} has no activity {repr_of(f)}{did_you_mean(f, self._activities)}"
                 )
             return found
         return self._by_object(self._activity_of, f, "activity")
@@ -395,9 +395,10 @@ class App:
             return versions[max(versions, key=version_key)]
         found = versions.get(version)
         if found is None:
-            known = ", ".join(str(each) for each in sorted(versions, key=version_key))
+            known = [str(each) for each in sorted(versions, key=version_key)]
             raise UnknownNameError(
-                f"{self._title} has no version {version!r} of orchestration {f!r}; it has: {known}"
+                f"{self._title} has no version {repr_of(version)} of orchestration {f!r}; it has: "
+                f"{'..., ' if len(known) > 10 else ''}{', '.join(known[-10:])}"
             )
         return found
 
@@ -415,7 +416,7 @@ class App:
         found = self._versions_of(name).get(version)
         if found is None:
             raise UnknownNameError(
-                f"{self._title} has no version {version!r} of orchestration {name!r} any more; "
+                f"{self._title} has no version {repr_of(version)} of orchestration {name!r} any more; "
                 "register it again, so that instances of that version can go on"
             )
         return found
@@ -430,7 +431,7 @@ class App:
         found = self._entities.get(known) or self._entities.get(known.casefold())
         if found is None:
             raise UnknownNameError(
-                f"{self._title} has no entity {known!r}"
+                f"{self._title} has no entity {repr_of(known)}"
                 f"{did_you_mean(known.casefold(), self._entities)}"
             )
         return found
@@ -459,7 +460,7 @@ class App:
         versions = self._orchestrations.get(name)
         if versions is None:
             raise UnknownNameError(
-                f"{self._title} has no orchestration {name!r}"
+                f"{self._title} has no orchestration {repr_of(name)}"
                 f"{did_you_mean(name, self._orchestrations)}"
             )
         return versions

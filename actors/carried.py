@@ -37,7 +37,7 @@ def check_context_vars(given: Sequence[ContextVar[str]]) -> dict[str, ContextVar
             raise refusal("each of context_vars", "a contextvars.ContextVar", variable)
         name = text(variable.name, "the name of each of context_vars")
         if named.setdefault(name, variable) is not variable:
-            raise UsageError(f"two of context_vars are named {name!r}")
+            raise UsageError(f"two of context_vars are named {repr_of(name)}")
     return named
 
 
@@ -55,13 +55,13 @@ def read_carried(variables: Mapping[str, ContextVar[str]], limit: int) -> Carrie
             continue
         if type(value) is not str:
             raise UsageError(
-                f"the context variable {name!r} holds {repr_of(value)}; what goes along "
+                f"the context variable {repr_of(name)} holds {repr_of(value)}; what goes along "
                 "(App(context_vars=...)) must be a text"
             )
-        carried[name] = text(value, f"the context variable {name!r}")
+        carried[name] = text(value, f"the context variable {repr_of(name)}")
     if not carried:
         return None
-    names = ", ".join(map(repr, carried))
+    names = ", ".join(map(repr_of, carried))
     check_size(orjson.dumps(carried), limit, f"what goes along, of context variables {names}")
     return carried
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from .printing import repr_of
 from .shapes import (
     Decoder,
     Encoder,
@@ -289,7 +290,7 @@ def _keyed_in(key: Shape, item: Shape) -> Callable[[Any], Iterator[Part]]:
     def parts(value: Any) -> Iterator[Part]:
         if is_a(value, dict):
             for k, v in value.items():
-                yield Part(f" key {k!r}", as_key, k)
+                yield Part(f" key {repr_of(k, 60)}", as_key, k)
                 yield Part(member_path(k), item, v)
 
     return parts

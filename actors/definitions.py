@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import attrs
 
-from .arguments import is_a, text
+from .arguments import is_a, refusal, text
 from .codec import Codec
 from .errors import RegistrationError, UnknownNameError, UsageError
+from .ids import MAX_ID_LENGTH
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
 from .snapshots import Restore, Take, copier, is_immutable
@@ -54,7 +55,7 @@ def name_of(value: object) -> str:
     """Say what an object is that was passed where a function or class is wanted."""
     if is_a(value, _CALLED):
         try:
-            return text_of(cast("Any", value).__qualname__)
+            return text_of(cast("Any", value).__qualname__, 200)
         except Exception:
             return repr_of(value)
     return repr_of(value)
@@ -356,13 +357,14 @@ def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> 
     # The exact types first: this is done for every call.
     if type(op) is str or (type(op) is not types.FunctionType and is_a(op, str)):
         called: str = op if type(op) is str else text(op, "op")  # pyright: ignore[reportAssignmentType]
-        found = definition.operations.get(called) or definition.dynamic_operation(called)
+        found = definition.operations.get(called)
+        if found is None and definition.is_function:
+            if len(called) > MAX_ID_LENGTH:
+                raise refusal("op", f"a name of at most {MAX_ID_LENGTH} characters", called)
+            found = definition.dynamic_operation(called)
         if found is not None:
             return found
-        raise UnknownNameError(
-            f"entity {definition.name!r} has no operation {called!r}"
-            f"{did_you_mean(called, definition.operations)}"
-        )
+        raise no_operation(definition, called)
     method: Any = op
     try:
         name = definition.by_function.get(getattr(method, "__func__", method))
@@ -377,7 +379,15 @@ def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> 
         )
     raise UnknownNameError(
         f"{name_of(op)} is no operation of entity {definition.name!r}; it has "
-        f"{', '.join(definition.operations) or 'none'}"
+        f"{_listed(list(definition.operations)) or 'none'}"
+    )
+
+
+def no_operation(definition: EntityDefinition, name: str) -> UnknownNameError:
+    """Make the error for an operation that an entity does not have."""
+    return UnknownNameError(
+        f"entity {definition.name!r} has no operation {repr_of(name)}"
+        f"{did_you_mean(name, definition.operations)}"
     )
 
 
@@ -389,5 +399,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {' or '.join(repr(match) for match in close)}?"
     if not names:
         return "; none are registered"
-    listed = ", ".join(sorted(names)[:10])
-    return f"; registered: {listed}{', ...' if len(names) > 10 else ''}"
+    return f"; registered: {_listed(sorted(names))}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

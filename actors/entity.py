@@ -21,6 +21,7 @@ import orjson
 from .arguments import due_time, refusal
 from .codec import codec_for
 from .context import codec_of_type, to_datetime
+from .definitions import no_operation
 from .errors import FailureDetails, ParkedError, UsageError
 from .failures import encode_failure, failure_of
 from .ids import EntityId, check_instance_id
@@ -677,13 +678,7 @@ class EntityActor:
             ):
                 return HELD
         if operation is None:
-            known = ", ".join(self.definition.operations)
-            self._fail(
-                message,
-                UsageError(f"{self.key} has no operation {message.name!r}; it has: {known}"),
-                now,
-                effects,
-            )
+            self._fail(message, no_operation(self.definition, message.name), now, effects)
             return None
         context: EntityContext | None = None
         if operation.takes_context:

@@ -134,7 +134,7 @@ class EntityId(Generic[E]):
             name, separator, key = given[1:].partition("@")
             if separator:
                 return EntityId(name, key)
-        raise InvalidIdError(f"text {given!r} is no entity id; the form is @name@key")
+        raise InvalidIdError(f"text {repr_of(given)} is no entity id; the form is @name@key")
 
     def __str__(self) -> str:
         return self._text

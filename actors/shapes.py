@@ -21,6 +21,7 @@ Encoder = Callable[[Any], Any]
 Decoder = Callable[..., Any]
 
 TOO_DEEP = "is nested too deeply, or contains itself"
+_SEGMENT_MAX = 80
 PLAIN = frozenset({str, int, bool, type(None)})
 
 # isinstance and type under names that do not narrow: what comes in is Any and stays Any, instead
@@ -162,4 +163,6 @@ def wrong_json(expected: str, value: Any) -> Fault:
 def member_path(key: object) -> str:
     """Give the segment of a path for a field or key."""
     text = key if type(key) is str else repr_of(key, 60)
+    if len(text) > _SEGMENT_MAX:
+        return f"[{repr_of(text, _SEGMENT_MAX)}]"
     return f".{text}" if text.isidentifier() else f"[{text!r}]"

@@ -41,6 +41,7 @@ SCRIPTS = ("schema.sql", "activities.sql", "checkpoint.sql")
 JOURNAL_SCRIPTS = ("journal.sql",)
 SOFTWARE = "perdure"
 PARTITIONS_MAX = 1024
+_NAME_MAX = 255
 
 
 def partition_file(folder: Path, number: int) -> Path:
@@ -129,13 +130,25 @@ def _make_folder(folder: Path) -> None:
             ) from error
         if error.errno == errno.ENOSPC:
             raise StoreFullError(f"no space left for {folder}; free some, then go on") from error
-        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
+        if error.errno == errno.ENAMETOOLONG:
+            raise _too_long(folder) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
             raise StoreReadOnlyError(
                 f"{folder} cannot be written to, nor be a folder ({error.strerror}); give another path"
             ) from error
         raise StoreReadOnlyError(
             f"{folder} cannot be written to ({error.strerror}); check its owner and mount"
         ) from error
+
+
+def _too_long(folder: Path) -> StorageError:
+    """Say which part of a path is too long for the file system; an error number does not."""
+    longest = max(folder.absolute().parts, key=lambda part: len(os.fsencode(part)))
+    size, whole = len(os.fsencode(longest)), len(os.fsencode(folder.absolute()))
+    what = f"its part {longest[:40]!r}... has {size:,} bytes, where file systems take 255 or fewer"
+    if size <= _NAME_MAX:
+        what = f"{str(folder)[:40]!r}... has {whole:,} bytes"
+    return StorageError(f"the path of the store is too long: {what}; give another path")
 
 
 @frozen

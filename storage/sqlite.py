@@ -449,11 +449,11 @@ def _folder_of(path: str | os.PathLike[str]) -> Path:
     if not isinstance(name, str):
         raise UsageError(f"path must be a str or a Path, not a {kind.__name__}")
     if not name or "\0" in name:
-        raise UsageError(f"store: {name!r} is no path of a folder")
+        raise UsageError(f"store: {name[:200]!r} is no path of a folder")
     try:
         return Path(name).expanduser()
     except RuntimeError as error:  # ~somebody
-        raise UsageError(f"store: {name!r} is no path of a folder: {error}") from error
+        raise UsageError(f"store: {name[:200]!r} is no path of a folder: {error}") from error
 
 
 def _is_cut(rows: list[Any], limit: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -62,6 +63,11 @@ class Counter:
 
     def _hidden(self) -> None:
         self.value += 1
+
+
+@app.entity
+def free(ctx: EntityContext) -> None:
+    ctx.set_state(1)
 
 
 @app.orchestration
@@ -166,6 +172,26 @@ CASES = [
     Case("call: unknown operation", UnknownNameError, call("fly"), "fly"),
     Case("call: hidden operation", UnknownNameError, call("_hidden"), "_hidden"),
     Case("call: a dunder method", UnknownNameError, call("__init__"), "__init__"),
+    Case("start: a long unknown name", UnknownNameError, start("y" * 10**6), "'yyy"),
+    Case(
+        "start: a long unknown version",
+        UnknownNameError,
+        start("sized", version="9" * 10**6),
+        "'999",
+    ),
+    Case("signal: a long unknown operation", UnknownNameError, signal("y" * 10**6), "'yyy"),
+    Case(
+        "call: a long operation of a function",
+        UsageError,
+        lambda c: c.call_entity(EntityId("free", "k"), "y" * 10**6),
+        "'yyy",
+    ),
+    Case(
+        "event: a long key of what is no JSON",
+        PayloadError,
+        raise_event("live", "end", {"y" * 10**6: Opaque()}),
+        "$['yyy",
+    ),
     Case("call: another class's method", UsageError, call(Stranger.add, 1)),
     Case("call: a field", UnknownNameError, call("value"), "value"),
     Case("signal: no entity id", UsageError, lambda c: c.signal_entity(NO_ID, "add", 1)),
@@ -314,6 +340,7 @@ async def test_what_is_wrong_is_refused_and_nothing_is_stored(case: Case) -> Non
         await settle()
         assert everything(store) == before
         assert case.says in str(caught.value)
+        assert len(str(caught.value)) < 1_000  # whatever was passed
         assert type(caught.value).__module__.startswith("perdure")
 
     # Not even at the next checkpoint, nor after a restart.
@@ -337,6 +364,27 @@ def test_a_bad_entity_key_or_name_is_refused_when_the_id_is_made(key: Any) -> No
 def test_what_is_no_entity_id_is_refused_when_it_is_read(text: str) -> None:
     with pytest.raises(InvalidIdError):
         EntityId.parse(text)
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        app.find_activity,
+        app.find_orchestration,
+        app.find_entity,
+        EntityId.parse,
+        lambda name: app.find_orchestration(sized, name),
+        lambda name: app.exact_orchestration("sized", name),
+        lambda name: App(context_vars=[ContextVar(name), ContextVar(name)]),
+    ],
+    ids=range(7),
+)
+def test_a_name_is_cut_where_an_error_shows_it(look_up: Callable[[str], object]) -> None:
+    with pytest.raises(UsageError) as raised:
+        look_up("y" * 10**6)
+
+    assert "'yyyyyyyy" in str(raised.value)
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize(

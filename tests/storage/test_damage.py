@@ -266,12 +266,29 @@ async def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "hub" / "owner.sqlite").exists()
 
 
-@pytest.mark.parametrize("name", ["x" * 256, "file/hub"])
-async def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+async def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(StoreReadOnlyError, match="give another path"):
+        await SqliteStore(tmp_path / "file/hub").open(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("x" * 256, "part 'xxxx.* has 256 bytes"),
+        ("é" * 128, "part 'éééé.* has 256 bytes"),
+        (f"{'x' * 300}/hub", "part 'xxxx.* has 300 bytes"),
+        ("/".join(["x" * 200] * 30), "has 6,0.* bytes"),
+    ],
+    ids=range(4),
+)
+async def test_a_name_that_is_too_long_is_said_to_be(tmp_path: Path, name: str, what: str) -> None:
+    with pytest.raises(StorageError, match=rf"too long: .*{what}.*give another path") as raised:
         await SqliteStore(tmp_path / name).open(1)
+
+    assert type(raised.value) is StorageError
+    assert len(str(raised.value)) < 250
 
 
 async def test_a_path_that_sqlite_cannot_take_is_refused(tmp_path: Path) -> None:
