@@ -478,11 +478,22 @@ class EntityActor:
         return encoded
 
     def encode_lock(self) -> bytes | None:
-        """Give the lock's holder to store, and the ids of those who wait for it, for people."""
+        """Give the lock's holder to store, and for people who waits for it, and how many.
+
+        Of those whose requests lie in the store alone only the number is known.
+        """
         if self.lock is None:
             return None
-        waiters = [one.owner.instance_id for one in self.held or () if type(one) is LockRequest]
-        return orjson.dumps([*self.lock, waiters] if waiters else [*self.lock])
+        waiters: list[str] = []
+        count = 0
+        for one in self.held or ():
+            if type(one) is Backlog:
+                count += one.locks
+            elif type(one) is LockRequest:
+                if count == len(waiters):  # not behind some that are not known
+                    waiters.append(one.owner.instance_id)
+                count += 1
+        return orjson.dumps([*self.lock, waiters, count] if count else [*self.lock])
 
     def encode_failures(self) -> bytes | None:
         """Give the failed signals to store: how many, the last of them, and a home's round."""

@@ -397,17 +397,19 @@ class Backlog(Message):
     Attributes:
         last: the number of the last of them.
         count: how many they are.
+        locks: how many of them ask for the lock.
         others: numbers in between of messages that have a place of their own.
         refusal: why they are refused when their turn comes; None where they are taken.
     """
 
-    __slots__ = ("count", "last", "others", "refusal")
+    __slots__ = ("count", "last", "locks", "others", "refusal")
 
     def __init__(self, first: int, last: int, count: int, others: set[int]) -> None:
         super().__init__()
         self.row = first
         self.last = last
         self.count = count
+        self.locks = 0
         self.others = others
         self.refusal: str | None = None
 

@@ -20,7 +20,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ import orjson
 
 from ..actors.errors import StorageError, UnavailableError
 from ..actors.logs import Log
-from ..actors.messages import Backlog, Caller, Message, Operation
+from ..actors.messages import Backlog, Caller, LockRequest, Message, Operation
 from ..storage.records import SLICE_ROWS, is_whole
 from .claims import Repetitions, id_of
 from .waiting import TOLD
@@ -177,6 +177,7 @@ class Overflow:
         backlog.others.update(row for row in activation.strays if backlog.last < row < last)
         backlog.last = last
         backlog.count += len(run)
+        backlog.locks += _count_locks(run)
         activation.spilled += len(run)
         self.count += len(run)
         # In the store all of them count for the hub's limit, and in memory only clients' ones.
@@ -223,6 +224,7 @@ class Overflow:
                 return
         backlog.row = (rows[-1].n if rows else upto) + 1
         taken = len(messages)
+        backlog.locks = max(0, backlog.locks - _count_locks(messages))
         if not rows and count:
             _log.error("%d stored messages of %s are gone from the store", count, activation.key)
             taken = count
@@ -263,6 +265,10 @@ def _is_dead(activation: Activation) -> bool:
     return activation.dead
 
 
+def _count_locks(messages: Iterable[Message]) -> int:
+    return sum(type(message) is LockRequest for message in messages)
+
+
 def _is_backlog(message: Message) -> bool:
     return type(message) is Backlog
 
@@ -301,9 +307,11 @@ class Mailboxes:
         if not self._damage.has_actor(row):
             self._lost.append(row.n)
             return
+        is_lock = False
         # One that is damaged is read as that later.
         with suppress(ValueError, TypeError, LookupError, AttributeError):
             fields = orjson.loads(row.body)
+            is_lock = fields[0] == "lock"
             if fields[0] == "completion":
                 self.answered.add(Caller(row.actor, fields[2], fields[3]))
             if fields[-1] is not None:
@@ -315,13 +323,16 @@ class Mailboxes:
         elif box and isinstance(box[-1], Backlog):
             box[-1].last = row.n
             box[-1].count += 1
+            box[-1].locks += is_lock
             return
         elif (
             len(box) >= MAIL_MAX // 2
             or self._kept >= PARTITION_MAX // 2
             or self._size >= PARTITION_SIZE_MAX // 2
         ):
-            box.append(Backlog(row.n, row.n, 1, set()))
+            backlog = Backlog(row.n, row.n, 1, set())
+            backlog.locks += is_lock
+            box.append(backlog)
             return
         self._kept += 1
         self._size += len(row.body)

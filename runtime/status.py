@@ -106,7 +106,9 @@ class EntityStatus(Fact, Generic[E]):
         state: its state: an object of its class, or None.
         last_modified: when it was changed last; aware, UTC. None if it never was.
         locked_by: the orchestration instance that holds its lock, or None.
-        lock_waiters: the instances that wait for the lock, the next one first.
+        lock_waiters: the instances that wait for the lock, the next one first; where many
+            messages wait, the first of them.
+        lock_waiter_count: how many wait for the lock.
         waiting: stored messages that wait for it.
         failed_signals: how many signalled operations have failed, ever.
         failures: the last of them: time, operation, error type and message.
@@ -119,6 +121,7 @@ class EntityStatus(Fact, Generic[E]):
     last_modified: datetime | None
     locked_by: str | None
     lock_waiters: tuple[str, ...]
+    lock_waiter_count: int
     waiting: int
     failed_signals: int
     failures: list[tuple[datetime, str, str, str]]
@@ -240,6 +243,7 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
     failures: list[tuple[datetime, str, str, str]] = []
     holder: str | None = None
     waiters: tuple[str, ...] = ()
+    asking: int = 0
     try:
         if row.failures is not None:
             count, listed, *_ = orjson.loads(row.failures)
@@ -248,6 +252,7 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
             lock = orjson.loads(row.lock)
             holder = Caller(*lock[:3]).instance_id
             waiters = tuple(str(one) for one in (lock[3] if len(lock) > 3 else ()))
+            asking = int(lock[4]) if len(lock) > 4 else len(waiters)
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         reason = f"its lock or its list of failures cannot be read ({error})"
         parked = parked or ParkedReason(type=DAMAGED, reason=reason)
@@ -259,6 +264,7 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
         last_modified=to_datetime(row.updated),
         locked_by=holder,
         lock_waiters=waiters,
+        lock_waiter_count=asking,
         waiting=waiting,
         failed_signals=count,
         failures=failures,

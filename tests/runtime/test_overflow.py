@@ -199,6 +199,42 @@ async def test_messages_that_come_while_others_are_read_back_come_behind_them(
         assert await seen(hub, 180) == {"a": list(range(90)), "b": list(range(90))}
 
 
+async def test_who_waits_for_a_lock_is_counted_in_the_store_as_well(store: Store) -> None:
+    ids = [f"waits {n}" for n in range(20)]
+
+    async def names(hub: Hub, count: int) -> tuple[str, ...]:
+        """Give who is named of those who wait for the lock, once they are so many."""
+
+        async def are_so_many() -> bool:
+            status = await hub.client.get_entity(SLOW)
+            return status is not None and status.lock_waiter_count == count
+
+        await until(are_so_many)
+        status = await hub.client.get_entity(SLOW)
+        assert status is not None
+        assert status.lock_waiters == tuple(ids[20 - count :])[: len(status.lock_waiters)]
+        assert status.to_dict()["lock_waiter_count"] == count
+        return status.lock_waiters
+
+    async with Hub(app, store=store, partitions=1) as hub:
+        first = await lock(hub)
+        await send(hub, [10])
+        for id in ids:
+            await hub.client.start_new(hold, "s", instance_id=id)
+        assert len(await names(hub, 20)) < 20
+        assert partition_of(hub).overflow.count > 0
+    async with Hub(app, store=store, partitions=1) as hub:
+        await names(hub, 20)
+        await hub.client.raise_event(first.instance_id, "go")
+        await names(hub, 19)
+        for id in ids:
+            await hub.client.raise_event(id, "go")
+        for id in ids:
+            await hub.client.wait(id, timeout=10)
+
+        assert await names(hub, 0) == ()
+
+
 async def test_what_a_lock_holds_back_overflows_and_the_holder_passes_it(store: Store) -> None:
     async with Hub(app, store=store, partitions=1) as hub:
         handle = await lock(hub)
