@@ -3,6 +3,8 @@
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# Several processes, since most tests wait for something; one at a time with ARGS="-n 0".
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 INSTALLED := .venv/.installed
 INSTALLED_BENCH := .venv/.installed-bench
 INSTALLED_DEV := .venv/.installed-dev
@@ -32,7 +34,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m examples.documents $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 # Whichever of them .venv is made of has run the tests with `make test`.
 test-ends: $(INSTALLED)
@@ -59,7 +61,7 @@ test-3.%:
 	    && touch .venv-3.$*/.installed || exit 1; \
 	fi; \
 	echo "Testing on $$(.venv-3.$*/bin/python --version)"; \
-	.venv-3.$*/bin/python -m pytest $(ARGS)
+	.venv-3.$*/bin/python $(PYTEST) $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
@@ -67,7 +69,8 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-# A long test may take its time, so the limit on a hung one is wider.
+# One at a time: some of them measure. A long test may take its time, so the limit on a hung one
+# is wider.
 long: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest --long -o faulthandler_timeout=1800 $(ARGS)
 	@for version in $(CLAIMED); do \
