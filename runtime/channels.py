@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +28,11 @@ from ..actors.logs import Log
 from .forking import close_in_children
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
+
+if TYPE_CHECKING:
+    from .keeping import Keeper
+
+C = TypeVar("C")
 
 _log = Log("perdure.lines")
 
@@ -444,18 +449,26 @@ async def dial_shard(path: Path, run: str, secret: str | None = None) -> SocketC
 
 
 async def serve(
-    listener: SocketListener, on_channel: Callable[[SocketChannel], Awaitable[Any]]
+    listener: SocketListener,
+    on_channel: Callable[[SocketChannel], Awaitable[Any]],
+    keeper: Keeper,
 ) -> None:
     """Give each connection that comes in to ``on_channel``, for ever."""
 
     async def handle(stream: SocketStream) -> None:
-        try:
-            channel = SocketChannel(stream)
-            channel.take_requests(_GREETING_SIZE_MAX)  # until it is known who that is
-            await on_channel(channel)
-        except* Exception as errors:
-            # Whoever sends what makes no sense must not end anything but the connection.
-            _log.error("ended a connection: %s", errors.exceptions[0])
+        channel = SocketChannel(stream)
+        channel.take_requests(_GREETING_SIZE_MAX)  # until it is known who that is
+        await contain(on_channel, channel)
 
-    async with listener:
-        await listener.serve(handle)
+    async with listener, anyio.create_task_group() as tasks:
+        # The system may refuse one more connection, for too many files that are open, say.
+        await keeper.persist("the taking of connections", lambda: listener.serve(handle, tasks))
+
+
+async def contain(on_channel: Callable[[C], Awaitable[Any]], channel: C) -> None:
+    """Serve a channel: what goes wrong there ends it, and nothing else."""
+    try:
+        await on_channel(channel)
+    except* Exception as errors:
+        # Whoever sends what makes no sense must not end anything but the connection.
+        _log.error("ended a connection: %s", errors.exceptions[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from .client import Client
 from .clock import SystemClock
 from .crews import shard_socket, socket_of
 from .homes import Home
+from .keeping import Keeper
 from .lines import Line
 from .routing import Router
 from .settings import Settings
@@ -60,7 +62,9 @@ async def connect(
         router.start(tasks)
         placement = _Placement(router)
         placement.take(where)
-        tasks.start_soon(placement.follow, hub)
+        tasks.start_soon(
+            Keeper().persist, "the watch of where partitions are", partial(placement.follow, hub)
+        )
         home, left = Home(), anyio.Event()
         tasks.start_soon(home.serve, left.wait)
         try:

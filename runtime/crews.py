@@ -17,6 +17,7 @@ from ..actors.errors import PerdureError, StorageError, UnavailableError, UsageE
 from ..actors.logs import Log
 from ..storage import split_place
 from .channels import check_free, listen, remove_socket, serve
+from .keeping import Keeper
 from .recovery import backoff
 from .sessions import Session
 from .statistics import HubStatistics, read_counts
@@ -94,6 +95,7 @@ class Crew(ABC):
         count: how many shards there are.
         owners: the shard that serves each partition.
         router: where partitions are, as seen from the hub's loop.
+        keeper: begins anew what must not end on the hub's loop and is no shard's.
         left: users' code that still runs on the hub's loop after the close.
     """
 
@@ -114,6 +116,7 @@ class Crew(ABC):
         self.incarnations = [0] * count
         self._changed = anyio.Event()
         self._listener: SocketListener | None = None
+        self.keeper = Keeper()  # of what runs on the hub's loop, and is no shard's
         self.left: list[str] = []
         self.on_interrupt: Callable[[], None] = lambda: None  # Ctrl-C met users' code here
 
@@ -141,7 +144,7 @@ class Crew(ABC):
 
     async def _serve_clients(self) -> None:
         if self._listener is not None:
-            await serve(self._listener, self._answer)
+            await serve(self._listener, self._answer, self.keeper)
 
     @abstractmethod
     async def open(self) -> None:
@@ -312,7 +315,8 @@ class Crew(ABC):
                 tasks.start_soon(count, shard)
         if errors:
             raise errors[0]
-        return [count for _, count in sorted(counts.items())]
+        own = {"restarted": self.keeper.restarts}
+        return [*(count for _, count in sorted(counts.items())), own]
 
     async def _answer(self, channel: Channel) -> None:
         """Answer a client of another process."""

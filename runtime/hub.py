@@ -377,9 +377,10 @@ class Hub:
     def _begin_serving(self, tasks: TaskGroup) -> None:
         self._client = Client(self._lookup, self._crew.router, self._clock, self._home)
         if self._retention:
-            tasks.start_soon(keep_retention, self._retention, self._client, self._clock)
+            keep = partial(keep_retention, self._retention, self._client, self._clock)
+            tasks.start_soon(self._crew.keeper.persist, "retention", keep)
         if self._balancer is not None:
-            tasks.start_soon(self._balancer.run)
+            tasks.start_soon(self._crew.keeper.persist, "balancing", self._balancer.run)
         self._state = "running"
         self._started.set()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any, cast
 
@@ -13,12 +13,14 @@ from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from .hands import Hand, HandFactory, hand_factory
+from .waiting import is_cancellation
 
 _log = Log("perdure.hub")
 
 _WAIT_S = 0.05
 _WAIT_MAX_S = 5.0
 _IN_VAIN_MAX = 20
+_PERSIST_MAX_S = 60.0
 _LONG_S = 10.0  # what ran for so long did not begin in vain
 
 Loop = Callable[[], Coroutine[Any, Any, bool]]
@@ -75,6 +77,28 @@ class Keeper:
         """Run a loop until it gives True; ``repair`` is called before it is begun anew."""
         if not self._stopping:
             self._begin(_Kept(name, loop, repair))
+
+    async def persist(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what must not end, and what the hub can do without for a while, until it returns.
+
+        Where it raises, that is said and counted, and it begins anew after a pause that grows.
+        """
+        in_vain = 0
+        while True:
+            began = monotonic()
+            try:
+                await work()
+                return
+            except BaseException as raised:
+                error = first_of(raised)
+                if is_cancellation(error) or is_interrupt(error):
+                    raise
+            self.restarts += 1
+            in_vain = 0 if monotonic() - began > _LONG_S else in_vain + 1
+            wait = min(_WAIT_S * 2.0**in_vain, _PERSIST_MAX_S)
+            what = f"{name} ended ({type_name(error)}: {text_of(error)})"
+            _log.error("%s, and is begun anew in %.1f seconds", what, wait, why=error)
+            await anyio.sleep(wait)
 
     def _begin(self, kept: _Kept) -> None:
         async def run(hand: Hand) -> None:

@@ -233,17 +233,14 @@ class Loader:
             return
         actor.load(record)
         if isinstance(record, MendedInstance):
-            with suppress(ValueError):
+            with suppress(StoreDamagedError):
                 actor.open_work = _open_work(await self._read_history(record))
             await self._mark(actor, "instance_row", reason_of(record.parked)[1])
         elif actor.is_live and record.status != "Pending":
             try:
                 events = await self._read_history(record)
-            except ValueError as error:
-                actor.park(
-                    DAMAGED,
-                    f"{partition.store.place}, table history_row, instance {record.id}: {error}",
-                )
+            except StoreDamagedError as error:
+                actor.park(DAMAGED, str(error))
                 _log.error("parked %s: %s", actor.instance_id, actor.parked)
                 self._ready(activation, actor)
                 return
@@ -266,28 +263,32 @@ class Loader:
         """Read an instance's history.
 
         Raises:
-            ValueError: it is none, or not whole.
+            StoreDamagedError: it is none, or not whole.
         """
-        return read_history(
-            await self._partition.store.read_history(record.id),
-            None if isinstance(record, MendedInstance) else record.events,
-        )
+        store = self._partition.store
+        chunks = await store.read_history(record.id)
+        try:
+            return read_history(
+                chunks, None if isinstance(record, MendedInstance) else record.events
+            )
+        except ValueError as error:
+            raise StoreDamagedError(
+                f"{store.place}, table history_row, instance {record.id}: {error}"
+            ) from error
 
     async def _prepare_rewind(
         self, activation: Activation, actor: OrchestrationActor, record: InstanceRecord
     ) -> None:
         try:
             actor.prepare_rewind(await self._read_history(record), _is_forced(activation))
-        except ValueError as error:
-            refused = StoreDamagedError(
-                f"{record.key!r} cannot be rewound: {self._partition.store.place}, table "
-                f"history_row, instance {record.id}: {error}"
-            )
+        except StoreDamagedError as error:
+            refused = StoreDamagedError(f"{record.key!r} cannot be rewound: {error}")
             for message in list(activation.mail):
                 if isinstance(message, Command) and message.action == "rewind":
                     activation.mail.remove(message)
                     self._partition.refuse(message, refused)
                     self._partition.consume(message)
+            self._partition.gathered()  # no turn follows that would say so
 
     async def _replay(
         self, activation: Activation, actor: OrchestrationActor, events: list[list[Any]]
@@ -332,7 +333,7 @@ class Loader:
                 try:
                     events = await self._read_history(record)
                     calls = open_activities(events, record.key, record.execution)
-                except (ValueError, TypeError, LookupError):
+                except (StoreDamagedError, ValueError, TypeError, LookupError):
                     if record.key not in self._partition.activations:
                         self._partition.activate(record.key)  # it is parked when it is loaded
                     continue

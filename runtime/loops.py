@@ -20,6 +20,7 @@ from .channels import (
     LoopChannel,
     SocketChannel,
     check_socket,
+    contain,
     listen,
     loop_channels,
     serve,
@@ -72,7 +73,7 @@ class Acceptor:
                         channel.other.end()
                     else:
                         taken.append(channel)
-                        tasks.start_soon(on_channel, channel)
+                        tasks.start_soon(contain, on_channel, channel)
 
             self._wake = thread_waker(take)
             try:
@@ -177,7 +178,7 @@ class LoopCrew(Crew):
 
         if self._socket is not None:
             listener = await listen(shard_socket(self._socket, shard.number))
-            tasks.start_soon(serve, listener, answer_client)
+            tasks.start_soon(serve, listener, answer_client, shard.keeper)
         tasks.start_soon(self._acceptors[shard.number].serve, answer)
 
     async def ready(self) -> None:

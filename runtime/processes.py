@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -113,7 +114,8 @@ class ProcessCrew(Crew):
         async with anyio.create_task_group() as tasks:
             self.router.start(tasks)
             for worker in self._workers:
-                tasks.start_soon(self._keep, worker)
+                name = f"the supervision of worker {worker.number}"
+                tasks.start_soon(self.keeper.persist, name, partial(self._keep, worker))
             tasks.start_soon(self._serve_clients)
 
     async def ready(self) -> None:
@@ -156,23 +158,41 @@ class ProcessCrew(Crew):
     async def _keep(self, worker: _Worker) -> None:
         """Run a worker, and run it again when it dies, until the hub stops."""
         while True:
-            with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
-                await self._spawn(worker)
             process = worker.process
-            assert process is not None
-            worker.is_up = False
-            await self._serve_with(worker, process)
-            if self._stopping or (worker.settled.is_set() and not worker.has_served):
+            if process is None or process.returncode is not None:
+                process = await self._begin(worker)
+            if process is not None:
+                worker.is_up = False
+                await self._serve_with(worker, process)
+                if self._stopping or (worker.settled.is_set() and not worker.has_served):
+                    return
+                _log.error(
+                    "worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process)
+                )
+                with suppress(HubStoppingError):
+                    await self._tell_of_death(worker)
+            elif worker.settled.is_set() and not worker.has_served:
                 return
-            _log.error("worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process))
-            with suppress(HubStoppingError):
-                await self._tell_of_death(worker)
             if worker.failed_starts >= _FAILED_STARTS_MAX:
                 await self._give_up(worker)
                 return
             if worker.failed_starts:
                 wait = _BACKOFF_S * 2.0 ** (worker.failed_starts - 1)
                 await anyio.sleep(min(wait, _BACKOFF_MAX_S))
+
+    async def _begin(self, worker: _Worker) -> Process | None:
+        """Start a process; gives None where the system does not let the hub have one."""
+        try:
+            with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
+                await self._spawn(worker)
+        except OSError as error:
+            _log.error("worker %d cannot be started: %s", worker.number, error)
+            worker.failed_starts += 1
+            if not worker.has_served and worker.failed_starts >= _FAILED_STARTS_MAX:
+                worker.error = InternalError(f"worker {worker.number} cannot be started: {error}")
+                worker.settled.set()
+            return None
+        return worker.process
 
     async def _spawn(self, worker: _Worker) -> None:
         backend, uvloop = running_kind()

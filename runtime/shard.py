@@ -282,8 +282,8 @@ class Shard:
 
     async def _put_away(self, partition: Partition) -> None:
         # Closing many coroutines takes time that nobody should wait for.
-        partition.drop_all()
         try:
+            partition.drop_all()
             await self._release(partition.store.inner)
         except Exception as error:
             _log.error("partition %d has left, and is not closed here", partition.index, why=error)

@@ -100,11 +100,14 @@ class HubStatistics(Fact):
         partitions: the same, of each partition.
         shards: the event loops that serve them.
         silent: those that did not answer in time; they and their partitions are left out above.
+        restarted: loops of the hub that are no shard's (retention, balancing, the supervision of
+            workers, the taking of connections) and ended by an error, and were begun anew.
     """
 
     partitions: tuple[PartitionStatistics, ...]
     shards: tuple[ShardStatistics, ...] = ()
     silent: tuple[SilentShard, ...] = ()
+    restarted: int = 0
 
     @property
     def commits(self) -> int:
@@ -193,7 +196,11 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
     shards: list[ShardStatistics] = []
     partitions: list[PartitionStatistics] = []
     silent: list[SilentShard] = []
+    restarted = 0
     for count in counts:
+        if "restarted" in count:
+            restarted = count["restarted"]
+            continue
         if "silent" in count:
             silent.append(SilentShard(**count["silent"]))
             continue
@@ -209,4 +216,5 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
         partitions=tuple(sorted(partitions, key=lambda one: one.index)),
         shards=tuple(shards),
         silent=tuple(silent),
+        restarted=restarted,
     )

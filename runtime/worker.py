@@ -30,6 +30,7 @@ from .channels import SocketChannel, dial_shard, listen, serve
 from .clock import SystemClock
 from .crews import shard_socket
 from .deaths import Notes, Warden
+from .keeping import Keeper
 from .routing import Router
 from .sessions import Session
 from .settings import Settings
@@ -170,7 +171,7 @@ class _Worker:
                 tasks.start_soon(shard.run)
                 listener = await listen(shard_socket(self._socket, self._number))
                 handlers = {**shard.handlers, "govern": self._govern}
-                tasks.start_soon(serve, listener, self._answerer(shard, handlers))
+                tasks.start_soon(serve, listener, self._answerer(shard, handlers), shard.keeper)
                 tasks.start_soon(self._obey)
                 await self._stopping.wait()
                 if self.error is None:
@@ -217,7 +218,7 @@ class _Worker:
 
         async with anyio.create_task_group() as tasks:
             listener = await listen(shard_socket(self._socket, self._number))
-            tasks.start_soon(serve, listener, self._answerer(None, {"govern": govern}))
+            tasks.start_soon(serve, listener, self._answerer(None, {"govern": govern}), Keeper())
             await self._stopping.wait()
             tasks.cancel_scope.cancel()
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock, Thread
+from traceback import clear_frames
 from typing import Any, Final, Literal
 
 import aiosqlite
@@ -42,7 +43,10 @@ class Connection:
             opened = await self._open()
         try:
             return list(await opened.execute_fetchall(sql, values))
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
+            # Else the cursor lives on in the frames of a cycle, and what is read from here on is
+            # what there was then, until Python collects it.
+            clear_frames(error.__traceback__)
             if not str(error).startswith(UNDECODABLE):
                 raise
         opened.text_factory = read_text

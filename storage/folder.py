@@ -91,7 +91,7 @@ class Ownership:
                 connection.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError as error:
                 connection.close()
-                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                     raise StoreInUseError(
                         f"{self._folder} is in use by another hub; stop that one first, or give "
                         "this one a folder of its own"
@@ -331,7 +331,7 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
             f" {'0, 0' if is_journal else 'next_id, next_row'} FROM meta"
         ).fetchone()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
             raise
         raise StoreDamagedError(f"{path} lacks the table meta ({error})") from error
     if found is None:

@@ -7,12 +7,13 @@ file, table and row are damaged, and how.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from ..actors.errors import StoreDamagedError
 from .records import ENDED, LIVE, EntityRow, InstanceRecord
 
 DAMAGED: Final = "StoreDamagedError"
@@ -136,6 +137,34 @@ def mend_entity(row: Sequence[Any], path: Path) -> EntityRow:
         if not check(value):
             return MendedEntity._make(_mend(_ENTITY, row, path, "entity_row"))
     return EntityRow._make(row)
+
+
+def check_places(rows: Sequence[Any], chunks: Iterable[int], path: Path) -> None:
+    """Refuse a history whose chunks are not each where the one before it ends.
+
+    Args:
+        rows: of each stored chunk its place, its text, its row and how many events it has.
+        chunks: the places of all chunks.
+        path: the file.
+
+    Raises:
+        StoreDamagedError: a place is none, or not the next one.
+    """
+    for place, _, row, _ in rows:
+        if not is_count(place):
+            raise _misplaced(path, row, place, "no place")
+    ends = {place: (row, count) for place, _, row, count in rows}
+    follows: int | None = None  # that the first is missing shows in the number of events
+    for place in sorted(chunks):
+        row, count = ends.get(place, (None, None))
+        if follows is not None and place != follows:
+            raise _misplaced(path, row, place, f"not {follows}")
+        # How many events are in what is in the journal alone, or cannot be read, is not known.
+        follows = place + count if count else None
+
+
+def _misplaced(path: Path, row: object, place: object, why: str) -> StoreDamagedError:
+    return StoreDamagedError(f"{path}, table history_row, row {row}: seq is {_show(place)}, {why}")
 
 
 def _mend(checks: _Checks, row: Sequence[Any], path: Path, table: str) -> list[Any]:

@@ -44,7 +44,7 @@ from .connection import Connection
 from .encoding import PARTS, encode_parts, next_id, next_row
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
-from .mending import mend_entity, mend_instance
+from .mending import check_places, mend_entity, mend_instance
 from .presence import Presence
 from .queries import (
     WITH_PAYLOADS,
@@ -101,7 +101,10 @@ READ_ENTITIES: Final = (
     f"SELECT {WITH_STATES} FROM entity_row e WHERE (e.name, e.key) IN"
     " (SELECT value ->> 0, value ->> 1 FROM json_each(CAST(? AS TEXT)))"
 )
-READ_HISTORY: Final = "SELECT seq, CAST(body AS BLOB) FROM history_row WHERE instance = ?"
+READ_HISTORY: Final = (
+    "SELECT seq, CAST(body AS BLOB), n, CASE WHEN json_valid(body) THEN json_array_length(body) END"
+    " FROM history_row WHERE instance = ?"
+)
 # Lengths are summed up first, so that no more bodies are read than a slice may have.
 _SLICE = (
     "WITH page AS (SELECT n, sum(size) OVER (ORDER BY n) - size AS before FROM"
@@ -277,11 +280,16 @@ class SqlitePartition:
         return list(found.values())
 
     async def read_history(self, instance: int) -> list[bytes]:
-        """Give the chunks of an instance's history, oldest first."""
+        """Give the chunks of an instance's history, oldest first.
+
+        Raises:
+            StoreDamagedError: their places cannot be read, or are not where the next one begins.
+        """
         rows, layers = await self._read(self._reader, READ_HISTORY, instance)
-        chunks: dict[int, bytes] = dict(rows)
+        chunks: dict[int, bytes] = {row[0]: row[1] for row in rows}
         for layer in layers:
             layer.correct_history(instance, chunks)
+        check_places([row for row in rows if chunks.get(row[0]) is row[1]], chunks, self._path)
         return [chunks[seq] for seq in sorted(chunks)]
 
     async def read_request(self, request: str) -> RequestRow | None:

@@ -13,6 +13,7 @@ import pytest
 
 from perdure import App, EntityId, Hub, MemoryStore, UsageError, connect
 from perdure.runtime.channels import Channel, dial, listen, loop_channels, serve
+from perdure.runtime.keeping import Keeper
 from perdure.runtime.wire import Item
 from tests.runtime.harness import until_true
 
@@ -45,7 +46,7 @@ async def test_what_is_posted_arrives_in_order_and_then_the_end(tmp_path: Path, 
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve, await listen(tmp_path / "s"), answer)
+            tasks.start_soon(serve, await listen(tmp_path / "s"), answer, Keeper())
             channel = await dial(tmp_path / "s")
             for n in range(count * 500):
                 channel.post(("ack", 0, 1, n))

@@ -377,3 +377,43 @@ async def test_a_history_whose_page_is_damaged_parks_its_instance_alone(tmp_path
     assert "w5" not in finished
     assert len(finished) >= len(ids) - 3
     assert statistics.commits
+
+
+@pytest.mark.parametrize(
+    "seq", ["'zz'", "''", "-1", "1.5", "x'ff00'", "CAST(x'ff41' AS TEXT)", "7"]
+)
+async def test_a_history_whose_parts_are_not_in_their_places_parks_its_instance(
+    folder: Path, seq: str
+) -> None:
+    file = spoil(
+        folder,
+        "INSERT INTO history_row (instance, seq, body)"
+        " SELECT instance, 1, json_array(body -> '$[1]') FROM history_row",
+    )
+    spoil(folder, "UPDATE history_row SET body = json_array(body -> '$[0]') WHERE seq = 0")
+    parts = rows(file, "SELECT n, seq FROM history_row ORDER BY n")
+    spoil(folder, f"UPDATE history_row SET seq = {seq} WHERE n = {parts[1][0]}")
+
+    async with Hub(app, store=store_in(folder), partitions=1) as hub:
+        await hub.client.resume("w")
+        reason = await until_instance_parked(hub, "w")
+        await check_innocent(hub)
+    assert f"{file}, table history_row, row " in reason
+
+    for n, place in reversed(parts):
+        change(file, f"UPDATE history_row SET seq = {place + 1000} WHERE n = {n}")
+    change(file, "UPDATE history_row SET seq = seq - 1000 WHERE seq >= 1000")
+    async with Hub(app, store=store_in(folder), partitions=1) as hub:
+        await hub.client.retry("w")
+        assert await hub.client.get_handle("w").result(timeout=10) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("body", ["5", "1.5", "'5'", "'{}'", "'[]'", "'[5]'", "'null'", "x'ff'"])
+async def test_an_answer_that_cannot_be_read_is_said_to_be_so(folder: Path, body: str) -> None:
+    file = spoil(folder, f"UPDATE request_row SET body = {body} WHERE request = 'r-a'")
+
+    async with Hub(app, store=store_in(folder), partitions=1) as hub:
+        with pytest.raises(StoreDamagedError, match="'r-a'") as caught:
+            await hub.client.call_entity(EntityId(Counter, A), Counter.add, request_id="r-a")
+        assert str(file) in str(caught.value)
+        await check_innocent(hub)

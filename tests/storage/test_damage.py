@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from perdure.actors.errors import (
     StoreDamagedError,
     StoreReadOnlyError,
 )
-from perdure.storage import SqliteStore, open_store, recovering, settling, sqlite
+from perdure.storage import ChunkRow, SqliteStore, open_store, recovering, settling, sqlite
 from tests.storage.files import ROOT, change
 from tests.storage.test_conformance import Owner, created, own
 
@@ -332,3 +333,26 @@ def test_too_few_file_descriptors_are_said(tmp_path: Path) -> None:
 
     assert ran.stdout.startswith("StorageError"), ran.stdout + ran.stderr
     assert "ulimit -n" in ran.stdout
+
+
+async def test_text_that_cannot_be_read_does_not_hold_later_reads_in_the_past(
+    folder: Path,
+) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    owner = await own(store)
+    await owner.commit(created=[created(1)], history=[ChunkRow(1, 0, b"[[]]")])
+    await owner.partition.settle()
+    change(folder / "partition-00.sqlite", "UPDATE history_row SET seq = CAST(x'ff41' AS TEXT)")
+    gc.disable()  # it may come at any time, and would end what holds them
+    try:
+        with pytest.raises(StoreDamagedError, match="seq is"):
+            await owner.partition.read_history(1)
+        await owner.commit(created=[created(2)])
+        await owner.partition.settle()
+
+        found = await owner.partition.read_instances([created(2).key])
+    finally:
+        gc.enable()
+
+    assert [record.id for record in found] == [2]
+    await store.close()
