@@ -11,6 +11,7 @@ from attrs import Attribute, field, frozen
 from ..actors.arguments import number, refusal, seconds
 from ..actors.errors import PerdureError, UnavailableError
 from ..actors.logs import Log
+from .hidden import TaskGroup
 from .settings import as_seconds, check_seconds
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Balancer:
                 if load is not None:
                     loads[shard] = load
 
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for shard in self._crew.in_service:
                 tasks.start_soon(look, shard)
         return loads if len(loads) > 1 else {}

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
+from anyio.abc import SocketAttribute, SocketListener, SocketStream
 
 from ..actors.errors import InternalError, UsageError
 from ..actors.logs import Log
 from .forking import close_in_children
+from .hidden import TaskGroup
 from .waiting import thread_waker
 from .wire import Item, Splitter, encode
 
@@ -165,7 +166,7 @@ class SocketChannel:
 
     async def run(self, on_items: OnItems) -> None:
         """Carry items both ways until either side ends it."""
-        async with self._stream, anyio.create_task_group() as tasks:
+        async with self._stream, TaskGroup() as tasks:
             tasks.start_soon(self._write, tasks)
             if self._early:
                 early, self._early = self._early, []
@@ -279,7 +280,7 @@ class LoopChannel:
 
     async def run(self, on_items: OnItems) -> None:
         """Carry items both ways until either side ends it."""
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
 
             def take() -> None:
                 if self._done:
@@ -460,9 +461,13 @@ async def serve(
         channel.take_requests(_GREETING_SIZE_MAX)  # until it is known who that is
         await contain(on_channel, channel)
 
-    async with listener, anyio.create_task_group() as tasks:
+    async def take() -> None:
+        while True:
+            tasks.start_soon(handle, await listener.accept())
+
+    async with listener, TaskGroup() as tasks:
         # The system may refuse one more connection, for too many files that are open, say.
-        await keeper.persist("the taking of connections", lambda: listener.serve(handle, tasks))
+        await keeper.persist("the taking of connections", take)
 
 
 async def contain(on_channel: Callable[[C], Awaitable[Any]], channel: C) -> None:

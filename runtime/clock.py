@@ -10,6 +10,7 @@ from typing import Protocol
 import anyio
 
 from ..actors.arguments import LONGEST_S, microseconds, whole
+from .hidden import TaskGroup
 
 #: How late a time may be noticed that comes because the clock was set.
 _LOOK_AGAIN_S = 1.0
@@ -113,7 +114,7 @@ class ManualClock:
 
 
 async def _wait_for_either(first: anyio.Event, second: anyio.Event) -> None:
-    async with anyio.create_task_group() as tasks:
+    async with TaskGroup() as tasks:
 
         async def leave_after(event: anyio.Event) -> None:
             await event.wait()

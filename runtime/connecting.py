@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..actors.arguments import instance, whole
 from ..actors.errors import HubStoppingError, UnavailableError
@@ -18,6 +17,7 @@ from .channels import Channel, check_socket, dial, dial_shard
 from .client import Client
 from .clock import SystemClock
 from .crews import shard_socket, socket_of
+from .hidden import TaskGroup
 from .homes import Home
 from .keeping import Keeper
 from .lines import Line
@@ -116,7 +116,7 @@ async def _hub_line(path: Path) -> AsyncGenerator[tuple[Line, TaskGroup], None]:
 
     line = Line(again, waiter_factory())
     failed: Exception | None = None
-    async with anyio.create_task_group() as tasks:
+    async with TaskGroup() as tasks:
         tasks.start_soon(line.run)
         try:
             yield line, tasks

@@ -17,6 +17,7 @@ from ..actors.errors import PerdureError, StorageError, UnavailableError, UsageE
 from ..actors.logs import Log
 from ..storage import split_place
 from .channels import check_free, listen, remove_socket, serve
+from .hidden import TaskGroup
 from .keeping import Keeper
 from .recovery import backoff
 from .sessions import Session
@@ -310,7 +311,7 @@ class Crew(ABC):
                 errors.append(error)
 
         errors: list[PerdureError] = []
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for shard in self.in_service:
                 tasks.start_soon(count, shard)
         if errors:

@@ -29,6 +29,7 @@ from ..actors.messages import Command, Operation
 from ..actors.stripes import MARK
 from ..actors.values import MISSING
 from ..storage.records import EntityFilter, EntityRow
+from .hidden import TaskGroup
 from .pages import check_page_size
 from .placement import partition_of
 from .requesting import Requester
@@ -319,7 +320,7 @@ class EntityClient(Requester):
             except PerdureError as error:
                 errors.append(error)
 
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for some in parcels.values():
                 tasks.start_soon(send, some)
         if errors:

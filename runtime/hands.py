@@ -14,6 +14,7 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
+from .hidden import hide, show
 from .waiting import is_cancellation, on_asyncio
 
 T = TypeVar("T")
@@ -35,6 +36,10 @@ class Hand(Protocol):
 
     def cancel(self) -> None:
         """Cancel what runs in it. Code may swallow that, and be told again."""
+        ...
+
+    def leave_behind(self) -> None:
+        """Leave it to its event loop, since it does not end where it is cancelled."""
         ...
 
     def is_spoilt(self) -> bool:
@@ -86,12 +91,16 @@ class _AsyncioHand:
             name="perdure-hand",
             context=context,
         )
+        hide(task)
         self._ref = ref(task)
         self._cancelling = task.cancelling
         task.add_done_callback(self._done)
 
     def cancel(self) -> None:
         self._told += self._task.cancel()
+
+    def leave_behind(self) -> None:
+        show(self._task)
 
     def is_spoilt(self) -> bool:
         if self._cancelling() > self._told:
@@ -160,6 +169,9 @@ class _TrioHand:
 
     def cancel(self) -> None:
         self._scope.cancel()
+
+    def leave_behind(self) -> None:
+        pass  # the loop has it among its tasks
 
     def is_spoilt(self) -> bool:
         task = self._task

@@ -7,21 +7,20 @@ they ask is carried to the home loop, done there, and its outcome brought back.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # documented all the same
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..actors.errors import HubStoppingError, OutcomeUnknownError, UsageError
 from ..actors.logs import Log
 from ..actors.outside import INSIDE, refuse_use
+from .hidden import TaskGroup
 from .waiting import on_asyncio, thread_waker
 
 T = TypeVar("T")
@@ -98,7 +97,7 @@ class Home:
         """Do what other loops ask for until ``then`` has returned; nobody is at home afterwards."""
         failed: Exception | None = None
         try:
-            async with anyio.create_task_group() as self._tasks:
+            async with TaskGroup() as self._tasks:
                 try:
                     await then()
                 except Exception as error:
@@ -236,24 +235,6 @@ class PlacesAbroad(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return (Abroad(self._home, place) for place in self._places)
-
-
-def begin(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a function that raises nothing in a task of its own, which no other task has to wait for.
-
-    It ends with the event loop, cancelled, if not before.
-    """
-    if on_asyncio():
-        task = asyncio.get_running_loop().create_task(function())
-        _begun.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(_begun.discard)
-        return
-    import trio
-
-    trio.lowlevel.spawn_system_task(function, context=contextvars.copy_context())
-
-
-_begun: set[asyncio.Task[None]] = set()
 
 
 def current_task() -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -11,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..actors.arguments import instance, is_a, refusal, text, whole
 from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, UsageError
@@ -23,7 +23,8 @@ from .balancing import Balancer, Rebalance
 from .client import Client
 from .clock import Clock, SystemClock
 from .crews import Crew, path_of
-from .homes import Home, begin, current_task, has_ended
+from .hidden import TaskGroup, begin
+from .homes import Home, current_task, has_ended
 from .loops import LoopCrew
 from .processes import ProcessCrew
 from .retention import check_retention, keep_retention
@@ -237,7 +238,7 @@ class Hub:
         self._home = Home()
         self._scope = anyio.CancelScope()
         self._started, self._leaving, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
-        begin(self._live)
+        begin(self._live, self._scope.cancel)
         try:
             await self._started.wait()
         except BaseException:
@@ -323,6 +324,8 @@ class Hub:
         try:
             with self._scope:
                 await self._home.serve(self._run)
+        except asyncio.CancelledError:
+            self._stop_for(InternalError("somebody cancelled the task of the hub"))
         except BaseException as error:  # it is raised where the hub is left
             if not isinstance(error, anyio.get_cancelled_exc_class()):
                 self._fatal = self._fatal or error
@@ -351,7 +354,7 @@ class Hub:
             raise
         failed: Exception | None = None
         try:
-            async with anyio.create_task_group() as self._tasks:
+            async with TaskGroup() as self._tasks:
                 # Shielded, so that what serves is alive for the drain whatever is cancelled.
                 self._serving = anyio.CancelScope(shield=True)
                 self._tasks.start_soon(self._serve, self._serving)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from ..actors.errors import InternalError, PerdureError
 from ..actors.logs import Log
@@ -26,6 +25,7 @@ from .channels import (
     serve,
 )
 from .crews import Crew, shard_socket
+from .hidden import TaskGroup, hold
 from .keeping import first_of
 from .loop_kinds import running_kind
 from .routing import Router
@@ -64,7 +64,7 @@ class Acceptor:
     async def serve(self, on_channel: Callable[[Channel], Coroutine[Any, Any, None]]) -> None:
         """Take channels on the running loop, until cancelled."""
         taken: list[LoopChannel] = []
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
 
             def take() -> None:
                 while self._channels:
@@ -160,7 +160,7 @@ class LoopCrew(Crew):
         """Serve the partitions of this loop, and whoever connects."""
         shard = self._shard
         assert shard is not None
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             tasks.start_soon(shard.run)
             await self.receive(tasks, shard, {})
             tasks.start_soon(self._serve_clients)
@@ -197,7 +197,7 @@ class LoopCrew(Crew):
             except PerdureError as error:
                 errors.append(error)
 
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for number, owner in enumerate(self.owners):
                 if owner:
                     tasks.start_soon(host, owner, number)
@@ -220,7 +220,7 @@ class LoopCrew(Crew):
     async def drain(self) -> None:
         """Drain all shards at the same time."""
         self.stop_starting()
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for shard in range(self.count):
                 tasks.start_soon(self._drain, shard)
 
@@ -247,7 +247,7 @@ class LoopCrew(Crew):
 
     async def close(self) -> None:
         """End the threads, and give the store up."""
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for thread in self._threads:
                 tasks.start_soon(thread.join)
         self._threads.clear()
@@ -307,7 +307,7 @@ class _LoopThread:
         backend, uvloop = self._kind
         options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
         try:
-            anyio.run(self._serve, backend=backend, backend_options=options)
+            anyio.run(hold, self._serve, backend=backend, backend_options=options)
         except BaseException as error:
             _log.error("shard %d failed", self._number, why=error)
             reason = first_of(error)
@@ -325,7 +325,7 @@ class _LoopThread:
         shard.start()
         ended = anyio.Event()
         try:
-            async with anyio.create_task_group() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.start_soon(shard.run)
                 self._end = thread_waker(ended.set)
                 await crew.receive(tasks, shard, {})

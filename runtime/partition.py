@@ -69,6 +69,7 @@ from .damage import Damage, reason_of
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .guarded_store import GuardedStore
+from .hidden import TaskGroup
 from .leftovers import Leftovers
 from .loading import Loader
 from .moving import leave
@@ -755,7 +756,7 @@ class Partition:
 
     async def run(self) -> bool:
         """Commit what gathers until the partition leaves, which is True; recover where that fails."""
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             tasks.start_soon(self.loader.run)
             tasks.start_soon(self.overflow.run)
             tasks.start_soon(self.exchange.run)

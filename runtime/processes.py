@@ -40,6 +40,7 @@ from .channels import check_socket, dial_shard
 from .crews import Crew, shard_socket, socket_of
 from .deaths import Call, Deaths, read_notes
 from .forking import no_copies
+from .hidden import TaskGroup
 from .loop_kinds import running_kind
 from .routing import Router
 from .waiting import waiter_factory
@@ -111,7 +112,7 @@ class ProcessCrew(Crew):
             await self._run()
 
     async def _run(self) -> None:
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             self.router.start(tasks)
             for worker in self._workers:
                 name = f"the supervision of worker {worker.number}"
@@ -233,7 +234,7 @@ class ProcessCrew(Crew):
 
     async def _serve_with(self, worker: _Worker, process: Process) -> None:
         """Give a process its partitions, and return when it has ended."""
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             tasks.start_soon(self._introduce, worker)
             await process.wait()
             tasks.cancel_scope.cancel()
@@ -328,7 +329,7 @@ class ProcessCrew(Crew):
     async def drain(self) -> None:
         """Have all workers drain at the same time."""
         self._stopping = True
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for worker in self._workers:
                 if worker.serves:
                     tasks.start_soon(self._drain, worker)
@@ -350,7 +351,7 @@ class ProcessCrew(Crew):
     async def close(self) -> None:
         """Wait for the workers' end, and give the store up."""
         self._stopping = True
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             for worker in self._workers:
                 tasks.start_soon(worker.end, self._settings.drain_s)
         for worker in self._workers:

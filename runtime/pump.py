@@ -24,12 +24,11 @@ from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from .hands import Hand, HandFactory, hand_factory
+from .sparing import Sparing
 
 _log = Log("perdure.pump")
 
 _IN_VAIN_MAX = 20
-_RECORDS_MAX = 10
-_SPAN_S = 10.0
 
 T = TypeVar("T")
 
@@ -53,37 +52,6 @@ class Runnable(Protocol):
     def on_suspended(self, hand: Hand) -> None:
         """Take note that what ``run`` gave has suspended for the first time, in that task."""
         ...
-
-
-class _Sparing:
-    """Writes the first records of each span of time, and how many more there were.
-
-    What users' code does to a task it may do a thousand times a second; each time is counted.
-    """
-
-    def __init__(self, log: Callable[..., None]) -> None:
-        self._log = log
-        self._began = 0.0
-        self._written = 0
-        self._left_out = 0
-
-    def write(self, message: str, *values: Any) -> None:
-        """Write a record, or count it."""
-        now = perf_counter()
-        if not self._written or now - self._began > _SPAN_S:
-            self.tell()
-            self._began, self._written = now, 0
-        if self._written < _RECORDS_MAX:
-            self._written += 1
-            self._log(message, *values)
-        else:
-            self._left_out += 1
-
-    def tell(self) -> None:
-        """Say how many records were left out."""
-        if self._left_out:
-            self._log("%d more records like the last ones were left out", self._left_out)
-            self._left_out = 0
 
 
 class Pump:
@@ -110,8 +78,8 @@ class Pump:
         self._ended: anyio.Event | None = None  # set while stopping, when all hands have
         self._stopping = False
         self._in_vain = 0  # leaders in a row that ended before they did anything
-        self._errors = _Sparing(_log.error)
-        self._warnings = _Sparing(_log.warning)
+        self._errors = Sparing(_log.error)
+        self._warnings = Sparing(_log.warning)
         self.busy_s = 0.0
         self.replaced = 0
         self.on_interrupt: Callable[[], None] = lambda: None
@@ -178,6 +146,8 @@ class Pump:
             self._begun[1].close()
         self._errors.tell()
         self._warnings.tell()
+        for hand in self._kept:
+            hand.leave_behind()
         left = self.titles()
         for title in left:
             _log.error("left %s behind: it does not end where it is cancelled", title)

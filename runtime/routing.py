@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..actors.errors import (
     HubStoppingError,
@@ -20,6 +19,7 @@ from ..actors.errors import (
 from ..actors.messages import Completion, Message
 from .batch import ENVELOPE_SIZE
 from .channels import Channel
+from .hidden import TaskGroup
 from .lines import Line
 from .waiting import Waiter
 from .wire import FRAME_SIZE_MAX, Item, LineLostError, MovedError

@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 
 from ..actors.arguments import choice, flag, optional_flag, refusal
 from ..actors.logs import Log
+from .hidden import hold
 from .hub import Hub
 from .loop_kinds import backend_options
 from .tuning import tune
@@ -82,7 +84,8 @@ def run(
     if tuned:
         tune()
     with _Signals() as signals:
-        anyio.run(_serve, hub, on_ready, signals, backend=backend, backend_options=options)
+        serve = partial(_serve, hub, on_ready, signals)
+        anyio.run(hold, serve, backend=backend, backend_options=options)
 
 
 class _Signals:

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..actors.errors import InternalError, PerdureError, UnavailableError, UsageError
 from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from .admission import check_request
+from .hidden import TaskGroup
 from .wire import WITH_MESSAGE, Item, MovedError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Session:
 
     async def run(self) -> None:
         """Answer until the connection ends."""
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             self._tasks = tasks
             try:
                 await self._channel.run(self.take)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 from attrs import asdict
 
 from ..actors.errors import (
@@ -23,6 +22,7 @@ from ..actors.messages import Caller, Command, Completion
 from .activities import ActivityPool
 from .deaths import Notes
 from .forking import no_copies
+from .hidden import TaskGroup
 from .keeping import Keeper
 from .moving import Replies
 from .overflow import look_through
@@ -113,7 +113,7 @@ class Shard:
 
     async def _run(self) -> None:
         try:
-            async with anyio.create_task_group() as tasks:
+            async with TaskGroup() as tasks:
                 self._tasks = tasks
                 self.router.start(tasks)
                 self.keeper.start()

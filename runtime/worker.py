@@ -30,6 +30,7 @@ from .channels import SocketChannel, dial_shard, listen, serve
 from .clock import SystemClock
 from .crews import shard_socket
 from .deaths import Notes, Warden
+from .hidden import TaskGroup, hold
 from .keeping import Keeper
 from .routing import Router
 from .sessions import Session
@@ -62,7 +63,7 @@ def main(descriptor: int) -> int:
     tune()
     backend = config["backend"]
     options = {"use_uvloop": config["uvloop"]} if backend == "asyncio" else {}
-    anyio.run(worker.run, backend=backend, backend_options=options)
+    anyio.run(hold, worker.run, backend=backend, backend_options=options)
     return 0 if worker.error is None else 1
 
 
@@ -167,7 +168,7 @@ class _Worker:
         if self._left.is_set():
             return  # the socket may be that of another hub's worker by now
         try:
-            async with anyio.create_task_group() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.start_soon(shard.run)
                 listener = await listen(shard_socket(self._socket, self._number))
                 handlers = {**shard.handlers, "govern": self._govern}
@@ -216,7 +217,7 @@ class _Worker:
         async def govern() -> None:
             raise error
 
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             listener = await listen(shard_socket(self._socket, self._number))
             tasks.start_soon(serve, listener, self._answerer(None, {"govern": govern}), Keeper())
             await self._stopping.wait()

@@ -195,6 +195,14 @@ def stop_loop_resources() -> None:
         asyncio.get_running_loop().close()
 
 
+def cancel_all_tasks() -> None:
+    """As helpers do that shut a program down; it leaves out those of the test itself."""
+    if _task() is not None:
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("perdure"):
+                task.cancel()
+
+
 def set_variable() -> None:
     VARIABLE.set("set by bad code")
 
@@ -225,6 +233,7 @@ DONE: dict[str, Callable[[], None]] = {
         open_cancelled,
         spawn,
         stop_loop_resources,
+        cancel_all_tasks,
         set_variable,
         recurse,
         leak_thread,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import sys
@@ -922,7 +923,8 @@ def threads() -> set[threading.Thread]:
 
 def tasks_alive() -> set[Any]:
     if asyncio_runs():
-        return {task for task in asyncio.all_tasks() if not task.done()}
+        # Those of a hub are hidden from asyncio.all_tasks().
+        return {one for one in gc.get_objects() if type(one) is asyncio.Task and not one.done()}
     import trio
 
     root = trio.lowlevel.current_root_task()

@@ -145,11 +145,11 @@ async def test_a_hub_goes_on_taking_connections_when_the_system_refuses_one(
         def __init__(self, listener: SocketListener) -> None:
             self._listener = listener
 
-        async def serve(self, handle: Any, tasks: Any = None) -> None:
+        async def accept(self) -> Any:
             if len(refused) < 2:
                 refused.append(1)
                 raise OSError(24, "Too many open files")
-            await self._listener.serve(handle, tasks)
+            return await self._listener.accept()
 
         async def __aenter__(self) -> Scarce:
             return self

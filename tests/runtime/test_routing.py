@@ -19,6 +19,7 @@ from perdure import (
 from perdure.actors.messages import Completion, Operation, Start
 from perdure.runtime import routing
 from perdure.runtime.channels import Channel
+from perdure.runtime.hidden import TaskGroup
 from perdure.runtime.partition import Partition
 from perdure.runtime.routing import Elsewhere, Router
 from perdure.runtime.waiting import waiter_factory
@@ -59,7 +60,7 @@ async def routing_to(
     router = Router(len(owners), me, waiter_factory(), network.dial)
     router.owners[:] = owners
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup() as tasks:
             router.start(tasks)
             try:
                 yield router
