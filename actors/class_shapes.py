@@ -23,6 +23,8 @@ from .likeness import attributes
 from .printing import repr_of
 from .scalars import HEAP_TYPE
 from .shapes import (
+    MANY,
+    TAG,
     Fault,
     Part,
     Shape,
@@ -32,6 +34,7 @@ from .shapes import (
     has,
     is_a,
     kinds,
+    levels_of,
     member_path,
     wrong,
     wrong_json,
@@ -104,7 +107,7 @@ def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
         loose=any(shape.loose for shape in shapes.values()),
         vague=any(shape.vague for shape in shapes.values()),
         unsure=unsure or any(shape.unsure for shape in shapes.values()),
-        flat=not unsure and all(shape.immutable for shape in shapes.values()),
+        levels=MANY if unsure else levels_of(shapes.values()),
         immutable=frozen and not unsure and all(shape.immutable for shape in shapes.values()),
         is_record=True,
         parts_out=attribute_parts(shapes),
@@ -170,10 +173,11 @@ def entry_parts(shapes: Mapping[str, Shape]) -> Callable[[Any], Iterator[Part]]:
     return parts
 
 
-def named_tuple_shape(cls: Any, shape_for: ShapeFor) -> Shape:
-    """Give the shape of a ``NamedTuple``."""
+def named_tuple_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
+    """Give the shape of a ``NamedTuple``; ``annotation`` has its type arguments."""
+    mapping = type_arguments(annotation, cls)
     hints = type_hints(cls)
-    shapes = {name: shape_for(hints.get(name, Any)) for name in cls._fields}
+    shapes = {name: shape_for(substitute(hints.get(name, Any), mapping)) for name in cls._fields}
     needed = [name for name in shapes if name not in cls._field_defaults]
     name = cls.__name__
     unsure = runs_code(cls)
@@ -213,6 +217,7 @@ def named_tuple_shape(cls: Any, shape_for: ShapeFor) -> Shape:
         vague=any(shape.vague for shape in shapes.values()),
         unsure=unsure or any(shape.unsure for shape in shapes.values()),
         immutable=not unsure and all(shape.immutable for shape in shapes.values()),
+        levels=MANY if unsure else levels_of(shapes.values()),
         is_record=True,
         parts_out=attribute_parts(shapes),
         parts_in=entry_parts(shapes),
@@ -228,8 +233,9 @@ def is_typed_dict(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, dict) and has(cls, "__required_keys__")
 
 
-def typed_dict_shape(cls: Any, shape_for: ShapeFor) -> Shape:
+def typed_dict_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
     """Give the shape of a ``TypedDict``, which takes no keys but its own."""
+    mapping = type_arguments(annotation, cls)
     shapes: dict[str, Shape] = {}
     needed: set[str] = set()
     for field, hint in type_hints(cls).items():
@@ -238,7 +244,7 @@ def typed_dict_shape(cls: Any, shape_for: ShapeFor) -> Shape:
         while typing.get_origin(hint) in REQUIREMENTS:
             required = typing.get_origin(hint) is typing.Required
             hint = typing.get_args(hint)[0]
-        shapes[field] = shape_for(hint)
+        shapes[field] = shape_for(substitute(hint, mapping))
         if required:
             needed.add(field)
     name = cls.__name__
@@ -275,8 +281,8 @@ def typed_dict_shape(cls: Any, shape_for: ShapeFor) -> Shape:
         vague=any(shape.vague for shape in shapes.values()),
         unsure=any(shape.unsure for shape in shapes.values()),
         shallow=all(shape.immutable for shape in shapes.values()),
-        flat=all(shape.immutable for shape in shapes.values()),
-        is_record=True,
+        levels=levels_of(shapes.values()),
+        is_record=TAG not in shapes,
         parts_out=entry_parts(shapes),
         parts_in=entry_parts(shapes),
     )

@@ -19,6 +19,7 @@ from .shapes import (
     Unsupported,
     is_a,
     kinds,
+    levels_of,
     member_path,
     no_parts,
     show,
@@ -106,7 +107,7 @@ def array_shape(
         unsure=item.unsure,
         immutable=cls is tuple and item.immutable,
         shallow=item.immutable,
-        flat=item.immutable,
+        levels=levels_of((item,)),
         parts_out=_numbered(item),
         parts_in=_numbered(item),
     )
@@ -153,7 +154,7 @@ def set_shape(
         unsure=item.unsure or item.vague,
         immutable=cls is frozenset and item.immutable,
         shallow=item.immutable,
-        flat=item.immutable,
+        levels=levels_of((item,)),
         parts_out=_numbered(item),
         parts_in=_numbered(item),
     )
@@ -197,6 +198,7 @@ def fixed_tuple_shape(items: tuple[Shape, ...]) -> Shape:
         vague=any(item.vague for item in items),
         unsure=any(item.unsure for item in items),
         immutable=all(item.immutable for item in items),
+        levels=levels_of(items),
         parts_out=parts,
         parts_in=parts,
     )
@@ -221,7 +223,7 @@ def dict_shape(cls: Any, key: Shape, item: Shape) -> Shape:
         vague=item.vague,
         unsure=item.unsure,
         shallow=item.immutable,
-        flat=item.immutable,
+        levels=levels_of((item,)),
         parts_out=_keyed_out(key, item),
         parts_in=_keyed_in(key, item),
     )

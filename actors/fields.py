@@ -160,9 +160,12 @@ def type_arguments(annotation: Any, cls: Any) -> dict[Any, Any]:
     arguments = typing.get_args(annotation)
     if arguments:
         mapping.update(zip(cls.__parameters__, arguments, strict=False))
-    for owner in cls.__mro__:
+    owners: list[Any] = list(cls.__mro__)
+    for owner in owners:
         for base in owner.__dict__.get("__orig_bases__", ()):
             origin = typing.get_origin(base)
+            if (origin or base) not in owners:  # a TypedDict has no bases
+                owners.append(origin or base)
             if origin is not None and origin is not Generic:
                 for variable, argument in zip(
                     getattr(origin, "__parameters__", ()), typing.get_args(base), strict=False

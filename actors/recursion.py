@@ -9,7 +9,7 @@ from typing import Any
 
 from .class_shapes import is_typed_dict
 from .fields import runs_code
-from .shapes import Shape, ShapeFor, TooDeep, kinds
+from .shapes import TAG, Shape, ShapeFor, TooDeep, kinds
 
 MAX_RECURSION = 100
 """How often a type that contains itself may nest in a value."""
@@ -54,7 +54,7 @@ def recursive_shape(annotation: Any, shape_for: ShapeFor) -> Shape:
         loose=True,
         vague=True,
         unsure=runs_code(cls),
-        is_record=True,
+        is_record=TAG not in getattr(cls, "__annotations__", ()),
         parts_out=lambda value: target().parts_out(value),
         parts_in=lambda value: target().parts_in(value),
     )

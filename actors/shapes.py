@@ -22,6 +22,7 @@ Decoder = Callable[..., Any]
 
 TOO_DEEP = "is nested too deeply, or contains itself"
 _SEGMENT_MAX = 80
+TAG = "$type"  # the key that tells the members of a union apart
 PLAIN = frozenset({str, int, bool, type(None)})
 
 # isinstance and type under names that do not narrow: what comes in is Any and stays Any, instead
@@ -76,6 +77,9 @@ class Key:
     decode: Callable[[str], Any]
 
 
+MANY = 1_000
+
+
 @attrs.define(eq=False)
 class Shape:
     """How values of one annotation look in JSON."""
@@ -102,8 +106,8 @@ class Shape:
     immutable: bool = False
     # A builtin container of immutables, for which a shallow copy is a full one.
     shallow: bool = False
-    # Nothing in it but the value itself can change.
-    flat: bool = False
+    # How deep below the value there may be something that can change.
+    levels: int = MANY
     # Encodes to an object whose keys are identifiers, so that a tag has room beside them.
     is_record: bool = False
     parts_out: Callable[[Any], Iterable[Part]] = no_parts
@@ -115,6 +119,11 @@ class Shape:
 
 ShapeFor = Callable[[Any], Shape]
 """How what has something inside gets the shape of that: passed in, since it may be any shape."""
+
+
+def levels_of(parts: Iterable[Shape]) -> int:
+    """Say how deep below what has such parts there may be something that can change."""
+    return max((part.levels + 1 for part in parts if not part.immutable), default=0)
 
 
 def kinds(*names: str) -> frozenset[str]:

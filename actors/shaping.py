@@ -207,11 +207,11 @@ def _shape_of_class(annotation: Any, cls: Any) -> Shape | None:
     if issubclass(cls, enum.Enum):
         return enum_shape(cls)
     if is_typed_dict(cls):
-        return typed_dict_shape(cls, shape_for)
+        return typed_dict_shape(annotation, cls, shape_for)
     if attrs.has(cls) or dataclasses.is_dataclass(cls):
         return class_shape(annotation, cls, shape_for)
     if issubclass(cls, tuple) and has(cls, "_fields"):
-        return named_tuple_shape(cls, shape_for)
+        return named_tuple_shape(annotation, cls, shape_for)
     if is_model(cls):
         return pydantic_shape(cls)
     return None

@@ -205,37 +205,45 @@ def tangle_finder(cls: type) -> Callable[[Any], bool] | None:
     """Give what says whether two parts of an entity's state are one object; None where none can be.
 
     In memory a change of one would be one of the other; read back from the store they are two. It
-    looks at the fields, and at what lies in their containers and objects; parts that are annotated
-    ``Any`` are left out, since they are read back in any case.
+    looks as deep as there may be something that changes; parts that are annotated ``Any`` are left
+    out, since they are read back in any case.
     """
     shapes = {field.name: shape_for(field.annotation) for field in class_fields(cls)}
     mutable = [
-        (name, shape.flat)
+        (name, shape.levels)
         for name, shape in shapes.items()
         if not shape.immutable and not shape.vague
     ]
-    if not mutable or (len(mutable) == 1 and mutable[0][1]):
+    if not mutable or (len(mutable) == 1 and not mutable[0][1]):
         return None
 
     def is_tangled(obj: Any) -> bool:
-        met: list[Any] = []
-        for name, flat in mutable:
-            value = getattr(obj, name)
-            met.append(value)
-            if not flat:
-                met += _inside(value)
-        if len(set(map(id, met))) == len(met):
-            return False
-        changing = [id(one) for one in met if not _is_single(one)]
-        return len(set(changing)) != len(changing)
+        met: set[int] = set()
+        count = 0
+        for name, levels in mutable:
+            here = _changing((getattr(obj, name),))
+            while here:
+                met.update(map(id, here))
+                count += len(here)
+                if len(met) != count:
+                    return True
+                if not levels:
+                    break
+                levels -= 1
+                here = _changing(part for whole in here for part in _inside(whole))
+        return False
 
     return is_tangled
+
+
+def _changing(values: Iterable[Any]) -> list[Any]:
+    return [one for one in values if one.__class__ not in _FIXED and not _is_single(one)]
 
 
 def _is_single(value: Any) -> bool:
     """Say whether it is no trouble that an object is met twice: it never changes."""
     cls: type = value.__class__
-    return cls in _FIXED or issubclass(cls, _SHARED) or (not value and cls in _SEALED)
+    return issubclass(cls, _SHARED) or (cls in _SEALED and not value)
 
 
 def _inside(value: Any) -> Iterable[Any]:

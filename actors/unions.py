@@ -11,6 +11,7 @@ import attrs
 
 from .shapes import (
     PLAIN,
+    TAG,
     Fault,
     Part,
     Shape,
@@ -22,7 +23,6 @@ from .shapes import (
     wrong_json,
 )
 
-_TAG = "$type"
 _VALUE = "$value"
 
 
@@ -38,15 +38,15 @@ class _Choice:
         if self.tag is None:
             return written
         if self.shape.is_record:
-            return {_TAG: self.tag, **written}
-        return {_TAG: self.tag, _VALUE: written}
+            return {TAG: self.tag, **written}
+        return {TAG: self.tag, _VALUE: written}
 
     def inner(self, value: Any) -> Any:
         """Take the tag off."""
         if self.tag is None or self.shape.is_record:
             return value
         if _VALUE not in value:
-            raise Fault(f"{_VALUE!r} is missing beside {_TAG!r}")
+            raise Fault(f"{_VALUE!r} is missing beside {TAG!r}")
         return value[_VALUE]
 
 
@@ -98,7 +98,7 @@ def _optional_shape(inner: Shape) -> Shape:
         unsure=inner.unsure,
         immutable=inner.immutable,
         shallow=inner.shallow,
-        flat=inner.flat,
+        levels=inner.levels,
         parts_out=parts_out,
         parts_in=parts_out,
     )
@@ -160,6 +160,7 @@ def union_shape(members: list[Shape]) -> Shape:
         vague=any(member.vague for member in members),
         unsure=any(member.unsure for member in members),
         immutable=all(member.immutable for member in members),
+        levels=max(member.levels for member in members),
         parts_out=parts_out,
         parts_in=parts_in,
     )
@@ -179,8 +180,8 @@ def variant_shape(usual: Shape, other: Shape) -> Shape:
     def decode(value: Any, _: Any = None) -> Any:
         if value.__class__ is not dict:
             return decode_usual(value)
-        if value.get(_TAG) != tag:
-            raise Fault(f"an object with {_TAG!r} of {tag}, or an array, expected")
+        if value.get(TAG) != tag:
+            raise Fault(f"an object with {TAG!r} of {tag}, or an array, expected")
         return other.decode(choice.inner(value))
 
     def parts_in(value: Any) -> Iterable[Part]:
@@ -195,7 +196,7 @@ def variant_shape(usual: Shape, other: Shape) -> Shape:
         encode=encode,
         decode=decode,
         shallow=False,
-        flat=usual.flat and other.immutable,
+        levels=max(usual.levels, other.levels),
         parts_in=parts_in,
     )
 
@@ -282,10 +283,10 @@ def _picker(name: str, choices: list[_Choice]) -> Callable[[Any], _Choice]:
     def pick(value: Any) -> _Choice:
         kind = _KIND_OF[value.__class__]
         if kind == "object" and by_tag:
-            tag = value.get(_TAG)
+            tag = value.get(TAG)
             if tag.__class__ is str and tag in by_tag:
                 return by_tag[tag]
-            raise Fault(f"an object with {_TAG!r} of {', '.join(by_tag)} expected")
+            raise Fault(f"an object with {TAG!r} of {', '.join(by_tag)} expected")
         if kind in by_kind:
             return by_kind[kind]
         raise wrong_json(name, value)

@@ -68,6 +68,22 @@ class Page(NamedTuple):
     number: int = 1
 
 
+class Pair(NamedTuple, Generic[T]):
+    one: T
+    two: list[T]
+
+
+class Entry(TypedDict, Generic[T]):
+    one: T
+
+
+class Entries(Entry[tuple[int, str]]):
+    more: int
+
+
+Tagged = TypedDict("Tagged", {"$type": str, "number": int})
+
+
 class Options(TypedDict, total=False):
     name: str
     tags: frozenset[str]
@@ -308,7 +324,9 @@ MODEL = st.builds(
     parts=st.dictionaries(TEXT, st.frozensets(INT), max_size=3),
     amount=st.decimals(allow_nan=False, allow_infinity=False),
 )
-EVENT = st.builds(Event, TEXT) | st.builds(Payment, TEXT, INT)
+PAIR = st.tuples(INT, TEXT)
+PAYMENT = st.builds(Payment, TEXT, INT)
+EVENT = st.builds(Event, TEXT) | PAYMENT
 SUMMED = st.builds(Summed, st.lists(INT))
 
 #: Annotations with values that may fit them.
@@ -367,6 +385,13 @@ CROSSING: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (
         collections.deque[int],
         st.builds(collections.deque[int], st.lists(INT), st.none() | st.just(2)),
+    ),
+    (Pair[tuple[int, str]], st.builds(Pair, PAIR, st.lists(PAIR))),
+    (Entry[tuple[int, str]], st.fixed_dictionaries({"one": PAIR})),
+    (Entries, st.fixed_dictionaries({"one": PAIR, "more": INT})),
+    (
+        Tagged | Payment,
+        st.fixed_dictionaries({"$type": st.just("Payment") | TEXT, "number": INT}) | PAYMENT,
     ),
     (Page, st.builds(Page, st.lists(TEXT), INT)),
     (Options, st.fixed_dictionaries({}, optional={"name": TEXT, "tags": st.frozensets(TEXT)})),

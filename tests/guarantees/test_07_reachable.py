@@ -152,6 +152,49 @@ class Twins:
         return f"{self.one} {self.two} {self.baskets} {self.last} {self.by_name}"
 
 
+@dataclasses.dataclass
+class Shelf:
+    pages: tuple[Page, ...] = ()
+
+
+@app.entity
+class Nested:
+    lists: dict[str, list[list[str]]] = {}
+    shelves: list[Shelf] = []
+    models: dict[str, list[Model]] = {}
+    deep: list[list[list[list[str]]]] = []
+
+    def tangle(self, where: str) -> None:
+        shared: list[str] = []
+        page, model = Page(shared), Model()
+        if where == "lists":
+            self.lists = {"a": [shared], "b": [shared]}
+        elif where == "shelves":
+            self.shelves = [Shelf((page,)), Shelf((page,))]
+        elif where == "lines":
+            self.shelves = [Shelf((Page(shared),)), Shelf((Page(shared),))]
+        elif where == "models":
+            self.models = {"a": [model], "b": [model]}
+        elif where == "fields":
+            self.lists, self.deep = {"a": [shared]}, [[[shared]]]
+        else:
+            wide = [[shared, shared], [shared, shared]]
+            self.deep = [wide, wide]
+
+    def change(self) -> None:
+        for lists in list(self.lists.values())[:1]:
+            lists[0].append("x")
+        for models in list(self.models.values())[:1]:
+            models[0].items.append("x")
+        for shelf in self.shelves[:1]:
+            shelf.pages[0].lines.append("x")
+        if self.deep and not self.lists:
+            self.deep[0][0][0].append("x")
+
+    def show(self) -> str:
+        return repr(self)
+
+
 class Silent(BaseException):
     def __str__(self) -> str:
         raise ValueError
@@ -301,6 +344,16 @@ async def test_one_object_at_two_places_is_two_in_memory_as_it_is_in_the_store(
 
     assert shown[0] == shown[1]
     assert shown[0].count("'x'") == 1
+
+
+@pytest.mark.parametrize("where", ["lists", "shelves", "lines", "models", "fields", "deep"])
+async def test_it_is_two_however_deep_in_the_state_it_lies(hub: Hub, where: str) -> None:
+    nested = EntityId(Nested, where)
+    await hub.client.call_entity(nested, Nested.tangle, where)
+
+    await hub.client.call_entity(nested, Nested.change)
+
+    assert (await hub.client.call_entity(nested, Nested.show)).count("'x'") == 1
 
 
 @pytest.mark.parametrize("fails", [Keeper.fail, Keeper.fail_later])
