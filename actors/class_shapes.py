@@ -79,13 +79,14 @@ def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
         structure = _gen.make_dict_structure_fn(target, _converter, **options)
     name = cls.__name__
     unsure = runs_code(cls)
-    count = sum(not _has_slot(cls, field) for field in shapes) if cls.__dictoffset__ else 0
+    in_dict = sum(not _has_slot(cls, field) for field in shapes)
+    count = in_dict if cls.__dictoffset__ else None
     spare = _spare_slots(cls, shapes)
 
     def encode(value: Any) -> Any:
         if value.__class__ is not cls:
             raise wrong(name, value, cls)
-        if (count and len(value.__dict__) != count) or spare:
+        if (count is not None and len(value.__dict__) != count) or spare:
             check_undeclared(value, shapes, unsure)
         return unstructure(value)
 

@@ -35,9 +35,13 @@ The form of each type:
   members apart. Members that share a kind carry a tag: ``{"$type": "Circle", "radius": 1}`` for a
   class, ``{"$type": "date", "$value": "2024-02-29"}`` for others; ``str`` and ``int`` themselves
   stay bare. As soon as one member has a tag, every member that is an object has one. A tag
-  outlives changes of the fields, which a guess from the fields present would not.
+  outlives changes of the fields, which a guess from the fields present would not. Of members that
+  take the same class (``list[int] | list[str]``), the first one that reads the value back exactly
+  is written.
 
-Without an annotation (``Any``) every supported value is written, and plain JSON is read back.
+Without an annotation (``Any``) every supported value is written, and plain JSON is read back that
+has all of it: what the class of a value would not read back as it was is refused there, too, and so
+is what a subclass of a builtin has beyond it.
 An object that is at two places of a value is two objects in what is read back.
 """
 
@@ -49,10 +53,10 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from .errors import PayloadError, PayloadTooLargeError
-from .likeness import difference
+from .likeness import USUAL, Manner, difference
 from .printing import text_of, type_name
 from .shapes import PLAIN, TOO_DEEP, Fault, Part, Shape
-from .shaping import dump_function, shape_for
+from .shaping import dump_function, plain, shape_for
 
 T = TypeVar("T")
 _dumps = orjson.dumps
@@ -125,13 +129,13 @@ def _encode_function(shape: Shape) -> Callable[[object], bytes]:
 
         def encode_loose(value: Any) -> bytes:
             try:
-                if value.__class__ in plain:
+                if value.__class__ in own_json:
                     return _dumps(value)
                 return dump(to_json(value))
             except BaseException as error:
                 raise _encode_error(shape, value, error) from None
 
-        plain = PLAIN if shape.is_any else frozenset[type]()
+        own_json = PLAIN if shape.is_any else frozenset[type]()
         return encode_loose
 
     exact = shape.exact
@@ -151,17 +155,12 @@ def _compared(
     shape: Shape, encode: Callable[[object], bytes], decode: Callable[[bytes], Any]
 ) -> Callable[[object], bytes]:
     """Give an encoder that refuses what does not come back as it was."""
-    dump = dump_function(shape)
-
-    def plain(value: Any) -> Any:
-        return _loads(dump(value))
-
-    as_json = plain if shape.vague else None
+    manner = Manner(plain, lambda cls: shape_for(cls).vague) if shape.vague else USUAL
 
     def encode_compared(value: object) -> bytes:
         data = encode(value)
         try:
-            lost = difference(value, decode(data), as_json=as_json)
+            lost = difference(value, decode(data), manner=manner)
         except PayloadError as error:
             raise PayloadError(error.path, f"would not be read back: {error.reason}") from None
         except BaseException as error:
@@ -258,18 +257,27 @@ def _first_failing(
 
 
 def _where(error: BaseException) -> str:
+    error = _cause(error)
     return error.where if type(error) is Fault else ""
 
 
-def _reason(error: BaseException, depth: int = 0) -> str:
+def _cause(error: BaseException) -> BaseException:
+    """Give what a function of ours raised inside of orjson, or the error itself."""
+    for _ in range(_CAUSES_MAX):
+        # orjson.JSONEncodeError is TypeError itself.
+        if type(error) is not TypeError or error.__cause__ is None:
+            break
+        error = error.__cause__
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    error = _cause(error)
     if type(error) is Fault:
         return str(error)
     if issubclass(type(error), RecursionError):
         return TOO_DEEP
-    if type(error) is TypeError:  # orjson.JSONEncodeError is TypeError itself
-        cause = error.__cause__
-        if cause is not None and depth < _CAUSES_MAX:
-            return _reason(cause, depth + 1)
+    if type(error) is TypeError:
         text = text_of(error)
         return TOO_DEEP if "ecursion limit" in text else text
     return f"{type_name(error)}: {text_of(error)}"

@@ -110,7 +110,7 @@ def runs_code(cls: Any) -> bool:
     """Say whether making an object of its fields runs users' code, which may change them.
 
     It does where the class has validators, converters or a ``__post_init__``, and where something
-    of how it is made or set is not generated.
+    of how it is made, set or read is not generated.
     """
     if type(cls).__call__ is not type.__call__ or cls.__new__ is not object.__new__:
         return not (issubclass(cls, tuple) and _is_generated(cls.__new__))  # pyright: ignore[reportUnknownMemberType]
@@ -119,6 +119,8 @@ def runs_code(cls: Any) -> bool:
     if cls.__setattr__ is not object.__setattr__ and not _is_generated(cls.__setattr__):
         return True
     if any(hasattr(cls, name) for name in _HOOKS):
+        return True
+    if cls.__getattribute__ is not object.__getattribute__:
         return True
     frozen = is_frozen(cls)
     if attrs.has(cls):

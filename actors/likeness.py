@@ -26,7 +26,6 @@ from .scalars import is_bare_number
 from .shapes import class_of, is_a, member_path
 
 Difference = tuple[str, str]  # the path, and what is wrong there
-AsJson = Callable[[Any], Any]
 
 _TEXTS_AND_NUMBERS = (str, int, float)
 _KEPT_BY_PYDANTIC = frozenset({"__pydantic_private__", "__pydantic_extra__"})
@@ -35,8 +34,35 @@ _SEQUENCES = (list, tuple, collections.deque)
 _BESIDE_ITEMS = ("maxlen", "default_factory")
 
 
+@attrs.frozen
+class Manner:
+    """What is taken for alike beside what is equal and of the same class.
+
+    Attributes:
+        as_json: gives the plain JSON of a value, if that may take its place (under ``Any``).
+        is_vague: says of a class with fields whether that holds inside of its objects, too.
+        exact: whether an enum is not taken for its text or number, nor an int for its float.
+    """
+
+    as_json: Callable[[Any], Any] | None = None
+    is_vague: Callable[[Any], bool] = lambda cls: True
+    exact: bool = False
+
+    def takes_json(self, before: Any, after: Any) -> bool:
+        """Whether what was read back is the plain JSON of a value, and may be."""
+        return self.as_json is not None and difference(self.as_json(before), after) is None
+
+    def inside(self, cls: Any) -> Manner:
+        """Give the manner for the fields of a class."""
+        return self if self.as_json is None or self.is_vague(cls) else USUAL
+
+
+USUAL = Manner()
+EXACT = Manner(exact=True)
+
+
 def difference(
-    before: Any, after: Any, path: str = "", as_json: AsJson | None = None
+    before: Any, after: Any, path: str = "", manner: Manner = USUAL
 ) -> Difference | None:
     """Say where the second value is not like the first; None where it is like it throughout.
 
@@ -44,11 +70,11 @@ def difference(
         before: the value that was written.
         after: what was read back.
         path: where in a value these are.
-        as_json: gives the plain JSON of a value, if that may take its place (under ``Any``).
+        manner: what is taken for alike.
     """
     cls = class_of(before)
-    if cls is not type(after) and not _is_like_class(before, after):
-        if as_json is not None and type(after) in _PLAIN and as_json(before) == after:
+    if cls is not type(after) and (manner.exact or not _is_like_class(before, after)):
+        if type(after) in _PLAIN and manner.takes_json(before, after):
             return None
         return path, f"a {type_name(before)} would come back as a {type_name(after)}"
     if issubclass(cls, _SEQUENCES):
@@ -58,15 +84,15 @@ def difference(
             (f"{path}[{index}]", one, other)
             for index, (one, other) in enumerate(zip(before, after, strict=True))
         )
-        return _first(parts, as_json) or _of_container(before, after, path, as_json)
+        return _first(parts, manner) or _of_container(before, after, path, manner)
     if issubclass(cls, dict):
-        return _of_dicts(before, after, path, as_json)
+        return _of_dicts(before, after, path, manner)
     if issubclass(cls, (set, frozenset)):
-        return _of_sets(before, after, path, as_json)
+        return _of_sets(before, after, path, manner)
     if _has_declared_fields(cls):
-        return _of_attributes(before, after, path, as_json)
+        return _of_attributes(before, after, path, manner.inside(cls))
     if cls.__eq__ is object.__eq__:
-        return _of_attributes(before, after, path, as_json)
+        return _of_attributes(before, after, path, manner)
     return _of_single(before, after, path)
 
 
@@ -97,6 +123,9 @@ def _of_single(before: Any, after: Any, path: str) -> Difference | None:
             return None
         if math.isnan(before) and math.isnan(after):
             return None
+    elif is_a(before, complex):
+        if repr(before) == repr(after):  # with the signs of its zeros
+            return None
     elif before == after or (before != before and after != after):
         return None
     return path, f"this {type_name(before)} would come back as another"
@@ -123,60 +152,60 @@ def _has_declared_fields(cls: Any) -> bool:
     return attrs.has(cls) or dataclasses.is_dataclass(cls) or hasattr(cls, "__pydantic_validator__")
 
 
-def _first(parts: Iterator[tuple[str, Any, Any]], as_json: AsJson | None) -> Difference | None:
+def _first(parts: Iterator[tuple[str, Any, Any]], manner: Manner) -> Difference | None:
     for path, one, other in parts:
-        found = difference(one, other, path, as_json)
+        found = difference(one, other, path, manner)
         if found is not None:
             return found
     return None
 
 
 def _of_dicts(
-    before: dict[Any, Any], after: dict[Any, Any], path: str, as_json: AsJson | None
+    before: dict[Any, Any], after: dict[Any, Any], path: str, manner: Manner
 ) -> Difference | None:
     if len(before) != len(after):
         return path, f"{len(before)} entries would come back as {len(after)}"
     for (key, one), (other_key, other) in zip(before.items(), after.items(), strict=True):
         place = path + member_path(key)
-        found = difference(key, other_key, place, as_json) or difference(one, other, place, as_json)
+        found = difference(key, other_key, place, manner) or difference(one, other, place, manner)
         if found is not None:
             return found
-    return _of_container(before, after, path, as_json)
+    return _of_container(before, after, path, manner)
 
 
 def _of_sets(
-    before: AbstractSet[Any], after: AbstractSet[Any], path: str, as_json: AsJson | None
+    before: AbstractSet[Any], after: AbstractSet[Any], path: str, manner: Manner
 ) -> Difference | None:
     if len(before) != len(after):
         return path, f"{len(before)} elements would come back as {len(after)}"
     found = {one: one for one in after}
     for one in before:
         if one not in found:
-            if as_json is not None and as_json(before) == as_json(after):
+            if manner.as_json is not None and manner.takes_json(before, manner.as_json(after)):
                 return None
             return path, f"a {type_name(one)} in it would come back as another"
-        lost = difference(one, found[one], path, as_json)
+        lost = difference(one, found[one], path, manner)
         if lost is not None:
             return lost
-    return _of_container(before, after, path, as_json)
+    return _of_container(before, after, path, manner)
 
 
-def _of_container(before: Any, after: Any, path: str, as_json: AsJson | None) -> Difference | None:
+def _of_container(before: Any, after: Any, path: str, manner: Manner) -> Difference | None:
     for name in _BESIDE_ITEMS:
         one, other = getattr(before, name, None), getattr(after, name, None)
         if one is not other and one != other:
             return path, f"the {name} of a {type_name(before)} would be lost"
-    return _of_attributes(before, after, path, as_json)
+    return _of_attributes(before, after, path, manner)
 
 
-def _of_attributes(before: Any, after: Any, path: str, as_json: AsJson | None) -> Difference | None:
+def _of_attributes(before: Any, after: Any, path: str, manner: Manner) -> Difference | None:
     if isinstance(before, (enum.Enum, type, types.FunctionType)):
         return None if before is after else (path, "it would come back as another")
     one, other = attributes(before), attributes(after)
     for name in (*one, *other):
         if (name in one) != (name in other):
             return path + member_path(name), "this would not come back"
-    return _first(((path + member_path(name), one[name], other[name]) for name in one), as_json)
+    return _first(((path + member_path(name), one[name], other[name]) for name in one), manner)
 
 
 def attributes(value: Any) -> dict[str, Any]:

@@ -17,14 +17,26 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .printing import type_name
-from .shapes import Decoder, Encoder, Fault, Key, Shape, class_of, kinds, show, wrong, wrong_json
+from .shapes import (
+    Decoder,
+    Encoder,
+    Fault,
+    Key,
+    Shape,
+    class_of,
+    is_a,
+    kinds,
+    show,
+    wrong,
+    wrong_json,
+)
 
 
 def _encode_int(value: Any) -> Any:
     if value.__class__ is int or value.__class__ is bool:
         return value
     if isinstance(value, int) and isinstance(value, enum.Enum):
-        return value
+        return int.__int__(value)  # equal to its number, and has nothing else
     raise wrong("int", value, int)
 
 
@@ -100,12 +112,14 @@ HEAP_TYPE = 1 << 9
 """The flag of a class that was made by a class statement."""
 
 
-def _exact_float(value: float) -> float:
+def _exact_float(value: Any) -> float:
+    plain: float
+    plain = float.__float__(value) if is_a(value, float) else int.__int__(value)
     try:
-        number = float(value)
+        number = float(plain)
     except OverflowError:
         raise Fault(f"{show(value)} is too large for a float") from None
-    if number != value and not math.isnan(number):
+    if number != plain and not math.isnan(number):
         raise Fault(f"{show(value)} would lose digits as a float")
     return number
 

@@ -108,7 +108,7 @@ class Shape:
     shallow: bool = False
     # How deep below the value there may be something that can change.
     levels: int = MANY
-    # Encodes to an object whose keys are identifiers, so that a tag has room beside them.
+    # Encodes to an object that has room for a tag beside its keys.
     is_record: bool = False
     parts_out: Callable[[Any], Iterable[Part]] = no_parts
     parts_in: Callable[[Any], Iterable[Part]] = no_parts

@@ -27,13 +27,19 @@ from .class_shapes import (
 from .containers import array_shape, dict_shape, fixed_tuple_shape, set_shape
 from .enums import enum_shape, literal_shape
 from .errors import RegistrationError
+from .likeness import Manner, attributes, difference
 from .models import is_model, pydantic_shape
+from .printing import type_name
 from .recursion import recursive_shape
 from .scalars import scalar_shapes
 from .shapes import PLAIN, Fault, Part, Shape, Unsupported, class_of, has, is_a, kinds, member_path
 from .unions import union_members, union_shape, variant_shape
 
-_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+_OPTIONS = (
+    orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 _dumps = orjson.dumps
 _shapes: dict[Any, Shape] = scalar_shapes()
 
@@ -73,6 +79,7 @@ ANY = Shape(
 
 _shapes[Any] = _shapes[object] = ANY
 _unfinished: dict[Any, Shape] = {}
+_finished: dict[Any, Shape] = {}  # while others are not
 _making = threading.RLock()
 
 
@@ -89,17 +96,21 @@ def shape_for(annotation: Any) -> Shape:
     if found is not None:
         return found
     with _making:
-        if annotation in _shapes:
-            return _shapes[annotation]
-        if annotation in _unfinished:
-            return _unfinished[annotation]
+        for known in (_shapes, _finished, _unfinished):
+            if annotation in known:
+                return known[annotation]
         if _has_fields(typing.get_origin(annotation) or annotation):
             _unfinished[annotation] = recursive_shape(annotation, shape_for)
         try:
-            shape = _new_shape(annotation)
+            shape = _finished[annotation] = _new_shape(annotation)
         finally:
             _unfinished.pop(annotation, None)
-        _shapes[annotation] = shape
+            made = {} if _unfinished else dict(_finished)
+            if not _unfinished:
+                _finished.clear()
+        # If it is unsure, so may be what was made on the way and stands in a circle with it,
+        # without knowing that. It is made again where it is asked for.
+        _shapes.update({annotation: shape} if made and shape.unsure and shape.vague else made)
         return shape
 
 
@@ -123,7 +134,9 @@ def _shape_of_form(annotation: Any) -> Shape:
         raise Unsupported(f"the annotation {annotation!r} cannot be resolved")
     if isinstance(annotation, TypeVar):
         if annotation.__constraints__:
-            return union_shape([shape_for(member) for member in annotation.__constraints__])
+            return union_shape(
+                [shape_for(one) for one in annotation.__constraints__], dump_function
+            )
         return shape_for(annotation.__bound__ or Any)
     if isinstance(annotation, NewType):
         return shape_for(annotation.__supertype__)
@@ -131,7 +144,7 @@ def _shape_of_form(annotation: Any) -> Shape:
     if origin is Annotated or origin in (typing.Final, typing.ClassVar, *REQUIREMENTS):
         return shape_for(typing.get_args(annotation)[0])
     if origin is Union or origin is types.UnionType:
-        return union_shape([shape_for(member) for member in union_members(annotation)])
+        return union_shape([shape_for(one) for one in union_members(annotation)], dump_function)
     if origin is Literal:
         return literal_shape(annotation, shape_for)
     alias = getattr(annotation, "__value__", None)
@@ -168,12 +181,12 @@ def _shape_of_container(cls: Any, arguments: tuple[Any, ...]) -> Shape | None:
         shape = set_shape(*_SETS[cls], item, dump_function(item))
         if cls is abstract.Set:
             frozen = set_shape(frozenset, (frozenset,), item, dump_function(item))
-            return variant_shape(shape, frozen)
+            return variant_shape(shape, frozen, dump_function)
         return shape
     container, accepts, build = _ARRAYS[cls]
     shape = array_shape(container, accepts, item, build)
     if cls in _OR_TUPLE:
-        return variant_shape(shape, array_shape(tuple, (tuple,), item, tuple))
+        return variant_shape(shape, array_shape(tuple, (tuple,), item, tuple), dump_function)
     return shape
 
 
@@ -221,22 +234,52 @@ def _shape_of_value(value: Any) -> Shape:
     cls = class_of(value)
     if cls is object:
         raise Fault("a bare object() cannot be encoded")
-    if issubclass(cls, (set, frozenset)):
-        return set_shape(set, (cls,), ANY, _dump_loose)  # pyright: ignore[reportUnknownArgumentType]
-    if issubclass(cls, collections.deque):
-        return array_shape(tuple, (cls,), ANY, tuple)  # pyright: ignore[reportUnknownArgumentType]
-    if issubclass(cls, float):
-        return _as_base(float)
+    for base in _BUILTINS:
+        if issubclass(cls, base):
+            if cls is not base:
+                _refuse_more(value, base)
+            return _BUILTINS[base](cls)
     try:
         return shape_for(cls)
     except RegistrationError:
         for base in cls.__mro__[1:]:
             if base in _shapes and base is not object:
+                _refuse_more(value, base)
                 return _as_base(base)
     raise Fault(
         f"a value of type {cls.__qualname__} cannot be encoded; pass builtins, a dataclass, an "
         "attrs class or a pydantic model"
     )
+
+
+def _loose_set(cls: Any) -> Shape:
+    shape = set_shape(set, (cls,), ANY, _dump_loose)
+    return attrs.evolve(shape, unsure=False)  # it comes back as an array, whatever is in it
+
+
+# What is written under Any of a builtin, or of a subclass of it.
+_BUILTINS: dict[type, Callable[[Any], Shape]] = {
+    str: lambda cls: attrs.evolve(ANY, encode=str.__str__),
+    int: lambda cls: attrs.evolve(ANY, encode=int.__int__),
+    float: lambda cls: _as_base(float),
+    list: lambda cls: attrs.evolve(ANY, encode=list[Any].copy),
+    dict: lambda cls: attrs.evolve(ANY, encode=dict[Any, Any].copy),
+    set: _loose_set,
+    frozenset: _loose_set,
+    collections.deque: lambda cls: array_shape(tuple, (cls,), ANY, tuple),
+}
+
+
+def _refuse_more(value: Any, base: type) -> None:
+    """Refuse what a value of a subclass has beyond its base: only that is written."""
+    known = {"default_factory", *dir(base)}
+    for name in attributes(value):
+        if name not in known:
+            raise Fault(
+                f"only the {base.__name__} in this {type_name(value)} is written, so what was set "
+                "there would be lost",
+                member_path(name),
+            )
 
 
 def _as_base(base: type) -> Shape:
@@ -252,13 +295,38 @@ def _encode_other(value: Any) -> Any:
     return _shape_of_value(value).encode(value)
 
 
+def _encode_surely(value: Any) -> Any:
+    """The same, of what its own class would read back: of the rest something may be missing."""
+    shape = _shape_of_value(value)
+    written = shape.encode(value)
+    if not shape.unsure:
+        return written
+    data = _dump_loose(written)
+    try:
+        lost = difference(value, shape.decode(orjson.loads(data)), manner=_AS_JSON)
+    except Fault as fault:
+        raise Fault(f"would not be read back: {fault}", fault.where) from None
+    if lost is not None:
+        where, reason = lost
+        raise Fault(reason, where)
+    return orjson.Fragment(data)
+
+
+def plain(value: Any) -> Any:
+    """Give the JSON that a value is written to, unchecked."""
+    return orjson.loads(_dumps(value, _encode_other, _OPTIONS))
+
+
+_AS_JSON = Manner(plain)
+
+
 def dump_function(shape: Shape) -> Callable[[Any], bytes]:
     """Give what writes the JSON that values of a shape were encoded to."""
     return _dump_loose if shape.loose else _dumps
 
 
 def _dump_loose(value: Any) -> bytes:
-    data = _dumps(value, _encode_other, _OPTIONS)
+    data = _dumps(value, _encode_surely, _OPTIONS)
     # orjson writes nan and the infinities as null. Where it wrote none, there is none; where it
     # did, a walk tells them from None.
     if b"null" in data:
@@ -283,5 +351,5 @@ def _refuse_nan(value: Any) -> None:
             _refuse_nan(item)
     elif isinstance(value, enum.Enum):
         _refuse_nan(value.value)
-    elif not isinstance(value, (str, int, UUID)):
+    elif not issubclass(cls, (str, int, UUID)):
         _refuse_nan(_encode_other(value))

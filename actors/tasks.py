@@ -223,13 +223,14 @@ class CallTask(Task[R]):
 
     def outcome(self) -> Any:
         if self._codec is not None and self._state != CANCELED:
-            codec, self._codec = self._codec, None
-            raw = self._value
+            codec, raw = self._codec, self._value
             if self._state == FAILED:
                 self._executor.unseen.pop(self.number, None)
                 self._value = self.error(self.target, read_failure(raw))
             else:
+                # What cannot be read raises here each time, and is never handed out as it is.
                 self._value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
+            self._codec = None
         return super().outcome()
 
     def withdraw(self) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Union
 
 import attrs
+import orjson
 
+from .likeness import EXACT, difference
 from .shapes import (
     PLAIN,
     TAG,
@@ -23,6 +25,9 @@ from .shapes import (
     wrong_json,
 )
 
+DumpFor = Callable[[Shape], Callable[[Any], bytes]]
+"""How a member gets what writes its JSON: passed in, since that may write any value."""
+
 _VALUE = "$value"
 
 
@@ -32,6 +37,7 @@ class _Choice:
 
     shape: Shape
     tag: str | None
+    dump: Callable[[Any], bytes]
 
     def encode(self, value: Any) -> Any:
         written = self.shape.encode(value)
@@ -48,6 +54,14 @@ class _Choice:
         if _VALUE not in value:
             raise Fault(f"{_VALUE!r} is missing beside {TAG!r}")
         return value[_VALUE]
+
+    def gives_back(self, written: Any, value: Any) -> bool:
+        """Say whether what this member wrote is read by it as exactly the value."""
+        try:
+            read = self.shape.decode(self.inner(orjson.loads(self.dump(written))))
+            return difference(value, read, manner=EXACT) is None
+        except Exception:  # of the user's code, or of a part that cannot be written
+            return False
 
 
 def union_members(annotation: Any) -> list[Any]:
@@ -104,8 +118,12 @@ def _optional_shape(inner: Shape) -> Shape:
     )
 
 
-def union_shape(members: list[Shape]) -> Shape:
-    """Give the shape of a value that has one of these."""
+def union_shape(members: list[Shape], dump_for: DumpFor) -> Shape:
+    """Give the shape of a value that has one of these.
+
+    Of members that take the same class, the first that gives the value back exactly is written,
+    and where none does, the first that takes it.
+    """
     for member in members:
         if member.is_any:
             return member
@@ -116,7 +134,7 @@ def union_shape(members: list[Shape]) -> Shape:
         if len(others) == 1 and "null" not in others[0].kinds:
             return _optional_shape(others[0])
     name = " | ".join(member.name for member in members)
-    choices = _choices(members)
+    choices = _choices(members, dump_for)
     by_class = _by_class(choices)
     pick = _picker(name, choices)
 
@@ -126,12 +144,18 @@ def union_shape(members: list[Shape]) -> Shape:
             raise wrong(name, value)
         if len(candidates) == 1:
             return candidates[0].encode(value)
+        usable: list[Any] = []
         for choice in candidates:
             try:
-                return choice.encode(value)
+                written = choice.encode(value)
             except Fault:
                 continue
-        raise wrong(name, value)
+            if choice.gives_back(written, value):
+                return written
+            usable.append(written)
+        if not usable:
+            raise wrong(name, value)
+        return usable[0]
 
     def decode(value: Any, _: Any = None) -> Any:
         choice = pick(value)
@@ -166,11 +190,11 @@ def union_shape(members: list[Shape]) -> Shape:
     )
 
 
-def variant_shape(usual: Shape, other: Shape) -> Shape:
+def variant_shape(usual: Shape, other: Shape, dump_for: DumpFor) -> Shape:
     """Give the shape of an abstract type that has two classes; the other one is tagged."""
     tag = other.accepts[0].__name__
     encode_usual, decode_usual = usual.encode, usual.decode
-    choice = _Choice(other, tag)
+    choice = _Choice(other, tag, dump_for(other))
 
     def encode(value: Any) -> Any:
         if value.__class__ in other.accepts:
@@ -205,7 +229,7 @@ def _written_kinds(choice: _Choice) -> frozenset[str]:
     return choice.shape.kinds if choice.tag is None else kinds("object")
 
 
-def _choices(members: list[Shape]) -> list[_Choice]:
+def _choices(members: list[Shape], dump_for: DumpFor) -> list[_Choice]:
     owners: dict[str, list[Shape]] = {}
     for member in members:
         for kind in member.kinds:
@@ -217,7 +241,7 @@ def _choices(members: list[Shape]) -> list[_Choice]:
     if tagged:
         tagged.update(id(member) for member in owners.get("object", ()))
     tags = _tags([member for member in members if id(member) in tagged])
-    return [_Choice(member, tags.get(id(member))) for member in members]
+    return [_Choice(member, tags.get(id(member)), dump_for(member)) for member in members]
 
 
 def _tags(members: list[Shape]) -> dict[int, str]:
@@ -277,8 +301,10 @@ def _picker(name: str, choices: list[_Choice]) -> Callable[[Any], _Choice]:
             for kind in choice.shape.kinds:
                 if kind not in by_kind or choice.shape.exact is not None:
                     by_kind[kind] = choice
-    if "integer" not in by_kind and "float" in by_kind:
-        by_kind["integer"] = by_kind["float"]
+    # What is written of an int may be true, and what is written of a float may have no point.
+    for kind, wider in (("integer", "float"), ("boolean", "integer")):
+        if kind not in by_kind and wider in by_kind:
+            by_kind[kind] = by_kind[wider]
 
     def pick(value: Any) -> _Choice:
         kind = _KIND_OF[value.__class__]

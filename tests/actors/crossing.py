@@ -1,7 +1,7 @@
 """Types whose values cross to another process, and the program that reads them there.
 
-Run as a program, it reads a pickled list of annotation numbers and JSON texts, and answers with
-what it decodes them to and encodes that to.
+Run as a program, it reads a pickled list of annotations and JSON texts, and answers with what it
+decodes them to and encodes that to.
 """
 
 from __future__ import annotations
@@ -11,10 +11,21 @@ import dataclasses
 import enum
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict, TypeVar, cast
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    TypedDict,
+    TypeVar,
+    Union,
+    cast,
+)
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -50,6 +61,23 @@ class Kept(enum.Flag, boundary=enum.KEEP):
 
 class Level(enum.IntEnum):
     LOW = 1
+
+
+class Mark(enum.StrEnum):
+    A = "a"
+
+
+class Half(float, enum.Enum):
+    HALF = 0.5
+
+
+class Odd(int, enum.Enum):
+    ONE = 1
+
+    def __new__(cls, number: int) -> Any:
+        made = int.__new__(cls, number)
+        made._value_ = f"number {number}"
+        return made
 
 
 class Summer(tzinfo):
@@ -161,6 +189,42 @@ class Name(str):
     pass
 
 
+class Bag(dict[str, int]):
+    pass
+
+
+class Row(list[int]):
+    pass
+
+
+@dataclasses.dataclass
+class Empty:
+    pass
+
+
+@dataclasses.dataclass
+class Rising:
+    number: int = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        found = object.__getattribute__(self, name)
+        return found + 1 if name == "number" else found
+
+
+@dataclasses.dataclass
+class Boxed(Generic[T]):
+    content: T
+    more: list[T]
+
+
+@dataclasses.dataclass
+class Anything:
+    content: Any = None
+
+
+DOLLARS = TypedDict("DOLLARS", {"$type": str, "$value": int}, total=False)
+
+
 def as_given(value: Any) -> Any:
     return value
 
@@ -173,6 +237,11 @@ class Checked:
     hours: set[datetime] = attrs.field(factory=set[datetime])
     amount: Decimal = Decimal(0)
     number: float = 0.0
+
+
+@attrs.define
+class Passing:
+    content: Any = attrs.field(converter=as_given)
 
 
 class Slot:
@@ -226,6 +295,17 @@ class Login(pydantic.BaseModel):
     user: str
     password: pydantic.SecretStr
     note: str = pydantic.Field(default="none", exclude=True)
+
+
+@dataclasses.dataclass
+class Left:
+    right: Right | None = None
+
+
+@dataclasses.dataclass
+class Right:
+    login: Login
+    left: Left | None = None
 
 
 class Extra(pydantic.BaseModel):
@@ -324,6 +404,7 @@ MODEL = st.builds(
     parts=st.dictionaries(TEXT, st.frozensets(INT), max_size=3),
     amount=st.decimals(allow_nan=False, allow_infinity=False),
 )
+LOGIN = st.builds(Login, user=TEXT, password=TEXT.map(pydantic.SecretStr), note=TEXT)
 PAIR = st.tuples(INT, TEXT)
 PAYMENT = st.builds(Payment, TEXT, INT)
 EVENT = st.builds(Event, TEXT) | PAYMENT
@@ -415,7 +496,7 @@ CROSSING: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Inner, INNER | WIDE | INNER.map(lambda model: spoilt(model, labels="none"))),
     (Model, MODEL | MODEL.map(lambda model: private(model, 5))),
     (list[Model | int], st.lists(MODEL | INT, max_size=3)),
-    (Login, st.builds(Login, user=TEXT, password=TEXT.map(pydantic.SecretStr), note=TEXT)),
+    (Login, LOGIN),
     (Extra, st.dictionaries(TEXT, INT, max_size=2).map(Extra.model_validate)),
     (Strict, st.builds(Strict, day=st.dates(), pair=st.tuples(INT, TEXT))),
     (Between, TEXT.map(lambda text: Between.model_validate({"in": text}))),
@@ -425,7 +506,160 @@ CROSSING: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Held, st.builds(Held, content=INT) | st.builds(Held[int], content=INT)),
     (Held[set[str]], st.builds(Held[set[str]], content=st.sets(TEXT))),
     (Numbers, st.lists(INT).map(Numbers)),
+    (bool, st.booleans()),
+    (None, st.none()),
+    (Mark, st.sampled_from(Mark)),
+    (Literal[True, 2, Mark.A], st.sampled_from([True, False, 1, 2, "a", Mark.A])),
+    (DOLLARS, st.fixed_dictionaries({}, optional={"$type": TEXT, "$value": INT})),
+    (Empty, st.builds(Empty) | st.builds(Empty).map(lambda value: changed(value, more=1))),
+    (Rising, st.builds(Rising, INT)),
 ]
+
+#: Values of all kinds, some of which fit an annotation though they are none of it.
+STRAY = st.sampled_from(
+    [
+        *(True, False, 0, 1, -0.0, 1.0, "a", "", None, Level.LOW, Mark.A, Half.HALF, Rights.ALL),
+        *((), (1,), [], [1], [True], ["a"], [Mark.A], {}, {"a": 1}, {"$type": "int"}, set[int]()),
+        *(Name("a"), changed(Name("a"), more=1), Bag(a=1), changed(Bag(a=1), more=1)),
+        *(Row([1]), changed(Row([1]), more=1), collections.Counter("aab")),
+    ]
+)
+ANYTHING = st.recursive(
+    st.one_of([strategy for _, strategy in CROSSING]) | STRAY,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(TEXT, inner, max_size=3)
+        | st.builds(Anything, inner)
+    ),
+    max_leaves=4,
+)
+
+
+@dataclasses.dataclass
+class Kind:
+    """An annotation, values that may fit it, and whether plain JSON may stand for parts of them."""
+
+    annotation: Any
+    values: st.SearchStrategy[Any] = dataclasses.field(repr=False)
+    vague: bool = False
+
+
+VAGUE = [Any, object, list, dict, tuple, set, Anything, list[Any], dict[str, object], Sequence[Any]]
+
+
+def of(generic: Any, *arguments: Any) -> Any:
+    return generic[arguments if len(arguments) > 1 else arguments[0]]
+
+
+def union(kinds: list[Kind]) -> Kind:
+    values = st.one_of([*(kind.values for kind in kinds), STRAY])
+    return Kind(
+        of(Union, *(kind.annotation for kind in kinds)), values, any(k.vague for k in kinds)
+    )
+
+
+def as_set(cls: Any) -> Any:
+    def made(items: list[Any]) -> Any:
+        try:
+            return cls(items)
+        except TypeError:
+            return cls()
+
+    return made
+
+
+def around(kinds: st.SearchStrategy[Kind]) -> st.SearchStrategy[Kind]:
+    """Draw an annotation of which others are parts."""
+
+    def many(annotation: Any, made: Any) -> st.SearchStrategy[Kind]:
+        return kinds.map(
+            lambda kind: Kind(
+                of(annotation, kind.annotation),
+                st.lists(kind.values, max_size=3).map(made),
+                kind.vague,
+            )
+        )
+
+    return st.one_of(
+        st.lists(kinds, min_size=2, max_size=3).map(union),
+        kinds.map(lambda kind: union([kind, Kind(None, st.none())])),
+        many(list, list),
+        many(Sequence, tuple) | many(Sequence, list),
+        many(set, as_set(set)) | many(frozenset, as_set(frozenset)),
+        many(AbstractSet, as_set(frozenset)),
+        kinds.map(
+            lambda kind: Kind(
+                of(tuple, kind.annotation, ...),
+                st.lists(kind.values, max_size=3).map(tuple),
+                kind.vague,
+            )
+        ),
+        kinds.map(
+            lambda kind: Kind(
+                of(dict, str, kind.annotation),
+                st.dictionaries(TEXT | st.sampled_from(Mark), kind.values, max_size=3),
+                kind.vague,
+            )
+        ),
+        kinds.map(
+            lambda kind: Kind(
+                of(Boxed, kind.annotation),
+                st.builds(Boxed, kind.values, st.lists(kind.values, max_size=2)),
+                kind.vague,
+            )
+        ),
+        st.tuples(kinds, kinds).map(
+            lambda pair: Kind(
+                of(tuple, pair[0].annotation, pair[1].annotation),
+                st.tuples(pair[0].values, pair[1].values),
+                pair[0].vague or pair[1].vague,
+            )
+        ),
+    )
+
+
+def any_kind() -> st.SearchStrategy[Kind]:
+    """Draw an annotation, nested at random."""
+    leaves = st.sampled_from([Kind(*one, one[0] == set[Any]) for one in CROSSING])
+    vague = st.sampled_from([Kind(one, ANYTHING, vague=True) for one in VAGUE])
+    return st.recursive(leaves | vague, around, max_leaves=4)
+
+
+def kept(value: Any, read: Any) -> bool:
+    """Whether all of a value is in what was read: as it is, or as its plain JSON."""
+    if alike(value, read) and not (isinstance(value, (str, int, float)) and held(value)):
+        return True
+    if isinstance(value, enum.Enum):
+        return kept(value.value, read) or value.name == read
+    if isinstance(value, (set, frozenset)) and isinstance(read, (list, set, frozenset)):
+        return matched(list(value), list(read))
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        named: Any = value
+        return kept(named._asdict(), read if isinstance(read, dict) else read._asdict())
+    if isinstance(value, (list, tuple, collections.deque)):
+        like = isinstance(read, (list, tuple, collections.deque)) and len(read) == len(value)
+        return like and not held(value) and all(map(kept, value, read))
+    if isinstance(value, dict):
+        like = isinstance(read, dict) and list(value) == list(read) and not held(value)
+        return like and all(map(kept, value.values(), read.values()))
+    if isinstance(value, (str, int, float)):
+        return bool(value == read) and not held(value)
+    if type(value) is type(read):
+        one, other = held(value), held(read)
+        return one.keys() == other.keys() and all(kept(one[name], other[name]) for name in one)
+    if isinstance(read, (dict, list, str, int, float)):
+        return kept(value, codec_for(type(value)).from_json(read))
+    return False
+
+
+def matched(values: list[Any], read: list[Any]) -> bool:
+    for value in values:
+        found = [index for index, one in enumerate(read) if kept(value, one)]
+        if not found:
+            return False
+        del read[found[0]]
+    return not read
 
 
 def alike(value: Any, read: Any) -> bool:
@@ -474,10 +708,10 @@ def held(value: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    asked: list[tuple[int, bytes]] = pickle.load(sys.stdin.buffer)
+    asked: list[tuple[Any, bytes]] = pickle.load(sys.stdin.buffer)
     answers: list[tuple[Any, bytes]] = []
-    for number, data in asked:
-        codec = codec_for(CROSSING[number][0])
+    for annotation, data in asked:
+        codec = codec_for(annotation)
         value = codec.decode(data)
         answers.append((value, codec.encode(value)))
     pickle.dump(answers, cast("Any", sys.stdout.buffer))
