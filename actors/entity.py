@@ -511,7 +511,10 @@ class EntityActor:
         if isinstance(message, LockRequest):
             return self._request_lock(message, effects)
         if isinstance(message, LockRelease):
-            return self._release_lock(message, effects)
+            outcome = self._release_lock(message, effects)
+            if outcome is None:
+                effects.reply(message, None)  # a client waits, who takes it from one that is gone
+            return outcome
         if isinstance(message, Folded):
             return HELD if self._take_stripe(message, effects) else None
         striping = self.striping

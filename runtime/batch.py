@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..actors.messages import ActivityCall, Message
@@ -31,6 +31,23 @@ class Frame(NamedTuple):
     last: int
     body: bytes
     parcels: list[tuple[str, Message]] | None  # None where it was read back from the store
+
+
+class Errand(Message):
+    """What somebody has a partition do that is no message to an actor.
+
+    Where the crash of somebody's turn undoes it, it is done over, as messages are taken again.
+
+    Attributes:
+        work: does it; what it changes is in the batch.
+    """
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__()
+        self.target = ""
+        self.work = work
 
 
 class Batch:

@@ -53,7 +53,7 @@ from ..actors.values import TERMINAL
 from ..storage import MendedInstance
 from ..storage.records import RequestRow
 from .activation import Activation
-from .batch import ENVELOPE_SIZE, Batch, Frame
+from .batch import ENVELOPE_SIZE, Batch, Errand, Frame
 from .checkpointing import SealError, seal
 from .claims import (
     Recorded,
@@ -233,10 +233,12 @@ class Partition:
         if self.down is not None:
             return self._set_aside(key, message, reply)
         limit = self.settings.hub_messages_max
-        if self.waiting >= limit and not isinstance(message, Command):
+        if self.waiting >= limit and not isinstance(message, (Command, LockRelease)):
             raise MailboxFullError(f"partition {self.index}", limit)
         activation = self.activations.get(key) or self.activate(key)
-        if activation.count >= activation.messages_max and not isinstance(message, Command):
+        if activation.count >= activation.messages_max and not isinstance(
+            message, (Command, LockRelease)
+        ):
             raise MailboxFullError(key, activation.messages_max)
         if (
             type(message) is Event
@@ -280,15 +282,19 @@ class Partition:
         self, key: str, message: Message, due: int, request: str | None
     ) -> None:
         """Keep a client's message until its time; durable when this returns."""
-        if self.down is not None:
-            raise self._refusal()
-        if request is not None:
-            claim = claim_of(request, key, message)
+        claim = None if request is None else claim_of(request, key, message)
+        if request is not None and claim is not None:
+            if self.down is not None and self.aside is None:
+                raise self._refusal()
             if not await self._begin_request(request, claim):
                 return
-            self._answer_request(claim, b"ok", b"null", None)
-        self.send_later(due, key, message)
-        await self.settle()
+
+        def keep() -> None:
+            if claim is not None:
+                self._answer_request(claim, b"ok", b"null", None)
+            self.send_later(due, key, message)
+
+        await self.perform(keep, claim)
 
     async def _begin_request(self, request: str, claim: str) -> bool:
         """Register a request that only has to be stored; False if it was, by an earlier one."""
@@ -299,7 +305,7 @@ class Partition:
         try:
             stored = await self._read_request(request, claim)
             is_new = stored is None or not stored.is_answer
-            if is_new and self.down is not None:
+            if is_new and self.down is not None and self.aside is None:
                 raise self._refusal()
         except BaseException as error:
             self._refuse_request(request, error)
@@ -445,10 +451,7 @@ class Partition:
         Raises:
             UnavailableError: the partition is recovering.
         """
-        if self.down is not None:
-            raise self._refusal()
-        self.post(key, LockRelease(Caller(*owner), [key], -1))
-        return self.settle()
+        return self.request(key, LockRelease(Caller(*owner), [key], -1))
 
     async def purge_ended(self, keys: list[str]) -> list[tuple[str, bool]]:
         """Delete those instances that have ended or are parked; durable on return.
@@ -463,27 +466,35 @@ class Partition:
         """
         while True:
             if self.down is not None:
-                raise self._refusal()
+                await self.perform(_nothing)  # refused, unless it recovers from somebody's crash
             evictions = self.evictions
             records = await self.store.read_instances(keys, payloads=False)
-            if self.evictions == evictions:  # else one of them may live again, and have gone
+            # Else one of them may live again, and have gone.
+            if self.evictions == evictions and self.down is None:
                 break
-        if self.down is not None:
-            raise self._refusal()
-        gone: list[tuple[str, bool]] = []
+        ended: dict[str, int] = {}
         asked: list[tuple[str, bool, Waiter]] = []
         for record in records:
             key, parked = record.key, record.parked is not None
             if key in self.purging:
                 continue
             if record.status in TERMINAL and not parked and key not in self.activations:
-                self.batch.purged[key] = record.id
-                self.purging.add(key)
-                self.drop_activities(key)
-                gone.append((key, False))
+                ended[key] = record.id
             elif record.status in TERMINAL or parked:
                 asked.append((key, parked, self.request(key, Command("purge"))))
-        await self.settle()
+        deleted: set[str] = set()
+
+        def delete() -> None:
+            deleted.clear()
+            for key, id in ended.items():
+                if key not in self.activations:  # else it lives again, since this is done over
+                    self.batch.purged[key] = id
+                    self.purging.add(key)
+                    self.drop_activities(key)
+                    deleted.add(key)
+
+        await self.perform(delete)
+        gone = [(key, False) for key in ended if key in deleted]
         for key, parked, answer in asked:
             try:
                 await answer
@@ -813,13 +824,40 @@ class Partition:
 
     def settle(self) -> Waiter:
         """Give a waiter that hears when all that gathered up to now is durable."""
-        waiter = self._new_waiter()
+        errand = Errand(_nothing)
+        errand.reply = waiter = self._new_waiter()
         if self.down is not None and isinstance(self.down, MovedError):
             waiter.fail(self._refusal())
-            return waiter
-        self.batch.replies.append((waiter, None, None))
-        self.gathered()
+        else:
+            self.take_up(errand)
         return waiter
+
+    def perform(self, work: Callable[[], None], claim: str | None = None) -> Waiter:
+        """Do something whose effects go into the batch; gives who hears when they are durable.
+
+        It is done again where the crash of a turn undoes it.
+
+        Args:
+            work: does it, at once or when the partition has recovered from such a crash.
+            claim: of the request that it is done for, if that has one.
+
+        Raises:
+            UnavailableError: the partition is recovering from something else.
+        """
+        errand = Errand(work)
+        errand.request = claim
+        if self.down is not None:
+            return self._set_aside("", errand, None)
+        errand.reply = waiter = self._new_waiter()
+        self.take_up(errand)
+        return waiter
+
+    def take_up(self, errand: Errand) -> None:
+        """Do an errand, whose reply waits for the batch."""
+        errand.work()
+        assert errand.reply is not None
+        self.batch.replies.append((errand.reply, None, errand))
+        self.gathered()
 
     def crash(self, activation: Activation, error: BaseException) -> None:
         """Take note that a turn crashed: the partition drops its memory and recovers."""
@@ -1023,6 +1061,10 @@ class Partition:
     def dispatch(self, call: ActivityCall) -> None:
         """Run an activity (again) that is durable already."""
         self._activities.submit(call, self.post_answer)
+
+
+def _nothing() -> None:
+    """Do nothing, for who only waits."""
 
 
 def _covers(wanted: Caller, caller: Caller) -> bool:

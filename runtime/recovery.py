@@ -20,6 +20,8 @@ from ..actors.errors import (
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command
 from ..actors.printing import text_of, type_name
+from .batch import Errand
+from .claims import id_of
 from .overflow import Mailboxes, look_through
 from .waiting import TOLD
 
@@ -72,6 +74,9 @@ def _take_up(partition: Partition) -> set[Caller]:
     if aside is None:
         return set()  # what is late is not for this memory
     for message in aside:
+        if isinstance(message, Errand):
+            partition.take_up(message)
+            continue
         partition.waiting += 1
         partition.post(message.target, message)
     late, partition.late = partition.late, []
@@ -259,7 +264,8 @@ def _fail_lost_requests(
     partition: Partition, mailboxes: Mailboxes, reason: UnavailableError
 ) -> None:
     """Fail who repeated a request that is gone; they wait by their request ids."""
-    kept = {message.request for message in partition.aside or ()}
+    aside = partition.aside or ()
+    kept = {id_of(message.request) for message in aside if message.request is not None}
     requests, partition.requests = partition.requests, {}
     for request, waiters in requests.items():
         if request in mailboxes.requests or request in kept:

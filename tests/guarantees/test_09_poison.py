@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,9 +17,11 @@ from attrs import define
 
 from perdure import (
     App,
+    Client,
     EntityContext,
     EntityId,
     Hub,
+    ManualClock,
     MemoryStore,
     OrchestrationContext,
     OrchestrationStatus,
@@ -28,6 +31,7 @@ from perdure import (
     Settings,
     UnavailableError,
 )
+from perdure.actors.messages import Caller, LockRequest
 from perdure.actors.orchestration import OrchestrationActor
 from tests.faults import (
     Crash,
@@ -566,6 +570,82 @@ async def test_a_turn_that_crashes_fails_what_depended_on_it_alone_and_says_so()
         sums = sorted(outcomes[n] for n in range(50) if n % 7 == key and n != 25)
         assert sums == list(range(1, len(sums) + 1))
     assert status is None
+
+
+async def test_delayed_signals_purges_and_releases_do_not_notice_anothers_crash() -> None:
+    clock, outcomes, store = ManualClock(), dict[str, Any](), FaultyStore(MemoryStore())
+    hub = Hub(app_with(Code()), store=store, partitions=1, clock=clock)
+    async with within(10), hub:
+        client = hub.client
+        partition = hub._partitions[0]
+        for n in range(4):
+            handle = await client.start_new("quiet", instance_id=f"ended-{n}")
+            await handle.raise_event("end")
+            await handle.result()
+            lock = LockRequest(Caller(f"gone-{n}", 1, 1), [f"@counter@locked-{n}"], 0)
+            partition.post(f"@counter@locked-{n}", lock)
+
+        async def is_prepared() -> bool:
+            return len([one async for one in client.query_entities(locked=True)]) == 4
+
+        await until(is_prepared)
+        await settle()
+        partition.evict(100)
+        partition.evict(100)
+        await client.call_entity(POISON, "add", 0)  # so that its turn comes at once
+
+        async def note(name: str, call: Callable[[], Awaitable[Any]]) -> None:
+            try:
+                outcomes[name] = await call()
+            except PerdureError as error:
+                outcomes[name] = error
+
+        async def later(n: int, id: str | None) -> None:
+            await client.signal_entity(
+                EntityId("counter", f"later-{n}"),
+                "add",
+                1,
+                at=timedelta(hours=1),
+                request_id=id and f"{id}-{n}",
+            )
+
+        def begin(tasks: Any, part: int) -> None:
+            for n in range(part, 4, 2):
+                owner = [f"gone-{n}", 1, 1]
+                for turn in range(2):  # the same request, twice
+                    tasks.start_soon(note, f"r{turn}-{n}", partial(later, n, "r"))
+                tasks.start_soon(note, f"s-{n}", partial(later, n, None))
+                tasks.start_soon(note, f"p-{n}", partial(partition.purge_ended, [f"ended-{n}"]))
+                tasks.start_soon(note, f"u-{n}", partial(unlock, n, owner))
+
+        async def unlock(n: int, owner: list[Any]) -> None:
+            await partition.unlock(f"@counter@locked-{n}", owner)
+
+        async with anyio.create_task_group() as tasks:
+            gate = store.hold("commit")
+            tasks.start_soon(client.call_entity, WELL, "add", 1)
+            await gate.arrived.wait()
+            begin(tasks, 0)  # all in the batch behind that commit
+            await settle()
+            tasks.start_soon(note, "burst", partial(client.call_entity, POISON, "burst"))
+            begin(tasks, 1)
+            await settle()
+            gate.open()
+        crashed = outcomes.pop("burst")
+        assert isinstance(crashed, UnavailableError)
+        purged = {f"p-{n}": [(f"ended-{n}", False)] for n in range(4)}
+        rest = {f"{what}-{n}": None for what in ("r0", "r1", "s", "u") for n in range(4)}
+        assert outcomes == purged | rest
+        assert [one async for one in client.query(instance_id_prefix="ended")] == []
+        assert [one async for one in client.query_entities(locked=True)] == []
+        clock.advance(3_601)
+        for n in range(4):  # each was kept once
+            id: EntityId[Any] = EntityId("counter", f"later-{n}")
+            await until(lambda id=id: _is(client, id, 2))  # type: ignore[misc]
+
+
+async def _is(client: Client, id: EntityId[Any], value: int) -> bool:
+    return bool(await client.call_entity(id, "add", 0) == value)
 
 
 async def test_an_activity_and_an_event_under_way_do_not_notice_anothers_crash() -> None:
