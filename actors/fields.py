@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 import attrs
 
 from .errors import RegistrationError
+from .printing import text_of, type_name
 
 # A class may convert or check what is set; a value that was there before needs neither.
 set_attribute = object.__setattr__
@@ -40,12 +41,12 @@ def class_fields(cls: type, names: Mapping[str, Any] | None = None) -> list[Fiel
         names: further names that its annotations may use, such as those local to a function.
 
     Raises:
-        RegistrationError: an annotation has a name that cannot be found.
+        RegistrationError: an annotation has a name that cannot be found, or is no type.
     """
     if attrs.has(cls):
         try:
             attrs.resolve_types(cls, None, {cls.__name__: cls, **(names or {})})
-        except NameError as error:
+        except Exception as error:  # what a text that is no type raises where it is evaluated
             raise _unresolved(cls, error) from None
         return [
             Field(a.name, Any if a.type is None else a.type, a.init and a.default is attrs.NOTHING)
@@ -73,18 +74,23 @@ def type_hints(what: Any, names: Mapping[str, Any] | None = None) -> dict[str, A
     """Resolve the annotations of a class or function.
 
     Raises:
-        RegistrationError: an annotation has a name that cannot be found.
+        RegistrationError: an annotation has a name that cannot be found, or is no type.
     """
     known = dict(names or {})
     if isinstance(what, type):
         known.setdefault(what.__name__, what)
     try:
         return typing.get_type_hints(what, None, known, include_extras=True)
-    except NameError as error:
+    except Exception as error:
         raise _unresolved(what, error) from None
 
 
-def _unresolved(what: Any, error: NameError) -> RegistrationError:
+def _unresolved(what: Any, error: Exception) -> RegistrationError:
+    if not isinstance(error, NameError):
+        return RegistrationError(
+            f"an annotation of {getattr(what, '__qualname__', what)} is no type: "
+            f"{type_name(error)}: {text_of(error)}"
+        )
     annotations: dict[str, Any] = dict(getattr(what, "__annotations__", {}))
     users = [
         f"{name}: {text}"

@@ -72,6 +72,8 @@ def difference(
         path: where in a value these are.
         manner: what is taken for alike.
     """
+    if before is after:
+        return None
     cls = class_of(before)
     if cls is not type(after) and (manner.exact or not _is_like_class(before, after)):
         if type(after) in _PLAIN and manner.takes_json(before, after):
@@ -92,6 +94,8 @@ def difference(
     if _has_declared_fields(cls):
         return _of_attributes(before, after, path, manner.inside(cls))
     if cls.__eq__ is object.__eq__:
+        if not cls.__dictoffset__ and not attributes(before):
+            return path, f"a {type_name(before)} cannot be compared with what is read back"
         return _of_attributes(before, after, path, manner)
     return _of_single(before, after, path)
 

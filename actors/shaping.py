@@ -309,7 +309,7 @@ def _encode_surely(value: Any) -> Any:
     if lost is not None:
         where, reason = lost
         raise Fault(reason, where)
-    return orjson.Fragment(data)
+    return orjson.loads(data)  # and no Fragment, whose nesting orjson would not count
 
 
 def plain(value: Any) -> Any:

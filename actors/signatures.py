@@ -20,7 +20,7 @@ import attrs
 
 from .codec import Codec, codec_for
 from .errors import RegistrationError
-from .printing import class_name
+from .printing import class_name, text_of, type_name
 from .shapes import is_a
 
 ACTIVITY_CONTEXT = "ActivityContext"
@@ -183,9 +183,10 @@ class _Resolver:
                 f"cannot resolve the annotation {name}: {annotation} of {self._what}: {error}; "
                 f"define {error.name!r} before the decorator runs and outside of TYPE_CHECKING"
             ) from None
-        except (SyntaxError, TypeError) as error:
+        except Exception as error:  # what a text that is no type raises where it is evaluated
             raise RegistrationError(
-                f"the annotation {name}: {annotation} of {self._what} is no type: {error}"
+                f"the annotation {name}: {annotation} of {self._what} is no type: "
+                f"{type_name(error)}: {text_of(error)}"
             ) from None
         return hints[name]
 

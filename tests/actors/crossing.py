@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import pickle
 import sys
-from collections.abc import Sequence, Set as AbstractSet
+from collections.abc import Iterable, Sequence, Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import (
@@ -317,6 +317,10 @@ class Strict(pydantic.BaseModel):
 
     day: date
     pair: tuple[int, str] = (0, "")
+
+
+class Streamed(pydantic.BaseModel):
+    items: Iterable[int]
 
 
 class Between(pydantic.BaseModel):

@@ -170,6 +170,7 @@ def refusal(annotation: Any, value: Any) -> PayloadError:
             [crossing.spoilt(crossing.Clock(), number=True)],
             "$[0].number",
         ),
+        (crossing.Streamed, crossing.Streamed(items=[1]), "$.items"),
         (crossing.Empty, crossing.changed(crossing.Empty(), more=1), "$.more"),
         (crossing.Rising, crossing.Rising(1), "$.number"),
         (set[Any], {(1, 2)}, "$"),
@@ -219,6 +220,17 @@ def test_a_class_that_runs_code_crosses_untyped_as_it_crosses_typed() -> None:
 
     assert codec.encode(crossing.Summed([1, 2])) == b'{"items":[1,2],"total":3}'
     assert codec.encode(crossing.Inner(labels={"b", "a"})) == b'{"labels":["a","b"],"when":null}'
+
+
+def test_what_nests_too_deeply_in_an_object_is_refused_untyped_too() -> None:
+    deep: Any = []
+    for _ in range(150):
+        deep = [deep]
+    value: Any = crossing.Passing(deep)
+    for _ in range(150):
+        value = [value]
+
+    assert "nested too deeply" in refusal(Any, value).reason
 
 
 def test_objects_that_hold_each_other_untyped_are_compared_once_each() -> None:

@@ -160,6 +160,24 @@ def test_an_annotation_that_cannot_be_resolved_is_named() -> None:
         activity(bad)  # pyright: ignore[reportUnknownArgumentType]
 
 
+@pytest.mark.parametrize("text", ["int if", "int.more", "1 / 0", "list[int"])
+def test_an_annotation_that_is_no_type_is_refused_wherever_it_stands(text: str) -> None:
+    body: dict[str, Any] = {"__annotations__": {"value": text}, "__module__": __name__, "value": 0}
+
+    def takes(value: Any) -> None: ...
+
+    for annotation in (
+        text,
+        attrs.define(type("A", (), body)),
+        dataclasses.dataclass(type("D", (), body)),
+    ):
+        takes.__annotations__["value"] = annotation
+        with pytest.raises(RegistrationError, match="is no type: "):
+            activity(takes)
+    with pytest.raises(RegistrationError, match="an annotation of E is no type: "):
+        entity(type("E", (), body))
+
+
 def test_a_class_local_to_the_caller_is_resolved() -> None:
     @attrs.define
     class Local:
