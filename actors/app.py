@@ -356,11 +356,9 @@ class App:
         Raises:
             UnknownNameError: it is not registered in this application.
         """
-        if type(f) is str:
-            known = self._activities.get(f)  # pyright: ignore[reportArgumentType]
-            if known is not None:
-                return known  # as each call of a hub's does
-        if type(f) is not types.FunctionType and is_a(f, str):
+        if type(f) is types.FunctionType:
+            return self._activity_of.get(f) or self._by_object(self._activity_of, f, "activity")
+        if is_a(f, str):
             f = text(f, "f")
             found = self._activities.get(f)
             if found is None:

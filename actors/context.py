@@ -301,23 +301,15 @@ class OrchestrationContext:
         texts = None if tags is None else labels(tags) or None
         if summary is not None:
             check_text(summary, "a summary")
-        given = (definition.input, input)
         first = executor.numbers + 1
-
-        def attempt(count: int) -> Task[Any]:
-            number = executor.number()
-            task: CallTask[Any] = CallTask(
-                executor, number, definition.output, ActivityError, definition.name
+        if policy is None and overall_timeout is None:
+            return executor.schedule_activity(
+                definition, input, data, limit, texts, first, summary, 1
             )
-            executor.schedule_activity(
-                task, definition.name, data, limit, count, texts, first, given, summary
-            )
-            return task
-
-        if policy is None:
-            if overall_timeout is None:
-                return attempt(1)
-            policy = _ONCE
+        attempt = partial(
+            executor.schedule_activity, definition, input, data, limit, texts, first, summary
+        )
+        policy = policy or _ONCE
         failed = partial(ActivityError, definition.name)
         return RetryTask(executor, policy, attempt, _shorter(policy, overall_timeout), failed)
 

@@ -313,6 +313,9 @@ class EntityDefinition:
     _named: dict[str, OperationDefinition] = attrs.field(
         factory=dict[str, OperationDefinition], init=False, repr=False, eq=False
     )
+    _found: dict[object, OperationDefinition] = attrs.field(
+        factory=dict[object, OperationDefinition], init=False, repr=False, eq=False
+    )
 
     @property
     def combines(self) -> bool:
@@ -327,6 +330,22 @@ class EntityDefinition:
             for one in (*self.operations.values(), self.any_operation)
             if one is not None
         )
+
+    def operation(self, op: str | Callable[..., Any]) -> OperationDefinition:
+        """Find an operation by its name or by its method.
+
+        A method of a base class stands for the one that overrides it.
+
+        Raises:
+            UnknownNameError: the entity has no such operation.
+        """
+        if type(op) is types.FunctionType:  # nearly always, and then it was found before
+            found = self._found.get(op)
+            if found is None:
+                found = self._found[op] = operation_of(self, op)
+            return found
+        known = self.operations.get(op) if type(op) is str else None  # pyright: ignore[reportArgumentType]
+        return known or operation_of(self, op)
 
     def stripe_count(self, partitions: int) -> int:
         """Give the number of stripes in a hub of so many partitions; 0 for a plain entity."""
@@ -347,16 +366,9 @@ class EntityDefinition:
 
 
 def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> OperationDefinition:
-    """Find an entity's operation by its name or by its method.
-
-    A method of a base class stands for the one that overrides it.
-
-    Raises:
-        UnknownNameError: the entity has no such operation.
-    """
-    # The exact types first: this is done for every call.
-    if type(op) is str or (type(op) is not types.FunctionType and is_a(op, str)):
-        called: str = op if type(op) is str else text(op, "op")  # pyright: ignore[reportAssignmentType]
+    """Find an entity's operation the long way; see ``EntityDefinition.operation``."""
+    if is_a(op, str):
+        called = text(op, "op")
         found = definition.operations.get(called)
         if found is None and definition.is_function:
             if len(called) > MAX_ID_LENGTH:

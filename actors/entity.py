@@ -579,9 +579,11 @@ class EntityActor:
         assert definition.merge is not None
         before: Any = _UNTAKEN
         try:
-            if not self.exists:
+            if self.exists:
+                before = self._snapshot()
+            else:
                 self.state = definition.make()
-            before = self._snapshot()
+                before = None
             result = copy_context().run(definition.merge, self.state, definition.state.decode(data))
             if result is not None and result is not self.state:
                 raise UsageError(
@@ -872,8 +874,6 @@ class EntityActor:
         return encoded
 
     def _snapshot(self) -> Any:
-        if not self.exists:
-            return None
         definition = self.definition
         # A function entity binds a new state, so there is no object to restore into.
         return (

@@ -20,6 +20,7 @@ import orjson
 
 from .codec import compact
 from .errors import (
+    ActivityError,
     Cancelled,
     FailureDetails,
     LockRuleError,
@@ -50,7 +51,7 @@ from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task,
 
 if TYPE_CHECKING:
     from .carried import Carried
-    from .definitions import OrchestrationDefinition
+    from .definitions import ActivityDefinition, OrchestrationDefinition
     from .effects import Effects
     from .lookup import Stage
 
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
 _STOPS_MAX = 100
 
 _TASKS: Any = Task
+
+# What a named tuple's class does, without the Python function in between.
+_tuple = tuple.__new__
 
 #: The failure of an activity that the code gave up.
 GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
@@ -315,6 +319,23 @@ class Executor:
         if self.given_up:
             self._tell_given_up()
 
+    def answer(self, number: int, state: int, raw: Any) -> None:
+        """Settle a numbered task that is open, and let the code run if it waited for just that."""
+        task = self.pending[number]
+        watchers = task._watchers  # pyright: ignore[reportPrivateUsage]
+        if state != DONE or (watchers and (len(watchers) > 1 or not watchers[0].only_notes)):
+            self.step(self.settle, number, state, raw)
+            return
+        # Nothing of the user's looks at what has come at once: a step is needed only to go on.
+        del self.pending[number]
+        if self.children is not None:
+            self.children.pop(number, None)
+        task.settle(DONE, raw)
+        if self.ready:
+            self.stage(self.context, self._run, None, None)
+            if self.given_up:
+                self._tell_given_up()
+
     def settle(self, number: int, state: int, raw: Any) -> bool:
         """Settle a numbered task; False if nobody waits for that answer (any more)."""
         task = self.pending.pop(number, None)
@@ -358,15 +379,13 @@ class Executor:
         if self.fibers:
             self.fibers[0].interrupt(self.cancel_requested)
 
-    def _run(self, happened: Callable[..., object], given: tuple[Any, ...]) -> None:
+    def _run(self, happened: Callable[..., object] | None, given: Any) -> None:
         self.is_stepped = True
         try:
-            happened(*given)
+            if happened is not None:
+                happened(*given)
             ready = self.ready
-            at = 0
-            while at < len(ready):
-                fiber, error = ready[at]
-                at += 1
+            for fiber, error in ready:  # and those that become ready meanwhile
                 self._step(fiber, error)
                 if self.outcome is not None or self.mismatch is not None:
                     break
@@ -583,26 +602,30 @@ class Executor:
 
     def schedule_activity(
         self,
-        task: CallTask[Any],
-        name: str,
+        activity: ActivityDefinition,
+        input: Any,
         data: bytes | None,
         timeout: float | None,
-        attempt: int,
         tags: Mapping[str, str] | None,
         first: int,
-        given: Given,
         summary: str | None,
-    ) -> None:
+        attempt: int,
+    ) -> CallTask[Any]:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
+        number = self.number()
+        name = activity.name
+        task: CallTask[Any] = CallTask(self, number, activity.output, ActivityError, name)
         packed = [] if data is None else [orjson.Fragment(data)]
-        caller = Caller(self.instance_id, self.execution, task.number)
-        call = ActivityCall(caller, name, data, timeout, attempt, tags, first, self.carried)
-        self.unanswered[task.number] = call
-        self.pending[task.number] = task
+        caller = _tuple(Caller, (self.instance_id, self.execution, number))
+        call = _tuple(
+            ActivityCall, (caller, name, data, timeout, attempt, tags, first, self.carried)
+        )
+        self.unanswered[number] = call
+        self.pending[number] = task
         decision: tuple[Any, ...] = (
             "TaskScheduled",
             self.now,
-            task.number,
+            number,
             name,
             crc32(data or b""),
             packed,
@@ -613,8 +636,9 @@ class Executor:
         )
         if summary is not None:
             decision = (*decision, summary)
-        if self.record(decision, data, given):
+        if self.record(decision, data, (activity.input, input)):
             self._out().start_activity(call)
+        return task
 
     def start_child(
         self,

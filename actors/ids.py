@@ -71,9 +71,12 @@ def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
     A child of an instance whose id is as long as it may be has a longer one.
     """
     length = MAX_ID_LENGTH
-    if (type(instance_id) is str or is_a(instance_id, str)) and "::" in str(instance_id):
-        length += len("::") + _HASH_LENGTH
-    id = check_text(instance_id, what, length)
+    if type(instance_id) is str and 0 < len(instance_id) <= length and instance_id.isprintable():
+        id = instance_id
+    else:
+        if is_a(instance_id, str) and "::" in str(instance_id):
+            length += len("::") + _HASH_LENGTH
+        id = check_text(instance_id, what, length)
     if id[0] == "@":
         raise InvalidIdError(
             f"{what} {id!r} must not start with '@', which is for entities (the id of an entity "
@@ -107,23 +110,14 @@ class EntityId(Generic[E]):
     @overload
     def __init__(self: EntityId[Any], entity: str | Callable[..., Any], key: str) -> None: ...
     def __init__(self, entity: Any, key: str) -> None:
-        if type(entity) is str or is_a(entity, str):
-            name = check_folded(entity, "an entity name")
-            if "@" in name:
-                raise InvalidIdError(f"entity name {name!r} must not contain '@'")
-        else:
-            try:
-                found = entity.__dict__.get("__perdure_entity__")
-            except Exception:
-                found = None
-            if type(found) is not str:
-                raise UsageError(
-                    f"entity must be an entity's class, function or name, not {repr_of(entity)}; "
-                    "decorate it with @app.entity"
-                )
-            name = found
+        # A plain class has no code of a user's that a look at it would run.
+        name = entity.__dict__.get("__perdure_entity__") if type(entity) is type else None
+        if type(name) is not str:
+            name = _name_of_entity(entity)
         self.name = name
-        self.key = key = check_text(key, "an entity key")
+        if type(key) is not str or not 0 < len(key) <= MAX_ID_LENGTH or not key.isprintable():
+            key = check_text(key, "an entity key")
+        self.key = key
         self._text = f"@{name}@{key}"
 
     @classmethod
@@ -150,6 +144,24 @@ class EntityId(Generic[E]):
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+def _name_of_entity(entity: Any) -> str:
+    if is_a(entity, str):
+        name = check_folded(entity, "an entity name")
+        if "@" in name:
+            raise InvalidIdError(f"entity name {name!r} must not contain '@'")
+        return name
+    try:
+        found = entity.__dict__.get("__perdure_entity__")
+    except Exception:
+        found = None
+    if type(found) is not str:
+        raise UsageError(
+            f"entity must be an entity's class, function or name, not {repr_of(entity)}; "
+            "decorate it with @app.entity"
+        )
+    return found
 
 
 def entity_id(value: object, name: str = "id") -> EntityId[Any]:

@@ -14,7 +14,6 @@ from .definitions import (
     EntityDefinition,
     OperationDefinition,
     OrchestrationDefinition,
-    operation_of,
 )
 from .errors import PayloadError
 from .ids import EntityId, entity_id
@@ -40,6 +39,7 @@ class Lookup:
 
     __slots__ = (
         "_contexts",
+        "_entities",
         "app",
         "max_payload",
         "stage",
@@ -61,6 +61,7 @@ class Lookup:
         self.max_payload = max_payload
         self.stage = stage
         self._contexts: dict[str, Context] = {}
+        self._entities: dict[str, EntityDefinition] = {}  # those that were called
         self.stripe_fold_s = stripe_fold_s
         self.stripe_hot_per_s = stripe_hot_per_s
         self.striped = app.striped
@@ -137,7 +138,10 @@ class Lookup:
         """
         if type(id) is not EntityId:
             entity_id(id)
-        return operation_of(self.app.find_entity(id.name), op)
+        definition = self._entities.get(id.name)
+        if definition is None:
+            definition = self._entities[id.name] = self.app.find_entity(id.name)
+        return definition.operation(op)
 
     def encode_input(
         self,

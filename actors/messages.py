@@ -124,7 +124,7 @@ def _unpack(packed: list[Any]) -> bytes | None:
 class Operation(Message):
     """An operation for an entity: a call (somebody wants the result) or a signal."""
 
-    __slots__ = ("call", "caller", "input", "name")
+    __slots__ = ("call", "caller", "input", "name", "size")
 
     def __init__(
         self, name: str, input: bytes | None, call: bool = False, caller: Caller | None = None
@@ -139,10 +139,7 @@ class Operation(Message):
         self.input = input
         self.call = call
         self.caller = caller
-
-    @property
-    def size(self) -> int:
-        return len(self.input or b"")
+        self.size = 0 if input is None else len(input)  # type: ignore[misc]  # made once, read often
 
     def content(self) -> list[Any]:
         return ["operation", self.name, _pack(self.input), self.call, _plain(self.caller)]
@@ -299,7 +296,7 @@ class Begin(Message):
 class Completion(Message):
     """The answer to a task of an orchestration: ``event`` is the history event it becomes."""
 
-    __slots__ = ("body", "event", "execution", "task")
+    __slots__ = ("body", "event", "execution", "size", "task")
 
     def __init__(self, event: str, execution: int, task: int, body: bytes) -> None:
         self.carried = None
@@ -312,10 +309,7 @@ class Completion(Message):
         self.execution = execution
         self.task = task
         self.body = body
-
-    @property
-    def size(self) -> int:
-        return len(self.body)
+        self.size = len(body)  # type: ignore[misc]  # made once, read often
 
     def content(self) -> list[Any]:
         return ["completion", self.event, self.execution, self.task, orjson.Fragment(self.body)]

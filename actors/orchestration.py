@@ -9,6 +9,7 @@ and sent out. Nothing of the user's code runs for a terminated instance.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import orjson
@@ -237,27 +238,9 @@ class OrchestrationActor:
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
-        kind = type(message)
-        if kind is Completion:
-            assert isinstance(message, Completion)
-            return self._complete(message, now, effects)
-        if kind is Start:
-            assert isinstance(message, Start)
-            return self._start(message, now, effects)
-        if kind is TimerDue:
-            assert isinstance(message, TimerDue)
-            return self._fire(message, now, effects)
-        if kind is Event:
-            assert isinstance(message, Event)
-            return self._raise_event(message, now, effects)
-        if kind is Command:
-            assert isinstance(message, Command)
-            return self._command(message, now, effects)
-        if kind is Begin:
-            assert isinstance(message, Begin)
-            return self._begin(message, now, effects)
-        if kind is Backlog:
-            return FEED
+        take = _TAKE.get(type(message))
+        if take is not None:
+            return take(self, message, now, effects)
         effects.refuse(message, InstanceNotFoundError(self.instance_id))
         return None
 
@@ -435,17 +418,16 @@ class OrchestrationActor:
         self.notes = orjson.dumps(noted) if noted else None
 
     def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
-        event = message.event
-        if message.execution != self.execution or not self.is_live:
-            if self.status not in _TOLD:
-                effects.drop_answer(self.instance_id, message)
-            if self.status == "Failed" and message.execution == self.execution:
-                self._keep_answer(message, now)
-            return None
-        if self.is_blocked:
-            return HELD
+        if (
+            message.execution != self.execution
+            or self.status != "Running"
+            or self.parked is not None
+            or not self.begun
+        ):
+            return self._complete_idle(message, now, effects)
         executor = self.executor
         assert executor is not None
+        event = message.event
         if message.task not in executor.pending:
             # Given up, or answered already; an activity that was run again after a crash, say.
             if message.task in executor.unanswered:
@@ -457,8 +439,17 @@ class OrchestrationActor:
         self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
         executor.resume(now, effects, self.events)
         state = FAILED if event in FAILURES else DONE
-        executor.step(executor.settle, message.task, state, message.body)
+        executor.answer(message.task, state, message.body)
         self.settle_turn(now, effects)
+        return None
+
+    def _complete_idle(self, message: Completion, now: int, effects: Effects) -> Any:
+        if message.execution == self.execution and self.is_live:
+            return HELD
+        if self.status not in _TOLD:
+            effects.drop_answer(self.instance_id, message)
+        if self.status == "Failed" and message.execution == self.execution:
+            self._keep_answer(message, now)
         return None
 
     def _keep_answer(self, message: Completion, now: int) -> None:
@@ -489,7 +480,7 @@ class OrchestrationActor:
             return None
         self.events.append(b'["TimerFired",%d,%d]' % (now, message.task))
         executor.resume(now, effects, self.events)
-        executor.step(executor.settle, message.task, DONE, None)
+        executor.answer(message.task, DONE, None)
         self.settle_turn(now, effects)
         return None
 
@@ -683,3 +674,14 @@ class OrchestrationActor:
 
 def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:
     return b'["%b",%d,%b,%b]' % (kind, now, name, data)
+
+
+_TAKE: dict[type[Message], Callable[[OrchestrationActor, Any, int, Effects], Any]] = {
+    Completion: OrchestrationActor._complete,
+    Start: OrchestrationActor._start,
+    TimerDue: OrchestrationActor._fire,
+    Event: OrchestrationActor._raise_event,
+    Command: OrchestrationActor._command,
+    Begin: OrchestrationActor._begin,
+    Backlog: lambda actor, message, now, effects: FEED,
+}

@@ -9,7 +9,7 @@ asyncio does, so that ``finally`` blocks may await durable work.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVarTuple
 
 from .definitions import name_of
 from .errors import Cancelled, PerdureError, UsageError
@@ -47,6 +47,8 @@ class Fiber:
     """One strand of an orchestration's code."""
 
     __slots__ = ("coroutine", "executor", "generator", "group", "owed", "scope", "waiting")
+
+    only_notes: ClassVar[bool] = True  # as a watcher: it goes on in a step of its own
 
     def __init__(
         self,
@@ -140,6 +142,8 @@ class CancelScope:
         "postponed",
         "shields",
     )
+
+    only_notes: ClassVar[bool] = False  # as a watcher: a deadline decides things
 
     def __init__(
         self, executor: Executor, delay: int | None, fails: bool, shields: bool = False

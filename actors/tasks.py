@@ -44,6 +44,11 @@ LOCK_AGAIN = 1 << 32
 class Watcher(Protocol):
     """Whoever wants to know when a task is settled."""
 
+    @property
+    def only_notes(self) -> bool:
+        """Whether it would take notice of a result, and neither look at it nor decide anything."""
+        ...
+
     def on_settled(self, task: Task[Any]) -> None:
         """Take notice; runs inside the turn that settled the task."""
         ...
@@ -56,6 +61,11 @@ class Task(Generic[R_co]):
     """
 
     __slots__ = ("_executor", "_scope", "_state", "_value", "_watchers")
+
+    @property
+    def only_notes(self) -> bool:
+        """As a watcher of other tasks; most look at once."""
+        return False
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -231,7 +241,7 @@ class CallTask(Task[R]):
                 # What cannot be read raises here each time, and is never handed out as it is.
                 self._value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
             self._codec = None
-        return super().outcome()
+        return self._value if self._state == DONE else super().outcome()
 
     def withdraw(self) -> None:
         self._executor.withdraw_call(self)
@@ -314,9 +324,14 @@ class AllTask(Task[list[R]]):
                 task.watch(self)
         self.on_counted()
 
+    @property
+    def only_notes(self) -> bool:
+        return self._missing > 1 or self._state != PENDING
+
     def on_settled(self, task: Task[Any]) -> None:
         """One of them is settled."""
-        self._notice(task)
+        if task._state != DONE:
+            self._notice(task)
         self.on_counted()
 
     def _notice(self, task: Task[Any]) -> None:

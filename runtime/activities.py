@@ -161,17 +161,25 @@ class RunningActivity:
         if not self.ended:
             self.alarm = self.pool.timers.set_after(self.call.timeout, self.time_out)
 
+    def stop_alarm(self) -> None:
+        """Have no time limit any more."""
+        if self.alarm is not None:
+            self.pool.timers.stop(self.alarm)
+            self.alarm = None
+
     def time_out(self) -> None:
         """The attempt has taken as long as it may."""
         self.alarm = None
+        caller = self.call.caller
         seconds = self.call.timeout
-        failure = failure_of(TimeoutError(f"no answer within {seconds:g} seconds"))
-        self._answer("TaskFailed", encode_failure(failure))
+        body = encode_failure(failure_of(TimeoutError(f"no answer within {seconds:g} seconds")))
+        self.post(caller.instance_id, Completion("TaskFailed", caller.execution, caller.task, body))
         self.stop()
 
     def stop(self) -> None:
         """Tell the activity that its answer is not wanted; it keeps its place until it ends."""
         self.ended = True
+        self.stop_alarm()
         if self.begun and not self.abandoned:
             self.abandoned = True
             self.pool.abandoned += 1
@@ -182,18 +190,13 @@ class RunningActivity:
 
     def end(self, event: str | None, body: bytes) -> None:
         """Take note that it has ended; answer, unless the answer was given or given up before."""
-        if event is not None:
-            self._answer(event, body)
-        self.pool.free(self)
-
-    def _answer(self, event: str, body: bytes) -> None:
         if self.alarm is not None:
-            self.pool.timers.stop(self.alarm)
-            self.alarm = None
-        if not self.ended:
+            self.stop_alarm()
+        if event is not None and not self.ended:
             self.ended = True
             caller = self.call.caller
             self.post(caller.instance_id, Completion(event, caller.execution, caller.task, body))
+        self.pool.free(self)
 
 
 class ProcessEndedError(Exception):
@@ -214,7 +217,9 @@ class ActivityPool:
         self.timers = timers
         self._pump = pump
         self._settings = settings
-        self._running: dict[str, dict[tuple[int, int], RunningActivity]] = {}
+        self._most = settings.activities_max
+        self._running: dict[str, dict[Caller, RunningActivity]] = {}  # by instance
+        self._known: dict[str, ActivityDefinition] = {}
         self._count = 0
         self._counts: dict[str, int] = {}
         self._waiting: deque[RunningActivity] = deque()
@@ -269,22 +274,16 @@ class ActivityPool:
         """Run an activity; its answer goes to ``post``, with the caller's instance id."""
         if self._stopping:
             return
-        try:
-            definition = self.lookup.find_activity(call.name)
-        except UnknownNameError as error:
-            # Scheduled by an earlier release that knew it: the orchestration decides.
-            caller = call.caller
-            body = encode_failure(failure_of(error))
-            completion = Completion("TaskFailed", caller.execution, caller.task, body)
-            post(caller.instance_id, completion)
+        definition = self._known.get(call.name) or self._find(call, post)
+        if definition is None:
             return
         running = RunningActivity(self, call, definition, post)
-        instance, execution, task = call.caller
-        tasks = self._running.get(instance)
+        caller = call.caller
+        tasks = self._running.get(caller.instance_id)
         if tasks is None:
-            self._running[instance] = {(execution, task): running}
+            self._running[caller.instance_id] = {caller: running}
         else:
-            tasks[execution, task] = running
+            tasks[caller] = running
         if self.warden is not None:
             if self.warden.is_at_fault(call):
                 failure = failure_of(ProcessEndedError(call.name))
@@ -292,7 +291,22 @@ class ActivityPool:
                 return
             if not self.warden.admits(running):
                 return
-        self._queue(running)
+        if definition.max_concurrency is None:
+            self._admit(running)  # nearly always: a call less
+        else:
+            self._queue(running)
+
+    def _find(self, call: ActivityCall, post: Post) -> ActivityDefinition | None:
+        try:
+            definition = self._known[call.name] = self.lookup.find_activity(call.name)
+        except UnknownNameError as error:
+            # Scheduled by an earlier release that knew it: the orchestration decides.
+            caller = call.caller
+            body = encode_failure(failure_of(error))
+            completion = Completion("TaskFailed", caller.execution, caller.task, body)
+            post(caller.instance_id, completion)
+            return None
+        return definition
 
     def _queue(self, running: RunningActivity) -> None:
         definition = running.definition
@@ -304,7 +318,7 @@ class ActivityPool:
         self._admit(running)
 
     def _admit(self, running: RunningActivity) -> None:
-        if running.definition.is_async and self._count >= self._settings.activities_max:
+        if self._count >= self._most and running.definition.is_async:
             self._waiting.append(running)
             return
         self._count += 1
@@ -332,19 +346,16 @@ class ActivityPool:
 
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
-        instance, execution, task = caller
-        tasks = self._running.get(instance)
+        tasks = self._running.get(caller.instance_id)
         if tasks is None:
             return
-        for key, running in list(tasks.items()):
-            if key[0] == execution and task in (0, key[1]):
+        for one, running in list(tasks.items()):
+            if one.execution == caller.execution and caller.task in (0, one.task):
                 running.stop()
 
     def begin_again(self, running: RunningActivity) -> None:
         """Run an activity again that code beside it may have cancelled; where nothing ran before."""
-        if running.alarm is not None:
-            self.timers.stop(running.alarm)
-            running.alarm = None
+        running.stop_alarm()
         _log.warning(
             "%s was cancelled in a task where other code had run; it begins again", running.title
         )
@@ -391,13 +402,13 @@ class ActivityPool:
         if running.abandoned:
             running.abandoned = False
             self.abandoned -= 1
-        instance, execution, task = running.call.caller
-        tasks = self._running.get(instance)
-        if tasks is not None and tasks.get((execution, task)) is running:
+        caller = running.call.caller
+        tasks = self._running.get(caller.instance_id)
+        if tasks is not None and tasks.get(caller) is running:
             # After a recovery its place may be another run's.
-            del tasks[execution, task]
+            del tasks[caller]
             if not tasks:
-                del self._running[instance]
+                del self._running[caller.instance_id]
         if not running.counted:
             return
         running.counted = False
@@ -409,7 +420,7 @@ class ActivityPool:
                 self._admit(limited.popleft())
             else:
                 self._counts[definition.name] -= 1
-        while self._waiting and self._count < self._settings.activities_max:
+        while self._waiting and self._count < self._most:
             self._admit(self._waiting.popleft())
 
     def stop_all(self, post: Post | None = None) -> None:

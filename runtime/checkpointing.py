@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _EXPIRE_EVERY = 60_000_000
 
+# What a named tuple's class does, without the Python function in between: these are made by the
+# thousand.
+_row = tuple.__new__
+
 
 class SealError(InternalError):
     """An actor's state cannot be stored."""
@@ -161,26 +165,30 @@ def _store_instance(actor: OrchestrationActor, checkpoint: Checkpoint) -> None:
         )
     events = actor.events
     if events:
-        checkpoint.history.append(ChunkRow(actor.id, actor.seq, b"[%b]" % b",".join(events)))
+        body = b"[%b]" % b",".join(events)
+        checkpoint.history.append(_row(ChunkRow, (actor.id, actor.seq, body)))
         actor.seq += len(events)
         actor.events = []
     parked = None
     if actor.parked is not None:
         parked = orjson.dumps({"type": actor.parked_type, "reason": actor.parked})
     checkpoint.progress.append(
-        ProgressRow(
-            actor.id,
-            actor.status,
-            actor.updated,
-            actor.completed,
-            actor.pending,
-            actor.seq,
-            actor.output,
-            actor.failure,
-            actor.failure_type,
-            actor.custom_status,
-            parked,
-            actor.notes,
+        _row(
+            ProgressRow,
+            (
+                actor.id,
+                actor.status,
+                actor.updated,
+                actor.completed,
+                actor.pending,
+                actor.seq,
+                actor.output,
+                actor.failure,
+                actor.failure_type,
+                actor.custom_status,
+                parked,
+                actor.notes,
+            ),
         )
     )
 

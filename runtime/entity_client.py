@@ -174,7 +174,8 @@ class EntityClient(Requester):
         key = str(id)
         address = self._address(key, operation, request_id)
         message = Operation(operation.name, data, True)
-        message.carried = self._lookup.carry()
+        if self._lookup.app.context_vars:
+            message.carried = self._lookup.carry()
         if timeout is None:
             answer = await self._request(address, message, request_id)
         else:
@@ -270,7 +271,8 @@ class EntityClient(Requester):
         data = self._lookup.encode_input(operation, input, op)
         key = self._address(str(id), operation, request_id)
         message = Operation(operation.name, data)
-        message.carried = self._lookup.carry()
+        if self._lookup.app.context_vars:
+            message.carried = self._lookup.carry()
         if at is None:
             await self._request(key, message, request_id)
         else:
