@@ -89,7 +89,7 @@ def literal_shape(annotation: Any, shape_for: ShapeFor) -> Shape:
     read = {(class_of(text), text): value for (_cls, value), text in written.items()}
     name = f"Literal[{', '.join(repr(value) for value in values)}]"
     if len(read) < len(written):
-        raise Unsupported(f"two values of {name} look the same in JSON; use one enum, or a union")
+        raise Unsupported(f"two values of {name} look the same in JSON; leave one of them out")
 
     def encode(value: Any) -> Any:
         try:

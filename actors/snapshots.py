@@ -111,19 +111,21 @@ def _keeper(shape: Shape) -> Callable[[Any], Any]:
         return _by_reference
     if shape.shallow:
         return _shallow
-    if shape.unsure or shape.vague:
-        # Reading it back is users' code, or parts annotated Any would come back as plain JSON.
-        return copier(shape)
+    if shape.unsure:
+        return copier(shape)  # reading it back is users' code
     codec: Codec[Any] = Codec(Any, shape)
 
     def keep(value: Any) -> Any:
         if value.__class__ in _IMMUTABLE_CLASSES:
             return value
         try:
-            return _Kept(codec, codec.encode(value))
-        except PayloadError:
+            kept = _Kept(codec, codec.encode(value))
+            is_same = not vague or bool(kept() == value)
+        except Exception:  # of the codec, or of a user's ==
             return copy.deepcopy(value)
+        return kept if is_same else copy.deepcopy(value)
 
+    vague = shape.vague  # then parts that are no plain JSON would come back as that
     return keep
 
 

@@ -177,7 +177,10 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 INT = st.integers(-(2**63), 2**64 - 1)
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 OFFSETS = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
-AWARE = st.datetimes(timezones=OFFSETS)
+ZONES = OFFSETS | st.sampled_from([ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), UTC])
+AWARE = st.builds(
+    datetime.replace, st.datetimes(timezones=ZONES, allow_imaginary=True), fold=st.integers(0, 1)
+)
 MONEY = st.builds(
     Money,
     amount=st.decimals(allow_nan=False, allow_infinity=False),
@@ -196,7 +199,7 @@ SCALARS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (bytes, st.binary(max_size=20)),
     (datetime, st.datetimes() | AWARE),
     (date, st.dates()),
-    (time, st.times() | st.times(timezones=OFFSETS)),
+    (time, st.times() | st.builds(time.replace, st.times(timezones=ZONES), fold=st.just(1))),
     (timedelta, st.timedeltas()),
     (UUID, st.uuids()),
     (Decimal, st.decimals(allow_nan=False)),

@@ -25,6 +25,7 @@ from perdure.actors.codec import codec_for
 from perdure.actors.errors import PayloadError, RegistrationError
 from tests.actors import crossing
 from tests.actors.crossing import CROSSING
+from tests.actors.test_codec import typed_values
 
 ROOT = Path(__file__).parents[2]
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -119,6 +120,15 @@ def test_whatever_is_accepted_for_whatever_annotation_is_read_in_another_process
         is_kept = crossing.kept if loosely else crossing.alike
         assert is_kept(value, read), (annotation, value, read)
         assert again == data, annotation
+
+
+@settings(max_examples=300, deadline=None)
+@given(typed_values())
+def test_what_is_nested_is_read_as_it_was_in_all_its_parts(drawn: tuple[Any, Any]) -> None:
+    annotation, value = drawn
+    codec = codec_for(annotation)
+
+    assert crossing.alike(value, codec.decode(codec.encode(value)))
 
 
 def refusal(annotation: Any, value: Any) -> PayloadError:
