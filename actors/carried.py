@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from typing import cast
 
 import orjson
 
@@ -64,6 +65,18 @@ def read_carried(variables: Mapping[str, ContextVar[str]], limit: int) -> Carrie
     names = ", ".join(map(repr_of, carried))
     check_size(orjson.dumps(carried), limit, f"what goes along, of context variables {names}")
     return carried
+
+
+def checked_carried(value: object) -> Carried | None:
+    """Give what came along, as it was stored; None where it is none."""
+    if class_of(value) is not dict:
+        return None
+    carried: Carried = {}
+    for name, text_ in cast("dict[object, object]", value).items():
+        if type(name) is not str or type(text_) is not str:
+            return None
+        carried[name] = text_
+    return carried or None
 
 
 def set_carried(variables: Mapping[str, ContextVar[str]], carried: Carried) -> None:

@@ -413,6 +413,11 @@ def encode_message(message: Message) -> bytes:
     return compact(orjson.dumps(message.fields()))
 
 
+def request_of(fields: list[Any]) -> Any:
+    """Give the request id in the durable form of a message."""
+    return fields[-2 if type(fields[-1]) is dict else -1]
+
+
 def decode_message(fields: list[Any]) -> Message:
     """Read the durable form of a message back, from the parsed JSON text."""
     carried: Carried | None = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import orjson
 
+from .carried import checked_carried
 from .codec import compact
 from .commands import COMMANDS
 from .context import OrchestrationContext
@@ -235,6 +236,8 @@ class OrchestrationActor:
         self.latest = self.updated
         self.seq = record.events
         self.begun = record.events > 0
+        if not self.begun and self.notes is not None:
+            self.carried = checked_carried(self.noted().get("carried"))
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
@@ -289,6 +292,7 @@ class OrchestrationActor:
             effects.send_later(
                 message.start_at, self.instance_id, Begin(self.execution, self.carried)
             )
+            self._note_carried()
         else:
             self.run_first(now, effects)
 
@@ -320,9 +324,9 @@ class OrchestrationActor:
     def _begin(self, message: Begin, now: int, effects: Effects) -> Any:
         if message.execution != self.execution or self.begun or not self.is_live:
             return None
+        self.carried = message.carried
         if self.status == "Suspended":
             return HELD
-        self.carried = message.carried
         self.run_first(now, effects)
         return None
 
@@ -332,11 +336,15 @@ class OrchestrationActor:
         if self.barred is not None:
             reason, self.barred = self.barred, None
             self.park("Crash", reason)
+            self._note_carried()
             return
         executor = self.make_executor()
         if executor is None:
+            self._note_carried()
             return
         self.begun = True
+        if self.notes is not None:
+            self.note(carried=None)  # its history has it from here on
         parent = None if self.parent is None else self.parent.instance_id
         carried = () if self.carried is None else (self.carried,)
         self.record(
@@ -411,8 +419,16 @@ class OrchestrationActor:
             return {}  # damaged, and worth less than the instance
         return notes if is_a(notes, dict) else {}
 
+    def _note_carried(self) -> None:
+        # What was to begin it may be gone when it begins, and with that what came along.
+        if self.carried is not None:
+            self.note(carried=self.carried)
+
     def note(self, **changes: Any) -> None:
-        """Change what is noted about it: ``rewinds``, and why it is ``suspended``."""
+        """Change what is noted about it.
+
+        That is ``rewinds``, why it is ``suspended``, and what is ``carried`` until it begins.
+        """
         notes = {**self.noted(), **changes}
         noted = {name: value for name, value in notes.items() if value is not None}
         self.notes = orjson.dumps(noted) if noted else None

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 import orjson
 
+from .carried import checked_carried
 from .history import ANSWERS, IDENTITY, SILENT, parse_history
 from .messages import Message, decode_message
 
@@ -101,7 +102,10 @@ def read_message(fields: Any) -> Message:
         fields = orjson.loads(fields)
     if not _listed(fields) or len(fields) < 2 or not _text(fields[0]):
         raise ValueError("it is no message")
-    tag, *content, request = fields
+    carried = fields[-1] if type(fields[-1]) is dict else None
+    tag, *content, request = fields if carried is None else fields[:-1]
+    if carried is not None and checked_carried(carried) is None:
+        raise ValueError(f"what goes along with this {tag} are no texts")
     checks = _MESSAGES.get(tag)
     if checks is None:
         raise ValueError(f"a message of the unknown kind {tag!r}")

@@ -30,7 +30,7 @@ import orjson
 
 from ..actors.errors import StorageError, UnavailableError
 from ..actors.logs import Log
-from ..actors.messages import Backlog, Caller, LockRequest, Message, Operation
+from ..actors.messages import Backlog, Caller, LockRequest, Message, Operation, request_of
 from ..storage.records import SLICE_ROWS, is_whole
 from .claims import Repetitions, id_of
 from .waiting import TOLD
@@ -314,8 +314,9 @@ class Mailboxes:
             is_lock = fields[0] == "lock"
             if fields[0] == "completion":
                 self.answered.add(Caller(row.actor, fields[2], fields[3]))
-            if fields[-1] is not None:
-                self.requests[id_of(fields[-1])] = fields[-1]
+            request = request_of(fields)
+            if request is not None:
+                self.requests[id_of(request)] = request
         box = self._boxes.setdefault(row.actor, [])
         waiter = self._wanted.get(row.n)
         if waiter is not None:

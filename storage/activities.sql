@@ -11,5 +11,5 @@ FROM activity_row LEFT JOIN instance_row ON instance_row.id = activity_row.insta
 CREATE INDEX instance_live ON instance_row (name, version)
   WHERE status NOT IN ('Completed', 'Failed', 'Canceled', 'Terminated');
 
--- A JSON object: how often it was rewound, and why it is suspended.
+-- A JSON object: how often it was rewound, why it is suspended, and what goes along until it begins.
 ALTER TABLE instance_row ADD COLUMN notes TEXT;

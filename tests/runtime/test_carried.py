@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from perdure import (
@@ -18,11 +20,17 @@ from perdure import (
     Client,
     EntityContext,
     EntityId,
+    Hub,
     ManualClock,
+    MemoryStore,
     OrchestrationContext,
+    OutcomeUnknownError,
     PayloadTooLargeError,
+    UnavailableError,
     UsageError,
 )
+from perdure.runtime.placement import partition_of
+from tests.faults import Crash, let_turns_crash
 from tests.runtime.orchestrating import advance, evict, quiet, running
 
 trace: ContextVar[str] = ContextVar("trace", default="none")
@@ -211,3 +219,112 @@ def test_only_context_variables_can_be_declared() -> None:
         App(context_vars=[trace, ContextVar("trace")])
     with pytest.raises(UsageError, match="name of each of context_vars"):
         App(context_vars=[ContextVar("\ud800")])
+
+
+without_child = App(context_vars=[trace])
+
+
+@without_child.orchestration
+async def other(ctx: OrchestrationContext) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_what_goes_along_is_there_when_an_instance_begins_after_it_was_parked(
+    kind: str, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    store: Any = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"
+    trace.set("t-1")
+    async with running(app, store, clock=clock) as hub:
+        await hub.client.start_new(child, instance_id="c", start_at=timedelta(seconds=5))
+    trace.set("none")
+    for _ in range(2):
+        async with running(without_child, store, clock=clock) as hub:
+            await advance(hub, clock, 6)
+            [parked] = [one async for one in hub.client.query(parked=True)]
+            assert parked.instance_id == "c"
+
+    async with running(app, store, clock=clock) as hub:
+        assert await hub.client.get_handle("c").result(5) == "t-1"
+
+
+async def test_what_goes_along_is_there_when_an_instance_begins_as_it_is_resumed() -> None:
+    clock = ManualClock()
+    async with running(app, clock=clock) as hub:
+        trace.set("t-1")
+        handle = await hub.client.start_new(child, start_at=timedelta(seconds=5))
+        trace.set("none")
+        await handle.suspend()
+        await advance(hub, clock, 6)
+        await evict(hub)
+
+        await handle.resume()
+
+        assert await handle.result(5) == "t-1"
+        assert (await handle.status()).suspended is None
+
+
+async def test_what_goes_along_is_there_when_an_instance_is_retried_that_crashed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let_turns_crash(monkeypatch)
+    crashes = [2]
+    local_app = App(context_vars=[trace])
+
+    @local_app.orchestration
+    async def crash(ctx: OrchestrationContext) -> str:
+        if crashes[0]:
+            crashes[0] -= 1
+            raise Crash("poison")
+        return trace.get()
+
+    async with running(local_app, crashes_max=2) as hub:
+        trace.set("t-1")
+        for _ in range(2):
+            with suppress(UnavailableError):
+                await hub.client.start_new(crash, instance_id="c", request_id="r")
+        handle = await hub.client.start_new(crash, instance_id="c", request_id="r")
+        trace.set("none")
+        assert (await handle.status()).parked is not None
+        await evict(hub)
+
+        await hub.client.retry("c")
+
+        assert await handle.result(5) == "t-1"
+
+
+@app.orchestration
+async def holds(ctx: OrchestrationContext) -> None:
+    async with ctx.lock_entities(BOX):
+        await ctx.wait_for_external_event("go")
+
+
+async def test_a_request_with_what_goes_along_is_known_by_its_id_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    store = f"sqlite:{tmp_path}/hub"
+
+    async def note(client: Client) -> None:
+        trace.set("t-1")
+        with suppress(OutcomeUnknownError):
+            await client.call_entity(BOX, Box.note, request_id="r")
+
+    async with anyio.create_task_group() as tasks, running(app, store, drain_s=0.01) as hub:
+        await hub.client.start_new(holds, instance_id="h")
+        await quiet(hub)
+        tasks.start_soon(note, hub.client)
+        await until_waiting(hub)
+    async with running(app, store) as hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(note, hub.client)
+        await anyio.lowlevel.checkpoint()
+        await quiet(hub)
+        await hub.client.raise_event("h", "go")
+        await hub.client.get_handle("h").result(5)
+
+        assert await hub.client.call_entity(BOX, Box.get) == ["t-1"]
+
+
+async def until_waiting(hub: Hub) -> None:
+    """Return when a message waits in the store for the locked entity."""
+    while not await hub._partitions[partition_of(str(BOX), 2)].store.waiting(str(BOX)):
+        await anyio.sleep(0.001)
