@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 import typing
@@ -58,25 +59,8 @@ def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
         shapes[field.name] = shape_for(substitute(field.annotation, mapping))
         required[field.name] = field.required
     frozen = is_frozen(cls)
-    hooks = {
-        name: gen.override(struct_hook=shape.decode, unstruct_hook=shape.encode)
-        for name, shape in shapes.items()
-    }
-    parameters = getattr(cls, "__parameters__", ())
-    # A field without a place in __init__ is set afterwards, which a frozen class refuses.
-    options: dict[str, Any] = {"_cattrs_include_init_false": not frozen, **hooks}
-    if attrs.has(cls):
-        # By its attrs fields also if a base is a dataclass, which is what cattrs sees first.
-        anything = {parameter.__name__: Any for parameter in parameters}
-        fields: Any = attrs.fields(cls)
-        unstructure = _gen.make_dict_unstructure_fn_from_attrs(fields, cls, _converter, **options)
-        structure = _gen.make_dict_structure_fn_from_attrs(
-            fields, cls, _converter, anything, **options
-        )
-    else:
-        target = cls[(Any,) * len(parameters)] if parameters else cls
-        unstructure = _gen.make_dict_unstructure_fn(target, _converter, **options)
-        structure = _gen.make_dict_structure_fn(target, _converter, **options)
+    make = _loops if shapes.keys() & _RESERVED else _generated
+    unstructure, structure = make(cls, shapes, frozen)
     name = cls.__name__
     unsure = runs_code(cls)
     in_dict = sum(not _has_slot(cls, field) for field in shapes)
@@ -114,6 +98,63 @@ def class_shape(annotation: Any, cls: Any, shape_for: ShapeFor) -> Shape:
         parts_out=attribute_parts(shapes),
         parts_in=entry_parts(shapes),
     )
+
+
+def _generated(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[Any, Any]:
+    """Give the functions that cattrs makes to take an object apart and to put it together."""
+    hooks = {
+        name: gen.override(struct_hook=shape.decode, unstruct_hook=shape.encode)
+        for name, shape in shapes.items()
+    }
+    parameters = getattr(cls, "__parameters__", ())
+    # A field without a place in __init__ is set afterwards, which a frozen class refuses.
+    options: dict[str, Any] = {"_cattrs_include_init_false": not frozen, **hooks}
+    if attrs.has(cls):
+        # By its attrs fields also if a base is a dataclass, which is what cattrs sees first.
+        anything = {parameter.__name__: Any for parameter in parameters}
+        fields: Any = attrs.fields(cls)
+        return (
+            _gen.make_dict_unstructure_fn_from_attrs(fields, cls, _converter, **options),
+            _gen.make_dict_structure_fn_from_attrs(fields, cls, _converter, anything, **options),
+        )
+    target = cls[(Any,) * len(parameters)] if parameters else cls
+    return (
+        _gen.make_dict_unstructure_fn(target, _converter, **options),
+        _gen.make_dict_structure_fn(target, _converter, **options),
+    )
+
+
+# Fields of these names cannot be told to cattrs, which has parameters of the same names.
+_RESERVED = frozenset(
+    name
+    for make in (
+        _gen.make_dict_unstructure_fn,
+        _gen.make_dict_structure_fn,
+        _gen.make_dict_unstructure_fn_from_attrs,
+        _gen.make_dict_structure_fn_from_attrs,
+    )
+    for name in inspect.signature(make).parameters
+)
+
+
+def _loops(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[Any, Any]:
+    """Give functions that do the same as those of cattrs, field by field."""
+    fields: Any = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    given = {field.name: getattr(field, "alias", field.name) for field in fields if field.init}
+    kept = given if frozen else shapes
+
+    def unstructure(value: Any) -> dict[str, Any]:
+        return {name: shapes[name].encode(getattr(value, name)) for name in kept}
+
+    def structure(entries: Any, _: Any = None) -> Any:
+        read = {name: shapes[name].decode(entries[name]) for name in kept if name in entries}
+        made = cls(**{given[name]: read[name] for name in read if name in given})
+        for name in read:
+            if name not in given:
+                setattr(made, name, read[name])
+        return made
+
+    return unstructure, structure
 
 
 def _has_slot(cls: Any, name: str) -> bool:

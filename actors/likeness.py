@@ -31,6 +31,7 @@ _TEXTS_AND_NUMBERS = (str, int, float)
 _KEPT_BY_PYDANTIC = frozenset({"__pydantic_private__", "__pydantic_extra__"})
 _PLAIN = (dict, list, str, int, float)
 _SEQUENCES = (list, tuple, collections.deque)
+_CACHED_HASH = frozenset({"_attrs_cached_hash"})
 _BESIDE_ITEMS = ("maxlen", "default_factory")
 
 
@@ -226,6 +227,10 @@ def attributes(value: Any) -> dict[str, Any]:
     for name in _KEPT_BY_PYDANTIC & found.keys():
         found.update(found.pop(name) or {})
     found.update(getattr(value, "__dict__", {}))
+    if dataclasses.is_dataclass(cls):
+        for field in dataclasses.fields(cls):
+            if field.name not in found and hasattr(value, field.name):
+                found[field.name] = getattr(value, field.name)  # its class has the default
     if is_a(value, BaseException):
         found["args"] = value.args
     for name in cached_names(cls) & found.keys():
@@ -237,7 +242,7 @@ def attributes(value: Any) -> dict[str, Any]:
 def cached_names(cls: type) -> frozenset[str]:
     """Give the names under which a class keeps what it can work out again."""
     fields = {field.name for field in attrs.fields(cls)} if attrs.has(cls) else set[str]()
-    return frozenset(
+    return _CACHED_HASH | frozenset(
         name
         for owner in cls.__mro__
         for name, member in owner.__dict__.items()

@@ -152,6 +152,15 @@ class FrozenSummed:
 
 
 @dataclasses.dataclass
+class Counted:
+    number: int
+    count: int = dataclasses.field(init=False, default=1)
+
+    def __post_init__(self) -> None:
+        pass
+
+
+@dataclasses.dataclass
 class Scaled:
     factor: dataclasses.InitVar[int]
     value: int = 0
@@ -237,6 +246,29 @@ class Checked:
     hours: set[datetime] = attrs.field(factory=set[datetime])
     amount: Decimal = Decimal(0)
     number: float = 0.0
+
+
+@attrs.define
+class Reserved:
+    _attrs: int
+    converter: list[str] = attrs.field(factory=list[str])
+    cl: int = attrs.field(init=False, default=3)
+
+
+@dataclasses.dataclass
+class Mapped(Generic[T]):
+    typevar_map: T
+    cl: float = dataclasses.field(init=False, default=1.0)
+
+
+@attrs.frozen(slots=False, cache_hash=True)
+class Hashed:
+    number: int
+
+
+def hashed(value: Any) -> Any:
+    hash(value)
+    return value
 
 
 @attrs.define
@@ -517,6 +549,17 @@ CROSSING: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (DOLLARS, st.fixed_dictionaries({}, optional={"$type": TEXT, "$value": INT})),
     (Empty, st.builds(Empty) | st.builds(Empty).map(lambda value: changed(value, more=1))),
     (Rising, st.builds(Rising, INT)),
+    (
+        Counted,
+        st.builds(Counted, INT) | st.builds(Counted, INT).map(lambda one: changed(one, count=2)),
+    ),
+    (
+        Reserved,
+        st.builds(Reserved, INT, st.lists(TEXT))
+        | st.builds(Reserved, INT).map(lambda value: changed(value, cl=4)),
+    ),
+    (Mapped[list[int]], st.builds(Mapped, st.lists(INT))),
+    (Hashed, st.builds(Hashed, INT).map(hashed)),
 ]
 
 #: Values of all kinds, some of which fit an annotation though they are none of it.
@@ -704,11 +747,14 @@ def same_zone(zone: tzinfo | None, read: tzinfo | None) -> bool:
 def held(value: Any) -> dict[str, Any]:
     slots = [name for cls in type(value).__mro__ for name in cls.__dict__.get("__slots__", ())]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-    for name in ("__weakref__", "__pydantic_fields_set__"):
+    found |= getattr(value, "__dict__", {})
+    if dataclasses.is_dataclass(value):
+        found |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    for name in ("__weakref__", "__pydantic_fields_set__", "_attrs_cached_hash"):
         found.pop(name, None)
     if isinstance(value, BaseException):
         found["args"] = value.args
-    return found | getattr(value, "__dict__", {})
+    return found
 
 
 def main() -> None:

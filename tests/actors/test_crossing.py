@@ -251,6 +251,21 @@ def test_objects_that_hold_each_other_untyped_are_compared_once_each() -> None:
     assert codec_for(Any).encode(value).count(b"content") == 30
 
 
+def test_fields_may_be_called_as_they_like_and_have_their_value_in_the_class() -> None:
+    for value in (crossing.Reserved(1, ["a"]), crossing.Mapped([1]), crossing.Counted(1)):
+        codec = codec_for(type(value))
+
+        assert codec.decode(codec.encode(value)) == value
+    with pytest.raises(PayloadError, match="field '_attrs' of Reserved is missing"):
+        codec_for(crossing.Reserved).decode(b"{}")
+
+
+def test_a_hash_that_an_object_keeps_is_no_part_of_it() -> None:
+    value = crossing.hashed(crossing.Hashed(1))
+
+    assert codec_for(crossing.Hashed).encode(value) == b'{"number":1}'
+
+
 def test_of_classes_that_hold_each_other_each_knows_what_the_other_would_lose() -> None:
     assert refusal(crossing.Right, crossing.Right(LOGIN)).path == "$.login.password"
     value = crossing.Left(crossing.Right(LOGIN))
