@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import attrs
 
-from .arguments import is_a, refusal, text
+from .arguments import is_a, text
 from .codec import Codec
 from .errors import RegistrationError, UnknownNameError, UsageError
-from .ids import MAX_ID_LENGTH
+from .ids import check_text
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
 from .snapshots import Restore, Take, copier, is_immutable
@@ -371,9 +371,7 @@ def operation_of(definition: EntityDefinition, op: str | Callable[..., Any]) -> 
         called = text(op, "op")
         found = definition.operations.get(called)
         if found is None and definition.is_function:
-            if len(called) > MAX_ID_LENGTH:
-                raise refusal("op", f"a name of at most {MAX_ID_LENGTH} characters", called)
-            found = definition.dynamic_operation(called)
+            found = definition.dynamic_operation(check_text(called, "op"))
         if found is not None:
             return found
         raise no_operation(definition, called)

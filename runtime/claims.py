@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _SEPARATOR = "\x1f"  # no id, name or key has a control character
 _TEXT_MAX = 200
 _WHOLE_MAX = 1_000  # of a larger request long texts are kept as hashes
-_LONG = 64  # of a text; its hash is as long, and so no long text itself
+_LONG = 256  # of a text; its hash is shorter, and so no long text itself
 _PACKED_MAX = 16_000  # one that takes more when it is packed is kept as a hash
 _UNPACKED_MAX = 1 << 18
 _PACKED = "~"
@@ -176,7 +176,7 @@ def _shortened(value: Any) -> Any:
     if cls is str:
         if len(value) <= _LONG:
             return value
-        return hashlib.blake2b(value.encode(), digest_size=_LONG // 2).hexdigest()
+        return hashlib.blake2b(value.encode(), digest_size=32).hexdigest()
     if cls is list:
         return [_shortened(one) if one.__class__ in _DEEP else one for one in value]
     if cls is dict:
