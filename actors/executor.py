@@ -45,7 +45,7 @@ from .messages import (
     Operation,
     Start,
 )
-from .outside import calling_line, line_of, refuse_await
+from .outside import calling_line, line_of, refuse_await, translated
 from .scopes import Fiber, ReplayStopped
 from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
 
@@ -420,6 +420,8 @@ class Executor:
             except BaseException as failure:
                 if is_interrupt(failure):
                     raise
+                if issubclass(type(failure), RuntimeError):
+                    failure = translated(self.definition.title, failure)
                 self._end_fiber(fiber, None, failure)
                 return
             value = None

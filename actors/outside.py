@@ -48,6 +48,7 @@ _BY_ACTIVITY = (
 )
 
 _LIBRARIES = frozenset({"anyio", "asyncio", "contextlib", "outcome", "sniffio", "trio"})
+_LOOPS = _LIBRARIES - {"contextlib", "outcome"}
 _ROOM = __name__.rpartition(".")[0]
 _OURS = (f"{_ROOM}.", f"{_ROOM.rpartition('.')[0]}.runtime.")
 
@@ -109,6 +110,30 @@ def refuse_await(title: str, coroutine: Any, awaited: object) -> NonDurableAwait
     return NonDurableAwaitError(
         f"{title} awaited something that is not durable ({used}) at {line}; await {instead} instead"
     )
+
+
+def translated(title: str, error: BaseException) -> BaseException:
+    """Give the refusal instead, where a library of event loops has raised a plain error.
+
+    It does where one is to be run inside of the hub's, or looks for a thread of its own.
+    """
+    frames: list[FrameType] = []
+    trace = error.__traceback__
+    while trace is not None:
+        if not _module(trace.tb_frame).startswith(_OURS):
+            frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    if not frames or _module(frames[-1]).partition(".")[0] not in _LOOPS:
+        return error
+    used, instead, line = _words(frames, type(error).__name__)
+    for frame in frames:
+        if not _is_users(frame):
+            _close_unbegun(frame)
+    refusal = NonDurableAwaitError(
+        f"{title} used {used} at {line}, which needs an event loop of its own; use {instead} instead"
+    )
+    refusal.__cause__ = error
+    return refusal
 
 
 def calling_line() -> str:

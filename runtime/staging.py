@@ -8,10 +8,11 @@ that task: the running loop on asyncio, the current task on trio. Whatever they 
 
 from __future__ import annotations
 
-import sys
 from asyncio import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable
 from contextvars import Context
+from sys import modules
+from types import SimpleNamespace
 from typing import Any, Final, NoReturn
 
 from ..actors.outside import refuse_use
@@ -35,8 +36,8 @@ class _NoLoop:
         raise refuse_use(name)
 
 
-class _NoTask:
-    """Takes the place of trio's current task."""
+class _NoTrio:
+    """Takes the place of trio's current task, and of a run where there is none."""
 
     def __hash__(self) -> int:
         raise refuse_use("current_task")
@@ -45,23 +46,46 @@ class _NoTask:
         return self is other
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise refuse_use("current_task")
+        raise refuse_use(_NAMES.get(name, "current_task"))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise refuse_use("current_task")
 
 
+class _TrioRun:
+    """Takes the place of trio's run, which what is ours may ask to wake tasks."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _NAMES:
+            raise refuse_use(_NAMES[name])
+        return getattr(self._run, name)
+
+
 Step = Callable[[Any, Any], None]
 
+#: How users call what trio asks its run for.
+_NAMES = {
+    "clock": "current_time",
+    "current_time": "current_time",
+    "spawn_system_task": "spawn_system_task",
+}
+
 _NO_LOOP: Final[Any] = _NoLoop()
-_NO_TASK: Final = _NoTask()
+_NO_TRIO: Final = _NoTrio()
+_ABSENT: Final = object()
 
 
 def stage(context: Context, function: Step, happened: Any, given: Any) -> None:
     """Run a step of an orchestration's code, in its context and with no event loop around it."""
     loop = _get_running_loop()
-    if loop is None:
-        _stage_on_trio(context, function, happened, given)
+    if loop is None or "trio" in modules:
+        # Code may use the library that the hub does not run on, too.
+        _stage_with_trio(loop, context, function, happened, given)
         return
     _set_running_loop(_NO_LOOP)
     try:
@@ -70,19 +94,30 @@ def stage(context: Context, function: Step, happened: Any, given: Any) -> None:
         _set_running_loop(loop)
 
 
-def _stage_on_trio(context: Context, function: Step, happened: Any, given: Any) -> None:
-    if "trio" not in sys.modules:
-        context.run(function, happened, given)
-        return
-    from trio._core._run import GLOBAL_RUN_CONTEXT
-
-    running: Any = GLOBAL_RUN_CONTEXT
-    task = getattr(running, "task", None)
-    running.task = _NO_TASK
+def _stage_with_trio(
+    loop: Any, context: Context, function: Step, happened: Any, given: Any
+) -> None:
+    run = _find_run()
+    task = getattr(run, "task", _ABSENT)
+    runner = getattr(run, "runner", _ABSENT)
+    _set_running_loop(_NO_LOOP)
+    run.task = _NO_TRIO
+    run.runner = _NO_TRIO if runner is _ABSENT else _TrioRun(runner)
     try:
         context.run(function, happened, given)
     finally:
-        if task is None:
-            del running.task
-        else:
-            running.task = task
+        _set_running_loop(loop)
+        for name, value in (("task", task), ("runner", runner)):
+            if value is _ABSENT:
+                delattr(run, name)
+            else:
+                setattr(run, name, value)
+
+
+def _find_run() -> Any:
+    """Find where trio keeps what runs in this thread."""
+    if "trio" not in modules:
+        return SimpleNamespace()
+    from trio._core._run import GLOBAL_RUN_CONTEXT
+
+    return GLOBAL_RUN_CONTEXT

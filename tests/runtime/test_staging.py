@@ -81,8 +81,10 @@ def cancel_itself() -> None:
     task.cancel()
 
 
-def soon() -> float:
-    return trio.current_time() + 1
+def running_it(run: Callable[[Any], Any]) -> None:
+    coroutine = nothing()
+    with contextlib.closing(coroutine):
+        run(coroutine)
 
 
 GROUP, TIMER = "ctx.create_task_group()", "ctx.create_timer("
@@ -124,10 +126,19 @@ ON_TRIO: list[tuple[Use, str]] = [
     (calling(lambda: trio.Event().wait()), ""),
     (calling(trio.lowlevel.current_task), ""),
 ]
+OF_ITS_OWN: list[tuple[Use, str]] = [
+    (calling(running_it, asyncio.run), "asyncio.run"),
+    (calling(running_it, asyncio.Runner().run), "asyncio.Runner"),
+    (calling(lambda: trio.run(nothing)), "trio.run"),
+    (calling(lambda: anyio.run(nothing)), "anyio.run"),
+    (calling(trio.current_time), "trio.current_time"),
+    (calling(trio.lowlevel.spawn_system_task, nothing), "trio.spawn_system_task"),
+]
+# What the hub does not run on is refused as well.
 USES = [
     pytest.param(backend, *one, id=f"{backend}-{number}")
-    for backend, uses in (("asyncio", EITHER + ON_ASYNCIO), ("trio", EITHER + ON_TRIO))
-    for number, one in enumerate(uses)
+    for backend in ("asyncio", "trio")
+    for number, one in enumerate(EITHER + ON_ASYNCIO + ON_TRIO + OF_ITS_OWN)
 ]
 
 
