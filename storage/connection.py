@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -103,6 +104,17 @@ class Connection:
 def location(path: Path, mode: Literal["rw", "ro"]) -> str:
     """Name a file as SQLite's ``uri=True`` takes it."""
     return f"{path.resolve().as_uri()}?mode={mode}"
+
+
+def companions(path: Path) -> list[Path]:
+    """Name what SQLite keeps beside a file, wherever a link to it lies: its log comes first."""
+    real = os.path.realpath(path)
+    return [Path(real + end) for end in ("-wal", "-shm", "-journal")]
+
+
+def log_of(path: Path) -> Path:
+    """Name the write-ahead log of a file."""
+    return companions(path)[0]
 
 
 class Connector:

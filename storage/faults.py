@@ -19,7 +19,7 @@ from ..actors.errors import (
     StoreMovedError,
     StoreReadOnlyError,
 )
-from .connection import UNDECODABLE
+from .connection import UNDECODABLE, companions
 
 FENCED = "perdure: lease lost"
 
@@ -39,6 +39,8 @@ def explain(error: Exception, path: Path) -> StorageError | LeaseLostError:
         return StoreDamagedError(f"{path} has text that is no UTF-8 ({error}): restore a copy")
     # The low byte is the primary result code, the rest says more (SQLite, "Result Codes").
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_BUSY:
+        return StorageError(f"{path}: {error}: another program has it open, and writes; end that")
     if code == sqlite3.SQLITE_FULL:
         return _no_space(path)
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
@@ -77,7 +79,7 @@ def _cannot_open(path: Path, error: sqlite3.Error) -> StorageError:
             )
     if len(os.fsencode(path.absolute())) > _PATH_MAX:
         return StorageError(f"{path} cannot be opened: its path is too long for SQLite")
-    for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+    for name in (path, *companions(path)):
         if name.is_dir():
             return StoreDamagedError(f"{name} is a folder, not a file; restore a copy")
         if name.exists() and not os.access(name, os.R_OK | os.W_OK):

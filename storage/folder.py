@@ -19,6 +19,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 from attrs import frozen
@@ -32,15 +33,19 @@ from ..actors.errors import (
     StoreVersionError,
     UsageError,
 )
+from ..actors.logs import Log
+from .connection import companions
 from .faults import explained
+from .mending import is_count
+from .schema import SCHEMA_VERSION, SCRIPTS, Part, lacking, read_scripts, scripts_of
 
-SCHEMA_VERSION = 3  # 1 had no journals, 2 no table of activities
 APPLICATION_ID = 0x50524455  # "PRDU", which file(1) and sqlite3 show
 OLDEST_SQLITE = (3, 38, 0)  # the first with -> and ->>
-SCRIPTS = ("schema.sql", "activities.sql", "checkpoint.sql")
-JOURNAL_SCRIPTS = ("journal.sql",)
 SOFTWARE = "perdure"
 PARTITIONS_MAX = 1024
+_COUNT_MAX = 1 << 62
+
+_log = Log("perdure.storage")
 _NAME_MAX = 255
 
 
@@ -83,6 +88,8 @@ class Ownership:
         """
         _make_folder(self._folder)
         path = self._folder / "owner.sqlite"
+        if what := _no_file(path):
+            raise StoreDamagedError(f"{path} is {what}; remove it, and the hub makes it anew")
         with explained(path):
             connection = sqlite3.connect(
                 path, timeout=0, isolation_level=None, check_same_thread=False
@@ -160,6 +167,8 @@ class _Identity:
     sequence: int
     epoch: int
     version: int
+    mode: str  # how SQLite writes to it
+    lacks: tuple[Part, ...]
 
     @property
     def meta(self) -> tuple[int | str, ...]:
@@ -198,6 +207,9 @@ def prepare(folder: Path, partitions: int) -> None:
             _check_member(journal, stored.get(journal), first, number)
     for number in range(partitions):
         _upgrade(folder, stored[partition_file(folder, number)], stored)
+        for path in (journal_file(folder, number), partition_file(folder, number)):
+            if path in stored:
+                _put_right(path, stored[path])
 
 
 def _check_member(path: Path, found: _Identity | None, first: _Identity, number: int) -> _Identity:
@@ -224,43 +236,43 @@ def _make_all(folder: Path, partitions: int, stored: dict[Path, _Identity]) -> N
     created = time.time_ns() // 1000
     for number in reversed(range(partitions)):
         meta = (hub, number, partitions, created, SOFTWARE)
-        _make(journal_file(folder, number), JOURNAL_SCRIPTS, meta)
-        _make(partition_file(folder, number), SCRIPTS, meta)
+        _make(journal_file(folder, number), meta)
+        _make(partition_file(folder, number), meta)
 
 
-def _make(path: Path, scripts: tuple[str, ...], meta: tuple[int | str, ...]) -> None:
+def _make(path: Path, meta: tuple[int | str, ...]) -> None:
     unfinished = path.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)
     with explained(path):
-        connection = sqlite3.connect(unfinished, isolation_level=None)
-        try:
+        unfinished.unlink(missing_ok=True)
+        with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
             connection.executescript("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL;")
             connection.executescript(
                 f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {SCHEMA_VERSION};\n{_read(scripts)}\nCOMMIT;"
+                f"PRAGMA user_version = {SCHEMA_VERSION};\n"
+                f"{read_scripts(scripts_of(path))}\nCOMMIT;"
             )
             connection.execute(
                 "INSERT INTO meta (one, schema_version, hub, partition, partitions, created,"
                 " software) VALUES (1, ?, ?, ?, ?, ?, ?)",
                 (SCHEMA_VERSION, *meta),
             )
-        finally:
-            connection.close()  # folds the WAL into the file
-    unfinished.rename(path)
-    _sync_folder(path.parent)
-
-
-def _read(scripts: tuple[str, ...]) -> str:
-    return "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in scripts)
+        # Closing has folded the log into the file.
+        unfinished.rename(path)
+        _sync_folder(path.parent)
 
 
 def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> None:
     """Bring a partition of an older schema up to this one; every byte of data stays."""
-    if found.version == SCHEMA_VERSION:
-        return
     journal = journal_file(folder, found.partition)
+    if found.version == SCHEMA_VERSION:
+        if stored[journal].version < SCHEMA_VERSION:
+            raise StoreDamagedError(
+                f"{journal} has schema version {stored[journal].version}, which is older than its "
+                "partition's: they are of different moments; restore a copy of the whole folder"
+            )
+        return
     if journal not in stored:
-        _make(journal, JOURNAL_SCRIPTS, found.meta)
+        _make(journal, found.meta)
         _change(journal, f"UPDATE meta SET epoch = {found.epoch};")
     elif stored[journal].version < SCHEMA_VERSION:
         # Values are bound by position, so the new columns are the last ones there too.
@@ -270,21 +282,70 @@ def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> N
             "ALTER TABLE entry ADD COLUMN activities_deleted TEXT;",
         )
     path = partition_file(folder, found.partition)
-    _change(path, f"DROP VIEW checkpoint;\n{_read(SCRIPTS[1:])}\n")
+    _change(path, f"DROP VIEW checkpoint;\n{read_scripts(SCRIPTS[1:])}\n")
 
 
 def _change(path: Path, script: str) -> None:
     """Change the schema of a file, all of it or nothing, to this version."""
-    with explained(path):
-        connection = sqlite3.connect(path, isolation_level=None)
+    with explained(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
         try:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {script}"
                 f"UPDATE meta SET schema_version = {SCHEMA_VERSION};"
-                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                f"PRAGMA user_version = {SCHEMA_VERSION};"
             )
-        finally:
-            connection.close()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
+                raise
+            raise StoreDamagedError(
+                f"{path} is not what a file of its schema version is ({error}); it was left as it "
+                "is: restore a copy of the whole folder"
+            ) from error
+        _complete(connection, path, _replaceable(lacking(connection, path), path))
+        connection.execute("COMMIT")
+
+
+def _put_right(path: Path, found: _Identity) -> None:
+    """Give a file what it lacks and can be given, as another program may have left it."""
+    if found.mode == "wal" and not found.lacks:
+        return
+    with explained(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        _complete(connection, path, found.lacks)
+        connection.execute("COMMIT")
+        [(mode,)] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        if mode != "wal":
+            raise StorageError(
+                f"{path} cannot have a write-ahead log (SQLite keeps its journal mode {mode!r}); "
+                "keep the folder on a local disk"
+            )
+
+
+def _complete(connection: sqlite3.Connection, path: Path, parts: tuple[Part, ...]) -> None:
+    for part in parts:
+        assert part.sql is not None
+        try:
+            connection.execute(part.sql)
+        except (sqlite3.IntegrityError, sqlite3.OperationalError) as error:
+            raise StoreDamagedError(
+                f"{path} lacks {part.title}, which cannot be made anew ({error}); restore a copy "
+                "of the whole folder"
+            ) from error
+        _log.warning("%s lacked %s, which was made anew", path, part.title)
+
+
+def _replaceable(parts: tuple[Part, ...], path: Path) -> tuple[Part, ...]:
+    """Give the parts back if nothing that they held is lost.
+
+    Raises:
+        StoreDamagedError: there is a column among them.
+    """
+    for part in parts:
+        if part.sql is None:
+            raise StoreDamagedError(
+                f"{path} lacks {part.title}; restore a copy of the whole folder"
+            )
+    return parts
 
 
 def _sync_folder(folder: Path) -> None:
@@ -297,10 +358,28 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _no_file(path: Path) -> str | None:
+    """Say what is at a place that only a file may have; None if it is one, or nothing."""
+    if os.path.isfile(path) or not os.path.lexists(path):
+        return None
+    if os.path.isdir(path):
+        return "a folder, not a file"
+    if os.path.islink(path):
+        return f"a link to {os.readlink(path)}, which is not there"
+    return "no file, but a pipe, a socket or a device"
+
+
 def _identify(path: Path) -> _Identity:
-    # SQLite takes an empty file for an empty database and a link to nowhere for a new one.
-    if not path.is_file() or path.stat().st_size == 0:
-        raise StoreDamagedError(f"{path} is empty or no file; restore a copy of the whole folder")
+    # SQLite takes an empty file for an empty database and a link to nowhere for a new one, and it
+    # would wait for a pipe. What lies beside a file must not be a link at all.
+    for place in (path, *companions(path)):
+        what = _no_file(place)
+        if what is None and place != path and place.is_symlink():
+            what = f"a link to {os.readlink(place)}"
+        if what is not None:
+            raise StoreDamagedError(f"{place} is {what}; restore a copy of the whole folder")
+    if path.stat().st_size == 0:
+        raise StoreDamagedError(f"{path} is empty; restore a copy of the whole folder")
     with explained(path):
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
         try:
@@ -315,18 +394,22 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
             f"{path} is an SQLite file of something else, not of a Perdure store; it was left as "
             "it is: give the hub another folder"
         )
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    [(version,)] = connection.execute("PRAGMA user_version").fetchall()
     if version > SCHEMA_VERSION:
         raise StoreVersionError(
             f"{path} has schema version {version}, and this release knows versions up to "
             f"{SCHEMA_VERSION}; upgrade perdure"
         )
+    [(mode,)] = connection.execute("PRAGMA journal_mode").fetchall()
+    is_journal = path.name.startswith("journal-")
+    newest = "max(sequence, ifnull((SELECT max(sequence) FROM entry), 0))"
     try:
         connection.execute("BEGIN IMMEDIATE").connection.rollback()
-        is_journal = path.name.startswith("journal-")
-        newest = "max(sequence, ifnull((SELECT max(sequence) FROM entry), 0))"
+        lacks: tuple[Part, ...] = ()
+        if version == SCHEMA_VERSION:
+            lacks = _replaceable(lacking(connection, path), path)
         found = connection.execute(
-            "SELECT hub, partition, partitions, created, "
+            "SELECT schema_version, hub, partition, partitions, created, "
             f"{newest if is_journal else 'sequence'}, epoch,"
             f" {'0, 0' if is_journal else 'next_id, next_row'} FROM meta"
         ).fetchone()
@@ -336,10 +419,16 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
         raise StoreDamagedError(f"{path} lacks the table meta ({error})") from error
     if found is None:
         raise StoreDamagedError(f"{path} has an empty table meta; restore a copy")
-    hub, partition, partitions, created, sequence, *rest = found
-    for number in (partition, partitions, created, sequence, *rest):
-        if type(number) is not int or number < 0:
+    stated, hub, partition, partitions, created, sequence, epoch, *rest = found
+    for number in (stated, partition, partitions, created, sequence, epoch, *rest):
+        # There has to be room above it for what is counted from now on.
+        if not is_count(number) or number > _COUNT_MAX:
             raise StoreDamagedError(
                 f"{path}, table meta, row 1: {number!r} is no count; restore a copy of the whole folder"
             )
-    return _Identity(hub, partition, partitions, created, sequence, rest[0], version)
+    if stated != version or version < 1:
+        raise StoreDamagedError(
+            f"{path} has schema version {version} in its head and {stated} in the table meta; "
+            "restore a copy of the whole folder"
+        )
+    return _Identity(hub, partition, partitions, created, sequence, epoch, version, mode, lacks)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .connection import log_of
 from .faults import missing
 
 
@@ -30,7 +31,7 @@ class Presence:
             if self._known.setdefault(path, found) != found:
                 raise missing(path)
             if logs:
-                _identity(Path(f"{path}-wal"))
+                _identity(log_of(path))
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -41,11 +41,14 @@ FENCE: Final = (
     "UPDATE meta SET epoch = ?, sequence = max(sequence, ?) WHERE epoch < ? RETURNING sequence"
 )
 ENTRIES: Final = "SELECT * FROM entry WHERE sequence > ? ORDER BY sequence"
-GREATEST: Final = (
-    "SELECT max(ifnull((SELECT max(id) FROM instance_row), 0),"
-    " ifnull((SELECT max(id) FROM entity_row), 0)),"
-    " max(ifnull((SELECT max(n) FROM mail_row), 0), ifnull((SELECT max(n) FROM timer_row), 0),"
-    " ifnull((SELECT max(n) FROM outbox_row), 0), ifnull((SELECT max(n) FROM activity_row), 0))"
+# A number beyond is a damaged row's, and would leave none for what comes.
+_GREATEST: Final = "ifnull((SELECT max({0}) FROM {1} WHERE {0} < 1 << 62), 0)"
+GREATEST: Final = "SELECT max({}, {}), max({}, {}, {}, {})".format(
+    *(_GREATEST.format("id", table) for table in ("instance_row", "entity_row")),
+    *(
+        _GREATEST.format("n", table)
+        for table in ("mail_row", "timer_row", "outbox_row", "activity_row")
+    ),
 )
 DAMAGED_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS damaged_row (n INTEGER PRIMARY KEY, source TEXT NOT NULL,"

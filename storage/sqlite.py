@@ -40,7 +40,7 @@ from ..actors.errors import (
 )
 from ..actors.logs import Log
 from .bridge import AsyncioBridge
-from .connection import Connection
+from .connection import Connection, log_of
 from .encoding import PARTS, encode_parts, next_id, next_row
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
@@ -400,7 +400,7 @@ class SqlitePartition:
 
     def _size(self) -> int:
         files = [self._path, self._journal_path]
-        files += [Path(f"{path}-wal") for path in files]
+        files += [log_of(path) for path in files]
         return sum(path.stat().st_size for path in files if path.exists())
 
     async def close(self) -> None:
@@ -433,7 +433,7 @@ class SqlitePartition:
 
     def _fold_log(self) -> None:
         # A log is folded into its file by the last connection, unless that only reads.
-        if Path(f"{self._path}-wal").exists():
+        if log_of(self._path).exists():
             with closing(connect(self._path)) as tables:
                 tables.execute("SELECT 1 FROM meta")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,19 @@ import pytest
 from perdure.actors.errors import (
     StorageError,
     StoreDamagedError,
+    StoreInUseError,
     StoreReadOnlyError,
 )
-from perdure.storage import ChunkRow, SqliteStore, open_store, recovering, settling, sqlite
-from tests.storage.files import ROOT, change
+from perdure.storage import (
+    ChunkRow,
+    MailRow,
+    SqliteStore,
+    open_store,
+    recovering,
+    settling,
+    sqlite,
+)
+from tests.storage.files import ROOT, change, rows
 from tests.storage.test_conformance import Owner, created, own
 
 
@@ -207,6 +217,219 @@ async def test_a_folder_in_the_place_of_a_file_is_damage(folder: Path, name: str
 
     with pytest.raises(StoreDamagedError, match=name):
         await store.open(1)
+
+
+FILES = ["partition-00.sqlite", "journal-00.sqlite"]
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link_to_nowhere(path: Path) -> None:
+    path.symlink_to("/nowhere/at/all")
+
+
+@pytest.mark.parametrize("put", [_pipe, _link_to_nowhere, Path.mkdir])
+@pytest.mark.parametrize("name", ["owner.sqlite", *FILES, f"{FILES[0]}-wal", f"{FILES[1]}-shm"])
+async def test_what_is_no_file_is_damage(folder: Path, name: str, put: Any) -> None:
+    store = SqliteStore(folder)
+    await own(store)
+    await store.close()
+    (folder / name).unlink(missing_ok=True)
+    put(folder / name)
+
+    with anyio.fail_after(10), pytest.raises(StoreDamagedError, match=name):
+        await store.open(1)
+
+
+async def test_a_file_that_cannot_be_made_is_said(folder: Path) -> None:
+    (folder / "partition-00.new").mkdir(parents=True)
+
+    with pytest.raises(StorageError, match="partition-00"):
+        await SqliteStore(folder).open(1)
+
+
+def _lie_elsewhere(folder: Path, name: str) -> Path:
+    """Move a file to another folder, and leave a link to it behind."""
+    elsewhere = folder.with_name("disk")
+    elsewhere.mkdir()
+    (folder / name).rename(elsewhere / name)
+    (folder / name).symlink_to(elsewhere / name)
+    return elsewhere / name
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", ["owner.sqlite", *FILES])
+async def test_a_file_may_be_a_link_to_another_disk(folder: Path, name: str) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await own(store)
+    await store.close()
+    _lie_elsewhere(folder, name)
+
+    for id in (1, 2):
+        owner = await own(store)
+        await owner.commit(created=[created(id)])
+        assert len(await owner.keys()) == id
+        with pytest.raises(StoreInUseError):
+            await SqliteStore(folder).open(1)
+        await store.close()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_linked_file_whose_log_is_gone_is_noticed(folder: Path) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await own(store)
+    await store.close()
+    file = _lie_elsewhere(folder, FILES[1])
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+
+    file.with_name(f"{FILES[1]}-wal").unlink()
+
+    assert "was moved or deleted" in str(await _commit_until_refused(owner))
+    with pytest.raises(StorageError):
+        await store.close()
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", ["pragma", "copy"])
+async def test_a_file_that_another_program_left_without_a_log_gets_one(
+    folder: Path, name: str, how: str
+) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await (await own(store)).commit(created=[created(1)])
+    await store.close()
+    file = folder / name
+    if how == "pragma":
+        change(file, "PRAGMA journal_mode = DELETE")
+    else:
+        change(file, f"VACUUM INTO '{folder}/copy'")
+        (folder / "copy").rename(file)
+    assert rows(file, "PRAGMA journal_mode") == [("delete",)]
+
+    owner = await own(store)
+    await owner.commit(created=[created(2)])
+    assert await owner.keys() == ["i1", "i2"]
+    await store.close()
+
+    assert rows(file, "PRAGMA journal_mode") == [("wal",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "what"),
+    [
+        (FILES[0], "VIEW", "checkpoint"),
+        (FILES[0], "TRIGGER", "checkpoint_applied"),
+        (FILES[0], "INDEX", "instance_live"),
+        (FILES[0], "INDEX", "request_id"),
+        (FILES[0], "VIEW", "instances"),
+        (FILES[1], "TRIGGER", "entry_added"),
+    ],
+)
+async def test_what_holds_no_data_and_is_missing_is_made_anew(
+    folder: Path, name: str, kind: str, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await (await own(store)).commit(created=[created(1)])
+    await store.close()
+    change(folder / name, f"DROP {kind} {what}")
+
+    owner = await own(store)
+    await owner.commit(created=[created(2)])
+    assert await owner.keys() == ["i1", "i2"]
+    await store.close()
+
+    assert f"{name} lacked the {kind.lower()} {what}" in caplog.text
+    assert rows(folder / name, f"SELECT count(*) FROM sqlite_master WHERE name = '{what}'") == [
+        (1,)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "statement", "what"),
+    [
+        (FILES[0], "DROP TABLE mail_row", "lacks the table mail_row"),
+        (FILES[0], "DROP TABLE meta", "lacks the table meta"),
+        (
+            FILES[1],
+            "ALTER TABLE entry DROP COLUMN activities",
+            "the column activities of the table",
+        ),
+        (FILES[1], "DROP TABLE entry", "lacks the table entry"),
+        (FILES[0], "PRAGMA user_version = 0", "schema version 0 in its head and 3 in"),
+        (FILES[0], "PRAGMA user_version = -1", "schema version -1 in its head and 3 in"),
+        (FILES[0], "PRAGMA user_version = 2", "schema version 2 in its head and 3 in"),
+        (FILES[1], "PRAGMA user_version = 0", "schema version 0 in its head and 3 in"),
+        (FILES[1], "UPDATE meta SET schema_version = 1", "schema version 3 in its head and 1 in"),
+        (FILES[0], f"UPDATE meta SET epoch = {2**63 - 1}", "is no count"),
+        (FILES[0], f"UPDATE meta SET next_row = {2**63 - 1}", "is no count"),
+        (FILES[1], f"UPDATE meta SET sequence = {2**63 - 1}", "is no count"),
+    ],
+)
+async def test_a_file_that_is_not_what_its_version_is_is_refused_before_it_serves(
+    folder: Path, name: str, statement: str, what: str
+) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await (await own(store)).commit(created=[created(1)])
+    await store.close()
+    change(folder / name, statement)
+
+    with pytest.raises(StoreDamagedError, match=what) as raised:
+        await store.open(1)
+    assert name in str(raised.value)
+
+
+async def test_a_journal_that_is_older_than_its_tables_is_refused(folder: Path) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await own(store)
+    await store.close()
+    older = "UPDATE meta SET schema_version = 2", "PRAGMA user_version = 2"
+    change(folder / FILES[1], *older)
+
+    with pytest.raises(StoreDamagedError, match=f"{FILES[1]} has schema version 2, which is older"):
+        await store.open(1)
+
+
+async def test_a_file_of_an_older_version_that_is_damaged_is_not_upgraded(folder: Path) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await own(store)
+    await store.close()
+    older = "UPDATE meta SET schema_version = 2", "PRAGMA user_version = 2"
+    change(folder / FILES[0], *older)  # and yet it has what version 3 brought
+
+    with pytest.raises(StoreDamagedError, match="is not what a file of its schema version is"):
+        await store.open(1)
+    assert rows(folder / FILES[0], "PRAGMA user_version") == [(2,)]
+
+
+async def test_an_index_that_no_unique_values_allow_is_damage(folder: Path) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await (await own(store)).commit(created=[created(1), created(2)])
+    await store.close()
+    change(folder / FILES[0], "DROP INDEX instance_key", "UPDATE instance_row SET key = 'same'")
+
+    with pytest.raises(StoreDamagedError, match="lacks the index instance_key"):
+        await store.open(1)
+
+
+@pytest.mark.parametrize("table", ["instance_row", "mail_row"])
+async def test_a_number_that_is_beyond_all_use_leaves_numbers_for_others(
+    folder: Path, table: str
+) -> None:
+    store = SqliteStore(folder, synchronous="OFF")
+    await (await own(store)).commit(created=[created(1)], mail=[MailRow(1, "i1", b"{}")])
+    await store.close()
+    column = "id" if table == "instance_row" else "n"
+    change(folder / FILES[0], f"UPDATE {table} SET {column} = {2**63 - 1}")
+
+    owner = await own(store)
+    assert owner.recovered.next_id < 2**62
+    assert owner.recovered.next_row < 2**62
+    await owner.commit(created=[created(2)])
+    assert "i2" in await owner.keys()
+    await store.close()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # Task.cancel is its own

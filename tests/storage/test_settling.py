@@ -37,8 +37,8 @@ from perdure.storage import (
     sqlite,
 )
 from perdure.storage.encoding import encode_parts
-from perdure.storage.folder import SCRIPTS
 from perdure.storage.presence import Presence
+from perdure.storage.schema import SCRIPTS
 from perdure.storage.sqlite import SqlitePartition
 from perdure.storage.unsettled import Unsettled
 from tests.storage.files import ROOT, change, kill_committing, rows
