@@ -16,7 +16,7 @@ from ..actors.errors import UsageError
 from ..actors.lookup import Lookup
 from ..actors.printing import repr_of
 from .settings import Settings
-from .staging import stage
+from .staging import STAGE
 
 #: The name under which a worker process imports the script that its hub was started from, so that
 #: ``if __name__ == "__main__"`` keeps the script from starting another hub.
@@ -62,7 +62,7 @@ def make_lookup(app: App, settings: Settings) -> Lookup:
         settings.max_payload,
         stripe_fold_s=settings.stripe_fold_s,
         stripe_hot_per_s=settings.stripe_hot_per_s,
-        stage=stage,
+        stage=STAGE,
     )
 
 

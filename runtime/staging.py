@@ -8,10 +8,10 @@ that task: the running loop on asyncio, the current task on trio. Whatever they 
 
 from __future__ import annotations
 
-from asyncio import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
+from asyncio import _get_running_loop, _set_running_loop, tasks  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable
 from contextvars import Context
-from sys import modules
+from sys import modules, version_info
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn
 
@@ -21,7 +21,8 @@ from ..actors.outside import refuse_use
 class _NoLoop:
     """Takes the place of asyncio's running loop."""
 
-    # asyncio looks the current task up by the loop, so hashing it is asking for the task.
+    # asyncio looks the current task up by the loop, so hashing it is asking for the task; but see
+    # stage_with_task.
     def __hash__(self) -> int:
         raise refuse_use("current_task")
 
@@ -52,6 +53,10 @@ class _NoTrio:
         raise refuse_use("current_task")
 
 
+class _NoTask(_NoTrio):
+    """Takes the place of asyncio's current task, where that is not found by the loop."""
+
+
 class _TrioRun:
     """Takes the place of trio's run, which what is ours may ask to wake tasks."""
 
@@ -77,6 +82,7 @@ _NAMES = {
 
 _NO_LOOP: Final[Any] = _NoLoop()
 _NO_TRIO: Final = _NoTrio()
+_NO_TASK: Final = _NoTask()
 _ABSENT: Final = object()
 
 
@@ -121,3 +127,28 @@ def _find_run() -> Any:
     from trio._core._run import GLOBAL_RUN_CONTEXT
 
     return GLOBAL_RUN_CONTEXT
+
+
+# There since CPython 3.12, and needed from 3.14 on.
+_swap_current_task: Final[Any] = getattr(tasks, "_swap_current_task", None)
+
+
+def stage_with_task(context: Context, function: Step, happened: Any, given: Any) -> None:
+    """Run a step where asyncio keeps the current task by the thread, whatever loop is asked for.
+
+    So from CPython 3.14 on a stand-in takes the task's place, too.
+    """
+    loop = _get_running_loop()
+    if loop is None:
+        stage(context, function, happened, given)
+        return
+    # The task is swapped while the loop is the one that it runs on, or asyncio refuses that.
+    task = _swap_current_task(loop, _NO_TASK)
+    try:
+        stage(context, function, happened, given)
+    finally:
+        _swap_current_task(loop, task)
+
+
+#: How orchestrations' code is stepped on this Python.
+STAGE: Final = stage_with_task if version_info >= (3, 14) else stage

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import anyio._backends._asyncio as anyio_backend_module
 import anyio.lowlevel
 import pytest
 import trio
@@ -24,6 +25,7 @@ from perdure import (
     OrchestrationContext,
     OrchestrationFailedError,
 )
+from perdure.runtime import applications, staging
 from tests.runtime.orchestrating import evict, quiet, running
 
 app = App()
@@ -134,6 +136,7 @@ OF_ITS_OWN: list[tuple[Use, str]] = [
     (calling(trio.current_time), "trio.current_time"),
     (calling(trio.lowlevel.spawn_system_task, nothing), "trio.spawn_system_task"),
 ]
+TASK_GROUP = len(EITHER) + 2
 # What the hub does not run on is refused as well.
 USES = [
     pytest.param(backend, *one, id=f"{backend}-{number}")
@@ -190,6 +193,68 @@ async def test_code_may_catch_the_refusal_and_go_on(use: Use, named: str) -> Non
         handle = await hub.client.start_new(uses)
 
         assert await handle.result(5) == "went on"
+
+
+@pytest.fixture
+def task_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Have asyncio keep the current task by the thread, as CPython 3.14 does."""
+    swapped: list[Any] = []
+    real = asyncio.current_task
+
+    def current_task(loop: Any = None) -> Any:
+        # It is that of the thread if the loop is the one that runs there, whatever that is.
+        if swapped and loop in (None, asyncio._get_running_loop()):
+            return swapped[-1]
+        return real(loop)
+
+    def swap(loop: Any, task: Any) -> Any:
+        if asyncio._get_running_loop() is not loop:
+            raise RuntimeError(f"loop {loop!r} is not the running loop")
+        before = swapped[-1] if swapped else real(loop)
+        swapped[:] = [] if task is real(loop) else [task]
+        return before
+
+    monkeypatch.setattr(staging, "_swap_current_task", swap)
+    monkeypatch.setattr(applications, "STAGE", staging.stage_with_task)
+    for module in (asyncio, asyncio.tasks, anyio_backend_module):
+        monkeypatch.setattr(module, "current_task", current_task)
+    return swapped
+
+
+async def group_a_task(ctx: OrchestrationContext) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(nothing())
+        await ctx.call_activity(quick, 1)
+
+
+# A group without a task asks nothing of the loop's or the current task there, and does nothing.
+WITH_TASK = [
+    pytest.param("asyncio", group_a_task if number == TASK_GROUP else use, named, id=str(number))
+    for number, (use, named) in enumerate(EITHER + ON_ASYNCIO)
+]
+
+
+@pytest.mark.parametrize(("anyio_backend", "use", "named"), WITH_TASK)
+async def test_a_task_that_is_the_threads_is_not_found_either(
+    use: Use, named: str, task_of_the_thread: list[Any]
+) -> None:
+    seen: list[Any] = []
+
+    async def uses_it(ctx: OrchestrationContext) -> None:
+        seen.extend(task_of_the_thread)
+        await use(ctx)
+
+    async with served(uses_it) as (hub, uses):
+        handle = await hub.client.start_new(uses)
+
+        with pytest.raises(OrchestrationFailedError) as caught:
+            await handle.result(5)
+
+        [failure] = caught.value.failure.members or [caught.value.failure]
+        assert failure.error_type == "NonDurableAwaitError"
+        assert named in failure.message
+        assert len(seen) == 1
+    assert task_of_the_thread == []
 
 
 async def test_generators_and_code_that_is_let_go_have_no_loop_either() -> None:
