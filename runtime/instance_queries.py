@@ -128,12 +128,13 @@ class InstanceQueries(Requester):
         order: Order = "oldest",
         continuation_token: str | None = None,
     ) -> Page[OrchestrationStatus]:
-        """Give one page of what ``query`` finds; a token goes on in the order of its page.
+        """Give one page of what ``query`` finds; a token goes on behind the page that gave it.
 
         Raises:
-            UsageError: a bad continuation token, status or page size.
+            UsageError: a bad status or page size, or a continuation token that the same query,
+                with the same conditions in the same order, did not give. Its pages may differ in
+                size, and in whether they have payloads.
         """
-        after = read_token(continuation_token)
         filter = self._filter(
             statuses=statuses,
             name=name,
@@ -152,15 +153,14 @@ class InstanceQueries(Requester):
             page_size=page_size,
             order=order,
         )
-        if after is not None:
-            filter = evolve(filter, after=(int(after[0]), str(after[1])))
+        filter = evolve(filter, after=read_token(continuation_token, filter))
         found: list[InstanceRecord] = []
         for partition in self._all():
             found += await partition.store.query_instances(filter)
         found.sort(key=lambda record: (record.created, record.key), reverse=filter.newest)
         items, last = found[: filter.limit], None
         if len(found) >= filter.limit:
-            last = make_token(items[-1].created, items[-1].key)
+            last = make_token(items[-1].created, items[-1].key, filter)
         return Page([instance_status(record) for record in items], last)
 
     async def count(

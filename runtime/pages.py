@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import orjson
-from attrs import frozen
+from attrs import astuple, evolve, frozen
 
 from ..actors.arguments import refusal, several, text, whole
 from ..actors.values import RuntimeStatus
+from ..storage.records import InstanceFilter
 
 R = TypeVar("R")
 
@@ -22,7 +24,8 @@ class Page(Generic[R]):
 
     Attributes:
         items: what was found.
-        continuation_token: what to pass to get the next page; None if there is none.
+        continuation_token: what to pass to the same query to get the next page; None if there is
+            none.
     """
 
     items: list[R]
@@ -56,26 +59,44 @@ def read_statuses(statuses: Iterable[RuntimeStatus | str] | None) -> list[str]:
     return list(wanted)
 
 
-def make_token(*position: Any) -> str:
-    """Give the token of the page that begins behind a position."""
-    return base64.urlsafe_b64encode(orjson.dumps(position)).decode()
+def make_token(created: int, key: str, query: InstanceFilter) -> str:
+    """Give the token of the page of a query that begins behind a position."""
+    return base64.urlsafe_b64encode(orjson.dumps((created, key, _digest(query)))).decode()
 
 
-def read_token(token: str | None) -> list[Any] | None:
-    """Give the position that a token stands for.
+def read_token(token: str | None, query: InstanceFilter) -> tuple[int, str] | None:
+    """Give the position that a token of a query stands for.
 
     Raises:
-        UsageError: it is no token.
+        UsageError: it is no token, or one of a query with other conditions or another order.
     """
     if token is None:
         return None
     given = text(token, "continuation_token")
     try:
-        position = orjson.loads(base64.urlsafe_b64decode(given.encode()))
-        created, key = position
+        created, key, _ = orjson.loads(base64.urlsafe_b64decode(given.encode()))
         if type(created) is not int or type(key) is not str or not 0 <= created < 2**63:
-            raise ValueError(position)
-        return [created, key]
+            raise ValueError(given)
+        # Letter by letter: what is only read as a token of this query is none that was given.
+        if given != make_token(created, key, query):
+            raise ValueError(given)
+        return created, key
     except (ValueError, TypeError, binascii.Error):
-        taken = "the continuation_token of a Page that the same query gave"
+        taken = (
+            "the continuation_token of a Page that the same query gave, with the same conditions "
+            "in the same order"
+        )
         raise refusal("continuation_token", taken, given) from None
+
+
+def _digest(query: InstanceFilter) -> str:
+    """Give a print of what a query finds and in which order, however large its pages are."""
+    first = InstanceFilter()
+    whole = evolve(
+        query,
+        statuses=tuple(sorted(query.statuses)),
+        after=first.after,
+        limit=first.limit,
+        payloads=first.payloads,
+    )
+    return hashlib.blake2b(orjson.dumps(astuple(whole)), digest_size=8).hexdigest()

@@ -214,6 +214,54 @@ async def test_a_bad_token_is_refused(token: str, kind: str, tmp_path: Path) -> 
             await hub.client.query_page(continuation_token=token)
 
 
+@KINDS
+async def test_a_token_of_another_query_is_refused(kind: str, tmp_path: Path) -> None:
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+    async with populated(kind, tmp_path) as hub:
+        query = hub.client.query_page
+        page = await query(page_size=2, name="alpha", statuses=["Completed", "Running"])
+        assert page.continuation_token is not None
+        same: dict[str, Any] = {
+            "name": "alpha",
+            "statuses": ["Running", "Completed"],
+            "continuation_token": page.continuation_token,
+        }
+
+        others: list[dict[str, Any]] = [
+            {"order": "newest"},
+            {"name": None},
+            {"name": "beta"},
+            {"statuses": None},
+            {"statuses": ["Running"]},
+            {"instance_id_prefix": "a"},
+            *({f"{what}_from": moment} for what in ("created", "updated", "completed")),
+            *({f"{what}_to": moment} for what in ("created", "updated", "completed")),
+            {"parent_instance_id": "a"},
+            {"failure_type": "ValueError"},
+            {"tags": {"a": "b"}},
+            {"parked": False},
+        ]
+        for other in others:
+            with pytest.raises(UsageError, match="the same query gave"):
+                await query(**(same | other))
+        rest = await query(page_size=9, payloads=False, **same)
+        assert [s.instance_id for s in (*page.items, *rest.items)] == await found(
+            hub, name="alpha", statuses=["Completed", "Running"]
+        )
+
+
+async def test_a_token_is_taken_as_it_was_given_alone() -> None:
+    async with running(app) as hub:
+        for _ in range(3):
+            await hub.client.start_new(alpha, "wait")
+        token = (await hub.client.query_page(page_size=2)).continuation_token
+        assert token is not None
+
+        for other in (f" {token}", f"{token}\n", f"{token}=", token[:4] + "!" + token[4:]):
+            with pytest.raises(UsageError, match="continuation_token"):
+                await hub.client.query_page(continuation_token=other)
+
+
 async def test_bad_conditions_are_refused() -> None:
     async with running(app) as hub:
         for size in (0, -1, 10_001):
