@@ -245,10 +245,11 @@ class ActivityPool:
         """How many run, or are about to, whose answers somebody waits for."""
         return self._count - self.abandoned
 
-    def titles(self) -> list[str]:
-        """Name those that have begun and not ended."""
+    @property
+    def begun(self) -> list[RunningActivity]:
+        """Those that have begun and not ended."""
         return [
-            running.title
+            running
             for tasks in self._running.values()
             for running in tasks.values()
             if running.begun

@@ -91,13 +91,14 @@ class Pump:
         return len(self._kept)
 
     @property
+    def kept(self) -> list[Runnable]:
+        """The work that has suspended."""
+        return list(self._kept.values())
+
+    @property
     def is_quiet(self) -> bool:
         """Whether nothing is ready and nothing has suspended."""
         return not self._ready and not self._kept
-
-    def titles(self) -> list[str]:
-        """Name the work that has suspended."""
-        return [item.title for item in self._kept.values()]
 
     def put(self, item: Runnable) -> None:
         """Have the item run, behind those that are ready."""
@@ -148,7 +149,7 @@ class Pump:
         self._warnings.tell()
         for hand in self._kept:
             hand.leave_behind()
-        left = self.titles()
+        left = [item.title for item in self.kept]
         for title in left:
             _log.error("left %s behind: it does not end where it is cancelled", title)
         return left

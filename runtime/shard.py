@@ -19,7 +19,7 @@ from ..actors.errors import (
 )
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command, Completion
-from .activities import ActivityPool
+from .activities import ActivityPool, RunningActivity
 from .deaths import Notes
 from .forking import no_copies
 from .hidden import TaskGroup
@@ -311,16 +311,30 @@ class Shard:
             ):
                 await anyio.sleep(0.002)
         if scope.cancelled_caught:
-            _log.warning(
-                "%d activities and %d operations did not end in time; they run again at the next start",
-                self.activities.count,
-                self.pump.suspended,
-            )
-            under_way = {*self.activities.titles(), *self.pump.titles()}
-            for title in sorted(under_way)[:_NAMED_MAX]:
-                _log.warning("did not end in time: %s", title)
+            self._say_what_did_not_end()
             with anyio.move_on_after(STOP_S):
                 await self._is_settled()
+
+    def _say_what_did_not_end(self) -> None:
+        activities = self.activities.begun
+        wanted = sum(not one.abandoned for one in activities)
+        # The pump has the async activities, too.
+        operations = [one for one in self.pump.kept if not isinstance(one, RunningActivity)]
+        if wanted or operations:
+            _log.warning(
+                "%d activities and %d operations did not end in time; they run again at the next start",
+                wanted,
+                len(operations),
+            )
+        if wanted < len(activities):
+            _log.warning(
+                "%d activities did not end in time, although they were told to stop before",
+                len(activities) - wanted,
+            )
+        if not activities and not operations:
+            _log.warning("what was under way could not be made durable in time")
+        for title in sorted({one.title for one in (*activities, *operations)})[:_NAMED_MAX]:
+            _log.warning("did not end in time: %s", title)
 
     async def _is_settled(self) -> bool:
         """Whether all partitions could make durable what they had."""

@@ -232,7 +232,12 @@ async def test_a_thread_that_never_returns_does_not_keep_the_hub_from_closing(
 
     async with within(5), Hub(local, settings=Settings(drain_s=0.05)) as hub:
         await hub.client.start_new(run, instance_id="i")
-        await until_true(lambda: "activity stuck of instance i" in hub._shard.activities.titles())
+        await until_true(
+            lambda: (
+                [one.title for one in hub._shard.activities.begun]
+                == ["activity stuck of instance i"]
+            )
+        )
 
     assert "left activity stuck of instance i behind" in caplog.text
     go.set()

@@ -407,6 +407,29 @@ async def test_an_activity_that_outlasts_the_drain_runs_again_under_its_idempote
     assert "did not end in time" in caplog.text
 
 
+async def test_the_log_of_closing_counts_activities_and_operations_apart(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = [new_gate(gate)[1] for gate in ("one", "two", "three")]
+    thread_gates["sync"] = thread_gates["told"] = held = threading.Event()
+    async with Hub(app, store=store, settings=Settings(drain_s=0.1)) as hub:
+        client = hub.client
+        await client.start_new(run_work, "one")
+        await client.start_new(run_work, "two")
+        await client.signal_entity(EntityId(Counter, "c"), Counter.add_slowly, "three")
+        await client.start_new(run_thread, "sync")
+        told = await client.start_new(run_thread, "told")
+        for event in begun:
+            await event.wait()
+        await until_true(lambda: len(keys_seen) == 4)
+        await told.terminate("not wanted")
+        await until_true(lambda: hub._shard.activities.abandoned == 1)
+    held.set()
+
+    assert "3 activities and 1 operations did not end in time; they run again" in caplog.text
+    assert "1 activities did not end in time, although they were told to stop" in caplog.text
+
+
 async def test_activities_that_wait_for_their_limit_run_at_the_next_start(store: Store) -> None:
     opened, begun = new_gate("limit")
     settings = Settings(activities_max=1)
