@@ -128,7 +128,7 @@ def _decode_float(value: Any, _: Any = None) -> Any:
     if value.__class__ is float:
         return value
     if value.__class__ is int:
-        return float(value)
+        return _exact_float(value)
     raise wrong_json("float", value)
 
 

@@ -467,6 +467,7 @@ def test_a_value_of_another_type_is_refused_with_its_path(
         (int, b'"5"', "$"),
         (int, b"5.5", "$"),
         (int, b"99999999999999999999", "$"),
+        (float, b"9007199254740993", "$"),
         (str, b"5", "$"),
         (bool, b"1", "$"),
         (bytes, b'"!"', "$"),
