@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
+import zipfile
+from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, cast
+from zipimport import zipimporter
 
 from ..actors.app import App
 from ..actors.arguments import instance, is_a, text
@@ -32,7 +34,7 @@ def load_app(place: str) -> App:
     module_name, _, attribute = text(place, "app").rpartition(":")
     if not module_name or not attribute:
         raise UsageError(f"app={place!r} does not say where the app is: give 'module:name'")
-    if module_name.endswith(".py"):
+    if module_name.endswith(".py") or os.sep in module_name:
         module = _load_file(Path(module_name))
     else:
         module = _load_module(module_name)
@@ -68,7 +70,7 @@ def make_lookup(app: App, settings: Settings) -> Lookup:
 
 def _load_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise UsageError(f"app: {name!r} is no name of a module, nor of a file that ends in .py")
+        raise UsageError(f"app: {name!r} is no name of a module, nor the path of a file")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -80,18 +82,51 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    if "\0" in str(path) or not path.is_file():
+    if not _is_program_file(path):
         raise UsageError(f"app: there is no file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(SCRIPT, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no file of Python code")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # as Python does for a script
-    module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, folder)  # as Python does for a script, and for an archive
+    loader, code = _read_program(path)
+    module = ModuleType(SCRIPT)
+    module.__file__ = str(path)
+    module.__loader__ = loader  # by which a traceback finds the lines of an archive's
     sys.modules[SCRIPT] = module  # annotations in it are looked up there
-    spec.loader.exec_module(module)
+    exec(code, module.__dict__)
     return module
+
+
+def _is_program_file(path: Path) -> bool:
+    """Whether code can be read at a path: of a file, whatever its name, or of one in an archive."""
+    if "\0" in str(path):
+        return False
+    return path.is_file() or zipfile.is_zipfile(path.parent)
+
+
+def _read_program(path: Path) -> tuple[Any, CodeType]:
+    """Give the code of a program's file, and what has read it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    loader: SourceFileLoader | SourcelessFileLoader | zipimporter
+    code: CodeType | None
+    try:
+        if not path.is_file():
+            loader = zipimporter(str(path.parent))
+            code = loader.get_code(path.stem)
+        elif path.suffix == ".pyc":
+            loader = SourcelessFileLoader(SCRIPT, str(path))
+            code = loader.get_code(SCRIPT)
+        else:
+            loader = SourceFileLoader(SCRIPT, str(path))
+            # No compiled form is written beside it, as Python writes none of a script.
+            code = loader.source_to_code(path.read_bytes(), str(path))
+    except ImportError as error:
+        raise UsageError(f"{path} is no file of Python code: {error}") from error
+    if code is None:
+        raise UsageError(f"{path} is no file of Python code")
+    return loader, code
 
 
 def _is_program(name: str) -> bool:
@@ -125,10 +160,14 @@ def place_of(app: App | str) -> str:
         if spec is not None and not _is_program(spec.name):
             return f"{spec.name}:{attribute}"  # python -m package.module
         file = getattr(module, "__file__", None)
-        if file is not None and Path(file).is_file():
+        if file is not None and _is_program_file(Path(file)):
             return f"{Path(file).resolve()}:{attribute}"
     raise UsageError(
         "worker processes cannot import this app: it is "
-        + ("in an interactive session" if found else "no module's variable")
+        + (
+            "in an interactive session, or a program that is no file"
+            if found
+            else "no module's variable"
+        )
         + "; put it in a module and name it there, as in Hub('shop.flows:app', workers=2)"
     )

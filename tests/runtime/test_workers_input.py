@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -279,6 +281,11 @@ PROGRAMS = {
     "module": ("shop/run.py", ["-m", "shop.run"]),
     "folder": ("shop/__main__.py", ["shop"]),
     "package": ("shop/__main__.py", ["-m", "shop"]),
+    "script without an ending": ("bin/server", ["bin/server"]),
+    "script with another ending": ("bin/server.v2", ["bin/server.v2"]),
+    "compiled script": ("script.py", ["script.pyc"]),
+    "archive": ("shop/__main__.py", ["shop.pyz"]),
+    "compiled archive": ("shop/__main__.py", ["shop.pyz"]),
 }
 
 
@@ -292,6 +299,13 @@ def test_a_program_serves_with_workers_however_it_is_started_and_whatever_it_imp
     (folder / file).write_text(
         f"import multiprocessing\n{SCRIPT}\nif __name__ == '__main__':\n{moves}    anyio.run(main)\n"
     )
+    if kind.startswith("compiled"):
+        py_compile.compile(str(folder / file), str(folder / f"{file}c"))
+        (folder / file).unlink()
+    if kind.endswith("archive"):
+        shutil.make_archive(str(folder / "shop"), "zip", folder / "shop")
+        (folder / "shop.zip").rename(folder / "shop.pyz")
+        shutil.rmtree(folder / "shop")
 
     with command(folder, *arguments) as process:
         output, errors = process.communicate(timeout=30)
