@@ -306,12 +306,22 @@ def _picker(name: str, choices: list[_Choice]) -> Callable[[Any], _Choice]:
         if kind not in by_kind and wider in by_kind:
             by_kind[kind] = by_kind[wider]
 
+    # What was written before a Sequence took tuples, as objects, has no tag beside one.
+    for kind, other in (("array", ""), ("object", "array")):
+        owners = [
+            one for one in choices if kind in one.shape.kinds and other not in one.shape.kinds
+        ]
+        if kind not in by_kind and len(owners) == 1:
+            by_kind[kind] = attrs.evolve(owners[0], tag=None)
+
     def pick(value: Any) -> _Choice:
         kind = _KIND_OF[value.__class__]
         if kind == "object" and by_tag:
             tag = value.get(TAG)
             if tag.__class__ is str and tag in by_tag:
                 return by_tag[tag]
+            if kind in by_kind:
+                return by_kind[kind]
             raise Fault(f"an object with {TAG!r} of {', '.join(by_tag)} expected")
         if kind in by_kind:
             return by_kind[kind]

@@ -9,6 +9,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence, Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -249,6 +250,25 @@ def test_objects_that_hold_each_other_untyped_are_compared_once_each() -> None:
         value = crossing.Passing(value)
 
     assert codec_for(Any).encode(value).count(b"content") == 30
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data", "value"),
+    [
+        (dict[str, int] | Sequence[str], b'{"$type":1}', {"$type": 1}),
+        (dict[str, int] | Sequence[str], b'["x"]', ["x"]),
+        (crossing.Event | Sequence[str] | None, b'{"kind":"x"}', crossing.Event("x")),
+        (str | AbstractSet[int] | crossing.Event, b"[1]", {1}),
+    ],
+    ids=range(4),
+)
+def test_a_member_that_was_written_without_a_tag_is_read(
+    annotation: Any, data: bytes, value: Any
+) -> None:
+    codec = codec_for(annotation)
+
+    assert codec.decode(data) == value
+    assert codec.decode(codec.encode(value)) == value
 
 
 def test_fields_may_be_called_as_they_like_and_have_their_value_in_the_class() -> None:
