@@ -179,7 +179,7 @@ class Activation:
         if not mail:
             return None
         partition = self.partition
-        if self.slow or (partition.batch.is_full and partition.flying is not None):
+        if self.slow or (partition.flying is not None and partition.batch.is_full):
             self.slow = False
             if partition.defers(self):
                 return None
