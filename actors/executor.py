@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import orjson
@@ -61,7 +61,7 @@ _STOPS_MAX = 100
 _TASKS: Any = Task
 
 # What a named tuple's class does, without the Python function in between.
-_tuple = tuple.__new__
+_tuple = cast("Any", tuple).__new__
 
 #: The failure of an activity that the code gave up.
 GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
@@ -618,8 +618,8 @@ class Executor:
         name = activity.name
         task: CallTask[Any] = CallTask(self, number, activity.output, ActivityError, name)
         packed = [] if data is None else [orjson.Fragment(data)]
-        caller = _tuple(Caller, (self.instance_id, self.execution, number))
-        call = _tuple(
+        caller: Caller = _tuple(Caller, (self.instance_id, self.execution, number))
+        call: ActivityCall = _tuple(
             ActivityCall, (caller, name, data, timeout, attempt, tags, first, self.carried)
         )
         self.unanswered[number] = call

@@ -71,10 +71,11 @@ class Message:
         reply: who waits for what comes of it.
         request: the id under which a client may repeat it.
         carried: the context variables that go along with it, if there are any.
+        size: bytes of the payload that it brings.
         target: the actor's key; set where a client sent it, and only there.
     """
 
-    __slots__ = ("carried", "keep", "reply", "request", "row", "target", "timer")
+    __slots__ = ("carried", "keep", "reply", "request", "row", "size", "target", "timer")
 
     target: str
 
@@ -85,16 +86,12 @@ class Message:
         self.keep = False
         self.reply: Any = None
         self.request: str | None = None
+        self.size = 0
 
     @property
     def is_unanswered(self) -> bool:
         """Whether it is a client's that may still be refused: one that was stored is taken."""
         return self.reply is not None and not self.row and not self.keep
-
-    @property
-    def size(self) -> int:
-        """Bytes of the payload it brings."""
-        return 0
 
     def content(self) -> list[Any]:
         """Give the tag and the fields of the durable form, with payloads as JSON fragments."""
@@ -124,7 +121,7 @@ def _unpack(packed: list[Any]) -> bytes | None:
 class Operation(Message):
     """An operation for an entity: a call (somebody wants the result) or a signal."""
 
-    __slots__ = ("call", "caller", "input", "name", "size")
+    __slots__ = ("call", "caller", "input", "name")
 
     def __init__(
         self, name: str, input: bytes | None, call: bool = False, caller: Caller | None = None
@@ -139,7 +136,7 @@ class Operation(Message):
         self.input = input
         self.call = call
         self.caller = caller
-        self.size = 0 if input is None else len(input)  # type: ignore[misc]  # made once, read often
+        self.size = 0 if input is None else len(input)
 
     def content(self) -> list[Any]:
         return ["operation", self.name, _pack(self.input), self.call, _plain(self.caller)]
@@ -199,10 +196,7 @@ class Start(Message):
         self.tags = tags
         self.start_at = start_at
         self.on_existing = on_existing
-
-    @property
-    def size(self) -> int:
-        return len(self.input or b"")
+        self.size = len(input or b"")
 
     def content(self) -> list[Any]:
         return [
@@ -261,10 +255,7 @@ class Folded(Message):
         self.state = state
         self.failures = failures
         self.trouble = trouble
-
-    @property
-    def size(self) -> int:
-        return len(self.state or b"")
+        self.size = len(state or b"")
 
     def content(self) -> list[Any]:
         return [
@@ -296,7 +287,7 @@ class Begin(Message):
 class Completion(Message):
     """The answer to a task of an orchestration: ``event`` is the history event it becomes."""
 
-    __slots__ = ("body", "event", "execution", "size", "task")
+    __slots__ = ("body", "event", "execution", "task")
 
     def __init__(self, event: str, execution: int, task: int, body: bytes) -> None:
         self.carried = None
@@ -309,7 +300,7 @@ class Completion(Message):
         self.execution = execution
         self.task = task
         self.body = body
-        self.size = len(body)  # type: ignore[misc]  # made once, read often
+        self.size = len(body)
 
     def content(self) -> list[Any]:
         return ["completion", self.event, self.execution, self.task, orjson.Fragment(self.body)]
@@ -338,10 +329,7 @@ class Event(Message):
         super().__init__()
         self.name = name
         self.data = data
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
+        self.size = len(data)
 
     def content(self) -> list[Any]:
         return ["event", self.name, orjson.Fragment(self.data)]

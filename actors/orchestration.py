@@ -241,7 +241,7 @@ class OrchestrationActor:
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
-        take = _TAKE.get(type(message))
+        take = self._TAKE.get(type(message))
         if take is not None:
             return take(self, message, now, effects)
         effects.refuse(message, InstanceNotFoundError(self.instance_id))
@@ -320,6 +320,9 @@ class OrchestrationActor:
             )
         else:
             effects.refuse(message, InstanceAlreadyExistsError(self.instance_id))
+
+    def _feed(self, message: Backlog, now: int, effects: Effects) -> Any:
+        return FEED
 
     def _begin(self, message: Begin, now: int, effects: Effects) -> Any:
         if message.execution != self.execution or self.begun or not self.is_live:
@@ -687,17 +690,17 @@ class OrchestrationActor:
             send_releases(effects, owner._replace(task=number), entities, granted)
         self.open_work = None
 
+    #: What takes which message.
+    _TAKE: ClassVar[dict[type[Message], Callable[..., Any]]] = {
+        Completion: _complete,
+        Start: _start,
+        TimerDue: _fire,
+        Event: _raise_event,
+        Command: _command,
+        Begin: _begin,
+        Backlog: _feed,
+    }
+
 
 def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:
     return b'["%b",%d,%b,%b]' % (kind, now, name, data)
-
-
-_TAKE: dict[type[Message], Callable[[OrchestrationActor, Any, int, Effects], Any]] = {
-    Completion: OrchestrationActor._complete,
-    Start: OrchestrationActor._start,
-    TimerDue: OrchestrationActor._fire,
-    Event: OrchestrationActor._raise_event,
-    Command: OrchestrationActor._command,
-    Begin: OrchestrationActor._begin,
-    Backlog: lambda actor, message, now, effects: FEED,
-}

@@ -9,7 +9,7 @@ asyncio does, so that ``finally`` blocks may await durable work.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from .definitions import name_of
 from .errors import Cancelled, PerdureError, UsageError
@@ -46,9 +46,16 @@ def _branch(function: Any, args: tuple[Any, ...]) -> Any:
 class Fiber:
     """One strand of an orchestration's code."""
 
-    __slots__ = ("coroutine", "executor", "generator", "group", "owed", "scope", "waiting")
-
-    only_notes: ClassVar[bool] = True  # as a watcher: it goes on in a step of its own
+    __slots__ = (
+        "coroutine",
+        "executor",
+        "generator",
+        "group",
+        "only_notes",
+        "owed",
+        "scope",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Fiber:
         self.scope = scope
         self.waiting: Task[Any] | None = None
         self.owed: Cancelled | None = None  # to be thrown at the next await
+        self.only_notes = True  # as a watcher: it goes on in a step of its own
 
     def on_settled(self, task: Task[Any]) -> None:
         """What it waited for is there."""
@@ -137,13 +145,12 @@ class CancelScope:
         "_timer",
         "cancel_called",
         "cancelled_caught",
+        "only_notes",
         "overtaken",
         "parent",
         "postponed",
         "shields",
     )
-
-    only_notes: ClassVar[bool] = False  # as a watcher: a deadline decides things
 
     def __init__(
         self, executor: Executor, delay: int | None, fails: bool, shields: bool = False
@@ -154,6 +161,7 @@ class CancelScope:
         self._fiber: Fiber | None = None
         self._timer: TimerTask | None = None
         self.shields = shields
+        self.only_notes = False  # as a watcher: a deadline decides things
         self.postponed: Cancelled | None = None  # a wider cancellation, until the shield's end
         self.overtaken = False  # what is inside was thrown a wider scope's cancellation
         self.parent: CancelScope | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -29,7 +29,7 @@ _EXPIRE_EVERY = 60_000_000
 
 # What a named tuple's class does, without the Python function in between: these are made by the
 # thousand.
-_row = tuple.__new__
+_row = cast("Any", tuple).__new__
 
 
 class SealError(InternalError):
