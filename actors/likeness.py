@@ -217,25 +217,36 @@ def attributes(value: Any) -> dict[str, Any]:
     """Give what an object has: in its dict, in its slots, and where pydantic keeps the rest."""
     cls = class_of(value)
     found: dict[str, Any] = {}
-    for owner in cls.__mro__:
-        for name, member in owner.__dict__.items():
-            if _is_slot(member) and name != "__pydantic_fields_set__":
-                try:
-                    found[name] = member.__get__(value, cls)
-                except AttributeError:
-                    continue
+    slots, fields = _places(cls)
+    for name, read in slots:
+        try:
+            found[name] = read(value, cls)
+        except AttributeError:
+            continue
     for name in _KEPT_BY_PYDANTIC & found.keys():
         found.update(found.pop(name) or {})
     found.update(getattr(value, "__dict__", {}))
-    if dataclasses.is_dataclass(cls):
-        for field in dataclasses.fields(cls):
-            if field.name not in found and hasattr(value, field.name):
-                found[field.name] = getattr(value, field.name)  # its class has the default
+    for name in fields:
+        if name not in found and hasattr(value, name):
+            found[name] = getattr(value, name)  # its class has the default
     if is_a(value, BaseException):
         found["args"] = value.args
     for name in cached_names(cls) & found.keys():
         del found[name]
     return found
+
+
+@functools.lru_cache(maxsize=1_000)
+def _places(cls: type) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Give the slots of a class, with what reads each, and a dataclass's fields."""
+    slots = {
+        name: member.__get__
+        for owner in cls.__mro__
+        for name, member in owner.__dict__.items()
+        if _is_slot(member) and name != "__pydantic_fields_set__"
+    }
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return list(slots.items()), [field.name for field in fields]
 
 
 @functools.lru_cache(maxsize=1_000)

@@ -6,6 +6,7 @@ import collections
 import collections.abc
 import dataclasses
 import enum
+import functools
 import math
 import threading
 import types
@@ -231,21 +232,26 @@ def _shape_of_class(annotation: Any, cls: Any) -> Shape | None:
 
 
 def _shape_of_value(value: Any) -> Shape:
-    cls = class_of(value)
+    shape, base = _shape_under_any(class_of(value))
+    if base is not None:
+        _refuse_more(value, base)
+    return shape
+
+
+@functools.lru_cache(maxsize=1_000)
+def _shape_under_any(cls: Any) -> tuple[Shape, type | None]:
+    """Give the shape of a class's values under Any, and the base of which alone they are written."""
     if cls is object:
         raise Fault("a bare object() cannot be encoded")
-    for base in _BUILTINS:
+    for base, make in _BUILTINS.items():
         if issubclass(cls, base):
-            if cls is not base:
-                _refuse_more(value, base)
-            return _BUILTINS[base](cls)
+            return make(cls), None if cls is base else base
     try:
-        return shape_for(cls)
+        return shape_for(cls), None
     except RegistrationError:
         for base in cls.__mro__[1:]:
             if base in _shapes and base is not object:
-                _refuse_more(value, base)
-                return _as_base(base)
+                return _as_base(base), base
     raise Fault(
         f"a value of type {cls.__qualname__} cannot be encoded; pass builtins, a dataclass, an "
         "attrs class or a pydantic model"
@@ -272,9 +278,8 @@ _BUILTINS: dict[type, Callable[[Any], Shape]] = {
 
 def _refuse_more(value: Any, base: type) -> None:
     """Refuse what a value of a subclass has beyond its base: only that is written."""
-    known = {"default_factory", *dir(base)}
     for name in attributes(value):
-        if name not in known:
+        if name != "default_factory" and not hasattr(base, name):
             raise Fault(
                 f"only the {base.__name__} in this {type_name(value)} is written, so what was set "
                 "there would be lost",
