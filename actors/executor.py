@@ -19,6 +19,7 @@ from zlib import crc32
 import orjson
 
 from .codec import compact
+from .endless import keep_for_ever
 from .errors import (
     ActivityError,
     Cancelled,
@@ -89,18 +90,6 @@ class Continuation:
         self.input = input
         self.keep_events = keep_events
         self.version = version
-
-
-def _keep_for_ever(code: object) -> None:
-    """Keep code that catches all that can end it, in a loop, until the process is gone.
-
-    Were it collected, Python would throw into it once more and complain aloud; and at the end of
-    the interpreter, where nothing that it waits for is there any more, it would go round for ever.
-    A module's list does not keep it that long.
-    """
-    import ctypes  # it is hardly ever needed
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))
 
 
 class Executor:
@@ -490,7 +479,7 @@ class Executor:
                     # this execution goes on elsewhere or has ended.
                     break
             else:
-                _keep_for_ever(fiber.coroutine)
+                keep_for_ever(fiber.coroutine)
         self.fibers.clear()
         self.is_stepped = False
 

@@ -14,7 +14,8 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
-from .hidden import hide, show
+from ..actors.endless import keep_for_ever
+from .hidden import hide
 from .waiting import is_cancellation, on_asyncio
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Hand(Protocol):
         ...
 
     def leave_behind(self) -> None:
-        """Leave it to its event loop, since it does not end where it is cancelled."""
+        """Let the event loop end without it, where that can be: it does not where it is told to."""
         ...
 
     def is_spoilt(self) -> bool:
@@ -100,7 +101,7 @@ class _AsyncioHand:
         self._told += self._task.cancel()
 
     def leave_behind(self) -> None:
-        show(self._task)
+        keep_for_ever(self._task)  # and hidden from the end of the loop, which would wait for it
 
     def is_spoilt(self) -> bool:
         if self._cancelling() > self._told:
@@ -171,7 +172,7 @@ class _TrioHand:
         self._scope.cancel()
 
     def leave_behind(self) -> None:
-        pass  # the loop has it among its tasks
+        pass  # trio waits for all of its tasks
 
     def is_spoilt(self) -> bool:
         task = self._task

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from asyncio.tasks import _register_task, _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented all the same
+from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented all the same
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
@@ -32,11 +32,6 @@ _log = Log("perdure.hub")
 def hide(task: asyncio.Task[Any]) -> None:
     """Take a task out of those that any code on its loop finds."""
     _unregister_task(task)
-
-
-def show(task: asyncio.Task[Any]) -> None:
-    """Give a task back to its loop, which sees to its end."""
-    _register_task(task)
 
 
 def _make(loop: asyncio.AbstractEventLoop, code: Any, **options: Any) -> asyncio.Task[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -150,6 +152,45 @@ async def test_closing_leaves_behind_what_swallows_its_cancellation_and_names_it
         assert f"left {title} behind" in caplog.text
     end.set()
     await until_true(lambda: len(ended) == 2)
+
+
+STUBBORN = """
+import asyncio
+from perdure import App, Hub, Settings
+
+app = App()
+
+@app.activity
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            continue
+
+@app.orchestration
+async def flow(ctx):
+    await ctx.call_activity(stubborn)
+
+async def main():
+    async with Hub(app, settings=Settings(drain_s=0.1)) as hub:
+        await hub.client.start_new(flow, instance_id="i")
+        while not hub._shard.pump.suspended:
+            await asyncio.sleep(0.01)
+    assert hub.left_behind == ["activity stubborn of instance i"]
+
+asyncio.run(main())
+"""
+
+
+def test_an_asyncio_program_ends_though_an_activity_swallows_its_cancellation() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUBBORN], capture_output=True, text=True, timeout=30
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "left activity stubborn of instance i behind" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_a_sync_attempt_that_outlives_its_limit_is_told_keeps_its_place_and_is_counted() -> (
