@@ -47,6 +47,11 @@ _POSTED_MAX = 1_000
 #: Seconds that a client may leave answers unread.
 STALL_S = 60.0
 
+#: For this user alone. To connect takes no right to execute: that says whose socket it is, also of
+#: one whose process does not answer any more.
+_HUB_MODE = 0o600
+_SHARD_MODE = 0o700
+
 #: Seconds for a greeting and its answer; a loop that is blocked for longer is dialled again.
 _GREETING_S = 5.0
 
@@ -341,12 +346,13 @@ def check_socket(path: Path) -> Path:
     return path
 
 
-async def check_free(path: Path, *, shared: bool = False) -> None:
+async def check_free(path: Path, *, of_shard: bool = False) -> None:
     """Check that a hub may listen at a path: nothing is there, or a socket that nobody serves.
 
     Args:
         path: where.
-        shared: whether somebody may still listen there, since he is about to end.
+        of_shard: whether it is the place of a shard's socket. One that a shard of an earlier run
+            still has open there, a worker that outlives its supervisor, say, is in nobody's way.
 
     Raises:
         UsageError: another hub listens there, or what is there is no socket; it stays as it is.
@@ -363,7 +369,9 @@ async def check_free(path: Path, *, shared: bool = False) -> None:
             f"a hub cannot listen at {path}: what is there is {kind}, and stays; give the hub a "
             "path of its own with socket=..."
         )
-    if not shared and await _is_served(path):
+    if of_shard and stat.S_IMODE(found.st_mode) == _SHARD_MODE:
+        return
+    if await _is_served(path):
         raise UsageError(f"another hub listens at {path}; give this one a socket of its own")
 
 
@@ -402,20 +410,21 @@ def _is_running(process: int) -> bool:
     return True
 
 
-async def listen(path: Path, *, shared: bool = True) -> SocketListener:
+async def listen(path: Path, *, of_shard: bool = True) -> SocketListener:
     """Listen at a path that only this user may connect to; a stale socket there is replaced.
 
     Args:
         path: where.
-        shared: whether a listener that is still there may be replaced, since it is about to end.
+        of_shard: whether it is a shard's socket, and not that of a hub.
 
     Raises:
         UsageError: another hub listens there, it is no socket's place, or nobody can.
     """
-    await check_free(path, shared=shared)
+    await check_free(path, of_shard=of_shard)
+    mode = _SHARD_MODE if of_shard else _HUB_MODE
     try:
         await anyio.Path(path).unlink(missing_ok=True)
-        listener = await anyio.create_unix_listener(path, mode=0o600, backlog=128)
+        listener = await anyio.create_unix_listener(path, mode=mode, backlog=128)
     except OSError as error:
         raise UsageError(f"a hub cannot listen at {path}: {error.strerror}") from error
     close_in_children(listener.extra(SocketAttribute.raw_socket))

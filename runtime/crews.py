@@ -36,6 +36,11 @@ _log = Log("perdure.placement")
 #: Seconds that a shard has for an answer that takes no work.
 ANSWER_S = 2.0
 
+#: Seconds after ``drain_s`` by which a stopping shard answers that it has come to a stop, and by
+#: which it has ended. What has not is given up, or killed: closing takes 5 seconds more at most.
+DRAINED_S = 1.5
+ENDED_S = 3.5
+
 #: Seconds that a move waits for those before it.
 MOVES_S = 10.0
 
@@ -121,16 +126,15 @@ class Crew(ABC):
         self.left: list[str] = []
         self.on_interrupt: Callable[[], None] = lambda: None  # Ctrl-C met users' code here
 
-    async def _listen(self, *, shared: bool = False) -> None:
-        """Listen for clients, once all sockets of the hub were found to be free.
-
-        Args:
-            shared: whether those of the shards may be in use, by workers that are about to end.
-        """
+    async def _listen(self) -> None:
+        """Listen for clients, once all sockets of the hub were found to be free."""
         if self._socket is not None:
             for path in self._shard_sockets(self._socket):
-                await check_free(path, shared=shared)
-            self._listener = await listen(self._socket, shared=False)
+                await check_free(path, of_shard=True)
+            self._listener = await listen(self._socket, of_shard=False)
+            # Now the place is this hub's, and nobody should meet the shards of an earlier one.
+            for path in self._shard_sockets(self._socket):
+                await remove_socket(path)
 
     def _shard_sockets(self, hub: Path) -> list[Path]:
         return [shard_socket(hub, number) for number in range(self.count)]
@@ -170,6 +174,10 @@ class Crew(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Stop what has not come to a stop by itself."""
+
+    def kill(self) -> None:
+        """End the processes that are shards at once, since this one ends."""
+        return
 
     @abstractmethod
     async def close(self) -> None:

@@ -283,6 +283,10 @@ class Hub:
             self._crew.stop_starting()
         self._leaving.set()
 
+    def _kill(self) -> None:
+        """End the worker processes at once, since this process ends; in any code of its thread."""
+        self._crew.kill()
+
     async def _leave_for(self, tell: Callable[[], None]) -> None:
         """Leave, and tell another loop when that is done."""
         self._tell = tell

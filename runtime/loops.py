@@ -24,7 +24,7 @@ from .channels import (
     loop_channels,
     serve,
 )
-from .crews import Crew, shard_socket
+from .crews import DRAINED_S, Crew, shard_socket
 from .hidden import TaskGroup, hold
 from .keeping import first_of
 from .loop_kinds import running_kind
@@ -229,7 +229,7 @@ class LoopCrew(Crew):
             await self.ask(0, "drain")
             return
         # A loop that something blocks must not keep the hub from stopping.
-        with anyio.move_on_after(self._settings.drain_s + 1.5 * STOP_S) as scope:
+        with anyio.move_on_after(self._settings.drain_s + DRAINED_S) as scope:
             try:
                 await self.ask(shard, "drain")
             except PerdureError as error:

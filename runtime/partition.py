@@ -105,6 +105,9 @@ _CALLED = {
 }
 _STOPPED = frozenset({"Cancelled", "Terminated"})
 
+#: What those get who repeat a request whose first caller gave it up before it was taken in.
+_UNTRIED = object()
+
 _log = Log("perdure.partition")
 
 Outcome = tuple[str, bytes | None, bytes | None]  # status, output and failure of what has ended
@@ -298,10 +301,9 @@ class Partition:
 
     async def _begin_request(self, request: str, claim: str) -> bool:
         """Register a request that only has to be stored; False if it was, by an earlier one."""
-        waiter = self._repetition(request, claim)
-        if waiter is not None:
-            await waiter
-            return False
+        while (waiter := self._repetition(request, claim)) is not None:
+            if await waiter is not _UNTRIED:
+                return False
         try:
             stored = await self._read_request(request, claim)
             is_new = stored is None or not stored.is_answer
@@ -376,9 +378,10 @@ class Partition:
         if request is None:
             return await self.request(key, message)
         claim = claim_of(request, key, message)
-        waiter = self._repetition(request, claim)
-        if waiter is not None:
-            return await waiter
+        while (waiter := self._repetition(request, claim)) is not None:
+            outcome = await waiter
+            if outcome is not _UNTRIED:
+                return outcome
         first: Waiter | None = None
         try:
             stored = await self._read_request(request, claim)
@@ -410,7 +413,13 @@ class Partition:
             raise
 
     def _refuse_request(self, request: str, error: BaseException) -> None:
-        """Tell those who repeated a request meanwhile that it was not taken in."""
+        """Tell those who repeated a request meanwhile that it was not taken in.
+
+        Where its caller alone has gone, one of them has to take his place.
+        """
+        if not isinstance(error, Exception):
+            self._settle_request(request, _UNTRIED)
+            return
         if not isinstance(error, (MovedError, RequestIdReusedError, StoreDamagedError)):
             error = UnavailableError(f"not taken in: {text_of(error)}")
         self._settle_request(request, error)

@@ -37,7 +37,7 @@ from ..actors.logs import Log
 from ..storage import SharedStore
 from .applications import place_of
 from .channels import check_socket, dial_shard
-from .crews import Crew, shard_socket, socket_of
+from .crews import DRAINED_S, ENDED_S, Crew, shard_socket, socket_of
 from .deaths import Call, Deaths, read_notes
 from .forking import no_copies
 from .hidden import TaskGroup
@@ -58,6 +58,8 @@ _log = Log("perdure.workers")
 _FAILED_STARTS_MAX = 3
 _BACKOFF_S = 0.1
 _BACKOFF_MAX_S = 5.0
+#: Seconds in which the system ends a process that is killed, unless a device holds it.
+_REAP_S = 1.0
 
 
 class ProcessCrew(Crew):
@@ -91,6 +93,7 @@ class ProcessCrew(Crew):
         self._stop_for = stop_for
         self._workers = [_Worker(number) for number in range(workers)]
         self._stopping = False
+        self._end_by = 0.0  # when workers that have not ended are killed, once it stops
         self._deaths = Deaths(settings.crashes_max)
         # As they are now: the program may change its folder before a worker is started again.
         self._cwd = os.getcwd()
@@ -101,7 +104,7 @@ class ProcessCrew(Crew):
         self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
         self.router.owners[:] = self.owners
         await self._store.open(len(self.owners))
-        await self._listen(shared=True)
+        await self._listen()
 
     async def _dial(self, shard: int) -> Any:
         return await dial_shard(shard_socket(self._path, shard), self.run_id, self.secret)
@@ -328,7 +331,7 @@ class ProcessCrew(Crew):
 
     async def drain(self) -> None:
         """Have all workers drain at the same time."""
-        self._stopping = True
+        self._begin_to_stop()
         async with TaskGroup() as tasks:
             for worker in self._workers:
                 if worker.serves:
@@ -336,24 +339,34 @@ class ProcessCrew(Crew):
 
     async def _drain(self, worker: _Worker) -> None:
         with (
-            anyio.move_on_after(2 * self._settings.drain_s + 1.0) as scope,
+            anyio.CancelScope(deadline=self._end_by - ENDED_S + DRAINED_S) as scope,
             suppress(PerdureError),
         ):
             await self.ask(worker.number, "drain")
         if scope.cancelled_caught:
             _log.warning("worker %d did not come to a stop in time", worker.number)
 
+    def _begin_to_stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._end_by = anyio.current_time() + self._settings.drain_s + ENDED_S
+
     def stop(self) -> None:
         """Tell the workers to end."""
-        self._stopping = True
+        self._begin_to_stop()
         self.router.close()
 
+    def kill(self) -> None:
+        """End the workers at once."""
+        for worker in self._workers:
+            worker.kill()
+
     async def close(self) -> None:
-        """Wait for the workers' end, and give the store up."""
-        self._stopping = True
+        """Wait for the workers' end, for a bounded time, and give the store up."""
+        self._begin_to_stop()
         async with TaskGroup() as tasks:
             for worker in self._workers:
-                tasks.start_soon(worker.end, self._settings.drain_s)
+                tasks.start_soon(worker.end, self._end_by)
         for worker in self._workers:
             worker.close_notes()
         await self._stop_listening()
@@ -385,20 +398,28 @@ class _Worker:
             self.notes.close()
             self.notes = None
 
-    async def end(self, patience_s: float) -> None:
-        """Wait for the process's end; after a while, enforce it."""
+    async def end(self, by: float) -> None:
+        """Tell the process to end, and wait for it; kill it where it has not by some time."""
         process = self.process
         if process is None or process.returncode is not None:
             return
         if process.stdin is not None:
             await process.stdin.aclose()
-        for enforce in (process.terminate, process.kill):
-            with anyio.move_on_after(patience_s + 1.0):
-                await process.wait()
-                break
+        with anyio.CancelScope(deadline=by):
+            await process.wait()
+            return
+        _log.warning("worker %d (pid %d) does not end, and is killed", self.number, process.pid)
+        self.kill()
+        with anyio.move_on_after(_REAP_S):
+            await process.wait()
+            return
+        _log.error("worker %d (pid %d) cannot be killed", self.number, process.pid)
+
+    def kill(self) -> None:
+        """End the process at once; a stopped one, too, and one whose loop is held."""
+        if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):
-                enforce()
-        await process.wait()
+                self.process.kill()
 
 
 def _absolute(entry: str) -> str:

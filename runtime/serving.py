@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -83,7 +84,7 @@ def run(
     options = backend_options(backend, uvloop)
     if tuned:
         tune()
-    with _Signals() as signals:
+    with _Signals(hub._kill) as signals:  # pyright: ignore[reportPrivateUsage]
         serve = partial(_serve, hub, on_ready, signals)
         anyio.run(hold, serve, backend=backend, backend_options=options)
 
@@ -93,9 +94,13 @@ class _Signals:
 
     By handlers of Python's own, which run between any two instructions of the main thread: those
     of an event loop are called by the loop, and code of users may keep that for ever.
+
+    Args:
+        kill: ends the processes that would outlive this one, for as long as they drain.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kill: Callable[[], None]) -> None:
+        self._kill = kill
         self._first: signal.Signals | None = None
         self._wake: Callable[[], None] = lambda: None
         self._before: dict[signal.Signals, Any] = {}
@@ -116,6 +121,8 @@ class _Signals:
             return
         # No handler, no clean-up: all that runs may be what keeps the process from ending.
         signal.signal(number, signal.SIG_DFL)
+        with suppress(Exception):  # whatever it meets of what it has interrupted
+            self._kill()
         os.kill(os.getpid(), number)
 
     async def wait(self) -> signal.Signals:

@@ -28,7 +28,7 @@ from ..storage import SharedStore, open_store
 from .applications import load_app, make_lookup
 from .channels import SocketChannel, dial_shard, listen, serve
 from .clock import SystemClock
-from .crews import shard_socket
+from .crews import ENDED_S, shard_socket
 from .deaths import Notes, Warden
 from .hidden import TaskGroup, hold
 from .keeping import Keeper
@@ -68,7 +68,7 @@ def main(descriptor: int) -> int:
 
 
 def _watch(worker: _Worker, drain_s: float) -> None:
-    """End the worker with its supervisor; some time later even if the loop is blocked."""
+    """End the worker with its supervisor; by when it should have, even if the loop is blocked."""
     parent = os.getppid()
     # The pipe's end alone would not do: a child that the supervisor had forked may have it open.
     with suppress(OSError):
@@ -77,7 +77,7 @@ def _watch(worker: _Worker, drain_s: float) -> None:
             if ready and not os.read(0, 1):
                 break
     worker.stop()
-    time.sleep(2 * drain_s + 5.0)
+    time.sleep(drain_s + ENDED_S)
     os._exit(1)
 
 

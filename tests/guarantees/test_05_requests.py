@@ -166,6 +166,48 @@ async def test_a_repetition_that_was_looked_up_slowly_is_not_applied_again(kind:
         assert await applied(inner, kind) == 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_repetition_takes_the_place_of_a_first_that_was_given_up(kind: Kind) -> None:
+    inner, answers = MemoryStore(), list[Any]()
+    async with within():
+        async with hub_on(inner) as hub:
+            await prepare(hub.client)
+        store = HeldLookup(inner)
+        async with hub_on(store) as hub, anyio.create_task_group() as tasks:
+
+            async def give_up() -> None:
+                with first:
+                    await kind(hub.client, "r")
+
+            async def ask() -> None:
+                answers.append(await kind(hub.client, "r"))
+
+            first = anyio.CancelScope()
+            tasks.start_soon(give_up)
+            await settle()
+            for _ in range(3):
+                tasks.start_soon(ask)
+            await settle()
+            first.cancel()
+            await settle()
+            store.let_go.set()
+
+        assert answers == [FIRST[kind]] * 3
+        assert await applied(inner, kind) == 1
+
+
+class HeldLookup(FaultyStore):
+    """No request id is looked up for a while."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.let_go = anyio.Event()
+
+    async def deliver(self, method: str, partition: int) -> None:
+        if method == "read_request":
+            await self.let_go.wait()
+
+
 class SlowLookup(FaultyStore):
     """The second lookup of a request id sees the store as it was, and answers late."""
 

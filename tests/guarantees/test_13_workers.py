@@ -249,9 +249,9 @@ async def test_a_worker_told_to_terminate_ends_in_order_and_is_started_again(fol
 class Child:
     """A hub with workers in a process of its own."""
 
-    def __init__(self, folder: Path, loop: str) -> None:
+    def __init__(self, folder: Path, loop: str, *, drain_s: float = 2.0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(CHILD), str(folder), loop],
+            [sys.executable, str(CHILD), str(folder), loop, str(drain_s)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -503,19 +503,107 @@ async def test_a_worker_that_code_blocks_does_not_stall_the_others(folder: Path)
 
 
 @on_one_loop
-async def test_a_hub_stops_within_a_bound_while_a_worker_is_blocked(folder: Path) -> None:
+async def test_a_hub_stops_within_its_bound_while_its_workers_do_not(folder: Path) -> None:
     pids: list[int] = []
     async with anyio.create_task_group() as tasks:
-        async with hub_on(folder, drain_s=0.2) as hub:
+        async with hub_on(folder, drain_s=1.0) as hub:
             pids += [pid_of(hub, n) for n in range(2)]
             await add(hub, 0)
             tasks.start_soon(block, hub, folder)
             await until_there(folder / "blocks")
+            os.kill(pids[1], signal.SIGSTOP)
             began = anyio.current_time()
-        assert anyio.current_time() - began < 15
+        assert anyio.current_time() - began < 1.0 + 5.0
     assert not any(is_running(pid) for pid in pids)
     async with hub_on(folder) as hub:
         assert await add(hub, 0) == OPENING_BALANCE + 2
+
+
+@on_one_loop
+@pytest.mark.parametrize("kind", ["shards", "workers"])
+async def test_a_worker_that_outlives_its_supervisor_is_in_nobodys_way_and_ends(
+    folder: Path, anyio_backend_name: str, kind: str
+) -> None:
+    child = Child(folder, anyio_backend_name, drain_s=1.0)
+    held: list[int] = []
+    try:
+        held += (await child.workers())[:1]
+        async with connect(f"sqlite:{folder / 'hub'}", app) as client:
+            with anyio.move_on_after(0.1):
+                await client.signal_entity(blocker_in(0), Blocker.block, str(folder))
+            await until_there(folder / "blocks")
+            child.kill()
+            killed = anyio.current_time()
+
+            next_one = Hub(
+                app,
+                store=f"sqlite:{folder / 'hub'}",
+                socket=folder / "hub" / "hub.sock",
+                partitions=PARTITIONS,
+                shards=2 if kind == "shards" else 1,
+                workers=2 if kind == "workers" else 0,
+            )
+            async with next_one as hub:
+                assert await add(hub, 0) == OPENING_BALANCE + 1
+                found = await client.call_entity(account_in(0), Account.change, 1)
+                assert found == OPENING_BALANCE + 2
+                assert is_running(held[0]), "it has the time that it may drain"
+                if kind == "workers":
+                    await end_of(held[0])
+                    assert anyio.current_time() - killed < 1.0 + 5.0
+    finally:
+        child.kill()
+        for pid in held:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@on_one_loop
+async def test_a_second_signal_ends_the_workers_too(folder: Path) -> None:
+    place = f"sqlite:{folder / 'hub'}"
+    here = "tests.guarantees.worker_load:app"
+    serve = ["-m", "perdure", "serve", here, "--store", place, "--workers", "2"]
+    pids: list[int] = []
+    with subprocess.Popen(  # noqa: ASYNC220 - it is a moment
+        [sys.executable, *serve],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            await anyio.to_thread.run_sync(process.stdout.readline)
+            async with watch_hub(place) as view:
+                pids += [shard.pid for shard in (await view.statistics()).shards]
+            async with connect(place, app) as client:
+                with anyio.move_on_after(0.1):
+                    await client.signal_entity(blocker_in(0), Blocker.block, str(folder))
+                await until_there(folder / "blocks")
+                with anyio.fail_after(5):
+                    while process.poll() is None:  # two that come at once are one
+                        process.send_signal(signal.SIGTERM)
+                        await anyio.sleep(0.005)
+                    for pid in pids:
+                        await end_of(pid)
+            assert process.returncode == -signal.SIGTERM
+        finally:
+            process.kill()
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@on_one_loop
+async def test_another_hub_s_socket_is_not_taken_for_that_of_a_worker(folder: Path) -> None:
+    async with Hub(app, socket=folder / "s.0") as other:
+        with pytest.raises(UsageError, match=r"another hub listens at .*s\.0"):
+            async with hub_on(folder, socket=folder / "s"):
+                pass
+
+        async with connect(folder / "s.0", app) as client:
+            assert await client.call_entity(account_in(0), Account.change, 1) > 0
+        assert other.shards == 1
 
 
 async def test_a_worker_killed_while_the_hub_stops_does_not_keep_it_from_stopping(
