@@ -38,11 +38,17 @@ from .messages import Command, Completion, Event, LockRequest
 from .tasks import LOCK_AGAIN, TimerTask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .effects import Effects
     from .executor import Executor
     from .orchestration import OrchestrationActor
 
 Events = list[list[Any]]
+Decision = tuple[str, int]
+
+#: How often a history is replayed in search of what followed from its failures.
+_TRIES_MAX = 20
 
 _GIVEN_UP = orjson.loads(GIVEN_UP)
 
@@ -52,20 +58,27 @@ def _is_failure(event: list[Any]) -> bool:
     return event[0] in FAILURES and event[3] != _GIVEN_UP
 
 
-def without_failures(events: Events, since: int = 0) -> Events | None:
+def without_failures(
+    events: Events, since: int = 0, undone: Iterable[Decision] = ()
+) -> Events | None:
     """Give the history without its failures, from an index on, and what followed from them.
 
     None if it holds what cannot be opened again, a failed call of an entity from before inputs
     were recorded: then it has to be cut.
+
+    Args:
+        events: the history.
+        since: the index.
+        undone: decisions that followed from them as well, though not at once.
     """
     kept = events[:since]
-    removed: set[tuple[str, int]] = set()
+    removed = set(undone)
     made = {event[2]: event for event in events if event[0] == "EntityOperationCalled"}
     dropping = False
     for event in events[since:]:
         kind = event[0]
         if kind in IDENTITY:
-            if dropping:
+            if dropping or (kind, event[2]) in removed:
                 removed.add((kind, event[2]))
             else:
                 kept.append(event)
@@ -191,20 +204,42 @@ def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | 
     lived, events = events[:end], events[:end] + events[end + 1 :]
     lost: list[str] = []
     for since in [0] if force else _starts(actor, lived):
-        kept = without_failures(lived, since)
-        if kept is not None and (force or not forgotten(events, kept)):
-            executor = _try_replay(actor, kept)
-            if executor is not None:
-                return _plan(executor, kept, [], events)
+        plan = _take_back(actor, lived, since, events, force)
+        if plan is not None:
+            return plan
         kept, again = cut(lived, since)
         if len(again) > 1 and not _repeats(actor, kept + again):
             kept, again = cut(lived, since, whole=True)
         lost = [] if force else forgotten(events, kept + again)
         if not lost:
-            executor = _try_replay(actor, kept)
+            executor, _ = _try_replay(actor, kept)
             return None if executor is None else _plan(executor, kept, again, events)
     actor.parked = actor.parked_type = None
     return RewindError(actor.instance_id, ", ".join(lost))
+
+
+def _take_back(
+    actor: OrchestrationActor, lived: Events, since: int, events: Events, force: bool
+) -> Rewind | None:
+    """Find out whether the history replays without its failures from an index on.
+
+    What followed from a failure may stand much later, where the code saw it: where the replay
+    comes to decisions that the code does not take any more, these are taken back, too.
+    """
+    undone: set[Decision] = set()
+    for _ in range(_TRIES_MAX):
+        kept = without_failures(lived, since, undone)
+        if kept is None or (not force and forgotten(events, kept)):
+            return None
+        executor, at = _try_replay(actor, kept)
+        if executor is not None:
+            return _plan(executor, kept, [], events)
+        if at >= len(kept) or kept[at][0] not in IDENTITY:
+            return None
+        while at < len(kept) and kept[at][0] in IDENTITY:
+            undone.add((kept[at][0], kept[at][2]))
+            at += 1
+    return None
 
 
 def _plan(executor: Executor, kept: Events, again: Events, events: Events) -> Rewind:
@@ -265,20 +300,21 @@ def _in_words(decision: list[Any]) -> str:
     return f"{verb} {name}.{decision[4]}"
 
 
-def _try_replay(actor: OrchestrationActor, events: Events) -> Executor | None:
+def _try_replay(actor: OrchestrationActor, events: Events) -> tuple[Executor | None, int]:
+    """Take the code through a history; gives none, and how far it went, where that fails."""
     executor = actor.make_executor()
     actor.executor = None
     if executor is None:
-        return None
+        return None, len(events)
     try:
         for _ in executor.replay(events, actor.make_context(executor), actor.input):
             pass
     except (NondeterminismError, PayloadError) as error:
         executor.close()
         actor.parked_type, actor.parked = type(error).__name__, str(error)
-        return None
+        return None, error.position if isinstance(error, NondeterminismError) else len(events)
     actor.parked = actor.parked_type = None
-    return executor
+    return executor, len(events)
 
 
 def _repeats(actor: OrchestrationActor, events: Events) -> bool:

@@ -458,3 +458,29 @@ async def test_an_activity_that_was_given_up_is_not_run_again() -> None:
 
         assert await handle.result(5) == "B"
         assert ran == ["b"]
+
+
+@app.orchestration
+async def sees_the_failure_late(ctx: OrchestrationContext) -> list[Any]:
+    async with ctx.lock_entities(A):
+        return await ctx.task_all(
+            [ctx.call_activity(work, "b"), ctx.call_entity(A, Account.slow, 1)], fail_fast=False
+        )
+
+
+async def test_what_followed_from_a_failure_that_was_seen_late_is_taken_back_too() -> None:
+    gates.update(begun=anyio.Event(), go=anyio.Event())
+    async with running(app) as hub:
+        handle = await hub.client.start_new(sees_the_failure_late, instance_id="x")
+        await gates["begun"].wait()
+        while "TaskFailed" not in await event_types(handle):
+            await anyio.sleep(0.001)
+        gates["go"].set()
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result(5)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == ["B", 1]
+        assert (await accounts(hub))[0] == (1, 1)
