@@ -4,8 +4,8 @@ A history falls into segments: an incoming event, and the decisions that the cod
 arrived. Failures are taken back with the decisions they led to, so the calls that failed are open
 again while completed ones stay. Where the rest does not replay (the code had gone on differently
 because of the failure), the history is cut before the segment in which the first call that failed
-was made, and that segment's event is given to the code anew. What the code sent then, before that
-call, it is not to send once more, so these decisions stay if the code makes them again. What came
+was made, and that segment's event is given to the code anew. What the code decided then, before
+that call, is not to happen twice, so it stays as far as the code decides it again. What came
 in later, the answers to calls that stand and external events, comes in once more behind that, and
 so does what came in when the instance had failed already.
 
@@ -95,12 +95,13 @@ def without_failures(
     return kept
 
 
-def cut(events: Events, since: int = 0, *, whole: bool = False) -> tuple[Events, Events]:
-    """Give the history before the segment with the first failed call, and what stays of that.
+def cut(events: Events, since: int = 0) -> tuple[Events, Events]:
+    """Give the history before the segment with the first failed call, and what may stay of that.
 
-    That is its event, and what was sent before the call unless it is cut ``whole``. Only calls
-    count that failed from the index ``since`` on.
+    That is its event, and what was decided before the call. Only calls count that failed from the
+    index ``since`` on.
     """
+    refused = {event[2] for event in events if event[0] == "EntityOperationFailed"}
     failed = {(ANSWERS[e[0]], e[2]) for e in events[since:] if _is_failure(e)}
     starts = _segment_starts(events)
     for at, event in enumerate(events):
@@ -112,13 +113,14 @@ def cut(events: Events, since: int = 0, *, whole: bool = False) -> tuple[Events,
         start = max(i for i, event in enumerate(events) if event[0] not in _NOT_SEEN)
         at = len(events)
     end = start + 1
-    while not whole and end < at and events[end][0] in _SENT:
+    while end < at:
+        kind, number = events[end][0], events[end][2]
+        # These are made anew: a lock was given back, and a call that failed is called again.
+        if kind == "EntityLockRequested" or (kind == "EntityOperationCalled" and number in refused):
+            break
         end += 1
     return events[:start], events[start:end]
 
-
-#: Decisions that nothing answers.
-_SENT = frozenset({"EntityOperationSignaled", "EventSent", "EntityLockReleased"})
 
 _NOT_SEEN = frozenset({*SILENT, *IDENTITY})
 
@@ -173,7 +175,7 @@ class Rewind:
         executor: live code that has been taken through what is kept.
         kept: the part of the history that stands.
         again: an event to give to the code anew, if the history had to be cut, and behind it
-            what the code had sent then.
+            what of its decisions then the code takes again.
         later: events that come in again, behind all of that.
         calls: the decisions, in what is kept, to call entities whose calls failed.
     """
@@ -208,8 +210,8 @@ def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | 
         if plan is not None:
             return plan
         kept, again = cut(lived, since)
-        if len(again) > 1 and not _repeats(actor, kept + again):
-            kept, again = cut(lived, since, whole=True)
+        if len(again) > 1:
+            again = again[: _count_repeated(actor, kept, again)]
         lost = [] if force else forgotten(events, kept + again)
         if not lost:
             executor, _ = _try_replay(actor, kept)
@@ -269,7 +271,7 @@ _DONE = frozenset(
     {
         "TaskCompleted",
         "SubOrchestrationInstanceCompleted",
-        "EntityOperationCompleted",
+        "EntityOperationCalled",
         "EntityOperationSignaled",
         "EventSent",
     }
@@ -280,8 +282,11 @@ def forgotten(events: Events, kept: Events) -> list[str]:
     """Name what was done and is neither in what is kept of the history, nor comes in again."""
     known = {id(event) for event in kept + _later(events, kept)}
     made = {(event[0], event[2]): event for event in events if event[0] in IDENTITY}
+    refused = {event[2] for event in events if event[0] == "EntityOperationFailed"}
     lost: list[str] = []
     for event in events:
+        if event[0] == "EntityOperationCalled" and event[2] in refused:
+            continue
         if event[0] in _DONE and id(event) not in known:
             decision = made.get((ANSWERS.get(event[0], event[0]), event[2]), event)
             lost.append(_in_words(decision))
@@ -317,22 +322,12 @@ def _try_replay(actor: OrchestrationActor, events: Events) -> tuple[Executor | N
     return executor, len(events)
 
 
-def _repeats(actor: OrchestrationActor, events: Events) -> bool:
-    """Whether the code takes all these decisions, whatever it does then."""
-    executor = actor.make_executor()
-    actor.executor = None
-    if executor is None:
-        return False
-    try:
-        for _ in executor.replay(events, actor.make_context(executor), actor.input):
-            pass
-    except NondeterminismError as error:
-        return error.position >= len(events)
-    except PayloadError:
-        return False
-    finally:
+def _count_repeated(actor: OrchestrationActor, kept: Events, again: Events) -> int:
+    """Count of an event, and the decisions behind it, what the code takes again; 1 or more."""
+    executor, at = _try_replay(actor, kept + again)
+    if executor is not None:
         executor.close()
-    return True
+    return min(max(at - len(kept), 1), len(again))
 
 
 def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effects: Effects) -> None:
@@ -355,6 +350,7 @@ def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effect
     _reopen(actor, plan, reason, force, now, effects)
     if plan.again:
         _apply_again(actor, plan.again, now, effects)
+        _reopen_decided(actor, plan, force, effects)
     _take_in(actor, plan.later, now, effects)
 
 
@@ -366,9 +362,11 @@ def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Ef
         actor.run_first(now, effects)
         return
     actor.begun = True
-    actor.events.append(orjson.dumps([event[0], now, *event[2:]]))
+    # At its old time where there is something to repeat: what the code decides depends on that.
+    seen = event[1] if sent else now
+    actor.events.append(orjson.dumps([event[0], seen, *event[2:]]))
     actor.events += map(orjson.dumps, sent)
-    executor.resume(now, effects, actor.events)
+    executor.resume(seen, effects, actor.events)
     executor.repeat(sent)
     if event[0] == "ExecutionStarted":
         executor.start(actor.make_context(executor), actor.input)
@@ -395,17 +393,31 @@ def _reopen(
     for call in open_activities(plan.known, actor.instance_id, actor.execution):
         if call.caller.task not in answered:
             effects.start_activity(call)
-    for task_number, task in list(executor.pending.items()):
-        if isinstance(task, TimerTask):
-            effects.arm_timer(executor.caller(task_number), task.due)
-    for task_number, child in (executor.children or {}).items():
-        # One that failed is rewound, one that ended otherwise answers once more.
-        caller = executor.caller(task_number)
-        again = Command("rewind", "its parent was rewound", True, 1, force, caller)
-        effects.send(child, again)
+    _reopen_tasks(executor, list(executor.pending), force, effects)
     actor.pending = len(executor.unanswered)
     actor.updated = now
     actor.changed = True
+
+
+def _reopen_decided(actor: OrchestrationActor, plan: Rewind, force: bool, effects: Effects) -> None:
+    """Do it for what the code has decided again just now."""
+    if actor.executor is plan.executor and actor.is_live:
+        numbers = [decision[2] for decision in plan.again[1:]]
+        _reopen_tasks(plan.executor, numbers, force, effects)
+
+
+def _reopen_tasks(executor: Executor, numbers: list[int], force: bool, effects: Effects) -> None:
+    """Arm timers, and have children go on, by the numbers of their tasks."""
+    children = executor.children or {}
+    for number in numbers:
+        task = executor.pending.get(number)
+        if isinstance(task, TimerTask):
+            effects.arm_timer(executor.caller(number), task.due)
+        elif task is not None and number in children:
+            # One that failed is rewound, one that ended otherwise answers once more.
+            caller = executor.caller(number)
+            again = Command("rewind", "its parent was rewound", True, 1, force, caller)
+            effects.send(children[number], again)
 
 
 def _take_in(actor: OrchestrationActor, later: Events, now: int, effects: Effects) -> None:

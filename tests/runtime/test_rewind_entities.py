@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def fresh() -> None:
     broken.clear()
     broken.update("b")
     gates.clear()
+    ran.clear()
 
 
 app = App()
@@ -484,3 +486,71 @@ async def test_what_followed_from_a_failure_that_was_seen_late_is_taken_back_too
 
         assert await handle.result(5) == ["B", 1]
         assert (await accounts(hub))[0] == (1, 1)
+
+
+@app.orchestration
+async def decides_and_raises(ctx: OrchestrationContext) -> list[Any]:
+    await ctx.wait_for_external_event("begin")
+    called = ctx.call_entity(A, Account.slow, 1)
+    done = ctx.call_activity(work, "w")
+    timer = ctx.create_timer(timedelta(seconds=1))
+    part = ctx.call_sub_orchestrator(child, instance_id="child")
+    if "code" in broken:
+        raise ValueError("the code is broken")
+    await timer
+    return [await called, await done, await part]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_what_code_decided_before_it_raised_is_not_done_twice(answered: bool) -> None:
+    gates.update(begun=anyio.Event(), go=anyio.Event())
+    broken.add("code")
+    broken.discard("b")
+    clock = ManualClock()
+    async with running(app, clock=clock) as hub:
+        handle = await hub.client.start_new(decides_and_raises, instance_id="x")
+        await handle.raise_event("begin")
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result(5)
+        await gates["begun"].wait()
+        if answered:
+            gates["go"].set()
+            await quiet(hub)
+        clock.advance(60)  # it decides the same, whatever the time is by now
+        broken.clear()
+
+        await handle.rewind()
+        gates["go"].set()
+        await advance(hub, clock, 2)
+
+        assert await handle.result(5) == [1, "W", "B"]
+        assert (await accounts(hub))[0] == (1, 1)
+        assert ran == ["b", "w"] or ran == ["w", "b"]  # the child ran once
+
+
+@app.orchestration
+async def gives_a_call_up(ctx: OrchestrationContext) -> Any:
+    await ctx.wait_for_external_event("begin")
+    if "code" in broken:
+        ctx.call_entity(A, Account.slow, 1)
+        raise ValueError("the code is broken")
+    return "well"
+
+
+async def test_a_call_under_way_that_repaired_code_does_not_make_is_not_forgotten() -> None:
+    gates.update(begun=anyio.Event(), go=anyio.Event())
+    broken.add("code")
+    async with running(app) as hub:
+        handle = await hub.client.start_new(gives_a_call_up, instance_id="x")
+        await handle.raise_event("begin")
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result(5)
+        await gates["begun"].wait()
+        broken.clear()
+
+        with pytest.raises(RewindError, match=r"call @account@a\.slow"):
+            await handle.rewind()
+        await handle.rewind(force=True)
+
+        assert await handle.result(5) == "well"
+        gates["go"].set()
