@@ -15,7 +15,7 @@ from .errors import (
     InstanceAlreadyExistsError,
     InstanceFinishedError,
     InstanceNotFinishedError,
-    RewindError,
+    PerdureError,
 )
 from .executor import Outcome
 from .failures import failure_of, read_failure
@@ -109,7 +109,7 @@ def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effe
     if actor.status == "Failed":
         if not message.loaded:
             return RELOAD
-        if isinstance(actor.rewinding, RewindError):
+        if isinstance(actor.rewinding, PerdureError):
             _refuse_rewind(actor, actor.rewinding, message, effects)
             return None
         rewind(actor, message.reason, message.force, now, effects)
@@ -140,7 +140,7 @@ def _is_awaited(actor: OrchestrationActor, parent: Caller, effects: Effects) -> 
 
 
 def _refuse_rewind(
-    actor: OrchestrationActor, error: RewindError, message: Command, effects: Effects
+    actor: OrchestrationActor, error: PerdureError, message: Command, effects: Effects
 ) -> None:
     actor.rewinding = None
     if message.execution and actor.parent is not None:

@@ -26,7 +26,7 @@ from .errors import (
     InstanceNotFoundError,
     NondeterminismError,
     PayloadError,
-    RewindError,
+    PerdureError,
     UnknownNameError,
 )
 from .executor import Executor, Outcome, send_releases
@@ -201,7 +201,7 @@ class OrchestrationActor:
         self.executor: Executor | None = None
         self.open_work: OpenWork | None = None
         self.held: list[Message] | None = None
-        self.rewinding: Rewind | RewindError | None = None
+        self.rewinding: Rewind | PerdureError | None = None
         self.begun = False
         self.changed = False
         self.fresh = False  # its row is to be made (again)

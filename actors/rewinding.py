@@ -22,9 +22,15 @@ import orjson
 from attrs import frozen
 
 from .entity import HELD
-from .errors import FailureDetails, NondeterminismError, PayloadError, RewindError
-from .executor import GIVEN_UP
-from .failures import read_failure
+from .errors import (
+    FailureDetails,
+    NondeterminismError,
+    PayloadError,
+    PerdureError,
+    RewindError,
+)
+from .executor import GIVEN_UP, Outcome
+from .failures import failure_of, read_failure
 from .history import (
     ANSWERS,
     FAILURES,
@@ -236,7 +242,7 @@ def _take_back(
         executor, at = _try_replay(actor, kept)
         if executor is not None:
             return _plan(executor, kept, [], events)
-        if at >= len(kept) or kept[at][0] not in IDENTITY:
+        if not since <= at < len(kept) or kept[at][0] not in IDENTITY:
             return None
         while at < len(kept) and kept[at][0] in IDENTITY:
             undone.add((kept[at][0], kept[at][2]))
@@ -338,7 +344,7 @@ def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effect
     actor.status = "Running"
     actor.note(rewinds=actor.noted().get("rewinds", 0) + 1)
     plan, actor.rewinding = actor.rewinding, None
-    assert not isinstance(plan, RewindError)
+    assert not isinstance(plan, PerdureError)
     if plan is None:
         actor.changed = True
         return
@@ -368,11 +374,16 @@ def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Ef
     actor.events += map(orjson.dumps, sent)
     executor.resume(seen, effects, actor.events)
     executor.repeat(sent)
-    if event[0] == "ExecutionStarted":
-        executor.start(actor.make_context(executor), actor.input)
-    else:
-        executor.apply(event)
-    executor.check_repeated()
+    try:
+        if event[0] == "ExecutionStarted":
+            executor.start(actor.make_context(executor), actor.input)
+        else:
+            executor.apply(event)
+        executor.check_repeated()
+    except (NondeterminismError, PayloadError) as error:
+        # It decides something else than just before, when it was asked where it can go on.
+        actor.finish(Outcome("Failed", failure=failure_of(error)), now, effects)
+        return
     actor.settle_turn(now, effects)
 
 
@@ -423,6 +434,9 @@ def _reopen_tasks(executor: Executor, numbers: list[int], force: bool, effects: 
 def _take_in(actor: OrchestrationActor, later: Events, now: int, effects: Effects) -> None:
     """Let come in what came in before, behind what the code has been taken through."""
     for event in later:
+        if event[0] == "EventRaised" and actor.status == "Failed":
+            actor.record(now, *event[:1], *event[2:])  # for the next rewind
+            continue
         if event[0] == "EventRaised":
             message: Event | Completion = Event(event[2], orjson.dumps(event[3]))
         else:

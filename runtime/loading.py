@@ -12,6 +12,7 @@ import anyio.lowlevel
 
 from ..actors.entity import EntityActor
 from ..actors.errors import (
+    InternalError,
     StorageError,
     StoreDamagedError,
     UnavailableError,
@@ -255,8 +256,13 @@ class Loader:
         elif actor.is_live:
             if not self._consider(activation, actor, record.parked):
                 actor.check_code()
-        elif record.status == "Failed" and _has_command(activation, "rewind"):
-            await self._prepare_rewind(activation, actor, record)
+        elif record.status == "Failed" and _is_rewound(activation):
+            reason = self._too_many_crashes(activation.key)
+            if reason is None:
+                await self._prepare_rewind(activation, actor, record)
+            else:
+                partition.crashes.pop(activation.key)  # it may be asked for again
+                actor.rewinding = InternalError(f"{activation.key!r} is not rewound: {reason}")
         self._ready(activation, actor)
 
     async def _read_history(self, record: InstanceRecord) -> list[list[Any]]:
@@ -350,6 +356,14 @@ def _split(key: str) -> tuple[str, str]:
 def _is_forced(activation: Activation) -> bool:
     commands = [one for one in activation.mail if isinstance(one, Command)]
     return any(one.force for one in commands if one.action == "rewind")
+
+
+def _is_rewound(activation: Activation) -> bool:
+    """Whether it is loaded for a rewind, and not only for what comes before that."""
+    return any(
+        isinstance(message, Command) and message.action == "rewind" and message.loaded
+        for message in activation.mail
+    )
 
 
 def _has_command(activation: Activation, action: str) -> bool:

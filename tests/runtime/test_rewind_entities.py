@@ -13,6 +13,7 @@ import pytest
 from perdure import (
     App,
     EntityId,
+    InternalError,
     ManualClock,
     MemoryStore,
     OrchestrationContext,
@@ -20,7 +21,9 @@ from perdure import (
     RetryPolicy,
     RewindError,
     RuntimeStatus,
+    UnavailableError,
 )
+from perdure.actors import rewinding
 from tests.runtime.orchestrating import advance, event_types, evict, quiet, running, status_of
 
 broken: set[str] = set()
@@ -554,3 +557,63 @@ async def test_a_call_under_way_that_repaired_code_does_not_make_is_not_forgotte
 
         assert await handle.result(5) == "well"
         gates["go"].set()
+
+
+flips: list[bool] = []
+
+
+@app.orchestration
+async def flips_about(ctx: OrchestrationContext) -> str:
+    if flips.pop(0):
+        ctx.signal_entity(B, Account.add, 1)
+    if "code" in broken:
+        raise ValueError("the code is broken")
+    return "well"
+
+
+async def test_code_that_decides_otherwise_while_it_is_rewound_fails_once_more() -> None:
+    flips[:] = [True, True, True, False, *[True] * 9]  # it runs, is looked at twice, runs
+    broken.add("code")
+    async with running(app) as hub:
+        handle = await failed(hub, flips_about)
+        broken.clear()
+
+        await handle.rewind()
+
+        with pytest.raises(OrchestrationFailedError) as caught:
+            await handle.result(5)
+        assert caught.value.error_type == "NondeterminismError"
+        await handle.rewind()
+        assert await handle.result(5) == "well"
+        assert (await accounts(hub))[1] == (1, 1)
+
+
+@pytest.mark.parametrize("by_parent", [False, True])
+async def test_a_rewind_that_keeps_crashing_is_refused(
+    by_parent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(app, crashes_max=2) as hub:
+        handle = await hub.client.start_new(parent if by_parent else child, instance_id="x")
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result(5)
+        real, crashes = rewinding._take_in, list[str]()
+
+        def crash(actor: Any, *rest: Any) -> None:
+            if actor.instance_id == ("child" if by_parent else "x"):
+                crashes.append(actor.instance_id)
+                raise RuntimeError("a bug")
+            real(actor, *rest)
+
+        monkeypatch.setattr(rewinding, "_take_in", crash)
+
+        if by_parent:
+            await handle.rewind()
+            with pytest.raises(OrchestrationFailedError, match="crashed 2 times"):
+                await handle.result(5)
+        else:
+            for _ in range(2):
+                with pytest.raises(UnavailableError):
+                    await handle.rewind()
+            with pytest.raises(InternalError, match="crashed 2 times"):
+                await handle.rewind()
+        assert len(crashes) == 2
