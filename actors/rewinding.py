@@ -44,7 +44,7 @@ from .messages import Command, Completion, Event, LockRequest
 from .tasks import LOCK_AGAIN, TimerTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from .effects import Effects
     from .executor import Executor
@@ -101,13 +101,12 @@ def without_failures(
     return kept
 
 
-def cut(events: Events, since: int = 0) -> tuple[Events, Events]:
+def cut(events: Events, refused: Collection[int], since: int = 0) -> tuple[Events, Events]:
     """Give the history before the segment with the first failed call, and what may stay of that.
 
     That is its event, and what was decided before the call. Only calls count that failed from the
-    index ``since`` on.
+    index ``since`` on; ``refused`` are the calls of entities that failed at all.
     """
-    refused = {event[2] for event in events if event[0] == "EntityOperationFailed"}
     failed = {(ANSWERS[e[0]], e[2]) for e in events[since:] if _is_failure(e)}
     starts = _segment_starts(events)
     for at, event in enumerate(events):
@@ -129,6 +128,10 @@ def cut(events: Events, since: int = 0) -> tuple[Events, Events]:
 
 
 _NOT_SEEN = frozenset({*SILENT, *IDENTITY})
+
+
+def _refused(events: Events) -> set[int]:
+    return {event[2] for event in events if event[0] == "EntityOperationFailed"}
 
 
 def _segment_starts(events: Events) -> list[int]:
@@ -210,12 +213,13 @@ def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | 
     )
     # What came in since it failed is not part of what the code did.
     lived, events = events[:end], events[:end] + events[end + 1 :]
+    refused = _refused(events)
     lost: list[str] = []
     for since in [0] if force else _starts(actor, lived):
         plan = _take_back(actor, lived, since, events, force)
         if plan is not None:
             return plan
-        kept, again = cut(lived, since)
+        kept, again = cut(lived, refused, since)
         if len(again) > 1:
             again = again[: _count_repeated(actor, kept, again)]
         lost = [] if force else forgotten(events, kept + again)
@@ -288,7 +292,7 @@ def forgotten(events: Events, kept: Events) -> list[str]:
     """Name what was done and is neither in what is kept of the history, nor comes in again."""
     known = {id(event) for event in kept + _later(events, kept)}
     made = {(event[0], event[2]): event for event in events if event[0] in IDENTITY}
-    refused = {event[2] for event in events if event[0] == "EntityOperationFailed"}
+    refused = _refused(events)
     lost: list[str] = []
     for event in events:
         if event[0] == "EntityOperationCalled" and event[2] in refused:

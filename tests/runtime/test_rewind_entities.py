@@ -617,3 +617,30 @@ async def test_a_rewind_that_keeps_crashing_is_refused(
             with pytest.raises(InternalError, match="crashed 2 times"):
                 await handle.rewind()
         assert len(crashes) == 2
+
+
+@app.orchestration
+async def calls_and_raises(ctx: OrchestrationContext) -> int:
+    await ctx.wait_for_external_event("begin")
+    called = ctx.call_entity(A, Account.slow, 1)
+    if "code" in broken:
+        raise ValueError("the code is broken")
+    return await called
+
+
+async def test_a_call_that_failed_after_its_caller_is_made_again() -> None:
+    gates.update(begun=anyio.Event(), go=anyio.Event())
+    broken.update(("code", "slow"))
+    async with running(app) as hub:
+        handle = await hub.client.start_new(calls_and_raises, instance_id="x")
+        await handle.raise_event("begin")
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result(5)
+        gates["go"].set()
+        await quiet(hub)
+        broken.clear()
+
+        await handle.rewind()
+
+        assert await handle.result(5) == 1
+        assert (await accounts(hub))[0] == (1, 1)
