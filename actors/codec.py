@@ -273,7 +273,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     error = _cause(error)
-    if type(error) is Fault:
+    if issubclass(type(error), Fault):
         return str(error)
     if issubclass(type(error), RecursionError):
         return TOO_DEEP
