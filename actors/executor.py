@@ -256,7 +256,7 @@ class Executor:
                 self._position += 1
                 if kind == "ExecutionRewound" and len(event) > 3:
                     calls = [e for e in history[: self._position] if _is_call(e, event[4])]
-                    self.make_again(event[3], calls)
+                    self.make_again(event[3], calls, history[self._position :][:1])
             if self._position > breath:
                 breath = self._position + 500
                 yield
@@ -837,22 +837,26 @@ class Executor:
         return message
 
     def make_again(
-        self, lock_number: int | None, calls: list[list[Any]]
+        self, lock_number: int | None, calls: list[list[Any]], following: list[list[Any]]
     ) -> list[tuple[str, Operation]]:
         """Take note, at a rewind, of what is asked for once more.
 
         Args:
             lock_number: under which number the lock is, if one is held or waited for.
             calls: the decisions to call the entities whose calls failed.
+            following: begins with the event that follows, if one does.
 
         Returns:
             The calls that need not wait until the lock is granted.
         """
         lock = self.lock
         if lock is not None and lock_number is not None:
-            self.pending.pop(lock.number, None)
-            lock.ask_again(lock_number)
-            self.pending[lock_number] = lock
+            if following and _is_grant(following[0], lock.number):
+                lock.following = lock_number  # the code has it as soon as it hears that anew
+            else:
+                self.pending.pop(lock.number, None)
+                lock.ask_again(lock_number)
+                self.pending[lock_number] = lock
         at_once: list[tuple[str, Operation]] = []
         for decision in calls:
             _, _, number, entity, name, *_ = decision
@@ -933,6 +937,10 @@ def send_releases(effects: Effects, owner: Caller, entities: list[str], granted:
             effects.send(entity, LockRelease(owner, entities, -1))
     else:
         effects.send(entities[0], LockRelease(owner, entities, 0))
+
+
+def _is_grant(event: list[Any], number: int) -> bool:
+    return bool(event[0] == "EntityLockGranted" and event[2] == number)
 
 
 def _is_call(event: list[Any], numbers: list[int]) -> bool:

@@ -402,7 +402,7 @@ def _reopen(
     actor.record(now, "ExecutionRewound", reason, *((number, calls) if lock or calls else ()))
     if lock is not None and number is not None:
         effects.send(lock.entities[0], LockRequest(executor.caller(number), lock.entities, 0))
-    for entity, message in executor.make_again(number, plan.calls):
+    for entity, message in executor.make_again(number, plan.calls, plan.again):
         effects.send(entity, message)
     answered = {event[2] for event in plan.later if event[0] == "TaskCompleted"}
     for call in open_activities(plan.known, actor.instance_id, actor.execution):

@@ -548,7 +548,7 @@ class RetryTask(Task[R]):
 class EntityLock(Task["EntityLock"]):
     """A lock on some entities: ``async with`` it, or ``with (yield lock):`` in a generator."""
 
-    __slots__ = ("calls", "entities", "number", "released")
+    __slots__ = ("calls", "entities", "following", "number", "released")
 
     def __init__(self, executor: Executor, number: int, entities: list[str]) -> None:
         super().__init__(executor)
@@ -557,6 +557,7 @@ class EntityLock(Task["EntityLock"]):
         self.released = False
         # What waits until it is granted again, after a rewind: the code has it already.
         self.calls: list[tuple[str, Operation]] | None = None
+        self.following: int | None = None  # its number once the grant of then was given anew
 
     def ask_again(self, number: int) -> None:
         """Be asked for once more, under a number of its own, since it was given back."""
@@ -566,6 +567,11 @@ class EntityLock(Task["EntityLock"]):
 
     def settle(self, state: int, value: Any) -> None:
         super().settle(state, value)
+        if self.following is not None:
+            number, self.following = self.following, None
+            self.ask_again(number)
+            self._executor.pending[number] = self
+            return
         calls, self.calls = self.calls, None
         if calls is not None:
             self._executor.send_calls(calls)

@@ -644,3 +644,32 @@ async def test_a_call_that_failed_after_its_caller_is_made_again() -> None:
 
         assert await handle.result(5) == 1
         assert (await accounts(hub))[0] == (1, 1)
+
+
+@app.orchestration
+async def fails_as_the_lock_is_granted(ctx: OrchestrationContext) -> int:
+    async with ctx.lock_entities(B):
+        ctx.signal_entity(A, Account.add, 1)
+        if "code" in broken:
+            raise ValueError("the code is broken")
+        return await ctx.call_entity(B, Account.add, 1)
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_code_that_failed_as_its_lock_was_granted_takes_it_again(evicted: bool) -> None:
+    broken.add("code")
+    async with running(app) as hub:
+        handle = await failed(hub, fails_as_the_lock_is_granted)
+        other = await hub.client.start_new(holds, instance_id="other")
+        await quiet(hub)
+        broken.clear()
+
+        await handle.rewind()
+        if evicted:
+            await evict(hub)
+        assert await locked(hub, B) == ("other", ("x",))
+        await other.raise_event("go")
+
+        assert await handle.result(5) == 101
+        assert await accounts(hub) == [(1, 1), (101, 2)]
+        assert await locked(hub, B) == (None, ())
