@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _log = Log("perdure.partition")
 
 _BACKOFF_MAX_S = 5.0
+_SILENT_S = 5.0
+"""How long clients wait for the answer of a partition that cannot come back from its store."""
 
 
 def callers_of(abroad: Mapping[int, set[Caller]]) -> set[Caller]:
@@ -113,10 +115,14 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         if partition.failed_commits > 1:
             # What is read back would only be tried at once again, at the store's full speed.
             await anyio.sleep(backoff(partition.failed_commits - 2))
-        found = await _read(partition, _waiters_of(failed, tainted, dropped))
+        found = await _read(
+            partition,
+            _waiters_of(failed, tainted, dropped),
+            lambda: _stop_waiting(partition, error, failed, tainted, dropped),
+        )
     finally:
         if found is None:
-            _leave_open(failed, tainted, dropped)
+            _leave_open(outcome_unknown(), failed, tainted, dropped)
             _fail_aside(partition)
     if found is None:
         return
@@ -228,15 +234,37 @@ def reintroduce(partition: Partition) -> None:
             partition.exchange.resend(other.index)
 
 
-def _leave_open(failed: Batch | None, tainted: Batch, dropped: list[Activation]) -> None:
-    """Tell whoever waits that the hub ends before its store could say what became of it."""
+def _leave_open(
+    unknown: OutcomeUnknownError, failed: Batch | None, tainted: Batch, dropped: list[Activation]
+) -> None:
+    """Tell whoever waits that the store did not say what became of it."""
     if failed is not None:
-        failed.fail_replies(outcome_unknown())
+        failed.fail_replies(unknown)
     tainted.fail_replies(_unapplied())
     for activation in dropped:
         for message in activation.unconsumed:
             if message.reply is not None:
-                message.reply.fail(outcome_unknown() if message.row else _unapplied())
+                message.reply.fail(unknown if message.row else _unapplied())
+
+
+def _stop_waiting(
+    partition: Partition,
+    error: BaseException,
+    failed: Batch | None,
+    tainted: Batch,
+    dropped: list[Activation],
+) -> None:
+    """Have nobody wait any longer for a store that may stay as it is for hours."""
+    unknown = OutcomeUnknownError(
+        f"the store of partition {partition.index} has not been well for {_SILENT_S:g} seconds "
+        f"({text_of(error)}): the request may have been applied; repeat it under the same request id"
+    )
+    _fail_aside(partition)
+    _leave_open(unknown, failed, tainted, dropped)
+    for waiters in partition.requests.values():
+        for waiter in waiters:
+            waiter.fail(unknown)
+        waiters.clear()
 
 
 def outcome_unknown() -> OutcomeUnknownError:
@@ -303,9 +331,10 @@ def abandon(partition: Partition) -> None:
 
 
 async def _read(
-    partition: Partition, wanted: Mapping[int, Waiter]
+    partition: Partition, wanted: Mapping[int, Waiter], stop_waiting: Callable[[], None]
 ) -> tuple[Recovered, Mailboxes] | None:
     tries = 0
+    began = anyio.current_time()
     while True:
         try:
             recovered = await partition.store.recover()
@@ -316,6 +345,8 @@ async def _read(
             return None
         except StorageError as error:
             _log.error("partition %d cannot recover yet: %s", partition.index, error)
+            if anyio.current_time() - began >= _SILENT_S:
+                stop_waiting()
             await anyio.sleep(backoff(tries))
             tries += 1
 

@@ -40,6 +40,7 @@ from perdure import (
     UnavailableError,
     UsageError,
 )
+from perdure.runtime import recovery
 from tests.runtime.harness import (
     FaultyStore,
     disk_error,
@@ -788,6 +789,55 @@ async def test_a_store_that_cannot_recover_for_a_while_is_asked_again_until_it_c
 
         assert outcomes == ["refused"]
         assert await client.call_entity(COUNTER, Counter.get) == 1
+
+
+async def test_nobody_waits_for_long_for_a_store_that_cannot_recover(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery, "_SILENT_S", 0.0)
+    store = FaultyStore()
+    outcomes: dict[str, list[str]] = {}
+    async with Hub(app, store=store, partitions=1) as hub:
+        client = hub.client
+        partition = partition_here(client, str(COUNTER))
+        await client.call_entity(COUNTER, Counter.add, 1)
+
+        async def call(name: str, request: str | None = None) -> None:
+            try:
+                await client.call_entity(COUNTER, Counter.add, 10, request_id=request)
+            except PerdureError as error:
+                outcomes.setdefault(name, []).append(type(error).__name__)
+
+        async def fail(_: object) -> None:
+            # What comes while it is being stored is in the next batch, which never is.
+            tasks.start_soon(call, "behind")
+            tasks.start_soon(call, "repeated", "r")
+            await until_true(lambda: bool(partition.requests["r"] and partition.batch.replies))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                store.faults.before_commit = fail
+                store.faults.commit = store.faults.recover = disk_error()
+                tasks.start_soon(call, "stored or not", "r")
+                await until_true(lambda: store.faults.commits > 1)
+                store.faults.before_commit = None
+
+        assert partition.down is not None
+        assert outcomes == {
+            "stored or not": ["OutcomeUnknownError"],
+            "repeated": ["OutcomeUnknownError"],
+            "behind": ["UnavailableError"],
+        }
+        store.faults.commit = store.faults.recover = None
+
+        async def serves() -> bool:
+            try:
+                return await client.call_entity(COUNTER, Counter.add, 10, request_id="r") == 11
+            except UnavailableError:
+                return False
+
+        await until(serves)
+        assert await client.call_entity(COUNTER, Counter.get) == 11
 
 
 async def test_a_hub_can_be_left_while_its_store_cannot_recover() -> None:
