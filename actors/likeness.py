@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import functools
 import math
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Set as AbstractSet
 from datetime import datetime, time
@@ -93,11 +94,11 @@ def difference(
     if issubclass(cls, (set, frozenset)):
         return _of_sets(before, after, path, manner)
     if _has_declared_fields(cls):
-        return _of_attributes(before, after, path, manner.inside(cls))
+        return _of_object(before, after, path, manner.inside(cls))
     if cls.__eq__ is object.__eq__:
         if not cls.__dictoffset__ and not attributes(before):
             return path, f"a {type_name(before)} cannot be compared with what is read back"
-        return _of_attributes(before, after, path, manner)
+        return _of_object(before, after, path, manner)
     return _of_single(before, after, path)
 
 
@@ -201,6 +202,29 @@ def _of_container(before: Any, after: Any, path: str, manner: Manner) -> Differe
         if one is not other and one != other:
             return path, f"the {name} of a {type_name(before)} would be lost"
     return _of_attributes(before, after, path, manner)
+
+
+class _Met(threading.local):
+    """The objects that a comparison has come by, kept so that no other gets their id."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[tuple[int, int, int], object] = {}
+
+
+_met = _Met()
+
+
+def _of_object(before: Any, after: Any, path: str, manner: Manner) -> Difference | None:
+    pairs, pair = _met.pairs, (id(before), id(after), id(manner))
+    if pair in pairs:
+        return None  # a part that knows its whole, or others, leads back to them
+    is_outermost = not pairs
+    pairs[pair] = before, after, manner
+    try:
+        return _of_attributes(before, after, path, manner)
+    finally:
+        if is_outermost:
+            pairs.clear()
 
 
 def _of_attributes(before: Any, after: Any, path: str, manner: Manner) -> Difference | None:

@@ -161,6 +161,33 @@ class Counted:
 
 
 @dataclasses.dataclass
+class Branch:
+    name: str
+    branches: list[Branch] = dataclasses.field(default_factory=list["Branch"])
+
+    def __post_init__(self) -> None:
+        self.over: Branch | None = None
+        for one in self.branches:
+            one.over = self
+
+
+class Member:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.others: list[Member] = []
+
+
+@dataclasses.dataclass
+class Crowd:
+    size: int
+
+    def __post_init__(self) -> None:
+        self.members = [Member(number) for number in range(self.size)]
+        for member in self.members:
+            member.others = self.members
+
+
+@dataclasses.dataclass
 class Scaled:
     factor: dataclasses.InitVar[int]
     value: int = 0

@@ -271,6 +271,25 @@ def test_a_member_that_was_written_without_a_tag_is_read(
     assert codec.decode(codec.encode(value)) == value
 
 
+def test_parts_that_know_their_whole_are_compared_and_read_back() -> None:
+    codec = codec_for(crossing.Branch)
+    value = crossing.Branch("a", [crossing.Branch("b"), crossing.Branch("c")])
+
+    read = codec.decode(codec.encode(value))
+    assert [one.over is read for one in read.branches] == [True, True]
+
+    value.branches[0].over = value.branches[1]
+    assert refusal(crossing.Branch, value).path.startswith("$.branches[0].over")
+
+
+def test_parts_that_know_all_others_are_compared_once_each() -> None:
+    crowd = crossing.Crowd(20)
+
+    assert codec_for(crossing.Crowd).encode(crowd) == b'{"size":20}'
+    crossing.changed(crowd.members[7], number=-1)
+    assert refusal(crossing.Crowd, crowd).path.endswith(".number")
+
+
 def test_fields_may_be_called_as_they_like_and_have_their_value_in_the_class() -> None:
     for value in (crossing.Reserved(1, ["a"]), crossing.Mapped([1]), crossing.Counted(1)):
         codec = codec_for(type(value))
