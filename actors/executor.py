@@ -825,11 +825,12 @@ class Executor:
         self.pending[task.number] = task
         kind, input_hash = "EntityOperationCalled", crc32(data or b"")
         decision = (kind, self.now, task.number, entity, name, input_hash, *_kept(data))
-        is_new = self.record(decision, data, given)
-        if lock is not None and lock.calls is not None:
+        if self.record(decision, data, given) and (lock is None or lock.calls is None):
+            message = Operation(name, data, True, self.caller(task.number))
+            message.carried = self.carried
+            self._out().send(entity, message)
+        elif lock is not None and lock.calls is not None:
             lock.calls.append((entity, self._call(name, data, task.number)))
-        elif is_new:
-            self._out().send(entity, self._call(name, data, task.number))
 
     def _call(self, name: str, data: bytes | None, number: int) -> Operation:
         message = Operation(name, data, True, self.caller(number))
