@@ -14,7 +14,7 @@ from ..actors.printing import text_of, type_name
 from ..storage.records import SLICE_ROWS
 
 if TYPE_CHECKING:
-    from ..storage.protocol import PartitionStore
+    from ..storage.protocol import PartitionStore, Store
     from ..storage.records import (
         Checkpoint,
         EntityFilter,
@@ -111,6 +111,35 @@ class GuardedStore:
     async def size(self) -> int:
         """See ``PartitionStore.size``."""
         return await _guard("size", self.inner.size())
+
+
+async def open_guarded(store: Store, partitions: int) -> list[PartitionStore]:
+    """Open a store; gives its partitions.
+
+    Raises:
+        StorageError: it cannot be opened, or gave what are not its partitions.
+    """
+
+    async def opened() -> list[PartitionStore]:
+        return list(await store.open(partitions))
+
+    found = await _guard("open", opened())
+    if len(found) != partitions:
+        raise StorageError(f"the store's open gave {len(found)} partitions, not {partitions}")
+    return found
+
+
+async def close_guarded(store: Store) -> None:
+    """Close a store.
+
+    Raises:
+        StorageError: it says that something was lost, or cannot be closed.
+    """
+
+    async def closed() -> None:
+        await store.close()
+
+    await _guard("close", closed())
 
 
 async def _guard(what: str, call: Awaitable[T]) -> T:

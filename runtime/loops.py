@@ -25,6 +25,7 @@ from .channels import (
     serve,
 )
 from .crews import DRAINED_S, Crew, shard_socket
+from .guarded_store import close_guarded, open_guarded
 from .hidden import TaskGroup, hold
 from .keeping import first_of
 from .loop_kinds import running_kind
@@ -115,7 +116,7 @@ class LoopCrew(Crew):
 
     async def open(self) -> None:
         """Take the store over and bring back the partitions of this loop."""
-        self._stores = list(await self._store.open(len(self.owners)))
+        self._stores = await open_guarded(self._store, len(self.owners))
         await self._listen()
         self.router = self.make_router(0)
         self._shard = shard = self.make_shard(self.router, self._stop_for)
@@ -256,7 +257,7 @@ class LoopCrew(Crew):
             self.left = self._shard.left
             self._shard = None
         await self._stop_listening()
-        await self._store.close()
+        await close_guarded(self._store)
 
 
 async def _keep(store: PartitionStore) -> None:

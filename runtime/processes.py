@@ -40,6 +40,7 @@ from .channels import check_socket, dial_shard
 from .crews import DRAINED_S, ENDED_S, Crew, shard_socket, socket_of
 from .deaths import Call, Deaths, read_notes
 from .forking import no_copies
+from .guarded_store import close_guarded, open_guarded
 from .hidden import TaskGroup
 from .loop_kinds import running_kind
 from .routing import Router
@@ -103,7 +104,7 @@ class ProcessCrew(Crew):
         """Take the store over."""
         self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
         self.router.owners[:] = self.owners
-        await self._store.open(len(self.owners))
+        await open_guarded(self._store, len(self.owners))
         await self._listen()
 
     async def _dial(self, shard: int) -> Any:
@@ -370,7 +371,7 @@ class ProcessCrew(Crew):
         for worker in self._workers:
             worker.close_notes()
         await self._stop_listening()
-        await self._store.close()
+        await close_guarded(self._store)
 
 
 class _Worker:

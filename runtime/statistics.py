@@ -28,7 +28,8 @@ class PartitionStatistics(Fact):
         failed_operations: signalled operations that failed and were rolled back.
         failed_calls: calls of orchestrations that failed and that nobody looked at.
         waiting: messages in the mailboxes of its actors that no turn has consumed yet, and events
-            that no orchestration has, in memory and in the store.
+            that no orchestration has, in memory and in the store; such events only of instances
+            that are in memory.
         stored: those of them that lie in the store alone.
         owed: messages to other partitions that these have not made durable yet.
         activations: actors in memory.

@@ -23,7 +23,7 @@ from .connection import UNDECODABLE, companions
 
 FENCED = "perdure: lease lost"
 
-_PATH_MAX: Final = 500  # SQLite takes 512 bytes, with what it puts behind a file's name
+PATH_MAX: Final = 500  # SQLite takes 512 bytes, with what it puts behind a file's name
 _OPEN_AT_ONCE: Final = 4  # files that SQLite opens for one connection, and one more
 
 
@@ -77,7 +77,7 @@ def _cannot_open(path: Path, error: sqlite3.Error) -> StorageError:
                 f"{path} cannot be opened ({reason.strerror}): an open partition takes up to 16 "
                 "files, so allow the process more of them (ulimit -n), or use fewer partitions"
             )
-    if len(os.fsencode(path.absolute())) > _PATH_MAX:
+    if len(os.fsencode(path.absolute())) > PATH_MAX:
         return StorageError(f"{path} cannot be opened: its path is too long for SQLite")
     for name in (path, *companions(path)):
         if name.is_dir():

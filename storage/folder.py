@@ -35,7 +35,7 @@ from ..actors.errors import (
 )
 from ..actors.logs import Log
 from .connection import companions
-from .faults import explained
+from .faults import PATH_MAX, explained
 from .mending import is_count
 from .schema import SCHEMA_VERSION, SCRIPTS, Part, lacking, read_scripts, scripts_of
 
@@ -124,6 +124,8 @@ def _make_folder(folder: Path) -> None:
             f"{folder} is a link to {os.readlink(folder)}, which is not there; make that folder, "
             "or give another path"
         )
+    if len(os.fsencode(os.path.realpath(partition_file(folder, 0)))) > PATH_MAX:
+        raise _too_long(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # SQLite says only "unable to open"; this says why. Never by opening one of its own files:
@@ -154,7 +156,7 @@ def _too_long(folder: Path) -> StorageError:
     size, whole = len(os.fsencode(longest)), len(os.fsencode(folder.absolute()))
     what = f"its part {longest[:40]!r}... has {size:,} bytes, where file systems take 255 or fewer"
     if size <= _NAME_MAX:
-        what = f"{str(folder)[:40]!r}... has {whole:,} bytes"
+        what = f"{str(folder)[:40]!r}... has {whole:,} bytes, and SQLite takes some {PATH_MAX}"
     return StorageError(f"the path of the store is too long: {what}; give another path")
 
 

@@ -714,6 +714,48 @@ async def test_a_store_that_fails_while_the_hub_starts_is_given_up_again() -> No
         assert await hub.client.call_entity(COUNTER, Counter.add, 1) == 1
 
 
+class NoStore:
+    """An object that has a store's methods, and does not keep its contract."""
+
+    durability = "none"
+
+    def __init__(self, opened: object) -> None:
+        self.opened = opened
+
+    def open(self, partitions: int) -> Any:
+        async def give() -> Any:
+            return self.opened
+
+        return self.opened if self.opened is None else give()
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("opened", "what"),
+    [
+        (None, "the store's open raised TypeError"),
+        (7, "the store's open raised TypeError"),
+        ([], "gave 0 partitions, not 4"),
+    ],
+)
+async def test_an_object_that_is_no_store_is_said_to_be_none(opened: object, what: str) -> None:
+    with pytest.raises(StorageError, match=what):
+        async with Hub(app, store=NoStore(opened)):
+            pass
+
+
+async def test_what_a_store_raises_as_it_is_closed_is_said_to_be_the_stores() -> None:
+    class Closing(FaultyStore):
+        async def close(self) -> None:
+            raise KeyError("for the test")
+
+    with pytest.raises(StorageError, match="the store's close raised KeyError"):
+        async with Hub(app, store=Closing()) as hub:
+            assert await hub.client.call_entity(COUNTER, Counter.add, 1) == 1
+
+
 # Stores that fail while the hub runs.
 
 
