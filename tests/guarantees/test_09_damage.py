@@ -279,7 +279,7 @@ async def ask(hub: Hub, harm: Harm) -> None:
 
     async def one(victim: str, call: Callable[[], Any]) -> None:
         try:
-            with anyio.fail_after(5):
+            with anyio.fail_after(5 if is_innocent(victim) else 1):
                 await call()
         except StorageError:
             assert harm.victims is None or victim in harm.victims
@@ -291,6 +291,9 @@ async def ask(hub: Hub, harm: Harm) -> None:
             if harm.victims is not None and victim not in harm.victims:
                 raise
 
+    def is_innocent(id: str) -> bool:
+        return harm.victims is not None and id not in harm.victims
+
     async def is_parked(id: str) -> bool:
         status = await client.get_status(id)
         return status is not None and status.parked is not None
@@ -300,9 +303,9 @@ async def ask(hub: Hub, harm: Harm) -> None:
 
     async def finish(id: str) -> None:
         await client.raise_event(id, "go", id)
-        if (harm.victims is None or id in harm.victims) and await is_parked(id):
+        if not is_innocent(id) and await is_parked(id):
             return
-        assert await client.get_handle(id).result(timeout=4) == id
+        assert await client.get_handle(id).result(4 if is_innocent(id) else 0.5) == id
 
     async def read() -> None:
         found = [status async for status in client.query()]
