@@ -155,13 +155,15 @@ _scopes = _find_scopes()
 
 
 class _TrioHand:
-    __slots__ = ("_error", "_on_end", "_scope", "_status", "_task", "is_shared")
+    __slots__ = ("_error", "_on_end", "_running", "_scope", "_status", "_task", "is_shared")
 
     def __init__(self, work: Work, on_end: OnEnd, context: Context) -> None:
         import trio
+        from trio._core._run import GLOBAL_RUN_CONTEXT
 
         self._on_end = on_end
         self._error: list[BaseException] = []
+        self._running: Any = GLOBAL_RUN_CONTEXT  # where trio keeps which task runs
         self._scope = trio.CancelScope()
         self._status: Any = None
         self._task: Any = None
@@ -187,9 +189,7 @@ class _TrioHand:
     def lend(self, function: Callable[[], T]) -> T:
         if self._task is None:
             return function()
-        from trio._core._run import GLOBAL_RUN_CONTEXT
-
-        running: Any = GLOBAL_RUN_CONTEXT
+        running = self._running
         task, running.task = running.task, self._task
         try:
             return function()

@@ -21,7 +21,7 @@ from ..actors.errors import HubStoppingError, OutcomeUnknownError, UsageError
 from ..actors.logs import Log
 from ..actors.outside import INSIDE, refuse_use
 from .hidden import TaskGroup
-from .waiting import on_asyncio, thread_waker
+from .waiting import event_factory, on_asyncio, thread_waker
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class Home:
         """
         refuse_inside()
         self._check()
-        done = anyio.Event()
+        done = event_factory()()
         errand = _Errand(ask, thread_waker(done.set))
         self._errands.append(errand)
         try:

@@ -30,7 +30,7 @@ from .processes import ProcessCrew
 from .retention import check_retention, keep_retention
 from .settings import Settings
 from .statistics import HubStatistics
-from .waiting import thread_waker
+from .waiting import event_factory, thread_waker
 
 if TYPE_CHECKING:
     from ..actors.app import App
@@ -237,7 +237,8 @@ class Hub:
         self._state = "starting"
         self._home = Home()
         self._scope = anyio.CancelScope()
-        self._started, self._leaving, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
+        new = event_factory()
+        self._started, self._leaving, self._ended = new(), new(), new()
         begin(self._live, self._scope.cancel)
         try:
             await self._started.wait()
@@ -271,7 +272,7 @@ class Hub:
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()
         elif not self._ended.is_set():
-            ended = anyio.Event()
+            ended = event_factory()()
             await self._home.fetch(partial(self._leave_for, thread_waker(ended.set)))
             with anyio.CancelScope(shield=True):
                 await ended.wait()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +25,10 @@ from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from .hands import Hand, HandFactory, hand_factory
 from .sparing import Sparing
+from .waiting import event_factory, on_asyncio
+
+if TYPE_CHECKING:
+    from ..storage.bells import Bell
 
 _log = Log("perdure.pump")
 
@@ -34,7 +38,7 @@ T = TypeVar("T")
 
 
 async def _wait(hand: Hand) -> None:
-    await anyio.sleep_forever()
+    await event_factory()().wait()
 
 
 class Runnable(Protocol):
@@ -69,7 +73,9 @@ class Pump:
     def __init__(self, budget_s: float) -> None:
         self._ready: deque[Runnable] = deque()
         self._budget_s = budget_s
-        self._gate: anyio.Event | None = None
+        self._gate: anyio.Event | Bell | None = None
+        self._lends = False  # whether turns run as if in the deputy, up to where they suspend
+        self._new_gate: Callable[[], anyio.Event | Bell] = anyio.Event
         self._make_hand: HandFactory | None = None
         self._leader: Hand | None = None
         self._deputy: Hand | None = None  # for what other tasks run of users' code
@@ -121,6 +127,10 @@ class Pump:
     def start(self) -> None:
         """Begin to run, on the running event loop."""
         self._make_hand = hand_factory()
+        # On trio, whoever sets an event for which code of a turn only seemed to wait wakes the task
+        # of that turn, whatever that does then. The deputy does nothing, and takes no harm.
+        self._lends = not on_asyncio()
+        self._new_gate = event_factory()
         self._appoint()
         self._deputy = self._make_hand(_wait, self._on_end)
 
@@ -160,7 +170,28 @@ class Pump:
         Whatever that does to the current task is done to one that nobody needs.
         """
         deputy = self._deputy
-        return function() if deputy is None else deputy.lend(function)
+        if deputy is None:
+            return function()
+        try:
+            return deputy.lend(function)
+        finally:
+            if deputy.is_spoilt():
+                deputy.give_up()
+                self._replace_deputy(deputy)
+
+    def _replace_deputy(self, hand: Hand) -> None:
+        """Have another deputy, if that is what has ended or was spoilt."""
+        if hand is not self._deputy:
+            return
+        self._deputy = None
+        if not self._stopping:
+            assert self._make_hand is not None
+            self.replaced += 1
+            self._errors.write(
+                "the task that is lent to users' code is replaced: code has ended it, or left a "
+                "cancel scope open"
+            )
+            self._deputy = self._make_hand(_wait, self._on_end)
 
     def _appoint(self) -> None:
         """Have a new hand lead."""
@@ -180,15 +211,7 @@ class Pump:
         elif item is not None and error is not None and not self._stopping:
             # Nothing of a user's comes here; and whatever does must not be silent.
             _log.error("%s ended: %s", item.title, type_name(error), why=error)
-        if hand is self._deputy:
-            self._deputy = None
-            if not self._stopping:
-                assert self._make_hand is not None
-                self.replaced += 1
-                self._errors.write(
-                    "the task that is lent to users' code is replaced: code has ended it"
-                )
-                self._deputy = self._make_hand(_wait, self._on_end)
+        self._replace_deputy(hand)
         if hand is self._leader:
             self._leader = None
             if not self._stopping:
@@ -209,6 +232,7 @@ class Pump:
         """Run what is ready until this task is kept by work that suspended."""
         ready = self._ready
         budget = self._budget_s
+        lend = self.lend if self._lends else None
         began = perf_counter()
         if self._begun is not None:
             (item, work), self._begun = self._begun, None
@@ -218,7 +242,7 @@ class Pump:
         while True:
             while ready:
                 item = ready.popleft()
-                work_or_none = item.run()
+                work_or_none = item.run() if lend is None else lend(item.run)
                 if work_or_none is not None:
                     if hand.is_spoilt():
                         self._pass_on(hand, item, work_or_none)
@@ -233,7 +257,7 @@ class Pump:
                     self._in_vain = 0
                     began = perf_counter()
             self.busy_s += perf_counter() - began
-            self._gate = gate = anyio.Event()
+            self._gate = gate = self._new_gate()
             await gate.wait()
             self._in_vain = 0
             began = perf_counter()

@@ -21,7 +21,7 @@ from .batch import ENVELOPE_SIZE
 from .channels import Channel
 from .hidden import TaskGroup
 from .lines import Line
-from .waiting import Waiter
+from .waiting import Waiter, event_factory
 from .wire import FRAME_SIZE_MAX, Item, LineLostError, MovedError
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Router:
         self._dial = dial
         self._lines: dict[int, Line] = {}
         self._tasks: TaskGroup | None = None
-        self._changed = anyio.Event()
+        self._new_event = event_factory()
+        self._changed = self._new_event()
         self._closed = False
         self._incarnations: list[int] = []
 
@@ -145,7 +146,7 @@ class Router:
 
     def tell(self) -> None:
         """Have those who wait for a partition to be somewhere look again."""
-        changed, self._changed = self._changed, anyio.Event()
+        changed, self._changed = self._changed, self._new_event()
         changed.set()
 
     def _offer(self, number: int) -> None:

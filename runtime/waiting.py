@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
@@ -13,6 +13,10 @@ try:
     import sniffio
 except ModuleNotFoundError:  # then anyio asks asyncio itself
     sniffio = None  # type: ignore[assignment]
+
+
+if TYPE_CHECKING:
+    from ..storage.bells import Bell
 
 
 class Waiter(Protocol):
@@ -49,11 +53,11 @@ class _AsyncioWaiter:
         return self._future.__await__()
 
 
-class _EventWaiter:
+class _BellWaiter:
     __slots__ = ("_error", "_event", "_value")
 
-    def __init__(self) -> None:
-        self._event = anyio.Event()
+    def __init__(self, event: Bell) -> None:
+        self._event = event
         self._value: Any = None
         self._error: BaseException | None = None
 
@@ -133,7 +137,20 @@ def is_cancellation(error: BaseException) -> bool:
 
 def waiter_factory() -> Callable[[], Waiter]:
     """Choose the waiter for the running event loop."""
-    return _AsyncioWaiter if on_asyncio() else _EventWaiter
+    if on_asyncio():
+        return _AsyncioWaiter
+    from ..storage.bells import Bell
+
+    return lambda: _BellWaiter(Bell())
+
+
+def event_factory() -> Callable[[], anyio.Event | Bell]:
+    """Choose the event for the running event loop, where users' code may be what waits for it."""
+    if on_asyncio():
+        return anyio.Event
+    from ..storage.bells import Bell
+
+    return Bell
 
 
 def _context_of_loop() -> Context:

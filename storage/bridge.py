@@ -83,8 +83,10 @@ async def _from_trio(
 ) -> T:
     import trio
 
+    from .bells import Bell
+
     token = trio.lowlevel.current_trio_token()
-    done = trio.Event()
+    done = Bell()
 
     def wake(_: object) -> None:
         # The run may be over, if the caller was cancelled and did not wait.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from perdure import (
     App,
     EntityId,
+    EntityOperationError,
     Hub,
     MemoryStore,
     OrchestrationContext,
@@ -361,3 +363,50 @@ async def test_a_task_that_bad_code_kept_and_cancels_later_is_nobodys_harm() -> 
         async with Hub(local, partitions=1) as hub, anyio.create_task_group() as tasks:
             for number in range(5):
                 tasks.start_soon(call, number)
+
+
+@pytest.mark.parametrize("what", ["calls", "event", "event and time"])
+async def test_a_wait_that_an_operation_drives_by_hand_hurts_nobody(what: str) -> None:
+    local, begun = App("by hand"), list[Any]()
+
+    def begin(work: Any) -> None:
+        begun.append(work)
+        work.send(None)
+
+    @local.entity
+    class Bad:
+        n: int = 0
+
+        def drive(self) -> None:
+            if what == "calls":
+                for number in range(3):
+                    begin(hub.client.call_entity(EntityId("good", f"{number}"), "add"))
+                return
+            event = anyio.Event()
+            begin(event.wait())
+            if what == "event and time":
+                time.sleep(0.005)  # the pump looks at the event loop next
+            event.set()
+
+    @local.entity
+    class Good:
+        n: int = 0
+
+        def add(self) -> int:
+            self.n += 1
+            return self.n
+
+    async def call(number: int) -> None:
+        for n in range(1, 11):
+            with suppress(EntityOperationError):  # its own event may wake a task twice at once
+                await hub.client.call_entity(EntityId("bad", f"{number}"), "drive")
+            assert await hub.client.call_entity(EntityId("good", f"mine-{number}"), "add") == n
+
+    with anyio.fail_after(PATIENCE_S):
+        async with Hub(local, partitions=1) as hub:
+            async with anyio.create_task_group() as tasks:
+                for number in range(5):
+                    tasks.start_soon(call, number)
+            assert (await hub.statistics()).restarted == 0
+            for work in begun:
+                work.close()

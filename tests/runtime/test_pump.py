@@ -272,6 +272,17 @@ async def test_work_that_suspends_is_not_touched_by_what_ran_before_it(cancel: b
         assert pump.replaced >= 3
 
 
+async def test_a_scope_that_is_left_open_in_what_is_lent_to_code_does_not_stay_there() -> None:
+    log: list[str] = []
+
+    async with running() as pump:
+        here = anyio.get_current_task().id
+        await until_true(lambda: pump.lend(lambda: anyio.get_current_task().id) != here)
+        pump.lend(lambda: spoil(log, cancel=False))
+
+        assert (log, pump.replaced) == (["spoils"], 1)
+
+
 async def test_an_idle_leader_that_is_cancelled_is_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
