@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..actors.errors import PerdureError, StorageError
 from ..actors.printing import text_of, type_name
 from ..storage.records import SLICE_ROWS
+from .forking import end_child, forks
 
 if TYPE_CHECKING:
     from ..storage.protocol import PartitionStore, Store
@@ -36,6 +37,7 @@ class GuardedStore:
 
     def __init__(self, inner: PartitionStore) -> None:
         self.inner = inner
+        self._forks = forks()
 
     @property
     def place(self) -> str:
@@ -44,73 +46,79 @@ class GuardedStore:
 
     async def recover(self) -> Recovered:
         """See ``PartitionStore.recover``."""
-        return await _guard("recover", self.inner.recover())
+        return await _guard("recover", self.inner.recover(), self._forks)
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """See ``PartitionStore.commit``."""
-        await _guard("commit", self.inner.commit(checkpoint))
+        await _guard("commit", self.inner.commit(checkpoint), self._forks)
 
     async def read_instances(
         self, keys: Sequence[str], *, payloads: bool = True
     ) -> list[InstanceRecord]:
         """See ``PartitionStore.read_instances``."""
-        return await _guard("read_instances", self.inner.read_instances(keys, payloads=payloads))
+        return await _guard(
+            "read_instances", self.inner.read_instances(keys, payloads=payloads), self._forks
+        )
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         """See ``PartitionStore.read_entities``."""
-        return await _guard("read_entities", self.inner.read_entities(ids))
+        return await _guard("read_entities", self.inner.read_entities(ids), self._forks)
 
     async def read_history(self, instance: int) -> list[bytes]:
         """See ``PartitionStore.read_history``."""
-        return await _guard("read_history", self.inner.read_history(instance))
+        return await _guard("read_history", self.inner.read_history(instance), self._forks)
 
     async def read_request(self, request: str) -> RequestRow | None:
         """See ``PartitionStore.read_request``."""
-        return await _guard("read_request", self.inner.read_request(request))
+        return await _guard("read_request", self.inner.read_request(request), self._forks)
 
     async def read_mail(
         self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
     ) -> list[MailRow]:
         """See ``PartitionStore.read_mail``."""
-        return await _guard("read_mail", self.inner.read_mail(actor, after, upto, limit))
+        return await _guard(
+            "read_mail", self.inner.read_mail(actor, after, upto, limit), self._forks
+        )
 
     async def read_outbox(
         self, target: int, after: int, limit: int = SLICE_ROWS
     ) -> list[OutboxRow]:
         """See ``PartitionStore.read_outbox``."""
-        return await _guard("read_outbox", self.inner.read_outbox(target, after, limit))
+        return await _guard(
+            "read_outbox", self.inner.read_outbox(target, after, limit), self._forks
+        )
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """See ``PartitionStore.query_instances``."""
-        return await _guard("query_instances", self.inner.query_instances(filter))
+        return await _guard("query_instances", self.inner.query_instances(filter), self._forks)
 
     async def count_instances(self, filter: InstanceFilter) -> int:
         """See ``PartitionStore.count_instances``."""
-        return await _guard("count_instances", self.inner.count_instances(filter))
+        return await _guard("count_instances", self.inner.count_instances(filter), self._forks)
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """See ``PartitionStore.query_entities``."""
-        return await _guard("query_entities", self.inner.query_entities(filter))
+        return await _guard("query_entities", self.inner.query_entities(filter), self._forks)
 
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
         """See ``PartitionStore.set_aside``."""
-        await _guard("set_aside", self.inner.set_aside(rows))
+        await _guard("set_aside", self.inner.set_aside(rows), self._forks)
 
     async def settle(self) -> None:
         """See ``PartitionStore.settle``."""
-        await _guard("settle", self.inner.settle())
+        await _guard("settle", self.inner.settle(), self._forks)
 
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         """See ``PartitionStore.find_unknown``."""
-        return await _guard("find_unknown", self.inner.find_unknown(known))
+        return await _guard("find_unknown", self.inner.find_unknown(known), self._forks)
 
     async def waiting(self, actor: str) -> int:
         """See ``PartitionStore.waiting``."""
-        return await _guard("waiting", self.inner.waiting(actor))
+        return await _guard("waiting", self.inner.waiting(actor), self._forks)
 
     async def size(self) -> int:
         """See ``PartitionStore.size``."""
-        return await _guard("size", self.inner.size())
+        return await _guard("size", self.inner.size(), self._forks)
 
 
 async def open_guarded(store: Store, partitions: int) -> list[PartitionStore]:
@@ -142,7 +150,10 @@ async def close_guarded(store: Store) -> None:
     await _guard("close", closed())
 
 
-async def _guard(what: str, call: Awaitable[T]) -> T:
+async def _guard(what: str, call: Awaitable[T], here: int | None = None) -> T:
+    if here is not None and here != forks():
+        # The copy of a hub in a forked child: some thread of the parent's may have held a lock.
+        end_child()
     try:
         return await call
     except PerdureError:

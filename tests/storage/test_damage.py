@@ -503,7 +503,7 @@ async def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None
         ("x" * 256, "part 'xxxx.* has 256 bytes"),
         ("é" * 128, "part 'éééé.* has 256 bytes"),
         (f"{'x' * 300}/hub", "part 'xxxx.* has 300 bytes"),
-        ("/".join(["x" * 200] * 30), "has 6,0.* bytes"),
+        ("/".join(["x" * 200] * 30), "has 6,... bytes"),
     ],
     ids=range(4),
 )
