@@ -40,7 +40,7 @@ def explain(error: Exception, path: Path) -> StorageError | LeaseLostError:
     # The low byte is the primary result code, the rest says more (SQLite, "Result Codes").
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_BUSY:
-        return StorageError(f"{path}: {error}: another program has it open, and writes; end that")
+        return StorageError(f"{path}: {error}: another program uses it; end that")
     if code == sqlite3.SQLITE_FULL:
         return _no_space(path)
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from perdure import App, EntityId, Hub, OrchestrationContext
+from perdure import App, EntityId, Hub, InternalError, OrchestrationContext
 from perdure.runtime.hidden import TaskGroup, begin, hold
 from tests.runtime.harness import until_true
 
@@ -115,6 +116,25 @@ async def test_who_cancels_all_tasks_of_the_loop_cancels_none_of_the_hub(
         assert "the hub goes on" in caplog.text
     if served == "on two loops":
         assert "it goes on" in caplog.text
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_whose_own_task_is_cancelled_all_the_same_stops_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = await Hub(app).start()
+    [task] = [one for one in gc.get_objects() if type(one) is asyncio.Task and is_of_hub(one)]
+
+    task.cancel()
+    await hub._ended.wait()
+
+    assert "the hub stops: somebody cancelled the task of the hub" in caplog.text
+    with pytest.raises(InternalError, match="somebody cancelled the task of the hub"):
+        await hub.stop()
+
+
+def is_of_hub(task: asyncio.Task[object]) -> bool:
+    return not task.done() and task.get_name() == "perdure-hub"
 
 
 async def test_tasks_of_a_group_run_and_end_as_anyios_do() -> None:
