@@ -22,7 +22,7 @@ from .channels import Channel
 from .hidden import TaskGroup
 from .lines import Line
 from .waiting import Waiter, event_factory
-from .wire import FRAME_SIZE_MAX, Item, LineLostError, MovedError
+from .wire import FRAME_SIZE_MAX, WITH_MESSAGE, Item, LineLostError, MovedError
 
 if TYPE_CHECKING:
     from ..storage.records import (
@@ -243,9 +243,11 @@ class Elsewhere:
         """Make a request of the partition, wherever it is; ``safe`` ones may be made again."""
         router = self._router
         deadline: float | None = None
+        sent: LineLostError | None = None  # a request that may have been applied
         while True:
             if router.is_closed:
-                raise HubStoppingError("the hub has stopped; repeat it on the next one")
+                stopped = HubStoppingError("the hub has stopped; repeat it on the next one")
+                raise stopped if sent is None else self._unknown() from sent
             owner = router.owners[self.index]
             try:
                 line = None if owner == router.me or owner < 0 else router.line(owner)
@@ -255,18 +257,30 @@ class Elsewhere:
                 pass
             except LineLostError as lost:
                 if lost.sent and not safe:
-                    raise OutcomeUnknownError(
-                        f"the shard of partition {self.index} stopped before it answered: the "
-                        "request may have been applied; repeat it under the same request id"
-                    ) from lost
+                    raise self._unknown() from lost
+                if lost.sent and verb in WITH_MESSAGE:
+                    sent = lost
                 deadline = None  # it was reached
-            deadline = _check_patience(deadline, self.index)
+            if deadline is None:
+                deadline = anyio.current_time() + PATIENCE_S
+            elif anyio.current_time() > deadline:
+                away = UnavailableError(
+                    f"partition {self.index} has not been reached for {PATIENCE_S:g} seconds; "
+                    "repeat it"
+                )
+                raise away if sent is None else self._unknown() from sent
             await router.settled()
             place = router.places[self.index]
             if place is not self:
                 if not isinstance(place, Elsewhere):
                     raise MovedError(f"partition {self.index} has moved here")
                 return await place._ask(verb, *arguments, safe=safe)
+
+    def _unknown(self) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
+            f"the shard of partition {self.index} stopped before it answered: the request may "
+            "have been applied; repeat it under the same request id"
+        )
 
     async def request_once(self, key: str, message: Message, request: str | None) -> Any:
         """See ``Partition.request_once``."""
@@ -378,14 +392,3 @@ def _portions(parcels: Sequence[tuple[str, Message]]) -> Iterator[Sequence[tuple
             size, start = 0, index
         size += ENVELOPE_SIZE + message.size
     yield parcels[start:] if start else parcels
-
-
-def _check_patience(deadline: float | None, number: int) -> float:
-    now = anyio.current_time()
-    if deadline is None:
-        return now + PATIENCE_S
-    if now > deadline:
-        raise UnavailableError(
-            f"partition {number} has not been reached for {PATIENCE_S:g} seconds; repeat it"
-        )
-    return deadline

@@ -545,7 +545,7 @@ async def test_a_worker_that_outlives_its_supervisor_is_in_nobodys_way_and_ends(
             )
             async with next_one as hub:
                 assert await add(hub, 0) == OPENING_BALANCE + 1
-                found = await client.call_entity(account_in(0), Account.change, 1)
+                found = await client.call_entity(account_in(0), Account.change, 1, request_id="r")
                 assert found == OPENING_BALANCE + 2
                 assert is_running(held[0]), "it has the time that it may drain"
                 if kind == "workers":

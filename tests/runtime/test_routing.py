@@ -175,7 +175,7 @@ async def test_an_instance_whose_start_nobody_can_look_up_is_not_said_to_be_abse
 
 
 async def test_a_closing_router_tells_what_may_have_been_applied_from_what_was_not() -> None:
-    network, sent, read, waiting = Network(), Outcome(), Outcome(), Outcome()
+    network, sent, read, waiting, named = Network(), Outcome(), Outcome(), Outcome(), Outcome()
     message = Operation("add", b"1", True)
     async with anyio.create_task_group() as tasks:
         async with routing_to(network, [1, 2]) as router:
@@ -185,12 +185,15 @@ async def test_a_closing_router_tells_what_may_have_been_applied_from_what_was_n
             tasks.start_soon(read.of, place(router).settle)
             await network.request(1, 2)
             tasks.start_soon(waiting.of, place(router, 1).request_once, "@counter@b", message, None)
+            tasks.start_soon(named.of, place(router).request_once, "@counter@a", message, "id")
+            await network.request(1, 3)
             await anyio.lowlevel.checkpoint()
         with anyio.fail_after(5):
-            for outcome in (sent, read, waiting):
+            for outcome in (sent, read, waiting, named):
                 await outcome.ended.wait()
 
     assert isinstance(sent.error, OutcomeUnknownError)
+    assert isinstance(named.error, OutcomeUnknownError)
     assert isinstance(read.error, HubStoppingError)
     assert isinstance(waiting.error, HubStoppingError)
 
@@ -204,6 +207,22 @@ async def test_patience_with_a_shard_that_nobody_reaches_ends(
     async with routing_to(network, [1]) as router:
         with pytest.raises(UnavailableError, match="partition 0"):
             await place(router).settle()
+
+
+async def test_a_request_that_was_lost_on_its_way_is_not_said_to_be_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing, "PATIENCE_S", 0.2)
+    network, outcome = Network(), Outcome()
+    message = Operation("add", b"1", True)
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome.of, place(router).request_once, "@counter@a", message, "once")
+        await network.request(1)
+        network.unreachable.add(1)
+        network.channels[1].close()
+        await outcome.ended.wait()
+
+    assert isinstance(outcome.error, OutcomeUnknownError)
 
 
 async def test_the_time_that_an_answer_took_does_not_count_as_not_being_reached(
