@@ -357,9 +357,8 @@ class Partition:
         for known in (self.requests.get(request), self.claims.get(request)):
             if known is not None:
                 check_claim(known if isinstance(known, str) else known.claim, claim, self.lookup)
-        if request in self.claims:
-            return
-        # Before the read, so that another one finds it.
+        # Before the read, so that another one finds it. Who repeats it reads as well: the first
+        # may give up, or fail.
         self.claims[request] = claim
         while len(self.claims) > _CLAIMS_MAX:
             del self.claims[next(iter(self.claims))]
@@ -368,6 +367,7 @@ class Partition:
         except BaseException:
             self.claims.pop(request, None)
             raise
+        check_claim(self.claims.setdefault(request, claim), claim, self.lookup)
         if stored is None and self.down is None:
             body = body_of(b"claim", b"null", claim)
             self.batch.requests.append(RequestRow(request, self.steady(), body))

@@ -23,6 +23,8 @@ from perdure import (
     SqliteStore,
     UsageError,
 )
+from perdure.runtime.placement import partition_of
+from tests.faults import FaultyStore, settle
 
 app = App()
 
@@ -137,6 +139,45 @@ async def test_of_two_requests_at_once_with_one_id_one_is_applied(one: str, two:
         tasks.start_soon(ask, hub.client, two)
 
     assert sorted(outcomes) == ["applied", "refused"]
+
+
+class HeldLookup(FaultyStore):
+    """No request id is looked up for a while."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.let_go = anyio.Event()
+
+    async def deliver(self, method: str, partition: int) -> None:
+        if method == "read_request":
+            await self.let_go.wait()
+
+
+async def test_an_id_of_another_partition_is_kept_though_its_first_request_was_given_up() -> None:
+    store, first, answers = HeldLookup(MemoryStore()), anyio.CancelScope(), list[int]()
+    id = next(f"{n}" for n in range(99) if partition_of(f"{n}", 4) != partition_of(str(A), 4))
+
+    async with Hub(app, store=store, partitions=4) as hub:
+
+        async def give_up() -> None:
+            with first:
+                await hub.client.call_entity(A, Account.pay, 5, request_id=id)
+
+        async def repeat() -> None:
+            answers.append(await hub.client.call_entity(A, Account.pay, 5, request_id=id))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(give_up)
+            await settle()
+            tasks.start_soon(repeat)
+            await settle()
+            first.cancel()
+            await settle()
+            store.let_go.set()
+
+        with pytest.raises(RequestIdReusedError):
+            await hub.client.call_entity(B, Account.pay, 5, request_id=id)
+    assert answers == [5]
 
 
 async def test_repetitions_at_once_are_applied_once_and_answered_alike() -> None:
