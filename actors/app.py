@@ -473,6 +473,14 @@ class App:
         return found
 
     def _not_registered(self, f: Any, kind: str) -> UnknownNameError:
+        for other, table in (
+            ("activity", self._activity_of),
+            ("orchestration", self._orchestration_of),
+        ):
+            if type(f) is types.FunctionType and f in table:
+                return UnknownNameError(
+                    f"{name_of(f)} is registered as an {other} in {self._title}, and is no {kind}"
+                )
         return UnknownNameError(
             f"{name_of(f)} is not registered as an {kind} in {self._title}; decorate it with "
             f"@app.{kind}, or include the app that has it"

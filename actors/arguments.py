@@ -173,7 +173,10 @@ def timestamp(when: object, name: str = "a time") -> int:
             return (given - EPOCH) // timedelta(microseconds=1)
         except Exception:  # what a user's tzinfo raises; for a naive one, a TypeError
             pass
-    taken = "a timezone-aware datetime, such as datetime.now(datetime.UTC)"
+    taken = (
+        "a timezone-aware datetime, such as datetime.now(timezone.utc), or in an orchestration "
+        "ctx.current_utc_datetime"
+    )
     raise refusal(name, taken, when, InvalidTimeError)
 
 

@@ -18,7 +18,7 @@ import attrs
 
 from .arguments import is_a, text
 from .codec import Codec
-from .errors import RegistrationError, UnknownNameError, UsageError
+from .errors import PayloadError, RegistrationError, UnknownNameError, UsageError
 from .ids import check_text
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
@@ -155,7 +155,10 @@ class _Definition:
         """
         if has_input:
             if self.takes_input or self.free_input:
-                return self.input.encode(value)
+                try:
+                    return self.input.encode(value)
+                except PayloadError as error:
+                    raise error.of(f"the input of {self.title}") from error.__cause__
             if value is None:
                 return None
             raise UsageError(
@@ -180,7 +183,10 @@ class _Definition:
                 raise self._missing()
             default = self.default
             return default if default is None else self._fresh_default()
-        return self.input.decode(data)
+        try:
+            return self.input.decode(data)
+        except PayloadError as error:
+            raise error.of(f"the input of {self.title}") from error.__cause__
 
     def _fresh_default(self) -> Any:
         # A default is one object; what changes it, or keeps it in a state, must have its own.

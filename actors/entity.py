@@ -22,7 +22,7 @@ from .arguments import due_time, refusal
 from .codec import codec_for
 from .context import codec_of_type, to_datetime
 from .definitions import no_operation
-from .errors import FailureDetails, ParkedError, UsageError
+from .errors import FailureDetails, ParkedError, PayloadError, UsageError
 from .failures import encode_failure, failure_of
 from .ids import EntityId, check_instance_id
 from .interrupts import is_interrupt
@@ -1014,6 +1014,8 @@ class EntityActor:
             self._fail(message, error, now, effects)
 
     def _fail(self, message: Operation, error: BaseException, now: int, effects: Effects) -> None:
+        if isinstance(error, PayloadError):
+            error.of(f"what operation {message.name!r} of {self.title} gives or leaves")
         failure = failure_of(error)
         caller = message.caller
         if caller is not None:

@@ -46,7 +46,7 @@ a ``PerdureError``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from attrs import frozen
 
@@ -71,17 +71,27 @@ class PayloadError(UsageError):
     """A value cannot cross as JSON, or is not of the type that the receiver declares.
 
     Attributes:
-        path: where in the value the trouble is, such as ``$.items[2].price``.
+        path: where in the value the trouble is, such as ``$.items[2].price``; ``$`` is the value
+            itself.
         reason: what is wrong there.
+        what: whose value it is, such as "the input of activity 'work'", if that is known.
     """
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
         self.path = path
         self.reason = reason
+        self.what: str | None = None
+
+    def of(self, what: str) -> Self:
+        """Say whose value it is, unless that was said before."""
+        if self.what is None:
+            self.what = what
+        return self
 
     def __str__(self) -> str:
-        return f"at {self.path}: {self.reason}"
+        place = f"at {self.path}" if self.what is None else f"{self.what}, at {self.path}"
+        return f"{place}: {self.reason}"
 
 
 class PayloadTooLargeError(PayloadError):

@@ -444,6 +444,7 @@ class Executor:
                 output = compact(self.definition.output.encode(value))
                 self.outcome = Outcome("Completed", output)
             except PayloadError as refused:
+                refused.of(f"the result of {self.definition.title}")
                 self.outcome = Outcome("Failed", failure=failure_of(refused))
         elif type(error) is Cancelled and self.cancel_requested is not None:
             reason = self.cancel_requested.reason

@@ -164,10 +164,10 @@ class Lookup:
         if definition.takes_input and input is not MISSING:  # nearly always: a call less
             try:
                 data = definition.input.encode(input)
-            except PayloadError:
+            except PayloadError as error:
                 if not is_a(called, str) or type(input) not in _JSON_VALUES:
-                    raise
-                data = definition.input.encode(definition.input.decode(_ANY.encode(input)))
+                    raise error.of(f"the input of {definition.title}") from error.__cause__
+                data = self._encode_plain(definition, input)
         else:
             given = definition.encode_input(input is not MISSING, input)
             if given is None:
@@ -176,6 +176,17 @@ class Lookup:
         if len(data) > self.max_payload:
             check_size(data, self.max_payload, f"the input of {definition.name}")
         return compact(data)
+
+    def _encode_plain(
+        self,
+        definition: ActivityDefinition | OrchestrationDefinition | OperationDefinition,
+        input: Any,
+    ) -> bytes:
+        codec = definition.input
+        try:
+            return codec.encode(codec.decode(_ANY.encode(input)))
+        except PayloadError as error:
+            raise error.of(f"the input of {definition.title}") from error.__cause__
 
     def encode_any(self, value: Any) -> bytes:
         """Encode a value whose type nobody declared."""

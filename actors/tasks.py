@@ -216,6 +216,10 @@ class CallTask(Task[R]):
         self.target = target
         self.entity: str | None = None  # which entity is called, if one is
 
+    def __repr__(self) -> str:
+        state = ("to be awaited", "completed", "failed", "cancelled")[self._state]
+        return f"<the call of {self.target!r}, {state}>"
+
     @property
     def is_seen(self) -> bool:
         """Whether somebody has looked at its outcome."""
@@ -604,7 +608,10 @@ class EntityLock(Task["EntityLock"]):
 
     def __enter__(self) -> EntityLock:
         if not self.is_completed:
-            raise UsageError("yield the lock first: with (yield ctx.lock_entities(...)):")
+            raise UsageError(
+                "the lock is not granted yet: enter it by async with ctx.lock_entities(...), or in "
+                "a generator by with (yield ctx.lock_entities(...))"
+            )
         return self
 
     def __exit__(

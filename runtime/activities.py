@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..actors.activity import ActivityContext
 from ..actors.codec import check_size
-from ..actors.errors import UnknownNameError
+from ..actors.errors import PayloadError, UnknownNameError
 from ..actors.failures import encode_failure, failure_of
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
@@ -144,7 +144,10 @@ class RunningActivity:
             pool.report(self, "TaskCompleted", body)
 
     def _encode(self, result: Any) -> bytes:
-        body: bytes = self.definition.output.encode(result)
+        try:
+            body: bytes = self.definition.output.encode(result)
+        except PayloadError as error:
+            raise error.of(f"the result of {self.definition.title}") from error.__cause__
         limit = self.pool.lookup.max_payload
         if len(body) > limit:
             check_size(body, limit, f"the result of {self.definition.name}")

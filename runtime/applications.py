@@ -40,7 +40,11 @@ def load_app(place: str) -> App:
         module = _load_module(module_name)
     app: Any = module
     for name in attribute.split("."):
-        app = getattr(app, name, None)
+        if not hasattr(app, name):
+            known = sorted(name for name, value in vars(module).items() if is_a(value, App))
+            there = f"its apps are {', '.join(known)}" if known else "it has no perdure.App"
+            raise UsageError(f"app: {module_name!r} has no {attribute!r}; {there}")
+        app = getattr(app, name)
     if not is_a(app, App):
         raise UsageError(f"app={place!r} is no perdure.App but {repr_of(app)}")
     return cast("App", app)

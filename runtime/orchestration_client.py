@@ -21,6 +21,7 @@ from ..actors.errors import (
     OrchestrationCanceledError,
     OrchestrationFailedError,
     OrchestrationTerminatedError,
+    PerdureError,
     UsageError,
 )
 from ..actors.ids import EntityId, check_instance_id, check_text
@@ -38,6 +39,9 @@ OnExisting = Literal["reject", "reuse", "replace"]
 
 PURGE_SLICE = 1_000
 """How many instances one checkpoint deletes: some tens of milliseconds of work for the tables."""
+
+#: How long to look for what keeps an instance from ending, once nobody waits any more.
+_LOOK_S = 1.0
 
 _ENDINGS = {
     "Failed": OrchestrationFailedError,
@@ -198,7 +202,22 @@ class OrchestrationClient(InstanceQueries):
         limit = seconds(timeout, "timeout")
         with anyio.move_on_after(limit):
             return await self._wait(instance_id, codec)
-        raise TimeoutError(f"orchestration {instance_id!r} has not ended within {limit:g} seconds")
+        raise TimeoutError(
+            f"orchestration {instance_id!r} has not ended within {limit:g} seconds"
+            f"{await self._hindrance(instance_id)}"
+        )
+
+    async def _hindrance(self, instance_id: str) -> str:
+        """Say what keeps an instance from ending until somebody does something about it."""
+        status = None
+        with anyio.move_on_after(_LOOK_S), suppress(PerdureError):
+            status = await self.get_status(instance_id)
+        if status is None:
+            return ""
+        if status.parked is not None:
+            return f"; it is parked, until client.retry: {status.parked.reason}"
+        suspended = status.runtime_status == RuntimeStatus.SUSPENDED
+        return "; it is suspended" if suspended else ""
 
     async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
         while True:

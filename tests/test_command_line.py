@@ -244,7 +244,7 @@ async def test_a_second_signal_ends_the_process_and_loses_nothing(
         ("no_such_module_here:app", "there is no module 'no_such_module_here'"),
         ("greeter.sub:app", "there is no module 'greeter.sub'"),
         ("greeter:not_an_app", "is no perdure.App but 5"),
-        ("greeter:missing", "is no perdure.App but None"),
+        ("greeter:missing", "has no 'missing'; its apps are app"),
     ],
 )
 def test_run_says_what_is_wrong_with_the_place_of_an_app(

@@ -452,3 +452,13 @@ def test_a_failed_registration_leaves_no_trace() -> None:
 
     app.activity(name="bad")(function)
     assert app.find_activity("bad").function is function
+
+
+def test_a_function_of_another_kind_is_said_to_be_one() -> None:
+    app = App("shop")
+
+    @app.activity
+    async def pay() -> None: ...
+
+    with pytest.raises(UnknownNameError, match=r"registered as an activity in .*, and is no orch"):
+        app.find_orchestration(pay)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -908,3 +908,25 @@ async def test_a_purged_instance_stays_away_across_a_restart_and_its_id_is_free(
 
         assert await again.result(5) == 2
         assert (await again.status()).execution == 1
+
+
+async def test_a_wait_that_times_out_says_what_keeps_the_instance() -> None:
+    local = App()
+
+    @local.orchestration
+    async def waits(ctx: OrchestrationContext) -> None:
+        await ctx.wait_for_external_event("go")
+
+    @local.orchestration
+    async def gives_the_call(ctx: OrchestrationContext) -> int:
+        return cast("int", ctx.call_sub_orchestrator(waits))
+
+    async with running(local) as hub:
+        handle = await hub.client.start_new(waits)
+        with pytest.raises(TimeoutError, match=r"within 0.01 seconds$"):
+            await handle.result(0.01)
+        await handle.suspend()
+        with pytest.raises(TimeoutError, match=r"within 0.01 seconds; it is suspended$"):
+            await handle.result(0.01)
+        with pytest.raises(OrchestrationFailedError, match="<the call of 'waits', to be awaited>"):
+            await (await hub.client.start_new(gives_the_call)).result(5)

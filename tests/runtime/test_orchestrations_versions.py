@@ -52,6 +52,8 @@ async def test_instances_without_code_are_parked_as_soon_as_the_hub_starts(
         assert reason is not None
         assert reason.type == "UnknownNameError"
         assert "version '1' of orchestration 'flow'" in reason.reason
+        with pytest.raises(TimeoutError, match=r"it is parked, until client.retry: .*version '1'"):
+            await hub.client.get_handle("1").result(0.01)
         states = {id: one.runtime_status for id, one in found.items()}
         assert states == {
             "1": RuntimeStatus.RUNNING,
