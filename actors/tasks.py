@@ -218,7 +218,7 @@ class CallTask(Task[R]):
 
     def __repr__(self) -> str:
         state = ("to be awaited", "completed", "failed", "cancelled")[self._state]
-        return f"<the call of {self.target!r}, {state}>"
+        return f"<a call, {state}: {self.target}>"
 
     @property
     def is_seen(self) -> bool:

@@ -928,5 +928,7 @@ async def test_a_wait_that_times_out_says_what_keeps_the_instance() -> None:
         await handle.suspend()
         with pytest.raises(TimeoutError, match=r"within 0.01 seconds; it is suspended$"):
             await handle.result(0.01)
-        with pytest.raises(OrchestrationFailedError, match="<the call of 'waits', to be awaited>"):
+        with pytest.raises(
+            OrchestrationFailedError, match="CallTask <a call, to be awaited: waits"
+        ):
             await (await hub.client.start_new(gives_the_call)).result(5)
