@@ -102,7 +102,8 @@ def read_message(fields: Any) -> Message:
         fields = orjson.loads(fields)
     if not _listed(fields) or len(fields) < 2 or not _text(fields[0]):
         raise ValueError("it is no message")
-    carried: Any = fields[-1] if type(fields[-1]) is dict else None
+    last: object = fields[-1]
+    carried: Any = fields[-1] if type(last) is dict else None
     tag, *content, request = fields if carried is None else fields[:-1]
     if carried is not None and checked_carried(carried) is None:
         raise ValueError(f"what goes along with this {tag} are no texts")

@@ -33,6 +33,7 @@ import attrs
 import pydantic
 from hypothesis import strategies as st
 
+from perdure.actors.arguments import is_a
 from perdure.actors.codec import codec_for
 
 T = TypeVar("T")
@@ -300,7 +301,7 @@ def hashed(value: Any) -> Any:
 
 @attrs.define
 class Passing:
-    content: Any = attrs.field(converter=as_given)
+    content: Any = attrs.field(converter=as_given)  # pyright: ignore[reportUnknownVariableType]
 
 
 class Slot:
@@ -619,11 +620,22 @@ class Kind:
     vague: bool = False
 
 
-VAGUE = [Any, object, list, dict, tuple, set, Anything, list[Any], dict[str, object], Sequence[Any]]
+VAGUE: list[Any] = [
+    Any,
+    object,
+    list,
+    dict,
+    tuple,
+    set,
+    Anything,
+    list[Any],
+    dict[str, object],
+    Sequence[Any],
+]
 
 
 def of(generic: Any, *arguments: Any) -> Any:
-    return generic[arguments if len(arguments) > 1 else arguments[0]]
+    return generic[arguments if len(arguments) != 1 else next(iter(arguments))]
 
 
 def union(kinds: list[Kind]) -> Kind:
@@ -702,27 +714,26 @@ def any_kind() -> st.SearchStrategy[Kind]:
 
 def kept(value: Any, read: Any) -> bool:
     """Whether all of a value is in what was read: as it is, or as its plain JSON."""
-    if alike(value, read) and not (isinstance(value, (str, int, float)) and held(value)):
+    if alike(value, read) and not (is_a(value, (str, int, float)) and held(value)):
         return True
-    if isinstance(value, enum.Enum):
+    if is_a(value, enum.Enum):
         return kept(value.value, read) or value.name == read
-    if isinstance(value, (set, frozenset)) and isinstance(read, (list, set, frozenset)):
+    if is_a(value, (set, frozenset)) and is_a(read, (list, set, frozenset)):
         return matched(list(value), list(read))
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        named: Any = value
-        return kept(named._asdict(), read if isinstance(read, dict) else read._asdict())
-    if isinstance(value, (list, tuple, collections.deque)):
-        like = isinstance(read, (list, tuple, collections.deque)) and len(read) == len(value)
+    if is_a(value, tuple) and hasattr(value, "_asdict"):
+        return kept(value._asdict(), read if is_a(read, dict) else read._asdict())
+    if is_a(value, (list, tuple, collections.deque)):
+        like = is_a(read, (list, tuple, collections.deque)) and len(read) == len(value)
         return like and not held(value) and all(map(kept, value, read))
-    if isinstance(value, dict):
-        like = isinstance(read, dict) and list(value) == list(read) and not held(value)
+    if is_a(value, dict):
+        like = is_a(read, dict) and list(value) == list(read) and not held(value)
         return like and all(map(kept, value.values(), read.values()))
-    if isinstance(value, (str, int, float)):
+    if is_a(value, (str, int, float)):
         return bool(value == read) and not held(value)
     if type(value) is type(read):
         one, other = held(value), held(read)
         return one.keys() == other.keys() and all(kept(one[name], other[name]) for name in one)
-    if isinstance(read, (dict, list, str, int, float)):
+    if is_a(read, (dict, list, str, int, float)):
         return kept(value, codec_for(type(value)).from_json(read))
     return False
 
@@ -738,27 +749,27 @@ def matched(values: list[Any], read: list[Any]) -> bool:
 
 def alike(value: Any, read: Any) -> bool:
     """Whether a value is what was written, in all that can be seen of it."""
-    if isinstance(value, enum.Enum):
+    if is_a(value, enum.Enum):
         return value == read and type(read) in (type(value), str, int, float)
-    if type(value) is int and type(read) is float:
-        return value == read  # as type checkers take it
+    if is_a(value, int) and not is_a(value, bool) and is_a(read, float):
+        return bool(value == read)  # as type checkers take it
     if type(value).__name__.partition("[")[0] != type(read).__name__.partition("[")[0]:
         return False
-    if isinstance(value, (datetime, time)):
+    if is_a(value, (datetime, time)):
         return (
             value.replace(tzinfo=None) == read.replace(tzinfo=None)
             and value.fold == read.fold
             and same_zone(value.tzinfo, read.tzinfo)
         )
-    if isinstance(value, (float, Decimal)):
+    if is_a(value, (float, Decimal)):
         return repr(value) == repr(read)
-    if isinstance(value, (set, frozenset)):
+    if is_a(value, (set, frozenset)):
         pairs = [(one, two) for one in value for two in read if alike(one, two)]
         return len(pairs) == len(value) == len(read)
-    if isinstance(value, (list, tuple, collections.deque)):
+    if is_a(value, (list, tuple, collections.deque)):
         same = len(value) == len(read) and all(map(alike, value, read))
         return same and getattr(value, "maxlen", None) == getattr(read, "maxlen", None)
-    if isinstance(value, dict):
+    if is_a(value, dict):
         return alike(list(value.items()), list(read.items()))
     if seen := held(value):
         return alike(seen, held(read))
@@ -779,8 +790,8 @@ def held(value: Any) -> dict[str, Any]:
         found |= {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for name in ("__weakref__", "__pydantic_fields_set__", "_attrs_cached_hash"):
         found.pop(name, None)
-    if isinstance(value, BaseException):
-        found["args"] = value.args
+    if is_a(value, BaseException):
+        found["args"] = getattr(value, "args")  # noqa: B009 - of what pyright takes for no exception
     return found
 
 

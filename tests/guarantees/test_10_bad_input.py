@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -366,6 +367,10 @@ def test_what_is_no_entity_id_is_refused_when_it_is_read(text: str) -> None:
         EntityId.parse(text)
 
 
+def app_of_two_variables(name: str) -> App:
+    return App(context_vars=[ContextVar(name), ContextVar(name)])
+
+
 @pytest.mark.parametrize(
     "look_up",
     [
@@ -373,9 +378,9 @@ def test_what_is_no_entity_id_is_refused_when_it_is_read(text: str) -> None:
         app.find_orchestration,
         app.find_entity,
         EntityId.parse,
-        lambda name: app.find_orchestration(sized, name),
-        lambda name: app.exact_orchestration("sized", name),
-        lambda name: App(context_vars=[ContextVar(name), ContextVar(name)]),
+        partial(app.find_orchestration, sized),
+        partial(app.exact_orchestration, "sized"),
+        app_of_two_variables,
     ],
     ids=range(7),
 )

@@ -296,7 +296,9 @@ async def test_log_handlers_that_raise_hurt_nobody() -> None:
 async def test_whoever_cancels_the_tasks_that_serve_stops_nothing() -> None:
     async with Hub(app, partitions=1) as hub:
         for n in range(1, 4):
-            for task in [one for one in gc.get_objects() if type(one) is asyncio.Task]:
+            found: list[Any] = gc.get_objects()
+            kind: Any = asyncio.Task
+            for task in [one for one in found if type(one) is kind]:
                 if not task.done() and task.get_name() == "perdure-hand":
                     task.cancel()
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -123,7 +124,9 @@ async def test_a_hub_whose_own_task_is_cancelled_all_the_same_stops_and_says_why
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     hub = await Hub(app).start()
-    [task] = [one for one in gc.get_objects() if type(one) is asyncio.Task and is_of_hub(one)]
+    found: list[Any] = gc.get_objects()
+    kind: Any = asyncio.Task
+    [task] = [one for one in found if type(one) is kind and is_of_hub(one)]
 
     task.cancel()
     await hub._ended.wait()
@@ -167,14 +170,14 @@ async def test_a_task_factory_of_the_application_is_left_as_it_is() -> None:
     loop = asyncio.get_running_loop()
     made: list[str] = []
 
-    def factory(loop: asyncio.AbstractEventLoop, code: object, **options: object) -> object:
+    def factory(loop: asyncio.AbstractEventLoop, code: Any, **options: Any) -> Any:
         made.append("task")
-        return asyncio.Task(code, loop=loop, **options)  # type: ignore[arg-type]
+        return asyncio.Task(code, loop=loop, **options)
 
     async def nothing() -> None:
         pass
 
-    loop.set_task_factory(factory)  # type: ignore[arg-type]
+    loop.set_task_factory(factory)
     try:
         async with TaskGroup() as tasks:
             tasks.start_soon(nothing)
