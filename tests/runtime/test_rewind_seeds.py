@@ -71,9 +71,8 @@ def box(key: str) -> EntityId[Box]:
 
 def called(ctx: OrchestrationContext, step: list[Any]) -> Any:
     if step[0] == "work":
-        return ctx.call_activity(work, step[1])
-    call: Any = ctx.call_entity(box(step[2]), str(step[3]), step[1])
-    return call
+        return ctx.call_activity(work, str(step[1]))
+    return ctx.call_entity(box(step[2]), str(step[3]), step[1])
 
 
 @app.orchestration
