@@ -1014,7 +1014,7 @@ class EntityActor:
             self._fail(message, error, now, effects)
 
     def _fail(self, message: Operation, error: BaseException, now: int, effects: Effects) -> None:
-        if isinstance(error, PayloadError):
+        if type(error) is PayloadError:  # not isinstance(), which asks an error of the user's
             error.of(f"what operation {message.name!r} of {self.title} gives or leaves")
         failure = failure_of(error)
         caller = message.caller

@@ -186,7 +186,7 @@ async def test_an_app_that_no_module_has_is_refused_with_the_way_to_name_it(fold
             "cannot import .*flows.py:app: RuntimeError: no such printer",
         ),
         ("\nif in_worker: import no_such_module\n", UsageError, "No module named 'no_such_module'"),
-        ("\nif in_worker: del app\n", UsageError, "is no perdure.App but None"),
+        ("\nif in_worker: del app\n", UsageError, "it has no perdure.App"),
         ("\nif in_worker: os._exit(3)\n", InternalError, r"before it served \(status 3\)"),
         (
             "\nif in_worker: os.kill(os.getpid(), 9)\n",
