@@ -71,14 +71,20 @@ def _watch(worker: _Worker, drain_s: float) -> None:
     """End the worker with its supervisor; by when it should have, even if the loop is blocked."""
     parent = os.getppid()
     # The pipe's end alone would not do: a child that the supervisor had forked may have it open.
-    with suppress(OSError):
-        while os.getppid() == parent:
-            ready, _, _ = select.select([0], [], [], _LOOK_S)
-            if ready and not os.read(0, 1):
-                break
+    while os.getppid() == parent and not _is_left(_LOOK_S):
+        pass
     worker.stop()
     time.sleep(drain_s + ENDED_S)
     os._exit(1)
+
+
+def _is_left(within_s: float) -> bool:
+    """Whether the pipe to the supervisor has ended, or does in that time."""
+    try:
+        ready, _, _ = select.select([0], [], [], within_s)
+        return bool(ready) and not os.read(0, 1)
+    except OSError:
+        return True
 
 
 class _Worker:
@@ -165,7 +171,8 @@ class _Worker:
             shard.at_fault = {key for key, _, number in config["at_fault"] if not number}
             shard.activities.warden = Warden(notes, config["suspects"], config["at_fault"])
         shard.start()
-        if self._left.is_set():
+        # Looked at here, too: the thread that does may not have come to it yet.
+        if self._left.is_set() or _is_left(0.0):
             return  # the socket may be that of another hub's worker by now
         try:
             async with TaskGroup() as tasks:
