@@ -559,9 +559,21 @@ class SqliteStore:
                     except StorageError as error:
                         errors.append(error)
             finally:
+                await to_thread.run_sync(self._fold_logs)
                 await to_thread.run_sync(self._release)
         if errors:
             raise errors[0]
+
+    def _fold_logs(self) -> None:
+        # Of two processes that close a file at once neither may be the last, and its log stays.
+        if self._ownership is None:
+            return
+        for log in self.path.glob("*.sqlite-wal"):
+            with (
+                suppress(sqlite3.Error),
+                closing(connect(log.with_name(log.name.removesuffix("-wal")))) as file,
+            ):
+                file.execute("SELECT 1 FROM meta")
 
     def _release(self) -> None:
         self._bridge.close()

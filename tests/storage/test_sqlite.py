@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -708,3 +709,22 @@ async def test_a_refused_row_says_which(folder: Path) -> None:
         await owner.partition.commit(checkpoint)
 
     await store.close()
+
+
+async def test_a_log_that_another_process_left_is_folded_where_the_store_is_closed(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(tmp_path / "hub")
+    await store.open(2)
+    (tmp_path / "hub" / "none.sqlite-wal").touch()
+    file = tmp_path / "hub" / "journal-01.sqlite"
+    reader = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    reader.execute("SELECT 1 FROM meta").fetchall()
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("SELECT 1 FROM meta").fetchall()
+    reader.close()  # the last one, which only reads, and so leaves the log
+    assert file.with_name("journal-01.sqlite-wal").exists()
+
+    await store.close()
+
+    assert [one.name for one in (tmp_path / "hub").glob("*-wal")] == ["none.sqlite-wal"]
