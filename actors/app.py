@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, dataclass_transform, overloa
 
 import attrs
 
-from .arguments import instance, is_a, optional_text, refusal, seconds, text, whole
+from .arguments import instance, is_a, optional_text, refusal, text, whole
 from .carried import check_context_vars
 from .defining import define_activity, define_entity_function, define_orchestration
 from .definitions import (
@@ -27,6 +27,7 @@ from .errors import InvalidIdError, RegistrationError, UnknownNameError, UsageEr
 from .ids import check_text
 from .printing import repr_of, text_of, type_name
 from .retry import RetryPolicy
+from .times import seconds
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,18 +9,12 @@ refused like any other. ``bool`` is no number here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from .errors import InvalidTimeError, UsageError
+from .errors import UsageError
 from .printing import repr_of
 
 T = TypeVar("T")
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-#: Seconds. Due times must stay within the years that a datetime has.
-LONGEST_S = 10**11
 
 
 def refusal(
@@ -96,7 +90,7 @@ def whole(
     raise refusal(name, f"an int {bounds}", value, error)
 
 
-def _plain_number(value: object) -> float | None:
+def plain_number(value: object) -> float | None:
     if type(value) is float or type(value) is int:
         return value
     if is_a(value, int) and not is_a(value, bool):
@@ -116,7 +110,7 @@ def number(
         most: the most that it may be, if there is one.
         beyond: whether ``least`` itself is not taken.
     """
-    plain = _plain_number(value)
+    plain = plain_number(value)
     top = float("1e308") if most is None else most
     if plain is not None and least <= plain <= top and not (beyond and plain == least):
         return plain
@@ -124,81 +118,6 @@ def number(
     if most is not None:
         bounds = f"from {least:g} to {most:g}" if not beyond else f"{bounds} and at most {most:g}"
     raise refusal(name, f"a finite number {bounds}", value)
-
-
-def microseconds(delay: object, name: str = "a delay", *, least: int = 0) -> int:
-    """Give a duration (seconds or a timedelta) in microseconds.
-
-    Args:
-        delay: the duration.
-        name: how to call it in an error.
-        least: microseconds that it must have at least.
-
-    Raises:
-        InvalidTimeError: it is no duration, too short, endless, or longer than 3,000 years.
-    """
-    exact: float | None
-    if is_a(delay, timedelta):
-        given = cast("timedelta", delay)
-        exact = (given.days * 86_400 + given.seconds) * 1_000_000 + given.microseconds
-    else:
-        seconds = _plain_number(delay)
-        # Compared before it is multiplied: an int may have any number of digits.
-        inside = seconds is not None and -LONGEST_S < seconds < LONGEST_S
-        exact = round(cast("float", seconds) * 1_000_000) if inside else None
-        if exact == 0 < cast("float", seconds):
-            exact = least  # longer than 0, though less than a microsecond
-    if exact is None or not least <= exact < LONGEST_S * 1_000_000:
-        taken = "seconds (an int or a float) or a timedelta, " + (
-            "longer than 0" if least else "zero or more"
-        )
-        raise refusal(name, f"{taken}, and finite", delay, InvalidTimeError)
-    return exact
-
-
-def seconds(delay: object, name: str, *, least: int = 0) -> float:
-    """Give a duration (seconds or a timedelta) in seconds; see ``microseconds``."""
-    return microseconds(delay, name, least=least) / 1e6
-
-
-def timestamp(when: object, name: str = "a time") -> int:
-    """Give an aware datetime in microseconds since the epoch.
-
-    Raises:
-        InvalidTimeError: it is no datetime, or a naive one.
-    """
-    if is_a(when, datetime):
-        given = cast("datetime", when)
-        try:
-            return (given - EPOCH) // timedelta(microseconds=1)
-        except Exception:  # what a user's tzinfo raises; for a naive one, a TypeError
-            pass
-    taken = (
-        "a timezone-aware datetime, such as datetime.now(timezone.utc), or in an orchestration "
-        "ctx.current_utc_datetime"
-    )
-    raise refusal(name, taken, when, InvalidTimeError)
-
-
-def optional_timestamp(when: object, name: str) -> int | None:
-    """Give an aware datetime in microseconds since the epoch, or None."""
-    return None if when is None else timestamp(when, name)
-
-
-def due_time(at: object, now: int, name: str = "at") -> int:
-    """Give the time meant by an aware datetime, or by a delay from now.
-
-    Raises:
-        InvalidTimeError: it is neither.
-    """
-    if type(at) is timedelta:
-        return now + microseconds(at, name)
-    if is_a(at, datetime):
-        return timestamp(at, name)
-    if is_a(at, (timedelta, int, float)):
-        return now + microseconds(at, name)
-    taken = "a timezone-aware datetime, seconds or a timedelta"
-    raise refusal(name, taken, at, InvalidTimeError)
 
 
 def choice(value: object, name: str, choices: Iterable[str]) -> Any:

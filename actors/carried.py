@@ -13,10 +13,10 @@ from typing import cast
 import orjson
 
 from .arguments import is_a, refusal, several, text
-from .codec import check_size
+from .classes import class_of
 from .errors import UsageError
+from .payloads import check_size
 from .printing import repr_of
-from .shapes import class_of
 
 #: The values that go along, by the names of their variables.
 Carried = dict[str, str]

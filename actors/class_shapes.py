@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 from cattrs import Converter, gen
 
+from .classes import class_of, has, is_a
 from .fields import (
     class_fields,
     is_frozen,
@@ -31,9 +32,6 @@ from .shapes import (
     Shape,
     ShapeFor,
     Unsupported,
-    class_of,
-    has,
-    is_a,
     kinds,
     levels_of,
     member_path,

@@ -52,9 +52,9 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from .errors import PayloadError, PayloadTooLargeError
+from .errors import PayloadError, UsageError
 from .likeness import USUAL, Manner, difference
-from .printing import text_of, type_name
+from .printing import repr_of, text_of, type_name
 from .shapes import PLAIN, TOO_DEEP, Fault, Part, Shape
 from .shaping import dump_function, plain, shape_for
 
@@ -301,21 +301,12 @@ def codec_for(annotation: Any) -> Codec[Any]:
     return found
 
 
-def compact(data: bytes) -> bytes:
-    """Give a short JSON text in no more memory than it needs, for keeping it.
-
-    orjson gives its whole output buffer away with the text, a few KiB for the shortest.
-    """
-    # bytes(data) and data[:] would be the very same object.
-    return b"%b" % data if len(data) < 2048 else data
-
-
-def check_size(data: bytes, limit: int, what: str) -> bytes:
-    """Give the data back if it has at most ``limit`` bytes.
-
-    Raises:
-        PayloadTooLargeError: it has more; ``what`` is named as its path.
-    """
-    if len(data) > limit:
-        raise PayloadTooLargeError(what, len(data), limit)
-    return data
+def codec_of_type(data_type: Any) -> Codec[Any]:
+    """Give the codec of a ``data_type`` that a call was given; None stands for any."""
+    try:
+        return codec_for(Any if data_type is None else data_type)
+    except Exception as error:  # of a user's class, whatever its metaclass raises
+        raise UsageError(
+            f"data_type must be a type that has a JSON form, not {repr_of(data_type)}: "
+            f"{text_of(error)}"
+        ) from error

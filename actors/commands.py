@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from .entity import HELD, RELOAD
+from .effects import HELD, RELOAD
 from .errors import (
     FailureDetails,
     InstanceAlreadyExistsError,

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from .classes import is_a
 from .printing import repr_of
 from .shapes import (
     Decoder,
@@ -17,7 +18,6 @@ from .shapes import (
     Part,
     Shape,
     Unsupported,
-    is_a,
     kinds,
     levels_of,
     member_path,

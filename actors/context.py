@@ -10,19 +10,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .arguments import (
-    EPOCH,
-    due_time,
-    flag,
-    instance,
-    is_a,
-    labels,
-    microseconds,
-    seconds as seconds_of,
-    several,
-    text,
-)
-from .codec import Codec, codec_for, compact
+from .arguments import flag, instance, is_a, labels, several, text
+from .codec import codec_for, codec_of_type
 from .errors import (
     ActivityError,
     EntityOperationError,
@@ -33,15 +22,17 @@ from .errors import (
 from .executor import Continuation
 from .ids import EntityId, check_instance_id, check_text, entity_id
 from .logs import GuardedLogger
-from .printing import repr_of, text_of
+from .payloads import compact
+from .printing import repr_of
 from .retry import RetryPolicy
 from .scopes import CancelScope, Shield, TaskGroup
 from .tasks import AllTask, AnyTask, CallTask, EntityLock, EventTask, RetryTask, Task, TimerTask
+from .times import due_time, microseconds, seconds as seconds_of, to_datetime
 from .values import MISSING, check_event_name
 
 if TYPE_CHECKING:
     from .activity import ActivityContext
-    from .entity import EntityContext
+    from .contexts.entity import EntityContext
     from .executor import Executor
     from .lookup import Lookup
 
@@ -51,11 +42,6 @@ R = TypeVar("R")
 
 _ONCE = RetryPolicy(1, max_attempts=1)
 _UUIDS = uuid.UUID("9e952958-5e33-4daf-827f-2fa12937b875")
-
-
-def to_datetime(time: int) -> datetime:
-    """Give microseconds since the epoch as an aware datetime."""
-    return EPOCH + timedelta(microseconds=time)
 
 
 class _ReplaySafeLogger(GuardedLogger):
@@ -715,17 +701,6 @@ class OrchestrationContext:
 
 def _policy(retry: object) -> RetryPolicy:
     return instance(retry, RetryPolicy, "retry", "a RetryPolicy")
-
-
-def codec_of_type(data_type: Any) -> Codec[Any]:
-    """Give the codec of a ``data_type`` that a call was given; None stands for any."""
-    try:
-        return codec_for(Any if data_type is None else data_type)
-    except Exception as error:  # of a user's class, whatever its metaclass raises
-        raise UsageError(
-            f"data_type must be a type that has a JSON form, not {repr_of(data_type)}: "
-            f"{text_of(error)}"
-        ) from error
 
 
 def _shorter(policy: RetryPolicy, overall_timeout: float | timedelta | None) -> int | None:

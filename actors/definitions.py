@@ -12,43 +12,23 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast
 
 import attrs
 
 from .arguments import is_a, text
 from .codec import Codec
-from .errors import PayloadError, RegistrationError, UnknownNameError, UsageError
+from .errors import PayloadError, UnknownNameError, UsageError
 from .ids import check_text
 from .printing import repr_of, text_of
 from .retry import RetryPolicy
 from .snapshots import Restore, Take, copier, is_immutable
 
-if TYPE_CHECKING:
-    from .entity import EntityContext
-
 A = TypeVar("A")
 E = TypeVar("E")
-F = TypeVar("F", bound=Callable[..., Any])
 Combiner = Callable[[list[A]], A]
 _NAMES_KEPT = 256
 _CALLED = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
-
-
-def readonly(function: F) -> F:
-    """Mark an entity's operation as one that only reads.
-
-    It waits neither behind a lock nor behind an async operation under way, before which it sees the
-    state, and what it changes of that is not kept.
-    """
-    return _mark(function, "__perdure_readonly__", "@perdure.readonly")
-
-
-def _mark(function: F, mark: str, decorator: str) -> F:
-    if not is_a(function, types.FunctionType):
-        raise RegistrationError(f"{decorator} marks a method of an entity, not {name_of(function)}")
-    setattr(function, mark, True)
-    return function
 
 
 def name_of(value: object) -> str:
@@ -66,52 +46,9 @@ def is_readonly(function: Any) -> bool:
     return bool(getattr(function, "__perdure_readonly__", False))
 
 
-def commutative(function: F) -> F:
-    """Mark a striped entity's operation as one whose order among such operations does not matter.
-
-    It runs on one of the entity's stripes, so it sees only what that stripe has gathered: it
-    should give no result, or one that does not depend on the entity's state.
-    """
-    return _mark(function, "__perdure_commutative__", "@perdure.commutative")
-
-
 def is_commutative(function: Any) -> bool:
     """Say whether it is so marked."""
     return bool(getattr(function, "__perdure_commutative__", False))
-
-
-@overload
-def combine(operation: Callable[[E, A], Any], /) -> Callable[[Combiner[A]], Combiner[A]]: ...
-@overload
-def combine(
-    operation: Callable[[E, A, EntityContext], Any], /
-) -> Callable[[Combiner[A]], Combiner[A]]: ...
-def combine(operation: Any, /) -> Any:
-    """Declare a static function that folds queued inputs of one operation into one.
-
-    It gets the inputs of signals that wait one behind the other, oldest first, and gives the input
-    with which the operation runs once for all of them. Where it or that operation raises, the
-    signals run one by one.
-
-    Args:
-        operation: the method whose inputs it folds.
-    """
-    if not is_a(operation, types.FunctionType):
-        raise RegistrationError(
-            "@perdure.combine takes the operation whose inputs are folded, a method of the same "
-            f"class, not {name_of(operation)}"
-        )
-
-    def mark(function: Any) -> Any:
-        if not is_a(function, types.FunctionType) and not is_a(function, staticmethod):
-            raise RegistrationError(
-                f"@perdure.combine marks a static function, not {name_of(function)}"
-            )
-        marked = cast("Any", staticmethod(getattr(function, "__func__", function)))
-        marked.__perdure_combines__ = operation
-        return marked
-
-    return mark
 
 
 @attrs.frozen(kw_only=True)

@@ -7,7 +7,7 @@ of a state machine needs.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from .errors import FailureDetails
 from .messages import ActivityCall, Caller, Completion, Message
@@ -92,3 +92,12 @@ class Effects(Protocol):
     def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:
         """Count and log a signalled operation that failed, since nobody awaits it."""
         ...
+
+
+HELD: Final = object()
+
+
+RELOAD: Final = object()
+
+
+FEED: Final = object()

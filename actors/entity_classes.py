@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, cast
 
 import attrs
 
+from .classes import class_of
 from .codec import Codec, codec_for
 from .definitions import (
     EntityDefinition,
@@ -27,7 +28,7 @@ from .errors import PayloadError, RegistrationError, UnknownNameError
 from .fields import class_fields, is_frozen, set_attribute, type_hints
 from .likeness import difference
 from .printing import class_name, repr_of, text_of, type_name
-from .shapes import Shape, class_of, member_path
+from .shapes import Shape, member_path
 from .shaping import shape_for
 from .signatures import (
     ENTITY_CONTEXT,

@@ -6,7 +6,8 @@ import enum
 import typing
 from typing import Any
 
-from .shapes import Fault, Key, Shape, ShapeFor, Unsupported, class_of, kinds, wrong, wrong_json
+from .classes import class_of
+from .shapes import Fault, Key, Shape, ShapeFor, Unsupported, kinds, wrong, wrong_json
 
 
 def enum_shape(cls: type[enum.Enum]) -> Shape:

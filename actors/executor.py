@@ -18,7 +18,6 @@ from zlib import crc32
 
 import orjson
 
-from .codec import compact
 from .endless import keep_for_ever
 from .errors import (
     ActivityError,
@@ -47,6 +46,7 @@ from .messages import (
     Start,
 )
 from .outside import calling_line, line_of, refuse_await, translated
+from .payloads import compact
 from .scopes import Fiber, ReplayStopped
 from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
 

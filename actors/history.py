@@ -42,10 +42,10 @@ from typing import Any
 
 import orjson
 
-from .arguments import EPOCH
 from .carried import Carried
 from .failures import read_failure
 from .messages import ActivityCall, Caller
+from .times import EPOCH
 
 #: The names of the fields, in the order that they are stored in. What may be missing stands last.
 FIELDS: dict[str, tuple[str, ...]] = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
+from .classes import class_of, is_a
 from .codec import Codec, codec_for
 from .errors import UsageError
-from .shapes import class_of, is_a
 
 #: What a call was given: its codec, and the value itself, for where the codec takes any.
 Given = tuple[Codec[Any], object]

@@ -22,9 +22,10 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from .classes import class_of, is_a
 from .printing import type_name
 from .scalars import is_bare_number
-from .shapes import class_of, is_a, member_path
+from .shapes import member_path
 
 Difference = tuple[str, str]  # the path, and what is wrong there
 

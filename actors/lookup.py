@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import is_a
 from .carried import Carried, read_carried, set_carried
-from .codec import check_size, codec_for, compact
+from .codec import codec_for
 from .definitions import (
     ActivityDefinition,
     EntityDefinition,
@@ -18,6 +18,7 @@ from .definitions import (
 from .errors import PayloadError
 from .ids import EntityId, entity_id
 from .outside import INSIDE
+from .payloads import check_size, compact
 from .values import MISSING
 
 if TYPE_CHECKING:

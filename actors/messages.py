@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from .carried import Carried
-from .codec import compact
 from .errors import InternalError
+from .payloads import compact
 
 
 class Caller(NamedTuple):

@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from .classes import class_of, has, is_a
 from .printing import text_of
-from .shapes import Fault, Shape, class_of, has, is_a, kinds, member_path, wrong
+from .shapes import Fault, Shape, kinds, member_path, wrong
 
 _ALL_KINDS = kinds("null", "boolean", "integer", "float", "string", "array", "object")
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import orjson
 
 from .carried import checked_carried
-from .codec import compact
+from .classes import is_a
 from .commands import COMMANDS
 from .context import OrchestrationContext
-from .entity import FEED, HELD
+from .effects import FEED, HELD
 from .errors import (
     FailureDetails,
     InstanceAlreadyExistsError,
@@ -43,8 +43,8 @@ from .messages import (
     Start,
     TimerDue,
 )
+from .payloads import compact
 from .rewinding import Rewind, prepare
-from .shapes import is_a
 from .tasks import DONE, FAILED
 from .values import TERMINAL
 

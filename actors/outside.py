@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from .classes import is_a
 from .errors import NonDurableAwaitError
-from .shapes import is_a
 
 if TYPE_CHECKING:
     from types import FrameType

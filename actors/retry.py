@@ -12,10 +12,11 @@ from typing import Any, cast
 
 from attrs import Attribute, Factory, evolve, field, frozen
 
-from .arguments import is_a, microseconds, number, refusal, whole
+from .arguments import is_a, number, refusal, whole
 from .errors import FailureDetails
 from .failures import failure_of
 from .interrupts import is_interrupt
+from .times import microseconds
 
 Duration = float | timedelta
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from attrs import frozen
 
-from .entity import HELD
+from .effects import HELD
 from .errors import (
     FailureDetails,
     NondeterminismError,

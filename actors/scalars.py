@@ -16,20 +16,9 @@ from urllib.parse import quote, unquote
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from .classes import class_of, is_a
 from .printing import type_name
-from .shapes import (
-    Decoder,
-    Encoder,
-    Fault,
-    Key,
-    Shape,
-    class_of,
-    is_a,
-    kinds,
-    show,
-    wrong,
-    wrong_json,
-)
+from .shapes import Decoder, Encoder, Fault, Key, Shape, kinds, show, wrong, wrong_json
 
 
 def _encode_int(value: Any) -> Any:

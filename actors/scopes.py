@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
+from .classes import class_of, has
 from .definitions import name_of
 from .errors import Cancelled, PerdureError, UsageError
 from .printing import text_of, type_name
-from .shapes import class_of, has
 from .tasks import DONE, Task, TimerTask
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import orjson
 
+from .classes import is_a
 from .printing import repr_of, type_name
 
 # A cattrs structure hook is called with the type as second argument; every decoder takes it so
@@ -24,12 +25,6 @@ TOO_DEEP = "is nested too deeply, or contains itself"
 _SEGMENT_MAX = 80
 TAG = "$type"  # the key that tells the members of a union apart
 PLAIN = frozenset({str, int, bool, type(None)})
-
-# isinstance and type under names that do not narrow: what comes in is Any and stays Any, instead
-# of becoming a dict of unknowns.
-is_a: Callable[[Any, Any], bool] = isinstance
-class_of: Callable[[Any], Any] = type
-has: Callable[[Any, str], bool] = hasattr
 
 
 class Fault(Exception):

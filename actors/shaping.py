@@ -25,6 +25,7 @@ from .class_shapes import (
     named_tuple_shape,
     typed_dict_shape,
 )
+from .classes import class_of, has, is_a
 from .containers import array_shape, dict_shape, fixed_tuple_shape, set_shape
 from .enums import enum_shape, literal_shape
 from .errors import RegistrationError
@@ -33,7 +34,7 @@ from .models import is_model, pydantic_shape
 from .printing import type_name
 from .recursion import recursive_shape
 from .scalars import scalar_shapes
-from .shapes import PLAIN, Fault, Part, Shape, Unsupported, class_of, has, is_a, kinds, member_path
+from .shapes import PLAIN, Fault, Part, Shape, Unsupported, kinds, member_path
 from .unions import union_members, union_shape, variant_shape
 
 _OPTIONS = (

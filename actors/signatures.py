@@ -18,10 +18,10 @@ from typing import Any, NoReturn, Union, cast
 
 import attrs
 
+from .classes import is_a
 from .codec import Codec, codec_for
 from .errors import RegistrationError
 from .printing import class_name, text_of, type_name
-from .shapes import is_a
 
 ACTIVITY_CONTEXT = "ActivityContext"
 ENTITY_CONTEXT = "EntityContext"

@@ -22,11 +22,12 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from .classes import class_of
 from .codec import Codec
 from .errors import PayloadError, RegistrationError
 from .fields import class_fields, set_attribute
 from .likeness import attributes
-from .shapes import PLAIN, Shape, class_of, member_path
+from .shapes import PLAIN, Shape, member_path
 from .shaping import shape_for
 
 Take = Callable[[Any], Any]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union
 import attrs
 import orjson
 
+from .classes import class_of
 from .likeness import EXACT, difference
 from .shapes import (
     PLAIN,
@@ -18,7 +19,6 @@ from .shapes import (
     Part,
     Shape,
     Unsupported,
-    class_of,
     kinds,
     member_path,
     wrong,

@@ -6,8 +6,8 @@ See the README for a tour and ``docs/guarantees.md`` for what is promised.
 from .actors.activity import ActivityContext
 from .actors.app import App
 from .actors.context import OrchestrationContext
-from .actors.definitions import combine, commutative, readonly
-from .actors.entity import EntityContext
+from .actors.contexts.entity import EntityContext
+from .actors.contexts.marks import combine, commutative, readonly
 from .actors.errors import (
     ActivityError,
     Cancelled,

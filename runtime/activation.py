@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ..actors.entity import FEED, HELD, RELOAD, EntityActor
+from ..actors.effects import FEED, HELD, RELOAD
+from ..actors.entity import EntityActor
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import Message

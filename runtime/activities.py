@@ -11,12 +11,12 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..actors.activity import ActivityContext
-from ..actors.codec import check_size
 from ..actors.errors import PayloadError, UnknownNameError
 from ..actors.failures import encode_failure, failure_of
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import ActivityCall, Caller, Completion
+from ..actors.payloads import check_size
 from .forking import end_child, forks
 from .hands import is_foreign
 from .threads import Threads

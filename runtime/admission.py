@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ..actors.codec import check_size
 from ..actors.commands import COMMANDS
 from ..actors.errors import PayloadTooLargeError, UsageError
 from ..actors.ids import EntityId, check_instance_id, check_text
 from ..actors.messages import Command, Event, Message, Operation, Start
+from ..actors.payloads import check_size
 from ..actors.stripes import split_key
 from .claims import id_of
 from .placement import partition_of
-from .wire import MovedError
+from .places import MovedError
 
 if TYPE_CHECKING:
     from .partition import Partition

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from attrs import Attribute, field, frozen
 
-from ..actors.arguments import number, refusal, seconds
+from ..actors.arguments import number, refusal
 from ..actors.errors import PerdureError, UnavailableError
 from ..actors.logs import Log
+from ..actors.times import seconds
 from .hidden import TaskGroup
 from .settings import as_seconds, check_seconds
 

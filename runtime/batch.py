@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..actors.messages import ActivityCall, Message
+from .places import Frame
 
 if TYPE_CHECKING:
     from ..storage.records import ActivityRow, RequestRow
@@ -18,19 +19,6 @@ if TYPE_CHECKING:
 #: More than this would make one checkpoint hold up those behind it; fewer never gained speed.
 MESSAGES_MAX = 10_000
 SIZE_MAX = 8 * 1024 * 1024
-#: What a message that is sent takes besides its payload, about.
-ENVELOPE_SIZE = 256
-#: Frames of 100 to 300 messages crossed between processes fastest.
-FRAME_MESSAGES_MAX = 250
-
-
-class Frame(NamedTuple):
-    """Messages owed to another partition; the last of them has the number ``last``."""
-
-    n: int
-    last: int
-    body: bytes
-    parcels: list[tuple[str, Message]] | None  # None where it was read back from the store
 
 
 class Errand(Message):

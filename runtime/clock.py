@@ -9,7 +9,8 @@ from typing import Protocol
 
 import anyio
 
-from ..actors.arguments import LONGEST_S, microseconds, whole
+from ..actors.arguments import whole
+from ..actors.times import LONGEST_S, microseconds
 from .hidden import TaskGroup
 
 #: How late a time may be noticed that comes because the clock was set.

@@ -16,16 +16,16 @@ from .applications import app_of, make_lookup
 from .channels import Channel, check_socket, dial, dial_shard
 from .client import Client
 from .clock import SystemClock
-from .crews import shard_socket, socket_of
 from .hidden import TaskGroup
 from .homes import Home
 from .keeping import Keeper
 from .lines import Line
+from .places import LineLostError
 from .routing import Router
 from .settings import Settings
+from .sockets import shard_socket, socket_of
 from .statistics import HubStatistics, read_counts
 from .waiting import waiter_factory
-from .wire import LineLostError
 
 if TYPE_CHECKING:
     from ..actors.app import App

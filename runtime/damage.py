@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from ..actors.classes import class_of
 from ..actors.logs import Log
 from ..actors.messages import Command, Message, encode_message
-from ..actors.shapes import class_of
 from ..actors.stored import check_actor, read_message
 from ..storage import DAMAGED, TIME_MAX
 from ..storage.mending import is_count
 from ..storage.records import SetAside
-from .batch import FRAME_MESSAGES_MAX, Frame
 from .placement import partition_of
+from .places import FRAME_MESSAGES_MAX, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,8 +29,8 @@ import orjson
 from ..actors.errors import StorageError, UnavailableError
 from ..actors.messages import Message, read_parcels
 from ..storage.records import OutboxRow, PeerRow, is_whole
-from .batch import FRAME_MESSAGES_MAX, Frame
 from .damage import span_of
+from .places import FRAME_MESSAGES_MAX, Frame
 
 if TYPE_CHECKING:
     from ..storage.records import Checkpoint, Recovered

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import attrs
 
+from ..actors.classes import class_of, is_a
 from ..actors.ids import EntityId
-from ..actors.shapes import class_of, is_a
 
 
 class Fact:

@@ -22,13 +22,14 @@ from .applications import app_of, make_lookup
 from .balancing import Balancer, Rebalance
 from .client import Client
 from .clock import Clock, SystemClock
-from .crews import Crew, path_of
+from .crews import Crew
 from .hidden import TaskGroup, begin
 from .homes import Home, current_task, has_ended
 from .loops import LoopCrew
 from .processes import ProcessCrew
 from .retention import check_retention, keep_retention
 from .settings import Settings
+from .sockets import path_of
 from .statistics import HubStatistics
 from .waiting import event_factory, thread_waker
 

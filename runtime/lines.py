@@ -15,8 +15,9 @@ import anyio
 from ..actors.errors import HubStoppingError, UnavailableError
 from ..actors.logs import Log
 from .channels import Channel
+from .places import LineLostError
 from .waiting import Waiter
-from .wire import WITH_MESSAGE, Item, LineLostError
+from .wire import WITH_MESSAGE, Item
 
 _log = Log("perdure.lines")
 

@@ -24,7 +24,7 @@ from .channels import (
     loop_channels,
     serve,
 )
-from .crews import DRAINED_S, Crew, shard_socket
+from .crews import DRAINED_S, Crew
 from .guarded_store import close_guarded, open_guarded
 from .hidden import TaskGroup, hold
 from .keeping import first_of
@@ -32,6 +32,7 @@ from .loop_kinds import running_kind
 from .routing import Router
 from .sessions import Handler, Session
 from .shard import STOP_S, Shard
+from .sockets import shard_socket
 from .waiting import thread_waker, waiter_factory
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from ..actors.errors import HubStoppingError, LeaseLostError, StorageError, Unav
 from ..actors.messages import Message
 from .batch import Batch
 from .checkpointing import SealError, seal
+from .places import MovedError
 from .recovery import outcome_unknown, recover
 from .waiting import TOLD, Waiter
-from .wire import MovedError
 
 if TYPE_CHECKING:
     from .partition import Partition

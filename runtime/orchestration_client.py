@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import anyio
 from attrs import evolve
 
-from ..actors.arguments import choice, due_time, flag, is_a, labels, refusal, seconds
+from ..actors.arguments import choice, flag, is_a, labels, refusal
 from ..actors.codec import Codec, codec_for
 from ..actors.context import OrchestrationContext
 from ..actors.errors import (
@@ -26,6 +26,7 @@ from ..actors.errors import (
 )
 from ..actors.ids import EntityId, check_instance_id, check_text
 from ..actors.messages import Command, Event, Start
+from ..actors.times import due_time, seconds
 from ..actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
 from ..storage.records import InstanceFilter
 from .handle import OrchestrationHandle

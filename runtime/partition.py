@@ -53,7 +53,7 @@ from ..actors.values import TERMINAL
 from ..storage import MendedInstance
 from ..storage.records import RequestRow
 from .activation import Activation
-from .batch import ENVELOPE_SIZE, Batch, Errand, Frame
+from .batch import Batch, Errand
 from .checkpointing import SealError, seal
 from .claims import (
     Recorded,
@@ -75,10 +75,10 @@ from .loading import Loader
 from .moving import leave
 from .overflow import Overflow
 from .placement import name_in, partition_of
+from .places import ENVELOPE_SIZE, Frame, MovedError
 from .recovery import outcome_unknown, recover
 from .striping import StripeRouter
 from .waiting import Countdown
-from .wire import MovedError
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup

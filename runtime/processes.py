@@ -37,15 +37,16 @@ from ..actors.logs import Log
 from ..storage import SharedStore
 from .applications import place_of
 from .channels import check_socket, dial_shard
-from .crews import DRAINED_S, ENDED_S, Crew, shard_socket, socket_of
+from .crews import DRAINED_S, ENDED_S, Crew
 from .deaths import Call, Deaths, read_notes
 from .forking import no_copies
 from .guarded_store import close_guarded, open_guarded
 from .hidden import TaskGroup
 from .loop_kinds import running_kind
+from .places import LineLostError
 from .routing import Router
+from .sockets import shard_socket, socket_of
 from .waiting import waiter_factory
-from .wire import LineLostError
 
 if TYPE_CHECKING:
     from ..actors.app import App

@@ -23,6 +23,7 @@ from ..actors.printing import text_of, type_name
 from .batch import Errand
 from .claims import id_of
 from .overflow import Mailboxes, look_through
+from .timers import backoff
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _log = Log("perdure.partition")
 
-_BACKOFF_MAX_S = 5.0
 _SILENT_S = 5.0
 """How long clients wait for the answer of a partition that cannot come back from its store."""
 
@@ -349,11 +349,6 @@ async def _read(
                 stop_waiting()
             await anyio.sleep(backoff(tries))
             tries += 1
-
-
-def backoff(tries: int) -> float:
-    """Seconds to wait before the next try."""
-    return min(0.05 * 2.0 ** min(tries, 10), _BACKOFF_MAX_S)
 
 
 def _unapplied() -> UnavailableError:

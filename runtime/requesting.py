@@ -16,7 +16,7 @@ from ..actors.messages import Message
 from .claims import claim_of
 from .homes import Home, PlacesAbroad, refuse_inside
 from .placement import partition_of
-from .wire import MovedError
+from .places import MovedError
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup

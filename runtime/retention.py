@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ..actors.arguments import choice, is_a, microseconds, refusal
-from ..actors.context import to_datetime
+from ..actors.arguments import choice, is_a, refusal
 from ..actors.errors import PerdureError
 from ..actors.logs import Log
+from ..actors.times import microseconds, to_datetime
 from ..actors.values import RuntimeStatus
 from .clock import pass_time
 

@@ -17,12 +17,12 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.messages import Completion, Message
-from .batch import ENVELOPE_SIZE
 from .channels import Channel
 from .hidden import TaskGroup
 from .lines import Line
+from .places import ENVELOPE_SIZE, LineLostError, MovedError
 from .waiting import Waiter, event_factory
-from .wire import FRAME_SIZE_MAX, WITH_MESSAGE, Item, LineLostError, MovedError
+from .wire import FRAME_SIZE_MAX, WITH_MESSAGE, Item
 
 if TYPE_CHECKING:
     from ..storage.records import (
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         InstanceFilter,
         InstanceRecord,
     )
-    from .batch import Frame
     from .partition import Partition
+    from .places import Frame
 
 #: Seconds that requests wait for a shard that died, or a partition that moves, to be back.
 PATIENCE_S = 30.0

@@ -12,7 +12,8 @@ from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from .admission import check_request
 from .hidden import TaskGroup
-from .wire import WITH_MESSAGE, Item, MovedError
+from .places import MovedError
+from .wire import WITH_MESSAGE, Item
 
 if TYPE_CHECKING:
     from ..actors.messages import Caller

@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 
 from attrs import Attribute, field, frozen
 
-from ..actors.arguments import choice, is_a, seconds, whole
+from ..actors.arguments import choice, is_a, whole
+from ..actors.times import seconds
 
 
 def as_seconds(value: float | timedelta) -> float:

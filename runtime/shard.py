@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,12 +29,12 @@ from .moving import Replies
 from .overflow import look_through
 from .partition import Partition
 from .placement import partition_of
+from .places import MovedError
 from .pump import Pump
 from .recovery import abandon, callers_of, reintroduce, restore
-from .statistics import ShardStatistics, count_partition
+from .statistics import PartitionStatistics, ShardStatistics
 from .timers import TimerQueue
 from .waiting import Waiter
-from .wire import MovedError
 
 if TYPE_CHECKING:
     from ..actors.lookup import Lookup
@@ -431,3 +432,29 @@ class _Reply:
 
     def __await__(self) -> Any:
         raise NotImplementedError("it is awaited elsewhere")
+
+
+async def count_partition(partition: Partition, shard: int, hottest: int) -> PartitionStatistics:
+    """Read the counters of one partition, with its ``hottest`` most used and fullest actors."""
+    stored_bytes = await partition.store.size()
+    actors = partition.activations.values()
+    waiting = [(one.key, count) for one in actors if (count := one.waiting)]
+    return PartitionStatistics(
+        index=partition.index,
+        shard=shard,
+        commits=partition.commits,
+        turns=partition.turns,
+        messages=partition.messages,
+        sent_away=partition.sent_away,
+        failed_operations=partition.failed_operations,
+        failed_calls=partition.failed_calls,
+        waiting=sum(count for _, count in waiting),
+        stored=partition.overflow.count,
+        owed=partition.exchange.owed,
+        activations=len(partition.activations),
+        stored_bytes=stored_bytes,
+        hottest=tuple(
+            (one.key, one.taken) for one in nlargest(hottest, actors, key=lambda one: one.taken)
+        ),
+        fullest=tuple(nlargest(hottest, waiting, key=lambda one: one[1])),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -11,7 +10,7 @@ from attrs import frozen
 from .facts import Fact
 
 if TYPE_CHECKING:
-    from .partition import Partition
+    pass
 
 
 @frozen(kw_only=True)
@@ -164,32 +163,6 @@ class HubStatistics(Fact):
     def stored_bytes(self) -> int:
         """What the hub takes in the store, write-ahead logs included; 0 in memory."""
         return sum(partition.stored_bytes for partition in self.partitions)
-
-
-async def count_partition(partition: Partition, shard: int, hottest: int) -> PartitionStatistics:
-    """Read the counters of one partition, with its ``hottest`` most used and fullest actors."""
-    stored_bytes = await partition.store.size()
-    actors = partition.activations.values()
-    waiting = [(one.key, count) for one in actors if (count := one.waiting)]
-    return PartitionStatistics(
-        index=partition.index,
-        shard=shard,
-        commits=partition.commits,
-        turns=partition.turns,
-        messages=partition.messages,
-        sent_away=partition.sent_away,
-        failed_operations=partition.failed_operations,
-        failed_calls=partition.failed_calls,
-        waiting=sum(count for _, count in waiting),
-        stored=partition.overflow.count,
-        owed=partition.exchange.owed,
-        activations=len(partition.activations),
-        stored_bytes=stored_bytes,
-        hottest=tuple(
-            (one.key, one.taken) for one in nlargest(hottest, actors, key=lambda one: one.taken)
-        ),
-        fullest=tuple(nlargest(hottest, waiting, key=lambda one: one[1])),
-    )
 
 
 def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:

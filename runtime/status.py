@@ -10,15 +10,15 @@ import attrs
 import orjson
 from attrs import field, frozen
 
+from ..actors.classes import class_of, is_a
 from ..actors.codec import codec_for
-from ..actors.context import to_datetime
 from ..actors.errors import FailureDetails, UsageError
 from ..actors.failures import read_failure
 from ..actors.history import named_fields
 from ..actors.ids import EntityId
 from ..actors.messages import Caller
-from ..actors.shapes import class_of, is_a
 from ..actors.states import SCHEMA
+from ..actors.times import to_datetime
 from ..actors.values import RuntimeStatus
 from ..storage import DAMAGED
 from .damage import reason_of

@@ -115,3 +115,11 @@ class TimerQueue:
             then = self._clock.now() + self._after.alarms[0].due - self._steady()
             due = then if due is None else min(due, then)
         return due
+
+
+_BACKOFF_MAX_S = 5.0
+
+
+def backoff(tries: int) -> float:
+    """Seconds to wait before the next try."""
+    return min(0.05 * 2.0 ** min(tries, 10), _BACKOFF_MAX_S)

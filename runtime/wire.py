@@ -20,7 +20,7 @@ from ..actors.messages import Caller, Message, decode_message, read_parcels
 from ..actors.printing import text_of, type_name
 from ..storage import MendedEntity, MendedInstance
 from ..storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
-from .batch import FRAME_MESSAGES_MAX, Frame
+from .places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
 
 Item = tuple[Any, ...]
 
@@ -32,21 +32,6 @@ FRAME_SIZE_MAX = 4 * 1024 * 1024
 
 #: Requests whose third argument is a message.
 WITH_MESSAGE = frozenset(("request", "request_new", "request_later"))
-
-
-class MovedError(errors.UnavailableError):
-    """The partition is not on this shard (any more); nothing happened."""
-
-
-class LineLostError(errors.UnavailableError):
-    """The connection broke; ``sent`` says whether the request may have arrived."""
-
-    def __init__(self, sent: bool) -> None:
-        super().__init__(sent)
-        self.sent = sent
-
-    def __str__(self) -> str:
-        return "the connection to the shard broke"
 
 
 def encode(items: list[Item]) -> bytes:

@@ -28,7 +28,7 @@ from ..storage import SharedStore, open_store
 from .applications import load_app, make_lookup
 from .channels import SocketChannel, dial_shard, listen, serve
 from .clock import SystemClock
-from .crews import ENDED_S, shard_socket
+from .crews import ENDED_S
 from .deaths import Notes, Warden
 from .hidden import TaskGroup, hold
 from .keeping import Keeper
@@ -36,6 +36,7 @@ from .routing import Router
 from .sessions import Session
 from .settings import Settings
 from .shard import Shard
+from .sockets import shard_socket
 from .tuning import tune
 from .waiting import thread_waker, waiter_factory
 

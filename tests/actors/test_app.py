@@ -15,7 +15,7 @@ from perdure.actors.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from perdure.actors.context import OrchestrationContext
-    from perdure.actors.entity import EntityContext
+    from perdure.actors.contexts.entity import EntityContext
 
 
 def line() -> int:

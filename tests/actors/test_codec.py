@@ -29,8 +29,9 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
-from perdure.actors.codec import check_size, codec_for, compact
+from perdure.actors.codec import codec_for
 from perdure.actors.errors import PayloadError, PayloadTooLargeError, RegistrationError
+from perdure.actors.payloads import check_size, compact
 from perdure.actors.recursion import MAX_RECURSION
 from perdure.actors.snapshots import snapshotter
 from perdure.actors.states import state_codec

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from perdure.actors.app import App
+from perdure.actors.contexts.marks import readonly
 from perdure.actors.defining import define_activity, define_orchestration
 from perdure.actors.definitions import (
     ActivityDefinition,
     EntityDefinition,
     OrchestrationDefinition,
     operation_of,
-    readonly,
 )
 from perdure.actors.errors import (
     PayloadError,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import perdure.actors.context as perdure_context
     from perdure.actors.activity import ActivityContext
     from perdure.actors.context import OrchestrationContext
-    from perdure.actors.entity import EntityContext
+    from perdure.actors.contexts.entity import EntityContext
 
 CONTEXT: Any = "the context"
 
@@ -107,7 +107,7 @@ def test_nothing_else_is_a_context(annotation: Any) -> None:
 
 
 def test_a_resolved_context_class_is_known() -> None:
-    from perdure.actors.entity import EntityContext as Resolved
+    from perdure.actors.contexts.entity import EntityContext as Resolved
 
     assert is_context(Resolved, "EntityContext")
     assert is_context(Resolved | None, "EntityContext")

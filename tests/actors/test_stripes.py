@@ -13,7 +13,8 @@ from hypothesis import given, strategies as st
 
 import perdure
 from perdure import App, EntityContext, LockRuleError, OrchestrationContext, RegistrationError
-from perdure.actors.entity import HELD, EntityActor
+from perdure.actors.effects import HELD
+from perdure.actors.entity import EntityActor
 from perdure.actors.lookup import Lookup
 from perdure.actors.messages import (
     Caller,

@@ -18,9 +18,10 @@ import pytest
 
 from perdure.actors.messages import Event, Message
 from perdure.runtime import exchange as exchanging
-from perdure.runtime.batch import Batch, Frame
+from perdure.runtime.batch import Batch
 from perdure.runtime.damage import Damage
 from perdure.runtime.exchange import Exchange
+from perdure.runtime.places import Frame
 from perdure.runtime.recovery import reintroduce
 from perdure.runtime.routing import Router
 from perdure.runtime.sessions import _ITEMS

@@ -10,8 +10,9 @@ import pytest
 from perdure import HubStoppingError, UsageError
 from perdure.runtime.channels import Channel, OnItems
 from perdure.runtime.lines import Line
+from perdure.runtime.places import LineLostError
 from perdure.runtime.waiting import waiter_factory
-from perdure.runtime.wire import Item, LineLostError
+from perdure.runtime.wire import Item
 from tests.faults import settle
 from tests.runtime.harness import until_true
 

@@ -21,9 +21,10 @@ from perdure.runtime import routing
 from perdure.runtime.channels import Channel
 from perdure.runtime.hidden import TaskGroup
 from perdure.runtime.partition import Partition
+from perdure.runtime.places import MovedError
 from perdure.runtime.routing import Elsewhere, Router
 from perdure.runtime.waiting import waiter_factory
-from perdure.runtime.wire import Item, MovedError
+from perdure.runtime.wire import Item
 from tests.runtime.harness import until_true
 from tests.runtime.test_lines import FakeChannel
 

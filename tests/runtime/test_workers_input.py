@@ -33,8 +33,8 @@ from perdure import (
     connect,
 )
 from perdure.runtime import routing
+from perdure.runtime.places import LineLostError
 from perdure.runtime.waiting import waiter_factory
-from perdure.runtime.wire import LineLostError
 
 ROOT = Path(__file__).parents[2]
 
