@@ -198,11 +198,3 @@ def _fill(lost: list[OutboxRow], before: int | None, last: int) -> list[Frame]:
     return [Frame(lost[-1].n, last, b"[%b]" % _void(last - before), None)]
 
 
-def reason_of(parked: bytes | None) -> tuple[str, str]:
-    """Read why an actor is parked: the kind of trouble, and the reason."""
-    try:
-        why: Any = orjson.loads(parked or b"null")
-        kind, reason = why["type"], why["reason"]
-    except (ValueError, TypeError, LookupError):
-        return DAMAGED, "why it was parked cannot be read"
-    return str(kind), str(reason)

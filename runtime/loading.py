@@ -33,7 +33,7 @@ from ..actors.stored import read_history
 from ..actors.values import TERMINAL
 from ..storage import DAMAGED, MendedEntity, MendedInstance
 from ..storage.records import SetAside
-from .damage import reason_of
+from ..storage.mending import reason_of
 from .deaths import turn_of
 
 if TYPE_CHECKING:

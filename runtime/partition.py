@@ -65,7 +65,8 @@ from .claims import (
     read_recorded,
 )
 from .clock import steady_time
-from .damage import Damage, reason_of
+from .damage import Damage
+from ..storage.mending import reason_of
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .guarded_store import GuardedStore

@@ -21,7 +21,7 @@ from ..actors.states import SCHEMA
 from ..actors.times import to_datetime
 from ..actors.values import RuntimeStatus
 from ..storage import DAMAGED
-from .damage import reason_of
+from ..storage.mending import reason_of
 from .facts import Fact, json_form
 
 if TYPE_CHECKING:
