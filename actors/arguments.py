@@ -91,6 +91,7 @@ def whole(
 
 
 def plain_number(value: object) -> float | None:
+    """Give a number as a plain float or int; None if it is none."""
     if type(value) is float or type(value) is int:
         return value
     if is_a(value, int) and not is_a(value, bool):

@@ -3,11 +3,10 @@
 See the README for a tour and ``docs/guarantees.md`` for what is promised.
 """
 
-from .actors.activity import ActivityContext
-from .actors.app import App
-from .actors.context import OrchestrationContext
+from .actors.contexts.activity import ActivityContext
 from .actors.contexts.entity import EntityContext
 from .actors.contexts.marks import combine, commutative, readonly
+from .actors.contexts.orchestration import OrchestrationContext
 from .actors.errors import (
     ActivityError,
     Cancelled,
@@ -53,9 +52,10 @@ from .actors.errors import (
     UsageError,
 )
 from .actors.ids import EntityId
+from .actors.registry.app import App
+from .actors.replay.scopes import CancelScope, TaskGroup
+from .actors.replay.tasks import EntityLock, Task
 from .actors.retry import RetryPolicy
-from .actors.scopes import CancelScope, TaskGroup
-from .actors.tasks import EntityLock, Task
 from .actors.values import MISSING, RuntimeStatus
 from .runtime.balancing import Rebalance
 from .runtime.client import CleanResult, Client

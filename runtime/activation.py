@@ -6,11 +6,11 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..actors.effects import FEED, HELD, RELOAD
-from ..actors.entity import EntityActor
+from ..actors.entities.entity import EntityActor
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import Message
-from ..actors.orchestration import OrchestrationActor
+from ..actors.orchestrations.orchestration import OrchestrationActor
 from .batch import SIZE_MAX
 from .deaths import turn_of
 from .hands import is_foreign

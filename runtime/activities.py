@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ..actors.activity import ActivityContext
+from ..actors.contexts.activity import ActivityContext
 from ..actors.errors import PayloadError, UnknownNameError
 from ..actors.failures import encode_failure, failure_of
 from ..actors.interrupts import is_interrupt
@@ -23,8 +23,8 @@ from .threads import Threads
 from .waiting import context_for_threads, thread_waker
 
 if TYPE_CHECKING:
-    from ..actors.definitions import ActivityDefinition
-    from ..actors.lookup import Lookup
+    from ..actors.registry.definitions import ActivityDefinition
+    from ..actors.registry.lookup import Lookup
     from .deaths import Warden
     from .hands import Hand
     from .pump import Pump

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ..actors.commands import COMMANDS
+from ..actors.entities.stripes import split_key
 from ..actors.errors import PayloadTooLargeError, UsageError
 from ..actors.ids import EntityId, check_instance_id, check_text
 from ..actors.messages import Command, Event, Message, Operation, Start
+from ..actors.orchestrations.commands import COMMANDS
 from ..actors.payloads import check_size
-from ..actors.stripes import split_key
 from .claims import id_of
 from .placement import partition_of
 from .places import MovedError

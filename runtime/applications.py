@@ -12,11 +12,11 @@ from types import CodeType, ModuleType
 from typing import Any, cast
 from zipimport import zipimporter
 
-from ..actors.app import App
 from ..actors.arguments import instance, is_a, text
 from ..actors.errors import UsageError
-from ..actors.lookup import Lookup
 from ..actors.printing import repr_of
+from ..actors.registry.app import App
+from ..actors.registry.lookup import Lookup
 from .settings import Settings
 from .staging import STAGE
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from ..actors.entity import EntityActor
+from ..actors.entities.entity import EntityActor
 from ..actors.errors import InternalError, PerdureError
 from ..actors.messages import Command, Event, Message, Operation, encode_message
-from ..actors.orchestration import OrchestrationActor
+from ..actors.orchestrations.orchestration import OrchestrationActor
 from ..storage.records import (
     Checkpoint,
     ChunkRow,

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from ..actors.definitions import operation_of
+from ..actors.entities.stripes import MARK
 from ..actors.errors import RequestIdReusedError, StoreDamagedError, UsageError
 from ..actors.failures import read_failure
 from ..actors.messages import Command, Event, Message, Operation, Start
-from ..actors.stripes import MARK
+from ..actors.registry.definitions import operation_of
 
 if TYPE_CHECKING:
     from ..actors.codec import Codec
-    from ..actors.lookup import Lookup
+    from ..actors.registry.lookup import Lookup
     from .waiting import Waiter
 
 _SEPARATOR = "\x1f"  # no id, name or key has a control character

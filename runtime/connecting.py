@@ -28,7 +28,7 @@ from .statistics import HubStatistics, read_counts
 from .waiting import waiter_factory
 
 if TYPE_CHECKING:
-    from ..actors.app import App
+    from ..actors.registry.app import App
 
 
 @asynccontextmanager

@@ -14,8 +14,8 @@ import orjson
 from ..actors.classes import class_of
 from ..actors.logs import Log
 from ..actors.messages import Command, Message, encode_message
-from ..actors.stored import check_actor, read_message
-from ..storage import DAMAGED, TIME_MAX
+from ..actors.replay.stored import check_actor, read_message
+from ..storage import TIME_MAX
 from ..storage.mending import is_count
 from ..storage.records import SetAside
 from .placement import partition_of
@@ -196,5 +196,3 @@ def _fill(lost: list[OutboxRow], before: int | None, last: int) -> list[Frame]:
     if last <= before:
         return []
     return [Frame(lost[-1].n, last, b"[%b]" % _void(last - before), None)]
-
-

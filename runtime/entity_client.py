@@ -11,12 +11,12 @@ import anyio
 
 from ..actors.arguments import flag, is_a, optional_flag, optional_text, refusal, several
 from ..actors.contexts.entity import EntityContext
-from ..actors.definitions import OperationDefinition
+from ..actors.entities.stripes import MARK
 from ..actors.errors import EntityOperationError, FailureDetails, InvalidIdError, PerdureError
 from ..actors.ids import EntityId, check_text, entity_id
 from ..actors.logs import Log
 from ..actors.messages import Command, Operation
-from ..actors.stripes import MARK
+from ..actors.registry.definitions import OperationDefinition
 from ..actors.times import due_time, optional_timestamp, seconds
 from ..actors.values import MISSING
 from ..storage.records import EntityFilter, EntityRow

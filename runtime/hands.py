@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
-from ..actors.endless import keep_for_ever
+from ..actors.replay.endless import keep_for_ever
 from .hidden import hide
 from .waiting import is_cancellation, on_asyncio
 

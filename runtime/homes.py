@@ -19,7 +19,7 @@ import anyio
 
 from ..actors.errors import HubStoppingError, OutcomeUnknownError, UsageError
 from ..actors.logs import Log
-from ..actors.outside import INSIDE, refuse_use
+from ..actors.registry.outside import INSIDE, refuse_use
 from .hidden import TaskGroup
 from .waiting import event_factory, on_asyncio, thread_waker
 

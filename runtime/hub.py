@@ -34,7 +34,7 @@ from .statistics import HubStatistics
 from .waiting import event_factory, thread_waker
 
 if TYPE_CHECKING:
-    from ..actors.app import App
+    from ..actors.registry.app import App
     from ..storage import Store
     from .partition import Partition
     from .shard import Shard

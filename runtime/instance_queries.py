@@ -11,7 +11,7 @@ from attrs import evolve
 from ..actors.arguments import choice, flag, is_a, labels, optional_flag, optional_text
 from ..actors.errors import InstanceNotFoundError, StoreDamagedError
 from ..actors.ids import check_instance_id
-from ..actors.stored import read_history
+from ..actors.replay.stored import read_history
 from ..actors.times import optional_timestamp
 from ..actors.values import RuntimeStatus
 from ..storage.records import InstanceFilter, InstanceRecord

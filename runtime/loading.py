@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from ..actors.entity import EntityActor
+from ..actors.entities.entity import EntityActor
 from ..actors.errors import (
     InternalError,
     StorageError,
@@ -18,22 +18,17 @@ from ..actors.errors import (
     UnavailableError,
     UsageError,
 )
-from ..actors.history import (
-    open_activities,
-    open_children,
-    open_lock,
-    open_timers,
-)
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import Caller, Command
-from ..actors.orchestration import OpenWork, OrchestrationActor
+from ..actors.orchestrations.orchestration import OpenWork, OrchestrationActor
 from ..actors.printing import text_of, type_name
-from ..actors.stored import read_history
+from ..actors.replay.history import open_activities, open_children, open_lock, open_timers
+from ..actors.replay.stored import read_history
 from ..actors.values import TERMINAL
 from ..storage import DAMAGED, MendedEntity, MendedInstance
-from ..storage.records import SetAside
 from ..storage.mending import reason_of
+from ..storage.records import SetAside
 from .deaths import turn_of
 
 if TYPE_CHECKING:

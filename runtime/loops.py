@@ -36,7 +36,7 @@ from .sockets import shard_socket
 from .waiting import thread_waker, waiter_factory
 
 if TYPE_CHECKING:
-    from ..actors.lookup import Lookup
+    from ..actors.registry.lookup import Lookup
     from ..storage import PartitionStore, Store
     from .clock import Clock
     from .settings import Settings

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from ..actors.arguments import choice, flag, is_a, labels, refusal
 from ..actors.codec import Codec, codec_for
-from ..actors.context import OrchestrationContext
+from ..actors.contexts.orchestration import OrchestrationContext
 from ..actors.errors import (
     FailureDetails,
     InstanceFinishedError,

@@ -34,7 +34,6 @@ from ..actors.errors import (
     UnavailableError,
 )
 from ..actors.failures import encode_failure, read_failure
-from ..actors.history import FAILURES
 from ..actors.interrupts import is_interrupt
 from ..actors.logs import Log
 from ..actors.messages import (
@@ -47,10 +46,12 @@ from ..actors.messages import (
     Message,
     TimerDue,
 )
-from ..actors.orchestration import OrchestrationActor
+from ..actors.orchestrations.orchestration import OrchestrationActor
 from ..actors.printing import text_of
+from ..actors.replay.history import FAILURES
 from ..actors.values import TERMINAL
 from ..storage import MendedInstance
+from ..storage.mending import reason_of
 from ..storage.records import RequestRow
 from .activation import Activation
 from .batch import Batch, Errand
@@ -66,7 +67,6 @@ from .claims import (
 )
 from .clock import steady_time
 from .damage import Damage
-from ..storage.mending import reason_of
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
 from .guarded_store import GuardedStore
@@ -82,7 +82,7 @@ from .striping import StripeRouter
 from .waiting import Countdown
 
 if TYPE_CHECKING:
-    from ..actors.lookup import Lookup
+    from ..actors.registry.lookup import Lookup
     from ..storage.protocol import PartitionStore
     from .activities import ActivityPool
     from .clock import Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from zlib import crc32
 
-from ..actors.stripes import MARK, split_key
+from ..actors.entities.stripes import MARK, split_key
 
 
 def partition_of(key: str, partitions: int) -> int:

@@ -49,7 +49,7 @@ from .sockets import shard_socket, socket_of
 from .waiting import waiter_factory
 
 if TYPE_CHECKING:
-    from ..actors.app import App
+    from ..actors.registry.app import App
     from ..storage import Store
     from .lines import Line
     from .settings import Settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ..actors.entity import EntityActor
+from ..actors.entities.entity import EntityActor
 from ..actors.interrupts import is_interrupt
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from .placement import partition_of
 from .places import MovedError
 
 if TYPE_CHECKING:
-    from ..actors.lookup import Lookup
+    from ..actors.registry.lookup import Lookup
     from .clock import Clock
     from .partition import Partition
     from .routing import Elsewhere, Router

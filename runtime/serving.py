@@ -23,7 +23,7 @@ from .waiting import thread_waker
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..actors.app import App
+    from ..actors.registry.app import App
     from ..storage import Store
     from .settings import Settings
 

@@ -37,7 +37,7 @@ from .timers import TimerQueue
 from .waiting import Waiter
 
 if TYPE_CHECKING:
-    from ..actors.lookup import Lookup
+    from ..actors.registry.lookup import Lookup
     from ..storage.protocol import PartitionStore
     from .clock import Clock
     from .routing import Router

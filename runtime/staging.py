@@ -15,7 +15,7 @@ from sys import modules, version_info
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn
 
-from ..actors.outside import refuse_use
+from ..actors.registry.outside import refuse_use
 
 
 class _NoLoop:

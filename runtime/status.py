@@ -12,12 +12,12 @@ from attrs import field, frozen
 
 from ..actors.classes import class_of, is_a
 from ..actors.codec import codec_for
+from ..actors.codec.states import SCHEMA
 from ..actors.errors import FailureDetails, UsageError
 from ..actors.failures import read_failure
-from ..actors.history import named_fields
 from ..actors.ids import EntityId
 from ..actors.messages import Caller
-from ..actors.states import SCHEMA
+from ..actors.replay.history import named_fields
 from ..actors.times import to_datetime
 from ..actors.values import RuntimeStatus
 from ..storage import DAMAGED
@@ -25,7 +25,7 @@ from ..storage.mending import reason_of
 from .facts import Fact, json_form
 
 if TYPE_CHECKING:
-    from ..actors.lookup import Lookup
+    from ..actors.registry.lookup import Lookup
     from ..storage.records import EntityRow, InstanceRecord
 
 E = TypeVar("E")

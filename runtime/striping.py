@@ -6,13 +6,13 @@ from itertools import count
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from ..actors.entities.stripes import MARK, stripe_key
 from ..actors.messages import Message, Operation
-from ..actors.stripes import MARK, stripe_key
 from .placement import partition_of
 
 if TYPE_CHECKING:
-    from ..actors.definitions import EntityDefinition
-    from ..actors.lookup import Lookup
+    from ..actors.registry.definitions import EntityDefinition
+    from ..actors.registry.lookup import Lookup
     from .clock import Clock
 
 _WINDOW = 1_000_000

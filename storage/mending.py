@@ -200,4 +200,3 @@ def reason_of(parked: bytes | None) -> tuple[str, str]:
     except (ValueError, TypeError, LookupError):
         return DAMAGED, "why it was parked cannot be read"
     return str(kind), str(reason)
-

@@ -28,8 +28,8 @@ from perdure import (
     Store,
     UnavailableError,
 )
-from perdure.actors.entity import EntityActor
-from perdure.actors.executor import Executor
+from perdure.actors.entities.entity import EntityActor
+from perdure.actors.replay.executor import Executor
 from perdure.storage import (
     Checkpoint,
     EntityFilter,

@@ -11,13 +11,13 @@ from ..codec import codec_of_type
 from ..errors import UsageError
 from ..ids import EntityId, check_instance_id
 from ..messages import Message, Operation, Start
-from ..outside import calling_line
+from ..registry.outside import calling_line
 from ..times import due_time, to_datetime
 from ..values import MISSING
 
 if TYPE_CHECKING:
-    from ..context import OrchestrationContext
-    from ..entity import EntityActor
+    from ..entities.entity import EntityActor
+    from .orchestration import OrchestrationContext
 
 A = TypeVar("A")
 E = TypeVar("E")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast, overload
 
 from ..arguments import is_a
-from ..definitions import Combiner, name_of
 from ..errors import RegistrationError
+from ..registry.definitions import Combiner, name_of
 from .entity import EntityContext
 
 A = TypeVar("A")

@@ -34,7 +34,7 @@ import pydantic
 from hypothesis import strategies as st
 
 from perdure.actors.arguments import is_a
-from perdure.actors.codec import codec_for
+from perdure.actors.codec.codec import codec_for
 
 T = TypeVar("T")
 Text = NewType("Text", str)

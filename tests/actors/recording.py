@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from perdure import App, EntityId, OrchestrationContext, RetryPolicy, Task
 from perdure.actors.errors import FailureDetails
 from perdure.actors.failures import encode_failure
-from perdure.actors.lookup import Lookup
 from perdure.actors.messages import (
     ActivityCall,
     Begin,
@@ -37,7 +36,8 @@ from perdure.actors.messages import (
     encode_call,
     encode_message,
 )
-from perdure.actors.orchestration import OrchestrationActor
+from perdure.actors.orchestrations.orchestration import OrchestrationActor
+from perdure.actors.registry.lookup import Lookup
 
 START = 1_700_000_000_000_000
 

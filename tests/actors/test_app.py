@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, strategies as st
 
-from perdure.actors.app import App, version_key
 from perdure.actors.errors import RegistrationError, UnknownNameError
 from perdure.actors.ids import EntityId
+from perdure.actors.registry.app import App, version_key
 from perdure.actors.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from perdure.actors.context import OrchestrationContext
     from perdure.actors.contexts.entity import EntityContext
+    from perdure.actors.contexts.orchestration import OrchestrationContext
 
 
 def line() -> int:

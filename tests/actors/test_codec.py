@@ -29,12 +29,12 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
-from perdure.actors.codec import codec_for
+from perdure.actors.codec.codec import codec_for
+from perdure.actors.codec.recursion import MAX_RECURSION
+from perdure.actors.codec.snapshots import snapshotter
+from perdure.actors.codec.states import state_codec
 from perdure.actors.errors import PayloadError, PayloadTooLargeError, RegistrationError
 from perdure.actors.payloads import check_size, compact
-from perdure.actors.recursion import MAX_RECURSION
-from perdure.actors.snapshots import snapshotter
-from perdure.actors.states import state_codec
 
 T = TypeVar("T")
 Constrained = TypeVar("Constrained", int, str)
@@ -350,7 +350,7 @@ def test_equal_sets_have_equal_bytes(values: set[Any], random: Any) -> None:
 
 def test_a_set_has_the_same_bytes_in_a_process_with_another_hash_seed() -> None:
     code = (
-        "from perdure.actors.codec import codec_for; import sys;"
+        "from perdure.actors.codec.codec import codec_for; import sys;"
         "sys.stdout.buffer.write(codec_for(set[str]).encode({'a','b','c','d','e'}))"
     )
 

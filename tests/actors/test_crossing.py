@@ -22,7 +22,7 @@ pytest.importorskip("pydantic")
 from hypothesis import HealthCheck, given, settings, strategies as st
 from pydantic import SecretStr
 
-from perdure.actors.codec import codec_for
+from perdure.actors.codec.codec import codec_for
 from perdure.actors.errors import PayloadError, RegistrationError
 from tests.actors import crossing
 from tests.actors.crossing import CROSSING

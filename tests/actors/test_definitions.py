@@ -10,28 +10,28 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from perdure.actors.app import App
 from perdure.actors.contexts.marks import readonly
-from perdure.actors.defining import define_activity, define_orchestration
-from perdure.actors.definitions import (
-    ActivityDefinition,
-    EntityDefinition,
-    OrchestrationDefinition,
-    operation_of,
-)
 from perdure.actors.errors import (
     PayloadError,
     RegistrationError,
     UnknownNameError,
     UsageError,
 )
-from perdure.actors.signatures import is_context
+from perdure.actors.registry.app import App
+from perdure.actors.registry.definitions import (
+    ActivityDefinition,
+    EntityDefinition,
+    OrchestrationDefinition,
+    operation_of,
+)
+from perdure.actors.registry.functions import define_activity, define_orchestration
+from perdure.actors.registry.signatures import is_context
 
 if TYPE_CHECKING:
-    import perdure.actors.context as perdure_context
-    from perdure.actors.activity import ActivityContext
-    from perdure.actors.context import OrchestrationContext
+    import perdure.actors.contexts.orchestration as perdure_context
+    from perdure.actors.contexts.activity import ActivityContext
     from perdure.actors.contexts.entity import EntityContext
+    from perdure.actors.contexts.orchestration import OrchestrationContext
 
 CONTEXT: Any = "the context"
 

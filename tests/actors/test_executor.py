@@ -14,11 +14,11 @@ from hypothesis import event, given, settings, strategies as st
 
 from perdure import App, EntityId, FailureDetails, OrchestrationContext, RetryPolicy
 from perdure.actors.errors import NondeterminismError
-from perdure.actors.executor import Executor
 from perdure.actors.failures import encode_failure
-from perdure.actors.history import ANSWERS, IDENTITY
-from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Completion, Message
+from perdure.actors.registry.lookup import Lookup
+from perdure.actors.replay.executor import Executor
+from perdure.actors.replay.history import ANSWERS, IDENTITY
 from tests.actors.recording import (
     FLOWS,
     PROGRAMS,

@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from perdure.actors import history
 from perdure.actors.errors import FailureDetails
-from perdure.actors.history import (
+from perdure.actors.replay import history
+from perdure.actors.replay.history import (
     ANSWERS,
     FAILURES,
     FIELDS,

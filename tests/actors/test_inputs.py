@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 from hypothesis import given, strategies as st
 
-from perdure.actors.codec import codec_for
-from perdure.actors.inputs import same_input
+from perdure.actors.codec.codec import codec_for
+from perdure.actors.replay.inputs import same_input
 
 FIELDS = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),

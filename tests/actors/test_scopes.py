@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from perdure import App, OrchestrationContext
-from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Event, Start, TimerDue
+from perdure.actors.registry.lookup import Lookup
 from tests.actors.recording import START, Instance
 
 SECOND = 1_000_000

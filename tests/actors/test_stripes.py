@@ -14,8 +14,8 @@ from hypothesis import given, strategies as st
 import perdure
 from perdure import App, EntityContext, LockRuleError, OrchestrationContext, RegistrationError
 from perdure.actors.effects import HELD
-from perdure.actors.entity import EntityActor
-from perdure.actors.lookup import Lookup
+from perdure.actors.entities.entity import EntityActor
+from perdure.actors.entities.stripes import Stripe, split_key, stripe_key
 from perdure.actors.messages import (
     Caller,
     Command,
@@ -28,7 +28,7 @@ from perdure.actors.messages import (
     decode_message,
     encode_message,
 )
-from perdure.actors.stripes import Stripe, split_key, stripe_key
+from perdure.actors.registry.lookup import Lookup
 from perdure.runtime.placement import partition_of
 from tests.actors.recording import START, Instance, Recorder
 

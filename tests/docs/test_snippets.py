@@ -23,7 +23,7 @@ import attrs
 import pytest
 
 import perdure
-from perdure.actors.history import FIELDS
+from perdure.actors.replay.history import FIELDS
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -32,7 +32,7 @@ from perdure import (
     UnavailableError,
 )
 from perdure.actors.messages import Caller, LockRequest
-from perdure.actors.orchestration import OrchestrationActor
+from perdure.actors.orchestrations.orchestration import OrchestrationActor
 from tests.faults import (
     Crash,
     FaultyStore,

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import orjson
 
 from perdure import App, EntityId, MemoryStore, OrchestrationContext
-from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Completion, Start
+from perdure.actors.registry.lookup import Lookup
 from tests.actors.recording import START, Instance
 from tests.runtime.orchestrating import quiet, running
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from perdure import App, EntityId, Hub, OrchestrationContext, SubOrchestrationError
-from perdure.actors.history import FIELDS
+from perdure.actors.replay.history import FIELDS
 
 app = App("facts")
 

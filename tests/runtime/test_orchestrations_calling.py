@@ -22,8 +22,8 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
-from perdure.actors.lookup import Lookup
 from perdure.actors.messages import Start
+from perdure.actors.registry.lookup import Lookup
 from perdure.runtime.placement import partition_of
 from tests.actors.recording import START, Instance
 from tests.runtime.orchestrating import (

@@ -23,7 +23,7 @@ from perdure import (
     RuntimeStatus,
     UnavailableError,
 )
-from perdure.actors import rewinding
+from perdure.actors.orchestrations import rewind as rewinding
 from tests.runtime.orchestrating import advance, event_types, evict, quiet, running, status_of
 
 broken: set[str] = set()

@@ -26,7 +26,7 @@ from perdure import (
     Settings,
     Store,
 )
-from perdure.actors.stripes import MARK, stripe_key
+from perdure.actors.entities.stripes import MARK, stripe_key
 from perdure.runtime.placement import partition_of
 from tests.faults import FaultyStore, persist, settle, within
 from tests.guarantees.workloads import id_in

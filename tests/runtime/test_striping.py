@@ -8,9 +8,9 @@ import pytest
 
 import perdure
 from perdure import App, EntityId, ManualClock
-from perdure.actors.lookup import Lookup
+from perdure.actors.entities.stripes import stripe_key
 from perdure.actors.messages import Completion, Operation
-from perdure.actors.stripes import stripe_key
+from perdure.actors.registry.lookup import Lookup
 from perdure.runtime import striping
 from perdure.runtime.placement import partition_of
 from perdure.runtime.striping import StripeRouter

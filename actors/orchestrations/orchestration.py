@@ -1,0 +1,696 @@
+"""The orchestration: a state machine that turns messages into history, and history into effects.
+
+``handle`` takes one message and says what became of it: None, it is consumed; ``HELD``, it
+waits inside the actor while the instance is suspended, parked or not begun; ``RELOAD``, it needs
+the actor loaded anew from the store, and comes again. A message becomes an
+event of the history; the event lets the code run; what the code asks for is recorded behind it
+and sent out. Nothing of the user's code runs for a terminated instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import orjson
+
+from ..carried import checked_carried
+from ..classes import is_a
+from ..contexts.orchestration import OrchestrationContext
+from ..effects import FEED, HELD
+from ..errors import (
+    FailureDetails,
+    InstanceAlreadyExistsError,
+    InstanceFinishedError,
+    InstanceNotFoundError,
+    NondeterminismError,
+    PayloadError,
+    PerdureError,
+    UnknownNameError,
+)
+from ..failures import encode_failure, failure_of
+from ..messages import Backlog, Begin, Caller, Command, Completion, Event, Message, Start, TimerDue
+from ..payloads import compact
+from ..replay.executor import Executor, Outcome, send_releases
+from ..replay.history import FAILURES, carried_by
+from ..replay.tasks import DONE, FAILED
+from ..values import TERMINAL
+from .commands import COMMANDS
+from .rewind import Rewind, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ..carried import Carried
+    from ..effects import Effects
+    from ..registry.lookup import Lookup
+
+
+_LOADED = (
+    "id",
+    "name",
+    "version",
+    "execution",
+    "status",
+    "created",
+    "updated",
+    "completed",
+    "tags",
+    "input",
+    "start_at",
+    "output",
+    "failure",
+    "failure_type",
+    "custom_status",
+    "pending",
+    "notes",
+)
+
+
+#: Ends at which all that is under way is told to stop, so that its failing is no news.
+_TOLD = frozenset({"Canceled", "Terminated"})
+
+#: Answers that are written down where an instance has failed before they came.
+_KEPT = frozenset(
+    {
+        "TaskCompleted",
+        "SubOrchestrationInstanceCompleted",
+        "EntityOperationCompleted",
+        "EntityOperationFailed",
+    }
+)
+
+
+class InstanceFields(Protocol):
+    """The durable fields of an instance, as a store gives them."""
+
+    @property
+    def parent(self) -> str | None: ...
+    @property
+    def parent_execution(self) -> int: ...
+    @property
+    def parent_task(self) -> int: ...
+    @property
+    def events(self) -> int: ...
+
+
+class OpenWork:
+    """What an execution has open outside, read off its history where no code is live."""
+
+    __slots__ = ("children", "lock", "timers")
+
+    def __init__(
+        self, children: list[str], lock: tuple[int, list[str], bool] | None, timers: list[int]
+    ) -> None:
+        self.children = children
+        self.lock = lock
+        self.timers = timers
+
+
+class OrchestrationActor:
+    """One orchestration instance.
+
+    Invariants:
+
+    * ``executor`` is there while the instance runs: live code that has been taken through every
+      event of its history. A parked instance has none, and keeps history and mailbox.
+    * ``events`` holds what was recorded since the last checkpoint; ``seq`` counts the stored.
+    * Messages are held only while the instance is suspended, parked or waits to begin.
+    """
+
+    __slots__ = (
+        "barred",
+        "begun",
+        "carried",
+        "changed",
+        "completed",
+        "created",
+        "custom_status",
+        "events",
+        "execution",
+        "executor",
+        "failure",
+        "failure_type",
+        "fresh",
+        "held",
+        "id",
+        "input",
+        "instance_id",
+        "latest",
+        "lookup",
+        "name",
+        "notes",
+        "open_work",
+        "output",
+        "parent",
+        "parked",
+        "parked_type",
+        "pending",
+        "purged",
+        "rewinding",
+        "rewritten",
+        "seq",
+        "start_at",
+        "status",
+        "tags",
+        "updated",
+        "version",
+    )
+
+    combines: ClassVar[bool] = False  # these are for entities
+    folding: ClassVar[bool] = False
+
+    def __init__(self, id: int, instance_id: str, lookup: Lookup) -> None:
+        self.id = id
+        self.instance_id = instance_id
+        self.lookup = lookup
+        self.name = ""
+        self.version: str | None = None
+        self.execution = 0
+        self.status: str | None = None  # None: no such instance
+        self.created = 0
+        self.updated = 0
+        self.latest = 0  # the time of its last turn
+        self.completed: int | None = None
+        self.parent: Caller | None = None
+        self.tags: bytes | None = None
+        self.carried: Carried | None = None  # kept in its history; before that, with what begins it
+        self.input: bytes | None = None
+        self.start_at: int | None = None
+        self.output: bytes | None = None
+        self.failure: bytes | None = None
+        self.failure_type: str | None = None
+        self.custom_status: bytes | None = None
+        self.barred: str | None = None  # why its code, which has not begun, must not
+        self.parked: str | None = None
+        self.parked_type: str | None = None
+        self.pending = 0
+        self.notes: bytes | None = None
+        self.seq = 0
+        self.events: list[bytes] = []
+        self.executor: Executor | None = None
+        self.open_work: OpenWork | None = None
+        self.held: list[Message] | None = None
+        self.rewinding: Rewind | PerdureError | None = None
+        self.begun = False
+        self.changed = False
+        self.fresh = False  # its row is to be made (again)
+        self.rewritten = False  # its stored history is to be dropped
+        self.purged = False
+
+    @property
+    def key(self) -> str:
+        """The actor's key: the instance id."""
+        return self.instance_id
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is such an instance and it has not ended."""
+        return self.status is not None and self.status not in TERMINAL
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether messages may have to wait for long."""
+        return (
+            self.parked is not None
+            or self.status == "Suspended"
+            or (not self.begun and self.is_live)
+        )
+
+    def load(self, record: InstanceFields) -> None:
+        """Take over the durable state."""
+        for name in _LOADED:
+            setattr(self, name, getattr(record, name))
+        if record.parent is not None:
+            self.parent = Caller(record.parent, record.parent_execution, record.parent_task)
+        self.latest = self.updated
+        self.seq = record.events
+        self.begun = record.events > 0
+        if not self.begun and self.notes is not None:
+            self.carried = checked_carried(self.noted().get("carried"))
+
+    def handle(self, message: Message, now: int, effects: Effects) -> Any:
+        """Take one message; see the module."""
+        take = self._TAKE.get(type(message))
+        if take is not None:
+            return take(self, message, now, effects)
+        effects.refuse(message, InstanceNotFoundError(self.instance_id))
+        return None
+
+    def give_up(self, message: Message, reason: str, effects: Effects) -> None:
+        """Answer a message that waited for an execution which was replaced."""
+        if isinstance(message, Event):
+            effects.refuse(message, InstanceFinishedError(self.instance_id, reason))
+
+    def give_up_held(self, now: int, effects: Effects) -> None:
+        """Answer what was held for an execution that was just terminated and makes room."""
+        held, self.held = self.held or [], None
+        for waiting in held:
+            if isinstance(waiting, Backlog):
+                waiting.refusal = "Terminated"
+                self.held = [*(self.held or ()), waiting]
+                continue
+            # Refused, or dropped, since that has ended.
+            self.handle(waiting, now, effects)
+            effects.consume(waiting)
+
+    def _start(self, message: Start, now: int, effects: Effects) -> None:
+        if self.is_live and message.on_existing != "replace":
+            self._refuse_start(message, effects)
+            return
+        if self.is_live:
+            self.terminate("replaced by a new instance", True, now, effects)
+            self.give_up_held(now, effects)
+        if self.status is not None or self.purged:
+            self.rewritten = True
+            self.purged = False
+        self.execution += 1
+        self.name = message.name
+        self.version = message.version
+        self.created = self.updated = now
+        self.parent = message.parent
+        self.tags = message.tags
+        self.carried = message.carried
+        self.input = message.input
+        self.start_at = message.start_at
+        self.custom_status = None
+        self.notes = None
+        self._clear_outcome()
+        self.status = "Pending"
+        effects.reply(message, b"true")
+        if message.start_at is not None and message.start_at > now:
+            effects.send_later(
+                message.start_at, self.instance_id, Begin(self.execution, self.carried)
+            )
+            self._note_carried()
+        else:
+            self.run_first(now, effects)
+
+    def _clear_outcome(self) -> None:
+        self.completed = None
+        self.output = None
+        self.failure = None
+        self.failure_type = None
+        self.parked = None
+        self.parked_type = None
+        self.pending = 0
+        self.seq = 0
+        self.events = []
+        self.begun = False
+        self.fresh = True
+        self.changed = True
+
+    def _refuse_start(self, message: Start, effects: Effects) -> None:
+        if message.on_existing == "reuse":
+            effects.reply(message, b"false")
+        elif message.parent is not None:
+            error = InstanceAlreadyExistsError(self.instance_id)
+            self.answer_parent(
+                message.parent, "SubOrchestrationInstanceFailed", failure_of(error), effects
+            )
+        else:
+            effects.refuse(message, InstanceAlreadyExistsError(self.instance_id))
+
+    def _feed(self, message: Backlog, now: int, effects: Effects) -> Any:
+        return FEED
+
+    def _begin(self, message: Begin, now: int, effects: Effects) -> Any:
+        if message.execution != self.execution or self.begun or not self.is_live:
+            return None
+        self.carried = message.carried
+        if self.status == "Suspended":
+            return HELD
+        self.run_first(now, effects)
+        return None
+
+    def run_first(self, now: int, effects: Effects) -> None:
+        """Begin: run the code up to where it first waits."""
+        self.status = "Running"
+        if self.barred is not None:
+            reason, self.barred = self.barred, None
+            self.park("Crash", reason)
+            self._note_carried()
+            return
+        executor = self.make_executor()
+        if executor is None:
+            self._note_carried()
+            return
+        self.begun = True
+        if self.notes is not None:
+            self.note(carried=None)  # its history has it from here on
+        parent = None if self.parent is None else self.parent.instance_id
+        carried = () if self.carried is None else (self.carried,)
+        self.record(
+            now, "ExecutionStarted", self.name, self.version, self.execution, parent, *carried
+        )
+        executor.resume(now, effects, self.events)
+        executor.start(self.make_context(executor), self.input)
+        self.settle_turn(now, effects)
+
+    def check_code(self) -> None:
+        """Park it if its code is not registered, before any of it has run."""
+        try:
+            self.lookup.exact_orchestration(self.name, self.version)
+        except UnknownNameError as error:
+            self.park("UnknownNameError", str(error))
+            self.changed = True
+
+    def make_executor(self) -> Executor | None:
+        """Make an executor for its code; where that is missing, park it and give None."""
+        try:
+            definition = self.lookup.exact_orchestration(self.name, self.version)
+        except UnknownNameError as error:
+            self.park("UnknownNameError", str(error))
+            return None
+        lookup = self.lookup
+        context = lookup.new_context(definition, self.carried)
+        self.executor = Executor(
+            definition, self.instance_id, self.execution, lookup.stage, context, self.carried
+        )
+        return self.executor
+
+    def make_context(self, executor: Executor) -> OrchestrationContext:
+        """Give the code its context."""
+        return OrchestrationContext(
+            executor,
+            self.lookup,
+            input=self.input,
+            parent_instance_id=None if self.parent is None else self.parent.instance_id,
+            version=self.version,
+            tags=None if self.tags is None else orjson.loads(self.tags),
+        )
+
+    def replay(self, events: list[list[Any]]) -> Generator[None, None, None]:
+        """Rebuild the live code from the stored history; yields now and then.
+
+        An instance whose code is missing or does not match is parked.
+        """
+        self.carried = carried_by(events)
+        executor = self.make_executor()
+        if executor is None:
+            return
+        try:
+            yield from executor.replay(events, self.make_context(executor), self.input)
+        except (NondeterminismError, PayloadError) as error:
+            executor.close()
+            self.executor = None
+            self.park(type(error).__name__, str(error))
+        else:
+            self.parked = None
+            self.parked_type = None
+
+    def prepare_rewind(self, events: list[list[Any]], force: bool) -> None:
+        """Find out, from the stored history, where a failed instance can go on."""
+        self.carried = carried_by(events)
+        self.rewinding = prepare(self, events, force)
+
+    def noted(self) -> dict[str, Any]:
+        """Give what is noted about it."""
+        try:
+            notes: Any = orjson.loads(self.notes or b"{}")
+        except ValueError:
+            return {}  # damaged, and worth less than the instance
+        return notes if is_a(notes, dict) else {}
+
+    def _note_carried(self) -> None:
+        # What was to begin it may be gone when it begins, and with that what came along.
+        if self.carried is not None:
+            self.note(carried=self.carried)
+
+    def note(self, **changes: Any) -> None:
+        """Change what is noted about it.
+
+        That is ``rewinds``, why it is ``suspended``, and what is ``carried`` until it begins.
+        """
+        notes = {**self.noted(), **changes}
+        noted = {name: value for name, value in notes.items() if value is not None}
+        self.notes = orjson.dumps(noted) if noted else None
+
+    def _complete(self, message: Completion, now: int, effects: Effects) -> Any:
+        if (
+            message.execution != self.execution
+            or self.status != "Running"
+            or self.parked is not None
+            or not self.begun
+        ):
+            return self._complete_idle(message, now, effects)
+        executor = self.executor
+        assert executor is not None
+        event = message.event
+        if message.task not in executor.pending:
+            # Given up, or answered already; an activity that was run again after a crash, say.
+            if message.task in executor.unanswered:
+                self._drop_answer(message, executor, now)
+            elif event in FAILURES and event != "TaskFailed":
+                effects.drop_answer(self.instance_id, message)
+            return None
+        executor.unanswered.pop(message.task, None)
+        self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
+        executor.resume(now, effects, self.events)
+        state = FAILED if event in FAILURES else DONE
+        executor.answer(message.task, state, message.body)
+        self.settle_turn(now, effects)
+        return None
+
+    def _complete_idle(self, message: Completion, now: int, effects: Effects) -> Any:
+        if message.execution == self.execution and self.is_live:
+            return HELD
+        if self.status not in _TOLD:
+            effects.drop_answer(self.instance_id, message)
+        if self.status == "Failed" and message.execution == self.execution:
+            self._keep_answer(message, now)
+        return None
+
+    def _keep_answer(self, message: Completion, now: int) -> None:
+        # For a rewind: what has completed is not done again, and an operation's answer comes once.
+        if message.event in _KEPT:
+            body = orjson.Fragment(message.body)
+            self.events.append(orjson.dumps((message.event, now, message.task, body)))
+            self.changed = True
+
+    def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
+        # Recorded all the same, so that a restart does not run the activity once more.
+        executor.unanswered.pop(message.task, None)
+        self.events.append(
+            b'["%b",%d,%d,%b]' % (message.event.encode(), now, message.task, message.body)
+        )
+        self.pending = len(executor.unanswered)
+        self.updated = now
+        self.changed = True
+
+    def _fire(self, message: TimerDue, now: int, effects: Effects) -> Any:
+        if message.execution != self.execution or not self.is_live:
+            return None
+        if self.is_blocked:
+            return HELD
+        executor = self.executor
+        assert executor is not None
+        if message.task not in executor.pending:
+            return None
+        self.events.append(b'["TimerFired",%d,%d]' % (now, message.task))
+        executor.resume(now, effects, self.events)
+        executor.answer(message.task, DONE, None)
+        self.settle_turn(now, effects)
+        return None
+
+    def _raise_event(self, message: Event, now: int, effects: Effects) -> Any:
+        if self.status is None:
+            effects.refuse(message, InstanceNotFoundError(self.instance_id))
+            return None
+        if self.status in TERMINAL:
+            effects.refuse(message, InstanceFinishedError(self.instance_id, self.status))
+            return None
+        if self.is_blocked:
+            return HELD
+        executor = self.executor
+        assert executor is not None
+        if message.is_unanswered:
+            try:
+                executor.stage(executor.context, executor.check_event, message.name, message.data)
+            except PayloadError as error:
+                where = f"the wait for event {message.name!r} of {self.instance_id!r}"
+                refused = PayloadError(error.path, f"{error.reason}; {where} declares that type")
+                effects.refuse(message, refused)
+                return None
+        self.events.append(_event(b"EventRaised", now, orjson.dumps(message.name), message.data))
+        executor.resume(now, effects, self.events)
+        executor.step(executor.raise_event, message.name, message.data)
+        effects.reply(message, None)
+        self.settle_turn(now, effects)
+        return None
+
+    def _command(self, message: Command, now: int, effects: Effects) -> Any:
+        if self.status is None:
+            missing = InstanceNotFoundError(self.instance_id)
+            if message.parent is None:
+                effects.refuse(message, missing)
+            else:
+                failure = failure_of(missing)
+                self.answer_parent(
+                    message.parent, "SubOrchestrationInstanceFailed", failure, effects
+                )
+            return None
+        return COMMANDS[message.action](self, message, now, effects)
+
+    def record(self, now: int, kind: str, *fields: Any) -> None:
+        """Append an event to the history."""
+        self.events.append(compact(orjson.dumps((kind, now, *fields))))
+        self.updated = now
+        self.changed = True
+
+    def park(self, kind: str, reason: str) -> None:
+        """Stop taking turns until somebody repairs what is wrong."""
+        self.parked_type = kind
+        self.parked = reason
+        self.changed = True
+
+    def fail_parked(self, now: int, effects: Effects) -> None:
+        """Fail a parked instance instead, with the reason for which it was parked."""
+        failure = FailureDetails(self.parked_type or "", self.parked or "")
+        self.finish(Outcome("Failed", failure=failure), now, effects)
+
+    def close(self) -> None:
+        """Let the live code go."""
+        if self.executor is not None:
+            self.executor.close()
+            self.executor = None
+        if isinstance(self.rewinding, Rewind):
+            self.rewinding.executor.close()
+            self.rewinding = None
+
+    def settle_turn(self, now: int, effects: Effects) -> None:
+        """Take over what the code has come to."""
+        executor = self.executor
+        assert executor is not None
+        self.updated = now
+        self.changed = True
+        self.pending = len(executor.unanswered)
+        if executor.custom_status is not None:
+            self.custom_status = executor.custom_status
+        if executor.outcome is not None:
+            self.finish(self._bounded(executor.outcome), now, effects)
+
+    def _bounded(self, outcome: Outcome) -> Outcome:
+        """Make a failure of a result that is larger than a payload may be."""
+        if outcome.output is None or len(outcome.output) <= self.lookup.max_payload:
+            return outcome
+        try:
+            self.lookup.check_size(outcome.output, f"the result of orchestration {self.name!r}")
+        except PayloadError as error:
+            return Outcome("Failed", failure=failure_of(error))
+        return outcome
+
+    def finish(self, outcome: Outcome, now: int, effects: Effects) -> None:
+        """End the execution, and answer whoever waits for it; or go on with a fresh one."""
+        continuation = self.executor.continuation if self.executor is not None else None
+        unconsumed = [] if self.executor is None else self.executor.unconsumed_events()
+        self._clean_up(outcome.status, effects)
+        if outcome.status == "ContinuedAsNew" and continuation is not None:
+            self.execution += 1
+            self.version = continuation.version
+            self.input = continuation.input
+            self._clear_outcome()
+            self.rewritten = True
+            # Not begun right here: one that never waits would never give the loop back. Not before
+            # what is in the mailbox either: it would never be terminated.
+            effects.send(self.instance_id, Begin(self.execution, self.carried))
+            if continuation.keep_events:
+                kept: list[Message] = [Event(name, data) for name, data in unconsumed]
+                for event in kept:
+                    event.keep = True
+                self.held = kept + (self.held or [])
+            return
+        if self.notes is not None:
+            self.note(suspended=None)
+        self.status = outcome.status
+        self.completed = self.updated = now
+        self.pending = 0
+        self.output = outcome.output
+        self.parked = None
+        if outcome.failure is not None:
+            self.failure = encode_failure(outcome.failure)
+            self.failure_type = outcome.failure.error_type
+        self.record(now, "ExecutionCompleted", self.status)
+        if outcome.status == "Completed":
+            self.answer_completed(effects)
+        elif self.parent is not None:
+            failure = outcome.failure or FailureDetails(outcome.status, "")
+            self.answer_parent(self.parent, "SubOrchestrationInstanceFailed", failure, effects)
+        effects.finished(self.instance_id)
+
+    def answer_completed(self, effects: Effects) -> None:
+        """Give the result to the parent, if there is one."""
+        if self.parent is not None:
+            answer = Completion(
+                "SubOrchestrationInstanceCompleted",
+                self.parent.execution,
+                self.parent.task,
+                self.output or b"null",
+            )
+            effects.send(self.parent.instance_id, answer)
+
+    def answer_parent(
+        self, parent: Caller, event: str, failure: FailureDetails, effects: Effects
+    ) -> None:
+        body = encode_failure(failure)
+        effects.send(parent.instance_id, Completion(event, parent.execution, parent.task, body))
+
+    def terminate(self, reason: str, recursive: bool, now: int, effects: Effects) -> None:
+        """End it without running its code again."""
+        children = self._children() if recursive else []
+        self.record(now, "ExecutionTerminated", reason)
+        outcome = Outcome("Terminated", failure=FailureDetails("Terminated", reason))
+        if self.executor is not None:
+            self.executor.continuation = None
+        for child in children:
+            effects.send(child, Command("terminate", reason))
+        self.finish(outcome, now, effects)
+
+    def _children(self) -> list[str]:
+        if self.executor is not None:
+            return list((self.executor.children or {}).values())
+        return self.open_work.children if self.open_work is not None else []
+
+    def _clean_up(self, status: str, effects: Effects) -> None:
+        """Give back what the execution holds outside: timers, locks, activities."""
+        executor, self.executor = self.executor, None
+        owner = Caller(self.instance_id, self.execution, 0)
+        if self.pending:
+            if executor is None or status not in ("Completed", "ContinuedAsNew"):
+                effects.cancel_activity(owner)
+            else:
+                # What was called happens, also where nobody waits for it any more.
+                for call in executor.open_activities():
+                    effects.leave_activity(self.id, call)
+        if executor is not None and executor.unseen and status not in _TOLD:
+            for task in executor.unseen.values():
+                effects.failed_call(self.instance_id, task.target, task.describe_failure())
+        effects.disarm_timer(owner)
+        if executor is not None:
+            lock = executor.lock
+            if lock is not None and not lock.released:
+                granted = lock.number not in executor.pending
+                send_releases(effects, executor.caller(lock.number), lock.entities, granted)
+            if status == "Canceled":
+                for child in (executor.children or {}).values():
+                    effects.send(child, Command("cancel", "its parent was cancelled"))
+            executor.close()
+        elif self.open_work is not None and self.open_work.lock is not None:
+            number, entities, granted = self.open_work.lock
+            send_releases(effects, owner._replace(task=number), entities, granted)
+        self.open_work = None
+
+    #: What takes which message.
+    _TAKE: ClassVar[dict[type[Message], Callable[..., Any]]] = {
+        Completion: _complete,
+        Start: _start,
+        TimerDue: _fire,
+        Event: _raise_event,
+        Command: _command,
+        Begin: _begin,
+        Backlog: _feed,
+    }
+
+
+def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:
+    return b'["%b",%d,%b,%b]' % (kind, now, name, data)

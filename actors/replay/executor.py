@@ -1,0 +1,1004 @@
+"""Drives an orchestration's code over its history: replaying and going on are the same code.
+
+The executor takes incoming events one at a time. Each settles a task, which makes fibers ready;
+they run until all of them wait, and what they asked for is recorded right behind the event that
+let them run. In a replay the recorded decisions are there already, and every call of the code is
+compared with the next of them at the moment it is made, so a mismatch is caught on the very line
+that made it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, cast
+from zlib import crc32
+
+import orjson
+
+from ..errors import (
+    ActivityError,
+    Cancelled,
+    FailureDetails,
+    LockRuleError,
+    NondeterminismError,
+    NonDurableAwaitError,
+    PayloadError,
+    UsageError,
+)
+from ..failures import encode_failure, failure_of
+from ..ids import CHILD_ID_LENGTH, shortened
+from ..interrupts import is_interrupt
+from ..messages import (
+    ActivityCall,
+    Caller,
+    Command,
+    Completion,
+    Event,
+    LockRelease,
+    LockRequest,
+    Operation,
+    Start,
+)
+from ..payloads import compact
+from ..registry.outside import calling_line, line_of, refuse_await, translated
+from .endless import keep_for_ever
+from .history import IDENTITY, SILENT, describe, differs_by_input, recorded_input
+from .inputs import Given, same_input
+from .scopes import Fiber, ReplayStopped
+from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
+
+if TYPE_CHECKING:
+    from ..carried import Carried
+    from ..effects import Effects
+    from ..registry.definitions import ActivityDefinition, OrchestrationDefinition
+    from ..registry.lookup import Stage
+
+#: How often code that catches everything is thrown out before it is given up.
+_STOPS_MAX = 100
+
+_TASKS: Any = Task
+
+# What a named tuple's class does, without the Python function in between.
+_tuple = cast("Any", tuple).__new__
+
+#: The failure of an activity that the code gave up.
+GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
+
+
+class Outcome:
+    """How an execution ended."""
+
+    __slots__ = ("failure", "output", "status")
+
+    def __init__(
+        self, status: str, output: bytes | None = None, failure: FailureDetails | None = None
+    ) -> None:
+        self.status = status
+        self.output = output
+        self.failure = failure
+
+
+class Continuation:
+    """What ``continue_as_new`` asked for."""
+
+    __slots__ = ("input", "keep_events", "version")
+
+    def __init__(self, input: bytes | None, keep_events: bool, version: str | None) -> None:
+        self.input = input
+        self.keep_events = keep_events
+        self.version = version
+
+
+class Executor:
+    """The live code of one execution of one orchestration."""
+
+    __slots__ = (
+        "_buffered",
+        "_history",
+        "_position",
+        "_random",
+        "_uuids",
+        "_waiters",
+        "arrivals",
+        "cancel_requested",
+        "carried",
+        "children",
+        "closed",
+        "context",
+        "continuation",
+        "custom_status",
+        "definition",
+        "effects",
+        "events",
+        "execution",
+        "fibers",
+        "given_up",
+        "instance_id",
+        "is_stepped",
+        "lock",
+        "mismatch",
+        "now",
+        "numbers",
+        "outcome",
+        "pending",
+        "ready",
+        "repeating",
+        "running",
+        "stage",
+        "stops",
+        "unanswered",
+        "unseen",
+    )
+
+    def __init__(
+        self,
+        definition: OrchestrationDefinition,
+        instance_id: str,
+        execution: int,
+        stage: Stage = Context.run,  # pyright: ignore[reportArgumentType]
+        context: Context | None = None,
+        carried: Carried | None = None,
+    ) -> None:
+        self.carried = carried
+        self.definition = definition
+        self.stage = stage
+        self.context = copy_context() if context is None else context
+        self.instance_id = instance_id
+        self.execution = execution
+        self.now = 0
+        self.numbers = 0
+        self.pending: dict[int, Task[Any]] = {}
+        self.ready: list[tuple[Fiber, BaseException | None]] = []
+        self.fibers: list[Fiber] = []
+        self.running: Fiber | None = None
+        self.outcome: Outcome | None = None
+        self.continuation: Continuation | None = None
+        self.cancel_requested: Cancelled | None = None
+        self.custom_status: bytes | None = None
+        self.lock: EntityLock | None = None
+        self.children: dict[int, str] | None = None
+        self.unanswered: dict[int, ActivityCall] = {}  # activities without an answer, by number
+        self.given_up: list[int] = []  # of these, the ones to be told so
+        self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
+        self.closed = False
+        self.repeating = False
+        self.is_stepped = False  # else whoever uses its context is none of its code
+        self.stops = 0
+        self.mismatch: NondeterminismError | None = None
+        self.arrivals = 0
+        self.events: list[bytes] = []
+        self.effects: Effects | None = None
+        self._buffered: dict[str, deque[tuple[int, Any]]] | None = None
+        self._waiters: dict[str, list[EventTask[Any]]] | None = None
+        self._history: list[list[Any]] | None = None
+        self._position = 0
+        self._random: random.Random | None = None
+        self._uuids = 0
+
+    # What happens to the code.
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the code is being taken through what it did before."""
+        return self._history is not None or self.closed
+
+    def resume(self, now: int, effects: Effects, events: list[bytes]) -> None:
+        """Say when and where the next decisions are made."""
+        self.now = now
+        self.effects = effects
+        self.events = events
+
+    def start(self, context: Any, input: bytes | None) -> None:
+        """Make the code's root and let it run until it waits.
+
+        Raises:
+            PayloadError: in a replay, the input that could be read then cannot be read now.
+        """
+        self.step(self._begin, context, input)
+
+    def _begin(self, context: Any, input: bytes | None) -> None:
+        made: Any = None
+        try:
+            value = self.definition.decode_input(input)
+            made = self.definition.invoke(context, value)
+            runs, by_yield = hasattr(made, "send"), not hasattr(made, "cr_await")
+        except ReplayStopped:
+            raise
+        except BaseException as error:
+            if is_interrupt(error) or (self._history is not None and is_unreadable(error)):
+                raise
+            self._end(None, error)
+            return
+        if runs:
+            self.begin_fiber(Fiber(self, made, by_yield))
+        else:
+            self._end(made, None)
+
+    def replay(
+        self, history: list[list[Any]], context: Any, input: bytes | None
+    ) -> Generator[None, None, None]:
+        """Take the code through its history; yields now and then, so that a loop can breathe.
+
+        Raises:
+            NondeterminismError: the code does something else than the history says.
+        """
+        self._history = history
+        for _ in self._steps(history, context, input):
+            yield
+        self._history = None
+
+    def _steps(
+        self, history: list[list[Any]], context: Any, input: bytes | None
+    ) -> Generator[None, None, None]:
+        breath = 500
+        while self._position < len(history):
+            event = history[self._position]
+            kind = event[0]
+            if kind not in SILENT:
+                if kind not in _APPLY and kind != "ExecutionStarted":
+                    self._refuse_replay(event, "nothing more", self._where())
+                self._position += 1
+                self.now = event[1]
+                try:
+                    if kind == "ExecutionStarted":
+                        self.start(context, input)
+                    else:
+                        self.apply(event)
+                except ReplayStopped:
+                    # Tasks decide things too, a retry's timer for one, with no code above them.
+                    self._check()
+                    raise
+                self._check()
+            else:
+                self._position += 1
+                if kind == "ExecutionRewound" and len(event) > 3:
+                    calls = [e for e in history[: self._position] if _is_call(e, event[4])]
+                    self.make_again(event[3], calls, history[self._position :][:1])
+            if self._position > breath:
+                breath = self._position + 500
+                yield
+
+    def repeat(self, decisions: list[list[Any]]) -> None:
+        """Expect the code to decide this next, which is done, and to go on from there."""
+        if decisions:
+            self._history, self._position, self.repeating = decisions, 0, True
+
+    def check_repeated(self) -> None:
+        """Refuse code that did not decide what it was expected to.
+
+        Raises:
+            NondeterminismError: it did something else.
+        """
+        self._check()
+        if self._history is not None:
+            rest = self._history[self._position]
+            self._refuse_replay(rest, "nothing more", self._where())
+
+    def _check(self) -> None:
+        if self.mismatch is not None:
+            raise self.mismatch
+        if self.outcome is not None and self._history is not None:
+            # A history of a live instance never holds the event that ends it.
+            rest = self._history[self._position] if self._position < len(self._history) else None
+            failure = self.outcome.failure
+            why = "" if failure is None else f"{failure.error_type}: {failure.message}"
+            self._refuse_replay(rest, "the end of the function", self._where(), why)
+
+    def _refuse_replay(
+        self, recorded: list[Any] | None, produced: str, where: str, why: str = ""
+    ) -> None:
+        self.mismatch = NondeterminismError(
+            self.instance_id, self._position, describe(recorded), produced, where, why
+        )
+        raise self.mismatch
+
+    def apply(self, event: list[Any]) -> None:
+        """Take one incoming event, as the history has it, and let the code run."""
+        self.step(_APPLY[event[0]], self, event)
+
+    def step(self, happened: Callable[..., object], *given: Any) -> None:
+        """Let something happen to the code, and let it run until all of it waits.
+
+        Only here, and where it is let go, does code of the user's run.
+        """
+        self.stage(self.context, self._run, happened, given)
+        if self.given_up:
+            self._tell_given_up()
+
+    def answer(self, number: int, state: int, raw: Any) -> None:
+        """Settle a numbered task that is open, and let the code run if it waited for just that."""
+        task = self.pending[number]
+        watchers = task._watchers  # pyright: ignore[reportPrivateUsage]
+        if state != DONE or (watchers and (len(watchers) > 1 or not watchers[0].only_notes)):
+            self.step(self.settle, number, state, raw)
+            return
+        # Nothing of the user's looks at what has come at once: a step is needed only to go on.
+        del self.pending[number]
+        if self.children is not None:
+            self.children.pop(number, None)
+        task.settle(DONE, raw)
+        if self.ready:
+            self.stage(self.context, self._run, None, None)
+            if self.given_up:
+                self._tell_given_up()
+
+    def settle(self, number: int, state: int, raw: Any) -> bool:
+        """Settle a numbered task; False if nobody waits for that answer (any more)."""
+        task = self.pending.pop(number, None)
+        if task is None:
+            return False
+        if self.children is not None:
+            self.children.pop(number, None)
+        task.settle(state, raw)
+        if state == FAILED and isinstance(task, CallTask) and not task.is_seen:
+            self.unseen[number] = task
+        return True
+
+    def check_event(self, name: str, data: bytes) -> None:
+        """Refuse an event's data that do not fit the wait that would take them.
+
+        Raises:
+            PayloadError: they are not of the type that the oldest open wait declares.
+        """
+        waiters = self._waiters.get(name) if self._waiters is not None else None
+        if waiters:
+            waiters[0].decode(data)
+
+    def raise_event(self, name: str, raw: Any) -> None:
+        """Give an external event to the oldest waiter for its name, or keep it."""
+        if self._waiters is not None:
+            waiters = self._waiters.get(name)
+            if waiters:
+                waiter = waiters.pop(0)
+                if not waiters:
+                    del self._waiters[name]
+                waiter.accept(raw)
+                return
+        if self._buffered is None:
+            self._buffered = {}
+        self.arrivals += 1
+        self._buffered.setdefault(name, deque()).append((self.arrivals, raw))
+
+    def cancel(self, reason: str) -> None:
+        """Throw ``Cancelled`` into the root at its await."""
+        self.cancel_requested = Cancelled(reason)
+        if self.fibers:
+            self.fibers[0].interrupt(self.cancel_requested)
+
+    def _run(self, happened: Callable[..., object] | None, given: Any) -> None:
+        self.is_stepped = True
+        try:
+            if happened is not None:
+                happened(*given)
+            ready = self.ready
+            for fiber, error in ready:  # and those that become ready meanwhile
+                self._step(fiber, error)
+                if self.outcome is not None or self.mismatch is not None:
+                    break
+            ready.clear()
+        finally:
+            self.is_stepped = False
+
+    def _step(self, fiber: Fiber, error: BaseException | None) -> None:
+        coroutine = fiber.coroutine
+        value: Any = None
+        task: Any  # what the code waits for, which may be anything
+        task, fiber.waiting = fiber.waiting, None
+        self.running = fiber
+        while True:
+            if fiber.generator and error is None and task is not None:
+                # A coroutine asks the task for its outcome itself; a generator is handed it.
+                try:
+                    value = task.outcome()
+                except BaseException as outcome:
+                    error = outcome
+            try:
+                if error is None:
+                    task = coroutine.send(value)
+                else:
+                    thrown, error = error, None
+                    task = coroutine.throw(thrown)
+            except StopIteration as stop:
+                self._end_fiber(fiber, stop.value, None)
+                return
+            except ReplayStopped:
+                return
+            except BaseException as failure:
+                if is_interrupt(failure):
+                    raise
+                if issubclass(type(failure), RuntimeError):
+                    failure = translated(self.definition.title, failure)
+                self._end_fiber(fiber, None, failure)
+                return
+            value = None
+            # Not isinstance(), which asks an object of the user's for its class.
+            if not issubclass(type(task), _TASKS) or task._executor is not self:
+                error = self._foreign_await(fiber, task)
+                task = None
+            elif fiber.owed is not None:
+                owed, fiber.owed = fiber.owed, None
+                task.let_go(owed.scope)
+                error, task = owed, None
+            elif task._state == PENDING:
+                fiber.waiting = task
+                task.watch(fiber)
+                return
+
+    def _end_fiber(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
+        self.fibers.remove(fiber)
+        if fiber.group is not None:
+            fiber.group.on_ended(error)
+        else:
+            self._end(value, error)
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        if self.mismatch is not None:
+            return
+        if error is None and self.continuation is not None:
+            self.outcome = Outcome("ContinuedAsNew")
+        elif error is None:
+            try:
+                output = compact(self.definition.output.encode(value))
+                self.outcome = Outcome("Completed", output)
+            except PayloadError as refused:
+                refused.of(f"the result of {self.definition.title}")
+                self.outcome = Outcome("Failed", failure=failure_of(refused))
+        elif type(error) is Cancelled and self.cancel_requested is not None:
+            reason = self.cancel_requested.reason
+            self.outcome = Outcome("Canceled", failure=FailureDetails("Cancelled", reason))
+        else:
+            self.outcome = Outcome("Failed", failure=failure_of(error))
+
+    def _foreign_await(self, fiber: Fiber, awaited: Any) -> NonDurableAwaitError:
+        if type(awaited).__module__.startswith("trio."):
+            abort: Any = getattr(awaited, "abort_func", None)
+            if abort is not None:
+                # A trap: what it waits for would else wake the task in which this turn runs.
+                abort(_not_cancelled)
+        return refuse_await(self.definition.title, fiber.coroutine, awaited)
+
+    def close(self) -> None:
+        """Let the code go. Its ``finally`` blocks run, but nothing that they ask for happens."""
+        self.closed = True
+        if self.fibers:
+            self.stage(self.context, self._let_go, None, None)
+
+    def _let_go(self, happened: None, given: None) -> None:
+        self.is_stepped = True
+        for fiber in self.fibers:
+            # Not close(), which complains where a finally block waits for something; nor does
+            # GeneratorExit do for generators: one that delegates would close() what is inside.
+            end = ReplayStopped if fiber.generator else GeneratorExit
+            for _ in range(_STOPS_MAX):
+                try:
+                    fiber.coroutine.throw(end())
+                except BaseException:
+                    # It has ended. There is nobody to tell what a finally block raised, since
+                    # this execution goes on elsewhere or has ended.
+                    break
+            else:
+                keep_for_ever(fiber.coroutine)
+        self.fibers.clear()
+        self.is_stepped = False
+
+    def wait_closed(self) -> None:
+        """End code that waits for something though it is let go; if it goes on, let it wait."""
+        self.stops += 1
+        if self.stops <= _STOPS_MAX:
+            raise GeneratorExit
+
+    # What the code asks for.
+
+    def check_stepped(self) -> None:
+        """Refuse what other code than this execution's own asks for, or this one's too late.
+
+        Raises:
+            UsageError: this execution's code does not run now.
+        """
+        if not self.is_stepped:
+            raise self._foreign_use()
+
+    def _foreign_use(self) -> UsageError:
+        return UsageError(
+            f"the context of {self.definition.title}, instance {self.instance_id!r}, or what it "
+            f"made was used at {calling_line()} while the code of that instance does not run: a "
+            "context is for its own instance's code alone, and until that ends; use the one that "
+            "the function was given"
+        )
+
+    def running_fiber(self) -> Fiber:
+        """The fiber whose code is running."""
+        assert self.running is not None
+        return self.running
+
+    def begin_fiber(self, fiber: Fiber) -> None:
+        """Let a new fiber run, behind those that are ready."""
+        self.fibers.append(fiber)
+        self.ready.append((fiber, None))
+
+    def number(self) -> int:
+        """The next task number."""
+        if not self.is_stepped:
+            raise self._foreign_use()
+        self.numbers += 1
+        return self.numbers
+
+    def child_id(self, number: int) -> str:
+        """Make the id of a child, by the number of its task; the same at every replay."""
+        full = f"{self.instance_id}::{self.execution}.{number}"
+        if len(full) <= CHILD_ID_LENGTH:
+            return full
+        if self._history is not None and self._position < len(self._history):
+            recorded = self._history[self._position]
+            if recorded[0] == "SubOrchestrationInstanceCreated" and recorded[2] == number:
+                made: str = recorded[5]  # perhaps in full, as longer ones were once
+                return made
+        return shortened(full)
+
+    def record(
+        self, decision: tuple[Any, ...], data: bytes | None = None, given: Given | None = None
+    ) -> bool:
+        """Record a decision; in a replay, compare it with what was recorded instead.
+
+        Args:
+            decision: the event as the history has it: its type, the time, its fields.
+            data: the input that its hash is of, if it has one.
+            given: the same before it was encoded.
+
+        Returns:
+            Whether it is new, so that its effects have to be sent out.
+        """
+        history = self._history
+        if history is None:
+            if self.closed:
+                return False
+            self.events.append(compact(orjson.dumps(decision)))
+            return True
+        position = self._position
+        recorded = history[position] if position < len(history) else None
+        kind = decision[0]
+        end = 2 + IDENTITY[kind]
+        if (
+            recorded is None or recorded[0] != kind or tuple(recorded[2:end]) != decision[2:end]
+        ) and not _is_same_today(recorded, decision, data, given):
+            if self.closed:
+                return False
+            if self.mismatch is None:
+                produced = describe([*decision])
+                self.mismatch = NondeterminismError(
+                    self.instance_id, position, describe(recorded), produced, calling_line()
+                )
+            return self._stop()
+        self._position = position + 1
+        if self.repeating and self._position == len(history):
+            self._history, self.repeating = None, False
+        return False
+
+    def _stop(self) -> bool:
+        """Throw the code out; if it catches everything, in a loop, let it run to its next await."""
+        self.stops += 1
+        if self.stops <= _STOPS_MAX:
+            raise ReplayStopped
+        return False
+
+    def caller(self, number: int) -> Caller:
+        """The address for the answer to a task."""
+        return Caller(self.instance_id, self.execution, number)
+
+    def _out(self) -> Effects:
+        assert self.effects is not None
+        return self.effects
+
+    def schedule_activity(
+        self,
+        activity: ActivityDefinition,
+        input: Any,
+        data: bytes | None,
+        timeout: float | None,
+        tags: Mapping[str, str] | None,
+        first: int,
+        summary: str | None,
+        attempt: int,
+    ) -> CallTask[Any]:
+        """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
+        number = self.number()
+        name = activity.name
+        task: CallTask[Any] = CallTask(self, number, activity.output, ActivityError, name)
+        packed = [] if data is None else [orjson.Fragment(data)]
+        caller: Caller = _tuple(Caller, (self.instance_id, self.execution, number))
+        call: ActivityCall = _tuple(
+            ActivityCall, (caller, name, data, timeout, attempt, tags, first, self.carried)
+        )
+        self.unanswered[number] = call
+        self.pending[number] = task
+        decision: tuple[Any, ...] = (
+            "TaskScheduled",
+            self.now,
+            number,
+            name,
+            crc32(data or b""),
+            packed,
+            timeout,
+            attempt,
+            tags,
+            first,
+        )
+        if summary is not None:
+            decision = (*decision, summary)
+        if self.record(decision, data, (activity.input, input)):
+            self._out().start_activity(call)
+        return task
+
+    def start_child(
+        self,
+        task: CallTask[Any],
+        name: str,
+        version: str | None,
+        instance_id: str,
+        data: bytes | None,
+        given: Given,
+    ) -> None:
+        """Ask for a sub-orchestration to be started."""
+        if self.lock is not None:
+            raise LockRuleError(
+                "no sub-orchestrations inside lock_entities: call it before or after"
+            )
+        self.pending[task.number] = task
+        if self.children is None:
+            self.children = {}
+        self.children[task.number] = instance_id
+        kind = "SubOrchestrationInstanceCreated"
+        number, input_hash = task.number, crc32(data or b"")
+        decision = (kind, self.now, number, name, input_hash, instance_id, version, *_kept(data))
+        if self.record(decision, data, given):
+            start = Start(name, version, data, parent=self.caller(task.number))
+            start.carried = self.carried
+            self._out().send(instance_id, start)
+
+    def later(self, delay: int) -> int:
+        """Give the time, by the clock, that comes after a delay."""
+        if self._history is None:
+            return self.now - self._out().lag + delay
+        recorded = self._recorded("TimerCreated")
+        lag = recorded[4] if recorded is not None and len(recorded) > 4 else 0
+        return self.now - lag + delay
+
+    def _recorded(self, kind: str) -> list[Any] | None:
+        """Give the next decision of the history that is replayed, if it is of that kind."""
+        history, position = self._history, self._position
+        if history is None or position >= len(history) or history[position][0] != kind:
+            return None
+        return history[position]
+
+    def create_timer(self, due: int) -> TimerTask:
+        """Ask for a timer."""
+        task = TimerTask(self, self.number(), due)
+        self.pending[task.number] = task
+        lag = self._out().lag if self._history is None else 0
+        # With how far the clock was behind, so that a replay finds the same time.
+        decision = ("TimerCreated", self.now, task.number, due)
+        if self.record(decision if not lag else (*decision, lag)):
+            self._out().arm_timer(self.caller(task.number), due)
+        return task
+
+    def lacks_timer(self) -> bool:
+        """Whether this replays a history that has another decision next than a timer.
+
+        Calls that are limited as a whole had no timer of their own in earlier releases.
+        """
+        return self._history is not None and self._recorded("TimerCreated") is None
+
+    def withdraw_timer(self, task: TimerTask) -> None:
+        """Take a timer back."""
+        self.pending.pop(task.number, None)
+        if self._history is None and not self.closed:
+            self._out().disarm_timer(self.caller(task.number))
+
+    def withdraw_call(self, task: CallTask[Any]) -> None:
+        """Tell the other side of a call that nobody waits for it any more."""
+        self.pending.pop(task.number, None)
+        child = self.children.pop(task.number, None) if self.children is not None else None
+        if self._history is not None or self.closed:
+            return
+        if child is not None:
+            self._out().send(child, Command("cancel", "its parent gave it up"))
+        elif task.number in self.unanswered:
+            self.given_up.append(task.number)
+
+    def _tell_given_up(self) -> None:
+        # Not inside of the step: to stop an activity that runs takes the event loop.
+        given_up, self.given_up = self.given_up, []
+        effects = self._out()
+        for number in given_up:
+            effects.cancel_activity(self.caller(number))
+            # Recorded as its answer, so that a restart does not run it once more.
+            effects.send(
+                self.instance_id, Completion("TaskFailed", self.execution, number, GIVEN_UP)
+            )
+
+    def open_activities(self) -> list[ActivityCall]:
+        """Give the activities that have no answer and were not given up."""
+        pending = self.pending
+        return [call for number, call in self.unanswered.items() if number in pending]
+
+    def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
+        """Take the oldest event of that name, or wait for one."""
+        self.check_stepped()
+        buffered = self._buffered.get(task.name) if self._buffered is not None else None
+        if buffered:
+            _, raw = buffered.popleft()
+            if not buffered and self._buffered is not None:
+                del self._buffered[task.name]
+            task.accept(raw)
+            return
+        if self._waiters is None:
+            self._waiters = {}
+        self._waiters.setdefault(task.name, []).append(task)
+        if timeout is not None:
+            task.timer = self.create_timer(self.later(timeout))
+            task.timer.watch(task)
+
+    def forget_waiter(self, task: EventTask[Any]) -> None:
+        """Let a later event go to the next waiter."""
+        waiters = self._waiters.get(task.name) if self._waiters is not None else None
+        if waiters and task in waiters:
+            waiters.remove(task)
+            if not waiters and self._waiters is not None:
+                del self._waiters[task.name]
+
+    def unconsumed_events(self) -> list[tuple[str, bytes]]:
+        """Give the events that nobody took, in the order in which they came."""
+        if not self._buffered:
+            return []
+        kept = [
+            (order, name, raw) for name, queue in self._buffered.items() for order, raw in queue
+        ]
+        kept.sort(key=lambda entry: entry[0])
+        return [
+            (name, raw if isinstance(raw, bytes) else orjson.dumps(raw)) for _, name, raw in kept
+        ]
+
+    @property
+    def unconsumed_count(self) -> int:
+        """How many events nobody took."""
+        return 0 if not self._buffered else sum(map(len, self._buffered.values()))
+
+    def send_event(self, instance_id: str, name: str, data: bytes, given: Given) -> None:
+        """Ask for an event to be sent to another instance."""
+        number = self.number()
+        decision = ("EventSent", self.now, number, instance_id, name, crc32(data), *_kept(data))
+        if self.record(decision, data, given):
+            self._out().send(instance_id, Event(name, data))
+
+    def signal_entity(
+        self, entity: str, name: str, data: bytes | None, due: int | None, given: Given
+    ) -> None:
+        """Ask for a signal to be sent."""
+        lock = self.lock
+        if lock is not None and entity in lock.entities and lock.is_completed:
+            raise LockRuleError(
+                f"{entity} is locked by this orchestration: call it instead of signalling it"
+            )
+        if not self.is_stepped:
+            raise self._foreign_use()
+        # Signals are sent by the thousand: without number() and _out(), which it does as they do.
+        self.numbers = number = self.numbers + 1
+        kind = "EntityOperationSignaled"
+        if due is not None and (recorded := self._recorded(kind)) and recorded[6] is not None:
+            due = min(due, recorded[6])  # earlier, if the clock had been set back
+        decision: tuple[Any, ...]
+        if data is None:
+            decision = (kind, self.now, number, entity, name, 0, due)
+        else:
+            kept = orjson.Fragment(data)
+            decision = (kind, self.now, number, entity, name, crc32(data), due, kept)
+        if self.record(decision, data, given):
+            effects = self.effects
+            assert effects is not None
+            message = Operation(name, data)
+            message.carried = self.carried
+            if due is None:
+                effects.send(entity, message)
+            else:
+                effects.send_later(due, entity, message)
+
+    def call_entity(
+        self, task: CallTask[Any], entity: str, name: str, data: bytes | None, given: Given
+    ) -> None:
+        """Ask for an entity's operation to be called."""
+        lock = self.lock
+        if lock is not None and lock.is_completed:
+            if entity not in lock.entities:
+                raise LockRuleError(
+                    f"{entity} is not among the locked entities; inside lock_entities call only "
+                    "those, or signal others"
+                )
+            for other in self.pending.values():
+                if isinstance(other, CallTask) and other.entity == entity:
+                    raise LockRuleError(
+                        f"a call to {entity} is under way; inside lock_entities call an entity "
+                        "once at a time"
+                    )
+        task.entity = entity
+        self.pending[task.number] = task
+        kind, input_hash = "EntityOperationCalled", crc32(data or b"")
+        decision = (kind, self.now, task.number, entity, name, input_hash, *_kept(data))
+        if self.record(decision, data, given) and (lock is None or lock.calls is None):
+            message = Operation(name, data, True, self.caller(task.number))
+            message.carried = self.carried
+            self._out().send(entity, message)
+        elif lock is not None and lock.calls is not None:
+            lock.calls.append((entity, self._call(name, data, task.number)))
+
+    def _call(self, name: str, data: bytes | None, number: int) -> Operation:
+        message = Operation(name, data, True, self.caller(number))
+        message.carried = self.carried
+        return message
+
+    def make_again(
+        self, lock_number: int | None, calls: list[list[Any]], following: list[list[Any]]
+    ) -> list[tuple[str, Operation]]:
+        """Take note, at a rewind, of what is asked for once more.
+
+        Args:
+            lock_number: under which number the lock is, if one is held or waited for.
+            calls: the decisions to call the entities whose calls failed.
+            following: begins with the event that follows, if one does.
+
+        Returns:
+            The calls that need not wait until the lock is granted.
+        """
+        lock = self.lock
+        if lock is not None and lock_number is not None:
+            if following and _is_grant(following[0], lock.number):
+                lock.following = lock_number  # the code has it as soon as it hears that anew
+            else:
+                self.pending.pop(lock.number, None)
+                lock.ask_again(lock_number)
+                self.pending[lock_number] = lock
+        at_once: list[tuple[str, Operation]] = []
+        for decision in calls:
+            _, _, number, entity, name, *_ = decision
+            given = recorded_input(decision)
+            call = self._call(name, orjson.dumps(given[0]) if given else None, number)
+            if lock is not None and lock.calls is not None and entity in lock.entities:
+                lock.calls.append((entity, call))
+            else:
+                at_once.append((entity, call))
+        return at_once
+
+    def send_calls(self, calls: list[tuple[str, Operation]]) -> None:
+        """Send the calls that have waited for the lock; in a replay they are sent already."""
+        if self._history is None:
+            for entity, message in calls:
+                self._out().send(entity, message)
+
+    def lock_entities(self, entities: list[str]) -> EntityLock:
+        """Ask for a lock; entities are locked in sorted order, so locks cannot deadlock."""
+        self.check_stepped()
+        if self.lock is not None:
+            raise LockRuleError(
+                "locks cannot be nested: name all the entities in one lock_entities"
+            )
+        ordered = sorted(set(entities))
+        if not ordered:
+            raise UsageError("lock_entities needs at least one entity")
+        lock = EntityLock(self, self.number(), ordered)
+        self.lock = lock
+        self.pending[lock.number] = lock
+        if self.record(("EntityLockRequested", self.now, lock.number, ordered)):
+            self._out().send(ordered[0], LockRequest(self.caller(lock.number), ordered, 0))
+        return lock
+
+    def release_lock(self, lock: EntityLock) -> None:
+        """Give a lock, or the request for one, back."""
+        granted = self.pending.pop(lock.number, None) is None
+        self.lock = None
+        if self.closed:
+            return
+        if self.record(("EntityLockReleased", self.now, lock.number)):
+            send_releases(self._out(), self.caller(lock.number), lock.entities, granted)
+
+    def draw(self) -> float:
+        """The next of the execution's random numbers, from 0 to 1."""
+        return self.random_source().random()
+
+    def random_source(self) -> random.Random:
+        """The execution's random numbers: the same ones at every replay."""
+        self.check_stepped()
+        if self._random is None:
+            self._random = random.Random(f"{self.instance_id}/{self.execution}")
+        return self._random
+
+    def next_uuid_name(self) -> str:
+        """The name of which the next uuid is made."""
+        self.check_stepped()
+        self._uuids += 1
+        return f"{self.instance_id}/{self.execution}/{self._uuids}"
+
+    def _where(self) -> str:
+        """Where the code waits, or the function itself where it has ended."""
+        if self.fibers:
+            return line_of(self.fibers[0].coroutine)
+        code = self.definition.function.__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def send_releases(effects: Effects, owner: Caller, entities: list[str], granted: bool) -> None:
+    """Release entities: each at once if all were granted, else in the request's footsteps.
+
+    A release sent straight to the third entity could overtake a request that the second has yet
+    to pass on, which would then lock it for nobody. Behind the request, entity by entity, it
+    cannot.
+    """
+    if granted:
+        for entity in entities:
+            effects.send(entity, LockRelease(owner, entities, -1))
+    else:
+        effects.send(entities[0], LockRelease(owner, entities, 0))
+
+
+def _is_grant(event: list[Any], number: int) -> bool:
+    return bool(event[0] == "EntityLockGranted" and event[2] == number)
+
+
+def _is_call(event: list[Any], numbers: list[int]) -> bool:
+    return event[0] == "EntityOperationCalled" and event[2] in numbers
+
+
+def _kept(data: bytes | None) -> tuple[orjson.Fragment, ...]:
+    """An input as the last field of an event, if there is one."""
+    return () if data is None else (orjson.Fragment(data),)
+
+
+def _is_same_today(
+    recorded: list[Any] | None, decision: tuple[Any, ...], data: bytes | None, given: Given | None
+) -> bool:
+    """Whether a recorded decision differs by its input, and that by its class alone."""
+    if recorded is None or given is None or not differs_by_input(recorded, decision):
+        return False
+    then = recorded_input(recorded)
+    if then is None:
+        return True  # not recorded then: there is nothing to compare with
+    return bool(then) and data is not None and same_input(then[0], data, given)
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether the error says that stored data does not fit the class that should read it."""
+    return issubclass(type(error), PayloadError)
+
+
+def _not_cancelled() -> None:
+    """Stand in for what raises trio's ``Cancelled``: the wait is given up for another reason."""
+
+
+def _settled(state: int) -> Callable[[Executor, list[Any]], None]:
+    def apply(executor: Executor, event: list[Any]) -> None:
+        executor.settle(event[2], state, event[3] if len(event) > 3 else None)
+
+    return apply
+
+
+def _answered(state: int) -> Callable[[Executor, list[Any]], None]:
+    def apply(executor: Executor, event: list[Any]) -> None:
+        executor.unanswered.pop(event[2], None)
+        executor.settle(event[2], state, event[3])
+
+    return apply
+
+
+_APPLY: dict[str, Callable[[Executor, list[Any]], None]] = {
+    "TaskCompleted": _answered(DONE),
+    "TaskFailed": _answered(FAILED),
+    "TimerFired": _settled(DONE),
+    "SubOrchestrationInstanceCompleted": _settled(DONE),
+    "SubOrchestrationInstanceFailed": _settled(FAILED),
+    "EntityOperationCompleted": _settled(DONE),
+    "EntityOperationFailed": _settled(FAILED),
+    "EntityLockGranted": _settled(DONE),
+    "EventRaised": lambda executor, event: executor.raise_event(event[2], event[3]),
+    "CancelRequested": lambda executor, event: executor.cancel(event[2]),
+}

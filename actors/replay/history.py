@@ -1,0 +1,270 @@
+"""An orchestration's history: the form of its events, and what can be read off them.
+
+An event is a JSON array: its type, the time it was recorded (integer microseconds since the
+epoch), then its fields. There are two kinds. *Incoming* events say what happened to the
+orchestration; applying them in order rebuilds its live code. *Decisions* say what its code asked
+for; a replay must produce exactly these again, so each keeps what identifies it (kind, number,
+name, target, a hash of the input) right behind the time.
+
+| event | fields |
+|---|---|
+| ``ExecutionStarted`` | name, version, execution, parent, context variables if any came along |
+| ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt, summary if given |
+| ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
+| ``TimerCreated`` | number, due, how far the clock was behind if it was |
+| ``TimerFired`` | number |
+| ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version, input |
+| ``SubOrchestrationInstanceCompleted`` / ``...Failed`` | number, result / failure |
+| ``EventRaised`` | name, data |
+| ``EventSent`` | number, instance id, name, hash, data |
+| ``EntityOperationSignaled`` | number, entity, operation, hash, due, input |
+| ``EntityOperationCalled`` | number, entity, operation, hash, input |
+| ``EntityOperationCompleted`` / ``...Failed`` | number, result / failure |
+| ``EntityLockRequested`` | number, entities |
+| ``EntityLockGranted`` | number |
+| ``EntityLockReleased`` | number |
+| ``CancelRequested`` | reason |
+| ``ExecutionSuspended`` / ``ExecutionResumed`` | reason |
+| ``ExecutionRewound`` | reason, number of the lock asked for again, numbers of the calls of entities made again |
+| ``ExecutionTerminated`` | reason |
+| ``ContinueAsNew`` | - |
+| ``ExecutionCompleted`` | status |
+
+An input stands last, and is missing where none was given, or where the event is from before
+inputs were recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import orjson
+
+from ..carried import Carried
+from ..failures import read_failure
+from ..messages import ActivityCall, Caller
+from ..times import EPOCH
+
+#: The names of the fields, in the order that they are stored in. What may be missing stands last.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "ExecutionStarted": ("name", "version", "execution", "parent_instance_id", "context_vars"),
+    "TaskScheduled": (
+        "task_id",
+        "name",
+        "input_hash",
+        "input",
+        "timeout",
+        "attempt",
+        "tags",
+        "first_task_id",
+        "summary",
+    ),
+    "TaskCompleted": ("task_id", "result"),
+    "TaskFailed": ("task_id", "failure"),
+    "TimerCreated": ("task_id", "due", "clock_behind_us"),
+    "TimerFired": ("task_id",),
+    "SubOrchestrationInstanceCreated": (
+        "task_id",
+        "name",
+        "input_hash",
+        "instance_id",
+        "version",
+        "input",
+    ),
+    "SubOrchestrationInstanceCompleted": ("task_id", "result"),
+    "SubOrchestrationInstanceFailed": ("task_id", "failure"),
+    "EventRaised": ("name", "data"),
+    "EventSent": ("task_id", "instance_id", "name", "data_hash", "data"),
+    "EntityOperationSignaled": (
+        "task_id",
+        "entity_id",
+        "operation",
+        "input_hash",
+        "due",
+        "input",
+    ),
+    "EntityOperationCalled": ("task_id", "entity_id", "operation", "input_hash", "input"),
+    "EntityOperationCompleted": ("task_id", "result"),
+    "EntityOperationFailed": ("task_id", "failure"),
+    "EntityLockRequested": ("task_id", "entity_ids"),
+    "EntityLockGranted": ("task_id",),
+    "EntityLockReleased": ("task_id",),
+    "CancelRequested": ("reason",),
+    "ExecutionSuspended": ("reason",),
+    "ExecutionResumed": ("reason",),
+    "ExecutionRewound": ("reason", "lock_task_id", "called_again"),
+    "ExecutionTerminated": ("reason",),
+    "ContinueAsNew": (),
+    "ExecutionCompleted": ("status",),
+}
+
+#: Events that a replay passes over: no code saw them.
+SILENT = frozenset({"ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"})
+
+#: How many fields behind the time identify a decision.
+IDENTITY = {
+    "TaskScheduled": 3,
+    "TimerCreated": 2,
+    "SubOrchestrationInstanceCreated": 4,
+    "EventSent": 4,
+    "EntityOperationSignaled": 5,
+    "EntityOperationCalled": 4,
+    "EntityLockRequested": 2,
+    "EntityLockReleased": 1,
+}
+
+#: Where the hash of an input is in a decision, and where the input.
+INPUTS = {
+    "TaskScheduled": (4, 5),
+    "SubOrchestrationInstanceCreated": (4, 7),
+    "EventSent": (5, 6),
+    "EntityOperationSignaled": (5, 7),
+    "EntityOperationCalled": (5, 6),
+}
+
+#: Answers, and the decision each of them belongs to.
+ANSWERS = {
+    "TaskCompleted": "TaskScheduled",
+    "TaskFailed": "TaskScheduled",
+    "TimerFired": "TimerCreated",
+    "SubOrchestrationInstanceCompleted": "SubOrchestrationInstanceCreated",
+    "SubOrchestrationInstanceFailed": "SubOrchestrationInstanceCreated",
+    "EntityOperationCompleted": "EntityOperationCalled",
+    "EntityOperationFailed": "EntityOperationCalled",
+    "EntityLockGranted": "EntityLockRequested",
+}
+
+FAILURES = frozenset({"TaskFailed", "SubOrchestrationInstanceFailed", "EntityOperationFailed"})
+
+
+def parse_history(chunks: list[bytes]) -> list[list[Any]]:
+    """Give the events of stored chunks (JSON arrays of events) as one list."""
+    events: list[list[Any]] = []
+    for chunk in chunks:
+        events += orjson.loads(chunk)
+    return events
+
+
+def named_fields(event: list[Any]) -> dict[str, Any]:
+    """Give the fields of an event by name: times as datetimes, failures as ``FailureDetails``.
+
+    An input or data that was not given, or not recorded, is left out. Fields that this version
+    does not know are under ``more``.
+    """
+    names, values = FIELDS.get(event[0], ()), event[2:]
+    fields: dict[str, Any] = dict(zip(names, values, strict=False))
+    more = [value for value in values[len(names) :] if value is not None]  # a grant has no content
+    if more:
+        fields["more"] = more
+    if type(fields.get("due")) is int:
+        fields["due"] = EPOCH + timedelta(microseconds=fields["due"])
+    if type(fields.get("failure")) is list:
+        fields["failure"] = read_failure(fields["failure"])
+    if event[0] == "TaskScheduled" and "input" in fields:
+        packed = fields.pop("input")
+        if packed:
+            fields["input"] = packed[0]
+    return fields
+
+
+def differs_by_input(recorded: list[Any], decision: Sequence[Any]) -> bool:
+    """Whether a recorded decision is the other one but for the hash of its input."""
+    kind = decision[0]
+    if recorded[0] != kind or kind not in INPUTS:
+        return False
+    hash_at, end = INPUTS[kind][0], 2 + IDENTITY[kind]
+    return (
+        type(recorded[hash_at]) is int
+        and recorded[2:hash_at] == [*decision[2:hash_at]]
+        and recorded[hash_at + 1 : end] == [*decision[hash_at + 1 : end]]
+    )
+
+
+def recorded_input(recorded: list[Any]) -> list[Any] | None:
+    """Give a decision's input in a list, which is empty if there was none; None if not known."""
+    hash_at, input_at = INPUTS[recorded[0]]
+    if recorded[0] == "TaskScheduled":
+        packed: list[Any] = recorded[input_at]
+        return packed
+    if len(recorded) > input_at:
+        return [recorded[input_at]]
+    return None if recorded[hash_at] else []  # the hash of nothing is 0
+
+
+def carried_by(events: list[list[Any]]) -> Carried | None:
+    """Give the context variables that came along when an execution was started."""
+    if not events or events[0][0] != "ExecutionStarted" or len(events[0]) < 7:
+        return None
+    carried: Carried = events[0][6]
+    return carried
+
+
+def open_activities(
+    events: list[list[Any]], instance_id: str, execution: int
+) -> list[ActivityCall]:
+    """Find the activities that must be run (again) after a restart."""
+    found: dict[int, list[Any]] = {}
+    carried = carried_by(events)
+    for event in events:
+        if event[0] == "TaskScheduled":
+            found[event[2]] = event
+        elif event[0] in ("TaskCompleted", "TaskFailed"):
+            found.pop(event[2], None)
+    return [
+        ActivityCall(
+            Caller(instance_id, execution, number),
+            name,
+            orjson.dumps(packed[0]) if packed else None,
+            timeout,
+            attempt,
+            tags,
+            call,
+            carried,
+        )
+        for _, _, number, name, _, packed, timeout, attempt, tags, call, *_ in found.values()
+    ]
+
+
+def open_children(events: list[list[Any]]) -> list[str]:
+    """Find the instance ids of sub-orchestrations that have not ended."""
+    found: dict[int, str] = {}
+    for event in events:
+        if event[0] == "SubOrchestrationInstanceCreated":
+            found[event[2]] = event[5]
+        elif ANSWERS.get(event[0]) == "SubOrchestrationInstanceCreated":
+            found.pop(event[2], None)
+    return list(found.values())
+
+
+def open_timers(events: list[list[Any]]) -> list[int]:
+    """Find the numbers of timers that have not fired (some may have been cancelled)."""
+    found: dict[int, None] = {}
+    for event in events:
+        if event[0] == "TimerCreated":
+            found[event[2]] = None
+        elif event[0] == "TimerFired":
+            found.pop(event[2], None)
+    return list(found)
+
+
+def open_lock(events: list[list[Any]]) -> tuple[int, list[str]] | None:
+    """Find the lock that was requested and not released: its number and entities."""
+    found: tuple[int, list[str]] | None = None
+    for event in events:
+        if event[0] == "EntityLockRequested":
+            found = (event[2], event[3])
+        elif event[0] == "EntityLockReleased":
+            found = None
+        elif event[0] == "ExecutionRewound" and found and len(event) > 3 and event[3] is not None:
+            found = (event[3], found[1])
+    return found
+
+
+def describe(event: list[Any] | None) -> str:
+    """Put an event into words for a report: its type and what identifies it."""
+    if event is None:
+        return "nothing"
+    fields = event[2 : 2 + IDENTITY.get(event[0], 1)]
+    return f"{event[0]}({', '.join(repr(field) for field in fields)})"
