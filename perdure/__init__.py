@@ -57,18 +57,18 @@ from .actors.replay.scopes import CancelScope, TaskGroup
 from .actors.replay.tasks import EntityLock, Task
 from .actors.retry import RetryPolicy
 from .actors.values import MISSING, RuntimeStatus
-from .runtime.balancing import Rebalance
-from .runtime.client import CleanResult, Client
-from .runtime.clock import Clock, ManualClock, SystemClock
-from .runtime.connecting import HubView, connect, watch_hub
-from .runtime.handle import OrchestrationHandle
+from .runtime.client.client import CleanResult, Client
+from .runtime.client.handle import OrchestrationHandle
+from .runtime.client.pages import Page
+from .runtime.client.remote import HubView, connect, watch_hub
+from .runtime.client.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
+from .runtime.cluster.balancer import Rebalance
 from .runtime.hub import Hub
-from .runtime.pages import Page
-from .runtime.serving import run
+from .runtime.program import run
+from .runtime.scheduling.clock import Clock, ManualClock, SystemClock
+from .runtime.scheduling.interpreter import tune
 from .runtime.settings import Settings
 from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
-from .runtime.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
-from .runtime.tuning import tune
 from .storage import MemoryStore, SharedStore, SqliteStore, Store
 
 __version__ = "0.1.0"

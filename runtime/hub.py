@@ -18,26 +18,26 @@ from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, Us
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from ..storage import SqliteStore, open_store
-from .applications import app_of, make_lookup
-from .balancing import Balancer, Rebalance
-from .client import Client
-from .clock import Clock, SystemClock
-from .crews import Crew
-from .hidden import TaskGroup, begin
-from .homes import Home, current_task, has_ended
-from .loops import LoopCrew
-from .processes import ProcessCrew
-from .retention import check_retention, keep_retention
+from .client.applications import app_of, make_lookup
+from .client.client import Client
+from .client.retention import check_retention, keep_retention
+from .cluster.balancer import Balancer, Rebalance
+from .cluster.crews import Crew
+from .cluster.loops import LoopCrew
+from .cluster.processes import ProcessCrew
+from .scheduling.clock import Clock, SystemClock
+from .scheduling.hidden_tasks import TaskGroup, begin
+from .scheduling.homes import Home, current_task, has_ended
+from .scheduling.waiter import event_factory, thread_waker
 from .settings import Settings
-from .sockets import path_of
 from .statistics import HubStatistics
-from .waiting import event_factory, thread_waker
+from .transport.sockets import path_of
 
 if TYPE_CHECKING:
     from ..actors.registry.app import App
     from ..storage import Store
-    from .partition import Partition
-    from .shard import Shard
+    from .partitions.partition import Partition
+    from .shards.shard import Shard
 
 _log = Log("perdure.hub")
 

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from .connecting import watch_hub
+from .client.remote import watch_hub
 
 if TYPE_CHECKING:
     from .statistics import HubStatistics

@@ -113,7 +113,7 @@ def test_actors_do_no_input_or_output_and_read_no_clock() -> None:
         ("runtime", "from perdure.actors.errors import PerdureError"),
         ("runtime", "from storage.records import Checkpoint"),
         ("benchmarks", "from ..runtime.partition import Partition"),
-        ("benchmarks", "from perdure.runtime.partition import Partition"),
+        ("benchmarks", "from perdure.runtime.partitions.partition import Partition"),
         ("benchmarks", "from perdure import runtime"),
         ("benchmarks", "import perdure.storage.sqlite"),
     ],

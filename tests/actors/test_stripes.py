@@ -29,7 +29,7 @@ from perdure.actors.messages import (
     encode_message,
 )
 from perdure.actors.registry.lookup import Lookup
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 from tests.actors.recording import START, Instance, Recorder
 
 STRIPES = 3

@@ -23,7 +23,7 @@ from perdure import (
     StoreInUseError,
     UnavailableError,
 )
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 from tests.faults import FaultyStore, JumpingClock, dying, settle, within
 
 app = App()

@@ -25,7 +25,7 @@ from perdure import (
     Settings,
     UnavailableError,
 )
-from perdure.runtime import exchange, overflow
+from perdure.runtime.partitions import exchange, overflow
 from perdure.storage import memory, records
 from tests.faults import Crashed, FaultyStore, JumpingClock, When, content, persist, within
 from tests.guarantees.worker_load import PARTITIONS as WORKED, crew_of

@@ -23,7 +23,7 @@ from perdure import (
     SqliteStore,
     UsageError,
 )
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 from tests.faults import FaultyStore, settle
 
 app = App()

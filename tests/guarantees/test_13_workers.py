@@ -27,8 +27,8 @@ from perdure import (
     UsageError,
     connect,
 )
-from perdure.runtime.connecting import watch_hub
-from perdure.runtime.processes import ProcessCrew
+from perdure.runtime.client.remote import watch_hub
+from perdure.runtime.cluster.processes import ProcessCrew
 from tests.guarantees.crash_child import OPENING_BALANCE, Account
 from tests.guarantees.worker_load import (
     PARTITIONS,

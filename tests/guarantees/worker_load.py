@@ -32,7 +32,7 @@ from perdure import (
     Settings,
     UnavailableError,
 )
-from perdure.runtime.processes import ProcessCrew
+from perdure.runtime.cluster.processes import ProcessCrew
 from tests.guarantees import crash_child
 from tests.guarantees.crash_child import ACCOUNTS, OPENING_BALANCE, Book, book_of
 from tests.guarantees.workloads import entity_in

@@ -25,7 +25,7 @@ from perdure import (
     RuntimeStatus,
     Store,
 )
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 from tests.faults import Crashed, FaultyStore, JumpingClock, content, persist
 
 PARTITIONS = 3

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import anyio
 
 from perdure import LeaseLostError, MemoryStore, StorageError, Store
-from perdure.runtime.partition import Partition
-from perdure.runtime.requesting import Requester
+from perdure.runtime.client.requester import Requester
+from perdure.runtime.partitions.partition import Partition
 from perdure.storage import (
     Checkpoint,
     EntityFilter,

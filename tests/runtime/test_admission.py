@@ -14,7 +14,7 @@ import pytest
 from anyio.abc import SocketStream
 
 from perdure import App, EntityId, Hub, OrchestrationContext, connect
-from perdure.runtime.wire import Splitter
+from perdure.runtime.transport.wire import Splitter
 from tests.guarantees.workloads import entity_in
 
 app = App()

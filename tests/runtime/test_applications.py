@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from perdure import App, UsageError
-from perdure.runtime.applications import SCRIPT, load_app, place_of
+from perdure.runtime.client.applications import SCRIPT, load_app, place_of
 
 ROOT = Path(__file__).parents[2]
 app = App("here")

@@ -8,7 +8,7 @@ from attrs.exceptions import FrozenInstanceError
 from hypothesis import given, strategies as st
 
 from perdure import Rebalance, UnavailableError, UsageError
-from perdure.runtime.balancing import Balancer, Load, Move, choose_move
+from perdure.runtime.cluster.balancer import Balancer, Load, Move, choose_move
 from tests.runtime.harness import until_true
 
 SHARES = st.floats(0, 1, allow_nan=False)

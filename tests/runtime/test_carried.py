@@ -29,7 +29,7 @@ from perdure import (
     UnavailableError,
     UsageError,
 )
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 from tests.faults import Crash, let_turns_crash
 from tests.runtime.orchestrating import advance, evict, quiet, running
 

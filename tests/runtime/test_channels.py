@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from perdure import App, EntityId, Hub, MemoryStore, UsageError, connect
-from perdure.runtime.channels import Channel, dial, listen, loop_channels, serve
-from perdure.runtime.keeping import Keeper
-from perdure.runtime.wire import Item
+from perdure.runtime.scheduling.keeper import Keeper
+from perdure.runtime.transport.channels import Channel, dial, listen, loop_channels, serve
+from perdure.runtime.transport.wire import Item
 from tests.runtime.harness import until_true
 
 app = App()

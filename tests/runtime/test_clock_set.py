@@ -21,8 +21,8 @@ from perdure import (
     Settings,
     SystemClock,
 )
-from perdure.runtime.clock import pass_time
-from perdure.runtime.timers import TimerQueue
+from perdure.runtime.scheduling.clock import pass_time
+from perdure.runtime.scheduling.timers import TimerQueue
 from tests.runtime.harness import until_true
 
 HOUR_S = 3600.0

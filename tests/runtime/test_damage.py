@@ -20,9 +20,9 @@ from perdure import (
     SqliteStore,
     StoreDamagedError,
 )
-from perdure.runtime.damage import Damage, span_of
-from perdure.runtime.exchange import read_frame
-from perdure.runtime.placement import name_in
+from perdure.runtime.partitions.damage import Damage, span_of
+from perdure.runtime.partitions.exchange import read_frame
+from perdure.runtime.placement.hashing import name_in
 from perdure.storage import OutboxRow
 from tests.runtime.harness import until
 from tests.storage.files import change, rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perdure.runtime.deaths import Call, Deaths, Notes, Warden, read_notes
+from perdure.runtime.scheduling.deaths import Call, Deaths, Notes, Warden, read_notes
 
 
 def call(number: int) -> Call:

@@ -9,7 +9,7 @@ import pytest
 
 from perdure import App, EntityContext, EntityId, Hub, OrchestrationContext, Settings
 from perdure.actors.messages import Operation
-from perdure.runtime.partition import Partition
+from perdure.runtime.partitions.partition import Partition
 from perdure.storage import Checkpoint
 from tests.faults import Crash, let_turns_crash, within
 from tests.runtime.harness import FaultyStore, partition_here, until

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from perdure.actors.messages import Event, Message
-from perdure.runtime import exchange as exchanging
-from perdure.runtime.batch import Batch
-from perdure.runtime.damage import Damage
-from perdure.runtime.exchange import Exchange
-from perdure.runtime.places import Frame
-from perdure.runtime.recovery import reintroduce
-from perdure.runtime.routing import Router
-from perdure.runtime.sessions import _ITEMS
-from perdure.runtime.wire import Item, Splitter, encode
+from perdure.runtime.partitions import exchange as exchanging
+from perdure.runtime.partitions.batch import Batch
+from perdure.runtime.partitions.damage import Damage
+from perdure.runtime.partitions.exchange import Exchange
+from perdure.runtime.partitions.recovery import reintroduce
+from perdure.runtime.placement.places import Frame
+from perdure.runtime.shards.sessions import _ITEMS
+from perdure.runtime.transport.router import Router
+from perdure.runtime.transport.wire import Item, Splitter, encode
 from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered, records
 
 PARTITIONS = 3

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from perdure import App, EntityId, Hub, InternalError, OrchestrationContext
-from perdure.runtime.hidden import TaskGroup, begin, hold
+from perdure.runtime.scheduling.hidden_tasks import TaskGroup, begin, hold
 from tests.runtime.harness import until_true
 
 app = App("hidden")

@@ -30,7 +30,7 @@ from perdure import (
     StorageError,
     UsageError,
 )
-from perdure.runtime.homes import Home
+from perdure.runtime.scheduling.homes import Home
 
 app = App("homes")
 

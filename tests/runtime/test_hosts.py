@@ -27,7 +27,7 @@ from perdure import (
     RuntimeStatus,
     connect,
 )
-from perdure.runtime.waiting import thread_waker
+from perdure.runtime.scheduling.waiter import thread_waker
 
 app = App()
 mark: ContextVar[str] = ContextVar("mark", default="none")

@@ -40,7 +40,7 @@ from perdure import (
     UnavailableError,
     UsageError,
 )
-from perdure.runtime import recovery
+from perdure.runtime.partitions import recovery
 from tests.runtime.harness import (
     FaultyStore,
     disk_error,

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from perdure.actors.errors import InternalError
-from perdure.runtime.keeping import Keeper
+from perdure.runtime.scheduling.keeper import Keeper
 from tests.runtime.harness import until_true
 
 

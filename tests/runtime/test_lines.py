@@ -8,11 +8,11 @@ import anyio
 import pytest
 
 from perdure import HubStoppingError, UsageError
-from perdure.runtime.channels import Channel, OnItems
-from perdure.runtime.lines import Line
-from perdure.runtime.places import LineLostError
-from perdure.runtime.waiting import waiter_factory
-from perdure.runtime.wire import Item
+from perdure.runtime.placement.places import LineLostError
+from perdure.runtime.scheduling.waiter import waiter_factory
+from perdure.runtime.transport.channels import Channel, OnItems
+from perdure.runtime.transport.lines import Line
+from perdure.runtime.transport.wire import Item
 from tests.faults import settle
 from tests.runtime.harness import until_true
 

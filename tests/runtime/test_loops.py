@@ -6,8 +6,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from perdure.runtime.channels import Channel, loop_channels
-from perdure.runtime.loops import Acceptor
+from perdure.runtime.cluster.loops import Acceptor
+from perdure.runtime.transport.channels import Channel, loop_channels
 
 
 async def serve(channel: Channel) -> None:

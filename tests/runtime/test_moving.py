@@ -29,7 +29,7 @@ from perdure import (
     Store,
     UsageError,
 )
-from perdure.runtime.crews import Crew
+from perdure.runtime.cluster.crews import Crew
 from tests.faults import Crash, FaultyStore, let_turns_crash, persist, settle
 from tests.guarantees.workloads import entity_in, id_in
 from tests.runtime.harness import until, until_true

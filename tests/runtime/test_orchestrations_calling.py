@@ -24,7 +24,7 @@ from perdure import (
 )
 from perdure.actors.messages import Start
 from perdure.actors.registry.lookup import Lookup
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 from tests.actors.recording import START, Instance
 from tests.runtime.orchestrating import (
     HOUR,

@@ -25,10 +25,10 @@ from perdure import (
     SqliteStore,
     Store,
 )
-from perdure.runtime import exchange, overflow
-from perdure.runtime.exchange import read_frame
 from perdure.runtime.load_view import render
-from perdure.runtime.partition import Partition
+from perdure.runtime.partitions import exchange, overflow
+from perdure.runtime.partitions.exchange import read_frame
+from perdure.runtime.partitions.partition import Partition
 from tests.faults import FaultyStore as StallingStore
 from tests.runtime.harness import FaultyStore, disk_error, partition_here, until, until_true
 

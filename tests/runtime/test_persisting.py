@@ -11,10 +11,12 @@ import pytest
 from anyio.abc import SocketListener
 
 from perdure import App, Client, EntityId, Hub, ManualClock, Rebalance, RuntimeStatus, connect
-from perdure.runtime import balancing, channels, keeping, loops
-from perdure.runtime.channels import loop_channels
-from perdure.runtime.keeping import Keeper
-from perdure.runtime.loops import Acceptor
+from perdure.runtime.cluster import balancer as balancing, loops
+from perdure.runtime.cluster.loops import Acceptor
+from perdure.runtime.scheduling import keeper as keeping
+from perdure.runtime.scheduling.keeper import Keeper
+from perdure.runtime.transport import channels
+from perdure.runtime.transport.channels import loop_channels
 from tests.runtime.harness import until_true
 
 app = App()
@@ -77,7 +79,7 @@ async def test_balancing_goes_on_after_an_error_that_nobody_expects(
 async def test_a_worker_is_supervised_on_after_an_error_that_nobody_expects(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from perdure.runtime.processes import ProcessCrew
+    from perdure.runtime.cluster.processes import ProcessCrew
 
     serve, served = ProcessCrew._serve_with, list[int]()
 

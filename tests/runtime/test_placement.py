@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from perdure import App, Hub, OrchestrationContext
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 
 
 @given(st.text(), st.integers(1, 1_024))
@@ -34,7 +34,7 @@ def test_the_place_never_changes_since_stores_depend_on_it(key: str, place: int)
 
 
 def test_the_place_is_the_same_in_every_process() -> None:
-    code = "from perdure.runtime.placement import partition_of; print(partition_of('a key', 1024))"
+    code = "from perdure.runtime.placement.hashing import partition_of; print(partition_of('a key', 1024))"
 
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -11,8 +11,8 @@ import anyio.lowlevel
 import pytest
 import sniffio
 
-from perdure.runtime.hands import Hand
-from perdure.runtime.pump import Pump
+from perdure.runtime.scheduling.hands import Hand
+from perdure.runtime.scheduling.pump import Pump
 from tests.runtime.harness import until_true
 
 

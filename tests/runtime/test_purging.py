@@ -26,7 +26,7 @@ from perdure import (
     UsageError,
 )
 from perdure.actors.messages import Command, Start
-from perdure.runtime import orchestration_client
+from perdure.runtime.client import orchestration_client
 from perdure.storage import Checkpoint
 from tests.runtime.harness import FaultyStore, partition_here, until, until_true
 

@@ -17,14 +17,14 @@ from perdure import (
     UnavailableError,
 )
 from perdure.actors.messages import Completion, Operation, Start
-from perdure.runtime import routing
-from perdure.runtime.channels import Channel
-from perdure.runtime.hidden import TaskGroup
-from perdure.runtime.partition import Partition
-from perdure.runtime.places import MovedError
-from perdure.runtime.routing import Elsewhere, Router
-from perdure.runtime.waiting import waiter_factory
-from perdure.runtime.wire import Item
+from perdure.runtime.partitions.partition import Partition
+from perdure.runtime.placement.places import MovedError
+from perdure.runtime.scheduling.hidden_tasks import TaskGroup
+from perdure.runtime.scheduling.waiter import waiter_factory
+from perdure.runtime.transport import router as routing
+from perdure.runtime.transport.channels import Channel
+from perdure.runtime.transport.router import Elsewhere, Router
+from perdure.runtime.transport.wire import Item
 from tests.runtime.harness import until_true
 from tests.runtime.test_lines import FakeChannel
 

@@ -15,12 +15,13 @@ from anyio.abc import ByteStream
 
 from perdure import App, EntityId, Hub, UnavailableError, connect
 from perdure.actors.messages import Operation
-from perdure.runtime import channels, lines, sessions, wire
-from perdure.runtime.channels import SocketChannel, dial_shard
-from perdure.runtime.client import Client
-from perdure.runtime.lines import Line
-from perdure.runtime.waiting import waiter_factory
-from perdure.runtime.wire import Splitter, decode, encode
+from perdure.runtime.client.client import Client
+from perdure.runtime.scheduling.waiter import waiter_factory
+from perdure.runtime.shards import sessions
+from perdure.runtime.transport import channels, lines, wire
+from perdure.runtime.transport.channels import SocketChannel, dial_shard
+from perdure.runtime.transport.lines import Line
+from perdure.runtime.transport.wire import Splitter, decode, encode
 from tests.runtime.harness import until_true
 from tests.runtime.test_lines import Exchange
 

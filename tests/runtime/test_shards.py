@@ -31,8 +31,8 @@ from perdure import (
     UsageError,
     connect,
 )
-from perdure.runtime import crews
-from perdure.runtime.partition import Partition
+from perdure.runtime.cluster import crews
+from perdure.runtime.partitions.partition import Partition
 from tests.faults import FaultyStore as GatedStore
 from tests.guarantees.workloads import entity_in, id_in
 from tests.runtime.harness import FaultyStore, disk_error, until, until_true

@@ -25,7 +25,8 @@ from perdure import (
     OrchestrationContext,
     OrchestrationFailedError,
 )
-from perdure.runtime import applications, staging
+from perdure.runtime.client import applications
+from perdure.runtime.scheduling import stage as staging
 from tests.runtime.orchestrating import evict, quiet, running
 
 app = App()

@@ -27,7 +27,7 @@ from perdure import (
     Store,
 )
 from perdure.actors.entities.stripes import MARK, stripe_key
-from perdure.runtime.placement import partition_of
+from perdure.runtime.placement.hashing import partition_of
 from tests.faults import FaultyStore, persist, settle, within
 from tests.guarantees.workloads import id_in
 from tests.runtime.harness import until

@@ -11,9 +11,9 @@ from perdure import App, EntityId, ManualClock
 from perdure.actors.entities.stripes import stripe_key
 from perdure.actors.messages import Completion, Operation
 from perdure.actors.registry.lookup import Lookup
-from perdure.runtime import striping
-from perdure.runtime.placement import partition_of
-from perdure.runtime.striping import StripeRouter
+from perdure.runtime.placement import stripe_router as striping
+from perdure.runtime.placement.hashing import partition_of
+from perdure.runtime.placement.stripe_router import StripeRouter
 
 app = App()
 HOT_AT = 5

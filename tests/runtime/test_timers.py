@@ -9,7 +9,7 @@ import anyio
 from hypothesis import given, strategies as st
 
 from perdure import ManualClock, SystemClock
-from perdure.runtime.timers import Alarm, TimerQueue
+from perdure.runtime.scheduling.timers import Alarm, TimerQueue
 from tests.runtime.harness import until_true
 
 SECOND = 1_000_000

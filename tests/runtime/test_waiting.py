@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from perdure.runtime.waiting import TOLD, Waiter, on_asyncio, thread_waker, waiter_factory
+from perdure.runtime.scheduling.waiter import TOLD, Waiter, on_asyncio, thread_waker, waiter_factory
 from tests.runtime.harness import until_true
 
 

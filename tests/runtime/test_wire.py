@@ -25,8 +25,8 @@ from perdure.actors.messages import (
     Start,
     TimerDue,
 )
-from perdure.runtime.places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
-from perdure.runtime.wire import SIZE_MAX, Item, Splitter, encode
+from perdure.runtime.placement.places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
+from perdure.runtime.transport.wire import SIZE_MAX, Item, Splitter, encode
 from perdure.storage import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
 
 TEXTS = st.text(max_size=8)

@@ -32,9 +32,9 @@ from perdure import (
     UsageError,
     connect,
 )
-from perdure.runtime import routing
-from perdure.runtime.places import LineLostError
-from perdure.runtime.waiting import waiter_factory
+from perdure.runtime.placement.places import LineLostError
+from perdure.runtime.scheduling.waiter import waiter_factory
+from perdure.runtime.transport import router as routing
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ import os, sys
 from perdure import App
 
 app = App()
-in_worker = "perdure.runtime.worker" in sys.orig_argv
+in_worker = "perdure.runtime.cluster.worker" in sys.orig_argv
 
 @app.entity
 class Counter:
@@ -90,7 +90,11 @@ def children() -> set[int]:
             command = (entry / "cmdline").read_text()
         except (OSError, ValueError):
             continue
-        if stat[1] == str(os.getpid()) and stat[0] != "Z" and "perdure.runtime.worker" in command:
+        if (
+            stat[1] == str(os.getpid())
+            and stat[0] != "Z"
+            and "perdure.runtime.cluster.worker" in command
+        ):
             found.add(int(entry.name))
     return found
 
@@ -396,7 +400,7 @@ def test_a_worker_whose_supervisor_is_gone_leaves_the_next_one_its_socket(folder
         file.write(orjson.dumps(config))
         file.seek(0)
         ended = subprocess.run(
-            [sys.executable, "-m", "perdure.runtime.worker", str(file.fileno())],
+            [sys.executable, "-m", "perdure.runtime.cluster.worker", str(file.fileno())],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,

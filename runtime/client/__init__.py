@@ -1,0 +1,4 @@
+"""What talks to a hub from outside.
+
+Imports the scheduling, the placement and the transport; it knows no partition.
+"""

@@ -1,0 +1,449 @@
+"""The part of the client that is about entities: call, signal, look, delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, TypeVar, cast, overload
+
+import anyio
+
+from ...actors.arguments import flag, is_a, optional_flag, optional_text, refusal, several
+from ...actors.contexts.entity import EntityContext
+from ...actors.entities.stripes import MARK
+from ...actors.errors import EntityOperationError, FailureDetails, InvalidIdError, PerdureError
+from ...actors.ids import EntityId, check_text, entity_id
+from ...actors.logs import Log
+from ...actors.messages import Command, Operation
+from ...actors.registry.definitions import OperationDefinition
+from ...actors.times import due_time, optional_timestamp, seconds
+from ...actors.values import MISSING
+from ...storage.records import EntityFilter, EntityRow
+from ..placement.hashing import partition_of
+from ..placement.stripe_router import StripeRouter
+from ..scheduling.hidden_tasks import TaskGroup
+from .pages import check_page_size
+from .requester import Requester
+from .status import EntityStatus, entity_status
+
+_log = Log("perdure.client")
+
+A = TypeVar("A")
+E = TypeVar("E")
+R = TypeVar("R")
+
+
+class EntityClient(Requester):
+    """What a client can do with entities."""
+
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Coroutine[Any, Any, R]],
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], R],
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, EntityContext], Coroutine[Any, Any, R]],
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, EntityContext], R],
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], R],
+        input: A,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], R],
+        input: A,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self,
+        id: EntityId[Any],
+        op: str,
+        input: Any = ...,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> Any: ...
+    async def call_entity(
+        self,
+        id: EntityId[Any],
+        op: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        timeout: float | timedelta | None = None,
+        request_id: str | None = None,
+    ) -> Any:
+        """Call an entity's operation and give its result; what it did is durable by then.
+
+        Args:
+            id: which entity.
+            op: the operation, or its name.
+            input: its input, if it takes one.
+            timeout: seconds (or a timedelta) to wait at the most.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such entity or operation.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            EntityOperationError: the operation raised; its changes were rolled back.
+            ParkedError: the entity is parked.
+            TimeoutError: no answer in time; the operation may still be applied.
+            UnavailableError: nothing happened; safe to repeat.
+            OutcomeUnknownError: it may be applied; repeat it under the same request id.
+        """
+        operation = self._lookup.find_operation(id, op)
+        data = self._lookup.encode_input(operation, input, op)
+        key = str(id)
+        address = self._address(key, operation, request_id)
+        message = Operation(operation.name, data, True)
+        if self._lookup.app.context_vars:
+            message.carried = self._lookup.carry()
+        if timeout is None:
+            answer = await self._request(address, message, request_id)
+        else:
+            answer = None
+            limit = seconds(timeout, "timeout")
+            with anyio.move_on_after(limit) as scope:
+                answer = await self._request(address, message, request_id)
+            if scope.cancelled_caught:
+                raise TimeoutError(f"no answer from {key}.{operation.name} in {limit:g} seconds")
+        if type(answer) is FailureDetails:
+            raise EntityOperationError(f"{key}.{operation.name}", answer)
+        return operation.output.decode(answer or b"null")
+
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Any],
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, EntityContext], Any],
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], Any],
+        input: A,
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A, EntityContext], Any],
+        input: A,
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    async def signal_entity(
+        self,
+        id: EntityId[Any],
+        op: str,
+        input: Any = ...,
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    async def signal_entity(
+        self,
+        id: EntityId[Any],
+        op: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        at: datetime | timedelta | float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Send an entity an operation; it is durable, and is applied once, when this returns.
+
+        Args:
+            id: which entity.
+            op: the operation, or its name.
+            input: its input, if it takes one.
+            at: an aware datetime, or how long from now, before which it is not applied.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such entity or operation.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            MailboxFullError: too much waits for the entity or in the hub; send more slowly.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        operation = self._lookup.find_operation(id, op)
+        data = self._lookup.encode_input(operation, input, op)
+        key = self._address(str(id), operation, request_id)
+        message = Operation(operation.name, data)
+        if self._lookup.app.context_vars:
+            message.carried = self._lookup.carry()
+        if at is None:
+            await self._request(key, message, request_id)
+        else:
+            due = due_time(at, self._clock.now())
+            if request_id is not None:
+                await self._claim(check_text(request_id, "request_id"), key, message)
+            await self._at(key, lambda place: place.request_later(key, message, due, request_id))
+
+    async def signal_entities(
+        self, signals: Iterable[tuple[EntityId[Any], str | Callable[..., Any], Any]]
+    ) -> None:
+        """Send many operations at once; each is durable, and is applied once, when this returns.
+
+        Args:
+            signals: entity, operation and input (``perdure.MISSING`` for none) of each.
+
+        Raises:
+            UnknownNameError, PayloadError: of any of them; then none was sent.
+            UnavailableError: some of them were not applied.
+        """
+        parcels: dict[int, list[tuple[str, Operation]]] = {}
+        count = len(self._all())
+        taken = "an iterable of (entity, operation, input)"
+        for signal in several(signals, "signals", taken):
+            try:
+                id, op, input = signal
+            except Exception:
+                raise refusal("each of signals", "(entity, operation, input)", signal) from None
+            operation = self._lookup.find_operation(id, op)
+            data = self._lookup.encode_input(operation, input, op)
+            key = self._address(str(id), operation)
+            message = Operation(operation.name, data)
+            message.carried = self._lookup.carry()
+            parcels.setdefault(partition_of(key, count), []).append((key, message))
+        if len(parcels) == 1:
+            [some] = parcels.values()
+            await self._request_all(some)
+        elif parcels:
+            await self._request_many(parcels)
+
+    async def _request_many(self, parcels: dict[int, list[tuple[str, Operation]]]) -> None:
+        errors: list[PerdureError] = []
+
+        async def send(some: list[tuple[str, Operation]]) -> None:
+            try:
+                await self._request_all(some)
+            except PerdureError as error:
+                errors.append(error)
+
+        async with TaskGroup() as tasks:
+            for some in parcels.values():
+                tasks.start_soon(send, some)
+        if errors:
+            raise errors[0]
+
+    async def _request_all(self, parcels: list[tuple[str, Operation]]) -> None:
+        key, _ = parcels[0]
+        await self._at(key, lambda place: place.request_all(parcels))
+
+    async def read_entity_state(self, id: EntityId[E]) -> E | None:
+        """Give an entity's state, as of the last checkpoint; None if it has none.
+
+        Of a striped entity, the stripes are folded into it first.
+
+        Raises:
+            PayloadError: its class cannot read what is stored; ``get_entity`` shows it plain.
+            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
+        """
+        row = await self._read_entity(id)
+        if row is None or row.state is None:
+            return None
+        state: E = self._lookup.find_entity(id.name).state.decode(row.state)
+        return state
+
+    async def get_entity(self, id: EntityId[E]) -> EntityStatus[E] | None:
+        """Give an entity's status, as of the last checkpoint; None if there is no such entity.
+
+        Of a striped entity, the stripes are folded into it first. A state that its class cannot
+        read is shown as plain JSON values.
+
+        Raises:
+            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
+        """
+        row = await self._read_entity(id)
+        if row is None:
+            return None
+        waiting = await self._partition(str(id)).store.waiting(str(id))
+        return entity_status(row, self._lookup, waiting)
+
+    async def _read_entity(self, id: EntityId[Any]) -> EntityRow | None:
+        entity_id(id)
+        if self._lookup.find_entity(id.name).stripes is not None:
+            await self._request(str(id), Command("fold"))
+        rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
+        return rows[0] if rows else None
+
+    async def query_entities(
+        self,
+        *,
+        name: str | Callable[..., Any] | None = None,
+        key_prefix: str | None = None,
+        updated_from: datetime | None = None,
+        updated_to: datetime | None = None,
+        locked: bool | None = None,
+        parked: bool | None = None,
+        include_empty: bool = False,
+        states: bool = True,
+        page_size: int = 200,
+    ) -> AsyncIterator[EntityStatus[Any]]:
+        """Find entities that match every condition given, ordered by name and key.
+
+        ``name`` is the entity's class or function, or its name, whatever the case. Times are aware
+        datetimes, from inclusive, to exclusive.
+        A striped entity is shown as its stripes were folded into it last.
+        """
+        after: tuple[str, str] | None = None
+        page_size = check_page_size(page_size)
+        locked, parked = optional_flag(locked, "locked"), optional_flag(parked, "parked")
+        while True:
+            filter = EntityFilter(
+                name=self._name_of_entity(name),
+                prefix=optional_text(key_prefix, "key_prefix"),
+                updated_from=optional_timestamp(updated_from, "updated_from"),
+                updated_to=optional_timestamp(updated_to, "updated_to"),
+                locked=locked,
+                parked=parked,
+                # Who asks for parked or locked ones means those without state, too.
+                include_empty=flag(include_empty, "include_empty") or bool(parked) or bool(locked),
+                after=after,
+                limit=page_size,
+                states=flag(states, "states"),
+            )
+            found = [
+                (row, partition)
+                for partition in self._all()
+                for row in await partition.store.query_entities(filter)
+            ]
+            found.sort(key=lambda entry: (entry[0].name, entry[0].key))
+            for row, partition in found[:page_size]:
+                if MARK in row.key:
+                    continue  # a stripe is no entity of its own
+                waiting = await partition.store.waiting(f"@{row.name}@{row.key}")
+                try:
+                    status = entity_status(row, self._lookup, waiting)
+                except InvalidIdError as error:
+                    _log.error("a query passes over a damaged row of an entity: %s", error)
+                    continue
+                yield status
+            if len(found) < page_size:
+                return
+            last = found[page_size - 1][0]
+            after = (last.name, last.key)
+
+    async def purge_entity(self, id: EntityId[Any]) -> None:
+        """Delete an entity's state whatever it is, also of a parked one; held messages are dropped."""
+        key = str(entity_id(id))
+        await self._at(key, lambda place: place.settle())
+        await self._request(key, Command("purge"))
+
+    def _name_of_entity(self, name: str | Callable[..., Any] | None) -> str | None:
+        """Give the stored name of an entity; a text may be one that is registered no more."""
+        if name is None or is_a(name, str):
+            given = optional_text(name, "name")
+            return None if given is None else given.casefold()
+        return self._lookup.app.find_entity(cast("Any", name)).name
+
+    @cached_property
+    def _stripes(self) -> StripeRouter:
+        return StripeRouter(self._lookup, self._clock)
+
+    def _address(
+        self, key: str, operation: OperationDefinition, request_id: str | None = None
+    ) -> str:
+        """Give the key of the actor that takes an operation: the entity, or a stripe of it."""
+        if request_id is not None:
+            check_text(request_id, "request_id")
+        if not operation.commutative:
+            return key
+        definition = self._lookup.find_entity(operation.entity)
+        return self._stripes.choose(definition, key, len(self._all()), request_id)
+
+    def _is_striped(self, id: EntityId[Any]) -> bool:
+        return id.name in self._lookup.striped

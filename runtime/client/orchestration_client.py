@@ -1,0 +1,498 @@
+"""The part of the client that is about orchestrations: start, wait, tell, delete."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar, overload
+
+import anyio
+from attrs import evolve
+
+from ...actors.arguments import choice, flag, is_a, labels, refusal
+from ...actors.codec import Codec, codec_for
+from ...actors.contexts.orchestration import OrchestrationContext
+from ...actors.errors import (
+    FailureDetails,
+    InstanceFinishedError,
+    InstanceNotFoundError,
+    OrchestrationCanceledError,
+    OrchestrationFailedError,
+    OrchestrationTerminatedError,
+    PerdureError,
+    UsageError,
+)
+from ...actors.ids import EntityId, check_instance_id, check_text
+from ...actors.messages import Command, Event, Start
+from ...actors.times import due_time, seconds
+from ...actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
+from ...storage.records import InstanceFilter
+from .handle import OrchestrationHandle
+from .instance_queries import InstanceQueries
+from .pages import read_statuses
+from .status import stored_failure
+
+A = TypeVar("A")
+R = TypeVar("R")
+OnExisting = Literal["reject", "reuse", "replace"]
+
+PURGE_SLICE = 1_000
+"""How many instances one checkpoint deletes: some tens of milliseconds of work for the tables."""
+
+#: How long to look for what keeps an instance from ending, once nobody waits any more.
+_LOOK_S = 1.0
+
+_ENDINGS = {
+    "Failed": OrchestrationFailedError,
+    "Terminated": OrchestrationTerminatedError,
+    "Canceled": OrchestrationCanceledError,
+}
+
+
+class OrchestrationClient(InstanceQueries):
+    """What a client can do with orchestrations."""
+
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext, A], Generator[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R]],
+        input: Any = ...,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext], Generator[Any, Any, R]],
+        input: Any = ...,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start_new(
+        self,
+        f: str,
+        input: Any = ...,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[Any]: ...
+    async def start_new(
+        self,
+        f: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        start_at: datetime | timedelta | float | None = None,
+        on_existing: OnExisting = "reject",
+        request_id: str | None = None,
+    ) -> OrchestrationHandle[Any]:
+        """Start an orchestration; it is durable when this returns.
+
+        Args:
+            f: the orchestration, or its name.
+            input: its input, if it takes one.
+            instance_id: its id; by default one is made up.
+            version: which version; the highest by default.
+            tags: texts to find it by.
+            start_at: an aware datetime, or how long from now, before which it does not begin.
+            on_existing: where a live instance has the id: ``reject`` raises, ``reuse`` returns
+                its handle, ``replace`` terminates it first. An instance that has ended is
+                replaced anyway.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such orchestration or version.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            InvalidIdError, InvalidTimeError: a bad id or time.
+            InstanceAlreadyExistsError: a live instance has the id.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        definition = self._lookup.find_orchestration(f, version)
+        data = self._lookup.encode_input(definition, input, f)
+        given: object = on_existing
+        if type(given) is not str or given != "reject":
+            on_existing = choice(on_existing, "on_existing", ("reject", "reuse", "replace"))
+        due = None if start_at is None else due_time(start_at, self._clock.now(), "start_at")
+        message = Start(
+            definition.name,
+            definition.version,
+            data,
+            tags=None if tags is None else _encode_tags(tags),
+            start_at=due,
+            on_existing=on_existing,
+        )
+        message.carried = self._lookup.carry()
+        if message.tags is not None:
+            self._lookup.check_size(message.tags, "the tags")
+        if instance_id is None and request_id is None:
+            new_id = self._new_instance_id()
+            await self._at(new_id, lambda place: place.request_new(new_id, message))
+            return OrchestrationHandle(self, new_id, definition.output)
+        if instance_id is None:
+            # The same id at each repetition, so that the same handle is returned.
+            instance_id = uuid.uuid5(uuid.NAMESPACE_OID, check_text(request_id, "request_id")).hex
+        instance_id = check_instance_id(instance_id)
+        await self._request(instance_id, message, request_id)
+        return OrchestrationHandle(self, instance_id, definition.output)
+
+    def get_handle(self, instance_id: str) -> OrchestrationHandle[Any]:
+        """Give the handle of an instance, without asking whether there is one."""
+        return OrchestrationHandle(self, check_instance_id(instance_id), None)
+
+    async def wait(
+        self,
+        instance_id: str,
+        codec: Codec[Any] | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
+        """Wait for an instance's end and give its result; see ``OrchestrationHandle.result``."""
+        instance_id = check_instance_id(instance_id)
+        if timeout is None:
+            return await self._wait(instance_id, codec)
+        limit = seconds(timeout, "timeout")
+        with anyio.move_on_after(limit):
+            return await self._wait(instance_id, codec)
+        raise TimeoutError(
+            f"orchestration {instance_id!r} has not ended within {limit:g} seconds"
+            f"{await self._hindrance(instance_id)}"
+        )
+
+    async def _hindrance(self, instance_id: str) -> str:
+        """Say what keeps an instance from ending until somebody does something about it."""
+        status = None
+        with anyio.move_on_after(_LOOK_S), suppress(PerdureError):
+            status = await self.get_status(instance_id)
+        if status is None:
+            return ""
+        if status.parked is not None:
+            return f"; it is parked, until client.retry: {status.parked.reason}"
+        suspended = status.runtime_status == RuntimeStatus.SUSPENDED
+        return "; it is suspended" if suspended else ""
+
+    async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
+        while True:
+            outcome = await self._at(instance_id, lambda place: place.wait_for_end(instance_id))
+            if outcome is not None:
+                return await self._outcome(instance_id, codec, *outcome)
+
+    async def _outcome(
+        self,
+        instance_id: str,
+        codec: Codec[Any] | None,
+        status: str,
+        output: bytes | None,
+        failure: bytes | None,
+    ) -> Any:
+        if status == "Completed":
+            if codec is None:
+                codec = await self._output_codec(instance_id)
+            return codec.decode(output or b"null")
+        details = stored_failure(failure) or FailureDetails(status, "")
+        raise _ENDINGS[status](f"orchestration {instance_id!r}", details)
+
+    async def _output_codec(self, instance_id: str) -> Codec[Any]:
+        record = await self._read(instance_id)
+        try:
+            codec: Codec[Any] = self._lookup.exact_orchestration(record.name, record.version).output
+        except UsageError:
+            return codec_for(Any)
+        return codec
+
+    async def raise_event(
+        self, instance_id: str, name: str, data: Any = None, *, request_id: str | None = None
+    ) -> None:
+        """Send an instance an event; it is durable, and arrives once, when this returns.
+
+        Args:
+            instance_id: which instance.
+            name: the event's name; case does not matter.
+            data: any JSON value.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+            PayloadError: the data cannot be JSON or is too large.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        event = Event(check_event_name(name), self._lookup.encode_any(data))
+        await self._request(check_instance_id(instance_id), event, request_id)
+
+    async def terminate(
+        self, instance_id: str, reason: str = "", *, recursive: bool = True
+    ) -> None:
+        """End an instance without running its code again; its locks and timers are given back.
+
+        Args:
+            instance_id: which instance.
+            reason: what its status will say.
+            recursive: whether its children end as well.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        command = Command("terminate", reason, flag(recursive, "recursive"))
+        await self._command(instance_id, command)
+
+    async def cancel(self, instance_id: str, reason: str = "") -> None:
+        """Throw ``Cancelled`` into an instance's code at its await; it may compensate durably.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        await self._command(instance_id, Command("cancel", reason))
+
+    async def suspend(self, instance_id: str, reason: str = "") -> None:
+        """Let an instance take no turns until it is resumed; what arrives is kept in order.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        await self._command(instance_id, Command("suspend", reason))
+
+    async def resume(self, instance_id: str, reason: str = "") -> None:
+        """Let a suspended instance go on with what has arrived.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        await self._command(instance_id, Command("resume", reason))
+
+    async def retry(self, actor: str | EntityId[Any]) -> None:
+        """Let a parked actor try again, after what was wrong has been repaired.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+        """
+        key = str(actor) if is_a(actor, EntityId) else check_instance_id(actor, "actor")
+        await self._request(key, Command("retry"))
+
+    async def rewind(self, instance_id: str, reason: str = "", *, force: bool = False) -> None:
+        """Take a failed instance back to before its failures, and let it go on from there.
+
+        Its failed calls, and those of its failed children, are made again; the completed ones are
+        not. The execution goes on under its number, so answers still under way find it. A lock on
+        entities that it held is taken again before it calls anything under it; others may have
+        used them in between.
+
+        Args:
+            instance_id: which instance.
+            reason: what its history will say.
+            force: take all failures back even if that makes the history forget what completed
+                after them, a compensation for one, so that it may be done again.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceNotFinishedError: it has not failed.
+            RewindError: something that completed after the failures would be forgotten.
+        """
+        command = Command("rewind", reason, force=flag(force, "force"))
+        await self._command(instance_id, command)
+
+    async def restart(
+        self, instance_id: str, *, with_new_instance_id: bool = True
+    ) -> OrchestrationHandle[Any]:
+        """Start an orchestration anew with the name, version, input and tags of an instance.
+
+        Args:
+            instance_id: which instance.
+            with_new_instance_id: under a new id; else under the same one, which must have ended.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceAlreadyExistsError: the same id is wanted, and it is live.
+        """
+        instance_id = check_instance_id(instance_id)
+        flag(with_new_instance_id, "with_new_instance_id")
+        record = await self._read(instance_id)
+        message = Start(record.name, record.version, record.input, tags=record.tags)
+        message.carried = self._lookup.carry()
+        new_id = self._new_instance_id() if with_new_instance_id else instance_id
+        await self._request(new_id, message)
+        return self.get_handle(new_id)
+
+    async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:
+        """Delete an instance that has ended or is parked, with its history.
+
+        Args:
+            instance_id: which instance.
+            recursive: whether its children are deleted as well.
+
+        Returns:
+            How many instances were deleted.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceNotFinishedError: it has not ended, and is not parked.
+        """
+        flag(recursive, "recursive")
+        instance_id = check_instance_id(instance_id)
+        record = await self._read(instance_id)
+        await self._command(instance_id, Command("purge", recursive=recursive))
+        parents = [(instance_id, record.parked is not None)]
+        return 1 + (await self._purge_children(parents) if recursive else 0)
+
+    async def purge(
+        self,
+        *,
+        statuses: Iterable[RuntimeStatus | str] | None = None,
+        name: str | Callable[..., Any] | None = None,
+        instance_id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        completed_from: datetime | None = None,
+        completed_to: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        recursive: bool = True,
+    ) -> int:
+        """Delete the instances that match every condition given and have ended, or are parked.
+
+        A parked one is ended first, as ``terminate`` does. It goes in slices, so that other work
+        goes on meanwhile; what was deleted when it is broken off stays so.
+
+        Args:
+            statuses: which; by default all in which an instance ends, and the parked ones.
+            name: the orchestration or its name.
+            instance_id_prefix: what the ids begin with.
+            created_from: an aware datetime, inclusive; ``created_to`` is exclusive.
+            created_to: see there.
+            completed_from: an aware datetime, inclusive; ``completed_to`` is exclusive.
+            completed_to: see there.
+            tags: texts that they have.
+            recursive: whether their children are deleted as well.
+
+        Returns:
+            How many instances were deleted.
+        """
+        flag(recursive, "recursive")
+        wanted = read_statuses(statuses)
+        every = self._filter(
+            name=name,
+            instance_id_prefix=instance_id_prefix,
+            created_from=created_from,
+            created_to=created_to,
+            completed_from=completed_from,
+            completed_to=completed_to,
+            tags=tags,
+            payloads=False,
+            page_size=PURGE_SLICE,
+        )
+        deleted = 0
+        ended = tuple(status for status in wanted or sorted(TERMINAL) if status in TERMINAL)
+        if ended:
+            deleted += await self._purge_all(evolve(every, statuses=ended), recursive)
+        alive = tuple(status for status in wanted if status not in TERMINAL)
+        if alive or not wanted:
+            parked = evolve(every, statuses=alive, parked=True)
+            deleted += await self._purge_all(parked, recursive)
+        return deleted
+
+    async def _purge_all(self, filter: InstanceFilter, recursive: bool) -> int:
+        """Delete what a filter finds in each partition, page by page."""
+        deleted = 0
+        for index in range(len(self._all())):
+            after: tuple[int, str] | None = None
+            while True:
+                page = evolve(filter, after=after)
+                found = await self._all()[index].store.query_instances(page)
+                if found:
+                    keys = [record.key for record in found]
+                    deleted += await self._purge_some(keys, recursive)
+                    after = (found[-1].created, found[-1].key)
+                if len(found) < filter.limit:
+                    break
+        return deleted
+
+    async def _purge_some(self, keys: list[str], recursive: bool) -> int:
+        """Delete instances of one partition, and their children."""
+        gone = await self._at(keys[0], lambda place: place.purge_ended(keys))
+        return len(gone) + (await self._purge_children(gone) if recursive and gone else 0)
+
+    async def _purge_children(self, parents: Sequence[Sequence[Any]]) -> int:
+        """Delete the children of instances that are gone; those of parked ones are ended first."""
+        deleted = 0
+        was_parked = {key for key, parked in parents if parked}
+        filter = InstanceFilter(
+            parents=tuple(key for key, _ in parents), payloads=False, limit=PURGE_SLICE
+        )
+        for index in range(len(self._all())):
+            after: tuple[int, str] | None = None
+            while True:
+                page = evolve(filter, after=after)
+                found = await self._all()[index].store.query_instances(page)
+                for record in found:
+                    if record.parent in was_parked and record.status not in TERMINAL:
+                        with suppress(InstanceNotFoundError, InstanceFinishedError):
+                            await self.terminate(record.key, "its parent was purged")
+                if found:
+                    deleted += await self._purge_some([record.key for record in found], True)
+                    after = (found[-1].created, found[-1].key)
+                if len(found) < filter.limit:
+                    break
+        return deleted
+
+    async def _command(self, instance_id: str, command: Command) -> Any:
+        if not is_a(command.reason, str):
+            raise refusal("reason", "a str", command.reason)
+        self._lookup.encode_any(command.reason)  # refuses what would crash the turn
+        return await self._request(check_instance_id(instance_id), command)
+
+
+def _encode_tags(tags: Mapping[str, str]) -> bytes | None:
+    given = labels(tags)
+    return codec_for(dict[str, str]).encode(given) if given else None

@@ -1,0 +1,102 @@
+"""Pages of what a query finds, and the tokens that go on behind one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+import orjson
+from attrs import astuple, evolve, frozen
+
+from ...actors.arguments import refusal, several, text, whole
+from ...actors.values import RuntimeStatus
+from ...storage.records import InstanceFilter
+
+R = TypeVar("R")
+
+
+@frozen
+class Page(Generic[R]):
+    """Some of what a query found.
+
+    Attributes:
+        items: what was found.
+        continuation_token: what to pass to the same query to get the next page; None if there is
+            none.
+    """
+
+    items: list[R]
+    continuation_token: str | None
+
+
+def check_page_size(size: object) -> int:
+    """Give a page's size back if it may be one."""
+    return whole(size, "page_size", least=1, most=10_000)
+
+
+def read_statuses(statuses: Iterable[RuntimeStatus | str] | None) -> list[str]:
+    """Give statuses as they are stored, each once; none for None, which stands for all.
+
+    Raises:
+        UsageError: one of them is no status, or there is none: a list that was computed and came
+            out empty must not stand for all.
+    """
+    if statuses is None:
+        return []
+    known = tuple(status.value for status in RuntimeStatus)
+    wanted: dict[str, None] = {}
+    for status in several(statuses, "statuses", "statuses in a list"):
+        try:
+            wanted[known[known.index(status)]] = None
+        except Exception:  # of a comparison, too
+            taken = f"one of {', '.join(known)}"
+            raise refusal("each of statuses", taken, status) from None
+    if not wanted:
+        raise refusal("statuses", "one status or more, or left out for all of them", statuses)
+    return list(wanted)
+
+
+def make_token(created: int, key: str, query: InstanceFilter) -> str:
+    """Give the token of the page of a query that begins behind a position."""
+    return base64.urlsafe_b64encode(orjson.dumps((created, key, _digest(query)))).decode()
+
+
+def read_token(token: str | None, query: InstanceFilter) -> tuple[int, str] | None:
+    """Give the position that a token of a query stands for.
+
+    Raises:
+        UsageError: it is no token, or one of a query with other conditions or another order.
+    """
+    if token is None:
+        return None
+    given = text(token, "continuation_token")
+    try:
+        created, key, _ = orjson.loads(base64.urlsafe_b64decode(given.encode()))
+        if type(created) is not int or type(key) is not str or not 0 <= created < 2**63:
+            raise ValueError(given)
+        # Letter by letter: what is only read as a token of this query is none that was given.
+        if given != make_token(created, key, query):
+            raise ValueError(given)
+        return created, key
+    except (ValueError, TypeError, binascii.Error):
+        taken = (
+            "the continuation_token of a Page that the same query gave, with the same conditions "
+            "in the same order"
+        )
+        raise refusal("continuation_token", taken, given) from None
+
+
+def _digest(query: InstanceFilter) -> str:
+    """Give a print of what a query finds and in which order, however large its pages are."""
+    first = InstanceFilter()
+    whole = evolve(
+        query,
+        statuses=tuple(sorted(query.statuses)),
+        after=first.after,
+        limit=first.limit,
+        payloads=first.payloads,
+    )
+    return hashlib.blake2b(orjson.dumps(astuple(whole)), digest_size=8).hexdigest()

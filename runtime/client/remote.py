@@ -1,0 +1,157 @@
+"""Clients of other processes: they reach a hub through its socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ...actors.arguments import instance, whole
+from ...actors.errors import HubStoppingError, UnavailableError
+from ..placement.places import LineLostError
+from ..scheduling.clock import SystemClock
+from ..scheduling.hidden_tasks import TaskGroup
+from ..scheduling.homes import Home
+from ..scheduling.keeper import Keeper
+from ..scheduling.waiter import waiter_factory
+from ..settings import Settings
+from ..statistics import HubStatistics, read_counts
+from ..transport.channels import Channel, check_socket, dial, dial_shard
+from ..transport.lines import Line
+from ..transport.router import Router
+from ..transport.sockets import shard_socket, socket_of
+from .applications import app_of, make_lookup
+from .client import Client
+
+if TYPE_CHECKING:
+    from ...actors.registry.app import App
+
+
+@asynccontextmanager
+async def connect(
+    place: str | Path, app: App | str, *, settings: Settings | None = None
+) -> AsyncGenerator[Client, None]:
+    """Give a client of a hub in another process, inside ``async with``.
+
+    It finds actors wherever the hub's shards serve them, also after they moved or were restarted.
+
+    Args:
+        place: the hub's socket, or its store if the socket is there: ``sqlite:PATH``.
+        app: the application, or where it is.
+        settings: the limits of the hub.
+
+    Raises:
+        UnavailableError: no hub listens there.
+        UsageError: the path is too long for a socket.
+    """
+    path = check_socket(socket_of(place))
+    if settings is not None:
+        instance(settings, Settings, "settings", "a perdure.Settings")
+    lookup = make_lookup(app_of(app), Settings() if settings is None else settings)
+    async with _hub_line(path) as (hub, tasks):
+        where = await hub.call("where", 0)
+
+        async def to_shard(shard: int) -> Channel:
+            return await dial_shard(shard_socket(path, shard), placement.run)
+
+        router = Router(len(where["owners"]), None, waiter_factory(), to_shard)
+        router.start(tasks)
+        placement = _Placement(router)
+        placement.take(where)
+        tasks.start_soon(
+            Keeper().persist, "the watch of where partitions are", partial(placement.follow, hub)
+        )
+        home, left = Home(), anyio.Event()
+        tasks.start_soon(home.serve, left.wait)
+        try:
+            yield Client(lookup, router, SystemClock(), home)
+        finally:
+            home.close()
+            router.close()
+            left.set()
+
+
+class _Placement:
+    """Keeps a router up to date with a hub's placement, also with that of the next hub there."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._version = 0
+        self.run = ""
+
+    def take(self, where: dict[str, Any]) -> None:
+        """Take what a hub said."""
+        self._version = where["version"]
+        if where["run"] != self.run:
+            # The shards of the run before may still be there, and would still answer for a while.
+            self.run = where["run"]
+            self._router.renew()
+        self._router.place(where["owners"], where["incarnations"])
+
+    async def follow(self, hub: Line) -> None:
+        """Ask again and again, for ever."""
+        while True:
+            try:
+                self.take(await hub.call("where", self._version, self.run))
+            except (LineLostError, HubStoppingError):
+                await anyio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _hub_line(path: Path) -> AsyncGenerator[tuple[Line, TaskGroup], None]:
+    """Give the line to a hub, and a group for the tasks that need it."""
+    try:
+        first: list[Channel] = [await dial(path)]
+    except OSError as error:
+        raise UnavailableError(
+            f"no hub listens at {path} ({error.strerror}): start one with a socket, or with workers"
+        ) from error
+
+    async def again() -> Channel:
+        return first.pop() if first else await dial(path)
+
+    line = Line(again, waiter_factory())
+    failed: Exception | None = None
+    async with TaskGroup() as tasks:
+        tasks.start_soon(line.run)
+        try:
+            yield line, tasks
+        except Exception as error:
+            failed = error
+        finally:
+            line.close()
+            tasks.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+
+
+class HubView:
+    """What can be seen of a hub from outside, without its application."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def statistics(self, *, hottest: int = 0) -> HubStatistics:
+        """Give the hub's counters; see ``Hub.statistics``."""
+        hottest = whole(hottest, "hottest")
+        counts: list[dict[str, Any]] = await self._line.call("statistics", hottest)
+        return read_counts(counts)
+
+    async def move_partition(self, partition: int, to: int) -> None:
+        """Have another shard serve a partition; see ``Hub.move_partition``."""
+        await self._line.call("move", whole(partition, "partition"), whole(to, "to"))
+
+
+@asynccontextmanager
+async def watch_hub(place: str | Path) -> AsyncGenerator[HubView, None]:
+    """Look at a hub of another process: its load, and where its partitions are.
+
+    Raises:
+        UnavailableError: no hub listens there.
+    """
+    async with _hub_line(check_socket(socket_of(place))) as (line, _):
+        yield HubView(line)

@@ -1,0 +1,297 @@
+"""A crew: the shards of one hub together, as the hub's own loop sees them."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import SocketListener
+
+from ...actors.errors import PerdureError, StorageError, UnavailableError, UsageError
+from ...actors.logs import Log
+from ..placement.places import LineLostError
+from ..scheduling.hidden_tasks import TaskGroup
+from ..scheduling.keeper import Keeper
+from ..scheduling.timers import backoff
+from ..shards.sessions import Session
+from ..statistics import HubStatistics, read_counts
+from ..transport.channels import check_free, listen, remove_socket, serve
+from ..transport.sockets import shard_socket
+
+if TYPE_CHECKING:
+    from ..shards.sessions import Handler
+    from ..shards.shard import Shard
+    from ..transport.channels import Channel
+    from ..transport.router import Router
+
+_log = Log("perdure.placement")
+
+
+#: Seconds that a shard has for an answer that takes no work.
+ANSWER_S = 2.0
+
+#: Seconds after ``drain_s`` by which a stopping shard answers that it has come to a stop, and by
+#: which it has ended. What has not is given up, or killed: closing takes 5 seconds more at most.
+DRAINED_S = 1.5
+ENDED_S = 3.5
+
+#: Seconds that a move waits for those before it.
+MOVES_S = 10.0
+
+
+class SilentShardError(UnavailableError):
+    """A shard does not answer: code of users holds its event loop."""
+
+    def __init__(self, shard: int, silent_s: float) -> None:
+        super().__init__(shard, silent_s)
+        self.shard = shard
+        self.silent_s = silent_s
+
+    def __str__(self) -> str:
+        return (
+            f"shard {self.shard} has not answered for {self.silent_s:.1f} seconds: code that does "
+            "not return holds its event loop"
+        )
+
+
+class Crew(ABC):
+    """Opens the store, runs the shards, and says which of them serves which partition.
+
+    Attributes:
+        count: how many shards there are.
+        owners: the shard that serves each partition.
+        router: where partitions are, as seen from the hub's loop.
+        keeper: begins anew what must not end on the hub's loop and is no shard's.
+        left: users' code that still runs on the hub's loop after the close.
+    """
+
+    router: Router
+
+    def __init__(self, count: int, partitions: int, socket: Path | None) -> None:
+        self.count = count
+        self.owners = [number * count // partitions for number in range(partitions)]
+        self._socket = socket
+        self._moving = anyio.Lock()
+        self._heard: dict[int, float] = {}  # when each shard last answered
+        self._version = 1
+        # Told to whoever asks where partitions are; a later hub at the same place has another.
+        self.run_id = secrets.token_hex(8)
+        # Told to workers alone: who knows it may ask what only the hub's own shards may.
+        self.secret = secrets.token_hex(16)
+        # Which of the processes that it has been each worker is.
+        self.incarnations = [0] * count
+        self._changed = anyio.Event()
+        self._listener: SocketListener | None = None
+        self.keeper = Keeper()  # of what runs on the hub's loop, and is no shard's
+        self.left: list[str] = []
+        self.on_interrupt: Callable[[], None] = lambda: None  # Ctrl-C met users' code here
+
+    async def _listen(self) -> None:
+        """Listen for clients, once all sockets of the hub were found to be free."""
+        if self._socket is not None:
+            for path in self._shard_sockets(self._socket):
+                await check_free(path, of_shard=True)
+            self._listener = await listen(self._socket, of_shard=False)
+            # Now the place is this hub's, and nobody should meet the shards of an earlier one.
+            for path in self._shard_sockets(self._socket):
+                await remove_socket(path)
+
+    def _shard_sockets(self, hub: Path) -> list[Path]:
+        return [shard_socket(hub, number) for number in range(self.count)]
+
+    async def _stop_listening(self) -> None:
+        if self._listener is None or self._socket is None:
+            return
+        await self._listener.aclose()
+        self._listener = None
+        for path in (self._socket, *self._shard_sockets(self._socket)):
+            await remove_socket(path)
+
+    async def _serve_clients(self) -> None:
+        if self._listener is not None:
+            await serve(self._listener, self._answer, self.keeper)
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Take the store over, and what else may be refused."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Serve, for ever."""
+
+    @abstractmethod
+    async def ready(self) -> None:
+        """Return when all partitions are served."""
+
+    @abstractmethod
+    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+        """Ask something of a shard."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Let what is under way come to a durable stop, within a bound."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop what has not come to a stop by itself."""
+
+    def kill(self) -> None:
+        """End the processes that are shards at once, since this one ends."""
+        return
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give everything up. Idempotent, also after a failed ``open``."""
+
+    def stop_starting(self) -> None:
+        """Start no more activities on the hub's own loop, at once: ``drain`` follows."""
+        return
+
+    @property
+    def in_service(self) -> Sequence[int]:
+        """The shards that serve partitions, or could."""
+        return range(self.count)
+
+    @property
+    def local_shard(self) -> Shard:
+        """The shard that is the hub's own loop."""
+        raise UsageError("no shard of this hub is in its own loop")
+
+    async def ask_soon(self, shard: int, verb: str, *arguments: Any) -> Any:
+        """Ask something of a shard that it answers at once, unless code of users holds its loop.
+
+        Raises:
+            SilentShardError: it has not answered.
+            LineLostError: it is dead or died.
+        """
+        self._heard.setdefault(shard, anyio.current_time())
+        with anyio.move_on_after(ANSWER_S):
+            answer = await self.ask(shard, verb, *arguments)
+            self._heard[shard] = anyio.current_time()
+            return answer
+        raise SilentShardError(shard, anyio.current_time() - self._heard[shard])
+
+    async def statistics(self, hottest: int) -> HubStatistics:
+        """Give what all shards have counted."""
+        return read_counts(await self._statistics(hottest))
+
+    async def move(self, partition: int, to: int) -> None:
+        """Have a partition served by another shard."""
+        if not 0 <= partition < len(self.owners):
+            raise UsageError(f"there is no partition {partition}: 0 to {len(self.owners) - 1}")
+        if not 0 <= to < self.count:
+            raise UsageError(f"there is no shard {to}: 0 to {self.count - 1}")
+        with anyio.move_on_after(MOVES_S) as scope:
+            await self._moving.acquire()
+        if scope.cancelled_caught:
+            raise UnavailableError(
+                f"partition {partition} has not moved: for {MOVES_S:g} seconds, others have been "
+                "moving, or coming to a shard that was started again; repeat it"
+            )
+        try:
+            source = self.owners[partition]
+            if source == to:
+                return
+            # What cannot answer now is not asked to let go later, when nobody expects it.
+            for shard in (source, to):
+                await self._check_answers(partition, shard)
+            # Whoever is cancelled here must not leave the partition with nobody.
+            with anyio.CancelScope(shield=True):
+                await self._move(partition, source, to)
+        finally:
+            self._moving.release()
+
+    async def _check_answers(self, partition: int, shard: int) -> None:
+        try:
+            await self.ask_soon(shard, "load")
+        except SilentShardError as error:
+            raise UnavailableError(f"partition {partition} stays where it is: {error}") from None
+        except LineLostError:
+            return  # it is dead, and the move says what that means
+
+    async def _move(self, partition: int, source: int, to: int) -> None:
+        handover = await self.ask(source, "let_go", partition, to)
+        self.owners[partition] = to
+        try:
+            await self.ask(to, "host", partition, handover)
+        except LineLostError:
+            _log.warning("shard %d died while partition %d moved to it", to, partition)
+        except PerdureError:
+            self.owners[partition] = source
+            with suppress(UnavailableError):  # then the shard, or all of the hub, begins anew
+                await self._bring_back(source, partition, handover)
+            raise
+        finally:
+            self.announce()
+
+    async def _bring_back(self, source: int, partition: int, handover: Any) -> None:
+        """Have a partition served where it was, however long its store takes to be well."""
+        tries = 0
+        while True:
+            try:
+                await self.ask(source, "host", partition, handover)
+                return
+            except StorageError as error:
+                _log.error("partition %d cannot go back yet: %s", partition, error)
+                await anyio.sleep(backoff(tries))
+                tries += 1
+
+    def announce(self) -> None:
+        """Tell all shards and clients where partitions are."""
+        owners = list(self.owners)
+        self.router.place(owners, self.incarnations)
+        for shard in range(self.count):
+            self.router.post(shard, ("placement", owners, list(self.incarnations)))
+        self._version += 1
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    # What clients of other processes ask of the hub.
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """What may be asked over the hub's socket, by verb."""
+        return {"where": self._where, "statistics": self._statistics, "move": self.move}
+
+    async def _where(self, version: int, run: str = "") -> dict[str, Any]:
+        """Give the placement, once it is another than that of a version of this run."""
+        while self._version == version and run == self.run_id:
+            await self._changed.wait()
+        return {
+            "version": self._version,
+            "owners": list(self.owners),
+            "shards": self.count,
+            "run": self.run_id,
+            "incarnations": list(self.incarnations),
+        }
+
+    async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
+        counts: dict[int, dict[str, Any]] = {}
+
+        async def count(shard: int) -> None:
+            try:
+                counts[shard] = await self.ask_soon(shard, "count", hottest)
+            except SilentShardError as error:
+                counts[shard] = {"silent": {"index": shard, "silent_s": error.silent_s}}
+            except LineLostError:
+                return  # being restarted, it has not counted anything
+            except PerdureError as error:
+                errors.append(error)
+
+        errors: list[PerdureError] = []
+        async with TaskGroup() as tasks:
+            for shard in self.in_service:
+                tasks.start_soon(count, shard)
+        if errors:
+            raise errors[0]
+        own = {"restarted": self.keeper.restarts}
+        return [*(count for _, count in sorted(counts.items())), own]
+
+    async def _answer(self, channel: Channel) -> None:
+        """Answer a client of another process."""
+        await Session(channel, None, self.handlers, trusted=False).run()

@@ -1,0 +1,437 @@
+"""Shards that are worker processes, and the supervisor that keeps them alive.
+
+Invariants:
+
+* The supervisor owns the store's folder; the workers open the files of their partitions beside it.
+* A partition is opened by one worker at a time: another opens it when the first has given it up,
+  or when the operating system says that the first has ended. Its epoch fences out what may linger.
+* A worker whose supervisor is gone drains and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import anyio
+import orjson
+from anyio.abc import Process
+from attrs import asdict
+
+from ...actors.errors import (
+    HubStoppingError,
+    InternalError,
+    PerdureError,
+    StorageError,
+    UnavailableError,
+    UsageError,
+)
+from ...actors.logs import Log
+from ...storage import SharedStore
+from ..client.applications import place_of
+from ..partitions.guarded_store import close_guarded, open_guarded
+from ..placement.places import LineLostError
+from ..scheduling.deaths import Call, Deaths, read_notes
+from ..scheduling.forks import no_copies
+from ..scheduling.hidden_tasks import TaskGroup
+from ..scheduling.loop_kinds import running_kind
+from ..scheduling.waiter import waiter_factory
+from ..transport.channels import check_socket, dial_shard
+from ..transport.router import Router
+from ..transport.sockets import shard_socket, socket_of
+from .crews import DRAINED_S, ENDED_S, Crew
+
+if TYPE_CHECKING:
+    from ...actors.registry.app import App
+    from ...storage import Store
+    from ..settings import Settings
+    from ..transport.lines import Line
+
+_log = Log("perdure.workers")
+
+#: Starts in a row that a worker may fail before its partitions go to the others.
+_FAILED_STARTS_MAX = 3
+_BACKOFF_S = 0.1
+_BACKOFF_MAX_S = 5.0
+#: Seconds in which the system ends a process that is killed, unless a device holds it.
+_REAP_S = 1.0
+
+
+class ProcessCrew(Crew):
+    """Worker processes, each an event loop with some of the partitions."""
+
+    def __init__(
+        self,
+        workers: int,
+        app: App | str,
+        store: Store,
+        partitions: int,
+        *,
+        settings: Settings,
+        socket: Path | None,
+        stop_for: Callable[[Exception], None],
+    ) -> None:
+        self._app = place_of(app)
+        if not isinstance(store, SharedStore):
+            raise UsageError(
+                "worker processes cannot share this store: give store='sqlite:PATH', or shards "
+                "instead of workers"
+            )
+        self._location = store.location
+        if socket is None:
+            socket = socket_of(self._location)
+        self._path = socket.absolute()
+        super().__init__(workers, partitions, self._path)
+        check_socket(shard_socket(self._path, workers - 1))
+        self._store = store
+        self._settings = settings
+        self._stop_for = stop_for
+        self._workers = [_Worker(number) for number in range(workers)]
+        self._stopping = False
+        self._end_by = 0.0  # when workers that have not ended are killed, once it stops
+        self._deaths = Deaths(settings.crashes_max)
+        # As they are now: the program may change its folder before a worker is started again.
+        self._cwd = os.getcwd()
+        self._search = [_absolute(entry) for entry in sys.path]
+
+    async def open(self) -> None:
+        """Take the store over."""
+        self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
+        self.router.owners[:] = self.owners
+        await open_guarded(self._store, len(self.owners))
+        await self._listen()
+
+    async def _dial(self, shard: int) -> Any:
+        return await dial_shard(shard_socket(self._path, shard), self.run_id, self.secret)
+
+    async def run(self) -> None:
+        """Keep the workers alive, and answer whoever connects to the hub."""
+        with no_copies():
+            await self._run()
+
+    async def _run(self) -> None:
+        async with TaskGroup() as tasks:
+            self.router.start(tasks)
+            for worker in self._workers:
+                name = f"the supervision of worker {worker.number}"
+                tasks.start_soon(self.keeper.persist, name, partial(self._keep, worker))
+            tasks.start_soon(self._serve_clients)
+
+    async def ready(self) -> None:
+        """Return when all workers serve.
+
+        Raises:
+            UsageError: they cannot import the application.
+            InternalError: they end before they serve.
+            StorageError: a partition cannot be opened.
+        """
+        for worker in self._workers:
+            await worker.settled.wait()
+            if not worker.has_served and worker.error is not None:
+                raise worker.error
+        self.announce()
+
+    @property
+    def in_service(self) -> list[int]:
+        """The workers that serve, or will again when they have been restarted."""
+        return [worker.number for worker in self._workers if not worker.given_up]
+
+    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+        """Ask something of a worker.
+
+        Raises:
+            LineLostError: it is dead or died, and nobody knows when it will serve again.
+        """
+        line = self.router.line(shard)
+        if not (self._workers[shard].serves and line.is_up):
+            raise LineLostError(False)
+        return await line.call(verb, *arguments)
+
+    async def _move(self, partition: int, source: int, to: int) -> None:
+        if not self._workers[to].serves:
+            raise UnavailableError(
+                f"worker {to} does not run: partition {partition} stays where it is"
+            )
+        await super()._move(partition, source, to)
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Run a worker, and run it again when it dies, until the hub stops."""
+        while True:
+            process = worker.process
+            if process is None or process.returncode is not None:
+                process = await self._begin(worker)
+            if process is not None:
+                worker.is_up = False
+                await self._serve_with(worker, process)
+                if self._stopping or (worker.settled.is_set() and not worker.has_served):
+                    return
+                _log.error(
+                    "worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process)
+                )
+                with suppress(HubStoppingError):
+                    await self._tell_of_death(worker)
+            elif worker.settled.is_set() and not worker.has_served:
+                return
+            if worker.failed_starts >= _FAILED_STARTS_MAX:
+                await self._give_up(worker)
+                return
+            if worker.failed_starts:
+                wait = _BACKOFF_S * 2.0 ** (worker.failed_starts - 1)
+                await anyio.sleep(min(wait, _BACKOFF_MAX_S))
+
+    async def _begin(self, worker: _Worker) -> Process | None:
+        """Start a process; gives None where the system does not let the hub have one."""
+        try:
+            with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
+                await self._spawn(worker)
+        except OSError as error:
+            _log.error("worker %d cannot be started: %s", worker.number, error)
+            worker.failed_starts += 1
+            if not worker.has_served and worker.failed_starts >= _FAILED_STARTS_MAX:
+                worker.error = InternalError(f"worker {worker.number} cannot be started: {error}")
+                worker.settled.set()
+            return None
+        return worker.process
+
+    async def _spawn(self, worker: _Worker) -> None:
+        backend, uvloop = running_kind()
+        config = {
+            "app": self._app,
+            "store": self._location,
+            "partitions": len(self.owners),
+            "number": worker.number,
+            "socket": str(self._path),
+            "run": self.run_id,
+            "secret": self.secret,
+            "incarnation": self.incarnations[worker.number],
+            "settings": asdict(self._settings),
+            "backend": backend,
+            "uvloop": uvloop,
+            "path": self._search,
+            "suspects": [*map(list, self._deaths.suspects)],
+            "at_fault": [*map(list, self._deaths.at_fault)],
+        }
+        passed: list[int] = []
+        worker.close_notes()
+        if self._deaths.known:
+            worker.notes = notes = tempfile.TemporaryFile()  # noqa: SIM115 - it is read at the end
+            config["notes"] = notes.fileno()
+            passed.append(notes.fileno())
+        # A file, not a pipe, so that the pipe's end can tell the worker of its supervisor's.
+        with tempfile.TemporaryFile() as file:
+            file.write(orjson.dumps(config))
+            file.seek(0)
+            worker.process = await anyio.open_process(
+                [sys.executable, "-m", "perdure.runtime.cluster.worker", str(file.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=None,
+                stderr=None,
+                pass_fds=[file.fileno(), *passed],
+                cwd=self._cwd if os.path.isdir(self._cwd) else None,  # noqa: ASYNC240
+            )
+
+    async def _serve_with(self, worker: _Worker, process: Process) -> None:
+        """Give a process its partitions, and return when it has ended."""
+        async with TaskGroup() as tasks:
+            tasks.start_soon(self._introduce, worker)
+            await process.wait()
+            tasks.cancel_scope.cancel()
+        # Its sockets do not say so where a child that it forked has them open.
+        self.incarnations[worker.number] += 1
+        self.router.line(worker.number).renew()
+        ran = worker.read_notes()
+        if process.returncode:
+            self._deaths.take(ran)
+        if not worker.serves and not ran:
+            worker.failed_starts += 1
+        worker.serves = False
+        # One that was killed while the hub starts is tried again, as later, and so is one whose
+        # work ends it; one that ended before it had any would do so again.
+        died = (process.returncode or 0) < 0 or worker.is_up
+        if not worker.has_served and (
+            not died or worker.error is not None or worker.failed_starts >= _FAILED_STARTS_MAX
+        ):
+            refusal = InternalError(
+                f"worker {worker.number} ended before it served ({_how(process)}); what it "
+                "printed says why. A script that starts a hub with workers must do so under "
+                "if __name__ == '__main__'"
+            )
+            worker.error = refusal if worker.error is None else worker.error
+            worker.settled.set()
+
+    async def _introduce(self, worker: _Worker) -> None:
+        try:
+            line = self.router.line(worker.number)
+            await self._until_up(line)
+            worker.is_up = True
+            async with self._moving:
+                for number, owner in enumerate(self.owners):
+                    if owner == worker.number:
+                        await line.call("host", number)
+                if worker.has_served:
+                    self.announce()
+                worker.serves = worker.has_served = True
+        except (LineLostError, HubStoppingError):
+            return  # it has ended, or all do, which is seen elsewhere
+        except (UsageError, StorageError, InternalError) as error:
+            _log.error("worker %d cannot serve: %s", worker.number, error)
+            worker.error = error
+            if worker.process is not None:
+                with suppress(ProcessLookupError):
+                    worker.process.terminate()
+            return
+        worker.failed_starts = 0
+        worker.settled.set()
+
+    async def _until_up(self, line: Line) -> None:
+        while True:
+            try:
+                await line.call("govern")
+                return
+            except LineLostError:
+                await anyio.sleep(0.01)  # that was the line to the one before
+
+    async def _tell_of_death(self, worker: _Worker) -> None:
+        async with self._moving:  # a partition on its way would not hear of it
+            for other in self._workers:
+                line = self.router.line(other.number)
+                if other.serves and line.is_up:
+                    line.ask("died", worker.number)  # nobody waits: it may be blocked
+        self.announce()
+
+    async def _give_up(self, worker: _Worker) -> None:
+        """Have the others serve what a worker that cannot start did."""
+        async with self._moving:
+            worker.given_up = True
+            others = self.in_service
+            if not others:
+                self._stop_for(
+                    InternalError(
+                        f"worker {worker.number} does not start any more, and was the last"
+                    )
+                )
+                return
+            _log.critical("worker %d does not start any more: its partitions move", worker.number)
+            for index, owner in enumerate(list(self.owners)):
+                if owner == worker.number:
+                    to = self.owners[index] = others[index % len(others)]
+                    try:
+                        await self.ask(to, "host", index)
+                    except (LineLostError, HubStoppingError):
+                        continue  # it does so when it runs again
+                    except PerdureError as error:
+                        self._stop_for(error)
+                        return
+            self.announce()
+
+    async def drain(self) -> None:
+        """Have all workers drain at the same time."""
+        self._begin_to_stop()
+        async with TaskGroup() as tasks:
+            for worker in self._workers:
+                if worker.serves:
+                    tasks.start_soon(self._drain, worker)
+
+    async def _drain(self, worker: _Worker) -> None:
+        with (
+            anyio.CancelScope(deadline=self._end_by - ENDED_S + DRAINED_S) as scope,
+            suppress(PerdureError),
+        ):
+            await self.ask(worker.number, "drain")
+        if scope.cancelled_caught:
+            _log.warning("worker %d did not come to a stop in time", worker.number)
+
+    def _begin_to_stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._end_by = anyio.current_time() + self._settings.drain_s + ENDED_S
+
+    def stop(self) -> None:
+        """Tell the workers to end."""
+        self._begin_to_stop()
+        self.router.close()
+
+    def kill(self) -> None:
+        """End the workers at once."""
+        for worker in self._workers:
+            worker.kill()
+
+    async def close(self) -> None:
+        """Wait for the workers' end, for a bounded time, and give the store up."""
+        self._begin_to_stop()
+        async with TaskGroup() as tasks:
+            for worker in self._workers:
+                tasks.start_soon(worker.end, self._end_by)
+        for worker in self._workers:
+            worker.close_notes()
+        await self._stop_listening()
+        await close_guarded(self._store)
+
+
+class _Worker:
+    """One worker, over all the processes that it has been."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: Process | None = None
+        self.serves = False
+        self.has_served = False
+        self.given_up = False
+        self.failed_starts = 0
+        self.error: PerdureError | None = None
+        self.settled = anyio.Event()  # it has served, or failed, the first time
+        self.is_up = False  # it has the application, and was reached
+        self.notes: IO[bytes] | None = None  # what runs in it
+
+    def read_notes(self) -> list[Call]:
+        """Read what ran when it ended, if it took notes."""
+        return [] if self.notes is None else read_notes(self.notes.fileno())
+
+    def close_notes(self) -> None:
+        """Forget them."""
+        if self.notes is not None:
+            self.notes.close()
+            self.notes = None
+
+    async def end(self, by: float) -> None:
+        """Tell the process to end, and wait for it; kill it where it has not by some time."""
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin is not None:
+            await process.stdin.aclose()
+        with anyio.CancelScope(deadline=by):
+            await process.wait()
+            return
+        _log.warning("worker %d (pid %d) does not end, and is killed", self.number, process.pid)
+        self.kill()
+        with anyio.move_on_after(_REAP_S):
+            await process.wait()
+            return
+        _log.error("worker %d (pid %d) cannot be killed", self.number, process.pid)
+
+    def kill(self) -> None:
+        """End the process at once; a stopped one, too, and one whose loop is held."""
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.kill()
+
+
+def _absolute(entry: str) -> str:
+    """Give an entry of the search path, such that it means the same in any folder."""
+    # Not all of them are folders: some name a finder.
+    return os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
+
+
+def _how(process: Process) -> str:
+    code = process.returncode
+    if code is None:
+        return "it runs"
+    return f"killed by signal {-code}" if code < 0 else f"status {code}"

@@ -1,0 +1,146 @@
+"""What has gathered since the last checkpoint was sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from ...actors.messages import ActivityCall, Message
+from ..placement.places import Frame
+
+if TYPE_CHECKING:
+    from ...storage.records import ActivityRow, RequestRow
+    from ..scheduling.waiter import Waiter
+    from .activation import Activation
+    from .durable_timers import DurableTimer
+    from .partition import Partition
+
+
+#: More than this would make one checkpoint hold up those behind it; fewer never gained speed.
+MESSAGES_MAX = 10_000
+SIZE_MAX = 8 * 1024 * 1024
+
+
+class Errand(Message):
+    """What somebody has a partition do that is no message to an actor.
+
+    Where the crash of somebody's turn undoes it, it is done over, as messages are taken again.
+
+    Attributes:
+        work: does it; what it changes is in the batch.
+    """
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__()
+        self.target = ""
+        self.work = work
+
+
+class Batch:
+    """The effects of the turns taken since the last checkpoint was sealed.
+
+    The first group becomes rows; the second leaves the partition once these are durable.
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "activities",
+        "answered",
+        "by_row",
+        "crowded",
+        "dirty",
+        "finished",
+        "frames",
+        "left",
+        "left_deleted",
+        "mail_deleted",
+        "messages",
+        "outbox",
+        "outbox_deleted",
+        "peers",
+        "purged",
+        "replies",
+        "requests",
+        "sequence",
+        "size",
+        "timers",
+        "timers_deleted",
+        "touched",
+        "turns",
+    )
+
+    def __init__(self) -> None:
+        self.dirty: list[Activation] = []
+        self.touched: list[Activation] = []
+        self.crowded: list[Activation] = []  # those with too many stored messages in memory
+        self.mail_deleted: list[int] = []
+        self.timers: list[DurableTimer] = []
+        self.timers_deleted: list[int] = []
+        self.outbox: dict[int, list[tuple[str, Message]]] = {}
+        self.outbox_deleted: list[int] = []
+        self.peers: set[int] = set()
+        self.requests: list[RequestRow] = []
+        self.left: list[ActivityRow] = []
+        self.left_deleted: list[int] = []
+        self.purged: dict[str, int] = {}  # instances that are not in memory, by key
+
+        # Who waits, for what, and the message that asked for it, if one did.
+        self.replies: list[tuple[Waiter, Any, Message | None]] = []
+        self.by_row: dict[int, Waiter] = {}  # of the replies, those to messages of the store
+        self.answered: list[tuple[str, Any]] = []  # request ids, for those who repeat them
+        self.activities: list[ActivityCall] = []
+        self.frames: list[tuple[int, Frame]] = []
+        self.acknowledged: set[int] = set()
+        self.finished: list[str] = []
+        self.turns = 0
+        self.messages = 0
+        self.size = 0  # bytes of the payloads that the messages brought, and of what was sent
+        self.sequence = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as much as one checkpoint should."""
+        return self.messages >= MESSAGES_MAX or self.size >= SIZE_MAX
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is something to make durable."""
+        return bool(
+            self.dirty
+            or self.touched
+            or self.mail_deleted
+            or self.timers
+            or self.timers_deleted
+            or self.outbox
+            or self.peers
+            or self.requests
+            or self.left_deleted
+            or self.purged
+        )
+
+    @property
+    def has_output(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self.replies or self.answered or self.activities or self.finished)
+
+    def fail_replies(self, error: Exception, spared: Collection[Waiter] = ()) -> None:
+        """Fail all that wait for the batch, except those that go on waiting."""
+        for waiter, _, _ in self.replies:
+            if waiter not in spared:
+                waiter.fail(error)
+
+    def release_replies(self, partition: Partition) -> None:
+        """Give the answers to those who wait; an exception is raised where it is awaited."""
+        for waiter, value, _ in self.replies:
+            if isinstance(value, Exception):
+                waiter.fail(value)
+            else:
+                waiter.set(value)
+        for request, value in self.answered:
+            for waiter in partition.requests.pop(request, ()):
+                if isinstance(value, Exception):
+                    waiter.fail(value)
+                else:
+                    waiter.set(value)

@@ -1,0 +1,125 @@
+"""A partition's durable timers: messages that wait for their time, in memory and in the store.
+
+A timer that is set and fires, or is taken back, between two checkpoints never touches the store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...actors.messages import Begin, Caller, Message, TimerDue, encode_message
+from ...storage.records import TimerRow
+from ..placement.hashing import partition_of
+
+if TYPE_CHECKING:
+    from ...storage.records import Checkpoint, Recovered
+    from ..scheduling.timers import Alarm, TimerQueue
+    from .batch import Batch
+    from .damage import Damage
+    from .partition import Partition
+
+
+class DurableTimer:
+    """A message that waits for its time; ``row`` is its number in the store, 0 if not there."""
+
+    __slots__ = ("alarm", "due", "key", "message", "row")
+
+    def __init__(self, due: int, key: str, message: Message, row: int = 0) -> None:
+        self.due = due
+        self.key = key
+        self.message = message
+        self.row = row
+        self.alarm: Alarm | None = None
+
+
+class DurableTimers:
+    """The timers of one partition."""
+
+    def __init__(self, partition: Partition, queue: TimerQueue) -> None:
+        self._partition = partition
+        self._queue = queue
+        self._armed: set[DurableTimer] = set()
+        # Those that an orchestration may take back, by instance, execution and task number.
+        self._by_instance: dict[str, dict[tuple[int, int], DurableTimer]] = {}
+
+    def restore(self, recovered: Recovered, damage: Damage) -> None:
+        """Arm what the store holds."""
+        for row in recovered.timers:
+            message, is_whole = damage.read_timer(row)
+            if is_whole and message is not None:
+                self.arm(DurableTimer(row.due, row.actor, message, row.n))
+                continue
+            self._partition.batch.timers_deleted.append(row.n)
+            if message is not None:
+                self._partition.send(row.actor, message)
+
+    def arm(self, timer: DurableTimer) -> None:
+        """Let a timer run."""
+        message = timer.message
+        if isinstance(message, (TimerDue, Begin)):
+            tasks = self._by_instance.setdefault(timer.key, {})
+            tasks[message.execution, message.task] = timer
+        self._armed.add(timer)
+        if not timer.row:
+            self._partition.batch.timers.append(timer)
+        timer.alarm = self._queue.set(timer.due, lambda: self._fire(timer))
+
+    def _fire(self, timer: DurableTimer) -> None:
+        partition = self._partition
+        self._armed.discard(timer)
+        timer.alarm = None
+        message = timer.message
+        if isinstance(message, (TimerDue, Begin)):
+            self._forget(timer.key, (message.execution, message.task))
+        if partition_of(timer.key, len(partition.partitions)) == partition.index:
+            # The row goes when the message is consumed, or stored as mail.
+            message.timer = timer.row
+            message.keep = not timer.row
+            partition.post(timer.key, message)
+        else:
+            if timer.row:
+                partition.batch.timers_deleted.append(timer.row)
+            partition.send(timer.key, message)
+            partition.gathered()
+
+    def _forget(self, key: str, task: tuple[int, int]) -> DurableTimer | None:
+        tasks = self._by_instance.get(key)
+        if tasks is None:
+            return None
+        timer = tasks.pop(task, None)
+        if not tasks:
+            del self._by_instance[key]
+        return timer
+
+    def disarm(self, caller: Caller) -> None:
+        """Take back a timer of the caller, or all of them for task 0."""
+        if caller.task:
+            timer = self._forget(caller.instance_id, (caller.execution, caller.task))
+            gone = [] if timer is None else [timer]
+        else:
+            gone = list(self._by_instance.pop(caller.instance_id, {}).values())
+        for timer in gone:
+            self._armed.discard(timer)
+            self._stop(timer)
+            if timer.row:
+                self._partition.batch.timers_deleted.append(timer.row)
+
+    def _stop(self, timer: DurableTimer) -> None:
+        if timer.alarm is not None:
+            self._queue.stop(timer.alarm)
+            timer.alarm = None
+
+    def seal(self, batch: Batch, checkpoint: Checkpoint) -> None:
+        """Put the batch's timers that still run into a checkpoint."""
+        for timer in batch.timers:
+            if timer.alarm is not None:
+                timer.row = self._partition.new_row()
+                body = encode_message(timer.message)
+                checkpoint.timers.append(TimerRow(timer.row, timer.due, timer.key, body))
+
+    def clear(self) -> None:
+        """Stop all timers, in memory only."""
+        for timer in self._armed:
+            self._stop(timer)
+        self._armed.clear()
+        self._by_instance.clear()

@@ -1,0 +1,89 @@
+"""Activities that are carried out although no turn will take their answer.
+
+Their orchestration returned, or continued as new, while they were under way. Each has a row in
+the store, from the checkpoint in which that happened until its answer comes or its instance is
+purged, so that a restart runs it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ...actors.failures import read_failure
+from ...actors.logs import Log
+from ...actors.messages import ActivityCall, Caller, Completion, decode_call, encode_call
+from ...storage.records import ActivityRow
+
+if TYPE_CHECKING:
+    from .partition import Partition
+
+
+_log = Log("perdure.partition")
+
+
+class Leftovers:
+    """The left activities of one partition.
+
+    Attributes:
+        rows: the number of the row, and the call, by instance, and by who called.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self.rows: dict[str, dict[Caller, tuple[int, ActivityCall]]] = {}
+
+    def keep(self, instance: int, call: ActivityCall) -> None:
+        """Give an activity a row, in the batch that gathers."""
+        n = self._partition.new_row()
+        self._know(n, call)
+        self._partition.batch.left.append(ActivityRow(n, instance, encode_call(call)))
+
+    def _know(self, n: int, call: ActivityCall) -> None:
+        self.rows.setdefault(call.caller.instance_id, {})[call.caller] = n, call
+
+    def take(self, instance_id: str, answer: Completion) -> bool:
+        """Take an answer, and drop the row; False if it is not for one of these."""
+        own = self.rows.get(instance_id)
+        caller = Caller(instance_id, answer.execution, answer.task)
+        if own is None or caller not in own:
+            return False
+        n, call = own.pop(caller)
+        if not own:
+            del self.rows[instance_id]
+        partition = self._partition
+        partition.batch.left_deleted.append(n)
+        if answer.event == "TaskFailed":
+            partition.failed_call(instance_id, call.name, read_failure(answer.body))
+        partition.gathered()
+        return True
+
+    def forget(self, instance_id: str) -> None:
+        """Let go of those of an instance, and tell them to stop."""
+        for caller, (n, _) in self.rows.pop(instance_id, {}).items():
+            self._partition.batch.left_deleted.append(n)
+            self._partition.cancel_activity(caller)
+
+    def clear(self) -> None:
+        """Forget all, as memory is dropped."""
+        self.rows.clear()
+
+    def restore(self, rows: Iterable[ActivityRow], is_wanted: Callable[[Caller], bool]) -> None:
+        """Know those that are stored again, and run them."""
+        for row in rows:
+            try:
+                call = decode_call(row.body)
+            except (ValueError, TypeError, LookupError) as error:
+                # It stays where it is, for somebody to look at; nobody waits for its answer.
+                place, n = self._partition.store.place, row.n
+                _log.error("%s, table activity_row, row %d cannot be read: %s", place, n, error)
+                continue
+            self._know(row.n, call)
+        self.dispatch(is_wanted)
+
+    def dispatch(self, is_wanted: Callable[[Caller], bool]) -> None:
+        """Run the activities again that are wanted."""
+        calls = [call for own in self.rows.values() for _, call in own.values()]
+        for call in calls:
+            if is_wanted(call.caller):
+                self._partition.dispatch(call)

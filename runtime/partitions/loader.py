@@ -1,0 +1,379 @@
+"""Loads actors: many in one round trip, and orchestrations through their history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+from ...actors.entities.entity import EntityActor
+from ...actors.errors import (
+    InternalError,
+    StorageError,
+    StoreDamagedError,
+    UnavailableError,
+    UsageError,
+)
+from ...actors.interrupts import is_interrupt
+from ...actors.logs import Log
+from ...actors.messages import Caller, Command
+from ...actors.orchestrations.orchestration import OpenWork, OrchestrationActor
+from ...actors.printing import text_of, type_name
+from ...actors.replay.history import open_activities, open_children, open_lock, open_timers
+from ...actors.replay.stored import read_history
+from ...actors.values import TERMINAL
+from ...storage import DAMAGED, MendedEntity, MendedInstance
+from ...storage.mending import reason_of
+from ...storage.records import SetAside
+from ..scheduling.deaths import turn_of
+
+if TYPE_CHECKING:
+    from ...storage.records import EntityRow, InstanceRecord
+    from .activation import Activation
+    from .partition import Partition
+
+_log = Log("perdure.partition")
+
+_AT_ONCE = 1_000
+
+
+class Loader:
+    """Brings wanted actors of one partition into memory."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._wanted: list[Activation] = []
+        self._gate = anyio.Event()
+        self.is_loading = False
+
+    def load(self, activation: Activation) -> None:
+        """Have an activation's actor loaded; it takes its mail afterwards."""
+        self._wanted.append(activation)
+        self.is_loading = True
+        self._gate.set()
+
+    def messages_max(self, key: str) -> int:
+        """How many messages may wait for an actor before clients are refused."""
+        limit = self._partition.settings.mailbox_messages_max
+        if key[0] != "@":
+            return limit
+        try:
+            own = self._partition.lookup.find_entity(_split(key)[0]).max_mailbox
+        except UsageError:
+            return limit
+        return limit if own is None else own
+
+    async def run(self) -> None:
+        """Load what is wanted, for ever."""
+        while True:
+            while self._wanted:
+                wanted, self._wanted = self._wanted[:_AT_ONCE], self._wanted[_AT_ONCE:]
+                await self._load([one for one in wanted if not one.dead])
+            self.is_loading = False
+            self._gate = anyio.Event()
+            await self._gate.wait()
+
+    async def _load(self, wanted: list[Activation]) -> None:
+        partition = self._partition
+        entities = [one for one in wanted if one.key[0] == "@"]
+        instances = [one for one in wanted if one.key[0] != "@"]
+        try:
+            if entities:
+                ids = [_split(one.key) for one in entities]
+                rows = {
+                    f"@{row.name}@{row.key}": row
+                    for row in await partition.store.read_entities(ids)
+                }
+                for activation in entities:
+                    await self._make_entity(activation, rows.get(activation.key))
+            if instances:
+                keys = [one.key for one in instances]
+                records = {row.key: row for row in await partition.store.read_instances(keys)}
+                for activation in instances:
+                    await self._make_instance(activation, records.get(activation.key))
+        except StoreDamagedError as error:
+            await self._load_alone(wanted, error)
+        except (StorageError, UnavailableError) as error:
+            partition.break_down(error)
+
+    async def _load_alone(self, wanted: list[Activation], error: StoreDamagedError) -> None:
+        """Load one by one what cannot be loaded at once, and park what cannot be read at all."""
+        left = [one for one in wanted if one.actor is None and not one.dead]
+        if len(wanted) > 1:
+            for one in left:
+                await self._load([one])
+            return
+        for one in left:
+            self._ready_damaged(one, None, str(error))
+
+    def _ready_damaged(
+        self, activation: Activation, record: InstanceRecord | None, reason: str
+    ) -> None:
+        """Have an actor parked of which too little can be read to make it."""
+        partition, key = self._partition, activation.key
+        _log.error("parked %s: %s", key, reason)
+        actor: EntityActor | OrchestrationActor
+        if key[0] == "@":
+            unknown: Any = None
+            actor = EntityActor(
+                partition.new_id(),
+                *_split(key),
+                unknown,
+                partition.lookup,
+                partition.new_instance_id,
+            )
+        else:
+            actor = OrchestrationActor(partition.new_id(), key, partition.lookup)
+            actor.status = "Running"
+        actor.park(DAMAGED, reason)
+        actor.changed = False  # its row stays as it is
+        self._ready(activation, actor)
+
+    def _ready(self, activation: Activation, actor: Any) -> None:
+        if activation.dead:
+            if isinstance(actor, OrchestrationActor):
+                actor.close()
+            return
+        partition = self._partition
+        activation.actor = actor
+        activation.queued = False
+        if actor.changed and not activation.dirty:
+            activation.dirty = True
+            partition.batch.dirty.append(activation)
+            partition.gathered()
+        if activation.mail:
+            activation.wake()
+
+    async def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
+        partition = self._partition
+        name, key = _split(activation.key)
+        unknown: Any = None  # until it is found; without it the actor is parked and never asks
+        actor = EntityActor(0, name, key, unknown, partition.lookup, partition.new_instance_id)
+        actor.id = partition.new_id() if row is None else row.id
+        actor.careful = activation.key in partition.crashes
+        damage = reason_of(row.parked)[1] if isinstance(row, MendedEntity) else None
+        try:
+            actor.define(partition.lookup.find_entity(name), len(partition.partitions))
+            if row is not None:
+                actor.latest = row.updated
+            if row is not None and damage is None:
+                damage = partition.pump.lend(partial(self._load_entity, actor, row))
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            # An entity that is not registered any more, or a state that its class cannot read.
+            if row is not None:
+                actor.keep(row.state, row.lock, row.failures)
+            actor.park(type_name(error), text_of(error))
+        else:
+            self._consider(activation, actor, None if row is None else row.parked)
+        if damage is not None:
+            actor.stored = True
+            await self._mark(actor, "entity_row", damage)
+        self._ready(activation, actor)
+
+    async def _mark(self, actor: EntityActor | OrchestrationActor, table: str, reason: str) -> None:
+        """Park an actor whose row is damaged; the row stays as it is, but for the mark."""
+        _log.error("parked %s: %s", actor.key, reason)
+        actor.park(DAMAGED, reason)
+        actor.changed = False
+        await self._partition.store.set_aside([SetAside(table, actor.id, actor.key, reason)])
+
+    def _load_entity(self, actor: EntityActor, row: EntityRow) -> str | None:
+        """Give an entity its state; gives what is wrong with its row, if that is damaged."""
+        try:
+            actor.load(row.state, row.lock, row.failures)
+        except (ValueError, TypeError, LookupError) as error:
+            return (
+                f"{self._partition.store.place}, table entity_row, row {row.id}: its lock or its "
+                f"list of failures is none ({error})"
+            )
+        return None
+
+    def _consider(
+        self, activation: Activation, actor: EntityActor | OrchestrationActor, parked: bytes | None
+    ) -> bool:
+        """Park the actor again, or for crashing, unless a retry is asked for."""
+        crashes = self._partition.crashes
+        if _has_command(activation, "retry"):
+            crashes.pop(activation.key, None)
+            actor.changed = True
+            return False
+        if parked is not None:
+            actor.parked_type, actor.parked = reason_of(parked)
+            return True
+        reason = self._too_many_crashes(activation.key)
+        if reason is None:
+            return False
+        actor.park("Crash", reason)
+        _log.error("parked %s: %s", activation.key, reason)
+        return True
+
+    def _too_many_crashes(self, key: str) -> str | None:
+        count = self._partition.crashes.get(key, 0)
+        if count < self._partition.settings.crashes_max:
+            return None
+        return f"its turn crashed {count} times in a row"
+
+    async def _make_instance(self, activation: Activation, record: InstanceRecord | None) -> None:
+        partition = self._partition
+        actor = OrchestrationActor(0, activation.key, partition.lookup)
+        if record is None or activation.key in partition.purging:
+            actor.id = partition.new_id()
+            actor.barred = self._too_many_crashes(activation.key)
+            self._ready(activation, actor)
+            return
+        actor.load(record)
+        if isinstance(record, MendedInstance):
+            with suppress(StoreDamagedError):
+                actor.open_work = _open_work(await self._read_history(record))
+            await self._mark(actor, "instance_row", reason_of(record.parked)[1])
+        elif actor.is_live and record.status != "Pending":
+            try:
+                events = await self._read_history(record)
+            except StoreDamagedError as error:
+                actor.park(DAMAGED, str(error))
+                _log.error("parked %s: %s", actor.instance_id, actor.parked)
+                self._ready(activation, actor)
+                return
+            if self._consider(activation, actor, record.parked):
+                actor.open_work = _open_work(events)
+            elif actor.begun:
+                if not await self._replay(activation, actor, events):
+                    return
+                if actor.parked is not None:
+                    actor.open_work = _open_work(events)
+                    self._report(actor)
+        elif actor.is_live:
+            if not self._consider(activation, actor, record.parked):
+                actor.check_code()
+        elif record.status == "Failed" and _is_rewound(activation):
+            reason = self._too_many_crashes(activation.key)
+            if reason is None:
+                await self._prepare_rewind(activation, actor, record)
+            else:
+                partition.crashes.pop(activation.key)  # it may be asked for again
+                actor.rewinding = InternalError(f"{activation.key!r} is not rewound: {reason}")
+        self._ready(activation, actor)
+
+    async def _read_history(self, record: InstanceRecord) -> list[list[Any]]:
+        """Read an instance's history.
+
+        Raises:
+            StoreDamagedError: it is none, or not whole.
+        """
+        store = self._partition.store
+        chunks = await store.read_history(record.id)
+        try:
+            return read_history(
+                chunks, None if isinstance(record, MendedInstance) else record.events
+            )
+        except ValueError as error:
+            raise StoreDamagedError(
+                f"{store.place}, table history_row, instance {record.id}: {error}"
+            ) from error
+
+    async def _prepare_rewind(
+        self, activation: Activation, actor: OrchestrationActor, record: InstanceRecord
+    ) -> None:
+        try:
+            actor.prepare_rewind(await self._read_history(record), _is_forced(activation))
+        except StoreDamagedError as error:
+            refused = StoreDamagedError(f"{record.key!r} cannot be rewound: {error}")
+            for message in list(activation.mail):
+                if isinstance(message, Command) and message.action == "rewind":
+                    activation.mail.remove(message)
+                    self._partition.refuse(message, refused)
+                    self._partition.consume(message)
+            self._partition.gathered()  # no turn follows that would say so
+
+    async def _replay(
+        self, activation: Activation, actor: OrchestrationActor, events: list[list[Any]]
+    ) -> bool:
+        """Take an orchestration through its history; False if that crashed."""
+        steps = actor.replay(events)
+        while True:
+            notes = self._partition.notes
+            try:
+                with nullcontext() if notes is None else notes.running(turn_of(activation.key)):
+                    next(steps)
+            except StopIteration:
+                return True
+            except BaseException as error:
+                self._partition.crash(activation, error)
+                if is_interrupt(error):
+                    raise  # which stops the hub
+                return False
+            await anyio.lowlevel.checkpoint()
+
+    def _report(self, actor: OrchestrationActor) -> None:
+        partition = self._partition
+        _log.error("parked %s: %s", actor.instance_id, actor.parked)
+        fails = partition.settings.on_nondeterminism == "fail"
+        if fails and actor.parked_type == "NondeterminismError":
+            actor.fail_parked(max(partition.now(), actor.latest), partition)
+
+    async def dispatch_unanswered(
+        self, keys: Iterable[str], is_wanted: Callable[[Caller], bool]
+    ) -> None:
+        """Run the activities again that the stored histories of instances have open.
+
+        Args:
+            keys: the instances.
+            is_wanted: whether the activity for a caller has to run.
+        """
+        store, wanted = self._partition.store, list(keys)
+        for start in range(0, len(wanted), _AT_ONCE):
+            for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
+                if record.status in TERMINAL:
+                    continue  # what it left has rows of its own
+                try:
+                    events = await self._read_history(record)
+                    calls = open_activities(events, record.key, record.execution)
+                except (StoreDamagedError, ValueError, TypeError, LookupError):
+                    if record.key not in self._partition.activations:
+                        self._partition.activate(record.key)  # it is parked when it is loaded
+                    continue
+                for call in calls:
+                    if is_wanted(call.caller):
+                        self._partition.dispatch(call)
+
+
+def _split(key: str) -> tuple[str, str]:
+    name, _, rest = key[1:].partition("@")
+    return name, rest
+
+
+def _is_forced(activation: Activation) -> bool:
+    commands = [one for one in activation.mail if isinstance(one, Command)]
+    return any(one.force for one in commands if one.action == "rewind")
+
+
+def _is_rewound(activation: Activation) -> bool:
+    """Whether it is loaded for a rewind, and not only for what comes before that."""
+    return any(
+        isinstance(message, Command) and message.action == "rewind" and message.loaded
+        for message in activation.mail
+    )
+
+
+def _has_command(activation: Activation, action: str) -> bool:
+    return any(
+        isinstance(message, Command) and message.action == action for message in activation.mail
+    )
+
+
+def _open_work(events: list[list[Any]]) -> OpenWork:
+    lock = open_lock(events)
+    granted = lock is not None and any(
+        event[0] == "EntityLockGranted" and event[2] == lock[0] for event in events
+    )
+    return OpenWork(
+        open_children(events),
+        None if lock is None else (*lock, granted),
+        open_timers(events),
+    )

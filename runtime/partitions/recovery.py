@@ -1,0 +1,357 @@
+"""Brings a partition back from its store: at the start, and after a commit that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ...actors.errors import (
+    HubStoppingError,
+    InternalError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreDamagedError,
+    StoreMovedError,
+    UnavailableError,
+)
+from ...actors.logs import Log
+from ...actors.messages import Caller, Command
+from ...actors.printing import text_of, type_name
+from ..placement.claims import id_of
+from ..scheduling.timers import backoff
+from ..scheduling.waiter import TOLD
+from .batch import Errand
+from .overflow import Mailboxes, look_through
+
+if TYPE_CHECKING:
+    from ...actors.messages import Message
+    from ...storage.records import Recovered
+    from ..scheduling.waiter import Waiter
+    from .activation import Activation
+    from .batch import Batch
+    from .partition import Partition
+
+_log = Log("perdure.partition")
+
+_SILENT_S = 5.0
+"""How long clients wait for the answer of a partition that cannot come back from its store."""
+
+
+def callers_of(abroad: Mapping[int, set[Caller]]) -> set[Caller]:
+    """Give all who wait for activities that run on other shards."""
+    return set[Caller]().union(*abroad.values())
+
+
+async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailboxes) -> None:
+    """Rebuild the partition's memory: what waits, what is owed, what is under way.
+
+    Args:
+        partition: whose memory is empty.
+        recovered: what its store gave.
+        mailboxes: what waits for its actors.
+    """
+    partition.sequence = recovered.sequence
+    partition.epoch = recovered.epoch
+    partition.next_id = max(partition.next_id, recovered.next_id)
+    partition.next_row = max(partition.next_row, recovered.next_row)
+    partition.exchange.restore(recovered)
+    partition.timers.restore(recovered, partition.damage)
+    answered = callers_of(partition.abroad) | mailboxes.answered | partition.answering()
+    mailboxes.fill(partition)
+    answered |= _take_up(partition)
+    # Before the checkpoint that deletes them, which comes when this has returned.
+    await partition.damage.set_aside(partition.store)
+    await partition.loader.dispatch_unanswered(
+        recovered.unanswered, lambda caller: caller not in answered
+    )
+    partition.leftovers.restore(recovered.activities, lambda caller: caller not in answered)
+
+
+def _take_up(partition: Partition) -> set[Caller]:
+    """Take in what came, or is to be taken anew, since a crash; gives whose answers are there."""
+    aside, partition.aside = partition.aside, None
+    if aside is None:
+        return set()  # what is late is not for this memory
+    for message in aside:
+        if isinstance(message, Errand):
+            partition.take_up(message)
+            continue
+        partition.waiting += 1
+        partition.post(message.target, message)
+    late, partition.late = partition.late, []
+    for instance_id, completion in late:
+        partition.post(instance_id, completion)
+    return {Caller(key, one.execution, one.task) for key, one in late}
+
+
+async def recover(partition: Partition, error: BaseException, failed: Batch | None) -> None:
+    """Drop the memory that a failed commit or turn has tainted, and come back from the store.
+
+    Requests that the failed checkpoint held turn out applied or not by its number in the store;
+    all others were never durable, unless they wait in the stored mailbox.
+    """
+    _log.error("partition %d recovers: %s", partition.index, error)
+    partition.down = UnavailableError(text_of(error))
+    crashed, partition.crashed = partition.crashed, {}
+    reason = _unapplied()
+    if crashed and not issubclass(type(error), (StorageError, UnavailableError)):
+        # Nothing is wrong but with those actors: what others wait for is done over, unnoticed.
+        partition.aside = partition.aside or []
+        reason = _crash(crashed)
+    else:
+        if issubclass(type(error), InternalError):
+            reason = UnavailableError(
+                f"partition {partition.index} had to recover, since {text_of(error)}; nothing of "
+                "this request happened, and it is safe to repeat"
+            )
+        _fail_aside(partition)
+    tainted = partition.batch
+    dropped = partition.drop_all(activities=partition.aside is None)
+    found: tuple[Recovered, Mailboxes] | None = None
+    try:
+        if partition.failed_commits > 1:
+            # What is read back would only be tried at once again, at the store's full speed.
+            await anyio.sleep(backoff(partition.failed_commits - 2))
+        found = await _read(
+            partition,
+            _waiters_of(failed, tainted, dropped),
+            lambda: _stop_waiting(partition, error, failed, tainted, dropped),
+        )
+    finally:
+        if found is None:
+            _leave_open(outcome_unknown(), failed, tainted, dropped)
+            _fail_aside(partition)
+    if found is None:
+        return
+    recovered, mailboxes = found
+    if failed is not None and recovered.sequence == failed.sequence:
+        failed.release_replies(partition)
+        failed = None
+    lost = _Lost(mailboxes, crashed, reason)
+    for batch in (failed, tainted):
+        if batch is not None:
+            lost.add_answered(batch)
+    lost.add_waiting(dropped)
+    if partition.aside is None:
+        lost.fail()
+    else:
+        partition.aside = [*lost.fail_crashed(), *partition.aside]
+    _fail_lost_requests(partition, mailboxes, reason)
+    watchers, partition.watchers = partition.watchers, {}
+    for waiters in watchers.values():
+        for waiter in waiters:
+            waiter.set(None)  # look again
+    partition.waiting = 0
+    partition.down = None
+    try:
+        await restore(partition, recovered, mailboxes)
+    except StorageError as error:
+        partition.break_down(error)  # once more, from the beginning
+        return
+    reintroduce(partition)
+
+
+def _crash(crashed: Mapping[str, BaseException]) -> UnavailableError:
+    """Make the error for what depended on turns that crashed."""
+    key, error = next(iter(crashed.items()))
+    return UnavailableError(
+        f"a turn of {key} crashed ({type_name(error)}: {text_of(error)}); nothing of this request "
+        "happened, and it is safe to repeat"
+    )
+
+
+class _Lost:
+    """Clients' messages that a recovery has taken out of memory, and that are not stored."""
+
+    def __init__(
+        self, mailboxes: Mailboxes, crashed: Mapping[str, BaseException], reason: UnavailableError
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._crashed = crashed
+        self._reason = reason
+        # In the order in which they were taken, or wait; by identity, since a message that was
+        # acknowledged as stored is in a batch and in its mailbox.
+        self._messages: dict[int, tuple[Waiter, Message]] = {}
+        self._waiters: list[Waiter] = []  # for no message, but for what else was in a batch
+
+    def add_answered(self, batch: Batch) -> None:
+        """Add what a batch would have answered, unless it waits in the stored mailbox again."""
+        again = [batch.by_row[row] for row in self._mailboxes.found if row in batch.by_row]
+        for waiter, _, message in batch.replies:
+            if waiter in again:
+                continue
+            if message is None or message.row in self._mailboxes.found:
+                self._waiters.append(waiter)
+            else:
+                self._messages.setdefault(id(message), (waiter, message))
+
+    def add_waiting(self, dropped: list[Activation]) -> None:
+        """Add what was waiting in mailboxes."""
+        for activation in dropped:
+            for message in activation.unconsumed:
+                waiter = message.reply
+                if waiter is None or waiter is TOLD or message.row in self._mailboxes.found:
+                    continue
+                self._messages.setdefault(id(message), (waiter, message))
+
+    def fail(self) -> None:
+        """Tell all who wait."""
+        for waiter in (*self._waiters, *(waiter for waiter, _ in self._messages.values())):
+            waiter.fail(self._reason)
+
+    def fail_crashed(self) -> list[Message]:
+        """Tell those who wait for actors that crashed; gives all else, to be taken anew."""
+        again: list[Message] = []
+        for waiter in self._waiters:
+            waiter.fail(self._reason)
+        for waiter, message in self._messages.values():
+            error = self._crashed.get(message.target)
+            if error is not None:
+                waiter.fail(_crash({message.target: error}))
+                continue
+            message.row = message.timer = 0
+            message.reply = waiter
+            if isinstance(message, Command):
+                message.loaded = False
+            again.append(message)
+        return again
+
+
+def _fail_aside(partition: Partition) -> None:
+    aside, partition.aside = partition.aside, None
+    for message in aside or ():
+        message.reply.fail(_unapplied())
+
+
+def reintroduce(partition: Partition) -> None:
+    """Exchange with all others what either side may have missed."""
+    for other in partition.partitions:
+        if other is not partition:
+            other.resend(partition.index)
+            partition.exchange.resend(other.index)
+
+
+def _leave_open(
+    unknown: OutcomeUnknownError, failed: Batch | None, tainted: Batch, dropped: list[Activation]
+) -> None:
+    """Tell whoever waits that the store did not say what became of it."""
+    if failed is not None:
+        failed.fail_replies(unknown)
+    tainted.fail_replies(_unapplied())
+    for activation in dropped:
+        for message in activation.unconsumed:
+            if message.reply is not None:
+                message.reply.fail(unknown if message.row else _unapplied())
+
+
+def _stop_waiting(
+    partition: Partition,
+    error: BaseException,
+    failed: Batch | None,
+    tainted: Batch,
+    dropped: list[Activation],
+) -> None:
+    """Have nobody wait any longer for a store that may stay as it is for hours."""
+    unknown = OutcomeUnknownError(
+        f"the store of partition {partition.index} has not been well for {_SILENT_S:g} seconds "
+        f"({text_of(error)}): the request may have been applied; repeat it under the same request id"
+    )
+    _fail_aside(partition)
+    _leave_open(unknown, failed, tainted, dropped)
+    for waiters in partition.requests.values():
+        for waiter in waiters:
+            waiter.fail(unknown)
+        waiters.clear()
+
+
+def outcome_unknown() -> OutcomeUnknownError:
+    """Make the error for a request whose checkpoint may be stored or not."""
+    return OutcomeUnknownError(
+        "the hub stopped while it could not learn from its store what became of this request; "
+        "repeat it under the same request id on the next one"
+    )
+
+
+def _waiters_of(
+    failed: Batch | None, tainted: Batch, dropped: list[Activation]
+) -> dict[int, Waiter]:
+    """Give who waits for messages that may be stored, by their rows."""
+    waiting = {} if failed is None else dict(failed.by_row)
+    waiting |= tainted.by_row
+    for activation in dropped:
+        for message in activation.unconsumed:
+            if message.row and message.reply is not None:
+                waiting[message.row] = message.reply
+    return {row: waiter for row, waiter in waiting.items() if waiter is not TOLD}
+
+
+def _fail_lost_requests(
+    partition: Partition, mailboxes: Mailboxes, reason: UnavailableError
+) -> None:
+    """Fail who repeated a request that is gone; they wait by their request ids."""
+    aside = partition.aside or ()
+    kept = {id_of(message.request) for message in aside if message.request is not None}
+    requests, partition.requests = partition.requests, {}
+    for request, waiters in requests.items():
+        if request in mailboxes.requests or request in kept:
+            partition.requests[request] = waiters
+        else:
+            for waiter in waiters:
+                waiter.fail(reason)
+
+
+def abandon(partition: Partition) -> None:
+    """Drop the memory for good, and tell whoever still waits."""
+    gone = HubStoppingError(
+        "the hub has stopped before this was answered; repeat it on the next one"
+    )
+    partition.batch.fail_replies(gone)
+    partition.stay(gone)
+    for activation in partition.drop_all():
+        for message in activation.unconsumed:
+            if message.reply is None:
+                continue
+            if message.row:
+                message.reply.fail(
+                    OutcomeUnknownError(
+                        "the hub has stopped while this request waited in a stored mailbox: the "
+                        "next one applies it; repeat it under the same request id for the answer"
+                    )
+                )
+            else:
+                message.reply.fail(gone)
+    for waiters in (*partition.watchers.values(), *partition.requests.values()):
+        for waiter in waiters:
+            waiter.fail(gone)
+    partition.watchers.clear()
+    partition.requests.clear()
+
+
+async def _read(
+    partition: Partition, wanted: Mapping[int, Waiter], stop_waiting: Callable[[], None]
+) -> tuple[Recovered, Mailboxes] | None:
+    tries = 0
+    began = anyio.current_time()
+    while True:
+        try:
+            recovered = await partition.store.recover()
+            return recovered, await look_through(partition, recovered, wanted)
+        except (LeaseLostError, StoreMovedError, StoreDamagedError) as error:
+            # Whoever has the store now speaks for it; or to wait would repair nothing.
+            partition.stop(error)
+            return None
+        except StorageError as error:
+            _log.error("partition %d cannot recover yet: %s", partition.index, error)
+            if anyio.current_time() - began >= _SILENT_S:
+                stop_waiting()
+            await anyio.sleep(backoff(tries))
+            tries += 1
+
+
+def _unapplied() -> UnavailableError:
+    return UnavailableError(
+        "the checkpoint with this request could not be stored, so nothing of it happened; repeat it"
+    )

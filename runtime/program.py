@@ -1,0 +1,158 @@
+"""Runs a hub as a program of its own, until a signal says that it should stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import anyio
+
+from ..actors.arguments import choice, flag, optional_flag, refusal
+from ..actors.logs import Log
+from .hub import Hub
+from .scheduling.hidden_tasks import hold
+from .scheduling.interpreter import tune
+from .scheduling.loop_kinds import backend_options
+from .scheduling.waiter import thread_waker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..actors.registry.app import App
+    from ..storage import Store
+    from .settings import Settings
+
+_log = Log("perdure.hub")
+
+
+def run(
+    app: App | str,
+    *,
+    store: str | Path | Store = "memory:",
+    partitions: int = 4,
+    shards: int = 1,
+    workers: int = 0,
+    socket: str | Path | None = None,
+    settings: Settings | None = None,
+    backend: Literal["asyncio", "trio"] = "asyncio",
+    uvloop: bool | None = None,
+    tuned: bool = True,
+    on_ready: Callable[[Hub], None] | None = None,
+) -> None:
+    """Run a hub in this thread, the main one, until SIGINT or SIGTERM; then drain it and return.
+
+    A second signal ends the process at once, also while code of users keeps the event loop. That
+    loses nothing: what was under way goes on when a hub next opens the store.
+
+    Args:
+        app: the application, or where it is: ``"module:name"``, looked for from the current
+            folder as well.
+        store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``, or a ``Store``.
+        partitions: how many partitions a new store gets; an existing one must have as many.
+        shards: how many event loops of this process serve them.
+        workers: how many processes of their own serve them instead; 0 for none.
+        socket: where clients of other processes find the hub; see ``Hub``.
+        settings: the limits.
+        backend: which event loop.
+        uvloop: whether asyncio runs on uvloop; by default where it is installed.
+        tuned: whether the interpreter is set up for a hub, see ``perdure.tune``.
+        on_ready: called once, with the hub, when it serves.
+
+    Raises:
+        UsageError: a bad argument, no such application, or no uvloop.
+        StorageError: the store cannot be opened (in use, newer, damaged, ...), or was lost.
+    """
+    backend = choice(backend, "backend", ("asyncio", "trio"))
+    uvloop = optional_flag(uvloop, "uvloop")
+    flag(tuned, "tuned")
+    if on_ready is not None and not callable(on_ready):
+        raise refusal("on_ready", "a function that takes the hub", on_ready)
+    hub = Hub(
+        app,
+        store=store,
+        partitions=partitions,
+        shards=shards,
+        workers=workers,
+        socket=socket,
+        settings=settings,
+    )
+    options = backend_options(backend, uvloop)
+    if tuned:
+        tune()
+    with _Signals(hub._kill) as signals:  # pyright: ignore[reportPrivateUsage]
+        serve = partial(_serve, hub, on_ready, signals)
+        anyio.run(hold, serve, backend=backend, backend_options=options)
+
+
+class _Signals:
+    """Takes SIGINT and SIGTERM: the first is waited for, the second ends the process at once.
+
+    By handlers of Python's own, which run between any two instructions of the main thread: those
+    of an event loop are called by the loop, and code of users may keep that for ever.
+
+    Args:
+        kill: ends the processes that would outlive this one, for as long as they drain.
+    """
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        self._kill = kill
+        self._first: signal.Signals | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            self._before[one] = signal.signal(one, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, signal.SIG_DFL if handler is None else handler)
+
+    def _take(self, number: int, _: object) -> None:
+        if self._first is None:
+            self._first = signal.Signals(number)
+            self._wake()
+            return
+        # No handler, no clean-up: all that runs may be what keeps the process from ending.
+        signal.signal(number, signal.SIG_DFL)
+        with suppress(Exception):  # whatever it meets of what it has interrupted
+            self._kill()
+        os.kill(os.getpid(), number)
+
+    async def wait(self) -> signal.Signals:
+        """Give the first that comes, or has come already."""
+        come = anyio.Event()
+        self._wake = thread_waker(come.set)
+        if self._first is None:
+            await come.wait()
+        assert self._first is not None
+        return self._first
+
+
+async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None, signals: _Signals) -> None:
+    status = 1
+    try:
+        await _serve_until_told(hub, on_ready, signals)
+        status = 0
+    finally:
+        if hub.left_behind:
+            # The loop would wait for it, for ever.
+            _log.critical("the process ends although users' code does not")
+            sys.stdout.flush()
+            os._exit(status)
+
+
+async def _serve_until_told(
+    hub: Hub, on_ready: Callable[[Hub], None] | None, signals: _Signals
+) -> None:
+    async with hub:
+        if on_ready is not None:
+            on_ready(hub)
+        received = await signals.wait()
+        _log.info("stopping on %s", received.name)

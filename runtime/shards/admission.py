@@ -1,0 +1,148 @@
+"""What a client of another process may ask of a partition: the shape of it is checked here.
+
+Our own client checks what it is given, by the application, before it sends it; but whoever may
+open the socket may send anything. What passes here makes no sense at the worst, and is then
+refused or kept by the actor it is for; it cannot hurt another one, or the partition.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ...actors.entities.stripes import split_key
+from ...actors.errors import PayloadTooLargeError, UsageError
+from ...actors.ids import EntityId, check_instance_id, check_text
+from ...actors.messages import Command, Event, Message, Operation, Start
+from ...actors.orchestrations.commands import COMMANDS
+from ...actors.payloads import check_size
+from ..placement.claims import id_of
+from ..placement.hashing import partition_of
+from ..placement.places import MovedError
+
+if TYPE_CHECKING:
+    from ..partitions.partition import Partition
+
+_ENTITY_COMMANDS = frozenset(("fold", "purge", "retry"))
+_TIME_MAX = 1 << 60  # microseconds; a store cannot hold any number
+_ON_EXISTING = frozenset(("reject", "reuse", "replace"))
+
+
+def check_request(partition: Partition, verb: str, arguments: list[Any]) -> None:
+    """Refuse what no client of ours would send.
+
+    Raises:
+        UsageError: it is none of a client's.
+    """
+    match verb, arguments:
+        case "request", [key, message, request]:
+            _check(partition, key, message)
+            _check_optional(request, str, "a request id")
+        case "request_new", [key, message]:
+            _check(partition, key, message)
+            if type(message) is not Start:
+                raise UsageError("a client may begin an instance only with a start")
+        case "request_all", [parcels]:
+            for key, message in parcels:
+                _check(partition, key, message)
+        case "request_later", [key, message, due, request]:
+            _check(partition, key, message)
+            _check_time(due, "a due time")
+            _check_optional(request, str, "a request id")
+        case "claim", [request, claim]:
+            check_text(request, "a request id")
+            _check_type(claim, str, "a claim")
+            if id_of(claim) != request or claim == request:
+                raise UsageError("a client's claim is not of the request id that it names")
+        case "wait_for_end", [key]:
+            check_instance_id(key)
+        case "unlock", [key, [instance_id, execution, task]]:
+            _check_key(partition, key)
+            check_instance_id(instance_id)
+            _check_type(execution, int, "an execution")
+            _check_type(task, int, "a task")
+        case (
+            ("claim" | "request" | "request_new" | "request_all" | "request_later" | "unlock"),
+            _,
+        ):
+            raise UsageError(f"a client asked {verb} with {len(arguments)} arguments")
+        case _:
+            return  # it reads, or is unknown
+
+
+def _check(partition: Partition, key: Any, message: Message) -> None:
+    _check_key(partition, key)
+    is_entity = key[0] == "@"
+    kind = type(message)
+    message.request = None  # the partition sets it, from what is asked
+    if message.size > partition.settings.max_payload:
+        limit = partition.settings.max_payload
+        raise PayloadTooLargeError(f"what a client sent {key}", message.size, limit)
+    if message.carried is not None:
+        for value in message.carried.values():
+            _check_type(value, str, "a context variable that goes along")
+        limit = partition.settings.max_payload
+        check_size(orjson.dumps(message.carried), limit, f"what goes along to {key}")
+    if kind is Operation and is_entity:
+        assert isinstance(message, Operation)
+        check_text(message.name, "an operation's name")
+        _check_type(message.call, bool, "whether an operation is a call")
+        if message.caller is None:
+            return
+    elif kind is Event and not is_entity:
+        assert isinstance(message, Event)
+        check_text(message.name, "an event's name")
+        return
+    elif kind is Start and not is_entity:
+        assert isinstance(message, Start)
+        check_text(message.name, "an orchestration's name")
+        _check_optional(message.version, str, "a version")
+        if message.start_at is not None:
+            _check_time(message.start_at, "a start time")
+        if message.tags is not None:
+            _check_tags(orjson.loads(message.tags))
+        if message.parent is None and message.on_existing in _ON_EXISTING:
+            return
+    elif kind is Command:
+        assert isinstance(message, Command)
+        _check_type(message.reason, str, "a reason")
+        _check_type(message.recursive, bool, "whether a command is recursive")
+        _check_type(message.execution, int, "an execution")
+        if message.action in (_ENTITY_COMMANDS if is_entity else COMMANDS):
+            return
+    raise UsageError(f"a client may not send {key} such a {kind.__name__}")
+
+
+def _check_key(partition: Partition, key: Any) -> None:
+    if isinstance(key, str) and key[:1] == "@":
+        name, _, rest = key[1:].partition("@")
+        home, _ = split_key(rest)
+        EntityId(name, home)
+    else:
+        check_instance_id(key)
+    if partition_of(key, len(partition.partitions)) != partition.index:
+        raise MovedError(f"{key} is not of partition {partition.index}")
+
+
+def _check_time(value: Any, what: str) -> None:
+    _check_type(value, int, what)
+    if not 0 <= value < _TIME_MAX:
+        raise UsageError(f"{what} of {value} is none")
+
+
+def _check_tags(tags: Any) -> None:
+    _check_type(tags, dict, "a client's tags")
+    for name, value in tags.items():
+        _check_type(name, str, "a tag's name")
+        _check_type(value, str, "a tag")
+
+
+def _check_type(value: Any, kind: type, what: str) -> None:
+    if type(value) is not kind:
+        raise UsageError(f"{what} must be of type {kind.__name__}, not {type(value).__name__}")
+
+
+def _check_optional(value: Any, kind: type, what: str) -> None:
+    if value is not None:
+        _check_type(value, kind, what)

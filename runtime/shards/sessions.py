@@ -1,0 +1,328 @@
+"""A session: the side of a connection that is asked. It answers on the same connection."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ...actors.errors import InternalError, PerdureError, UnavailableError, UsageError
+from ...actors.logs import Log
+from ...actors.printing import text_of, type_name
+from ..placement.places import MovedError
+from ..scheduling.hidden_tasks import TaskGroup
+from ..transport.wire import WITH_MESSAGE, Item
+from .admission import check_request
+
+if TYPE_CHECKING:
+    from ...actors.messages import Caller
+    from ..partitions.partition import Partition
+    from ..transport.channels import Channel
+    from .shard import Shard
+
+_log = Log("perdure.lines")
+
+Handler = Callable[..., Awaitable[Any]]
+
+#: Requests of one connection that may be without an answer, and bytes of what they bring.
+REQUESTS_MAX = 100_000
+REQUESTS_SIZE_MAX = 64 * 1024 * 1024
+#: Bytes that a frame of requests may have, besides those of four of the largest payloads.
+REQUEST_SIZE_MAX = 12 * 1024 * 1024
+#: Pages and histories that are read for one connection, up to when they are on their way.
+READS_MAX = 32
+
+_READS = frozenset(
+    (
+        "read_instances",
+        "read_entities",
+        "read_history",
+        "query_instances",
+        "count_instances",
+        "query_entities",
+        "waiting",
+    )
+)
+
+
+class Session:
+    """Takes what comes over one channel.
+
+    Args:
+        channel: the connection.
+        shard: whose partitions are asked; None where only ``handlers`` are.
+        handlers: what else may be asked, by verb; who asks ``govern`` has the shard end with the
+            session.
+        trusted: whether the other side is of the hub. All that anybody else sends is checked, and
+            he may only do what a client does.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        shard: Shard | None,
+        handlers: dict[str, Handler],
+        *,
+        trusted: bool,
+    ) -> None:
+        self._channel = channel
+        self._trusted = trusted
+        self._shard = shard
+        self._handlers = handlers
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._watches: dict[int, tuple[Partition, str, Answer]] = {}
+        self._tasks: TaskGroup | None = None
+        self._open: dict[int, int] = {}  # requests without an answer, with bytes of their payload
+        self._size = 0
+        self._reading = anyio.Semaphore(READS_MAX)
+        payload = 0 if shard is None else shard.settings.max_payload
+        channel.take_requests(REQUEST_SIZE_MAX + 4 * payload)
+        self.governs = False
+
+    async def run(self) -> None:
+        """Answer until the connection ends."""
+        async with TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                await self._channel.run(self.take)
+            finally:
+                for number in list(self._watches):
+                    self._unwatch(number)
+                tasks.cancel_scope.cancel()
+
+    def _unwatch(self, number: int) -> None:
+        partition, key, reply = self._watches.pop(number)
+        self._forget(number)
+        partition.unwatch(key, reply)
+
+    def take(self, items: list[Item]) -> None:
+        """Take what came in one go."""
+        shard = self._shard
+        for item in items:
+            kind = item[0]
+            if kind == "ask":
+                self._ask(item[1], item[2], item[3])
+            elif kind == "drop":
+                number = item[1]
+                if number in self._scopes:
+                    self._scopes[number].cancel()
+                elif number in self._watches:
+                    self._unwatch(number)
+            elif shard is not None and self._trusted:
+                _ITEMS[kind](shard, *item[1:])
+            else:
+                raise InternalError(f"a client sent {kind!r}, which only shards may")
+
+    def answer(self, number: int, value: Any) -> None:
+        """Send an answer."""
+        if self._watches:
+            self._watches.pop(number, None)
+        self._forget(number)
+        self._channel.post(("answer", number, value))
+
+    def _forget(self, number: int) -> None:
+        self._size -= self._open.pop(number, 0)
+
+    def _check_room(self) -> None:
+        """Refuse a request where too many have no answer.
+
+        Raises:
+            UnavailableError: the connection has too many.
+        """
+        if len(self._open) >= REQUESTS_MAX or self._size > REQUESTS_SIZE_MAX:
+            raise UnavailableError(
+                f"{len(self._open):,} requests of this connection, with {self._size:,} bytes, have "
+                "no answer yet: wait for some of them, and repeat it"
+            )
+
+    def _weigh(self, number: int, verb: str, arguments: list[Any]) -> None:
+        """Take note of what a request brings, until it is answered."""
+        if verb in WITH_MESSAGE:
+            size = arguments[2].size
+        elif verb == "request_all":
+            size = sum(message.size for _, message in arguments[1])
+        else:
+            return
+        self._open[number] += size
+        self._size += size
+
+    def _ask(self, number: int, verb: str, arguments: list[Any]) -> None:
+        reply = Answer(self, number)
+        try:
+            self._check_room()
+        except UnavailableError as error:
+            reply.fail(error)
+            return
+        self._forget(number)  # given twice, by a mistake of the other side
+        self._open[number] = 0
+        handler = self._handlers.get(verb)
+        if handler is not None:
+            self.governs = self.governs or verb == "govern"
+            self._start(number, handler, *arguments)
+            return
+        if verb == "refuse":  # the asking side could not write what it asked
+            reply.fail(UsageError(arguments[0]))
+            return
+        hosted = {} if self._shard is None else self._shard.router.hosted
+        partition = hosted.get(arguments[0]) if arguments else None
+        if partition is None:
+            reply.fail(MovedError(f"partition {arguments[:1]} is not here"))
+            return
+        try:
+            if not self._trusted:
+                check_request(partition, verb, arguments[1:])
+            self._weigh(number, verb, arguments)
+            self._ask_partition(partition, number, verb, arguments[1:], reply)
+        except PerdureError as error:
+            reply.fail(error)
+
+    def _ask_partition(
+        self, partition: Partition, number: int, verb: str, arguments: list[Any], reply: Answer
+    ) -> None:
+        # What needs no task gets none: a task costs as much as all the rest of a request.
+        if verb == "request" and arguments[2] is None:
+            partition.request(arguments[0], arguments[1], reply)
+        elif verb == "request_new":
+            partition.request_new(arguments[0], arguments[1], reply)
+        elif verb == "request_all":
+            partition.request_all(arguments[0], reply)
+        elif verb == "wait_for_end" and partition.is_live_here(arguments[0]):
+            partition.watch_with(arguments[0], reply)
+            self._watches[number] = (partition, arguments[0], reply)
+        elif verb == "request":
+            self._start(number, partition.request_once, *arguments)
+        elif verb in _READS:
+            self._start(number, self._read, partition, verb, *arguments)
+        elif verb in _VERBS:
+            self._start(number, _VERBS[verb], partition, *arguments)
+        else:
+            _log.error("refused a request for %r, which there is none of", verb)
+            reply.fail(InternalError(f"unknown request {verb!r}"))
+
+    async def _read(self, partition: Partition, verb: str, *arguments: Any) -> Any:
+        # What was read before is on its way by now, so no more than a few answers gather.
+        async with self._reading:
+            await self._channel.sent()
+            return await partition.read(verb, *arguments)
+
+    def _start(self, number: int, work: Handler, *arguments: Any) -> None:
+        assert self._tasks is not None
+        # Now, since the request may be taken back before the task begins.
+        scope = self._scopes[number] = anyio.CancelScope()
+        self._tasks.start_soon(self._work, number, scope, work, arguments)
+
+    async def _work(
+        self, number: int, scope: anyio.CancelScope, work: Handler, arguments: tuple[Any, ...]
+    ) -> None:
+        try:
+            with scope:
+                self.answer(number, await work(*arguments))
+        except PerdureError as error:
+            self.answer(number, error)
+        except Exception as error:
+            _log.error("a request failed", why=error)
+            self.answer(number, InternalError(f"{type_name(error)}: {text_of(error)}"))
+        finally:
+            self._forget(number)
+            self._scopes.pop(number, None)  # a number given twice is the other side's mistake
+
+
+class Answer:
+    """A waiter whose outcome goes back over the session."""
+
+    __slots__ = ("_number", "_session")
+
+    def __init__(self, session: Session, number: int) -> None:
+        self._session = session
+        self._number = number
+
+    def set(self, value: Any) -> None:
+        """Answer with a value."""
+        self._session.answer(self._number, value)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self._session.answer(self._number, error)
+
+    def __await__(self) -> Any:
+        raise NotImplementedError("it is awaited elsewhere")
+
+
+async def _settle(partition: Partition) -> None:
+    await partition.settle()
+
+
+async def _unlock(partition: Partition, key: str, owner: list[Any]) -> None:
+    await partition.unlock(key, owner)
+
+
+async def _wait_for_end(partition: Partition, key: str) -> Any:
+    return await partition.wait_for_end(key)
+
+
+async def _purge_ended(partition: Partition, keys: list[str]) -> Any:
+    return await partition.purge_ended(keys)
+
+
+async def _request_later(partition: Partition, *arguments: Any) -> None:
+    await partition.request_later(*arguments)
+
+
+async def _claim(partition: Partition, request: str, claim: str) -> None:
+    await partition.claim(request, claim)
+
+
+_VERBS: dict[str, Handler] = {
+    "claim": _claim,
+    "settle": _settle,
+    "unlock": _unlock,
+    "wait_for_end": _wait_for_end,
+    "request_later": _request_later,
+    "purge_ended": _purge_ended,
+}
+
+
+def _receive(shard: Shard, target: int, source: int, frame: Any) -> None:
+    partition = shard.router.hosted.get(target)
+    if partition is not None:
+        partition.receive(source, frame)
+
+
+def _acknowledge(shard: Shard, number: int, target: int, last: int) -> None:
+    partition = shard.router.hosted.get(number)
+    if partition is not None:
+        partition.acknowledge(target, last)
+
+
+def _resend(shard: Shard, number: int, target: int) -> None:
+    partition = shard.router.hosted.get(number)
+    if partition is not None:
+        partition.resend(target)
+
+
+def _complete(shard: Shard, number: int, instance_id: str, completion: Any) -> None:
+    shard.router.places[number].post_answer(instance_id, completion)
+
+
+def _cancel(shard: Shard, caller: Caller) -> None:
+    shard.activities.cancel(caller)
+
+
+def _reply(shard: Shard, number: int, value: Any) -> None:
+    shard.replies.take(number, value)
+
+
+def _place(shard: Shard, owners: list[int], incarnations: list[int]) -> None:
+    shard.router.place(owners, incarnations)
+
+
+_ITEMS: dict[str, Callable[..., None]] = {
+    "frame": _receive,
+    "ack": _acknowledge,
+    "resend": _resend,
+    "completion": _complete,
+    "cancel": _cancel,
+    "reply": _reply,
+    "placement": _place,
+}

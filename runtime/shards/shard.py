@@ -1,0 +1,460 @@
+"""A shard: one event loop that hosts partitions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from heapq import nlargest
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import asdict
+
+from ...actors.errors import (
+    HubStoppingError,
+    InternalError,
+    OutcomeUnknownError,
+    StorageError,
+    UnavailableError,
+)
+from ...actors.logs import Log
+from ...actors.messages import Caller, Command, Completion
+from ..partitions.move import Replies
+from ..partitions.overflow import look_through
+from ..partitions.partition import Partition
+from ..partitions.recovery import abandon, callers_of, reintroduce, restore
+from ..placement.hashing import partition_of
+from ..placement.places import MovedError
+from ..scheduling.deaths import Notes
+from ..scheduling.forks import no_copies
+from ..scheduling.hidden_tasks import TaskGroup
+from ..scheduling.keeper import Keeper
+from ..scheduling.pump import Pump
+from ..scheduling.timers import TimerQueue
+from ..scheduling.waiter import Waiter
+from ..statistics import PartitionStatistics, ShardStatistics
+from .activities import ActivityPool, RunningActivity
+
+if TYPE_CHECKING:
+    from ...actors.registry.lookup import Lookup
+    from ...storage.protocol import PartitionStore
+    from ..scheduling.clock import Clock
+    from ..settings import Settings
+    from ..transport.router import Router
+
+_log = Log("perdure.hub")
+
+#: Seconds that each step of stopping takes at most, once what was under way had its time to end.
+STOP_S = 1.0
+
+_NAMED_MAX = 20
+
+#: What a partition brings along: who waits for its stored messages, as (row, number of the reply)
+#: of a shard, and whose activities run on which shards.
+Handover = dict[str, Any]
+
+
+class Shard:
+    """One event loop's pump, timers and activities, and the partitions that they serve.
+
+    Args:
+        number: which shard of the hub.
+        router: where all partitions are, as seen from this loop.
+        store_of: gives the durable half of a partition.
+        release: gives up the durable half of a partition that has left.
+        on_fatal: told when a partition was lost for good.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        router: Router,
+        *,
+        lookup: Lookup,
+        settings: Settings,
+        clock: Clock,
+        store_of: Callable[[int], PartitionStore],
+        release: Callable[[PartitionStore], Awaitable[None]],
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        self.number = number
+        self.router = router
+        self.settings = settings
+        self.replies = Replies()
+        self.pump = Pump(settings.pump_budget_s)
+        self.keeper = Keeper()
+        self.pump.on_fatal = self.keeper.on_fatal = on_fatal
+        self.timers = TimerQueue(clock)
+        self.activities = ActivityPool(lookup, self.pump, self.timers, settings)
+        self._lookup = lookup
+        self._clock = clock
+        self._store_of = store_of
+        self._release = release
+        self._on_fatal = on_fatal
+        self._is_lost = False
+        self.notes: Notes | None = None  # where processes have died
+        self.at_fault: set[str] = set()  # the actors whose turns ended processes
+        self.left: list[str] = []  # users' code that did not end when it was cancelled
+        self._tasks: TaskGroup | None = None
+        self._drain_by: float | None = None  # when what is under way has had its time to end
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions hosted here, in order of number."""
+        return [partition for _, partition in sorted(self.router.hosted.items())]
+
+    def start(self) -> None:
+        """Bind to the running event loop."""
+        self.activities.start()
+
+    async def run(self) -> None:
+        """Serve the partitions hosted here, for ever."""
+        with no_copies():
+            await self._run()
+
+    async def _run(self) -> None:
+        try:
+            async with TaskGroup() as tasks:
+                self._tasks = tasks
+                self.router.start(tasks)
+                self.keeper.start()
+                for partition in self.router.hosted.values():
+                    self._serve(partition)
+                self.keeper.keep("the loop of the timers", self.timers.run, self._recover_all)
+                self.pump.start()
+                await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                try:
+                    self.pump.halt()
+                    await self.keeper.stop()
+                    self.close()
+                finally:
+                    self.left = await self.pump.stop(STOP_S)
+
+    def _serve(self, partition: Partition) -> None:
+        name = f"the commit loop of partition {partition.index}"
+        self.keeper.keep(name, partition.run, partition.break_down)
+
+    def _recover_all(self, trouble: InternalError) -> None:
+        for partition in self.partitions:
+            partition.break_down(trouble)
+
+    async def host(self, number: int, handover: Handover | None = None) -> None:
+        """Bring a partition back from its store and serve it from now on.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        if number in self.router.hosted:
+            return  # its owner was restarted while it moved here
+        partition = Partition(
+            number,
+            self._store_of(number),
+            lookup=self._lookup,
+            settings=self.settings,
+            clock=self._clock,
+            pump=self.pump,
+            timers=self.timers,
+            activities=self.activities,
+            new_waiter=self.router.new_waiter,
+        )
+        partition.partitions = self.router.places
+        partition.notes = self.notes
+        for key in self.at_fault:
+            if partition_of(key, len(partition.partitions)) == number:
+                partition.crashes[key] = self.settings.crashes_max
+        partition.on_fatal = self._lose
+        partition.cancel_abroad = self._cancel_abroad
+        waiters: dict[int, Waiter] = {}
+        if handover is not None:
+            source = handover["shard"]
+            waiters = {
+                row: _Reply(partial(self._reply, source), n) for row, n in handover["replies"]
+            }
+            partition.abroad = {
+                shard: {Caller(*caller) for caller in callers}
+                for shard, callers in handover["abroad"]
+            }
+        self._check_open()
+        recovered = await partition.store.recover()
+        self._check_open()
+        # Not served before it is restored; activities' answers that come meanwhile are kept.
+        partition.down = MovedError(f"partition {number} is coming to this shard")
+        self.router.add(partition)
+        try:
+            await restore(partition, recovered, await look_through(partition, recovered, waiters))
+        except BaseException:
+            self.router.remove(number)
+            partition.drop_all()
+            self._pass_on(partition)
+            raise
+        partition.down = None
+        for instance_id, completion in partition.late:
+            partition.post_answer(instance_id, completion)
+        partition.late.clear()
+        self.router.tell()
+        if handover is None:
+            for key in set(recovered.parked) - self.at_fault:
+                # The code may have been repaired since: each of them gets one new try.
+                partition.post(key, Command("retry"))
+        if self.keeper.is_running:
+            self._serve(partition)
+        reintroduce(partition)
+        if handover is None:
+            await self._park_unknown(partition, {*recovered.parked})
+
+    async def _park_unknown(self, partition: Partition, parked: set[str]) -> None:
+        """Load the instances whose code is not registered, so that they are parked and listed."""
+        try:
+            known = self._lookup.app.orchestration_versions
+            keys = await partition.store.find_unknown(known)
+        except (StorageError, UnavailableError) as error:
+            _log.warning("instances without code are parked when they are needed: %s", error)
+            return
+        if partition.down is None:
+            for key in keys:
+                if key not in parked and key not in partition.activations:
+                    partition.activate(key)
+
+    def _check_open(self) -> None:
+        if self.router.is_closed:
+            raise HubStoppingError("the hub is stopping: no partition moves any more")
+
+    def _lose(self, error: Exception) -> None:
+        """A partition is lost for good."""
+        self._is_lost = True
+        self._on_fatal(error)
+
+    def _reply(self, shard: int, number: int, value: Any) -> None:
+        if shard == self.number:
+            self.replies.take(number, value)
+        else:
+            self.router.post_surely(shard, ("reply", number, value))
+
+    def _cancel_abroad(self, shard: int, caller: Caller) -> None:
+        if shard == self.number:
+            self.activities.cancel(caller)
+        else:
+            self.router.post_surely(shard, ("cancel", caller))
+
+    async def let_go(self, number: int, to: int) -> Handover:
+        """Stop serving a partition, with all it holds durable; gives what its next host needs.
+
+        Raises:
+            MovedError: it is not here.
+            StorageError, UnavailableError: it could not be made durable, and stays.
+        """
+        partition = self.router.hosted.get(number)
+        if partition is None or self._tasks is None:
+            raise MovedError(f"partition {number} is not on shard {self.number}")
+        # Its next host settles only what comes while these two run, the second of which is short.
+        await partition.store.settle()
+        await partition.store.settle()
+        waiting: dict[int, Waiter] = await partition.leave()
+        callers = self.activities.send_away(
+            partition.post_answer, partial(self._answer_away, number)
+        )
+        self.router.remove(number)
+        callers += self._pass_on(partition)
+        abroad = dict(partition.abroad)
+        # What goes on elsewhere may pass here on its way, and be lost with this shard.
+        here = {*callers, *callers_of(abroad)}
+        if here:
+            abroad[self.number] = here
+        handover = {
+            "shard": self.number,
+            "replies": [(row, self.replies.expect(to, one)) for row, one in waiting.items()],
+            "abroad": [(shard, [tuple(one) for one in some]) for shard, some in abroad.items()],
+        }
+        self._tasks.start_soon(self._put_away, partition)
+        return handover
+
+    def _pass_on(self, partition: Partition) -> list[Caller]:
+        """Send the answers that came too late for a partition after it; gives whom they are for."""
+        callers: list[Caller] = []
+        for instance_id, completion in partition.late:
+            callers.append(Caller(instance_id, completion.execution, completion.task))
+            self._answer_away(partition.index, instance_id, completion)
+        return callers
+
+    def _answer_away(self, number: int, instance_id: str, completion: Completion) -> None:
+        self.router.places[number].post_answer(instance_id, completion)
+
+    async def _put_away(self, partition: Partition) -> None:
+        # Closing many coroutines takes time that nobody should wait for.
+        try:
+            partition.drop_all()
+            await self._release(partition.store.inner)
+        except Exception as error:
+            _log.error("partition %d has left, and is not closed here", partition.index, why=error)
+
+    async def died(self, shard: int) -> None:
+        """Another shard has died: do what depended on it."""
+        self.replies.fail(_gone_with_its_shard(), shard)
+        for partition in self.partitions:
+            gone = partition.abroad.pop(shard, None)
+            if gone:
+                for others in partition.abroad.values():
+                    others -= gone
+                keys = {caller.instance_id for caller in gone}
+                await partition.loader.dispatch_unanswered(keys, gone.__contains__)
+                partition.leftovers.dispatch(gone.__contains__)
+
+    async def drain(self) -> None:
+        """Let what is under way come to a durable stop; what takes too long goes on later.
+
+        Asked again, it takes no more time than it had at first.
+        """
+        self.activities.stop_starting()
+        now = anyio.current_time()
+        if self._drain_by is None:
+            self._drain_by = now + self.settings.drain_s
+        elif now >= self._drain_by:
+            return
+        with anyio.CancelScope(deadline=self._drain_by) as scope:
+            # A commit that fails here is recovered from, and what it held settles after that.
+            # Polled, since many parts have to fall quiet, and only here does it matter when.
+            while not self._is_lost and not (  # noqa: ASYNC110
+                self._is_quiet() and await self._is_settled()
+            ):
+                await anyio.sleep(0.002)
+        if scope.cancelled_caught:
+            self._say_what_did_not_end()
+            with anyio.move_on_after(STOP_S):
+                await self._is_settled()
+
+    def _say_what_did_not_end(self) -> None:
+        activities = self.activities.begun
+        wanted = sum(not one.abandoned for one in activities)
+        # The pump has the async activities, too.
+        operations = [one for one in self.pump.kept if not isinstance(one, RunningActivity)]
+        if wanted or operations:
+            _log.warning(
+                "%d activities and %d operations did not end in time; they run again at the next start",
+                wanted,
+                len(operations),
+            )
+        if wanted < len(activities):
+            _log.warning(
+                "%d activities did not end in time, although they were told to stop before",
+                len(activities) - wanted,
+            )
+        if not activities and not operations:
+            _log.warning("what was under way could not be made durable in time")
+        for title in sorted({one.title for one in (*activities, *operations)})[:_NAMED_MAX]:
+            _log.warning("did not end in time: %s", title)
+
+    async def _is_settled(self) -> bool:
+        """Whether all partitions could make durable what they had."""
+        try:
+            for partition in self.partitions:
+                if partition.down is not None:
+                    return False
+                await partition.settle()
+        except UnavailableError:
+            return False
+        return True
+
+    def _is_quiet(self) -> bool:
+        return (
+            self.pump.is_quiet
+            and not self.activities.running_count
+            and all(partition.is_quiet for partition in self.partitions)
+        )
+
+    def halt(self) -> None:
+        """Take no more turns, and tell the activities that their answers are not wanted."""
+        self.pump.halt()
+        self.activities.stop_all()
+
+    def close(self) -> None:
+        """Give up what is in memory, and tell whoever still waits."""
+        self.halt()
+        self.activities.close()
+        for partition in self.partitions:
+            abandon(partition)
+        self.replies.fail(_gone_with_its_shard())
+
+    @property
+    def handlers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
+        """What the hub may ask of the shard, by verb."""
+        return {
+            "host": self.host,
+            "let_go": self.let_go,
+            "count": self.count,
+            "load": self.load,
+            "died": self.died,
+            "drain": self.drain,
+        }
+
+    async def load(self) -> tuple[float, list[tuple[int, int]]]:
+        """Give the seconds spent in turns, and the messages that each partition took."""
+        return self.pump.busy_s, [(one.index, one.messages) for one in self.partitions]
+
+    async def count(self, hottest: int = 0) -> dict[str, Any]:
+        """Give the counters of the shard and of its partitions, as plain values."""
+        counted = [await count_partition(one, self.number, hottest) for one in self.partitions]
+        shard = ShardStatistics(
+            index=self.number,
+            pid=os.getpid(),
+            busy_s=self.pump.busy_s,
+            activities=self.activities.count,
+            abandoned=self.activities.abandoned,
+            replaced=self.pump.replaced + self.keeper.restarts,
+            partitions=tuple(one.index for one in counted),
+        )
+        return {"shard": asdict(shard), "partitions": [asdict(one) for one in counted]}
+
+
+def _gone_with_its_shard() -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "the shard that this request had moved to stopped before it answered: it may have been "
+        "applied; repeat it under the same request id"
+    )
+
+
+class _Reply:
+    """Answers a request through the shard at which it was made."""
+
+    __slots__ = ("_number", "_send")
+
+    def __init__(self, send: Callable[[int, Any], None], number: int) -> None:
+        self._send = send
+        self._number = number
+
+    def set(self, value: Any) -> None:
+        self._send(self._number, value)
+
+    def fail(self, error: BaseException) -> None:
+        self._send(self._number, error)
+
+    def __await__(self) -> Any:
+        raise NotImplementedError("it is awaited elsewhere")
+
+
+async def count_partition(partition: Partition, shard: int, hottest: int) -> PartitionStatistics:
+    """Read the counters of one partition, with its ``hottest`` most used and fullest actors."""
+    stored_bytes = await partition.store.size()
+    actors = partition.activations.values()
+    waiting = [(one.key, count) for one in actors if (count := one.waiting)]
+    return PartitionStatistics(
+        index=partition.index,
+        shard=shard,
+        commits=partition.commits,
+        turns=partition.turns,
+        messages=partition.messages,
+        sent_away=partition.sent_away,
+        failed_operations=partition.failed_operations,
+        failed_calls=partition.failed_calls,
+        waiting=sum(count for _, count in waiting),
+        stored=partition.overflow.count,
+        owed=partition.exchange.owed,
+        activations=len(partition.activations),
+        stored_bytes=stored_bytes,
+        hottest=tuple(
+            (one.key, one.taken) for one in nlargest(hottest, actors, key=lambda one: one.taken)
+        ),
+        fullest=tuple(nlargest(hottest, waiting, key=lambda one: one[1])),
+    )

@@ -1,0 +1,385 @@
+"""Where partitions are: on this shard, or on another that a line leads to.
+
+Each event loop that sends or asks has one router. It names a *place* for each partition: the
+partition itself where it is hosted here, else an ``Elsewhere`` that stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ...actors.errors import HubStoppingError, OutcomeUnknownError, UnavailableError
+from ...actors.messages import Completion, Message
+from ..placement.places import ENVELOPE_SIZE, LineLostError, MovedError
+from ..scheduling.hidden_tasks import TaskGroup
+from ..scheduling.waiter import Waiter, event_factory
+from .channels import Channel
+from .lines import Line
+from .wire import FRAME_SIZE_MAX, WITH_MESSAGE, Item
+
+if TYPE_CHECKING:
+    from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
+    from ..partitions.partition import Partition
+    from ..placement.places import Frame
+
+#: Seconds that requests wait for a shard that died, or a partition that moves, to be back.
+PATIENCE_S = 30.0
+
+
+class Router:
+    """Finds the place of each partition, as seen from one event loop.
+
+    Args:
+        partitions: how many there are.
+        me: the number of the shard whose loop this is; None for a client that hosts nothing.
+        dial: makes a connection to a shard.
+        new_waiter: makes a place for one answer, on this loop.
+    """
+
+    def __init__(
+        self,
+        partitions: int,
+        me: int | None,
+        new_waiter: Callable[[], Waiter],
+        dial: Callable[[int], Awaitable[Channel]] | None = None,
+    ) -> None:
+        self.me = me
+        self.new_waiter = new_waiter
+        self.owners: list[int] = [0] * partitions
+        self.hosted: dict[int, Partition] = {}
+        self.places: list[Partition | Elsewhere] = [Elsewhere(n, self) for n in range(partitions)]
+        self._dial = dial
+        self._lines: dict[int, Line] = {}
+        self._tasks: TaskGroup | None = None
+        self._new_event = event_factory()
+        self._changed = self._new_event()
+        self._closed = False
+        self._incarnations: list[int] = []
+
+    def renew(self) -> None:
+        """Dial all shards again: they are another run's."""
+        for line in self._lines.values():
+            line.renew()
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Begin to keep lines up, with tasks of that group."""
+        self._tasks = tasks
+        for line in self._lines.values():
+            tasks.start_soon(line.run)
+
+    def line(self, shard: int) -> Line:
+        """Give the line to a shard; it is made when it is first asked for."""
+        line = self._lines.get(shard)
+        if line is None:
+            dial = self._dial
+            if self._closed or dial is None:
+                raise HubStoppingError("the hub has stopped; repeat it on the next one")
+            line = Line(lambda: dial(shard), self.new_waiter, lambda: self._up(shard))
+            self._lines[shard] = line
+            if self._tasks is not None:
+                self._tasks.start_soon(line.run)
+        return line
+
+    def post(self, shard: int, item: Item) -> None:
+        """Send an item to another shard; lost where it cannot be reached."""
+        if shard != self.me and shard >= 0 and not self._closed:
+            self.line(shard).post(item)
+
+    def post_surely(self, shard: int, item: Item) -> None:
+        """Send an item that nothing would send again, when the other shard can be reached."""
+        if not self._closed:
+            self.line(shard).post_surely(item)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all lines are closed, for good."""
+        return self._closed
+
+    def add(self, partition: Partition) -> None:
+        """A partition is hosted here from now on."""
+        number = partition.index
+        self.hosted[number] = partition
+        before, self.places[number] = self.places[number], partition
+        if self.me is not None:
+            self.owners[number] = self.me
+        if isinstance(before, Elsewhere):
+            before.hand_over(partition)
+        self.tell()
+
+    def remove(self, number: int) -> None:
+        """A partition is not hosted here any more, and nobody knows yet where it will be."""
+        del self.hosted[number]
+        self.places[number] = Elsewhere(number, self)
+
+    def place(self, owners: Sequence[int], incarnations: Sequence[int] = ()) -> None:
+        """Take note of which shard hosts each partition, and which process each shard is now."""
+        if incarnations and [*incarnations] != self._incarnations:
+            before, self._incarnations = self._incarnations, [*incarnations]
+            for shard, line in self._lines.items():
+                if before[shard : shard + 1] != self._incarnations[shard : shard + 1]:
+                    line.expect(incarnations[shard])
+        for number, owner in enumerate(owners):
+            if owner == self.owners[number] and number not in self.hosted:
+                self._arrived(number)
+            elif owner != self.owners[number] and number not in self.hosted:
+                self.owners[number] = owner
+                self._arrived(number)
+                self._offer(number)
+        self.tell()
+
+    def _arrived(self, number: int) -> None:
+        place = self.places[number]
+        if isinstance(place, Elsewhere):
+            place.forward()
+
+    def tell(self) -> None:
+        """Have those who wait for a partition to be somewhere look again."""
+        changed, self._changed = self._changed, self._new_event()
+        changed.set()
+
+    def _offer(self, number: int) -> None:
+        """Exchange with a partition what either side may have missed of all those here."""
+        place = self.places[number]
+        for partition in self.hosted.values():
+            if partition.down is None:
+                partition.exchange.resend(number)
+                partition.exchange.acknowledge_again(number)
+            place.resend(partition.index)
+
+    def _up(self, shard: int) -> None:
+        for number, owner in enumerate(self.owners):
+            if owner == shard and number not in self.hosted:
+                self._arrived(number)
+                self._offer(number)
+        self.tell()
+
+    async def settled(self) -> None:
+        """Return when a partition has found a place, or soon enough to look again."""
+        changed = self._changed
+        with anyio.move_on_after(0.05):
+            await changed.wait()
+
+    def close(self) -> None:
+        """Close all lines."""
+        self._closed = True
+        for line in self._lines.values():
+            line.close()
+        self.tell()
+
+
+class Elsewhere:
+    """Stands for a partition that another shard hosts.
+
+    For other partitions it takes messages, acknowledgements and wishes, and may lose them: what
+    is not acknowledged is sent again. For clients it makes requests, follows the partition where
+    it moves, and repeats what cannot have happened twice.
+    """
+
+    def __init__(self, number: int, router: Router) -> None:
+        self.index = number
+        self._router = router
+        self._completions: list[tuple[str, Completion]] = []
+
+    @property
+    def store(self) -> Elsewhere:
+        """Where stored actors are read."""
+        return self
+
+    # For the partitions of this shard.
+
+    def receive(self, source: int, frame: Frame) -> None:
+        """Pass a frame of messages on."""
+        self._post(("frame", self.index, source, frame))
+
+    def acknowledge(self, target: int, last: int) -> None:
+        """Tell the partition what another has made durable of its messages."""
+        self._post(("ack", self.index, target, last))
+
+    def resend(self, target: int) -> None:
+        """Ask the partition to send what another has not acknowledged."""
+        self._post(("resend", self.index, target))
+
+    def post_answer(self, instance_id: str, completion: Completion) -> None:
+        """Pass an activity's answer on, when it is known where to."""
+        self._completions.append((instance_id, completion))
+        if self._router.owners[self.index] != self._router.me:
+            self.forward()
+
+    def forward(self) -> None:
+        """Pass on what waited for the partition to be somewhere."""
+        router = self._router
+        owner = router.owners[self.index]
+        if owner == router.me or not self._completions or owner < 0:
+            return
+        if not router.line(owner).is_up:
+            return
+        completions, self._completions = self._completions, []
+        for instance_id, completion in completions:
+            self._post(("completion", self.index, instance_id, completion))
+
+    def hand_over(self, partition: Partition) -> None:
+        """The partition is here now: give it what waited to be passed on."""
+        for instance_id, completion in self._completions:
+            partition.post_answer(instance_id, completion)
+
+    def _post(self, item: Item) -> None:
+        self._router.post(self._router.owners[self.index], item)
+
+    # For clients.
+
+    async def _ask(self, verb: str, *arguments: Any, safe: bool = True) -> Any:
+        """Make a request of the partition, wherever it is; ``safe`` ones may be made again."""
+        router = self._router
+        deadline: float | None = None
+        sent: LineLostError | None = None  # a request that may have been applied
+        while True:
+            if router.is_closed:
+                stopped = HubStoppingError("the hub has stopped; repeat it on the next one")
+                raise stopped if sent is None else self._unknown() from sent
+            owner = router.owners[self.index]
+            try:
+                line = None if owner == router.me or owner < 0 else router.line(owner)
+                if line is not None and line.is_up:
+                    return await line.call(verb, self.index, *arguments)
+            except MovedError:
+                pass
+            except LineLostError as lost:
+                if lost.sent and not safe:
+                    raise self._unknown() from lost
+                if lost.sent and verb in WITH_MESSAGE:
+                    sent = lost
+                deadline = None  # it was reached
+            if deadline is None:
+                deadline = anyio.current_time() + PATIENCE_S
+            elif anyio.current_time() > deadline:
+                away = UnavailableError(
+                    f"partition {self.index} has not been reached for {PATIENCE_S:g} seconds; "
+                    "repeat it"
+                )
+                raise away if sent is None else self._unknown() from sent
+            await router.settled()
+            place = router.places[self.index]
+            if place is not self:
+                if not isinstance(place, Elsewhere):
+                    raise MovedError(f"partition {self.index} has moved here")
+                return await place._ask(verb, *arguments, safe=safe)
+
+    def _unknown(self) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
+            f"the shard of partition {self.index} stopped before it answered: the request may "
+            "have been applied; repeat it under the same request id"
+        )
+
+    async def request_once(self, key: str, message: Message, request: str | None) -> Any:
+        """See ``Partition.request_once``."""
+        return await self._ask("request", key, message, request, safe=request is not None)
+
+    async def request_new(self, key: str, message: Message) -> Any:
+        """See ``Partition.request_new``; the id is new, so what was lost can be looked up."""
+        while True:
+            try:
+                return await self._ask("request_new", key, message, safe=False)
+            except OutcomeUnknownError as unknown:
+                try:
+                    await self._ask("settle")
+                    # In this order: what has left the mailbox by now is stored as an instance.
+                    if await self.waiting(key) or await self.read_instances([key]):
+                        return None
+                except UnavailableError:
+                    raise unknown from None
+
+    async def request_all(self, parcels: Sequence[tuple[str, Message]]) -> None:
+        """See ``Partition.request_all``."""
+        for some in _portions(parcels):
+            await self._ask("request_all", some, safe=False)
+
+    async def request_later(
+        self, key: str, message: Message, due: int, request: str | None
+    ) -> None:
+        """See ``Partition.request_later``."""
+        await self._ask("request_later", key, message, due, request, safe=request is not None)
+
+    async def claim(self, request: str, claim: str) -> None:
+        """See ``Partition.claim``."""
+        await self._ask("claim", request, claim)
+
+    async def wait_for_end(self, key: str) -> tuple[str, bytes | None, bytes | None]:
+        """See ``Partition.wait_for_end``."""
+        while (outcome := await self._ask("wait_for_end", key)) is None:
+            pass
+        ended: tuple[str, bytes | None, bytes | None] = outcome
+        return ended
+
+    async def settle(self) -> None:
+        """See ``Partition.settle``."""
+        await self._ask("settle")
+
+    async def purge_ended(self, keys: list[str]) -> list[tuple[str, bool]]:
+        """See ``Partition.purge_ended``."""
+        gone: list[tuple[str, bool]] = await self._ask("purge_ended", keys)
+        return gone
+
+    async def unlock(self, key: str, owner: list[Any]) -> None:
+        """See ``Partition.unlock``."""
+        await self._ask("unlock", key, owner)
+
+    async def _read(self, verb: str, *arguments: Any) -> Any:
+        """Read, also from a partition that has moved here meanwhile."""
+        router = self._router
+        while True:
+            place = router.places[self.index]
+            try:
+                if isinstance(place, Elsewhere):
+                    return await place._ask(verb, *arguments)
+                return await place.read(verb, *arguments)
+            except MovedError:
+                await router.settled()
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+        """See ``PartitionStore.read_instances``."""
+        rows: list[InstanceRecord] = await self._read("read_instances", list(keys))
+        return rows
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        """See ``PartitionStore.read_entities``."""
+        rows: list[EntityRow] = await self._read("read_entities", list(ids))
+        return rows
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        """See ``PartitionStore.read_history``."""
+        chunks: list[bytes] = await self._read("read_history", instance)
+        return chunks
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        """See ``PartitionStore.query_instances``."""
+        rows: list[InstanceRecord] = await self._read("query_instances", filter)
+        return rows
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """See ``PartitionStore.count_instances``."""
+        count: int = await self._read("count_instances", filter)
+        return count
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        """See ``PartitionStore.query_entities``."""
+        rows: list[EntityRow] = await self._read("query_entities", filter)
+        return rows
+
+    async def waiting(self, actor: str) -> int:
+        """See ``PartitionStore.waiting``."""
+        count: int = await self._read("waiting", actor)
+        return count
+
+
+def _portions(parcels: Sequence[tuple[str, Message]]) -> Iterator[Sequence[tuple[str, Message]]]:
+    """Cut many messages into as many requests as it takes for each to fit into a frame."""
+    size = start = 0
+    for index, (_, message) in enumerate(parcels):
+        if size > FRAME_SIZE_MAX:
+            yield parcels[start:index]
+            size, start = 0, index
+        size += ENVELOPE_SIZE + message.size
+    yield parcels[start:] if start else parcels

@@ -1,0 +1,356 @@
+"""The form in which shards of different processes talk: length-prefixed frames of JSON arrays.
+
+A frame is four bytes of length, big-endian, and a JSON array of items. Payloads are JSON texts
+already: inside messages they are embedded as they are, in answers they travel as strings, so that
+the side that passes them on never parses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_type_hints
+
+import attrs
+import orjson
+
+from ...actors import errors
+from ...actors.errors import FailureDetails, InternalError, PerdureError
+from ...actors.failures import encode_failure, read_failure
+from ...actors.messages import Caller, Message, decode_message, read_parcels
+from ...actors.printing import text_of, type_name
+from ...storage import MendedEntity, MendedInstance
+from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
+from ..placement.places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
+
+Item = tuple[Any, ...]
+
+#: More than this in one frame is no frame of ours.
+SIZE_MAX = 1 << 30
+#: A frame of more bytes holds one item.
+FRAME_SIZE_MAX = 4 * 1024 * 1024
+
+
+#: Requests whose third argument is a message.
+WITH_MESSAGE = frozenset(("request", "request_new", "request_later"))
+
+
+def encode(items: list[Item]) -> bytes:
+    """Give frames that hold the items, in order."""
+    frames: list[bytes] = []
+    for some in _portions(items):
+        _encode(some, frames)
+    return b"".join(frames)
+
+
+def _encode(items: list[Item], frames: list[bytes]) -> None:
+    try:
+        body = orjson.dumps([_write(item) for item in items])
+    except (TypeError, ValueError):
+        body = b"[%b]" % b",".join(_write_alone(item) for item in items)
+    if len(body) > FRAME_SIZE_MAX and len(items) > 1:
+        half = len(items) // 2
+        _encode(items[:half], frames)
+        _encode(items[half:], frames)
+    else:
+        frames += (len(body).to_bytes(4, "big"), body)
+
+
+def _write_alone(item: Item) -> bytes:
+    """Write an item; one that cannot be is as good as refused, and harms no other."""
+    try:
+        return orjson.dumps(_write(item))
+    except (TypeError, ValueError) as error:
+        if item[0] == "ask":
+            return orjson.dumps(["ask", item[1], "refuse", f"this cannot be sent: {error}"])
+        if item[0] in ("answer", "reply"):
+            return orjson.dumps(_write((*item[:2], InternalError(f"cannot be sent: {error}"))))
+        raise
+
+
+def _portions(items: list[Item]) -> Iterator[list[Item]]:
+    weight = start = 0
+    for index, item in enumerate(items):
+        weight += FRAME_MESSAGES_MAX if item[0] == "frame" else 1
+        if weight >= FRAME_MESSAGES_MAX:
+            yield items[start : index + 1]
+            weight, start = 0, index + 1
+    if start < len(items):
+        yield items[start:]
+
+
+def decode(body: bytes | memoryview) -> list[Item]:
+    """Read the items of one frame, without its length."""
+    return [_read(fields) for fields in orjson.loads(body)]
+
+
+class Splitter:
+    """Cuts what a stream gives into frames.
+
+    Attributes:
+        size_max: bytes that one frame may have, and so what is kept of a frame that is not whole.
+    """
+
+    def __init__(self, size_max: int = SIZE_MAX) -> None:
+        self.size_max = size_max
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Give the items of the frames that are complete now.
+
+        Raises:
+            InternalError: what came is none of ours.
+        """
+        buffer = self._buffer
+        buffer += data
+        items: list[Item] = []
+        start, end = 0, len(buffer)
+        while end - start >= 4:
+            size = int.from_bytes(buffer[start : start + 4], "big")
+            if size > self.size_max:
+                raise InternalError(
+                    f"a frame of {size:,} bytes, and {self.size_max:,} are taken: what is sent is "
+                    "too large, or the stream is out of step"
+                )
+            if end - start - 4 < size:
+                break
+            try:
+                items += decode(bytes(buffer[start + 4 : start + 4 + size]))
+            except (ValueError, TypeError, LookupError, AttributeError, InternalError) as error:
+                raise InternalError(
+                    f"the stream has a frame that cannot be read: {error}"
+                ) from error
+            start += 4 + size
+        del buffer[:start]
+        return items
+
+
+# Items.
+
+
+def _write(item: Item) -> list[Any]:
+    kind = item[0]
+    if kind == "frame":
+        _, target, source, frame = item
+        return [kind, target, source, frame.last, orjson.Fragment(frame.body)]
+    if kind == "ask":
+        _, number, verb, arguments = item
+        writer = _ARGUMENTS.get(verb)
+        return [kind, number, verb, *(arguments if writer is None else writer[0](*arguments))]
+    if kind in ("answer", "reply"):
+        return [kind, item[1], _write_value(item[2])]
+    if kind == "completion":
+        _, partition, instance_id, message = item
+        return [kind, partition, instance_id, _write_message(message)]
+    if kind == "cancel":
+        return [kind, [*item[1]]]
+    return [*item]
+
+
+def _read(fields: list[Any]) -> Item:
+    kind = fields[0]
+    if kind == "frame":
+        _, target, source, last, rows = fields
+        return (kind, target, source, Frame(0, last, b"", read_parcels(rows)))
+    if kind == "ask":
+        _, number, verb, *arguments = fields
+        reader = _ARGUMENTS.get(verb)
+        return (kind, number, verb, arguments if reader is None else reader[1](*arguments))
+    if kind in ("answer", "reply"):
+        return (kind, fields[1], _read_value(fields[2]))
+    if kind == "completion":
+        _, partition, instance_id, message = fields
+        return (kind, partition, instance_id, decode_message(message))
+    if kind == "cancel":
+        return (kind, Caller(*fields[1]))
+    if len(fields) != _PLAIN.get(kind):
+        raise InternalError(f"an unknown item {kind!r}")
+    return tuple(fields)
+
+
+#: How long the items are that hold nothing but JSON.
+_PLAIN = {
+    "ack": 4,
+    "resend": 3,
+    "drop": 2,
+    "placement": 3,
+    "hello": 3,
+    "welcome": 2,
+}
+
+
+# Arguments of requests: messages and filters; all others are plain JSON.
+
+
+def _write_message(message: Message) -> list[Any]:
+    return message.fields()
+
+
+def _read_instance_filter(partition: int, fields: dict[str, Any]) -> list[Any]:
+    fields["statuses"] = tuple(fields["statuses"])
+    fields["parents"] = tuple(fields["parents"])
+    fields["tags"] = tuple((name, value) for name, value in fields["tags"])
+    return [partition, InstanceFilter(**_with_position(fields))]
+
+
+def _read_entity_filter(partition: int, fields: dict[str, Any]) -> list[Any]:
+    return [partition, EntityFilter(**_with_position(fields))]
+
+
+def _with_position(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields["after"] is not None:
+        fields["after"] = tuple(fields["after"])
+    return fields
+
+
+def _write_parcel(partition: int, key: str, message: Message, *rest: Any) -> list[Any]:
+    return [partition, key, _write_message(message), *rest]
+
+
+def _read_parcel(partition: int, key: str, fields: list[Any], *rest: Any) -> list[Any]:
+    return [partition, key, decode_message(fields), *rest]
+
+
+def _write_parcels(partition: int, parcels: list[tuple[str, Message]]) -> list[Any]:
+    return [partition, [(key, _write_message(message)) for key, message in parcels]]
+
+
+def _read_parcels(partition: int, rows: list[tuple[str, list[Any]]]) -> list[Any]:
+    return [partition, [(key, decode_message(fields)) for key, fields in rows]]
+
+
+def _write_ids(partition: int, ids: list[tuple[str, str]]) -> list[Any]:
+    return [partition, ids]
+
+
+def _read_ids(partition: int, ids: list[list[str]]) -> list[Any]:
+    return [partition, [(name, key) for name, key in ids]]
+
+
+def _write_filter(partition: int, filter: InstanceFilter | EntityFilter) -> list[Any]:
+    return [partition, attrs.asdict(filter)]
+
+
+_Form = Callable[..., list[Any]]
+_ARGUMENTS: dict[str, tuple[_Form, _Form]] = {
+    "request": (_write_parcel, _read_parcel),
+    "request_new": (_write_parcel, _read_parcel),
+    "request_all": (_write_parcels, _read_parcels),
+    "request_later": (_write_parcel, _read_parcel),
+    "read_entities": (_write_ids, _read_ids),
+    "query_instances": (_write_filter, _read_instance_filter),
+    "count_instances": (_write_filter, _read_instance_filter),
+    "query_entities": (_write_filter, _read_entity_filter),
+}
+
+
+# Values of answers: payloads as strings, all others as objects that name their kind.
+
+
+def _write_value(value: Any) -> Any:
+    if value is None:
+        return None
+    if type(value) is bytes:
+        return value.decode()
+    if type(value) is FailureDetails:
+        return {"failure": orjson.Fragment(encode_failure(value))}
+    if isinstance(value, BaseException):
+        return {"error": _write_error(value)}
+    kind = value.__class__
+    if kind is list and value:
+        found = _ROWS.get(value[0].__class__)
+        if found is not None:
+            return {found[0]: [[_text(field) for field in row] for row in value]}
+        if type(value[0]) is bytes:
+            return {"texts": [body.decode() for body in value]}
+    if kind is tuple and len(value) == 3:
+        return {"end": [_text(field) for field in value]}
+    return {"json": value}
+
+
+def _read_value(value: Any) -> Any:
+    if value is None:
+        return None
+    if type(value) is str:
+        return value.encode()
+    [(kind, content)] = value.items()
+    return _VALUES[kind](content)
+
+
+def _text(field: Any) -> Any:
+    return field.decode() if type(field) is bytes else field
+
+
+def _row_reader(kind: Any) -> Callable[[list[list[Any]]], list[Any]]:
+    hints = get_type_hints(kind)
+    places = [
+        n for n, name in enumerate(kind._fields) if bytes in (hints[name], *get_args(hints[name]))
+    ]
+
+    def read(rows: list[list[Any]]) -> list[Any]:
+        for row in rows:
+            for place in places:
+                if row[place] is not None:
+                    row[place] = row[place].encode()
+        return [kind._make(row) for row in rows]
+
+    return read
+
+
+def _read_texts(texts: list[str]) -> list[bytes]:
+    return [text.encode() for text in texts]
+
+
+def _read_end(fields: list[Any]) -> tuple[str, bytes | None, bytes | None]:
+    status, output, failure = fields
+    return (
+        status,
+        None if output is None else output.encode(),
+        None if failure is None else failure.encode(),
+    )
+
+
+def _read_plain(content: Any) -> Any:
+    return content
+
+
+_ROWS: dict[type, tuple[str, Callable[[list[list[Any]]], list[Any]]]] = {
+    InstanceRecord: ("instances", _row_reader(InstanceRecord)),
+    EntityRow: ("entities", _row_reader(EntityRow)),
+    MendedInstance: ("instances", _row_reader(InstanceRecord)),
+    MendedEntity: ("entities", _row_reader(EntityRow)),
+}
+
+
+def _write_error(error: BaseException) -> list[Any]:
+    name = type_name(error)
+    if name in _ERRORS and all(isinstance(one, (str, int, FailureDetails)) for one in error.args):
+        return [name, *(_write_argument(one) for one in error.args)]
+    return ["InternalError", f"{name}: {text_of(error)}"]
+
+
+def _write_argument(argument: Any) -> Any:
+    if isinstance(argument, FailureDetails):
+        return {"failure": orjson.Fragment(encode_failure(argument))}
+    return argument
+
+
+def _read_error(fields: list[Any]) -> PerdureError:
+    name, *arguments = fields
+    return _ERRORS[name](
+        *(read_failure(one["failure"]) if isinstance(one, dict) else one for one in arguments)
+    )
+
+
+_ERRORS: dict[str, Callable[..., PerdureError]] = {
+    kind.__name__: kind
+    for kind in (*vars(errors).values(), MovedError, LineLostError)
+    if isinstance(kind, type) and issubclass(kind, PerdureError)
+}
+_VALUES: dict[str, Callable[[Any], Any]] = {
+    "failure": read_failure,
+    "error": _read_error,
+    "texts": _read_texts,
+    "end": _read_end,
+    "json": _read_plain,
+    **dict(_ROWS.values()),
+}
