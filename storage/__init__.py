@@ -10,7 +10,7 @@ from typing import cast
 
 from ..actors.errors import UsageError
 from .memory import MemoryStore
-from .mending import DAMAGED, TIME_MAX, MendedEntity, MendedInstance
+from .mended import DAMAGED, TIME_MAX, MendedEntity, MendedInstance
 from .protocol import PartitionStore, SharedPartition, SharedStore, Store
 from .records import (
     ENDED,

@@ -27,7 +27,7 @@ from ..actors.errors import (
     StoreVersionError,
     UsageError,
 )
-from .mending import why
+from .mended import why
 from .records import (
     ENDED,
     SLICE_ROWS,

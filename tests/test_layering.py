@@ -115,7 +115,7 @@ def test_actors_do_no_input_or_output_and_read_no_clock() -> None:
         ("benchmarks", "from ..runtime.partition import Partition"),
         ("benchmarks", "from perdure.runtime.partitions.partition import Partition"),
         ("benchmarks", "from perdure import runtime"),
-        ("benchmarks", "import perdure.storage.sqlite"),
+        ("benchmarks", "import perdure.storage.sqlite.store"),
     ],
 )
 def test_an_import_the_wrong_way_is_found(folder: str, source: str) -> None:

@@ -21,7 +21,7 @@ from ...actors.replay.history import named_fields
 from ...actors.times import to_datetime
 from ...actors.values import RuntimeStatus
 from ...storage import DAMAGED
-from ...storage.mending import reason_of
+from ...storage.mended import reason_of
 from ..facts import Fact, json_form
 
 if TYPE_CHECKING:

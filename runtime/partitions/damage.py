@@ -16,7 +16,7 @@ from ...actors.logs import Log
 from ...actors.messages import Command, Message, encode_message
 from ...actors.replay.stored import check_actor, read_message
 from ...storage import TIME_MAX
-from ...storage.mending import is_count
+from ...storage.mended import is_count
 from ...storage.records import SetAside
 from ..placement.hashing import partition_of
 from ..placement.places import FRAME_MESSAGES_MAX, Frame

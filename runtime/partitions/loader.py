@@ -27,7 +27,7 @@ from ...actors.replay.history import open_activities, open_children, open_lock, 
 from ...actors.replay.stored import read_history
 from ...actors.values import TERMINAL
 from ...storage import DAMAGED, MendedEntity, MendedInstance
-from ...storage.mending import reason_of
+from ...storage.mended import reason_of
 from ...storage.records import SetAside
 from ..scheduling.deaths import turn_of
 

@@ -51,7 +51,7 @@ from ...actors.printing import text_of
 from ...actors.replay.history import FAILURES
 from ...actors.values import TERMINAL
 from ...storage import MendedInstance
-from ...storage.mending import reason_of
+from ...storage.mended import reason_of
 from ...storage.records import RequestRow
 from ..placement.claims import (
     Recorded,

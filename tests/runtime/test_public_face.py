@@ -657,14 +657,13 @@ async def test_the_client_and_the_handle_refuse_what_they_do_not_take() -> None:
 async def test_what_begins_outside_of_a_hub_refuses_what_it_does_not_take(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from perdure.runtime import program
 
     class Anyio:
         @staticmethod
         def run(*_: Any, **__: Any) -> None: ...
 
-    monkeypatch.setattr(serving, "anyio", Anyio)
-    monkeypatch.setattr(serving, "tune", lambda: None)
+    monkeypatch.setattr(program, "anyio", Anyio)
+    monkeypatch.setattr(program, "tune", lambda: None)
     app = App()
     async with Hub(app, socket=tmp_path / "s"), perdure.watch_hub(tmp_path / "s") as view:
         faces = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.storage.connection import Connector, location
+from perdure.storage.sqlite.connection import Connector, location
 
 
 @pytest.fixture

@@ -32,15 +32,13 @@ from perdure.storage import (
     RequestRow,
     SqliteStore,
     TimerRow,
-    recovering,
-    settling,
-    sqlite,
 )
-from perdure.storage.encoding import encode_parts
-from perdure.storage.presence import Presence
-from perdure.storage.schema import SCRIPTS
-from perdure.storage.sqlite import SqlitePartition
-from perdure.storage.unsettled import Unsettled
+from perdure.storage.sqlite import settler as settling, store as sqlite, takeover as recovering
+from perdure.storage.sqlite.encoding import encode_parts
+from perdure.storage.sqlite.presence import Presence
+from perdure.storage.sqlite.schema import SCRIPTS
+from perdure.storage.sqlite.store import SqlitePartition
+from perdure.storage.sqlite.unsettled import Unsettled
 from tests.storage.files import ROOT, change, kill_committing, rows
 from tests.storage.test_conformance import (
     Owner,

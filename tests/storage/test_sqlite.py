@@ -38,14 +38,13 @@ from perdure.storage import (
     TimerRow,
     open_store,
 )
-from perdure.storage.queries import (
+from perdure.storage.sqlite.queries import (
     Candidate,
     entity_page,
     instance_candidates,
     instance_page,
 )
-from perdure.storage.recovering import PARKED, UNANSWERED
-from perdure.storage.sqlite import (
+from perdure.storage.sqlite.store import (
     READ_ENTITIES,
     READ_HISTORY,
     READ_INSTANCES,
@@ -54,6 +53,7 @@ from perdure.storage.sqlite import (
     UNKNOWN,
     SqlitePartition,
 )
+from perdure.storage.sqlite.takeover import PARKED, UNANSWERED
 from tests.storage.files import ROOT, change, kill_committing, rows
 from tests.storage.test_conformance import Owner, created, entity, own, progress
 

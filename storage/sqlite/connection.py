@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import aiosqlite
 
-from .mending import read_text
+from ..mended import read_text
 
 UNDECODABLE: Final = "Could not decode to UTF-8"
 """How sqlite3 begins to say that a text is none."""

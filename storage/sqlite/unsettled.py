@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 
 from attrs import Factory, define
 
-from ..actors.errors import StorageError
-from .encoding import next_id, next_row, pending
-from .records import (
+from ...actors.errors import StorageError
+from ..records import (
     ActivityRow,
     Checkpoint,
     ChunkRow,
@@ -27,6 +26,7 @@ from .records import (
     RequestRow,
     TimerRow,
 )
+from .encoding import next_id, next_row, pending
 
 _Row = TypeVar("_Row", MailRow, TimerRow, OutboxRow, ActivityRow)
 

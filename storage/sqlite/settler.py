@@ -18,13 +18,13 @@ from threading import Condition, Lock, Thread
 from time import monotonic
 from typing import Final
 
-from ..actors.errors import LeaseLostError, StorageError, StoreMovedError
-from ..actors.logs import Log
+from ...actors.errors import LeaseLostError, StorageError, StoreMovedError
+from ...actors.logs import Log
+from ..records import Checkpoint
 from .connection import COMMON, location
 from .encoding import PARTS, encode_parts
 from .faults import FENCED, explained
 from .presence import Presence
-from .records import Checkpoint
 from .unsettled import Unsettled
 
 SETTLE: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * (PARTS + 5))})"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..actors.errors import (
+from ...actors.errors import (
     StorageError,
     StoreDamagedError,
     StoreFullError,
@@ -33,10 +33,10 @@ from ..actors.errors import (
     StoreVersionError,
     UsageError,
 )
-from ..actors.logs import Log
+from ...actors.logs import Log
+from ..mended import is_count
 from .connection import companions
 from .faults import PATH_MAX, explained
-from .mending import is_count
 from .schema import SCHEMA_VERSION, SCRIPTS, Part, lacking, read_scripts, scripts_of
 
 APPLICATION_ID = 0x50524455  # "PRDU", which file(1) and sqlite3 show

@@ -15,12 +15,9 @@ from typing import Any, Final, TypeVar
 from anyio import to_thread
 from attrs import frozen
 
-from ..actors.errors import StoreDamagedError
-from .connection import UNDECODABLE
-from .faults import FENCED, explained, lease_lost
-from .mending import is_count, read_text, why
-from .presence import Presence
-from .records import (
+from ...actors.errors import StoreDamagedError
+from ..mended import is_count, read_text, why
+from ..records import (
     SLICE_ROWS,
     ActivityRow,
     MailRow,
@@ -31,7 +28,10 @@ from .records import (
     TimerRow,
     cut,
 )
-from .settling import SETTLE, Settler, connect
+from .connection import UNDECODABLE
+from .faults import FENCED, explained, lease_lost
+from .presence import Presence
+from .settler import SETTLE, Settler, connect
 
 EPOCH: Final = "SELECT epoch FROM meta"
 # An odd epoch says that the tables have an owner whom the journal may not know yet.

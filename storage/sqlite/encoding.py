@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from .records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
+from ..records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
 
 PARTS: Final = 19
 """How many values one checkpoint has."""

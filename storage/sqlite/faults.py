@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from ..actors.errors import (
+from ...actors.errors import (
     LeaseLostError,
     PerdureError,
     StorageError,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import Factory, define, evolve, frozen
 
-from .records import EntityFilter, InstanceFilter
+from ..records import EntityFilter, InstanceFilter
 
 NARROW = 10_000
 """Sorting this many rows takes some tens of milliseconds, so what matches fewer may drive."""

@@ -30,7 +30,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import orjson
 from anyio import CancelScope, to_thread
 
-from ..actors.errors import (
+from ...actors.errors import (
     LeaseLostError,
     StorageError,
     StoreFullError,
@@ -38,27 +38,9 @@ from ..actors.errors import (
     StoreMovedError,
     UsageError,
 )
-from ..actors.logs import Log
-from .bridge import AsyncioBridge
-from .connection import Connection, log_of
-from .encoding import PARTS, encode_parts, next_id, next_row
-from .faults import explained, lease_lost
-from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
-from .mending import check_places, mend_entity, mend_instance
-from .presence import Presence
-from .queries import (
-    WITH_PAYLOADS,
-    WITH_STATES,
-    WITHOUT_PAYLOADS,
-    Candidate,
-    choose,
-    count_matches,
-    entity_page,
-    instance_candidates,
-    instance_count,
-    instance_page,
-)
-from .records import (
+from ...actors.logs import Log
+from ..mended import check_places, mend_entity, mend_instance
+from ..records import (
     SLICE_ROWS,
     SLICE_SIZE,
     Checkpoint,
@@ -73,8 +55,26 @@ from .records import (
     SetAside,
     cut,
 )
-from .recovering import Takeover, set_aside, take_over
-from .settling import Settler, connect
+from .bridge import AsyncioBridge
+from .connection import Connection, log_of
+from .encoding import PARTS, encode_parts, next_id, next_row
+from .faults import explained, lease_lost
+from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
+from .presence import Presence
+from .queries import (
+    WITH_PAYLOADS,
+    WITH_STATES,
+    WITHOUT_PAYLOADS,
+    Candidate,
+    choose,
+    count_matches,
+    entity_page,
+    instance_candidates,
+    instance_count,
+    instance_page,
+)
+from .settler import Settler, connect
+from .takeover import Takeover, set_aside, take_over
 from .unsettled import Unsettled
 
 Synchronous = Literal["FULL", "NORMAL", "OFF", "EXTRA"]
