@@ -25,7 +25,7 @@ from perdure import (
     SqliteStore,
     Store,
 )
-from perdure.runtime.load_view import render
+from perdure.adapters.cli.load import render
 from perdure.runtime.partitions import exchange, overflow
 from perdure.runtime.partitions.exchange import read_frame
 from perdure.runtime.partitions.partition import Partition

@@ -657,6 +657,7 @@ async def test_the_client_and_the_handle_refuse_what_they_do_not_take() -> None:
 async def test_what_begins_outside_of_a_hub_refuses_what_it_does_not_take(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from perdure.runtime import program
 
     class Anyio:
         @staticmethod

@@ -11,10 +11,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from .client.remote import watch_hub
+from perdure import watch_hub
 
 if TYPE_CHECKING:
-    from .statistics import HubStatistics
+    from perdure import HubStatistics
 
 _BAR = 8
 
