@@ -36,7 +36,7 @@ from perdure.runtime.placement.places import LineLostError
 from perdure.runtime.scheduling.waiter import waiter_factory
 from perdure.runtime.transport import router as routing
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 FLOWS = """
 import os, sys

@@ -23,7 +23,7 @@ from perdure.runtime.transport.channels import SocketChannel, dial_shard
 from perdure.runtime.transport.lines import Line
 from perdure.runtime.transport.wire import Splitter, decode, encode
 from tests.runtime.harness import until_true
-from tests.runtime.test_lines import Exchange
+from tests.runtime.transport.test_lines import Exchange
 
 app = App()
 gates: dict[str, anyio.Event] = {}

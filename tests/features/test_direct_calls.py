@@ -8,13 +8,7 @@ from typing import Any
 
 import pytest
 
-from perdure import (
-    App,
-    EntityContext,
-    EntityId,
-    OrchestrationContext,
-    OrchestrationFailedError,
-)
+from perdure import App, EntityContext, EntityId, OrchestrationContext, OrchestrationFailedError
 from tests.runtime.orchestrating import running
 
 app = App()

@@ -11,14 +11,7 @@ from typing import Any
 
 import pytest
 
-from perdure import (
-    App,
-    Client,
-    EntityContext,
-    EntityId,
-    OrchestrationContext,
-    PayloadError,
-)
+from perdure import App, Client, EntityContext, EntityId, OrchestrationContext, PayloadError
 from tests.runtime.orchestrating import events_of, evict, quiet, running
 
 

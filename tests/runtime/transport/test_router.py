@@ -26,7 +26,7 @@ from perdure.runtime.transport.channels import Channel
 from perdure.runtime.transport.router import Elsewhere, Router
 from perdure.runtime.transport.wire import Item
 from tests.runtime.harness import until_true
-from tests.runtime.test_lines import FakeChannel
+from tests.runtime.transport.test_lines import FakeChannel
 
 ANSWER = Completion("TaskCompleted", 1, 1, b"5")
 

@@ -12,7 +12,7 @@ import pytest
 from perdure import App, UsageError
 from perdure.runtime.client.applications import SCRIPT, load_app, place_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 app = App("here")
 
 

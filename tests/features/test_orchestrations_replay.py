@@ -26,14 +26,7 @@ from perdure import (
     RetryPolicy,
     RuntimeStatus,
 )
-from tests.runtime.orchestrating import (
-    SECOND,
-    advance,
-    event_types,
-    evict,
-    quiet,
-    running,
-)
+from tests.runtime.orchestrating import SECOND, advance, event_types, evict, quiet, running
 
 Flow = Callable[..., Any]
 

@@ -19,16 +19,7 @@ from perdure.actors.messages import Completion, Message
 from perdure.actors.registry.lookup import Lookup
 from perdure.actors.replay.executor import Executor
 from perdure.actors.replay.history import ANSWERS, IDENTITY
-from tests.actors.recording import (
-    FLOWS,
-    PROGRAMS,
-    START,
-    Instance,
-    Recorder,
-    World,
-    app,
-    start,
-)
+from tests.actors.recording import FLOWS, PROGRAMS, START, Instance, Recorder, World, app, start
 
 LOOKUP = Lookup(app, 1_000_000)
 TURNS_MAX = 60

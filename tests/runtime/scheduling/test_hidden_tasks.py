@@ -288,7 +288,7 @@ print("stopped in order")
 def test_a_program_that_only_serves_goes_on_where_all_its_tasks_are_cancelled() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=60,

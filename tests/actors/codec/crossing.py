@@ -806,6 +806,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tests.actors import crossing
+    from tests.actors.codec import crossing
 
     crossing.main()  # whose classes are those of the process that asks

@@ -25,7 +25,7 @@ from perdure.actors.replay.history import (
     parse_history,
 )
 from tests.actors.recording import FLOWS, PROGRAMS
-from tests.actors.test_executor import live
+from tests.actors.replay.test_executor import live
 
 
 def scheduled(number: int, name: str = "work", packed: list[Any] | None = None) -> list[Any]:

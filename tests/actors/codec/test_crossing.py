@@ -24,11 +24,11 @@ from pydantic import SecretStr
 
 from perdure.actors.codec.codec import codec_for
 from perdure.actors.errors import PayloadError, RegistrationError
-from tests.actors import crossing
-from tests.actors.crossing import CROSSING
-from tests.actors.test_codec import typed_values
+from tests.actors.codec import crossing
+from tests.actors.codec.crossing import CROSSING
+from tests.actors.codec.test_codec import typed_values
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BERLIN = ZoneInfo("Europe/Berlin")
 NO_SECRET: Any = SecretStr("")
 LOGIN = crossing.Login(user="ada", password=SecretStr("hunter2"))
@@ -54,7 +54,7 @@ def cases() -> st.SearchStrategy[tuple[int, Any]]:
 
 def read_elsewhere(asked: list[tuple[Any, bytes]]) -> list[tuple[Any, bytes]]:
     child = subprocess.run(
-        [sys.executable, "-m", "tests.actors.crossing"],
+        [sys.executable, "-m", "tests.actors.codec.crossing"],
         input=pickle.dumps(asked),
         env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)},
         cwd=ROOT,

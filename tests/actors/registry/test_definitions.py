@@ -11,12 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from perdure.actors.contexts.marks import readonly
-from perdure.actors.errors import (
-    PayloadError,
-    RegistrationError,
-    UnknownNameError,
-    UsageError,
-)
+from perdure.actors.errors import PayloadError, RegistrationError, UnknownNameError, UsageError
 from perdure.actors.registry.app import App
 from perdure.actors.registry.definitions import (
     ActivityDefinition,
