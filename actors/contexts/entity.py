@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from ..arguments import refusal
 from ..codec import codec_of_type
@@ -16,11 +16,52 @@ from ..times import due_time, to_datetime
 from ..values import MISSING
 
 if TYPE_CHECKING:
-    from ..entities.entity import EntityActor
+    from ..registry.definitions import EntityDefinition
+    from ..registry.lookup import Lookup
     from .orchestration import OrchestrationContext
 
 A = TypeVar("A")
 E = TypeVar("E")
+
+
+class Host(Protocol):
+    """What a context needs of the entity whose operation it is for."""
+
+    state: Any
+
+    @property
+    def name(self) -> str:
+        """The entity's name."""
+        ...
+
+    @property
+    def home_key(self) -> str:
+        """Its key; a stripe's home's, where it is a stripe."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """How errors call it."""
+        ...
+
+    @property
+    def lookup(self) -> Lookup:
+        """Finds what it sends to."""
+        ...
+
+    @property
+    def definition(self) -> EntityDefinition:
+        """What it is an entity of."""
+        ...
+
+    @property
+    def striping(self) -> object:
+        """How it is striped; None where it is not."""
+        ...
+
+    def new_id(self) -> str:
+        """Make up an instance id."""
+        ...
 
 
 class EntityContext:
@@ -45,7 +86,7 @@ class EntityContext:
     )
 
     def __init__(
-        self, actor: EntityActor, operation: str, input: bytes | None, now: int, lag: int
+        self, actor: Host, operation: str, input: bytes | None, now: int, lag: int
     ) -> None:
         self._actor = actor
         self._input = input

@@ -420,7 +420,7 @@ class EntityClient(Requester):
     async def purge_entity(self, id: EntityId[Any]) -> None:
         """Delete an entity's state whatever it is, also of a parked one; held messages are dropped."""
         key = str(entity_id(id))
-        await self._at(key, lambda place: place.settle())
+        await self._at(key, lambda place: place.wait_durable())
         await self._request(key, Command("purge"))
 
     def _name_of_entity(self, name: str | Callable[..., Any] | None) -> str | None:

@@ -20,9 +20,9 @@ from ..scheduling.homes import Home, PlacesAbroad, refuse_inside
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
-    from ..partitions.partition import Partition
+    from ..placement.places import Place
     from ..scheduling.clock import Clock
-    from ..transport.router import Elsewhere, Router
+    from ..transport.router import Router
 
 #: How long a request waits for the partition of its id, where that is another than its target's.
 _CLAIM_S = 2.0
@@ -42,28 +42,28 @@ class Requester:
         self._prefix = f"{clock.now() // 1_000:012x}{secrets.token_hex(6)}"
         self._made = count(1)  # one step, also where several threads take from it
 
-    def _partition(self, key: str) -> Partition | Elsewhere:
+    def _partition(self, key: str) -> Place:
         places = self._all()
         return places[partition_of(key, len(places))]
 
-    def _all(self) -> Sequence[Partition | Elsewhere]:
+    def _all(self) -> Sequence[Place]:
         if self._here() != self._home.door:
             return self._abroad()
         return self._router.places
 
-    def _abroad(self) -> Sequence[Partition | Elsewhere]:
+    def _abroad(self) -> Sequence[Place]:
         """Give the places as another loop than the hub's has to see them, if the hub runs."""
         refuse_inside()
         if self._home.is_shut:
             raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
         return PlacesAbroad(self._home, self._router.places)
 
-    async def _settled(self) -> None:
+    async def _wait_moved(self) -> None:
         """Return when a partition that moves has found a place, or soon enough to look again."""
         if self._here() != self._home.door:
-            await self._home.fetch(self._router.settled)
+            await self._home.fetch(self._router.wait_moved)
         else:
-            await self._router.settled()
+            await self._router.wait_moved()
 
     async def _request(self, key: str, message: Message, request_id: str | None = None) -> Any:
         if request_id is not None:
@@ -72,7 +72,7 @@ class Requester:
             try:
                 return await self._partition(key).request_once(key, message, request_id)
             except MovedError:
-                await self._settled()
+                await self._wait_moved()
 
     async def _claim(self, request_id: str, key: str, message: Message) -> None:
         """Keep a request id for a message, where its target is in another partition than it.
@@ -88,13 +88,13 @@ class Requester:
         with anyio.move_on_after(_CLAIM_S), suppress(UnavailableError):
             await self._at(request_id, lambda place: place.claim(request_id, claim))
 
-    async def _at(self, key: str, ask: Callable[[Partition | Elsewhere], Awaitable[T]]) -> T:
+    async def _at(self, key: str, ask: Callable[[Place], Awaitable[T]]) -> T:
         """Ask the partition of a key, and again wherever it moves meanwhile."""
         while True:
             try:
                 return await ask(self._partition(key))
             except MovedError:
-                await self._settled()
+                await self._wait_moved()
 
     def _new_instance_id(self) -> str:
         # Ids that grow together keep the store's index of them dense where it is written.

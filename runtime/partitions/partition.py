@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -63,7 +63,7 @@ from ..placement.claims import (
     read_recorded,
 )
 from ..placement.hashing import name_in, partition_of
-from ..placement.places import ENVELOPE_SIZE, Frame, MovedError
+from ..placement.places import ENVELOPE_SIZE, Frame, MovedError, Outcome, Place
 from ..placement.stripe_router import StripeRouter
 from ..scheduling.clock import steady_time
 from ..scheduling.hidden_tasks import TaskGroup
@@ -90,8 +90,6 @@ if TYPE_CHECKING:
     from ..scheduling.timers import TimerQueue
     from ..scheduling.waiter import Waiter
     from ..settings import Settings
-    from ..shards.activities import ActivityPool
-    from ..transport.router import Elsewhere
 
 #: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
 _DRAIN_BUDGETS = 4
@@ -109,9 +107,29 @@ _STOPPED = frozenset({"Cancelled", "Terminated"})
 #: What those get who repeat a request whose first caller gave it up before it was taken in.
 _UNTRIED = object()
 
+Post = Callable[[str, Completion], None]
+
 _log = Log("perdure.partition")
 
-Outcome = tuple[str, bytes | None, bytes | None]  # status, output and failure of what has ended
+
+class Activities(Protocol):
+    """Runs activities; the answers of those of one partition go to its ``post_answer``."""
+
+    def submit(self, call: ActivityCall, post: Post, /) -> None:
+        """Run an activity; its answer goes to ``post``, with the caller's instance id."""
+        ...
+
+    def cancel(self, caller: Caller, /) -> None:
+        """Tell one activity of an instance, or all of them for task 0, to stop."""
+        ...
+
+    def stop_all(self, post: Post | None = None, /) -> None:
+        """Tell the activities (those that answer to ``post``, if given) to stop."""
+        ...
+
+    def callers(self, post: Post, /) -> set[Caller]:
+        """Give who waits for the answers that go to ``post``."""
+        ...
 
 
 class Partition:
@@ -127,7 +145,7 @@ class Partition:
         clock: Clock,
         pump: Pump,
         timers: TimerQueue,
-        activities: ActivityPool,
+        activities: Activities,
         new_waiter: Callable[[], Waiter],
     ) -> None:
         self.index = index
@@ -136,7 +154,7 @@ class Partition:
         self.settings = settings
         self.pump = pump
         self.clock = clock
-        self.partitions: Sequence[Partition | Elsewhere] = ()
+        self.partitions: Sequence[Place] = ()
         self.activations: dict[str, Activation] = {}
         self.batch = Batch()
         self.flying: Batch | None = None
@@ -454,6 +472,12 @@ class Partition:
         """Give another partition all that it has not acknowledged, once more."""
         if self.down is None:
             self.exchange.resend(target)
+
+    def offer(self, number: int) -> None:
+        """Exchange with another partition what either side may have missed."""
+        if self.down is None:
+            self.exchange.resend(number)
+            self.exchange.acknowledge_again(number)
 
     def unlock(self, key: str, owner: list[Any]) -> Waiter:
         """Take the lock of an entity from an owner that is gone.
@@ -832,7 +856,7 @@ class Partition:
             and not self.exchange.is_reading
         )
 
-    def settle(self) -> Waiter:
+    def wait_durable(self) -> Waiter:
         """Give a waiter that hears when all that gathered up to now is durable."""
         errand = Errand(_nothing)
         errand.reply = waiter = self._new_waiter()

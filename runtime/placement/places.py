@@ -1,18 +1,30 @@
-"""What partitions and clients say to a partition, wherever it is."""
+"""What is said to a partition, wherever it is: the contracts ``Peer`` and ``Place``.
+
+Partitions talk to each other as ``Peer``; any of that may be lost, since what is not acknowledged is
+sent again. Clients ask a ``Place``; where the partition is not there any more, that is
+``MovedError``, and they ask the next one. The event loop that a partition is on sees it as
+``Hosted``. A partition is all of these itself, and ``Elsewhere`` stands for one on another loop.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ...actors.errors import UnavailableError
-from ...actors.messages import Message
+from ...actors.messages import Completion, Message
+
+if TYPE_CHECKING:
+    from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
 
 #: What a message that is sent takes besides its payload, about.
 ENVELOPE_SIZE = 256
 
-
 #: Frames of 100 to 300 messages crossed between processes fastest.
 FRAME_MESSAGES_MAX = 250
+
+#: Status, output and failure of what has ended.
+Outcome = tuple[str, bytes | None, bytes | None]
 
 
 class Frame(NamedTuple):
@@ -37,3 +49,99 @@ class LineLostError(UnavailableError):
 
     def __str__(self) -> str:
         return "the connection to the shard broke"
+
+
+class Peer(Protocol):
+    """What partitions say to a partition. Any of it may be lost: then it is said again."""
+
+    def receive(self, source: int, frame: Frame) -> None:
+        """Take a frame of messages from the partition ``source`` in."""
+        ...
+
+    def acknowledge(self, target: int, last: int) -> None:
+        """Hear what the partition ``target`` has made durable, up to the number ``last``."""
+        ...
+
+    def resend(self, target: int) -> None:
+        """Give the partition ``target`` all that it has not acknowledged, once more."""
+        ...
+
+    def post_answer(self, instance_id: str, completion: Completion) -> None:
+        """Take an activity's answer in."""
+        ...
+
+
+class Records(Protocol):
+    """What is stored of a partition's actors; see ``PartitionStore``."""
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]: ...
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]: ...
+    async def read_history(self, instance: int) -> list[bytes]: ...
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]: ...
+    async def count_instances(self, filter: InstanceFilter) -> int: ...
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]: ...
+    async def waiting(self, actor: str) -> int: ...
+
+
+class Place(Peer, Protocol):
+    """What clients ask of a partition. Each request may raise ``MovedError``: ask again elsewhere."""
+
+    @property
+    def index(self) -> int:
+        """The partition's number."""
+        ...
+
+    @property
+    def store(self) -> Records:
+        """Where stored actors are read."""
+        ...
+
+    def request_once(self, key: str, message: Message, request: str | None) -> Awaitable[Any]:
+        """Take a client's message in and give its outcome, applied once for each request id."""
+        ...
+
+    def request_new(self, key: str, message: Message) -> Awaitable[Any]:
+        """Take the first message for an orchestration in, whose id was made up just now."""
+        ...
+
+    def request_all(self, parcels: Sequence[tuple[str, Message]]) -> Awaitable[None]:
+        """Take many messages in; all of them are durable when this returns."""
+        ...
+
+    def request_later(
+        self, key: str, message: Message, due: int, request: str | None
+    ) -> Awaitable[None]:
+        """Keep a client's message until its time; durable when this returns."""
+        ...
+
+    def claim(self, request: str, claim: str) -> Awaitable[None]:
+        """Keep a request id for a request whose target is in another partition."""
+        ...
+
+    def wait_for_end(self, key: str) -> Awaitable[Outcome | None]:
+        """Wait for an orchestration's end; the answer None means: ask again."""
+        ...
+
+    def wait_durable(self) -> Awaitable[None]:
+        """Return when all that gathered up to now is durable."""
+        ...
+
+    def purge_ended(self, keys: list[str]) -> Awaitable[list[tuple[str, bool]]]:
+        """Delete those instances that have ended or are parked; durable on return."""
+        ...
+
+    def unlock(self, key: str, owner: list[Any]) -> Awaitable[Any]:
+        """Take the lock of an entity from an owner that is gone."""
+        ...
+
+
+class Hosted(Place, Protocol):
+    """A partition as its own event loop sees it."""
+
+    def read(self, verb: str, *arguments: Any) -> Awaitable[Any]:
+        """Read from the store for somebody outside, who is told where the partition has left."""
+        ...
+
+    def offer(self, number: int) -> None:
+        """Exchange with another partition what either side may have missed."""
+        ...

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
 
@@ -22,12 +22,20 @@ from ...actors.logs import Log
 
 if TYPE_CHECKING:
     from ...actors.messages import ActivityCall
-    from ..shards.activities import RunningActivity
 
 _log = Log("perdure.workers")
 
 _SLOT = 4_096
 _KNOWN_MAX = 10_000
+
+
+class Running(Protocol):
+    """An activity that runs, or is about to."""
+
+    @property
+    def call(self) -> ActivityCall:
+        """What it was called for."""
+        ...
 
 
 class Call(NamedTuple):
@@ -150,15 +158,15 @@ class Warden:
         self._notes = notes
         self._suspects = {Call(*one) for one in suspects}
         self._at_fault = {Call(*one) for one in at_fault}
-        self._held: deque[RunningActivity] = deque()
-        self._alone: RunningActivity | None = None
-        self._slots: dict[RunningActivity, int] = {}
+        self._held: deque[Running] = deque()
+        self._alone: Running | None = None
+        self._slots: dict[Running, int] = {}
 
     def is_at_fault(self, call: ActivityCall) -> bool:
         """Whether an activity ends its process, and must not run."""
         return call_of(call) in self._at_fault
 
-    def admits(self, running: RunningActivity) -> bool:
+    def admits(self, running: Running) -> bool:
         """Whether it may run now; else it is given back by ``end`` when it may."""
         if call_of(running.call) not in self._suspects:
             return True
@@ -168,11 +176,11 @@ class Warden:
         self._held.append(running)
         return False
 
-    def begin(self, running: RunningActivity) -> None:
+    def begin(self, running: Running) -> None:
         """Note that its code begins."""
         self._slots[running] = self._notes.begin(call_of(running.call))
 
-    def end(self, running: RunningActivity, admit: Callable[[RunningActivity], None]) -> None:
+    def end(self, running: Running, admit: Callable[[Any], None]) -> None:
         """Note that it has ended, and admit the next suspect."""
         slot = self._slots.pop(running, None)
         if slot is not None:

@@ -164,7 +164,7 @@ class Session:
         if verb == "refuse":  # the asking side could not write what it asked
             reply.fail(UsageError(arguments[0]))
             return
-        hosted = {} if self._shard is None else self._shard.router.hosted
+        hosted = {} if self._shard is None else self._shard.hosted
         partition = hosted.get(arguments[0]) if arguments else None
         if partition is None:
             reply.fail(MovedError(f"partition {arguments[:1]} is not here"))
@@ -249,8 +249,8 @@ class Answer:
         raise NotImplementedError("it is awaited elsewhere")
 
 
-async def _settle(partition: Partition) -> None:
-    await partition.settle()
+async def _wait_durable(partition: Partition) -> None:
+    await partition.wait_durable()
 
 
 async def _unlock(partition: Partition, key: str, owner: list[Any]) -> None:
@@ -275,7 +275,7 @@ async def _claim(partition: Partition, request: str, claim: str) -> None:
 
 _VERBS: dict[str, Handler] = {
     "claim": _claim,
-    "settle": _settle,
+    "wait_durable": _wait_durable,
     "unlock": _unlock,
     "wait_for_end": _wait_for_end,
     "request_later": _request_later,
@@ -284,19 +284,19 @@ _VERBS: dict[str, Handler] = {
 
 
 def _receive(shard: Shard, target: int, source: int, frame: Any) -> None:
-    partition = shard.router.hosted.get(target)
+    partition = shard.hosted.get(target)
     if partition is not None:
         partition.receive(source, frame)
 
 
 def _acknowledge(shard: Shard, number: int, target: int, last: int) -> None:
-    partition = shard.router.hosted.get(number)
+    partition = shard.hosted.get(number)
     if partition is not None:
         partition.acknowledge(target, last)
 
 
 def _resend(shard: Shard, number: int, target: int) -> None:
-    partition = shard.router.hosted.get(number)
+    partition = shard.hosted.get(number)
     if partition is not None:
         partition.resend(target)
 

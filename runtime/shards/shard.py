@@ -80,6 +80,7 @@ class Shard:
     ) -> None:
         self.number = number
         self.router = router
+        self.hosted: dict[int, Partition] = {}
         self.settings = settings
         self.replies = Replies()
         self.pump = Pump(settings.pump_budget_s)
@@ -102,7 +103,7 @@ class Shard:
     @property
     def partitions(self) -> list[Partition]:
         """The partitions hosted here, in order of number."""
-        return [partition for _, partition in sorted(self.router.hosted.items())]
+        return [partition for _, partition in sorted(self.hosted.items())]
 
     def start(self) -> None:
         """Bind to the running event loop."""
@@ -119,7 +120,7 @@ class Shard:
                 self._tasks = tasks
                 self.router.start(tasks)
                 self.keeper.start()
-                for partition in self.router.hosted.values():
+                for partition in self.hosted.values():
                     self._serve(partition)
                 self.keeper.keep("the loop of the timers", self.timers.run, self._recover_all)
                 self.pump.start()
@@ -147,7 +148,7 @@ class Shard:
         Raises:
             StorageError: the store cannot be read.
         """
-        if number in self.router.hosted:
+        if number in self.hosted:
             return  # its owner was restarted while it moved here
         partition = Partition(
             number,
@@ -182,10 +183,12 @@ class Shard:
         self._check_open()
         # Not served before it is restored; activities' answers that come meanwhile are kept.
         partition.down = MovedError(f"partition {number} is coming to this shard")
+        self.hosted[number] = partition
         self.router.add(partition)
         try:
             await restore(partition, recovered, await look_through(partition, recovered, waiters))
         except BaseException:
+            del self.hosted[number]
             self.router.remove(number)
             partition.drop_all()
             self._pass_on(partition)
@@ -246,7 +249,7 @@ class Shard:
             MovedError: it is not here.
             StorageError, UnavailableError: it could not be made durable, and stays.
         """
-        partition = self.router.hosted.get(number)
+        partition = self.hosted.get(number)
         if partition is None or self._tasks is None:
             raise MovedError(f"partition {number} is not on shard {self.number}")
         # Its next host settles only what comes while these two run, the second of which is short.
@@ -256,6 +259,7 @@ class Shard:
         callers = self.activities.send_away(
             partition.post_answer, partial(self._answer_away, number)
         )
+        del self.hosted[number]
         self.router.remove(number)
         callers += self._pass_on(partition)
         abroad = dict(partition.abroad)
@@ -352,7 +356,7 @@ class Shard:
             for partition in self.partitions:
                 if partition.down is not None:
                     return False
-                await partition.settle()
+                await partition.wait_durable()
         except UnavailableError:
             return False
         return True

@@ -22,8 +22,7 @@ from .wire import FRAME_SIZE_MAX, WITH_MESSAGE, Item
 
 if TYPE_CHECKING:
     from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
-    from ..partitions.partition import Partition
-    from ..placement.places import Frame
+    from ..placement.places import Frame, Hosted, Place
 
 #: Seconds that requests wait for a shard that died, or a partition that moves, to be back.
 PATIENCE_S = 30.0
@@ -49,8 +48,8 @@ class Router:
         self.me = me
         self.new_waiter = new_waiter
         self.owners: list[int] = [0] * partitions
-        self.hosted: dict[int, Partition] = {}
-        self.places: list[Partition | Elsewhere] = [Elsewhere(n, self) for n in range(partitions)]
+        self.hosted: dict[int, Hosted] = {}
+        self.places: list[Place] = [Elsewhere(n, self) for n in range(partitions)]
         self._dial = dial
         self._lines: dict[int, Line] = {}
         self._tasks: TaskGroup | None = None
@@ -98,7 +97,7 @@ class Router:
         """Whether all lines are closed, for good."""
         return self._closed
 
-    def add(self, partition: Partition) -> None:
+    def add(self, partition: Hosted) -> None:
         """A partition is hosted here from now on."""
         number = partition.index
         self.hosted[number] = partition
@@ -144,9 +143,7 @@ class Router:
         """Exchange with a partition what either side may have missed of all those here."""
         place = self.places[number]
         for partition in self.hosted.values():
-            if partition.down is None:
-                partition.exchange.resend(number)
-                partition.exchange.acknowledge_again(number)
+            partition.offer(number)
             place.resend(partition.index)
 
     def _up(self, shard: int) -> None:
@@ -156,7 +153,7 @@ class Router:
                 self._offer(number)
         self.tell()
 
-    async def settled(self) -> None:
+    async def wait_moved(self) -> None:
         """Return when a partition has found a place, or soon enough to look again."""
         changed = self._changed
         with anyio.move_on_after(0.05):
@@ -220,7 +217,7 @@ class Elsewhere:
         for instance_id, completion in completions:
             self._post(("completion", self.index, instance_id, completion))
 
-    def hand_over(self, partition: Partition) -> None:
+    def hand_over(self, partition: Hosted) -> None:
         """The partition is here now: give it what waited to be passed on."""
         for instance_id, completion in self._completions:
             partition.post_answer(instance_id, completion)
@@ -260,7 +257,7 @@ class Elsewhere:
                     "repeat it"
                 )
                 raise away if sent is None else self._unknown() from sent
-            await router.settled()
+            await router.wait_moved()
             place = router.places[self.index]
             if place is not self:
                 if not isinstance(place, Elsewhere):
@@ -274,17 +271,17 @@ class Elsewhere:
         )
 
     async def request_once(self, key: str, message: Message, request: str | None) -> Any:
-        """See ``Partition.request_once``."""
+        """See ``Place.request_once``."""
         return await self._ask("request", key, message, request, safe=request is not None)
 
     async def request_new(self, key: str, message: Message) -> Any:
-        """See ``Partition.request_new``; the id is new, so what was lost can be looked up."""
+        """See ``Place.request_new``; the id is new, so what was lost can be looked up."""
         while True:
             try:
                 return await self._ask("request_new", key, message, safe=False)
             except OutcomeUnknownError as unknown:
                 try:
-                    await self._ask("settle")
+                    await self._ask("wait_durable")
                     # In this order: what has left the mailbox by now is stored as an instance.
                     if await self.waiting(key) or await self.read_instances([key]):
                         return None
@@ -292,51 +289,51 @@ class Elsewhere:
                     raise unknown from None
 
     async def request_all(self, parcels: Sequence[tuple[str, Message]]) -> None:
-        """See ``Partition.request_all``."""
+        """See ``Place.request_all``."""
         for some in _portions(parcels):
             await self._ask("request_all", some, safe=False)
 
     async def request_later(
         self, key: str, message: Message, due: int, request: str | None
     ) -> None:
-        """See ``Partition.request_later``."""
+        """See ``Place.request_later``."""
         await self._ask("request_later", key, message, due, request, safe=request is not None)
 
     async def claim(self, request: str, claim: str) -> None:
-        """See ``Partition.claim``."""
+        """See ``Place.claim``."""
         await self._ask("claim", request, claim)
 
     async def wait_for_end(self, key: str) -> tuple[str, bytes | None, bytes | None]:
-        """See ``Partition.wait_for_end``."""
+        """See ``Place.wait_for_end``."""
         while (outcome := await self._ask("wait_for_end", key)) is None:
             pass
         ended: tuple[str, bytes | None, bytes | None] = outcome
         return ended
 
-    async def settle(self) -> None:
-        """See ``Partition.settle``."""
-        await self._ask("settle")
+    async def wait_durable(self) -> None:
+        """See ``Place.wait_durable``."""
+        await self._ask("wait_durable")
 
     async def purge_ended(self, keys: list[str]) -> list[tuple[str, bool]]:
-        """See ``Partition.purge_ended``."""
+        """See ``Place.purge_ended``."""
         gone: list[tuple[str, bool]] = await self._ask("purge_ended", keys)
         return gone
 
     async def unlock(self, key: str, owner: list[Any]) -> None:
-        """See ``Partition.unlock``."""
+        """See ``Place.unlock``."""
         await self._ask("unlock", key, owner)
 
     async def _read(self, verb: str, *arguments: Any) -> Any:
         """Read, also from a partition that has moved here meanwhile."""
         router = self._router
         while True:
-            place = router.places[self.index]
+            here = router.hosted.get(self.index)
             try:
-                if isinstance(place, Elsewhere):
-                    return await place._ask(verb, *arguments)
-                return await place.read(verb, *arguments)
+                if here is not None:
+                    return await here.read(verb, *arguments)
+                return await self._ask(verb, *arguments)
             except MovedError:
-                await router.settled()
+                await router.wait_moved()
 
     async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
         """See ``PartitionStore.read_instances``."""

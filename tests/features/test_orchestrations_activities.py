@@ -643,7 +643,7 @@ async def test_an_answer_reaches_an_evicted_orchestration() -> None:
         handle = await hub.client.start_new(calls)
         await begun.wait()
         for partition in hub._partitions:
-            await partition.settle()
+            await partition.wait_durable()
             partition.evict(1000)
             partition.evict(1000)
         assert not any(partition.activations for partition in hub._partitions)

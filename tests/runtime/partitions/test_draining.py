@@ -154,7 +154,7 @@ async def test_a_crash_in_front_of_a_checkpoint_leaves_nothing_of_the_batch(
 ) -> None:
     let_turns_crash(monkeypatch)
     partition = sent(hub, SUM, "add", 1)
-    await partition.settle()
+    await partition.wait_durable()
     recoveries = store.faults.recoveries
     exits[:] = ["crashed on purpose"]
     sent(hub, SUM, "add", 10)

@@ -118,6 +118,11 @@ class FakePartition:
         if self.down is None:
             self.exchange.resend(target)
 
+    def offer(self, number: int) -> None:
+        if self.down is None:
+            self.exchange.resend(number)
+            self.exchange.acknowledge_again(number)
+
     # What the test has it do.
 
     def say(self, text: Text) -> None:
@@ -275,7 +280,7 @@ class World:
         if a % SHARDS == b % SHARDS:
             return
         under_way = self.routers[a % SHARDS].fakes[b % SHARDS].under_way
-        shard: Any = SimpleNamespace(router=self.routers[b % SHARDS])
+        shard: Any = SimpleNamespace(hosted=self.routers[b % SHARDS].hosted)
         if under_way:
             for item in Splitter().feed(under_way.pop(0)):
                 _ITEMS[item[0]](shard, *item[1:])
@@ -356,7 +361,8 @@ class World:
     def check_bounds(self) -> None:
         """Check that no more than a window is in memory for any peer."""
         for router in self.routers:
-            for partition in router.hosted.values():
+            hosted: list[Any] = [*router.hosted.values()]
+            for partition in hosted:
                 for peer in partition.exchange.peers.values():
                     owed = [frame.last for frame in peer.owed]
                     window = max(1, exchanging.WINDOW_MESSAGES // (PARTITIONS - 1))

@@ -111,7 +111,7 @@ async def test_what_only_shards_may_ask_is_refused_to_a_client(path: Path, item:
 
 
 @pytest.mark.parametrize(
-    "greeting", [["ask", 1, "settle", 0], ["hello", "of another run", None], ["hello", 5, []]]
+    "greeting", [["ask", 1, "wait_durable", 0], ["hello", "of another run", None], ["hello", 5, []]]
 )
 async def test_a_connection_that_does_not_greet_this_run_ends(
     path: Path, greeting: list[Any]
@@ -201,7 +201,7 @@ async def test_a_request_that_no_client_of_ours_makes_is_refused_and_leaves_noth
 
 READS: list[tuple[str, list[Any]]] = [
     ("wait_for_end", ["x"]),
-    ("settle", []),
+    ("wait_durable", []),
     ("read_instances", [["x"]]),
     ("read_entities", [[["counter", "x"]]]),
     ("read_history", [1]),

@@ -216,15 +216,15 @@ async def test_a_line_refuses_requests_when_too_many_wait(monkeypatch: pytest.Mo
         tasks.start_soon(line.call, "request", 0, "k", large, None)
         await until_true(lambda: line._size == 6_000)
         with pytest.raises(UnavailableError, match="6,000 bytes"):
-            await line.call("settle", 0)
+            await line.call("wait_durable", 0)
         tasks.cancel_scope.cancel()
     assert line._size == 0
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
-            tasks.start_soon(line.call, "settle", 0)
+            tasks.start_soon(line.call, "wait_durable", 0)
         await until_true(lambda: len(line._asked) == 3)
         with pytest.raises(UnavailableError, match="3 requests"):
-            await line.call("settle", 0)
+            await line.call("wait_durable", 0)
         tasks.cancel_scope.cancel()
 
 

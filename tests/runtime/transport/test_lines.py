@@ -86,21 +86,24 @@ async def test_a_request_gets_the_answer_with_its_number() -> None:
     exchange = Exchange()
     async with line_of(exchange) as line:
         await up(line)
-        (first, one), (second, other) = line.ask("settle", 1), line.ask("settle", 2)
+        (first, one), (second, other) = line.ask("wait_durable", 1), line.ask("wait_durable", 2)
         channel = exchange.channels[0]
 
         channel.answer(second, b"2")
         channel.answer(first, b"1")
 
         assert (await one, await other) == (b"1", b"2")
-        assert channel.posted == [("ask", 1, "settle", (1,)), ("ask", 2, "settle", (2,))]
+        assert channel.posted == [
+            ("ask", 1, "wait_durable", (1,)),
+            ("ask", 2, "wait_durable", (2,)),
+        ]
 
 
 async def test_an_error_that_is_answered_is_raised() -> None:
     exchange = Exchange()
     async with line_of(exchange) as line:
         await up(line)
-        number, waiter = line.ask("settle", 1)
+        number, waiter = line.ask("wait_durable", 1)
         exchange.channels[0].answer(number, UsageError("so not"))
 
         with pytest.raises(UsageError, match="so not"):
@@ -111,8 +114,8 @@ async def test_requests_made_before_the_line_is_up_are_sent_when_it_is_in_order(
     exchange = Exchange()
     exchange.refusals = 2
     async with line_of(exchange) as line:
-        line.ask("settle", 1)
-        line.ask("settle", 2)
+        line.ask("wait_durable", 1)
+        line.ask("wait_durable", 2)
         await up(line)
 
         assert [item[3] for item in exchange.channels[0].posted] == [(1,), (2,)]
@@ -123,10 +126,10 @@ async def test_a_request_taken_back_before_the_line_is_up_is_never_sent() -> Non
     exchange.gate = anyio.Event()
     async with line_of(exchange) as line:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(line.call, "settle", 1)
+            tasks.start_soon(line.call, "wait_durable", 1)
             await settle()
             tasks.cancel_scope.cancel()
-        line.ask("settle", 2)
+        line.ask("wait_durable", 2)
         exchange.gate.set()
         await up(line)
 
@@ -150,10 +153,10 @@ async def test_an_answer_to_a_request_that_was_taken_back_is_ignored() -> None:
     async with line_of(exchange) as line:
         await up(line)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(line.call, "settle", 0)
+            tasks.start_soon(line.call, "wait_durable", 0)
             await settle()
             tasks.cancel_scope.cancel()
-        number, waiter = line.ask("settle", 1)
+        number, waiter = line.ask("wait_durable", 1)
         exchange.channels[0].answer(1, b"late")
         exchange.channels[0].answer(number, b"right")
 
@@ -165,12 +168,12 @@ async def test_a_line_that_breaks_fails_what_was_sent_and_is_dialled_again() -> 
     ups: list[int] = []
     async with line_of(exchange, lambda: ups.append(1)) as line:
         await up(line)
-        _, lost = line.ask("settle", 1)
+        _, lost = line.ask("wait_durable", 1)
         exchange.channels[0].close()
         with pytest.raises(LineLostError) as caught:
             await lost
         await up(line)
-        number, kept = line.ask("settle", 2)
+        number, kept = line.ask("wait_durable", 2)
         exchange.channels[1].answer(number, b"2")
 
         assert caught.value.sent
@@ -185,7 +188,7 @@ async def test_a_request_made_while_the_line_is_down_is_not_lost_with_what_was_s
         exchange.gate = anyio.Event()
         exchange.channels[0].close()
         await until_true(lambda: not line.is_up)
-        number, early = line.ask("settle", 1)
+        number, early = line.ask("wait_durable", 1)
         exchange.gate.set()
         await up(line)
         exchange.channels[1].answer(number, b"1")
@@ -201,7 +204,7 @@ async def test_what_is_said_when_the_line_comes_up_goes_before_what_waited_for_i
         line.post(("resend", 0, 1))
 
     async with line_of(exchange, hello) as line:
-        line.ask("settle", 1)
+        line.ask("wait_durable", 1)
         line.post_surely(("reply", 7, None))
         exchange.gate.set()
         await up(line)
@@ -226,12 +229,12 @@ async def test_a_closed_line_says_what_may_have_happened_and_what_has_not() -> N
     with anyio.fail_after(10):
         async with line_of(exchange) as line:
             await up(line)
-            _, sent = line.ask("settle", 1)
+            _, sent = line.ask("wait_durable", 1)
             exchange.gate = anyio.Event()
         with pytest.raises(LineLostError) as caught:
             await sent
         with pytest.raises(HubStoppingError):
-            line.ask("settle", 2)
+            line.ask("wait_durable", 2)
 
     assert caught.value.sent
 
@@ -240,7 +243,7 @@ async def test_a_request_that_was_never_sent_is_told_that_nothing_happened() -> 
     exchange = Exchange()
     exchange.gate = anyio.Event()
     async with line_of(exchange) as line:
-        _, waiter = line.ask("settle", 1)
+        _, waiter = line.ask("wait_durable", 1)
         line.close()
 
         with pytest.raises(HubStoppingError):

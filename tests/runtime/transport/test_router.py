@@ -94,7 +94,7 @@ def place(router: Router, number: int = 0) -> Elsewhere:
 async def test_a_request_follows_a_partition_that_has_moved() -> None:
     network, outcome = Network(), Outcome()
     async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
-        tasks.start_soon(outcome.of, place(router).settle)
+        tasks.start_soon(outcome.of, place(router).wait_durable)
         asked = await network.request(1)
         router.place([2])
         network.channels[1].answer(asked[1], MovedError("gone"))
@@ -115,7 +115,7 @@ async def test_a_request_without_an_id_is_not_repeated_when_its_shard_dies() -> 
         lost.close()
         await outcome.ended.wait()
         await until_true(lambda: network.channels[1] is not lost)
-        await router.settled()
+        await router.wait_moved()
 
         assert network.posted(1, "ask") == []
 
@@ -140,7 +140,10 @@ async def test_a_request_with_an_id_is_repeated_when_its_shard_dies() -> None:
 
 @pytest.mark.parametrize("found", ["in its mailbox", "as an instance", "nowhere"])
 async def test_a_new_instance_is_looked_up_when_its_shard_dies(found: str) -> None:
-    answers: list[tuple[str, Any]] = [("settle", None), ("waiting", found == "in its mailbox")]
+    answers: list[tuple[str, Any]] = [
+        ("wait_durable", None),
+        ("waiting", found == "in its mailbox"),
+    ]
     if found != "in its mailbox":
         answers.append(("read_instances", ["a record"] if found == "as an instance" else []))
     if found == "nowhere":
@@ -183,7 +186,7 @@ async def test_a_closing_router_tells_what_may_have_been_applied_from_what_was_n
             network.unreachable.add(2)
             tasks.start_soon(sent.of, place(router).request_once, "@counter@a", message, None)
             await network.request(1)
-            tasks.start_soon(read.of, place(router).settle)
+            tasks.start_soon(read.of, place(router).wait_durable)
             await network.request(1, 2)
             tasks.start_soon(waiting.of, place(router, 1).request_once, "@counter@b", message, None)
             tasks.start_soon(named.of, place(router).request_once, "@counter@a", message, "id")
@@ -207,7 +210,7 @@ async def test_patience_with_a_shard_that_nobody_reaches_ends(
     network.unreachable.add(1)
     async with routing_to(network, [1]) as router:
         with pytest.raises(UnavailableError, match="partition 0"):
-            await place(router).settle()
+            await place(router).wait_durable()
 
 
 async def test_a_request_that_was_lost_on_its_way_is_not_said_to_be_undone(
@@ -232,7 +235,7 @@ async def test_the_time_that_an_answer_took_does_not_count_as_not_being_reached(
     monkeypatch.setattr(routing, "PATIENCE_S", 0.5)
     network, outcome = Network(), Outcome()
     async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
-        tasks.start_soon(outcome.of, place(router).settle)
+        tasks.start_soon(outcome.of, place(router).wait_durable)
         asked = await network.request(1)
         network.channels[1].answer(asked[1], MovedError("not yet"))
         await network.request(1, 2)
@@ -292,7 +295,7 @@ async def test_a_read_goes_on_here_where_the_partition_has_come() -> None:
         async with routing_to(network, [1], me=0) as router, anyio.create_task_group() as tasks:
             tasks.start_soon(outcome.of, place(router).read_instances, ["x"])
             asked = await network.request(1)
-            router.places[0] = local
+            router.hosted[0] = router.places[0] = local
             network.channels[1].answer(asked[1], MovedError("gone"))
             await outcome.ended.wait()
 
@@ -321,9 +324,9 @@ async def test_a_placement_offers_what_both_sides_may_have_missed() -> None:
 async def test_nobody_is_asked_for_a_partition_that_is_nowhere() -> None:
     network, outcome = Network(), Outcome()
     async with routing_to(network, [-1], me=0) as router, anyio.create_task_group() as tasks:
-        tasks.start_soon(outcome.of, place(router).settle)
+        tasks.start_soon(outcome.of, place(router).wait_durable)
         place(router).acknowledge(0, 1)
-        await router.settled()
+        await router.wait_moved()
         assert network.channels == {}
         router.place([1])
         asked = await network.request(1)

@@ -105,7 +105,7 @@ VERBS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "request_all": (PARCELS,),
     "request_later": (TEXTS, MESSAGES, NUMBERS, TEXTS_OR_NONE),
     "wait_for_end": (TEXTS,),
-    "settle": (),
+    "wait_durable": (),
     "unlock": (TEXTS, st.tuples(TEXTS, NUMBERS, NUMBERS).map(list)),
     "read_instances": (st.lists(TEXTS),),
     "read_entities": (st.lists(st.tuples(TEXTS, TEXTS)),),
