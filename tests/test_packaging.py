@@ -14,11 +14,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SETUPTOOLS = CONFIGURATION["tool"]["setuptools"]
+FOLDERS: dict[str, str] = SETUPTOOLS["package-dir"]
+
+
+def folder_of(package: str) -> str:
+    """Say which folder a package is built from: its own, or one inside of its parent's."""
+    if package in FOLDERS:
+        return FOLDERS[package]
+    parent, _, name = package.rpartition(".")
+    return f"{folder_of(parent)}/{name}"
+
+
 # The packages by the folder that each is built from.
-PACKAGES: dict[str, str] = {
-    folder: package
-    for package, folder in CONFIGURATION["tool"]["setuptools"]["package-dir"].items()
-}
+PACKAGES: dict[str, str] = {folder_of(package): package for package in SETUPTOOLS["packages"]}
 ROOMS = {folder for folder in PACKAGES if "/" not in folder}  # the others lie inside of these
 
 BUILD = """
@@ -104,7 +113,11 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(tmp_path: Path) -> None:
     installed = installed_files(build("build_wheel", tree, tmp_path / "wheels"))
 
     assert installed == files_to_install(tree)
-    assert {"perdure/__main__.py", "perdure/py.typed", "perdure/storage/schema.sql"} <= installed
+    assert {
+        "perdure/__main__.py",
+        "perdure/py.typed",
+        "perdure/storage/sqlite/schema.sql",
+    } <= installed
 
 
 def test_a_room_missing_from_the_configuration_is_missed_in_the_wheel(tmp_path: Path) -> None:

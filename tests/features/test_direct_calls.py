@@ -82,7 +82,7 @@ async def test_an_orchestration_that_calls_one_directly_is_told_how(which: str, 
     async with running(app) as hub:
         handle = await hub.client.start_new(direct, which)
 
-        with pytest.raises(OrchestrationFailedError, match=r"test_direct\.py:\d+") as caught:
+        with pytest.raises(OrchestrationFailedError, match=r"test_direct_calls\.py:\d+") as caught:
             await handle.result(5)
 
         assert caught.value.error_type == "NonDurableAwaitError"

@@ -267,7 +267,7 @@ async def test_what_is_held_ends_as_it_does_whoever_cancels_the_task_that_waits_
 PROGRAM = """
 import asyncio, os, signal
 import perdure
-from tests.runtime.test_hidden import app, calls_bad, calls_slow
+from tests.runtime.scheduling.test_hidden_tasks import app, calls_bad, calls_slow
 
 tasks = []
 

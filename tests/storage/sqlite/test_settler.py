@@ -287,7 +287,7 @@ def break_tables(folder: Path) -> None:
 
 
 def repair_tables(folder: Path) -> None:
-    script = (ROOT / "storage" / SCRIPTS[-1]).read_text("utf-8")
+    script = (ROOT / "storage" / "sqlite" / SCRIPTS[-1]).read_text("utf-8")
     connection = sqlite3.connect(folder / "partition-00.sqlite", isolation_level=None)
     connection.executescript(script)
     connection.close()
