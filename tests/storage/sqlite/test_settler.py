@@ -936,7 +936,8 @@ async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_h
 
 CRASHING = """
 import asyncio, sys
-from perdure.storage import ChunkRow, EntityFilter, MailRow, SqliteStore, settling
+from perdure.storage import ChunkRow, EntityFilter, MailRow, SqliteStore
+from perdure.storage.sqlite import settler as settling
 from tests.storage.test_conformance import created, entity, own, progress
 
 settling.GATHER_S = float(sys.argv[2])
