@@ -16,11 +16,14 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from ..actors.errors import HubStoppingError, LeaseLostError, StorageError, UnavailableError
 from ..actors.messages import Message
 from .batch import Batch
 from .checkpointing import SealError, seal
 from .recovery import outcome_unknown, recover
+from .slices import in_slices
 from .waiting import TOLD, Waiter
 from .wire import MovedError
 
@@ -63,8 +66,9 @@ async def leave(partition: Partition, told: Waiter) -> bool:
         told.fail(HubStoppingError("the hub stops: the partition moves no more"))
         raise
     partition.exchange.on_durable(checkpoint)
-    partition.exchange.release(batch)
-    batch.release_replies(partition)
+    with anyio.CancelScope(shield=True):
+        await in_slices(partition.exchange.release(batch))
+        await in_slices(batch.release_replies(partition))
     told.set({one.row: one.reply for one in waiting if one.row and one.reply is not TOLD})
     for message in waiting:
         if not message.row:

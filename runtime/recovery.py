@@ -23,6 +23,7 @@ from ..actors.printing import text_of, type_name
 from .batch import Errand
 from .claims import id_of
 from .overflow import Mailboxes, look_through
+from .slices import in_slices
 from .waiting import TOLD
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         return
     recovered, mailboxes = found
     if failed is not None and recovered.sequence == failed.sequence:
-        failed.release_replies(partition)
+        await in_slices(failed.release_replies(partition))
         failed = None
     lost = _Lost(mailboxes, crashed, reason)
     for batch in (failed, tainted):

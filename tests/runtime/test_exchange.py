@@ -24,6 +24,7 @@ from perdure.runtime.exchange import Exchange
 from perdure.runtime.recovery import reintroduce
 from perdure.runtime.routing import Router
 from perdure.runtime.sessions import _ITEMS
+from perdure.runtime.slices import exhaust
 from perdure.runtime.wire import Item, Splitter, encode
 from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered, records
 
@@ -148,7 +149,7 @@ class FakePartition:
             stored.taken += taken
         if is_stored and is_told:
             self.exchange.on_durable(checkpoint)
-            self.exchange.release(batch)
+            exhaust(self.exchange.release(batch))
         else:
             self.down = RuntimeError("it recovers")
             self.batch = Batch()
