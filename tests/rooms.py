@@ -175,7 +175,7 @@ def draw() -> str:
     height = 2 * _MARGIN + len(rows) * (_HEIGHT + _GAP_Y) - _GAP_Y
     corners: dict[str, tuple[float, float]] = {}
     for floor, rooms in rows.items():
-        start = (width - len(rooms) * (_WIDTH + _GAP_X) + _GAP_X) / 2
+        start: float = (width - len(rooms) * (_WIDTH + _GAP_X) + _GAP_X) / 2
         y = height - _MARGIN - _HEIGHT - floor * (_HEIGHT + _GAP_Y)
         for column, room in enumerate(rooms):
             corners[room.name] = (start + column * (_WIDTH + _GAP_X), y)
@@ -194,15 +194,15 @@ def draw() -> str:
                 f'{x2 + _WIDTH / 2:g} {y2:g}" fill="none" stroke="#9aa7b3"/>'
             )
     for room in ROOMS:
-        x, y = corners[room.name]
+        left, top = corners[room.name]
         colour = _COLOURS.get(room.name.partition("/")[0], "#f2eef8")
         title = room.name + (f": {', '.join(sorted(room.modules))}" if room.modules else "/")
         parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
+            f'<rect x="{left:g}" y="{top:g}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
             f'fill="{colour}" stroke="#5b6b7a"/>'
-            f'<text x="{x + 10:g}" y="{y + 19:g}" font-weight="600" fill="#1c2a36">'
+            f'<text x="{left + 10:g}" y="{top + 19:g}" font-weight="600" fill="#1c2a36">'
             f"{title.replace('runtime/values', 'runtime')}</text>"
-            f'<text x="{x + 10:g}" y="{y + 36:g}" font-size="11" fill="#44525f">{room.holds}</text>'
+            f'<text x="{left + 10:g}" y="{top + 36:g}" font-size="11" fill="#44525f">{room.holds}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
 

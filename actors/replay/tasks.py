@@ -37,6 +37,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 PENDING, DONE, FAILED, CANCELED = range(4)
 
+#: How many results may wait to be read: a power of two, less one.
+UNREAD_MAX = 255
+
 #: What is added to a lock's number each time that a rewind asks for it anew.
 LOCK_AGAIN = 1 << 32
 
@@ -311,15 +314,21 @@ class EventTask(Task[R]):
 
 
 class AllTask(Task[list[R]]):
-    """All of some tasks, their results in the order given."""
+    """All of some tasks, their results in the order given.
 
-    __slots__ = ("_fail_fast", "_missing", "_tasks")
+    These are read as they come, some at a time: a hundred thousand at once would hold the loop.
+    ``_is_plain`` says that they have all come, and been read, as what their tasks keep.
+    """
+
+    __slots__ = ("_fail_fast", "_is_plain", "_missing", "_tasks", "_unread")
 
     def __init__(self, executor: Executor, tasks: Sequence[Task[R]], fail_fast: bool) -> None:
         super().__init__(executor)
         self._tasks = tasks
         self._fail_fast = fail_fast
         self._missing = 1
+        self._unread: list[Task[R]] = []
+        self._is_plain = True
         for task in tasks:
             if task.is_completed:
                 self._notice(task)
@@ -330,15 +339,29 @@ class AllTask(Task[list[R]]):
 
     @property
     def only_notes(self) -> bool:
-        return self._missing > 1 or self._state != PENDING
+        return self._missing & UNREAD_MAX > 1 or self._state != PENDING
 
     def on_settled(self, task: Task[Any]) -> None:
         """One of them is settled."""
-        if task._state != DONE:
+        if task._state == DONE:
+            self._unread.append(task)
+            if not self._missing & UNREAD_MAX:
+                self._read()
+        else:
             self._notice(task)
         self.on_counted()
 
+    def _read(self) -> None:
+        """Read the results that have come; what cannot be read says so when it is asked for."""
+        unread, self._unread = self._unread, []
+        try:
+            for task in unread:
+                self._is_plain &= task.outcome() is task._value
+        except Exception:
+            self._is_plain = False
+
     def _notice(self, task: Task[Any]) -> None:
+        self._is_plain = False
         if self._fail_fast and task._state != DONE and self._state == PENDING:
             try:
                 task.outcome()
@@ -351,6 +374,10 @@ class AllTask(Task[list[R]]):
         """One fewer is missing; settle when none is."""
         self._missing -= 1
         if self._missing or self._state != PENDING:
+            return
+        self._read()
+        if self._is_plain:
+            self.settle(DONE, [task._value for task in self._tasks])
             return
         results: list[R] = []
         errors: list[Exception] = []

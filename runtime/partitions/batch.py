@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...actors.messages import ActivityCall, Message
 from ..placement.places import Frame
+from ..scheduling.slices import STEPS
 
 if TYPE_CHECKING:
     from ...storage.records import ActivityRow, RequestRow
@@ -131,13 +132,21 @@ class Batch:
             if waiter not in spared:
                 waiter.fail(error)
 
-    def release_replies(self, partition: Partition) -> None:
-        """Give the answers to those who wait; an exception is raised where it is awaited."""
+    def release_replies(self, partition: Partition) -> Iterator[None]:
+        """Give the answers to those who wait; an exception is raised where it is awaited.
+
+        Pauses now and then.
+        """
+        left = STEPS
         for waiter, value, _ in self.replies:
             if isinstance(value, Exception):
                 waiter.fail(value)
             else:
                 waiter.set(value)
+            left -= 1
+            if not left:
+                left = STEPS
+                yield
         for request, value in self.answered:
             for waiter in partition.requests.pop(request, ()):
                 if isinstance(value, Exception):

@@ -21,6 +21,7 @@ room for overflows at its side (``overflow.py``).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import anyio
@@ -217,11 +218,16 @@ class Exchange:
             peer.durable = row.received
             peer.stored = row.sent
 
-    def release(self, batch: Batch) -> None:
-        """Hand the frames of a durable batch over, and acknowledge what it made durable."""
+    def release(self, batch: Batch) -> Iterator[None]:
+        """Hand the frames of a durable batch over, and acknowledge what it made durable.
+
+        Pauses behind each frame.
+        """
         partition = self._partition
         for target, frame in batch.frames:
             peer = self.peers[target]
+            if frame.last <= peer.handed:
+                continue  # read from the store at a pause, when those before it had room
             if target in self.choked or not self._has_room(peer):
                 # It comes when those before it are acknowledged.
                 self.choked.add(target)
@@ -229,6 +235,7 @@ class Exchange:
             # Owed from now on and not before: what is sent again must be durable.
             peer.owe(frame._replace(parcels=None))
             partition.partitions[target].receive(partition.index, frame)
+            yield
         for source in batch.acknowledged:
             # What was taken since is not durable yet, and must not be acknowledged.
             self.acknowledge_again(source)

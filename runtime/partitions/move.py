@@ -16,9 +16,12 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from ...actors.errors import HubStoppingError, LeaseLostError, StorageError, UnavailableError
 from ...actors.messages import Message
 from ..placement.places import MovedError
+from ..scheduling.slices import in_slices
 from ..scheduling.waiter import TOLD, Waiter
 from .batch import Batch
 from .checkpoint import SealError, seal
@@ -63,8 +66,9 @@ async def leave(partition: Partition, told: Waiter) -> bool:
         told.fail(HubStoppingError("the hub stops: the partition moves no more"))
         raise
     partition.exchange.on_durable(checkpoint)
-    partition.exchange.release(batch)
-    batch.release_replies(partition)
+    with anyio.CancelScope(shield=True):
+        await in_slices(partition.exchange.release(batch))
+        await in_slices(batch.release_replies(partition))
     told.set({one.row: one.reply for one in waiting if one.row and one.reply is not TOLD})
     for message in waiting:
         if not message.row:

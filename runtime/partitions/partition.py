@@ -14,7 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -67,6 +67,7 @@ from ..placement.places import ENVELOPE_SIZE, Frame, MovedError, Outcome, Place
 from ..placement.stripe_router import StripeRouter
 from ..scheduling.clock import steady_time
 from ..scheduling.hidden_tasks import TaskGroup
+from ..scheduling.slices import each, exhaust, in_slices
 from ..scheduling.waiter import Countdown
 from .activation import Activation
 from .batch import Batch, Errand
@@ -119,6 +120,10 @@ class Activities(Protocol):
         """Run an activity; its answer goes to ``post``, with the caller's instance id."""
         ...
 
+    def submit_all(self, calls: list[ActivityCall], post: Post, /) -> None:
+        """Run activities; their answers go to ``post``, with the callers' instance ids."""
+        ...
+
     def cancel(self, caller: Caller, /) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
         ...
@@ -158,6 +163,7 @@ class Partition:
         self.activations: dict[str, Activation] = {}
         self.batch = Batch()
         self.flying: Batch | None = None
+        self.releasing: Batch | None = None
         self.exchange = Exchange(self)
         self.timers = DurableTimers(self, timers)
         self.leftovers = Leftovers(self)
@@ -186,6 +192,7 @@ class Partition:
         self.down: Exception | None = None
         self.fatal: Exception | None = None
         self._activities = activities
+        self._post_answer = self.post_answer  # one for all that run
         self._new_waiter = new_waiter
         self.now = clock.now
         self.steady = steady_time(clock)
@@ -851,6 +858,7 @@ class Partition:
             self.down is None
             and not self.has_work
             and self.flying is None
+            and self.releasing is None
             and not self.loader.is_loading
             and not self.overflow.is_feeding
             and not self.exchange.is_reading
@@ -959,12 +967,19 @@ class Partition:
             self.failed_commits = 0
             self.sequence = checkpoint.sequence
             self.exchange.on_durable(checkpoint)
-        if not self.is_tainted:
-            self._release(batch)
-            self._evict()
-        else:
-            # Durable, but memory is tainted: answers may go out, the rest is recovered.
-            batch.release_replies(self)
+        self.releasing = batch
+        try:
+            if not self.is_tainted:
+                await in_slices(self._release(batch))
+                self._evict()
+            else:
+                # Durable, but memory is tainted: answers may go out, the rest is recovered.
+                await in_slices(batch.release_replies(self))
+        except BaseException:
+            exhaust(batch.release_replies(self))  # the hub stops in the middle of it
+            raise
+        finally:
+            self.releasing = None
 
     def drain_mailboxes(self) -> None:
         """Let entities take now what would have to be stored, since it waits at a checkpoint.
@@ -999,18 +1014,22 @@ class Partition:
         for activation in deferred:
             activation.wake()
 
-    def _release(self, batch: Batch) -> None:
-        """Let out what waited for the batch, which is durable now."""
+    def _release(self, batch: Batch) -> Iterator[None]:
+        """Let out what waited for the batch, which is durable now; pauses now and then.
+
+        While it pauses turns go on, and gather for the next batch, which is not sealed before
+        this one is out. So what leaves the partition does so in order, and its memory is not
+        dropped meanwhile: that is done where batches are sealed.
+        """
         for activation in batch.dirty:
             activation.flying = False
             if self.crashes:
                 self.crashes.pop(activation.key, None)  # only those in a row count
-        batch.release_replies(self)
-        for call in batch.activities:
-            self._activities.submit(call, self.post_answer)
-        self.exchange.release(batch)
-        for key in batch.finished:
-            self._release_waiters(key)
+        yield from batch.release_replies(self)
+        if batch.activities:
+            self._activities.submit_all(batch.activities, self._post_answer)
+        yield from self.exchange.release(batch)
+        yield from each(batch.finished, self._release_waiters)
         if batch.purged:
             self.purging -= batch.purged.keys()
         self.overflow.relieve(batch)
@@ -1084,17 +1103,17 @@ class Partition:
         self.leftovers.clear()
         self.purging.clear()
         if activities:
-            self._activities.stop_all(self.post_answer)
+            self._activities.stop_all(self._post_answer)
         self.batch = Batch()
         return dropped
 
     def answering(self) -> set[Caller]:
         """Give whose activities run, and answer to this partition."""
-        return self._activities.callers(self.post_answer)
+        return self._activities.callers(self._post_answer)
 
     def dispatch(self, call: ActivityCall) -> None:
         """Run an activity (again) that is durable already."""
-        self._activities.submit(call, self.post_answer)
+        self._activities.submit(call, self._post_answer)
 
 
 def _nothing() -> None:

@@ -21,6 +21,7 @@ from ...actors.logs import Log
 from ...actors.messages import Caller, Command
 from ...actors.printing import text_of, type_name
 from ..placement.claims import id_of
+from ..scheduling.slices import in_slices
 from ..scheduling.timers import backoff
 from ..scheduling.waiter import TOLD
 from .batch import Errand
@@ -128,7 +129,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         return
     recovered, mailboxes = found
     if failed is not None and recovered.sequence == failed.sequence:
-        failed.release_replies(partition)
+        await in_slices(failed.release_replies(partition))
         failed = None
     lost = _Lost(mailboxes, crashed, reason)
     for batch in (failed, tainted):

@@ -16,24 +16,28 @@ from ...actors.failures import encode_failure, failure_of
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
 from ...actors.messages import ActivityCall, Caller, Completion
-from ...actors.payloads import check_size
+from ...actors.payloads import check_size, compact
 from ..scheduling.forks import end_child, forks
 from ..scheduling.hands import is_foreign
+from ..scheduling.slices import STEPS
 from ..scheduling.threads import Threads
 from ..scheduling.waiter import context_for_threads, thread_waker
+from .lanes import Lane, Parcel
 
 if TYPE_CHECKING:
     from ...actors.registry.definitions import ActivityDefinition
     from ...actors.registry.lookup import Lookup
     from ..scheduling.deaths import Warden
     from ..scheduling.hands import Hand
-    from ..scheduling.pump import Pump
+    from ..scheduling.pump import Pump, Runnable
     from ..scheduling.timers import Alarm, TimerQueue
     from ..settings import Settings
+    from .lanes import Post
 
 _log = Log("perdure.activities")
 
-Post = Callable[[str, Completion], None]
+#: Sync activities that are handed to the threads before these have ended others.
+_AHEAD = 1_000
 
 
 class RunningActivity:
@@ -45,6 +49,7 @@ class RunningActivity:
         hand: the task it has to itself since it suspended.
         abandoned: whether it is counted among those that go on though nobody waits for them.
         counted: whether it is counted among those that run.
+        kind: what its limits are.
     """
 
     __slots__ = (
@@ -57,16 +62,16 @@ class RunningActivity:
         "definition",
         "ended",
         "hand",
+        "kind",
         "pool",
         "post",
     )
 
-    def __init__(
-        self, pool: ActivityPool, call: ActivityCall, definition: ActivityDefinition, post: Post
-    ) -> None:
+    def __init__(self, pool: ActivityPool, call: ActivityCall, kind: Kind, post: Post) -> None:
         self.pool = pool
         self.call = call
-        self.definition = definition
+        self.kind = kind
+        definition = self.definition = kind.definition
         self.post = post
         self.context = ActivityContext(call) if definition.takes_context else None
         self.hand: Hand | None = None
@@ -151,7 +156,7 @@ class RunningActivity:
         limit = self.pool.lookup.max_payload
         if len(body) > limit:
             check_size(body, limit, f"the result of {self.definition.name}")
-        return body
+        return compact(body)
 
     def _describe(self, error: BaseException) -> bytes:
         if self.ended:
@@ -212,21 +217,44 @@ class ProcessEndedError(Exception):
         )
 
 
+class Kind:
+    """An activity, and the lanes that it waits in.
+
+    Attributes:
+        own: of its own limit, if it has one.
+        shared: of all that run on the loop, or of all that run in threads.
+    """
+
+    __slots__ = ("definition", "first", "own", "shared")
+
+    def __init__(self, definition: ActivityDefinition, shared: Lane) -> None:
+        self.definition = definition
+        self.shared = shared
+        most = definition.max_concurrency
+        self.own = None if most is None else Lane(most)
+        self.first = shared if self.own is None else self.own
+
+
 class ActivityPool:
-    """The activities that run, and those that wait for their limit to let them."""
+    """The activities that run, and those that wait for their limits to let them.
+
+    Invariants:
+
+    * What waits is no more than its call, and in no table: it is skipped when its turn comes, if
+      it was given up. Only what was let in has an object of its own.
+    * A lane is full, or nobody waits in it.
+    """
 
     def __init__(self, lookup: Lookup, pump: Pump, timers: TimerQueue, settings: Settings) -> None:
         self.lookup = lookup
         self.timers = timers
         self._pump = pump
         self._settings = settings
-        self._most = settings.activities_max
         self._running: dict[str, dict[Caller, RunningActivity]] = {}  # by instance
-        self._known: dict[str, ActivityDefinition] = {}
-        self._count = 0
-        self._counts: dict[str, int] = {}
-        self._waiting: deque[RunningActivity] = deque()
-        self._limited: dict[str, deque[RunningActivity]] = {}
+        self._kinds: dict[str, Kind] = {}
+        self._on_loop = Lane(settings.activities_max)
+        self._in_threads = Lane(settings.activity_threads_max + _AHEAD)
+        self._intake = _Intake(self)
         self._threads: Threads | None = None
         self._reports: deque[tuple[RunningActivity, str | None, bytes | None]] = deque()
         self._reported = False
@@ -240,13 +268,23 @@ class ActivityPool:
     @property
     def count(self) -> int:
         """How many run or wait to run."""
-        waiting = sum(len(queue) for queue in self._limited.values())
-        return self._count + len(self._waiting) + waiting
+        waiting = sum(lane.waiting_count for lane in self._lanes)
+        return self._on_loop.count + self._in_threads.count + waiting
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        own = [kind.own for kind in self._kinds.values() if kind.own is not None]
+        return [self._intake.lane, self._on_loop, self._in_threads, *own]
+
+    @property
+    def _parcels(self) -> list[Parcel]:
+        """What waits, as far as that is no more than calls."""
+        return [parcel for lane in self._lanes for parcel in lane.parcels]
 
     @property
     def running_count(self) -> int:
         """How many run, or are about to, whose answers somebody waits for."""
-        return self._count - self.abandoned
+        return self._on_loop.count + self._in_threads.count - self.abandoned
 
     @property
     def begun(self) -> list[RunningActivity]:
@@ -261,8 +299,8 @@ class ActivityPool:
     def stop_starting(self) -> None:
         """Start no more; what is not started now runs when a hub next opens the store."""
         self._stopping = True
-        self._waiting.clear()
-        self._limited.clear()
+        for lane in self._lanes:
+            lane.clear()
         if self._threads is not None:
             for job in self._threads.take_back():
                 assert isinstance(job, RunningActivity)
@@ -274,14 +312,28 @@ class ActivityPool:
         self._context = context_for_threads()
         self._forks = forks()
 
+    def submit_all(self, calls: list[ActivityCall], post: Post) -> None:
+        """Run activities; their answers go to ``post``, with the callers' instance ids."""
+        intake = self._intake
+        if len(calls) > STEPS or intake.lane.waiting:
+            if not self._stopping:
+                intake.take(calls, post)
+            return
+        for call in calls:
+            self.submit(call, post)
+
     def submit(self, call: ActivityCall, post: Post) -> None:
         """Run an activity; its answer goes to ``post``, with the caller's instance id."""
         if self._stopping:
             return
-        definition = self._known.get(call.name) or self._find(call, post)
-        if definition is None:
+        kind = self._kinds.get(call.name) or self._find(call, post)
+        if kind is None:
             return
-        running = RunningActivity(self, call, definition, post)
+        lane = kind.first
+        if lane.count >= lane.limit and self.warden is None:
+            lane.keep(call, post)
+            return
+        running = RunningActivity(self, call, kind, post)
         caller = call.caller
         tasks = self._running.get(caller.instance_id)
         if tasks is None:
@@ -292,17 +344,18 @@ class ActivityPool:
             if self.warden.is_at_fault(call):
                 failure = failure_of(ProcessEndedError(call.name))
                 running.end("TaskFailed", encode_failure(failure))
-                return
-            if not self.warden.admits(running):
-                return
-        if definition.max_concurrency is None:
-            self._admit(running)  # nearly always: a call less
-        else:
+            elif self.warden.admits(running):
+                self._queue(running)
+        elif kind.own is not None:
             self._queue(running)
+        else:  # nearly always: without _admit(), which does as this does
+            lane.count += 1
+            running.counted = True
+            self._pump.put(running)
 
-    def _find(self, call: ActivityCall, post: Post) -> ActivityDefinition | None:
+    def _find(self, call: ActivityCall, post: Post) -> Kind | None:
         try:
-            definition = self._known[call.name] = self.lookup.find_activity(call.name)
+            definition = self.lookup.find_activity(call.name)
         except UnknownNameError as error:
             # Scheduled by an earlier release that knew it: the orchestration decides.
             caller = call.caller
@@ -310,24 +363,46 @@ class ActivityPool:
             completion = Completion("TaskFailed", caller.execution, caller.task, body)
             post(caller.instance_id, completion)
             return None
-        return definition
+        shared = self._on_loop if definition.is_async else self._in_threads
+        kind = self._kinds[call.name] = Kind(definition, shared)
+        return kind
 
     def _queue(self, running: RunningActivity) -> None:
-        definition = running.definition
-        if definition.max_concurrency is not None:
-            if self._counts.get(definition.name, 0) >= definition.max_concurrency:
-                self._limited.setdefault(definition.name, deque()).append(running)
+        own = running.kind.own
+        if own is not None:
+            if own.count >= own.limit:
+                own.waiting.append(running)
                 return
-            self._counts[definition.name] = self._counts.get(definition.name, 0) + 1
+            own.count += 1
         self._admit(running)
 
     def _admit(self, running: RunningActivity) -> None:
-        if self._count >= self._most and running.definition.is_async:
-            self._waiting.append(running)
+        shared = running.kind.shared
+        if shared.count >= shared.limit:
+            shared.waiting.append(running)
             return
-        self._count += 1
+        shared.count += 1
         running.counted = True
         self._pump.put(running)
+
+    def _let_in(self, lane: Lane) -> None:
+        """Let those in that a lane has room for."""
+        while lane.waiting and lane.count < lane.limit:
+            first = lane.waiting[0]
+            if isinstance(first, Parcel):
+                call = lane.next_call(first)
+                if call is not None:
+                    self.submit(call, first.post)
+                continue
+            assert isinstance(first, RunningActivity)
+            lane.waiting.popleft()
+            if lane is first.kind.own:
+                lane.count += 1
+            self._admit(first)
+
+    def put(self, item: Runnable) -> None:
+        """Give the pump something to run."""
+        self._pump.put(item)
 
     def send_away(self, post: Post, new: Post) -> list[Caller]:
         """Have the answers for ``post`` go to ``new``; gives who waits for them."""
@@ -337,19 +412,30 @@ class ActivityPool:
                 if running.post == post and not running.ended:
                     running.post = new
                     callers.append(running.call.caller)
+        for parcel in self._parcels:
+            if parcel.post == post:
+                parcel.post = new
+                callers += parcel.callers()
         return callers
 
     def callers(self, post: Post) -> set[Caller]:
         """Give who waits for the answers that go to ``post``."""
-        return {
+        callers = {
             running.call.caller
             for tasks in self._running.values()
             for running in tasks.values()
             if running.post == post and not running.ended
         }
+        for parcel in self._parcels:
+            if parcel.post == post:
+                callers.update(parcel.callers())
+        return callers
 
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
+        for lane in self._lanes:
+            if lane.waiting:
+                lane.give_up(caller)
         tasks = self._running.get(caller.instance_id)
         if tasks is None:
             return
@@ -416,19 +502,19 @@ class ActivityPool:
         if not running.counted:
             return
         running.counted = False
-        self._count -= 1
-        definition = running.definition
-        if definition.max_concurrency is not None:
-            limited = self._limited.get(definition.name)
-            if limited:
-                self._admit(limited.popleft())
-            else:
-                self._counts[definition.name] -= 1
-        while self._waiting and self._count < self._most:
-            self._admit(self._waiting.popleft())
+        kind = running.kind
+        shared = kind.shared
+        shared.count -= 1
+        if kind.own is not None:
+            kind.own.count -= 1
+            self._let_in(kind.own)
+        if shared.waiting:
+            self._let_in(shared)
 
     def stop_all(self, post: Post | None = None) -> None:
         """Tell the activities (those that answer to ``post``, if given) to stop."""
+        for lane in self._lanes:
+            lane.drop(post)
         for tasks in list(self._running.values()):
             for running in list(tasks.values()):
                 if post is None or running.post == post:
@@ -443,3 +529,41 @@ class ActivityPool:
         for running in [one for tasks in self._running.values() for one in tasks.values()]:
             if running.begun and not running.definition.is_async:
                 _log.warning("left %s behind: its thread runs on", running.title)
+
+
+class _Intake:
+    """Takes many calls at once in, some at a time: for the pump, which lets the loop turn."""
+
+    __slots__ = ("_pool", "lane")
+
+    title = "the intake of activities"
+
+    def __init__(self, pool: ActivityPool) -> None:
+        self._pool = pool
+        self.lane = Lane(0)
+
+    def take(self, calls: list[ActivityCall], post: Post) -> None:
+        """Take calls in, behind those that wait for that."""
+        if not self.lane.waiting:
+            self._pool.put(self)
+        self.lane.waiting.append(Parcel(calls, post))
+
+    def run(self) -> None:
+        """Take some in."""
+        lane = self.lane
+        if not lane.waiting:
+            return
+        parcel = lane.waiting[0]
+        assert isinstance(parcel, Parcel)
+        calls, post, submit = parcel.calls, parcel.post, self._pool.submit
+        for _ in range(min(STEPS, len(calls))):
+            call = calls.popleft()
+            if not (parcel.given_up and parcel.is_given_up(call.caller)):
+                submit(call, post)
+        if not calls:
+            lane.waiting.popleft()
+        if lane.waiting:
+            self._pool.put(self)
+
+    def on_suspended(self, hand: Hand) -> None:
+        """It never does."""

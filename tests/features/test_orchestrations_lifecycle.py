@@ -644,7 +644,7 @@ async def advance_beside_activity(clock: ManualClock, hub: Any, seconds: float) 
     while any(alarm.callback is not None for alarm in hub._shard.timers._at.alarms):
         await anyio.sleep(0.0005)
     for partition in hub._partitions:
-        await partition.settle()
+        await partition.wait_durable()
 
 
 @WAITS

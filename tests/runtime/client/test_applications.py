@@ -199,7 +199,7 @@ def test_a_module_whose_variables_raise_when_looked_at_is_passed_over() -> None:
 
 PROGRAM = """
 from perdure import App
-from perdure.runtime.applications import load_app, place_of
+from perdure.runtime.client.applications import load_app, place_of
 app = App("program")
 if __name__ == "__main__":
     place = place_of(app)

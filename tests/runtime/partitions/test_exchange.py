@@ -23,6 +23,7 @@ from perdure.runtime.partitions.damage import Damage
 from perdure.runtime.partitions.exchange import Exchange
 from perdure.runtime.partitions.recovery import reintroduce
 from perdure.runtime.placement.places import Frame
+from perdure.runtime.scheduling.slices import exhaust
 from perdure.runtime.shards.sessions import _ITEMS
 from perdure.runtime.transport.router import Router
 from perdure.runtime.transport.wire import Item, Splitter, encode
@@ -154,7 +155,7 @@ class FakePartition:
             stored.taken += taken
         if is_stored and is_told:
             self.exchange.on_durable(checkpoint)
-            self.exchange.release(batch)
+            exhaust(self.exchange.release(batch))
         else:
             self.down = RuntimeError("it recovers")
             self.batch = Batch()

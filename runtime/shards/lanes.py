@@ -1,0 +1,109 @@
+"""Lanes: activities that share a limit, and those of them that wait in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ...actors.messages import Completion
+
+if TYPE_CHECKING:
+    from ...actors.messages import ActivityCall, Caller
+
+Post = Callable[[str, Completion], None]
+
+
+class Parcel:
+    """Calls that wait, oldest first, whose answers go to the same place.
+
+    Attributes:
+        instances: whose calls they are, and perhaps were.
+        given_up: those that are skipped; with task 0, all of an execution.
+    """
+
+    __slots__ = ("calls", "given_up", "instances", "post")
+
+    def __init__(self, calls: Iterable[ActivityCall], post: Post) -> None:
+        self.calls = deque(calls)
+        self.post = post
+        self.instances: set[str] | None = None
+        self.given_up: set[Caller] = set()
+
+    def is_given_up(self, caller: Caller) -> bool:
+        """Whether a call of it is to be skipped."""
+        return caller in self.given_up or caller._replace(task=0) in self.given_up
+
+    def give_up(self, caller: Caller) -> None:
+        """Skip a call, or all of an execution for task 0, if they are here."""
+        if self.instances is None:
+            self.instances = {call.caller.instance_id for call in self.calls}
+        if caller.instance_id in self.instances:
+            self.given_up.add(caller)
+
+    def callers(self) -> Iterator[Caller]:
+        """Give whose calls wait."""
+        callers = (call.caller for call in self.calls)
+        return (one for one in callers if not self.is_given_up(one)) if self.given_up else callers
+
+
+class Lane:
+    """How many may be let in at a time, how many are, and what waits for that, in order.
+
+    Attributes:
+        waiting: parcels of calls, and whatever else is let in by another way.
+    """
+
+    __slots__ = ("count", "limit", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.count = 0
+        self.waiting: deque[object] = deque()
+
+    @property
+    def parcels(self) -> list[Parcel]:
+        """The parcels among what waits."""
+        return [one for one in self.waiting if isinstance(one, Parcel)]
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait."""
+        parcels = self.parcels
+        return len(self.waiting) - len(parcels) + sum(len(one.calls) for one in parcels)
+
+    def keep(self, call: ActivityCall, post: Post) -> None:
+        """Have a call wait, behind all others."""
+        last = self.waiting[-1] if self.waiting else None
+        # What was given up was so before this call came, which may be the same one anew.
+        if isinstance(last, Parcel) and last.post == post and not last.given_up:
+            last.calls.append(call)
+            if last.instances is not None:
+                last.instances.add(call.caller.instance_id)
+        else:
+            self.waiting.append(Parcel([call], post))
+
+    def next_call(self, parcel: Parcel) -> ActivityCall | None:
+        """Take the next call out of the first parcel; None if that one was given up."""
+        call = parcel.calls.popleft()
+        if not parcel.calls:
+            self.waiting.popleft()
+        return None if parcel.given_up and parcel.is_given_up(call.caller) else call
+
+    def give_up(self, caller: Caller) -> None:
+        """Skip a call that waits, or all of an execution for task 0."""
+        for parcel in self.parcels:
+            parcel.give_up(caller)
+
+    def drop(self, post: Post | None) -> None:
+        """Drop the calls whose answers go to ``post``, or all."""
+        if self.waiting:
+            self.waiting = deque(
+                one
+                for one in self.waiting
+                if not (isinstance(one, Parcel) and post in (None, one.post))
+            )
+
+    def clear(self) -> None:
+        """Let nobody wait any more."""
+        self.waiting.clear()

@@ -1,0 +1,105 @@
+"""How long a loop is held: CPU time of its thread between two of its turns, users' code left out.
+
+CPU time, so that other work on the machine does not count, nor a thread that has the interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Generator
+from contextlib import contextmanager
+from time import thread_time
+from typing import Any
+
+import trio
+
+from perdure.runtime.scheduling.waiter import on_asyncio
+
+
+class Stretches:
+    """The stretches of one loop, from one turn of it to the next.
+
+    Attributes:
+        longest_s: the longest one that was seen, in seconds.
+        turns: how often the loop has turned.
+    """
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self.turns = 0
+        self._began = thread_time()
+        self._others = 0.0  # of the stretch under way
+        self._depth = 0
+        self._ended = False
+        self._paused = 0.0
+
+    @contextmanager
+    def theirs(self) -> Generator[None]:
+        """Leave out what is done inside: users' code, and the calls that it makes."""
+        began = thread_time()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._others += thread_time() - began
+
+    def turn(self) -> None:
+        """The loop turns."""
+        now = thread_time()
+        self.turns += 1
+        self.longest_s = max(self.longest_s, now - self._began - self._others)
+        self._others = 0.0
+        self._began = thread_time()
+
+    def begin_anew(self) -> None:
+        """Forget what was seen."""
+        self.longest_s, self.turns = 0.0, 0
+        self._others, self._began = 0.0, thread_time()
+
+    def on_gc(self, phase: str, info: Any) -> None:
+        """Leave out the collector, which comes whenever the interpreter likes."""
+        if phase == "start":
+            self._paused = thread_time()
+        elif not self._depth:
+            self._others += thread_time() - self._paused
+
+    def tick(self) -> None:
+        """On asyncio: count this turn, and the next one."""
+        if not self._ended:
+            self.turn()
+            asyncio.get_running_loop().call_soon(self.tick)
+
+    def end(self) -> None:
+        """Count no more."""
+        self._ended = True
+
+
+class _Instrument(trio.abc.Instrument):
+    def __init__(self, stretches: Stretches) -> None:
+        self._stretches = stretches
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._stretches.turn()
+
+
+@contextmanager
+def measured() -> Generator[Stretches]:
+    """Measure the stretches of the running loop."""
+    stretches = Stretches()
+    instrument = _Instrument(stretches)
+    on_trio = not on_asyncio()
+    if on_trio:
+        trio.lowlevel.add_instrument(instrument)
+    else:
+        stretches.tick()
+    gc.callbacks.append(stretches.on_gc)
+    try:
+        yield stretches
+    finally:
+        gc.callbacks.remove(stretches.on_gc)
+        stretches.end()
+        if on_trio:
+            trio.lowlevel.remove_instrument(instrument)
