@@ -31,7 +31,7 @@ class AsyncioBridge:
         With ``shield`` a cancelled caller waits for the end of it first. Without, it stops
         waiting; what was begun still ends in its own time.
         """
-        if not _on_asyncio():
+        if not on_asyncio():
             return await _from_trio(self._started(), call, shield)
         if not shield:
             return await call()
@@ -70,7 +70,8 @@ async def _drain() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-def _on_asyncio() -> bool:
+def on_asyncio() -> bool:
+    """Whether the running task is one of asyncio's (else it is one of trio's)."""
     # Asking for the task, not the loop, also tells trio as a guest of an asyncio loop apart.
     try:
         return asyncio.current_task() is not None

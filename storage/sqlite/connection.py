@@ -1,4 +1,4 @@
-"""Connections to SQLite that open when they are first used, each with a thread of its own."""
+"""Connections to SQLite's files: those that read open when first used, each with its own thread."""
 
 from __future__ import annotations
 
@@ -22,20 +22,13 @@ COMMON: Final = "PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;"
 
 
 class Connection:
-    """An aiosqlite connection that opens when it is first used."""
+    """An aiosqlite connection that reads, and opens when it is first used."""
 
-    def __init__(self, path: Path, mode: Literal["rw", "ro"], pragmas: str) -> None:
+    def __init__(self, path: Path, pragmas: str) -> None:
         self._path = path
-        self._mode: Literal["rw", "ro"] = mode
         self._pragmas = pragmas
         self._opened: aiosqlite.Connection | None = None
-        self._made: sqlite3.Connection | None = None
         self._closed = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the next use finds it open."""
-        return self._opened is not None
 
     async def fetch(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
         """Run one statement and give its rows."""
@@ -56,17 +49,10 @@ class Connection:
         finally:
             opened.text_factory = str
 
-    def adopt(self, made: sqlite3.Connection) -> None:
-        """Take a connection for the next use that would open one; it may come from any thread."""
-        last, self._made = self._made, made
-        if last is not None:
-            last.close()
-
     async def _open(self) -> aiosqlite.Connection:
         if self._closed:
             raise ValueError("closed")
-        made, self._made = self._made, None
-        connector = Connector(location(self._path, self._mode), made)
+        connector = Connector(location(self._path, "ro"))
         opening = _connection(connector)
         try:
             try:
@@ -93,12 +79,18 @@ class Connection:
     async def close(self, *, for_good: bool) -> None:
         """Close it; unless for good, the next use opens it again."""
         self._closed = self._closed or for_good
-        made, self._made = self._made, None
-        if made is not None:
-            made.close()
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file to write to; one thread may hand the connection to the next."""
+    return _connect(location(path, "rw"))
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def location(path: Path, mode: Literal["rw", "ro"]) -> str:
@@ -120,16 +112,14 @@ def log_of(path: Path) -> Path:
 class Connector:
     """Opens a file in a connection's thread, which may be when nobody waits for it any more."""
 
-    def __init__(self, uri: str, given: sqlite3.Connection | None) -> None:
+    def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._made = given
+        self._made: sqlite3.Connection | None = None
         self._lock = Lock()
         self._is_given_up = False
 
     def __call__(self) -> sqlite3.Connection:
-        made = self._made or sqlite3.connect(
-            self._uri, uri=True, isolation_level=None, check_same_thread=False
-        )
+        made = _connect(self._uri)
         with self._lock:
             if not self._is_given_up:
                 self._made = made

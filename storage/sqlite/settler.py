@@ -21,7 +21,7 @@ from typing import Final
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError
 from ...actors.logs import Log
 from ..records import Checkpoint
-from .connection import COMMON, location
+from .connection import COMMON, connect
 from .encoding import PARTS, encode_parts
 from .faults import FENCED, explained
 from .presence import Presence
@@ -239,10 +239,3 @@ class Settler:
             _log.error("the journal of %s is not settled, and waits: %s", self._path, error)
         for _, future in waiting:
             future.set_exception(error)
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a file to write to; one thread may hand the connection to the next."""
-    return sqlite3.connect(
-        location(path, "rw"), uri=True, isolation_level=None, check_same_thread=False
-    )

@@ -56,10 +56,12 @@ from ..records import (
     cut,
 )
 from .bridge import AsyncioBridge
-from .connection import Connection, log_of
+from .committer import Committers
+from .connection import Connection, connect, log_of
 from .encoding import PARTS, encode_parts, next_id, next_row
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
+from .journal import Journal
 from .presence import Presence
 from .queries import (
     WITH_PAYLOADS,
@@ -73,7 +75,7 @@ from .queries import (
     instance_count,
     instance_page,
 )
-from .settler import Settler, connect
+from .settler import Settler
 from .takeover import Takeover, set_aside, take_over
 from .unsettled import Unsettled
 
@@ -145,7 +147,14 @@ _log = Log("perdure.storage")
 class SqlitePartition:
     """One partition of a ``SqliteStore``."""
 
-    def __init__(self, folder: Path, number: int, synchronous: str, bridge: AsyncioBridge) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        synchronous: str,
+        bridge: AsyncioBridge,
+        committers: Committers,
+    ) -> None:
         self._path = partition_file(folder, number)
         self._journal_path = journal_file(folder, number)
         self._bridge = bridge
@@ -153,10 +162,10 @@ class SqlitePartition:
         # says; but what it has given to the tables must not be lost there.
         settling = "OFF" if synchronous == "OFF" else "FULL"
         self._settling = f"PRAGMA synchronous = {settling};{TABLES_PRAGMAS}"
-        self._committing = f"PRAGMA synchronous = {synchronous};{JOURNAL_PRAGMAS}"
-        self._journal = Connection(self._journal_path, "rw", self._committing)
-        self._reader = Connection(self._path, "ro", READER_PRAGMAS)
-        self._querier = Connection(self._path, "ro", READER_PRAGMAS)
+        committing = f"PRAGMA synchronous = {synchronous};{JOURNAL_PRAGMAS}"
+        self._journal = Journal(self._journal_path, committing, committers)
+        self._reader = Connection(self._path, READER_PRAGMAS)
+        self._querier = Connection(self._path, READER_PRAGMAS)
         self._presence = Presence(self._path, self._journal_path)
         self._takeover = Takeover()
         self._settler: Settler | None = None
@@ -173,7 +182,7 @@ class SqlitePartition:
         """Read what is needed to go on, under a new epoch that is durable on return."""
         with CancelScope(shield=True):
             if self._broken:
-                await self._bridge.run(self._reopen)
+                await self._reopen()
             self._check_open()
             self._broken = True
             if self._settler is not None:
@@ -234,9 +243,7 @@ class SqlitePartition:
             with explained(self._journal_path):
                 parts = encode_parts(c)
                 numbers = (c.sequence, c.epoch, settler.settled, next_id(c), next_row(c))
-                await self._bridge.run(
-                    lambda: self._journal.fetch(COMMIT, (*numbers, *parts)), shield=True
-                )
+                await self._journal.execute(COMMIT, (*numbers, *parts))
         except (LeaseLostError, StoreFullError):
             raise
         except StorageError:
@@ -409,14 +416,14 @@ class SqlitePartition:
         with CancelScope(shield=True):
             await to_thread.run_sync(self._takeover.wait)
             with explained(self._path):
-                await self._bridge.run(lambda: self._close_readers(for_good=True))
+                await self._bridge.run(self._close_readers)
             settler = self._settler
             if settler is not None:
                 await to_thread.run_sync(settler.stop)
             if settler is not None and settler.settled == settler.sequence and not was_closed:
                 await self._clear(settler.settled)
             with explained(self._journal_path):
-                await self._bridge.run(lambda: self._journal.close(for_good=True))
+                await self._journal.close(for_good=True)
             lost = None if settler is None else settler.lost
             if lost is not None and not was_closed:
                 raise StoreMovedError(str(lost))
@@ -426,8 +433,8 @@ class SqlitePartition:
     async def _clear(self, settled: int) -> None:
         """Empty the journal, which is tidy, and not needed."""
         try:
-            await self._bridge.run(lambda: self._journal.fetch(REMEMBER, (settled,)))
-            await self._bridge.run(lambda: self._journal.fetch(CLEAR, (settled,)))
+            await self._journal.execute(REMEMBER, (settled,))
+            await self._journal.execute(CLEAR, (settled,))
         except (sqlite3.Error, ValueError) as error:
             _log.warning("the journal %s is not emptied: %s", self._journal_path, error)
 
@@ -437,13 +444,18 @@ class SqlitePartition:
             with closing(connect(self._path)) as tables:
                 tables.execute("SELECT 1 FROM meta")
 
-    async def _close_readers(self, *, for_good: bool) -> None:
+    async def _close_readers(self) -> None:
         for connection in (self._reader, self._querier):
-            await connection.close(for_good=for_good)
+            await connection.close(for_good=True)
 
     async def _reopen(self) -> None:
         """Let go of connections that may be broken; the next use opens them again."""
-        for connection in (self._reader, self._querier, self._journal):
+        await self._bridge.run(self._reopen_readers)
+        with suppress(sqlite3.Error):
+            await self._journal.close(for_good=False)
+
+    async def _reopen_readers(self) -> None:
+        for connection in (self._reader, self._querier):
             with suppress(sqlite3.Error, ValueError):
                 await connection.close(for_good=False)
 
@@ -492,6 +504,7 @@ class SqliteStore:
         self._synchronous = synchronous
         self._ownership: Ownership | None = None
         self._bridge = AsyncioBridge()
+        self._committers = Committers()
         self._partitions: list[SqlitePartition] = []
 
     @property
@@ -511,10 +524,7 @@ class SqliteStore:
 
         Each opens its file when it is first used.
         """
-        return [
-            SqlitePartition(self.path, number, self._synchronous, self._bridge)
-            for number in range(partitions)
-        ]
+        return [self._partition(number) for number in range(partitions)]
 
     async def open(self, partitions: int) -> Sequence[SqlitePartition]:
         """Take the folder over and give its partitions, making them if it is new.
@@ -530,11 +540,11 @@ class SqliteStore:
             raise StoreInUseError(f"{self.path} is open already; close this store first")
         with CancelScope(shield=True):
             await to_thread.run_sync(self._take, partitions)
-            self._partitions = [
-                SqlitePartition(self.path, number, self._synchronous, self._bridge)
-                for number in range(partitions)
-            ]
+            self._partitions = [self._partition(number) for number in range(partitions)]
         return self._partitions
+
+    def _partition(self, number: int) -> SqlitePartition:
+        return SqlitePartition(self.path, number, self._synchronous, self._bridge, self._committers)
 
     def _take(self, partitions: int) -> None:
         check_sqlite()

@@ -28,10 +28,10 @@ from ..records import (
     TimerRow,
     cut,
 )
-from .connection import UNDECODABLE
+from .connection import UNDECODABLE, connect
 from .faults import FENCED, explained, lease_lost
 from .presence import Presence
-from .settler import SETTLE, Settler, connect
+from .settler import SETTLE, Settler
 
 EPOCH: Final = "SELECT epoch FROM meta"
 # An odd epoch says that the tables have an owner whom the journal may not know yet.

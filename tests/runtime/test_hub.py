@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -1025,8 +1024,7 @@ async def test_a_full_disk_refuses_requests_until_there_is_space_and_loses_nothi
 async def limit_pages(store: SqliteStore, pages: int) -> None:
     """Let SQLite believe that the disk has only so many pages."""
     for partition in store._partitions:
-        fetch = partition._journal.fetch
-        await partition._bridge.run(partial(fetch, f"PRAGMA max_page_count = {pages}"))
+        await partition._journal.execute(f"PRAGMA max_page_count = {pages}")
 
 
 # What is left behind.

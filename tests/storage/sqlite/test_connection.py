@@ -13,7 +13,7 @@ def connector(tmp_path: Path) -> Connector:
     path = tmp_path / "file.sqlite"
     sqlite3.connect(path).close()
     path.touch()
-    return Connector(location(path, "rw"), None)
+    return Connector(location(path, "rw"))
 
 
 def test_what_was_opened_for_somebody_who_gave_up_is_closed(connector: Connector) -> None:
@@ -30,10 +30,3 @@ def test_nothing_stays_open_that_is_opened_after_it_was_given_up(connector: Conn
 
     with pytest.raises(ValueError, match="closed"):
         connector()
-
-
-def test_what_is_given_is_what_is_opened(tmp_path: Path) -> None:
-    given = sqlite3.connect(":memory:")
-
-    assert Connector("", given)() is given
-    given.close()

@@ -34,6 +34,7 @@ from perdure.storage import (
     TimerRow,
 )
 from perdure.storage.sqlite import settler as settling, store as sqlite, takeover as recovering
+from perdure.storage.sqlite.connection import connect
 from perdure.storage.sqlite.encoding import encode_parts
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.schema import SCRIPTS
@@ -528,12 +529,11 @@ async def test_much_that_cannot_be_settled_is_not_tried_without_pause(
     monkeypatch.setattr(settling, "LARGE", 1)
     tries: list[Path] = []
 
-    def connect(path: Path) -> sqlite3.Connection:
+    def tried(path: Path) -> sqlite3.Connection:
         tries.append(path)
-        return settling_connect(path)
+        return connect(path)
 
-    settling_connect = settling.connect
-    monkeypatch.setattr(settling, "connect", connect)
+    monkeypatch.setattr(settling, "connect", tried)
     owner = await own(store)
     break_tables(folder)
 

@@ -82,7 +82,7 @@ def partition_of(owner: Owner) -> SqlitePartition:
 
 async def pragma(owner: Owner, statement: str) -> list[Any]:
     partition = partition_of(owner)
-    return await partition._bridge.run(lambda: partition._journal.fetch(statement))
+    return await partition._journal.execute(statement)
 
 
 async def test_a_program_that_fails_with_an_open_store_still_ends(folder: Path) -> None:
@@ -349,9 +349,7 @@ async def test_a_commit_is_one_statement(folder: Path) -> None:
     partition = partition_of(owner)
     connection = partition._journal._opened
     assert connection is not None
-    await partition._bridge.run(
-        lambda: connection.set_trace_callback(statements.append)  # pyright: ignore[reportUnknownMemberType]
-    )
+    connection.set_trace_callback(statements.append)
 
     await owner.commit(
         created=[created(n) for n in range(1, 50)],
@@ -392,7 +390,7 @@ async def test_a_broken_connection_is_opened_anew_by_recover(folder: Path) -> No
     partition = partition_of(owner)
     broken = partition._journal._opened
     assert broken is not None
-    await partition._bridge.run(broken.close)
+    broken.close()
 
     with pytest.raises(StorageError):
         await owner.commit(created=[created(2)])

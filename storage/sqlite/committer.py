@@ -1,0 +1,286 @@
+"""What commits for all partitions that an event loop serves: one thread, where the disk is quick.
+
+What partitions hand in is done one after another, and one wake-up of the loop brings all outcomes
+back: to wake a thread and the loop for each commit was half of what a small one costs. Where a sync
+takes long, some threads share what is handed in, since a disk syncs several files in the time
+that it takes for one.
+
+Invariants:
+
+* What is handed in is done, also where nobody waits for it any more.
+* Nothing that is done makes anything else fail; and it holds up what waits behind it for
+  some ``PATIENCE_S`` at most: then another thread goes on with that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from time import monotonic, sleep
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
+
+from anyio import CancelScope
+
+from .bridge import on_asyncio
+
+PATIENCE_S: Final = 0.02
+"""How long one call may hold up those behind it: many times what a sync of a good disk takes."""
+
+QUICK_S: Final = 0.0005
+"""What calls may take for one thread to do them all; for each time more there is one thread more."""
+
+TOGETHER_S: Final = 0.001
+"""How long an outcome waits at most for those of the calls behind it, if each of them is quick."""
+
+T = TypeVar("T")
+
+
+class Call(Generic[T]):
+    """Something to be done in the thread; its outcome is there once its waiter was told."""
+
+    __slots__ = ("_error", "_value", "_work", "waiter")
+
+    def __init__(self, work: Callable[[], T], waiter: Any) -> None:
+        self._work = work
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self.waiter = waiter
+
+    def make(self) -> None:
+        """Do it. Never raises."""
+        try:
+            self._value = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def outcome(self) -> T:
+        """Give what came of it, or raise it."""
+        error, self._error = self._error, None  # else it would hold its own frame
+        if error is not None:
+            raise error
+        return cast("T", self._value)
+
+
+class _Home(Protocol):
+    """An event loop, as threads reach it."""
+
+    def new_waiter(self) -> Any: ...
+
+    async def wait(self, waiter: Any) -> None: ...
+
+    def tell(self, waiter: Any) -> None: ...
+
+    def post(self, callback: Callable[[], None]) -> None: ...
+
+
+class _AsyncioHome:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.new_waiter: Callable[[], Any] = self._loop.create_future
+
+    async def wait(self, waiter: asyncio.Future[None]) -> None:
+        await waiter
+
+    def tell(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def post(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            # With the loop all have ended who waited.
+
+
+class _TrioHome:
+    def __init__(self) -> None:
+        import trio
+
+        from ..bells import Bell
+
+        self._over = trio.RunFinishedError
+        self._token = trio.lowlevel.current_trio_token()
+        self.new_waiter: Callable[[], Any] = Bell
+
+    async def wait(self, waiter: Any) -> None:
+        await waiter.wait()
+
+    def tell(self, waiter: Any) -> None:
+        waiter.set()
+
+    def post(self, callback: Callable[[], None]) -> None:
+        try:
+            self._token.run_sync_soon(callback)
+        except self._over:
+            return  # with the run all have ended who waited
+
+
+class Committer:
+    """Does what the partitions of one event loop hand in, in threads of its own: mostly one.
+
+    Args:
+        home: the event loop.
+    """
+
+    def __init__(self, home: _Home) -> None:
+        self._home = home
+        self._handed_in: SimpleQueue[Call[Any] | None] = SimpleQueue()
+        self._ended: deque[Call[Any]] = deque()
+        self._alarm: SimpleQueue[bool] = SimpleQueue()
+        # These are the loop's.
+        self._threads = 0
+        self._pending = 0
+        # These are of the threads, and no harm is done where one of them misses another's change.
+        self._pace = 0.0  # what a call takes, in seconds, as of late
+        self._taken = 0  # moves on as long as nothing is held up
+        self._is_watching: bool | None = None
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do something in the thread. A cancelled caller waits for the end of it first.
+
+        Only asyncio's own ``Task.cancel`` makes it wait no more; what it handed in is still done.
+        """
+        home = self._home
+        call = Call(work, home.new_waiter())
+        self._handed_in.put(call)
+        self._pending += 1
+        self._share()
+        with CancelScope(shield=True):
+            await home.wait(call.waiter)
+        return call.outcome()
+
+    def end(self) -> None:
+        """End the threads, after what was handed in."""
+        for _ in range(self._threads):
+            self._handed_in.put(None)
+        self._alarm.put(False)
+
+    def _share(self) -> None:
+        """On the loop: have as many threads as what was handed in is worth, and nothing stuck."""
+        enough = self._pace / QUICK_S
+        if self._threads <= enough and self._threads < self._pending:
+            self._threads += 1
+            _start(self._work)
+        elif self._threads > 1 + 2 * enough:
+            self._threads -= 1
+            self._handed_in.put(None)
+        if self._pending > 1 and not self._is_watching:
+            self._have_watched()
+
+    def _tell(self) -> None:
+        """On the loop: tell those whose calls have ended."""
+        ended, tell = self._ended, self._home.tell
+        while ended:
+            self._pending -= 1
+            tell(ended.popleft().waiter)
+
+    def _work(self) -> None:
+        while self._work_off(self._handed_in.get()):
+            pass
+
+    def _help(self) -> None:
+        """Do what waits behind a call that takes too long."""
+        with suppress(Empty):
+            if not self._work_off(self._handed_in.get_nowait()):
+                self._handed_in.put(None)  # which is for one of those that stay
+
+    def _work_off(self, call: Call[Any] | None) -> bool:
+        """Do a call and those behind it; False where a thread is to end."""
+        handed_in, ended = self._handed_in, self._ended
+        told = now = monotonic()
+        try:
+            while call is not None:
+                self._taken += 1
+                call.make()
+                ended.append(call)
+                began, now = now, monotonic()
+                self._pace += (now - began - self._pace) / 16
+                call = handed_in.get_nowait()
+                if now - told > TOGETHER_S:
+                    self._home.post(self._tell)
+                    told = now
+        except Empty:
+            return True
+        finally:
+            self._home.post(self._tell)
+        return False
+
+    def _have_watched(self) -> None:
+        if self._is_watching is None:
+            _start(self._watch)
+        self._is_watching = True
+        self._alarm.put(True)
+
+    def _watch(self) -> None:
+        """See to it that nothing is held up for long."""
+        while self._alarm.get():
+            while self._is_behind():
+                taken = self._taken
+                sleep(PATIENCE_S)
+                if taken == self._taken:
+                    self._home.post(self._tell)
+                    if not self._handed_in.empty():
+                        _start(self._help)
+            self._is_watching = False
+            if self._is_behind():  # what came just before that rang no alarm
+                self._have_watched()
+
+    def _is_behind(self) -> bool:
+        """Whether a call, or an outcome, may wait for the end of another call."""
+        return bool(self._ended) or not self._handed_in.empty()
+
+
+class Committers:
+    """The committers of a store, one for each event loop on which some of its partitions are."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._here: dict[object, Committer] = {}
+        self._users: dict[Committer, int] = {}
+
+    def enter(self, last: Committer | None = None) -> Committer:
+        """Give the committer of the running event loop, for who had another one by now."""
+        with self._lock:
+            key, make = _running()
+            committer = self._here.get(key)
+            if committer is None:
+                committer = self._here[key] = Committer(make())
+                self._users[committer] = 0
+            if committer is not last:
+                self._users[committer] += 1
+                self._leave(last)
+            return committer
+
+    def leave(self, committer: Committer | None) -> None:
+        """Use it no more; with its last user its thread ends."""
+        with self._lock:
+            self._leave(committer)
+
+    def _leave(self, committer: Committer | None) -> None:
+        if committer is None:
+            return
+        self._users[committer] -= 1
+        if not self._users[committer]:
+            del self._users[committer]
+            self._here = {key: one for key, one in self._here.items() if one is not committer}
+            committer.end()
+
+
+def _running() -> tuple[object, Callable[[], _Home]]:
+    """Name the running event loop, and give what reaches it."""
+    if on_asyncio():
+        return asyncio.get_running_loop(), _AsyncioHome
+    import trio
+
+    return trio.lowlevel.current_trio_token(), _TrioHome
+
+
+def _start(work: Callable[[], None]) -> None:
+    # A store that nobody closed must not keep the process alive.
+    Thread(target=work, name="perdure-committer", daemon=True).start()

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Barrier, Event
+
+import anyio
+import pytest
+from anyio import CancelScope, create_task_group, fail_after, to_thread
+from anyio.lowlevel import checkpoint
+
+from perdure.actors.errors import StorageError
+from perdure.storage import SqliteStore
+from perdure.storage.sqlite.committer import PATIENCE_S, Committer, Committers
+from tests.storage.test_conformance import Owner, created
+
+
+@pytest.fixture
+async def committer() -> AsyncIterator[Committer]:
+    committers = Committers()
+    made = committers.enter()
+    yield made
+    committers.leave(made)
+    await gone()
+
+
+async def gone() -> None:
+    """Wait until no committer has a thread."""
+    for thread in threads():
+        await to_thread.run_sync(thread.join, 30)
+    assert not threads()
+
+
+def threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == "perdure-committer"]
+
+
+class Held:
+    """Holds a thread of the committer until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = Event()
+        self._let_go = Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self._let_go.wait(60)
+        return "held"
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
+def fail() -> None:
+    raise ValueError("of this one alone")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with fail_after(30):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+async def test_each_caller_gets_its_own_outcome_and_no_failure_of_another(
+    committer: Committer,
+) -> None:
+    held = Held()
+    outcomes: dict[int, object] = {}
+
+    async def run(number: int) -> None:
+        works: dict[int, Callable[[], object]] = {0: held, 2: fail}
+        work = works.get(number, lambda: number)
+        try:
+            outcomes[number] = await committer.run(work)
+        except ValueError as error:
+            outcomes[number] = str(error)
+
+    async with create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(run, number)
+        await until(held.begun.is_set)
+        held.let_go()
+
+    assert outcomes == {0: "held", 1: 1, 2: "of this one alone", 3: 3, 4: 4}
+
+
+async def test_what_was_handed_in_together_wakes_the_loop_once(
+    committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A long patience, and a disk that counts as quick, however slow this machine is.
+    monkeypatch.setattr("perdure.storage.sqlite.committer.TOGETHER_S", 60.0)
+    monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
+    monkeypatch.setattr("perdure.storage.sqlite.committer.QUICK_S", 60.0)
+    posted: list[object] = []
+    post = committer._home.post
+
+    def counted(callback: Callable[[], None]) -> None:
+        posted.append(callback)
+        post(callback)
+
+    monkeypatch.setattr(committer._home, "post", counted)
+    held = Held()
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(committer.run, held)
+        await until(held.begun.is_set)
+        for _ in range(8):
+            tasks.start_soon(committer.run, int)
+        await until(lambda: committer._handed_in.qsize() == 8)
+        held.let_go()
+
+    assert len(posted) == 1
+    assert len(threads()) == 2  # one of them sees to it that nothing is stuck
+
+
+async def test_one_that_takes_long_holds_no_other_up(committer: Committer) -> None:
+    await committer.run(int)
+    held = Held()
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(committer.run, held)
+        await until(held.begun.is_set)
+        with fail_after(30):
+            assert await committer.run(lambda: "other") == "other"
+        assert not held._let_go.is_set()
+        held.let_go()
+
+
+async def test_an_outcome_does_not_wait_for_one_behind_it_that_takes_long(
+    committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.storage.sqlite.committer.TOGETHER_S", 60.0)
+    first, last = Held(), Held()
+    order: list[str] = []
+
+    async def run(name: str, work: Held) -> None:
+        await committer.run(work)
+        order.append(name)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(run, "first", first)
+        await until(first.begun.is_set)
+        tasks.start_soon(run, "last", last)
+        await until(lambda: not committer._handed_in.empty())
+        first.let_go()
+        await until(last.begun.is_set)
+        await until(lambda: order == ["first"])
+        last.let_go()
+
+    assert order == ["first", "last"]
+
+
+async def test_some_that_all_take_long_are_made_at_once(committer: Committer) -> None:
+    all_begun = Barrier(4)
+
+    async with create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(committer.run, lambda: all_begun.wait(60))
+
+    assert not all_begun.broken
+
+
+async def test_threads_are_as_many_as_the_disk_is_slow(
+    committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
+    committer._pace = 0.0015
+    both_begun = Barrier(2)
+
+    async with create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(committer.run, lambda: both_begun.wait(60))
+    assert committer._threads == 2
+    committer._pace = 0.0
+    await committer.run(int)
+
+    assert committer._threads == 1
+
+
+async def test_a_cancelled_caller_waits_for_the_end(committer: Committer) -> None:
+    held = Held()
+    ended: list[str] = []
+
+    async def run() -> None:
+        ended.append(await committer.run(held))
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(run)
+        await until(held.begun.is_set)
+        tasks.cancel_scope.cancel()
+        with CancelScope(shield=True):
+            await anyio.sleep(PATIENCE_S)
+            assert not ended
+            held.let_go()
+
+    assert ended == ["held"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_a_task_cancelled_by_asyncio_handed_in_is_done(committer: Committer) -> None:
+    held, done = Held(), Event()
+    tasks = [asyncio.ensure_future(committer.run(work)) for work in (held, done.set)]
+    await until(held.begun.is_set)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert [task.cancelled() for task in tasks] == [True, True]
+    held.let_go()
+
+    await until(done.is_set)
+    assert await committer.run(lambda: "usable") == "usable"
+
+
+async def test_each_loop_has_a_committer_whose_threads_end_with_its_last_user() -> None:
+    committers = Committers()
+    here = committers.enter()
+    assert committers.enter() is here
+    await here.run(int)
+
+    async def elsewhere() -> None:
+        there = committers.enter()
+        assert there is not here
+        assert await there.run(lambda: 1) == 1
+        # What was served here is served there from now on.
+        assert committers.enter(here) is there
+        committers.leave(there)
+        committers.leave(there)
+
+    await to_thread.run_sync(anyio.run, elsewhere)
+    assert await here.run(lambda: 2) == 2
+    committers.leave(here)
+
+    await gone()
+
+
+async def test_one_thread_commits_for_all_partitions_and_ends_with_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.storage.sqlite.committer.QUICK_S", 60.0)
+    store = SqliteStore(tmp_path)
+    owners = [Owner(one, await one.recover()) for one in await store.open(8)]
+    assert not threads()
+
+    for owner in owners:
+        await owner.commit(created=[created(1)])
+    assert len(threads()) == 1
+    for owner in owners:
+        assert await owner.keys() == ["i1"]
+    await store.close()
+
+    await gone()
+
+
+async def test_what_is_committed_while_the_store_closes_is_stored_or_refused(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(tmp_path)
+    owners = [Owner(one, await one.recover()) for one in await store.open(4)]
+    stored: list[Owner] = []
+
+    async def commit(owner: Owner) -> None:
+        try:
+            await owner.commit(created=[created(1)])
+        except StorageError:
+            return
+        stored.append(owner)
+
+    async with create_task_group() as tasks:
+        for owner in owners:
+            tasks.start_soon(commit, owner)
+        await checkpoint()
+        await store.close()
+
+    again = [Owner(one, await one.recover()) for one in await store.open(4)]
+    assert stored
+    for owner, later in zip(owners, again, strict=True):
+        assert owner not in stored or await later.keys() == ["i1"]
+    await store.close()
+    await gone()
+
+
+async def test_a_journal_that_another_program_locks_holds_up_no_other_partition(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(tmp_path)
+    first, second = [Owner(one, await one.recover()) for one in await store.open(2)]
+    await first.commit()
+    await second.commit()
+    stored: list[Owner] = []
+
+    async def commit() -> None:
+        await first.commit(created=[created(1)])
+        stored.append(first)
+
+    with closing(sqlite3.connect(tmp_path / "journal-00.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with create_task_group() as tasks:
+            tasks.start_soon(commit)
+            await checkpoint()
+            for n in range(1, 4):
+                await second.commit(created=[created(n)])
+            assert not stored
+            other.execute("COMMIT")
+
+    assert stored == [first]
+    assert await first.keys() == ["i1"]
+    assert await second.keys() == ["i1", "i2", "i3"]
+    await store.close()
