@@ -190,13 +190,3 @@ def why(reason: str) -> bytes:
 def _show(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def reason_of(parked: bytes | None) -> tuple[str, str]:
-    """Read why an actor is parked: the kind of trouble, and the reason."""
-    try:
-        why: Any = orjson.loads(parked or b"null")
-        kind, reason = why["type"], why["reason"]
-    except (ValueError, TypeError, LookupError):
-        return DAMAGED, "why it was parked cannot be read"
-    return str(kind), str(reason)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
 import orjson
 
+from ..actor import Actor
+from ..changes import EntityState, encode_parked, make, read_parked
 from ..codec import codec_for
 from ..contexts.entity import EntityContext
 from ..effects import FEED, HELD, RELOAD
@@ -62,7 +64,7 @@ def _end(context: EntityContext | None) -> None:
         context._is_over = True  # pyright: ignore[reportPrivateUsage]
 
 
-class EntityActor:
+class EntityActor(Actor):
     """One entity: its state, its lock, and what to do with a message.
 
     Invariants:
@@ -78,27 +80,19 @@ class EntityActor:
         "_alone",
         "before",
         "careful",
-        "changed",
-        "combines",
         "definition",
         "encoded",
         "entity_key",
         "exists",
         "failed_signals",
         "failures",
-        "folding",
         "frozen",
         "gone",
-        "held",
         "home_key",
-        "id",
-        "latest",
         "lock",
         "lookup",
         "name",
         "new_id",
-        "parked",
-        "parked_type",
         "size",
         "state",
         "stored",
@@ -116,8 +110,10 @@ class EntityActor:
         definition: EntityDefinition,
         lookup: Lookup,
         new_id: Callable[[], str],
+        *,
+        careful: bool = False,
     ) -> None:
-        self.id = id
+        super().__init__(id)
         self.name = name
         self.entity_key = key
         self.definition = definition
@@ -126,10 +122,8 @@ class EntityActor:
         self.state: Any = None
         self.exists = False
         self.stored = False
-        self.changed = False
-        self.careful = False  # a turn of it crashed lately: check all that it does
+        self.careful = careful  # a turn of it crashed lately: check all that it does
         self.lock: Caller | None = None
-        self.held: list[Message] | None = None
         self.frozen: bytes | None = None
         self.before: Any = None
         self.encoded: bytes | None = None
@@ -137,16 +131,11 @@ class EntityActor:
         self.gone = False  # its partition has recovered, and another incarnation took over
         self.failures: list[Any] | None = None
         self.failed_signals = 0
-        self.parked: str | None = None
-        self.parked_type: str | None = None
         self.unreadable: bytes | None = None  # the stored state, where the class cannot read it
         self.unread_failures: bytes | None = None  # the same of its failed signals
-        self.combines = False  # whether signals may be combined
         self.suspends = True  # whether an operation may be async
-        self.folding = False
         self.striping: Home | Stripe | None = None
         self._alone = 0  # how many of the next messages are not to be combined
-        self.latest = 0  # the time of its last turn
         self.home_key, number = split_key(key)
         if number is not None:
             self.striping = Stripe(self, f"@{name}@{self.home_key}", number)
@@ -174,47 +163,78 @@ class EntityActor:
         if definition.stripes is not None and self.striping is None:
             self.striping = Home(self, definition.stripe_count(partitions))
 
-    def load(self, state: bytes | None, lock: bytes | None, failures: bytes | None) -> None:
+    def load(self, stored: EntityState) -> None:
         """Take over the durable state.
 
         Raises:
             PayloadError: the state does not fit the entity's class.
             UsageError: the entity was striped and is not, or the other way round, and something
                 of what it was is still there.
+            ValueError, TypeError, LookupError: the lock or the failures are damaged.
         """
         self.stored = True
         if self.definition.stripes is None and isinstance(self.striping, Stripe):
             raise self._not_striped("this stripe still has something of its state")
-        if lock is not None:
-            self.lock = Caller(*orjson.loads(lock)[:3])
+        if stored.lock is not None:
+            self.lock = Caller(*orjson.loads(stored.lock)[:3])
             if self.striping is not None:
                 raise UsageError(
                     f"{self.key} is striped, and locked by {self.lock.instance_id} since before it "
                     "was; run the former code until that orchestration has released it"
                 )
-        if failures is not None:
-            self.failed_signals, listed, *fold = orjson.loads(failures)
+        if stored.failures is not None:
+            self.failed_signals, listed, *fold = orjson.loads(stored.failures)
             self.failures = listed if self.failed_signals else None
             if fold:
                 if not isinstance(self.striping, Home):
                     raise self._not_striped("its stripes were being asked")
                 self.striping.load(fold[0])
+        if stored.parked is not None:
+            self.parked_type, self.parked = read_parked(stored.parked)
         if isinstance(self.striping, Stripe):
-            self.striping.armed = state is not None or self.failures is not None
-        if state is not None:
+            self.striping.armed = stored.state is not None or self.failures is not None
+        if stored.state is not None:
             # Last, so that the rest is kept also where this raises.
-            self.state = self.definition.state.decode(state)
+            self.state = self.definition.state.decode(stored.state)
             self.exists = True
 
-    def keep(self, state: bytes | None, lock: bytes | None, failures: bytes | None) -> None:
+    def keep(self, stored: EntityState) -> None:
         """Keep what is stored as it is, since it cannot be read; it is read again with a retry."""
         self.stored = True
-        self.unreadable, self.unread_failures = state, failures
-        if lock is not None:
-            self.lock = Caller(*orjson.loads(lock)[:3])
+        self.unreadable, self.unread_failures = stored.state, stored.failures
+        if stored.lock is not None:
+            self.lock = Caller(*orjson.loads(stored.lock)[:3])
 
-    def encode_state(self) -> bytes | None:
-        """Give the state to store: that before the operation under way, if one is."""
+    def seal(self, now: int) -> EntityState | None:
+        """Tell what it is from here on; None if it is nothing, and was nothing before.
+
+        While an operation is under way, that is what it was before.
+
+        Args:
+            now: the time of its last turn, or a later one.
+
+        Raises:
+            PayloadError: the state cannot be stored.
+        """
+        state = self._encode_state()
+        failures = self._encode_failures()
+        self.changed = False
+        parked, is_empty = None, False
+        if self.parked is not None:
+            parked = encode_parked(self.parked_type, self.parked)
+            if self.unreadable is not None:
+                state = self.unreadable
+        elif state is None and failures is None and self.lock is None:
+            if not self.stored:
+                return None
+            is_empty = True
+        self.stored = not is_empty
+        lock = None if self.lock is None else self._encode_lock(self.lock)
+        fields = (self.id, self.name, self.entity_key, now, state, lock, failures, parked)
+        told: EntityState = make(EntityState, fields)
+        return told
+
+    def _encode_state(self) -> bytes | None:
         if self.frozen is not None:
             return self.frozen or None
         if not self.exists:
@@ -224,13 +244,9 @@ class EntityActor:
         encoded, self.encoded = self.encoded, None
         return encoded
 
-    def encode_lock(self) -> bytes | None:
-        """Give the lock's holder to store, and for people who waits for it, and how many.
-
-        Of those whose requests lie in the store alone only the number is known.
-        """
-        if self.lock is None:
-            return None
+    def _encode_lock(self, holder: Caller) -> bytes:
+        # For people with who waits for it, and how many. Of those whose requests lie in the store
+        # alone only the number is known.
         waiters: list[str] = []
         count = 0
         for one in self.held or ():
@@ -240,10 +256,10 @@ class EntityActor:
                 if count == len(waiters):  # not behind some that are not known
                     waiters.append(one.owner.instance_id)
                 count += 1
-        return orjson.dumps([*self.lock, waiters, count] if count else [*self.lock])
+        return orjson.dumps([*holder, waiters, count] if count else [*holder])
 
-    def encode_failures(self) -> bytes | None:
-        """Give the failed signals to store: how many, the last of them, and a home's round."""
+    def _encode_failures(self) -> bytes | None:
+        # How many, the last of them, and a home's round.
         if self.unread_failures is not None:
             return self.unread_failures
         fold = self.striping.progress if isinstance(self.striping, Home) else None
@@ -356,7 +372,7 @@ class EntityActor:
         Raises:
             PayloadError: the state cannot be stored.
         """
-        state = self.encode_state()
+        state = self._encode_state()
         failures = None if self.failures is None else (self.failed_signals, self.failures)
         self.state = self.encoded = self.failures = None
         self.failed_signals = self.size = 0
@@ -370,11 +386,14 @@ class EntityActor:
             "again until that has come home"
         )
 
-    def park(self, kind: str, reason: str) -> None:
-        """Stop taking turns until somebody repairs what is wrong."""
-        self.parked_type = kind
-        self.parked = reason
-        self.changed = True
+    def stay_parked(self, kind: str, reason: str) -> None:
+        """Be parked, and say nothing of it: what is stored stays as it is."""
+        self.parked_type, self.parked = kind, reason
+        self.stored = True
+
+    def close(self) -> None:
+        """Be of no more use: what is under way decides nothing."""
+        self.gone = True
 
     def purge(self, effects: Effects) -> None:
         """Delete whatever there is but its lock, and drop what is held but requests for that."""

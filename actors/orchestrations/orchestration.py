@@ -10,11 +10,22 @@ and sent out. Nothing of the user's code runs for a terminated instance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
+from ..actor import Actor
 from ..carried import checked_carried
+from ..changes import (
+    InstanceChange,
+    InstanceEvents,
+    InstanceOrigin,
+    InstanceProgress,
+    InstanceState,
+    encode_parked,
+    make,
+    read_parked,
+)
 from ..classes import is_a
 from ..contexts.orchestration import OrchestrationContext
 from ..effects import FEED, HELD
@@ -32,7 +43,7 @@ from ..failures import encode_failure, failure_of
 from ..messages import Backlog, Begin, Caller, Command, Completion, Event, Message, Start, TimerDue
 from ..payloads import compact
 from ..replay.executor import Executor, Outcome, send_releases
-from ..replay.history import FAILURES, carried_by
+from ..replay.history import FAILURES, carried_by, open_children, open_lock
 from ..replay.tasks import DONE, FAILED
 from ..values import TERMINAL
 from .commands import COMMANDS
@@ -44,27 +55,6 @@ if TYPE_CHECKING:
     from ..carried import Carried
     from ..effects import Effects
     from ..registry.lookup import Lookup
-
-
-_LOADED = (
-    "id",
-    "name",
-    "version",
-    "execution",
-    "status",
-    "created",
-    "updated",
-    "completed",
-    "tags",
-    "input",
-    "start_at",
-    "output",
-    "failure",
-    "failure_type",
-    "custom_status",
-    "pending",
-    "notes",
-)
 
 
 #: Ends at which all that is under way is told to stop, so that its failing is no news.
@@ -81,33 +71,21 @@ _KEPT = frozenset(
 )
 
 
-class InstanceFields(Protocol):
-    """The durable fields of an instance, as a store gives them."""
-
-    @property
-    def parent(self) -> str | None: ...
-    @property
-    def parent_execution(self) -> int: ...
-    @property
-    def parent_task(self) -> int: ...
-    @property
-    def events(self) -> int: ...
-
-
 class OpenWork:
     """What an execution has open outside, read off its history where no code is live."""
 
-    __slots__ = ("children", "lock", "timers")
+    __slots__ = ("children", "lock")
 
-    def __init__(
-        self, children: list[str], lock: tuple[int, list[str], bool] | None, timers: list[int]
-    ) -> None:
-        self.children = children
-        self.lock = lock
-        self.timers = timers
+    def __init__(self, events: list[list[Any]]) -> None:
+        lock = open_lock(events)
+        granted = lock is not None and any(
+            event[0] == "EntityLockGranted" and event[2] == lock[0] for event in events
+        )
+        self.children = open_children(events)
+        self.lock = None if lock is None else (*lock, granted)
 
 
-class OrchestrationActor:
+class OrchestrationActor(Actor):
     """One orchestration instance.
 
     Invariants:
@@ -122,7 +100,6 @@ class OrchestrationActor:
         "barred",
         "begun",
         "carried",
-        "changed",
         "completed",
         "created",
         "custom_status",
@@ -132,19 +109,14 @@ class OrchestrationActor:
         "failure",
         "failure_type",
         "fresh",
-        "held",
-        "id",
         "input",
         "instance_id",
-        "latest",
         "lookup",
         "name",
         "notes",
         "open_work",
         "output",
         "parent",
-        "parked",
-        "parked_type",
         "pending",
         "purged",
         "rewinding",
@@ -157,20 +129,16 @@ class OrchestrationActor:
         "version",
     )
 
-    combines: ClassVar[bool] = False  # these are for entities
-    folding: ClassVar[bool] = False
-
     def __init__(self, id: int, instance_id: str, lookup: Lookup) -> None:
-        self.id = id
-        self.instance_id = instance_id
+        super().__init__(id)
         self.lookup = lookup
+        self.instance_id = instance_id
         self.name = ""
         self.version: str | None = None
         self.execution = 0
         self.status: str | None = None  # None: no such instance
         self.created = 0
         self.updated = 0
-        self.latest = 0  # the time of its last turn
         self.completed: int | None = None
         self.parent: Caller | None = None
         self.tags: bytes | None = None
@@ -182,20 +150,16 @@ class OrchestrationActor:
         self.failure_type: str | None = None
         self.custom_status: bytes | None = None
         self.barred: str | None = None  # why its code, which has not begun, must not
-        self.parked: str | None = None
-        self.parked_type: str | None = None
         self.pending = 0
         self.notes: bytes | None = None
         self.seq = 0
         self.events: list[bytes] = []
         self.executor: Executor | None = None
         self.open_work: OpenWork | None = None
-        self.held: list[Message] | None = None
         self.rewinding: Rewind | PerdureError | None = None
         self.begun = False
-        self.changed = False
-        self.fresh = False  # its row is to be made (again)
-        self.rewritten = False  # its stored history is to be dropped
+        self.fresh = False  # what its execution began with is to be told (again)
+        self.rewritten = False  # its stored history is not to be kept
         self.purged = False
 
     @property
@@ -217,17 +181,100 @@ class OrchestrationActor:
             or (not self.begun and self.is_live)
         )
 
-    def load(self, record: InstanceFields) -> None:
-        """Take over the durable state."""
-        for name in _LOADED:
-            setattr(self, name, getattr(record, name))
-        if record.parent is not None:
-            self.parent = Caller(record.parent, record.parent_execution, record.parent_task)
-        self.latest = self.updated
-        self.seq = record.events
-        self.begun = record.events > 0
+    @property
+    def outcome(self) -> tuple[str, bytes | None, bytes | None] | None:
+        """How it has ended: its status, its result, why it failed; None if it has not."""
+        status = self.status
+        return (status, self.output, self.failure) if status in TERMINAL and status else None
+
+    @property
+    def unconsumed_count(self) -> int:
+        """How many events it has taken that its code has not."""
+        return 0 if self.executor is None else self.executor.unconsumed_count
+
+    def load(self, state: InstanceState) -> None:
+        """Take over the durable state; of what lives, ``replay`` rebuilds it from the history."""
+        origin, progress = state
+        self.name = origin.name
+        self.version = origin.version
+        self.execution = origin.execution
+        self.created = origin.created
+        if origin.parent is not None:
+            self.parent = Caller(origin.parent, origin.parent_execution, origin.parent_task)
+        self.tags = origin.tags
+        self.input = origin.input
+        self.start_at = origin.start_at
+        self.status = progress.status
+        self.updated = progress.updated
+        self.completed = progress.completed
+        self.pending = progress.pending
+        self.seq = progress.events
+        self.output = progress.output
+        self.failure = progress.failure
+        self.failure_type = progress.failure_type
+        self.custom_status = progress.custom_status
+        self.notes = progress.notes
+        if progress.parked is not None:
+            self.parked_type, self.parked = read_parked(progress.parked)
+        self.begun = self.seq > 0
         if not self.begun and self.notes is not None:
             self.carried = checked_carried(self.noted().get("carried"))
+
+    def seal(self, now: int) -> InstanceChange | None:
+        """Tell what became of it since it told last; None if there never was such an instance."""
+        self.changed = False
+        if self.purged:
+            return None, True, None, None
+        if self.status is None:
+            return None
+        told: InstanceEvents | None = None
+        events = self.events
+        if events:
+            told = make(InstanceEvents, (self.id, self.seq, b"[%b]" % b",".join(events)))
+            self.seq += len(events)
+            self.events = []
+        is_rewritten, self.rewritten = self.rewritten, False
+        origin = self._tell_origin() if self.fresh else None
+        progress: InstanceProgress = make(
+            InstanceProgress,
+            (
+                self.id,
+                self.status,
+                self.updated,
+                self.completed,
+                self.pending,
+                self.seq,
+                self.output,
+                self.failure,
+                self.failure_type,
+                self.custom_status,
+                None if self.parked is None else encode_parked(self.parked_type, self.parked),
+                self.notes,
+            ),
+        )
+        return origin, is_rewritten, told, progress
+
+    def _tell_origin(self) -> InstanceOrigin:
+        self.fresh = False
+        parent = self.parent
+        origin: InstanceOrigin = make(
+            InstanceOrigin,
+            (
+                self.id,
+                self.instance_id,
+                self.name,
+                self.version,
+                self.execution,
+                self.created,
+                None if parent is None else parent.instance_id,
+                0 if parent is None else parent.task,
+                0 if parent is None else parent.execution,
+                self.tags,
+                self.input,
+                self.start_at,
+            ),
+        )
+        return origin
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
@@ -237,18 +284,18 @@ class OrchestrationActor:
         effects.refuse(message, InstanceNotFoundError(self.instance_id))
         return None
 
-    def give_up(self, message: Message, reason: str, effects: Effects) -> None:
+    def give_up(self, message: Message, reason: str, effects: Effects) -> bool:
         """Answer a message that waited for an execution which was replaced."""
         if isinstance(message, Event):
             effects.refuse(message, InstanceFinishedError(self.instance_id, reason))
+        return True
 
     def give_up_held(self, now: int, effects: Effects) -> None:
         """Answer what was held for an execution that was just terminated and makes room."""
-        held, self.held = self.held or [], None
-        for waiting in held:
+        for waiting in self.give_back():
             if isinstance(waiting, Backlog):
                 waiting.refusal = "Terminated"
-                self.held = [*(self.held or ()), waiting]
+                self.hold(waiting)
                 continue
             # Refused, or dropped, since that has ended.
             self.handle(waiting, now, effects)
@@ -347,13 +394,16 @@ class OrchestrationActor:
         executor.start(self.make_context(executor), self.input)
         self.settle_turn(now, effects)
 
+    def bar(self, reason: str) -> None:
+        """Let its code, which has not begun, not begin: it is parked where it would."""
+        self.barred = reason
+
     def check_code(self) -> None:
         """Park it if its code is not registered, before any of it has run."""
         try:
             self.lookup.exact_orchestration(self.name, self.version)
         except UnknownNameError as error:
             self.park("UnknownNameError", str(error))
-            self.changed = True
 
     def make_executor(self) -> Executor | None:
         """Make an executor for its code; where that is missing, park it and give None."""
@@ -381,13 +431,16 @@ class OrchestrationActor:
         )
 
     def replay(self, events: list[list[Any]]) -> Generator[None, None, None]:
-        """Rebuild the live code from the stored history; yields now and then.
+        """Rebuild the live code from the stored history, if it has begun; yields now and then.
 
         An instance whose code is missing or does not match is parked.
         """
+        if not self.begun:
+            return
         self.carried = carried_by(events)
         executor = self.make_executor()
         if executor is None:
+            self.lie_idle(events)
             return
         try:
             yield from executor.replay(events, self.make_context(executor), self.input)
@@ -395,14 +448,23 @@ class OrchestrationActor:
             executor.close()
             self.executor = None
             self.park(type(error).__name__, str(error))
+            self.lie_idle(events)
         else:
             self.parked = None
             self.parked_type = None
+
+    def lie_idle(self, events: list[list[Any]]) -> None:
+        """Note, for a parked instance whose code is not live, what its history has open."""
+        self.open_work = OpenWork(events)
 
     def prepare_rewind(self, events: list[list[Any]], force: bool) -> None:
         """Find out, from the stored history, where a failed instance can go on."""
         self.carried = carried_by(events)
         self.rewinding = prepare(self, events, force)
+
+    def refuse_rewind(self, error: PerdureError) -> None:
+        """Have the rewind refused that it was loaded for."""
+        self.rewinding = error
 
     def noted(self) -> dict[str, Any]:
         """Give what is noted about it."""
@@ -538,11 +600,11 @@ class OrchestrationActor:
         self.updated = now
         self.changed = True
 
-    def park(self, kind: str, reason: str) -> None:
-        """Stop taking turns until somebody repairs what is wrong."""
-        self.parked_type = kind
-        self.parked = reason
-        self.changed = True
+    def stay_parked(self, kind: str, reason: str) -> None:
+        """Be parked, and say nothing of it: what is stored stays as it is."""
+        self.parked_type, self.parked = kind, reason
+        if self.status is None:
+            self.status = "Running"  # of what is stored nothing can be read
 
     def fail_parked(self, now: int, effects: Effects) -> None:
         """Fail a parked instance instead, with the reason for which it was parked."""

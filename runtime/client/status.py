@@ -10,6 +10,7 @@ import attrs
 import orjson
 from attrs import field, frozen
 
+from ...actors.changes import read_parked
 from ...actors.classes import class_of, is_a
 from ...actors.codec import codec_for
 from ...actors.codec.states import SCHEMA
@@ -21,7 +22,6 @@ from ...actors.replay.history import named_fields
 from ...actors.times import to_datetime
 from ...actors.values import RuntimeStatus
 from ...storage import DAMAGED
-from ...storage.mended import reason_of
 from ..facts import Fact, json_form
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def parked_reason(data: bytes | None) -> ParkedReason | None:
     """Read why an actor is parked."""
     if data is None:
         return None
-    kind, reason = reason_of(data)
+    kind, reason = read_parked(data)
     return ParkedReason(type=kind, reason=reason)
 
 

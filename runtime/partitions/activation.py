@@ -39,6 +39,7 @@ class Activation:
         ready: whether it is in the pump and has not taken its turn yet. Where it took that early,
             the pump meets it once more and passes it over.
         dirty: whether the batch that gathers has it; flying: whether the one being stored has.
+        latest: the time of its last turn.
         messages_max: how many messages may wait before clients are refused.
         slow: whether its last turn sent to where too much waits, so that the next one comes behind
             a commit.
@@ -59,6 +60,7 @@ class Activation:
         "flying",
         "hand",
         "key",
+        "latest",
         "mail",
         "messages_max",
         "partition",
@@ -78,6 +80,7 @@ class Activation:
         self.partition = partition
         self.key = key
         self.actor = actor
+        self.latest = 0
         self.mail: list[Message] = []
         self.messages_max = partition.loader.messages_max(key)
         self.current: Message | None = None
@@ -118,9 +121,7 @@ class Activation:
     def events(self) -> int:
         """How many events an orchestration has taken that its code has not."""
         actor = self.actor
-        if not isinstance(actor, OrchestrationActor) or actor.executor is None:
-            return 0
-        return actor.executor.unconsumed_count
+        return actor.unconsumed_count if isinstance(actor, OrchestrationActor) else 0
 
     @property
     def waiting(self) -> int:
@@ -233,12 +234,12 @@ class Activation:
         actor = self.actor
         assert actor is not None
         now = partition.now()
-        if now >= actor.latest:
-            actor.latest = now
+        if now >= self.latest:
+            self.latest = now
             partition.lag = 0
         else:  # the clock was set back; the time of an actor's turns never is
-            partition.lag = actor.latest - now
-            now = actor.latest
+            partition.lag = self.latest - now
+            now = self.latest
         batch = partition.batch
         batch.messages += len(mail)
         self.taken += len(mail)
@@ -265,16 +266,13 @@ class Activation:
                 if message.reply is not None:
                     partition.waiting -= 1
             elif outcome is RELOAD:
-                self.mail = [*(actor.held or ()), *mail[index:], *self.mail]
-                actor.held = None
+                self.mail = [*actor.give_back(), *mail[index:], *self.mail]
                 self._stay_away()
                 self._settle(partition)
                 partition.reload(self)
                 return None
             elif outcome is HELD:
-                if actor.held is None:
-                    actor.held = []
-                actor.held.append(message)
+                actor.hold(message)
             elif outcome is FEED:
                 left = len(mail) - index
                 batch.messages -= left
@@ -291,10 +289,8 @@ class Activation:
                 self._stay_away()
                 self._gather(actor, batch)
                 return self._finish(message, outcome)
-            if actor.held and not actor.is_blocked and not actor.folding:
-                # What was held goes before what came later.
-                self.mail = actor.held + mail[index + 1 :] + self.mail
-                actor.held = None
+            if actor.held and (released := actor.release()):
+                self.mail = released + mail[index + 1 :] + self.mail
                 break
         self._settle(partition)
         return None
@@ -367,7 +363,9 @@ class Activation:
         batch.turns += 1
         if actor.folding and isinstance(actor, EntityActor):
             actor.begin_fold(partition)
-        self._gather(actor, batch)
+        if actor.changed and not self.dirty:  # as in _gather(), without a call in every turn
+            self.dirty = True
+            batch.dirty.append(self)
         if actor.held:
             partition.touch(self)
         if partition.slows:

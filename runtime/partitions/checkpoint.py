@@ -1,28 +1,22 @@
-"""Seals a batch: from what turns left in memory to the rows of one checkpoint."""
+"""Seals a batch: from what actors tell to the rows of one checkpoint; and back from rows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from ...actors.entities.entity import EntityActor
+from ...actors.changes import EntityState, InstanceOrigin, InstanceProgress, InstanceState
 from ...actors.errors import InternalError, PerdureError
 from ...actors.messages import Command, Event, Message, Operation, encode_message
-from ...actors.orchestrations.orchestration import OrchestrationActor
-from ...storage.records import Checkpoint, ChunkRow, CreatedRow, EntityRow, MailRow, ProgressRow
+from ...storage.records import Checkpoint, MailRow
 from ..scheduling.waiter import TOLD
 
 if TYPE_CHECKING:
+    from ...storage.records import EntityRow, InstanceRecord
     from .activation import Activation
     from .batch import Batch
     from .partition import Partition
 
 _EXPIRE_EVERY = 60_000_000
-
-# What a named tuple's class does, without the Python function in between: these are made by the
-# thousand.
-_row = cast("Any", tuple).__new__
 
 
 class SealError(InternalError):
@@ -44,19 +38,7 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
     now = partition.now()
     for activation in batch.touched:
         _store_mail(partition, batch, activation, checkpoint)
-    for activation in batch.dirty:
-        activation.dirty = False
-        activation.flying = True
-        actor = activation.actor
-        assert actor is not None
-        actor.changed = False
-        if isinstance(actor, OrchestrationActor):
-            _store_instance(actor, checkpoint)
-        else:
-            try:
-                _store_entity(actor, now, checkpoint)
-            except PerdureError as error:
-                raise SealError(activation, str(error)) from error
+    _store_changes(batch, now, checkpoint)
     checkpoint.purged += batch.purged.values()
     partition.timers.seal(batch, checkpoint)
     partition.exchange.seal(batch, checkpoint)
@@ -75,6 +57,47 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
             partition.claims.clear()  # all of them are stored
         checkpoint.requests_deleted_before = steady - retention
     return checkpoint
+
+
+def _store_changes(batch: Batch, now: int, checkpoint: Checkpoint) -> None:
+    """Write down what the actors tell.
+
+    What one has told it does not tell again: where this commit fails, the actor goes with the rest
+    of the memory, and comes back from what the store has.
+    """
+    # What is told has the columns of its row, and stands for it: these are made by the thousand.
+    created: Any
+    chunk: Any
+    row: Any
+    for activation in batch.dirty:
+        activation.dirty = False
+        activation.flying = True
+        actor, latest = activation.actor, activation.latest
+        assert actor is not None
+        try:
+            change = actor.seal(max(latest, now))
+        except PerdureError as error:
+            raise SealError(activation, str(error)) from error
+        if change is None:
+            continue
+        if isinstance(change, EntityState):
+            row = change
+            if row.state is None and change.is_empty:
+                checkpoint.entities_deleted.append(change.id)
+            else:
+                checkpoint.entities.append(row)
+            continue
+        created, is_rewritten, chunk, row = change
+        if row is None:
+            checkpoint.purged.append(actor.id)
+            continue
+        if is_rewritten:
+            checkpoint.rewritten.append(actor.id)
+        if created is not None:
+            checkpoint.created.append(created)
+        if chunk is not None:
+            checkpoint.history.append(chunk)
+        checkpoint.progress.append(row)
 
 
 def _store_mail(
@@ -128,87 +151,14 @@ def _acknowledge(partition: Partition, batch: Batch, message: Message) -> None:
         message.reply = TOLD  # and it still takes its place in the mailbox
 
 
-def _store_instance(actor: OrchestrationActor, checkpoint: Checkpoint) -> None:
-    if actor.purged:
-        checkpoint.purged.append(actor.id)
-        return
-    if actor.status is None:
-        return
-    if actor.rewritten:
-        actor.rewritten = False
-        checkpoint.rewritten.append(actor.id)
-    if actor.fresh:
-        actor.fresh = False
-        parent = actor.parent
-        checkpoint.created.append(
-            CreatedRow(
-                actor.id,
-                actor.instance_id,
-                actor.name,
-                actor.version,
-                actor.execution,
-                actor.created,
-                None if parent is None else parent.instance_id,
-                0 if parent is None else parent.task,
-                0 if parent is None else parent.execution,
-                actor.tags,
-                actor.input,
-                actor.start_at,
-            )
-        )
-    events = actor.events
-    if events:
-        body = b"[%b]" % b",".join(events)
-        checkpoint.history.append(_row(ChunkRow, (actor.id, actor.seq, body)))
-        actor.seq += len(events)
-        actor.events = []
-    parked = None
-    if actor.parked is not None:
-        parked = orjson.dumps({"type": actor.parked_type, "reason": actor.parked})
-    checkpoint.progress.append(
-        _row(
-            ProgressRow,
-            (
-                actor.id,
-                actor.status,
-                actor.updated,
-                actor.completed,
-                actor.pending,
-                actor.seq,
-                actor.output,
-                actor.failure,
-                actor.failure_type,
-                actor.custom_status,
-                parked,
-                actor.notes,
-            ),
-        )
+def instance_state(record: InstanceRecord) -> InstanceState:
+    """Give what an instance told, from what is stored of it."""
+    begun = len(InstanceOrigin._fields)
+    return InstanceState(
+        InstanceOrigin._make(record[:begun]), InstanceProgress._make((record.id, *record[begun:]))
     )
 
 
-def _store_entity(actor: EntityActor, now: int, checkpoint: Checkpoint) -> None:
-    state = actor.encode_state()
-    failures = actor.encode_failures()
-    if state is None and actor.lock is None and actor.parked is None and failures is None:
-        if actor.stored:
-            actor.stored = False
-            checkpoint.entities_deleted.append(actor.id)
-        return
-    parked = None
-    if actor.parked is not None:
-        parked = orjson.dumps({"type": actor.parked_type, "reason": actor.parked})
-        if actor.unreadable is not None:
-            state = actor.unreadable
-    actor.stored = True
-    checkpoint.entities.append(
-        EntityRow(
-            actor.id,
-            actor.name,
-            actor.entity_key,
-            max(now, actor.latest),
-            state,
-            actor.encode_lock(),
-            failures,
-            parked,
-        )
-    )
+def entity_state(row: EntityRow) -> EntityState:
+    """Give what an entity told, from what is stored of it."""
+    return EntityState(*row)

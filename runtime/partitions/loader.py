@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from ...actors.changes import read_parked
 from ...actors.entities.entity import EntityActor
 from ...actors.errors import (
     InternalError,
@@ -21,17 +22,18 @@ from ...actors.errors import (
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command
-from ...actors.orchestrations.orchestration import OpenWork, OrchestrationActor
+from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...actors.printing import text_of, type_name
-from ...actors.replay.history import open_activities, open_children, open_lock, open_timers
+from ...actors.replay.history import open_activities
 from ...actors.replay.stored import read_history
 from ...actors.values import TERMINAL
 from ...storage import DAMAGED, MendedEntity, MendedInstance
-from ...storage.mended import reason_of
 from ...storage.records import SetAside
 from ..scheduling.deaths import turn_of
+from .checkpoint import entity_state, instance_state
 
 if TYPE_CHECKING:
+    from ...actors.actor import Actor
     from ...storage.records import EntityRow, InstanceRecord
     from .activation import Activation
     from .partition import Partition
@@ -128,9 +130,7 @@ class Loader:
             )
         else:
             actor = OrchestrationActor(partition.new_id(), key, partition.lookup)
-            actor.status = "Running"
-        actor.park(DAMAGED, reason)
-        actor.changed = False  # its row stays as it is
+        actor.stay_parked(DAMAGED, reason)
         self._ready(activation, actor)
 
     def _ready(self, activation: Activation, actor: Any) -> None:
@@ -151,15 +151,21 @@ class Loader:
     async def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
         partition = self._partition
         name, key = _split(activation.key)
+        if row is not None:
+            activation.latest = max(activation.latest, row.updated)
         unknown: Any = None  # until it is found; without it the actor is parked and never asks
-        actor = EntityActor(0, name, key, unknown, partition.lookup, partition.new_instance_id)
-        actor.id = partition.new_id() if row is None else row.id
-        actor.careful = activation.key in partition.crashes
-        damage = reason_of(row.parked)[1] if isinstance(row, MendedEntity) else None
+        actor = EntityActor(
+            partition.new_id() if row is None else row.id,
+            name,
+            key,
+            unknown,
+            partition.lookup,
+            partition.new_instance_id,
+            careful=activation.key in partition.crashes,
+        )
+        damage = read_parked(row.parked)[1] if isinstance(row, MendedEntity) else None
         try:
             actor.define(partition.lookup.find_entity(name), len(partition.partitions))
-            if row is not None:
-                actor.latest = row.updated
             if row is not None and damage is None:
                 damage = partition.pump.lend(partial(self._load_entity, actor, row))
         except BaseException as error:
@@ -167,26 +173,24 @@ class Loader:
                 raise
             # An entity that is not registered any more, or a state that its class cannot read.
             if row is not None:
-                actor.keep(row.state, row.lock, row.failures)
+                actor.keep(entity_state(row))
             actor.park(type_name(error), text_of(error))
         else:
-            self._consider(activation, actor, None if row is None else row.parked)
+            self._consider(activation, actor)
         if damage is not None:
-            actor.stored = True
-            await self._mark(actor, "entity_row", damage)
+            await self._mark(actor, activation.key, "entity_row", damage)
         self._ready(activation, actor)
 
-    async def _mark(self, actor: EntityActor | OrchestrationActor, table: str, reason: str) -> None:
+    async def _mark(self, actor: Actor, key: str, table: str, reason: str) -> None:
         """Park an actor whose row is damaged; the row stays as it is, but for the mark."""
-        _log.error("parked %s: %s", actor.key, reason)
-        actor.park(DAMAGED, reason)
-        actor.changed = False
-        await self._partition.store.set_aside([SetAside(table, actor.id, actor.key, reason)])
+        _log.error("parked %s: %s", key, reason)
+        actor.stay_parked(DAMAGED, reason)
+        await self._partition.store.set_aside([SetAside(table, actor.id, key, reason)])
 
     def _load_entity(self, actor: EntityActor, row: EntityRow) -> str | None:
         """Give an entity its state; gives what is wrong with its row, if that is damaged."""
         try:
-            actor.load(row.state, row.lock, row.failures)
+            actor.load(entity_state(row))
         except (ValueError, TypeError, LookupError) as error:
             return (
                 f"{self._partition.store.place}, table entity_row, row {row.id}: its lock or its "
@@ -194,17 +198,14 @@ class Loader:
             )
         return None
 
-    def _consider(
-        self, activation: Activation, actor: EntityActor | OrchestrationActor, parked: bytes | None
-    ) -> bool:
-        """Park the actor again, or for crashing, unless a retry is asked for."""
+    def _consider(self, activation: Activation, actor: Actor) -> bool:
+        """Say whether it is parked, or has to be for crashing, unless a retry is asked for."""
         crashes = self._partition.crashes
         if _has_command(activation, "retry"):
             crashes.pop(activation.key, None)
-            actor.changed = True
+            actor.unpark()
             return False
-        if parked is not None:
-            actor.parked_type, actor.parked = reason_of(parked)
+        if actor.parked is not None:
             return True
         reason = self._too_many_crashes(activation.key)
         if reason is None:
@@ -221,35 +222,37 @@ class Loader:
 
     async def _make_instance(self, activation: Activation, record: InstanceRecord | None) -> None:
         partition = self._partition
-        actor = OrchestrationActor(0, activation.key, partition.lookup)
         if record is None or activation.key in partition.purging:
-            actor.id = partition.new_id()
-            actor.barred = self._too_many_crashes(activation.key)
+            actor = OrchestrationActor(partition.new_id(), activation.key, partition.lookup)
+            reason = self._too_many_crashes(activation.key)
+            if reason is not None:
+                actor.bar(reason)
             self._ready(activation, actor)
             return
-        actor.load(record)
+        actor = OrchestrationActor(record.id, activation.key, partition.lookup)
+        actor.load(instance_state(record))
+        activation.latest = max(activation.latest, record.updated)
         if isinstance(record, MendedInstance):
             with suppress(StoreDamagedError):
-                actor.open_work = _open_work(await self._read_history(record))
-            await self._mark(actor, "instance_row", reason_of(record.parked)[1])
+                actor.lie_idle(await self._read_history(record))
+            await self._mark(actor, activation.key, "instance_row", read_parked(record.parked)[1])
         elif actor.is_live and record.status != "Pending":
             try:
                 events = await self._read_history(record)
             except StoreDamagedError as error:
                 actor.park(DAMAGED, str(error))
-                _log.error("parked %s: %s", actor.instance_id, actor.parked)
+                _log.error("parked %s: %s", activation.key, actor.parked)
                 self._ready(activation, actor)
                 return
-            if self._consider(activation, actor, record.parked):
-                actor.open_work = _open_work(events)
-            elif actor.begun:
+            if self._consider(activation, actor):
+                actor.lie_idle(events)
+            else:
                 if not await self._replay(activation, actor, events):
                     return
                 if actor.parked is not None:
-                    actor.open_work = _open_work(events)
-                    self._report(actor)
+                    self._report(activation, actor)
         elif actor.is_live:
-            if not self._consider(activation, actor, record.parked):
+            if not self._consider(activation, actor):
                 actor.check_code()
         elif record.status == "Failed" and _is_rewound(activation):
             reason = self._too_many_crashes(activation.key)
@@ -257,7 +260,8 @@ class Loader:
                 await self._prepare_rewind(activation, actor, record)
             else:
                 partition.crashes.pop(activation.key)  # it may be asked for again
-                actor.rewinding = InternalError(f"{activation.key!r} is not rewound: {reason}")
+                refused = InternalError(f"{activation.key!r} is not rewound: {reason}")
+                actor.refuse_rewind(refused)
         self._ready(activation, actor)
 
     async def _read_history(self, record: InstanceRecord) -> list[list[Any]]:
@@ -310,12 +314,12 @@ class Loader:
                 return False
             await anyio.lowlevel.checkpoint()
 
-    def _report(self, actor: OrchestrationActor) -> None:
+    def _report(self, activation: Activation, actor: OrchestrationActor) -> None:
         partition = self._partition
-        _log.error("parked %s: %s", actor.instance_id, actor.parked)
+        _log.error("parked %s: %s", activation.key, actor.parked)
         fails = partition.settings.on_nondeterminism == "fail"
         if fails and actor.parked_type == "NondeterminismError":
-            actor.fail_parked(max(partition.now(), actor.latest), partition)
+            actor.fail_parked(max(partition.now(), activation.latest), partition)
 
     async def dispatch_unanswered(
         self, keys: Iterable[str], is_wanted: Callable[[Caller], bool]
@@ -364,16 +368,4 @@ def _is_rewound(activation: Activation) -> bool:
 def _has_command(activation: Activation, action: str) -> bool:
     return any(
         isinstance(message, Command) and message.action == action for message in activation.mail
-    )
-
-
-def _open_work(events: list[list[Any]]) -> OpenWork:
-    lock = open_lock(events)
-    granted = lock is not None and any(
-        event[0] == "EntityLockGranted" and event[2] == lock[0] for event in events
-    )
-    return OpenWork(
-        open_children(events),
-        None if lock is None else (*lock, granted),
-        open_timers(events),
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from ...actors.changes import read_parked
 from ...actors.errors import (
     FailureDetails,
     InstanceNotFinishedError,
@@ -51,7 +52,6 @@ from ...actors.printing import text_of
 from ...actors.replay.history import FAILURES
 from ...actors.values import TERMINAL
 from ...storage import MendedInstance
-from ...storage.mended import reason_of
 from ...storage.records import RequestRow
 from ..placement.claims import (
     Recorded,
@@ -765,7 +765,7 @@ class Partition:
                 record = records[0]
                 if isinstance(record, MendedInstance):
                     raise StoreDamagedError(
-                        f"the result of {key!r} is not known: {reason_of(record.parked)[1]}"
+                        f"the result of {key!r} is not known: {read_parked(record.parked)[1]}"
                     )
                 if record.status in TERMINAL:
                     return (record.status, record.output, record.failure)
@@ -792,7 +792,7 @@ class Partition:
 
     def _load_anew(self, activation: Activation) -> None:
         if isinstance(activation.actor, OrchestrationActor):
-            activation.actor.close()
+            activation.actor.close()  # an entity's readings may go on
         activation.actor = None
         for message in activation.mail:
             if isinstance(message, Command):
@@ -1049,9 +1049,8 @@ class Partition:
                 activation is not None
                 and not activation.dirty
                 and isinstance(actor, OrchestrationActor)
-                and actor.status in TERMINAL
             ):
-                outcome = (actor.status, actor.output, actor.failure)
+                outcome = actor.outcome
             for waiter in waiters:
                 waiter.set(outcome)
         if activation is not None and activation.is_idle:
@@ -1084,10 +1083,9 @@ class Partition:
         """Take an activation out of memory."""
         activation.dead = True
         del self.activations[activation.key]
-        if isinstance(activation.actor, OrchestrationActor):
+        if activation.actor is not None:
             activation.actor.close()
-        elif activation.actor is not None:
-            activation.actor.gone = True
+        if activation.hand is not None or activation.readings:
             hands = [activation.hand, *(reading.hand for reading in activation.readings)]
             for hand in hands:
                 if hand is not None:

@@ -41,9 +41,9 @@ class Reading:
         partition, actor = activation.partition, activation.actor
         assert isinstance(actor, EntityActor)
         now = partition.now()
-        partition.lag = max(actor.latest - now, 0)
+        partition.lag = max(activation.latest - now, 0)
         try:
-            outcome = actor.read(self.message, max(now, actor.latest), partition)
+            outcome = actor.read(self.message, max(now, activation.latest), partition)
             if outcome is not None:
                 return self._finish(actor, outcome)
             activation.end_reading(self)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Awaitable, Callable, Generator
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from hypothesis import strategies as st
 
 from perdure import App, EntityId, OrchestrationContext, RetryPolicy, Task
+from perdure.actors.changes import InstanceState
 from perdure.actors.errors import FailureDetails
 from perdure.actors.failures import encode_failure
 from perdure.actors.messages import (
@@ -102,29 +102,10 @@ class Recorder:
 class Instance:
     """One orchestration instance outside any runtime."""
 
-    FIELDS = (
-        "id",
-        "name",
-        "version",
-        "execution",
-        "status",
-        "created",
-        "updated",
-        "completed",
-        "tags",
-        "input",
-        "start_at",
-        "output",
-        "failure",
-        "failure_type",
-        "custom_status",
-        "pending",
-        "notes",
-    )
-
     def __init__(self, lookup: Lookup, key: str = "x") -> None:
         self.lookup = lookup
         self.actor = OrchestrationActor(1, key, lookup)
+        self.stored: InstanceState | None = None
         self.history: list[list[Any]] = []
 
     def __enter__(self) -> Instance:
@@ -140,13 +121,28 @@ class Instance:
             decode_message(orjson.loads(encode_message(message))), now, recorder
         )
         assert outcome is None
-        if self.actor.rewritten:
-            self.actor.rewritten = False
-            self.history.clear()
-        self.history += [orjson.loads(event) for event in self.actor.events]
-        self.actor.events.clear()
-        self.actor.seq = len(self.history)
+        self.seal(now)
         return recorder.effects
+
+    def seal(self, now: int) -> None:
+        """Write down what the actor tells."""
+        change = self.actor.seal(now)
+        if change is None:
+            return
+        origin, is_rewritten, told, progress = change
+        if is_rewritten:
+            self.history = []
+        if progress is None:
+            self.stored = None
+            return
+        if told is not None:
+            assert told.seq == len(self.history)
+            self.history += orjson.loads(told.body)
+        assert progress.events == len(self.history)
+        if origin is None:
+            assert self.stored is not None
+            origin = self.stored.origin
+        self.stored = InstanceState(origin, progress)
 
     @property
     def executor(self) -> Any:
@@ -154,8 +150,11 @@ class Instance:
         return self.actor.executor
 
     def state(self) -> dict[str, Any]:
-        """All that a store would keep of the instance, and what its live code waits for."""
-        kept = {name: getattr(self.actor, name) for name in self.FIELDS}
+        """All that is stored of the instance, and what its live code waits for."""
+        stored = self.stored
+        kept: dict[str, Any] = {"status": None}
+        if stored is not None:
+            kept = {**stored.origin._asdict(), **stored.progress._asdict()}
         executor = self.actor.executor
         if executor is not None:
             kept |= {
@@ -171,17 +170,13 @@ class Instance:
         return kept
 
     def restored(self) -> Instance:
-        """The same instance, rebuilt from what a store would keep."""
+        """The same instance, rebuilt from what is stored."""
         again = Instance(self.lookup, self.actor.instance_id)
         again.history = orjson.loads(orjson.dumps(self.history))
-        record: Any = SimpleNamespace(
-            **{name: getattr(self.actor, name) for name in self.FIELDS},
-            parent=None,
-            parent_execution=0,
-            parent_task=0,
-            events=len(self.history),
-        )
-        again.actor.load(record)
+        if self.stored is not None:
+            progress = self.stored.progress._replace(events=len(again.history))
+            again.stored = self.stored._replace(progress=progress)
+            again.actor.load(again.stored)
         if again.actor.is_live:
             for _ in again.actor.replay(again.history):
                 pass
