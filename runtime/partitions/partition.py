@@ -616,9 +616,10 @@ class Partition:
 
     def cancel_activity(self, caller: Caller, running: bool = True) -> None:
         """Do not start activities that have not been, and tell those that run to stop."""
-        calls = self.batch.activities
-        if calls:
-            self.batch.activities = [call for call in calls if not _covers(caller, call.caller)]
+        for batch in (self.batch, self.flying):
+            if batch is not None and batch.activities:
+                calls = batch.activities
+                batch.activities = [call for call in calls if not _covers(caller, call.caller)]
         if running:
             self._activities.cancel(caller)
             for shard in self.abroad:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,6 +18,8 @@ from perdure import (
     OrchestrationContext,
     RuntimeStatus,
 )
+from perdure.storage import Checkpoint
+from tests.runtime.harness import FaultyStore, partition_here, until_true
 from tests.runtime.orchestrating import (
     HOUR,
     SECOND,
@@ -303,3 +306,32 @@ async def test_cancel_losers_cancels_the_activities_and_children_that_lost() -> 
 async def quiet_but_for_activities(hub: Any) -> None:
     while not hub._shard.activities.running_count:
         await anyio.sleep(0.001)
+
+
+@app.orchestration
+async def notes(ctx: OrchestrationContext) -> None:
+    await ctx.call_activity(note, "started")
+
+
+async def test_an_activity_whose_start_is_being_committed_when_it_is_given_up_does_not_run() -> (
+    None
+):
+    store = FaultyStore()
+    committing, go_on = anyio.Event(), anyio.Event()
+
+    async def hold(checkpoint: Checkpoint) -> None:
+        committing.set()
+        await go_on.wait()
+
+    async with running(app, store) as hub:
+        store.faults.before_commit = hold
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(hub.client.start_new, notes, instance_id="x"))
+            await committing.wait()
+            tasks.start_soon(hub.client.terminate, "x")
+            await until_true(lambda: not partition_here(hub.client, "x").is_live_here("x"))
+            go_on.set()
+        await quiet(hub)
+
+        assert await status_of(hub.client.get_handle("x")) == RuntimeStatus.TERMINATED
+        assert log == []
