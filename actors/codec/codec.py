@@ -234,8 +234,7 @@ def _locate(
         failed = _first_failing(here, parts, attempt)
         if failed is None:
             break
-        here, cause = failed
-        reason, where = _reason(cause), _where(cause)
+        here, reason, where = failed
         path += here.segment
     return PayloadError(path + where, reason)
 
@@ -244,13 +243,14 @@ def _first_failing(
     whole: Part,
     parts: Callable[[Part], Iterable[Part]],
     attempt: Callable[[Shape, Any], None],
-) -> tuple[Part, BaseException] | None:
+) -> tuple[Part, str, str] | None:
+    """Give the first part that fails, why, and where in it; not the error, which leads here."""
     try:
         for part in parts(whole):
             try:
                 attempt(part.shape, part.value)
             except BaseException as error:
-                return part, error
+                return part, _reason(error), _where(error)
     except BaseException:  # it has no parts to speak of: its own reason stands
         return None
     return None

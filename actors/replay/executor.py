@@ -156,7 +156,7 @@ class Executor:
         self.running: Fiber | None = None
         self.outcome: Outcome | None = None
         self.continuation: Continuation | None = None
-        self.cancel_requested: Cancelled | None = None
+        self.cancel_requested: str | None = None  # why
         self.custom_status: bytes | None = None
         self.lock: EntityLock | None = None
         self.children: dict[int, str] | None = None
@@ -364,9 +364,9 @@ class Executor:
 
     def cancel(self, reason: str) -> None:
         """Throw ``Cancelled`` into the root at its await."""
-        self.cancel_requested = Cancelled(reason)
+        self.cancel_requested = reason
         if self.fibers:
-            self.fibers[0].interrupt(self.cancel_requested)
+            self.fibers[0].interrupt(Cancelled(reason))
 
     def _run(self, happened: Callable[..., object] | None, given: Any) -> None:
         self.is_stepped = True
@@ -380,6 +380,7 @@ class Executor:
                     break
             ready.clear()
         finally:
+            error = None  # as in _step()
             self.is_stepped = False
 
     def _step(self, fiber: Fiber, error: BaseException | None) -> None:
@@ -399,14 +400,16 @@ class Executor:
                 if error is None:
                     task = coroutine.send(value)
                 else:
-                    thrown, error = error, None
-                    task = coroutine.throw(thrown)
+                    task, error = coroutine.throw(error), None
             except StopIteration as stop:
+                error = None  # which leads here by its traceback, if it was thrown in
                 self._end_fiber(fiber, stop.value, None)
                 return
             except ReplayStopped:
+                error = None
                 return
             except BaseException as failure:
+                error = None
                 if is_interrupt(failure):
                     raise
                 if issubclass(type(failure), RuntimeError):
@@ -419,9 +422,8 @@ class Executor:
                 error = self._foreign_await(fiber, task)
                 task = None
             elif fiber.owed is not None:
-                owed, fiber.owed = fiber.owed, None
-                task.let_go(owed.scope)
-                error, task = owed, None
+                task.let_go(fiber.owed.scope)
+                error, fiber.owed, task = fiber.owed, None, None
             elif task._state == PENDING:
                 fiber.waiting = task
                 task.watch(fiber)
@@ -447,8 +449,8 @@ class Executor:
                 refused.of(f"the result of {self.definition.title}")
                 self.outcome = Outcome("Failed", failure=failure_of(refused))
         elif type(error) is Cancelled and self.cancel_requested is not None:
-            reason = self.cancel_requested.reason
-            self.outcome = Outcome("Canceled", failure=FailureDetails("Cancelled", reason))
+            failure = FailureDetails("Cancelled", self.cancel_requested)
+            self.outcome = Outcome("Canceled", failure=failure)
         else:
             self.outcome = Outcome("Failed", failure=failure_of(error))
 
@@ -465,6 +467,7 @@ class Executor:
         self.closed = True
         if self.fibers:
             self.stage(self.context, self._let_go, None, None)
+        self._let_go_tasks()
 
     def _let_go(self, happened: None, given: None) -> None:
         self.is_stepped = True
@@ -483,6 +486,20 @@ class Executor:
                 keep_for_ever(fiber.coroutine)
         self.fibers.clear()
         self.is_stepped = False
+
+    def _let_go_tasks(self) -> None:
+        """Let go what leads from here to what leads back; the collector would find it else."""
+        self.running = self.lock = self.mismatch = None
+        if self.pending:
+            for task in self.pending.values():
+                task.forget_watchers()
+            self.pending.clear()
+        if self._waiters:
+            for waiters in self._waiters.values():
+                for waiter in waiters:
+                    waiter.forget_watchers()
+            self._waiters.clear()
+        self.unseen.clear()
 
     def wait_closed(self) -> None:
         """End code that waits for something though it is let go; if it goes on, let it wait."""

@@ -78,6 +78,10 @@ class Fiber:
         """What it waited for is there."""
         self.executor.ready.append((self, None))
 
+    def forget_watchers(self) -> None:
+        """What it waits for will not come."""
+        self.waiting = None
+
     def interrupt(self, error: Cancelled) -> None:
         """Throw the error where the fiber waits, or where it next will.
 
@@ -195,6 +199,9 @@ class CancelScope:
         if not task.is_cancelled:
             self.cancel()
 
+    def forget_watchers(self) -> None:
+        """The deadline will not come."""
+
     def __enter__(self) -> CancelScope:
         if self._fiber is not None:
             raise UsageError("a cancel scope can be entered only once")
@@ -218,10 +225,12 @@ class CancelScope:
         fiber.scope = self.parent
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None  # which was begun in the scope around, or in this one
         if fiber.owed is not None and fiber.owed.scope is self:
             fiber.owed = None
         if self.postponed is not None:
-            fiber.interrupt(self.postponed)
+            postponed, self.postponed = self.postponed, None
+            fiber.interrupt(postponed)
         if type(error) is Cancelled and error.scope is self:
             self.cancelled_caught = True
             if self._fails:
@@ -325,19 +334,24 @@ class TaskGroup:
             if outer is None:
                 self._errors.append(error)
             self.cancel_scope.cancel()
-        while self._children:
-            self._idle = Task(self._executor)
-            try:
-                await self._idle
-            except Cancelled as cancelled:
-                outer = cancelled if outer is None or outer.scope is self.cancel_scope else outer
-                self.cancel_scope.cancel()
-        self._open = False
-        self.cancel_scope.__exit__(None, None, None)
-        if self._errors:
-            raise BaseExceptionGroup("branches of the orchestration failed", self._errors)
-        if outer is not None and outer.scope is not self.cancel_scope:
-            if outer is error:
-                return False
-            raise outer
-        return True
+        try:
+            while self._children:
+                self._idle = Task(self._executor)
+                try:
+                    await self._idle
+                except Cancelled as cancelled:
+                    if outer is None or outer.scope is self.cancel_scope:
+                        outer = cancelled
+                    self.cancel_scope.cancel()
+            self._open = False
+            self.cancel_scope.__exit__(None, None, None)
+            errors, self._errors = self._errors, []
+            if errors:
+                raise BaseExceptionGroup("branches of the orchestration failed", errors)
+            if outer is not None and outer.scope is not self.cancel_scope:
+                if outer is error:
+                    return False
+                raise outer
+            return True
+        finally:
+            outer = None  # which leads here by its traceback

@@ -8,6 +8,7 @@ watch, so ties are decided by history and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from attrs import evolve
@@ -56,11 +57,19 @@ class Watcher(Protocol):
         """Take notice; runs inside the turn that settled the task."""
         ...
 
+    def forget_watchers(self) -> None:
+        """Take notice that the task will not be settled, since the code is let go."""
+        ...
+
 
 class Task(Generic[R_co]):
     """Something durable that will have a result: ``await`` it, or ``yield`` it in a generator.
 
     It may be awaited any number of times. Not awaited, it runs all the same.
+
+    A failed task holds no exception, but what makes one, anew each time that it is asked for: one
+    that was raised leads by its traceback to the frames that it came through, and from there back
+    to the task, and only the garbage collector would ever free them all.
     """
 
     __slots__ = ("_executor", "_scope", "_state", "_value", "_watchers")
@@ -163,11 +172,16 @@ class Task(Generic[R_co]):
         if self._state == DONE:
             return self._value
         if self._state == FAILED:
-            raise self._value
+            raise self._value()
         raise Cancelled("the task was cancelled")
 
     def settle(self, state: int, value: Any) -> None:
-        """Fix the outcome, once, and tell whoever watches."""
+        """Fix the outcome, once, and tell whoever watches.
+
+        Args:
+            state: how it ended.
+            value: its result; of a failure, a function that gives the error, or raises it.
+        """
         if self._state != PENDING:
             return
         self._state = state
@@ -189,6 +203,12 @@ class Task(Generic[R_co]):
         """Tell the watcher nothing any more."""
         if self._watchers is not None and watcher in self._watchers:
             self._watchers.remove(watcher)
+
+    def forget_watchers(self) -> None:
+        """Have nobody wait any more for what will not come, nor those who waited for these."""
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            watcher.forget_watchers()
 
 
 class CallTask(Task[R]):
@@ -239,16 +259,20 @@ class CallTask(Task[R]):
         return self._state == FAILED
 
     def outcome(self) -> Any:
-        if self._codec is not None and self._state != CANCELED:
-            codec, raw = self._codec, self._value
-            if self._state == FAILED:
-                self._executor.unseen.pop(self.number, None)
-                self._value = self.error(self.target, read_failure(raw))
-            else:
+        codec = self._codec
+        if self._state == DONE:
+            if codec is not None:
+                raw = self._value
                 # What cannot be read raises here each time, and is never handed out as it is.
                 self._value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
+                self._codec = None
+            return self._value
+        if self._state == CANCELED:
+            return super().outcome()
+        if codec is not None:
+            self._executor.unseen.pop(self.number, None)
             self._codec = None
-        return self._value if self._state == DONE else super().outcome()
+        raise self.error(self.target, read_failure(self._value))
 
     def withdraw(self) -> None:
         self._executor.withdraw_call(self)
@@ -286,7 +310,7 @@ class EventTask(Task[R]):
         try:
             value = self.decode(raw)
         except PayloadError as error:
-            wrong = EventDataError(f"event {self.name!r}", error.path, error.reason)
+            wrong = partial(EventDataError, f"event {self.name!r}", error.path, error.reason)
             self.settle(FAILED, wrong)
         else:
             self.settle(DONE, value)
@@ -305,7 +329,7 @@ class EventTask(Task[R]):
         if task.is_cancelled or self.is_completed:
             return
         self._executor.forget_waiter(self)
-        self.settle(FAILED, TimeoutError(f"no event {self.name!r} arrived in time"))
+        self.settle(FAILED, partial(TimeoutError, f"no event {self.name!r} arrived in time"))
 
     def withdraw(self) -> None:
         self._executor.forget_waiter(self)
@@ -365,8 +389,8 @@ class AllTask(Task[list[R]]):
         if self._fail_fast and task._state != DONE and self._state == PENDING:
             try:
                 task.outcome()
-            except Exception as error:
-                self.settle(FAILED, error)
+            except Exception:
+                self.settle(FAILED, task.outcome)
             except Cancelled:
                 self.settle(CANCELED, None)
 
@@ -380,20 +404,22 @@ class AllTask(Task[list[R]]):
             self.settle(DONE, [task._value for task in self._tasks])
             return
         results: list[R] = []
-        errors: list[Exception] = []
+        failed: list[Task[R]] = []
         for task in self._tasks:
             try:
                 results.append(task.outcome())
-            except Exception as error:
-                errors.append(error)
-            except Cancelled:
-                errors.append(UsageError("the task was cancelled"))
-        if not errors:
+            except (Exception, Cancelled):
+                failed.append(task)
+        if not failed:
             self.settle(DONE, results)
         elif self._fail_fast:
-            self.settle(FAILED, errors[0])
+            self.settle(FAILED, partial(_error_of, failed[0]))
         else:
-            self.settle(FAILED, ExceptionGroup("some of the tasks failed", errors))
+            self.settle(FAILED, partial(_errors_of, failed))
+
+    def settle(self, state: int, value: Any) -> None:
+        super().settle(state, value)
+        self._tasks = ()  # those that are not settled go on watching, in vain, and point here
 
     def abandon(self, scope: CancelScope | None) -> None:
         # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
@@ -406,6 +432,21 @@ class AllTask(Task[list[R]]):
         for task in self._tasks:
             task.unwatch(self)
             task.cancel()
+
+
+def _error_of(task: Task[Any]) -> Exception:
+    """Give the error of a task that failed or was cancelled."""
+    try:
+        task.outcome()
+    except Exception as error:
+        return error
+    except Cancelled:
+        pass
+    return UsageError("the task was cancelled")
+
+
+def _errors_of(tasks: list[Task[Any]]) -> ExceptionGroup[Exception]:
+    return ExceptionGroup("some of the tasks failed", [_error_of(task) for task in tasks])
 
 
 class AnyTask(Task[Task[Any]]):
@@ -507,7 +548,7 @@ class RetryTask(Task[R]):
         except Exception as error:
             if self._attempts == 1:
                 raise  # at the call itself
-            self.settle(FAILED, error)
+            self.settle(FAILED, partial(type(error), *error.args))
         else:
             self._follow(task)
 
@@ -535,22 +576,22 @@ class RetryTask(Task[R]):
         try:
             result = task.outcome()
         except FailedError as error:
-            self._decide(error, error.failure)
+            self._decide(task, error.failure)
         except Exception as error:
-            self._decide(error, failure_of(error))
+            self._decide(task, failure_of(error))
         else:
             self.settle(DONE, result)
 
-    def _decide(self, error: Exception, failure: FailureDetails) -> None:
+    def _decide(self, task: Task[Any], failure: FailureDetails) -> None:
         executor = self._executor
         elapsed = executor.now - self._begun
         try:
             delay = self._policy.next_delay(self._attempts, elapsed, failure, executor.draw)
         except PredicateError as mistake:
-            self.settle(FAILED, self._failed(mistake.failure))
+            self.settle(FAILED, partial(self._failed, mistake.failure))
             return
         if delay is None or (self._limit_us is not None and elapsed + delay > self._limit_us):
-            self.settle(FAILED, error)
+            self.settle(FAILED, task.outcome)
         else:
             self._last = failure
             self._follow(executor.create_timer(executor.later(delay)))
@@ -561,7 +602,7 @@ class RetryTask(Task[R]):
         self.withdraw()
         text = f"no result within {self._limit_us / 1e6:g} seconds, attempts: {self._attempts}"
         failure = evolve(failure_of(TimeoutError(text)), cause=self._last)
-        self.settle(FAILED, self._failed(failure))
+        self.settle(FAILED, partial(self._failed, failure))
 
     def settle(self, state: int, value: Any) -> None:
         deadline, self._deadline = self._deadline, None

@@ -317,7 +317,10 @@ class EntityClient(Requester):
             for some in parcels.values():
                 tasks.start_soon(send, some)
         if errors:
-            raise errors[0]
+            try:
+                raise errors[0]
+            finally:
+                errors.clear()  # they lead here by their tracebacks
 
     async def _request_all(self, parcels: list[tuple[str, Operation]]) -> None:
         key, _ = parcels[0]

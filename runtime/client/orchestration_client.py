@@ -177,7 +177,11 @@ class OrchestrationClient(InstanceQueries):
             self._lookup.check_size(message.tags, "the tags")
         if instance_id is None and request_id is None:
             new_id = self._new_instance_id()
-            await self._at(new_id, lambda place: place.request_new(new_id, message))
+            try:
+                await self._at(new_id, lambda place: place.request_new(new_id, message))
+            except Exception:
+                message.reply = None  # as in _request()
+                raise
             return OrchestrationHandle(self, new_id, definition.output)
         if instance_id is None:
             # The same id at each repetition, so that the same handle is returned.

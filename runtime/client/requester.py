@@ -71,7 +71,10 @@ class Requester:
         while True:
             try:
                 return await self._partition(key).request_once(key, message, request_id)
-            except MovedError:
+            except Exception as error:
+                message.reply = None  # which has the error, and that leads here by its traceback
+                if not isinstance(error, MovedError):
+                    raise
                 await self._wait_moved()
 
     async def _claim(self, request_id: str, key: str, message: Message) -> None:

@@ -304,7 +304,8 @@ class Partition:
             try:
                 self.request(key, message, countdown)
             except UnavailableError as error:
-                countdown.fail(error)
+                # It is raised where it is awaited; by its traceback until here it leads to itself.
+                countdown.fail(error.with_traceback(None))
         return waiter
 
     async def request_later(
@@ -327,9 +328,8 @@ class Partition:
 
     async def _begin_request(self, request: str, claim: str) -> bool:
         """Register a request that only has to be stored; False if it was, by an earlier one."""
-        while (waiter := self._repetition(request, claim)) is not None:
-            if await waiter is not _UNTRIED:
-                return False
+        if await self._outcome_of_first(request, claim) is not _UNTRIED:
+            return False
         try:
             stored = await self._read_request(request, claim)
             is_new = stored is None or not stored.is_answer
@@ -404,25 +404,40 @@ class Partition:
         if request is None:
             return await self.request(key, message)
         claim = claim_of(request, key, message)
-        while (waiter := self._repetition(request, claim)) is not None:
-            outcome = await waiter
-            if outcome is not _UNTRIED:
-                return outcome
-        first: Waiter | None = None
+        outcome = await self._outcome_of_first(request, claim)
+        if outcome is not _UNTRIED:
+            return outcome
         try:
             stored = await self._read_request(request, claim)
-            if stored is None or not stored.is_answer:
+            is_new = stored is None or not stored.is_answer
+            if is_new:
                 message.request = claim
-                first = self.request(key, message)
+                self.request(key, message)
                 self.requests.setdefault(request, Repetitions(claim))  # a recovery forgets it
         except BaseException as error:
             self._refuse_request(request, error)
             raise
-        if first is not None:
-            return await first
+        if is_new:
+            assert message.reply is not None
+            return await message.reply
         assert stored is not None
         self._settle_request(request, stored.outcome)
         return stored.outcome
+
+    async def _outcome_of_first(self, request: str, claim: str) -> Any:
+        """Wait for the outcome of a request of that id that is under way.
+
+        Returns:
+            ``_UNTRIED`` if none is, or none has come so far as to be tried: then this one is it.
+        """
+        while (waiter := self._repetition(request, claim)) is not None:
+            try:
+                outcome = await waiter
+            finally:
+                del waiter  # has the error, if it is one, which leads here by its traceback
+            if outcome is not _UNTRIED:
+                return outcome
+        return _UNTRIED
 
     async def read(self, verb: str, *arguments: Any) -> Any:
         """Read from the store for somebody outside, who is told where the partition has left.
@@ -774,6 +789,7 @@ class Partition:
             return outcome
         finally:
             self.unwatch(key, waiter)
+            del waiter  # has the error, if it is one, which leads here by its traceback
 
     def is_live_here(self, key: str) -> bool:
         """Whether the orchestration is in memory and has not ended, and its end will be told."""

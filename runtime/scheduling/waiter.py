@@ -74,7 +74,10 @@ class _BellWaiter:
     def __await__(self) -> Generator[Any, Any, Any]:
         yield from self._event.wait().__await__()
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                del self  # or the error would lead to itself, by its traceback
         return self._value
 
 
@@ -95,7 +98,9 @@ class Countdown:
             if self._error is None:
                 self._waiter.set(None)
             else:
-                self._waiter.fail(self._error)
+                # The error, once raised, leads to the messages, and these here.
+                waiter, error, self._waiter, self._error = self._waiter, self._error, TOLD, None
+                waiter.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Take an error as one of the outcomes."""

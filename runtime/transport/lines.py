@@ -109,6 +109,7 @@ class Line:
         try:
             return await waiter
         finally:
+            del waiter  # has the error, if it is one, which leads here by its traceback
             if self._large:
                 self._size -= self._large.pop(number, 0)
             if self._asked.pop(number, None) is not None:
