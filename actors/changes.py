@@ -83,11 +83,16 @@ class InstanceEvents(NamedTuple):
     body: bytes
 
 
-InstanceChange = tuple[InstanceOrigin | None, bool, InstanceEvents | None, InstanceProgress | None]
+InstanceChange = tuple[
+    InstanceOrigin | None,
+    bool,
+    InstanceEvents | list[InstanceEvents] | None,
+    InstanceProgress | None,
+]
 """What became of an instance since it told last.
 
 That is what its execution began with, if it is new; whether its stored history is not to be kept;
-what came to its history, if anything did; and all the rest, None if there is no such instance any
+what came to its history, if anything did, in parts if that is much; and all the rest, None if there is no such instance any
 more. It has no names of its own because one is made for every turn.
 """
 

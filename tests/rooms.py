@@ -56,7 +56,8 @@ ROOMS = (
     _room(_VALUES, "actors", "limits, counters", "settings statistics facts"),
     _room(
         "runtime/scheduling",
-        f"actors {_VALUES} actors.registry.outside actors.replay.endless storage.bells",
+        f"actors {_VALUES} actors.registry.outside actors.replay.endless storage.bells"
+        " storage.slices",
         "time, threads, tasks, event loops",
     ),
     _room(

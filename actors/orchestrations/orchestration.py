@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from ..registry.lookup import Lookup
 
 
+#: More events of one turn are told in several parts.
+CHUNK_EVENTS = 1_000
+
 #: Ends at which all that is under way is told to stop, so that its failing is no news.
 _TOLD = frozenset({"Canceled", "Terminated"})
 
@@ -227,10 +230,13 @@ class OrchestrationActor(Actor):
             return None, True, None, None
         if self.status is None:
             return None
-        told: InstanceEvents | None = None
+        told: InstanceEvents | list[InstanceEvents] | None = None
         events = self.events
         if events:
-            told = make(InstanceEvents, (self.id, self.seq, b"[%b]" % b",".join(events)))
+            if len(events) > CHUNK_EVENTS:
+                told = self._tell_many(events)
+            else:
+                told = make(InstanceEvents, (self.id, self.seq, b"[%b]" % b",".join(events)))
             self.seq += len(events)
             self.events = []
         is_rewritten, self.rewritten = self.rewritten, False
@@ -253,6 +259,17 @@ class OrchestrationActor(Actor):
             ),
         )
         return origin, is_rewritten, told, progress
+
+    def _tell_many(self, events: list[bytes]) -> list[InstanceEvents]:
+        """Tell the events of a long turn in parts, between which whoever reads them may pause."""
+        if self.executor is not None:
+            self.executor.events = []  # else it keeps them until its next turn
+        return [
+            InstanceEvents(
+                self.id, self.seq + start, b"[%b]" % b",".join(events[start : start + CHUNK_EVENTS])
+            )
+            for start in range(0, len(events), CHUNK_EVENTS)
+        ]
 
     def _tell_origin(self) -> InstanceOrigin:
         self.fresh = False

@@ -6,7 +6,7 @@ wrong shape, which would only show later, in the middle of somebody's turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, TypeGuard
 
 import orjson
@@ -147,23 +147,32 @@ _UNNUMBERED = frozenset(
 )
 
 
-def read_history(chunks: list[bytes], count: int | None) -> list[list[Any]]:
-    """Read a stored history.
+def read_history(chunks: list[bytes], count: int | None) -> Generator[None, None, list[list[Any]]]:
+    """Read a stored history; pauses behind each chunk.
 
     Args:
         chunks: what is stored of it.
         count: how many events the instance says that it has, if that can be read.
 
+    Returns:
+        Its events.
+
     Raises:
         ValueError: it is none, or not whole.
     """
-    try:
-        events = parse_history(chunks)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"its history is no JSON of events ({error})") from error
-    for place, event in enumerate(events):
-        if not _is_event(event):
-            raise ValueError(f"event {place} of its history is {str(event)[:60]!r}, which is none")
+    events: list[list[Any]] = []
+    for chunk in chunks:
+        try:
+            more = parse_history([chunk])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"its history is no JSON of events ({error})") from error
+        for place, event in enumerate(more, len(events)):
+            if not _is_event(event):
+                raise ValueError(
+                    f"event {place} of its history is {str(event)[:60]!r}, which is none"
+                )
+        events += more
+        yield
     if count is not None and len(events) != count:
         raise ValueError(f"its history has {len(events)} events of {count}")
     return events

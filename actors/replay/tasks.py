@@ -8,6 +8,7 @@ watch, so ties are decided by history and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -341,18 +342,20 @@ class AllTask(Task[list[R]]):
     """All of some tasks, their results in the order given.
 
     These are read as they come, some at a time: a hundred thousand at once would hold the loop.
-    ``_is_plain`` says that they have all come, and been read, as what their tasks keep.
+
+    Args:
+        tasks: a list of its own; what has been read leaves it.
     """
 
-    __slots__ = ("_fail_fast", "_is_plain", "_missing", "_tasks", "_unread")
+    __slots__ = ("_fail_fast", "_missing", "_results", "_tasks", "_unread")
 
-    def __init__(self, executor: Executor, tasks: Sequence[Task[R]], fail_fast: bool) -> None:
+    def __init__(self, executor: Executor, tasks: list[Task[R]], fail_fast: bool) -> None:
         super().__init__(executor)
-        self._tasks = tasks
+        self._tasks: list[Any] = tasks
         self._fail_fast = fail_fast
         self._missing = 1
         self._unread: list[Task[R]] = []
-        self._is_plain = True
+        self._results: list[R] = []  # of the first tasks, which are not kept any more
         for task in tasks:
             if task.is_completed:
                 self._notice(task)
@@ -376,16 +379,23 @@ class AllTask(Task[list[R]]):
         self.on_counted()
 
     def _read(self) -> None:
-        """Read the results that have come; what cannot be read says so when it is asked for."""
+        """Read the results that have come, and gather those of the first tasks."""
         unread, self._unread = self._unread, []
-        try:
-            for task in unread:
-                self._is_plain &= task.outcome() is task._value
-        except Exception:
-            self._is_plain = False
+        for task in unread:
+            with suppress(Exception):
+                task.outcome()  # else it raises when it is gathered
+        tasks, results = self._tasks, self._results
+        for place in range(len(results), len(tasks)):
+            task = tasks[place]
+            if task._state != DONE:
+                return
+            try:
+                results.append(task.outcome())
+            except Exception:
+                return
+            tasks[place] = None  # so that it may go
 
     def _notice(self, task: Task[Any]) -> None:
-        self._is_plain = False
         if self._fail_fast and task._state != DONE and self._state == PENDING:
             try:
                 task.outcome()
@@ -400,12 +410,8 @@ class AllTask(Task[list[R]]):
         if self._missing or self._state != PENDING:
             return
         self._read()
-        if self._is_plain:
-            self.settle(DONE, [task._value for task in self._tasks])
-            return
-        results: list[R] = []
-        failed: list[Task[R]] = []
-        for task in self._tasks:
+        results, failed = self._results, list[Task[R]]()
+        for task in self._tasks[len(results) :]:
             try:
                 results.append(task.outcome())
             except (Exception, Cancelled):
@@ -419,17 +425,18 @@ class AllTask(Task[list[R]]):
 
     def settle(self, state: int, value: Any) -> None:
         super().settle(state, value)
-        self._tasks = ()  # those that are not settled go on watching, in vain, and point here
+        # Those that are not settled go on watching, in vain, and point here.
+        self._tasks, self._results, self._unread = [], [], []
 
     def abandon(self, scope: CancelScope | None) -> None:
         # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
-        for task in self._tasks:
+        for task in self._tasks[len(self._results) :]:
             task.unwatch(self)
             task.let_go(scope)
         self.settle(CANCELED, None)
 
     def withdraw(self) -> None:
-        for task in self._tasks:
+        for task in self._tasks[len(self._results) :]:
             task.unwatch(self)
             task.cancel()
 

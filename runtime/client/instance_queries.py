@@ -15,6 +15,7 @@ from ...actors.replay.stored import read_history
 from ...actors.times import optional_timestamp
 from ...actors.values import RuntimeStatus
 from ...storage.records import InstanceFilter, InstanceRecord
+from ...storage.slices import in_slices, map_each
 from .pages import Page, check_page_size, make_token, read_statuses, read_token
 from .requester import Requester
 from .status import HistoryEvent, OrchestrationStatus, history_event, instance_status
@@ -42,7 +43,8 @@ class InstanceQueries(Requester):
         record = await self._read(instance_id)
         chunks = await self._partition(instance_id).store.read_history(record.id)
         try:
-            return [history_event(event) for event in read_history(chunks, None)]
+            events = await in_slices(read_history(chunks, None))
+            return await in_slices(map_each(events, history_event))
         except (ValueError, OverflowError) as error:
             raise StoreDamagedError(
                 f"the history of {instance_id!r} is damaged: {error}"
@@ -154,7 +156,7 @@ class InstanceQueries(Requester):
         items, last = found[: filter.limit], None
         if len(found) >= filter.limit:
             last = make_token(items[-1].created, items[-1].key, filter)
-        return Page([instance_status(record) for record in items], last)
+        return Page(await in_slices(map_each(items, instance_status)), last)
 
     async def count(
         self,

@@ -171,6 +171,21 @@ class Activation:
         self.queued = self.ready = True
         self.partition.pump.put(self)
 
+    def retire(self) -> None:
+        """Take no more turns, and have no effects any more; another incarnation may come."""
+        self.dead = True
+        if isinstance(self.actor, EntityActor):
+            self.actor.close()
+        if self.hand is not None or self.readings:
+            for hand in (self.hand, *(reading.hand for reading in self.readings)):
+                if hand is not None:
+                    hand.cancel()  # the other incarnation runs the operation again
+
+    def close(self) -> None:
+        """Let the live code of one that takes no more turns go."""
+        if self.actor is not None:
+            self.actor.close()
+
     def run(self) -> Coroutine[Any, Any, None] | None:
         """Take a turn, for the pump: drain the mailbox, up to a limit."""
         if self.dead or not self.ready:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any
 
 from ...actors.messages import ActivityCall, Message
+from ...storage.slices import STEPS
 from ..placement.places import Frame
-from ..scheduling.slices import STEPS
 
 if TYPE_CHECKING:
     from ...storage.records import ActivityRow, RequestRow
@@ -132,7 +132,7 @@ class Batch:
             if waiter not in spared:
                 waiter.fail(error)
 
-    def release_replies(self, partition: Partition) -> Iterator[None]:
+    def release_replies(self, partition: Partition) -> Generator[None]:
         """Give the answers to those who wait; an exception is raised where it is awaited.
 
         Pauses now and then.

@@ -95,7 +95,9 @@ def _store_changes(batch: Batch, now: int, checkpoint: Checkpoint) -> None:
             checkpoint.rewritten.append(actor.id)
         if created is not None:
             checkpoint.created.append(created)
-        if chunk is not None:
+        if isinstance(chunk, list):
+            checkpoint.history += chunk
+        elif chunk is not None:
             checkpoint.history.append(chunk)
         checkpoint.progress.append(row)
 

@@ -5,10 +5,12 @@ A timer that is set and fires, or is taken back, between two checkpoints never t
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ...actors.messages import Begin, Caller, Message, TimerDue, encode_message
 from ...storage.records import TimerRow
+from ...storage.slices import each
 from ..placement.hashing import partition_of
 
 if TYPE_CHECKING:
@@ -42,16 +44,19 @@ class DurableTimers:
         # Those that an orchestration may take back, by instance, execution and task number.
         self._by_instance: dict[str, dict[tuple[int, int], DurableTimer]] = {}
 
-    def restore(self, recovered: Recovered, damage: Damage) -> None:
-        """Arm what the store holds."""
-        for row in recovered.timers:
+    def restore(self, recovered: Recovered, damage: Damage) -> Generator[None]:
+        """Arm what the store holds; pauses now and then."""
+
+        def restore(row: TimerRow) -> None:
             message, is_whole = damage.read_timer(row)
             if is_whole and message is not None:
                 self.arm(DurableTimer(row.due, row.actor, message, row.n))
-                continue
+                return
             self._partition.batch.timers_deleted.append(row.n)
             if message is not None:
                 self._partition.send(row.actor, message)
+
+        return each(recovered.timers, restore)
 
     def arm(self, timer: DurableTimer) -> None:
         """Let a timer run."""
@@ -66,6 +71,8 @@ class DurableTimers:
 
     def _fire(self, timer: DurableTimer) -> None:
         partition = self._partition
+        if timer not in self._armed:
+            return  # of a memory that was dropped
         self._armed.discard(timer)
         timer.alarm = None
         message = timer.message
@@ -117,9 +124,8 @@ class DurableTimers:
                 body = encode_message(timer.message)
                 checkpoint.timers.append(TimerRow(timer.row, timer.due, timer.key, body))
 
-    def clear(self) -> None:
-        """Stop all timers, in memory only."""
-        for timer in self._armed:
-            self._stop(timer)
-        self._armed.clear()
-        self._by_instance.clear()
+    def clear(self) -> Generator[None]:
+        """Stop all timers, in memory only: none fires from now on. The rest pauses now and then."""
+        armed, self._armed = self._armed, set()
+        self._by_instance = {}
+        return each(armed, self._stop)

@@ -21,7 +21,7 @@ room for overflows at its side (``overflow.py``).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import anyio
@@ -218,7 +218,7 @@ class Exchange:
             peer.durable = row.received
             peer.stored = row.sent
 
-    def release(self, batch: Batch) -> Iterator[None]:
+    def release(self, batch: Batch) -> Generator[None]:
         """Hand the frames of a durable batch over, and acknowledge what it made durable.
 
         Pauses behind each frame.

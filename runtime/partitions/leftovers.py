@@ -7,13 +7,14 @@ purged, so that a restart runs it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING
 
 from ...actors.failures import read_failure
 from ...actors.logs import Log
 from ...actors.messages import ActivityCall, Caller, Completion, decode_call, encode_call
 from ...storage.records import ActivityRow
+from ...storage.slices import each
 
 if TYPE_CHECKING:
     from .partition import Partition
@@ -68,18 +69,19 @@ class Leftovers:
         """Forget all, as memory is dropped."""
         self.rows.clear()
 
-    def restore(self, rows: Iterable[ActivityRow], is_wanted: Callable[[Caller], bool]) -> None:
-        """Know those that are stored again, and run them."""
-        for row in rows:
-            try:
-                call = decode_call(row.body)
-            except (ValueError, TypeError, LookupError) as error:
-                # It stays where it is, for somebody to look at; nobody waits for its answer.
-                place, n = self._partition.store.place, row.n
-                _log.error("%s, table activity_row, row %d cannot be read: %s", place, n, error)
-                continue
-            self._know(row.n, call)
-        self.dispatch(is_wanted)
+    def restore(self, rows: Iterable[ActivityRow]) -> Generator[None]:
+        """Know those that are stored again; pauses now and then."""
+        return each(rows, self._read)
+
+    def _read(self, row: ActivityRow) -> None:
+        try:
+            call = decode_call(row.body)
+        except (ValueError, TypeError, LookupError) as error:
+            # It stays where it is, for somebody to look at; nobody waits for its answer.
+            place, n = self._partition.store.place, row.n
+            _log.error("%s, table activity_row, row %d cannot be read: %s", place, n, error)
+            return
+        self._know(row.n, call)
 
     def dispatch(self, is_wanted: Callable[[Caller], bool]) -> None:
         """Run the activities again that are wanted."""

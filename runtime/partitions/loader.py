@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from ...actors.replay.stored import read_history
 from ...actors.values import TERMINAL
 from ...storage import DAMAGED, MendedEntity, MendedInstance
 from ...storage.records import SetAside
+from ...storage.slices import Breath, in_slices
 from ..scheduling.deaths import turn_of
 from .checkpoint import entity_state, instance_state
 
@@ -51,6 +52,17 @@ class Loader:
         self._wanted: list[Activation] = []
         self._gate = anyio.Event()
         self.is_loading = False
+        self._is_held = False
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Load nothing meanwhile, so that no actor of the partition takes a turn."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self._gate.set()
 
     def load(self, activation: Activation) -> None:
         """Have an activation's actor loaded; it takes its mail afterwards."""
@@ -72,10 +84,10 @@ class Loader:
     async def run(self) -> None:
         """Load what is wanted, for ever."""
         while True:
-            while self._wanted:
+            while self._wanted and not self._is_held:
                 wanted, self._wanted = self._wanted[:_AT_ONCE], self._wanted[_AT_ONCE:]
                 await self._load([one for one in wanted if not one.dead])
-            self.is_loading = False
+            self.is_loading = bool(self._wanted)
             self._gate = anyio.Event()
             await self._gate.wait()
 
@@ -83,6 +95,7 @@ class Loader:
         partition = self._partition
         entities = [one for one in wanted if one.key[0] == "@"]
         instances = [one for one in wanted if one.key[0] != "@"]
+        breath = Breath()
         try:
             if entities:
                 ids = [_split(one.key) for one in entities]
@@ -92,11 +105,13 @@ class Loader:
                 }
                 for activation in entities:
                     await self._make_entity(activation, rows.get(activation.key))
+                    await breath.take()
             if instances:
                 keys = [one.key for one in instances]
                 records = {row.key: row for row in await partition.store.read_instances(keys)}
                 for activation in instances:
                     await self._make_instance(activation, records.get(activation.key))
+                    await breath.take()
         except StoreDamagedError as error:
             await self._load_alone(wanted, error)
         except (StorageError, UnavailableError) as error:
@@ -273,9 +288,8 @@ class Loader:
         store = self._partition.store
         chunks = await store.read_history(record.id)
         try:
-            return read_history(
-                chunks, None if isinstance(record, MendedInstance) else record.events
-            )
+            count = None if isinstance(record, MendedInstance) else record.events
+            return await in_slices(read_history(chunks, count))
         except ValueError as error:
             raise StoreDamagedError(
                 f"{store.place}, table history_row, instance {record.id}: {error}"

@@ -20,8 +20,8 @@ import anyio
 
 from ...actors.errors import HubStoppingError, LeaseLostError, StorageError, UnavailableError
 from ...actors.messages import Message
+from ...storage.slices import in_slices
 from ..placement.places import MovedError
-from ..scheduling.slices import in_slices
 from ..scheduling.waiter import TOLD, Waiter
 from .batch import Batch
 from .checkpoint import SealError, seal

@@ -20,7 +20,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -339,8 +339,13 @@ class Mailboxes:
         self._size += len(row.body)
         box.append(row)
 
-    def fill(self, partition: Partition) -> None:
-        """Give the actors of a partition, whose memory is empty, what waits for them."""
+    def fill(self, partition: Partition) -> Generator[None]:
+        """Give the actors of a partition, whose memory is empty, what waits for them.
+
+        Pauses behind each.
+        """
+        for request, claim in self.requests.items():
+            partition.requests.setdefault(request, Repetitions(claim))
         overflow = partition.overflow
         overflow.durable = partition.next_row - 1
         overflow.begin(self._kept, self._size)
@@ -359,8 +364,7 @@ class Mailboxes:
                         partition.waiting += message.reply is None
                         message.reply = waiter
                     partition.post(key, message)
-        for request, claim in self.requests.items():
-            partition.requests.setdefault(request, Repetitions(claim))
+            yield
 
 
 async def look_through(

@@ -14,10 +14,10 @@ Invariants:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import anyio
 
@@ -53,6 +53,7 @@ from ...actors.replay.history import FAILURES
 from ...actors.values import TERMINAL
 from ...storage import MendedInstance
 from ...storage.records import RequestRow
+from ...storage.slices import at_once, each, in_slices
 from ..placement.claims import (
     Recorded,
     Repetitions,
@@ -67,7 +68,6 @@ from ..placement.places import ENVELOPE_SIZE, Frame, MovedError, Outcome, Place
 from ..placement.stripe_router import StripeRouter
 from ..scheduling.clock import steady_time
 from ..scheduling.hidden_tasks import TaskGroup
-from ..scheduling.slices import each, exhaust, in_slices
 from ..scheduling.waiter import Countdown
 from .activation import Activation
 from .batch import Batch, Errand
@@ -993,7 +993,7 @@ class Partition:
                 # Durable, but memory is tainted: answers may go out, the rest is recovered.
                 await in_slices(batch.release_replies(self))
         except BaseException:
-            exhaust(batch.release_replies(self))  # the hub stops in the middle of it
+            at_once(batch.release_replies(self))  # the hub stops in the middle of it
             raise
         finally:
             self.releasing = None
@@ -1031,7 +1031,7 @@ class Partition:
         for activation in deferred:
             activation.wake()
 
-    def _release(self, batch: Batch) -> Iterator[None]:
+    def _release(self, batch: Batch) -> Generator[None]:
         """Let out what waited for the batch, which is durable now; pauses now and then.
 
         While it pauses turns go on, and gather for the next batch, which is not sealed before
@@ -1098,22 +1098,19 @@ class Partition:
 
     def drop(self, activation: Activation) -> None:
         """Take an activation out of memory."""
-        activation.dead = True
         del self.activations[activation.key]
-        if activation.actor is not None:
-            activation.actor.close()
-        if activation.hand is not None or activation.readings:
-            hands = [activation.hand, *(reading.hand for reading in activation.readings)]
-            for hand in hands:
-                if hand is not None:
-                    hand.cancel()  # another incarnation runs the operation again
+        activation.retire()
+        activation.close()
 
-    def drop_all(self, *, activities: bool = True) -> list[Activation]:
-        """Take all out of memory, with its timers, and its activities if so; gives what it was."""
-        dropped = list(self.activations.values())
-        for activation in dropped:
-            self.drop(activation)
-        self.timers.clear()
+    def drop_all(self, *, activities: bool = True) -> Dropped:
+        """Take all out of memory, with its timers, and its activities if so; gives what it was.
+
+        Nothing of it does anything from now on, but its code is there until it is let go.
+        """
+        activations, self.activations = [*self.activations.values()], {}
+        for activation in activations:
+            activation.retire()
+        dropped = Dropped(activations, self.timers.clear())
         self.overflow.clear()
         self.leftovers.clear()
         self.purging.clear()
@@ -1129,6 +1126,25 @@ class Partition:
     def dispatch(self, call: ActivityCall) -> None:
         """Run an activity (again) that is durable already."""
         self._activities.submit(call, self._post_answer)
+
+
+class Dropped(NamedTuple):
+    """What a partition had in memory.
+
+    Attributes:
+        activations: whose code is there still.
+        timers: forgets its timers; pauses now and then.
+    """
+
+    activations: list[Activation]
+    timers: Generator[None]
+
+    def let_go(self) -> Generator[None]:
+        """Let all of it go; pauses now and then."""
+        yield from self.timers
+        while self.activations:
+            self.activations.pop().close()
+            yield
 
 
 def _nothing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,8 +20,8 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command
 from ...actors.printing import text_of, type_name
+from ...storage.slices import each, in_slices
 from ..placement.claims import id_of
-from ..scheduling.slices import in_slices
 from ..scheduling.timers import backoff
 from ..scheduling.waiter import TOLD
 from .batch import Errand
@@ -46,8 +46,10 @@ def callers_of(abroad: Mapping[int, set[Caller]]) -> set[Caller]:
     return set[Caller]().union(*abroad.values())
 
 
-async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailboxes) -> None:
-    """Rebuild the partition's memory: what waits, what is owed, what is under way.
+async def refill(partition: Partition, recovered: Recovered, mailboxes: Mailboxes) -> None:
+    """Rebuild the partition's memory: what waits, and what is owed.
+
+    It takes nothing in meanwhile, nor any turn: what is older goes before what comes.
 
     Args:
         partition: whose memory is empty.
@@ -59,16 +61,28 @@ async def restore(partition: Partition, recovered: Recovered, mailboxes: Mailbox
     partition.next_id = max(partition.next_id, recovered.next_id)
     partition.next_row = max(partition.next_row, recovered.next_row)
     partition.exchange.restore(recovered)
-    partition.timers.restore(recovered, partition.damage)
+    with partition.loader.held(), anyio.CancelScope(shield=True):
+        await in_slices(mailboxes.fill(partition))
+        await in_slices(partition.timers.restore(recovered, partition.damage))
+        await in_slices(partition.leftovers.restore(recovered.activities))
+
+
+async def resume(partition: Partition, recovered: Recovered, mailboxes: Mailboxes) -> None:
+    """Go on with what was under way, and with what came meanwhile.
+
+    Args:
+        partition: whose memory is as its store says.
+        recovered: what that gave.
+        mailboxes: what waits for its actors.
+    """
     answered = callers_of(partition.abroad) | mailboxes.answered | partition.answering()
-    mailboxes.fill(partition)
     answered |= _take_up(partition)
     # Before the checkpoint that deletes them, which comes when this has returned.
     await partition.damage.set_aside(partition.store)
     await partition.loader.dispatch_unanswered(
         recovered.unanswered, lambda caller: caller not in answered
     )
-    partition.leftovers.restore(recovered.activities, lambda caller: caller not in answered)
+    partition.leftovers.dispatch(lambda caller: caller not in answered)
 
 
 def _take_up(partition: Partition) -> set[Caller]:
@@ -110,9 +124,11 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
             )
         _fail_aside(partition)
     tainted = partition.batch
-    dropped = partition.drop_all(activities=partition.aside is None)
+    memory = partition.drop_all(activities=partition.aside is None)
+    dropped = [*memory.activations]
     found: tuple[Recovered, Mailboxes] | None = None
     try:
+        await in_slices(memory.let_go())
         if partition.failed_commits > 1:
             # What is read back would only be tried at once again, at the store's full speed.
             await anyio.sleep(backoff(partition.failed_commits - 2))
@@ -142,13 +158,13 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         partition.aside = [*lost.fail_crashed(), *partition.aside]
     _fail_lost_requests(partition, mailboxes, reason)
     watchers, partition.watchers = partition.watchers, {}
-    for waiters in watchers.values():
-        for waiter in waiters:
-            waiter.set(None)  # look again
+    every = (waiter for waiters in watchers.values() for waiter in waiters)
+    await in_slices(each(every, lambda waiter: waiter.set(None)))  # look again
     partition.waiting = 0
+    await refill(partition, recovered, mailboxes)
     partition.down = None
     try:
-        await restore(partition, recovered, mailboxes)
+        await resume(partition, recovered, mailboxes)
     except StorageError as error:
         partition.break_down(error)  # once more, from the beginning
         return
@@ -304,14 +320,15 @@ def _fail_lost_requests(
                 waiter.fail(reason)
 
 
-def abandon(partition: Partition) -> None:
-    """Drop the memory for good, and tell whoever still waits."""
+def abandon(partition: Partition) -> Generator[None]:
+    """Drop the memory for good, and tell whoever still waits; pauses now and then."""
     gone = HubStoppingError(
         "the hub has stopped before this was answered; repeat it on the next one"
     )
     partition.batch.fail_replies(gone)
     partition.stay(gone)
-    for activation in partition.drop_all():
+    dropped = partition.drop_all()
+    for activation in dropped.activations:
         for message in activation.unconsumed:
             if message.reply is None:
                 continue
@@ -324,11 +341,13 @@ def abandon(partition: Partition) -> None:
                 )
             else:
                 message.reply.fail(gone)
+        yield
     for waiters in (*partition.watchers.values(), *partition.requests.values()):
         for waiter in waiters:
             waiter.fail(gone)
     partition.watchers.clear()
     partition.requests.clear()
+    yield from dropped.let_go()
 
 
 async def _read(

@@ -6,27 +6,23 @@ is not moved by that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 
 import anyio
 
+from ...storage.slices import in_slices
 from .clock import Clock, steady_time
 
 
 class Alarm:
     """A call to be made at a time, unless it is stopped before."""
 
-    __slots__ = ("callback", "due", "heap", "order")
+    __slots__ = ("callback", "heap")
 
-    def __init__(self, due: int, order: int, callback: Callable[[], None], heap: _Heap) -> None:
-        self.due = due
-        self.order = order
+    def __init__(self, callback: Callable[[], None], heap: _Heap) -> None:
         self.callback: Callable[[], None] | None = callback
         self.heap = heap
-
-    def __lt__(self, other: Alarm) -> bool:
-        return (self.due, self.order) < (other.due, other.order)
 
     def stop(self) -> None:
         """Make the call not happen; the heap forgets the alarm when its time comes."""
@@ -39,32 +35,44 @@ class _Heap:
     __slots__ = ("_order", "_stopped", "alarms")
 
     def __init__(self) -> None:
-        self.alarms: list[Alarm] = []
+        self.alarms: list[tuple[int, int, Alarm]] = []  # when it is due, and its place in order
         self._order = 0
         self._stopped = 0
 
     def add(self, due: int, callback: Callable[[], None]) -> Alarm:
         self._order += 1
-        alarm = Alarm(due, self._order, callback, self)
-        heappush(self.alarms, alarm)
+        alarm = Alarm(callback, self)
+        heappush(self.alarms, (due, self._order, alarm))
         return alarm
 
     def stop(self, alarm: Alarm) -> None:
         alarm.stop()
         self._stopped += 1
-        if self._stopped > 1_000 and self._stopped * 2 > len(self.alarms):
-            self.alarms = sorted(alarm for alarm in self.alarms if alarm.callback is not None)
-            self._stopped = 0
 
-    def ring(self, now: int) -> None:
-        """Make the calls that are due."""
-        while self.alarms and self.alarms[0].due <= now:
-            alarm = heappop(self.alarms)
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether most of its alarms are stopped ones."""
+        return self._stopped > 1_000 and self._stopped * 2 > len(self.alarms)
+
+    def sweep(self) -> Generator[None]:
+        """Forget the alarms that are stopped; pauses behind each that it looks at."""
+        old, self.alarms = self.alarms, []
+        self._stopped = 0
+        for one in old:
+            if one[2].callback is not None:
+                heappush(self.alarms, one)
+            yield
+
+    def ring(self, now: int) -> Generator[None]:
+        """Make the calls that are due; pauses behind each."""
+        while self.alarms and self.alarms[0][0] <= now:
+            _, _, alarm = heappop(self.alarms)
             callback, alarm.callback = alarm.callback, None
             if callback is None:
                 self._stopped -= 1
             else:
                 callback()
+                yield
 
 
 class TimerQueue:
@@ -84,14 +92,14 @@ class TimerQueue:
     def set(self, due: int, callback: Callable[[], None]) -> Alarm:
         """Have ``callback`` called on the loop when the clock shows ``due`` (microseconds)."""
         alarm = self._at.add(due, callback)
-        if self._at.alarms[0] is alarm:
+        if self._at.alarms[0][2] is alarm:
             self._woken.set()
         return alarm
 
     def set_after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
         """Have ``callback`` called on the loop after a while, whatever the clock is set to."""
         alarm = self._after.add(self._steady() + round(seconds * 1e6), callback)
-        if self._after.alarms[0] is alarm:
+        if self._after.alarms[0][2] is alarm:
             self._woken.set()
         return alarm
 
@@ -99,20 +107,27 @@ class TimerQueue:
         """Stop an alarm; once half of the heap is stopped ones, they are swept out."""
         if alarm.callback is not None:
             alarm.heap.stop(alarm)
+            if alarm.heap.is_spoilt:
+                self._woken.set()
 
     async def run(self) -> bool:
         """Make the calls when their time comes, for ever."""
         while True:
-            self._at.ring(self._clock.now())
-            self._after.ring(self._steady())
+            await in_slices(self._at.ring(self._clock.now()))
+            await in_slices(self._after.ring(self._steady()))
+            spoilt = [heap for heap in (self._at, self._after) if heap.is_spoilt]
+            for heap in spoilt:
+                await in_slices(heap.sweep())
+            if spoilt:
+                continue  # some may be due by now
             self._woken = woken = anyio.Event()
             await self._clock.wait_until(self._next(), woken)
 
     def _next(self) -> int | None:
         """Give when the clock will show that something is due, unless it is set meanwhile."""
-        due = self._at.alarms[0].due if self._at.alarms else None
+        due = self._at.alarms[0][0] if self._at.alarms else None
         if self._after.alarms:
-            then = self._clock.now() + self._after.alarms[0].due - self._steady()
+            then = self._clock.now() + self._after.alarms[0][0] - self._steady()
             due = then if due is None else min(due, then)
         return due
 

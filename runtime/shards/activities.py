@@ -17,9 +17,9 @@ from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
 from ...actors.messages import ActivityCall, Caller, Completion
 from ...actors.payloads import check_size, compact
+from ...storage.slices import STEPS
 from ..scheduling.forks import end_child, forks
 from ..scheduling.hands import is_foreign
-from ..scheduling.slices import STEPS
 from ..scheduling.threads import Threads
 from ..scheduling.waiter import context_for_threads, thread_waker
 from .lanes import Lane, Parcel

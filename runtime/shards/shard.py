@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,11 @@ from ...actors.errors import (
 )
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command, Completion
+from ...storage.slices import at_once, in_slices
 from ..partitions.move import Replies
 from ..partitions.overflow import look_through
 from ..partitions.partition import Partition
-from ..partitions.recovery import abandon, callers_of, reintroduce, restore
+from ..partitions.recovery import abandon, callers_of, refill, reintroduce, resume
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
 from ..scheduling.deaths import Notes
@@ -130,7 +131,7 @@ class Shard:
                 try:
                     self.pump.halt()
                     await self.keeper.stop()
-                    self.close()
+                    await in_slices(self._close())
                 finally:
                     self.left = await self.pump.stop(STOP_S)
 
@@ -186,11 +187,13 @@ class Shard:
         self.hosted[number] = partition
         self.router.add(partition)
         try:
-            await restore(partition, recovered, await look_through(partition, recovered, waiters))
+            mailboxes = await look_through(partition, recovered, waiters)
+            await refill(partition, recovered, mailboxes)
+            await resume(partition, recovered, mailboxes)
         except BaseException:
             del self.hosted[number]
             self.router.remove(number)
-            partition.drop_all()
+            at_once(partition.drop_all().let_go())
             self._pass_on(partition)
             raise
         partition.down = None
@@ -289,7 +292,7 @@ class Shard:
     async def _put_away(self, partition: Partition) -> None:
         # Closing many coroutines takes time that nobody should wait for.
         try:
-            partition.drop_all()
+            await in_slices(partition.drop_all().let_go())
             await self._release(partition.store.inner)
         except Exception as error:
             _log.error("partition %d has left, and is not closed here", partition.index, why=error)
@@ -375,10 +378,13 @@ class Shard:
 
     def close(self) -> None:
         """Give up what is in memory, and tell whoever still waits."""
+        at_once(self._close())
+
+    def _close(self) -> Generator[None]:
         self.halt()
         self.activities.close()
         for partition in self.partitions:
-            abandon(partition)
+            yield from abandon(partition)
         self.replies.fail(_gone_with_its_shard())
 
     @property

@@ -55,6 +55,7 @@ from ..records import (
     SetAside,
     cut,
 )
+from ..slices import in_slices, map_each
 from .bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, connect, log_of
@@ -357,7 +358,7 @@ class SqlitePartition:
         await self.settle()
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._instance_rows(filter))
-        return [mend_instance(row, self._path) for row in rows]
+        return await in_slices(map_each(rows, lambda row: mend_instance(row, self._path)))
 
     async def count_instances(self, filter: InstanceFilter) -> int:
         """Count the instances that match, on all pages."""
@@ -386,7 +387,7 @@ class SqlitePartition:
         sql, values = entity_page(filter)
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._querier.fetch(sql, values))
-        return [mend_entity(row, self._path) for row in rows]
+        return await in_slices(map_each(rows, lambda row: mend_entity(row, self._path)))
 
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         """Give the keys of live instances whose name and version are none of those known."""

@@ -28,6 +28,9 @@ from ..records import (
 )
 from .encoding import next_id, next_row, pending
 
+#: Chunks of a history are joined up to so many bytes.
+CHUNK_SIZE_MAX = 128 * 1024
+
 _Row = TypeVar("_Row", MailRow, TimerRow, OutboxRow, ActivityRow)
 
 
@@ -177,7 +180,9 @@ class Unsettled:
             rewritten=list(self.rewritten),
             created=list(self.created.values()),
             progress=list(self.progress.values()),
-            history=[_join(instance, chunks) for instance, chunks in self.history.items()],
+            history=[
+                row for instance, chunks in self.history.items() for row in _join(instance, chunks)
+            ],
             entities=list(self.entities.values()),
             entities_deleted=list(self.entities_deleted),
             mail=list(self.mail.values()),
@@ -267,10 +272,19 @@ def _change(rows: dict[int, _Row], deleted: set[int], put: list[_Row], gone: lis
         deleted.add(n)
 
 
-def _join(instance: int, chunks: dict[int, bytes]) -> ChunkRow:
-    """Give chunks that follow one another as one."""
-    seqs = sorted(chunks)
-    first = seqs[0]
-    if len(seqs) == 1:
-        return ChunkRow(instance, first, chunks[first])
-    return ChunkRow(instance, first, b"[%b]" % b",".join([chunks[seq][1:-1] for seq in seqs]))
+def _join(instance: int, chunks: dict[int, bytes]) -> list[ChunkRow]:
+    """Give chunks that follow one another as one, or as few, so that none gets long by it."""
+    if len(chunks) == 1:
+        [(seq, body)] = chunks.items()
+        return [ChunkRow(instance, seq, body)]
+    joined: list[ChunkRow] = []
+    first, some, size = 0, list[bytes](), 0
+    for seq in sorted(chunks):
+        if some and size + len(chunks[seq]) > CHUNK_SIZE_MAX:
+            joined.append(ChunkRow(instance, first, b"[%b]" % b",".join(some)))
+            some, size = [], 0
+        if not some:
+            first = seq
+        some.append(chunks[seq][1:-1])
+        size += len(chunks[seq])
+    return [*joined, ChunkRow(instance, first, b"[%b]" % b",".join(some))]

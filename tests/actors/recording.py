@@ -135,9 +135,9 @@ class Instance:
         if progress is None:
             self.stored = None
             return
-        if told is not None:
-            assert told.seq == len(self.history)
-            self.history += orjson.loads(told.body)
+        for part in told if isinstance(told, list) else () if told is None else (told,):
+            assert part.seq == len(self.history)
+            self.history += orjson.loads(part.body)
         assert progress.events == len(self.history)
         if origin is None:
             assert self.stored is not None

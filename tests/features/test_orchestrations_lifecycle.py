@@ -641,7 +641,7 @@ async def test_what_arrives_while_suspended_is_kept_in_order(
 async def advance_beside_activity(clock: ManualClock, hub: Any, seconds: float) -> None:
     """Turn the clock while an activity runs, and return when the timer was taken."""
     clock.advance(seconds)
-    while any(alarm.callback is not None for alarm in hub._shard.timers._at.alarms):
+    while any(one.callback is not None for _, _, one in hub._shard.timers._at.alarms):
         await anyio.sleep(0.0005)
     for partition in hub._partitions:
         await partition.wait_durable()

@@ -48,7 +48,7 @@ async def running(
 def _is_quiet(hub: Hub) -> bool:
     timers = hub._shard.timers
     alarms = [*timers._at.alarms, *timers._after.alarms]
-    due = any(alarm.callback is not None and alarm.due <= hub._clock.now() for alarm in alarms)
+    due = any(one.callback is not None and due <= hub._clock.now() for due, _, one in alarms)
     return (
         not due
         and hub._shard.pump.is_quiet

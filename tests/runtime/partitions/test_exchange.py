@@ -23,11 +23,11 @@ from perdure.runtime.partitions.damage import Damage
 from perdure.runtime.partitions.exchange import Exchange
 from perdure.runtime.partitions.recovery import reintroduce
 from perdure.runtime.placement.places import Frame
-from perdure.runtime.scheduling.slices import exhaust
 from perdure.runtime.shards.sessions import _ITEMS
 from perdure.runtime.transport.router import Router
 from perdure.runtime.transport.wire import Item, Splitter, encode
 from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered, records
+from perdure.storage.slices import at_once
 
 PARTITIONS = 3
 SHARDS = 3
@@ -155,7 +155,7 @@ class FakePartition:
             stored.taken += taken
         if is_stored and is_told:
             self.exchange.on_durable(checkpoint)
-            exhaust(self.exchange.release(batch))
+            at_once(self.exchange.release(batch))
         else:
             self.down = RuntimeError("it recovers")
             self.batch = Batch()

@@ -407,7 +407,7 @@ async def test_a_delayed_signal_whose_request_is_looked_up_during_a_move_is_set_
 
         assert outcome.error is None
         alarms = hub._shard.timers._at.alarms
-        assert [alarm for alarm in alarms if alarm.callback is not None] == []
+        assert [alarm for _, _, alarm in alarms if alarm.callback is not None] == []
 
 
 async def test_a_parked_actor_stays_parked_and_is_not_tried_again() -> None:

@@ -181,6 +181,7 @@ async def test_stopped_alarms_do_not_pile_up() -> None:
         queue.set(clock.now() + 50 * SECOND, lambda: rung.append("kept"))
         for i in range(20_000):
             queue.stop(queue.set(clock.now() + (100 + i) * SECOND, lambda: rung.append("never")))
+        await settle()
         size = len(queue._at.alarms)
         clock.advance(100_000)
         await until_true(lambda: bool(rung))
