@@ -294,6 +294,7 @@ class Pump:
         except StopIteration:
             return True
         finally:
+            value = None  # trio's way to raise an error, which leads here by its traceback
             if not self._stopping and hand.is_spoilt():
                 self._report(hand, item)
 
