@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from ..scheduling.timers import TimerQueue
     from ..scheduling.waiter import Waiter
     from ..settings import Settings
+    from .rounds import Rounds
 
 #: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
 _DRAIN_BUDGETS = 4
@@ -151,6 +152,7 @@ class Partition:
         pump: Pump,
         timers: TimerQueue,
         activities: Activities,
+        rounds: Rounds,
         new_waiter: Callable[[], Waiter],
     ) -> None:
         self.index = index
@@ -193,6 +195,7 @@ class Partition:
         self.fatal: Exception | None = None
         self._activities = activities
         self._post_answer = self.post_answer  # one for all that run
+        self._rounds = rounds
         self._new_waiter = new_waiter
         self.now = clock.now
         self.steady = steady_time(clock)
@@ -838,6 +841,8 @@ class Partition:
                 if not self.has_work:
                     self._gathered = anyio.Event()
                     await self._gathered.wait()
+                if self.batch.has_rows:
+                    await self._rounds.join()
                 await self._commit_once()
         return False  # one of them was cancelled by what is not the hub, and took the others along
 
@@ -959,6 +964,7 @@ class Partition:
                 await recover(self, error, batch)
                 return
             self.flying = batch
+            flight = self._rounds.begin()
             try:
                 await self.store.commit(checkpoint)
             except LeaseLostError as error:
@@ -979,6 +985,7 @@ class Partition:
                 raise
             finally:
                 self.flying = None
+                flight.end()
                 self._let_on()
             self.commits += 1
             self.failed_commits = 0

@@ -25,6 +25,7 @@ from ..partitions.move import Replies
 from ..partitions.overflow import look_through
 from ..partitions.partition import Partition
 from ..partitions.recovery import abandon, callers_of, refill, reintroduce, resume
+from ..partitions.rounds import Rounds
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
 from ..scheduling.deaths import Notes
@@ -89,6 +90,7 @@ class Shard:
         self.pump.on_fatal = self.keeper.on_fatal = on_fatal
         self.timers = TimerQueue(clock)
         self.activities = ActivityPool(lookup, self.pump, self.timers, settings)
+        self._rounds = Rounds(router.new_waiter)
         self._lookup = lookup
         self._clock = clock
         self._store_of = store_of
@@ -160,6 +162,7 @@ class Shard:
             pump=self.pump,
             timers=self.timers,
             activities=self.activities,
+            rounds=self._rounds,
             new_waiter=self.router.new_waiter,
         )
         partition.partitions = self.router.places
