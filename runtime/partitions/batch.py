@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..scheduling.waiter import Waiter
     from .activation import Activation
     from .durable_timers import DurableTimer
-    from .partition import Partition
+    from .requests import Requests
 
 
 #: More than this would make one checkpoint hold up those behind it; fewer never gained speed.
@@ -132,7 +132,7 @@ class Batch:
             if waiter not in spared:
                 waiter.fail(error)
 
-    def release_replies(self, partition: Partition) -> Generator[None]:
+    def release_replies(self, requests: Requests) -> Generator[None]:
         """Give the answers to those who wait; an exception is raised where it is awaited.
 
         Pauses now and then.
@@ -148,7 +148,7 @@ class Batch:
                 left = STEPS
                 yield
         for request, value in self.answered:
-            for waiter in partition.requests.pop(request, ()):
+            for waiter in requests.under_way.pop(request, ()):
                 if isinstance(value, Exception):
                     waiter.fail(value)
                 else:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...actors.changes import EntityState, InstanceOrigin, InstanceProgress, InstanceState
+from ...actors.changes import EntityState, InstanceOrigin, InstanceProgress, InstanceState, make
 from ...actors.errors import InternalError, PerdureError
 from ...actors.messages import Command, Event, Message, Operation, encode_message
-from ...storage.records import Checkpoint, MailRow
+from ...storage.records import Checkpoint, EntityRow, MailRow
 from ..scheduling.waiter import TOLD
 
 if TYPE_CHECKING:
-    from ...storage.records import EntityRow, InstanceRecord
+    from ...storage.records import InstanceRecord
     from .activation import Activation
     from .batch import Batch
     from .partition import Partition
@@ -54,7 +54,7 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
         partition.expire_requests_at = steady + _EXPIRE_EVERY
         retention = round(partition.settings.request_retention_s * 1e6)
         if not batch.requests:
-            partition.claims.clear()  # all of them are stored
+            partition.requests.forget_stored_claims()
         checkpoint.requests_deleted_before = steady - retention
     return checkpoint
 
@@ -81,11 +81,10 @@ def _store_changes(batch: Batch, now: int, checkpoint: Checkpoint) -> None:
         if change is None:
             continue
         if isinstance(change, EntityState):
-            row = change
-            if row.state is None and change.is_empty:
+            if change.state is None and change.is_empty:
                 checkpoint.entities_deleted.append(change.id)
             else:
-                checkpoint.entities.append(row)
+                checkpoint.entities.append(make(EntityRow, change))
             continue
         created, is_rewritten, chunk, row = change
         if row is None:

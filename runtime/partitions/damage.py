@@ -39,7 +39,7 @@ class Place(Protocol):
         ...
 
     @property
-    def partitions(self) -> Sized:
+    def places(self) -> Sized:
         """All of them."""
         ...
 
@@ -79,7 +79,7 @@ class Damage:
         try:
             check_actor(row.actor)
             partition = self._partition
-            if partition_of(row.actor, len(partition.partitions)) != partition.index:
+            if partition_of(row.actor, len(partition.places)) != partition.index:
                 raise ValueError(f"{row.actor!r} is no actor of this partition")
         except ValueError as error:
             self._take("mail_row", row.n, row.actor, error)
@@ -170,7 +170,7 @@ class Damage:
             key = check_actor(parcel[0])
         except (ValueError, TypeError, LookupError):
             return orjson.Fragment(_void(1))
-        if partition_of(key, len(self._partition.partitions)) != target:
+        if partition_of(key, len(self._partition.places)) != target:
             return orjson.Fragment(_void(1))
         command = Command("park", reason)
         return [key, *orjson.loads(encode_message(command))]

@@ -78,7 +78,7 @@ class DurableTimers:
         message = timer.message
         if isinstance(message, (TimerDue, Begin)):
             self._forget(timer.key, (message.execution, message.task))
-        if partition_of(timer.key, len(partition.partitions)) == partition.index:
+        if partition_of(timer.key, len(partition.places)) == partition.index:
             # The row goes when the message is consumed, or stored as mail.
             message.timer = timer.row
             message.keep = not timer.row

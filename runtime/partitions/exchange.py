@@ -111,7 +111,7 @@ class Exchange:
     def restore(self, recovered: Recovered) -> None:
         """Take over what the store knows. What is owed is read when it is to be sent again."""
         partition = self._partition
-        count = len(partition.partitions)
+        count = len(partition.places)
         others = max(1, count - 1)
         self._window = max(1, WINDOW_MESSAGES // others)
         self._window_size = max(1, WINDOW_SIZE // others)
@@ -177,12 +177,12 @@ class Exchange:
         """Tell another partition once more what is durable of its messages."""
         partition = self._partition
         durable = self.peers[source].durable
-        partition.partitions[source].acknowledge(partition.index, durable)
+        partition.places[source].acknowledge(partition.index, durable)
 
     def resend(self, target: int) -> None:
         """Give another partition what it has not acknowledged, as far as it may have it, again."""
         for frame in list(self.peers[target].owed):
-            self._partition.partitions[target].receive(self._partition.index, frame)
+            self._partition.places[target].receive(self._partition.index, frame)
         if target in self.choked:
             self._want(target)
 
@@ -234,7 +234,7 @@ class Exchange:
                 continue
             # Owed from now on and not before: what is sent again must be durable.
             peer.owe(frame._replace(parcels=None))
-            partition.partitions[target].receive(partition.index, frame)
+            partition.places[target].receive(partition.index, frame)
             yield
         for source in batch.acknowledged:
             # What was taken since is not durable yet, and must not be acknowledged.
@@ -296,7 +296,7 @@ class Exchange:
                 partition.batch.outbox_deleted.append(frame.n)
             elif self._has_room(peer):
                 peer.owe(frame)
-                partition.partitions[target].receive(partition.index, frame)
+                partition.places[target].receive(partition.index, frame)
             else:
                 return
 

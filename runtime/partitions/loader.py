@@ -180,7 +180,7 @@ class Loader:
         )
         damage = read_parked(row.parked)[1] if isinstance(row, MendedEntity) else None
         try:
-            actor.define(partition.lookup.find_entity(name), len(partition.partitions))
+            actor.define(partition.lookup.find_entity(name), len(partition.places))
             if row is not None and damage is None:
                 damage = partition.pump.lend(partial(self._load_entity, actor, row))
         except BaseException as error:
@@ -237,7 +237,7 @@ class Loader:
 
     async def _make_instance(self, activation: Activation, record: InstanceRecord | None) -> None:
         partition = self._partition
-        if record is None or activation.key in partition.purging:
+        if record is None or activation.key in partition.catalog.purging:
             actor = OrchestrationActor(partition.new_id(), activation.key, partition.lookup)
             reason = self._too_many_crashes(activation.key)
             if reason is not None:
@@ -354,7 +354,9 @@ class Loader:
                     calls = open_activities(events, record.key, record.execution)
                 except (StoreDamagedError, ValueError, TypeError, LookupError):
                     if record.key not in self._partition.activations:
-                        self._partition.activate(record.key)  # it is parked when it is loaded
+                        self._partition.catalog.activate(
+                            record.key
+                        )  # it is parked when it is loaded
                     continue
                 for call in calls:
                     if is_wanted(call.caller):

@@ -20,7 +20,7 @@ import anyio
 
 from ...actors.errors import HubStoppingError, LeaseLostError, StorageError, UnavailableError
 from ...actors.messages import Message
-from ...storage.slices import in_slices
+from ...storage.slices import at_once, in_slices
 from ..placement.places import MovedError
 from ..scheduling.waiter import TOLD, Waiter
 from .batch import Batch
@@ -42,7 +42,7 @@ async def leave(partition: Partition, told: Waiter) -> bool:
     Returns:
         Whether the partition has left.
     """
-    partition.down = MovedError(f"partition {partition.index} is moving to another shard")
+    partition.gate.reason = MovedError(f"partition {partition.index} is moving to another shard")
     waiting = _keep_mail(partition)
     batch, partition.batch = partition.batch, Batch()
     try:
@@ -58,7 +58,7 @@ async def leave(partition: Partition, told: Waiter) -> bool:
         return False
     except (StorageError, UnavailableError, SealError) as error:
         told.fail(error)
-        partition.late.clear()  # they run again
+        partition.gate.late.clear()  # they run again
         await recover(partition, error, batch)
         return False
     except BaseException:
@@ -68,11 +68,11 @@ async def leave(partition: Partition, told: Waiter) -> bool:
     partition.exchange.on_durable(checkpoint)
     with anyio.CancelScope(shield=True):
         await in_slices(partition.exchange.release(batch))
-        await in_slices(batch.release_replies(partition))
+        await in_slices(batch.release_replies(partition.requests))
     told.set({one.row: one.reply for one in waiting if one.row and one.reply is not TOLD})
     for message in waiting:
         if not message.row:
-            message.reply.fail(MovedError(str(partition.down)))
+            message.reply.fail(MovedError(str(partition.gate.reason)))
     _send_away(partition)
     return True
 
@@ -93,14 +93,8 @@ def _keep_mail(partition: Partition) -> list[Message]:
 
 def _send_away(partition: Partition) -> None:
     """Have those who wait for other things look for the partition where it will be."""
-    for waiters in partition.watchers.values():
-        for waiter in waiters:
-            waiter.set(None)
-    for waiters in partition.requests.values():
-        for waiter in waiters:
-            waiter.fail(MovedError(str(partition.down)))
-    partition.watchers.clear()
-    partition.requests.clear()
+    at_once(partition.watchers.look_again())
+    partition.requests.fail(partition.gate.refusal())
 
 
 class Replies:

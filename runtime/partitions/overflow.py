@@ -32,7 +32,7 @@ from ...actors.errors import StorageError, UnavailableError
 from ...actors.logs import Log
 from ...actors.messages import Backlog, Caller, LockRequest, Message, Operation, request_of
 from ...storage.records import SLICE_ROWS, is_whole
-from ..placement.claims import Repetitions, id_of
+from ..placement.claims import id_of
 from ..scheduling.waiter import TOLD
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ class Mailboxes:
         Pauses behind each.
         """
         for request, claim in self.requests.items():
-            partition.requests.setdefault(request, Repetitions(claim))
+            partition.requests.expect(request, claim)
         overflow = partition.overflow
         overflow.durable = partition.next_row - 1
         overflow.begin(self._kept, self._size)

@@ -20,7 +20,7 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command
 from ...actors.printing import text_of, type_name
-from ...storage.slices import each, in_slices
+from ...storage.slices import in_slices
 from ..placement.claims import id_of
 from ..scheduling.timers import backoff
 from ..scheduling.waiter import TOLD
@@ -87,7 +87,7 @@ async def resume(partition: Partition, recovered: Recovered, mailboxes: Mailboxe
 
 def _take_up(partition: Partition) -> set[Caller]:
     """Take in what came, or is to be taken anew, since a crash; gives whose answers are there."""
-    aside, partition.aside = partition.aside, None
+    aside = partition.gate.take_aside()
     if aside is None:
         return set()  # what is late is not for this memory
     for message in aside:
@@ -96,7 +96,7 @@ def _take_up(partition: Partition) -> set[Caller]:
             continue
         partition.waiting += 1
         partition.post(message.target, message)
-    late, partition.late = partition.late, []
+    late = partition.gate.take_late()
     for instance_id, completion in late:
         partition.post(instance_id, completion)
     return {Caller(key, one.execution, one.task) for key, one in late}
@@ -109,12 +109,13 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     all others were never durable, unless they wait in the stored mailbox.
     """
     _log.error("partition %d recovers: %s", partition.index, error)
-    partition.down = UnavailableError(text_of(error))
+    gate = partition.gate
+    gate.reason = UnavailableError(text_of(error))
     crashed, partition.crashed = partition.crashed, {}
     reason = _unapplied()
     if crashed and not issubclass(type(error), (StorageError, UnavailableError)):
         # Nothing is wrong but with those actors: what others wait for is done over, unnoticed.
-        partition.aside = partition.aside or []
+        gate.keep_aside()
         reason = _crash(crashed)
     else:
         if issubclass(type(error), InternalError):
@@ -124,7 +125,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
             )
         _fail_aside(partition)
     tainted = partition.batch
-    memory = partition.drop_all(activities=partition.aside is None)
+    memory = partition.drop_all(activities=gate.aside is None)
     dropped = [*memory.activations]
     found: tuple[Recovered, Mailboxes] | None = None
     try:
@@ -145,24 +146,23 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         return
     recovered, mailboxes = found
     if failed is not None and recovered.sequence == failed.sequence:
-        await in_slices(failed.release_replies(partition))
+        await in_slices(failed.release_replies(partition.requests))
         failed = None
     lost = _Lost(mailboxes, crashed, reason)
     for batch in (failed, tainted):
         if batch is not None:
             lost.add_answered(batch)
     lost.add_waiting(dropped)
-    if partition.aside is None:
+    if gate.aside is None:
         lost.fail()
     else:
-        partition.aside = [*lost.fail_crashed(), *partition.aside]
-    _fail_lost_requests(partition, mailboxes, reason)
-    watchers, partition.watchers = partition.watchers, {}
-    every = (waiter for waiters in watchers.values() for waiter in waiters)
-    await in_slices(each(every, lambda waiter: waiter.set(None)))  # look again
+        gate.aside = [*lost.fail_crashed(), *gate.aside]
+    kept = {id_of(one.request) for one in gate.aside or () if one.request is not None}
+    partition.requests.fail(reason, kept | mailboxes.requests.keys())
+    await in_slices(partition.watchers.look_again())
     partition.waiting = 0
     await refill(partition, recovered, mailboxes)
-    partition.down = None
+    gate.reason = None
     try:
         await resume(partition, recovered, mailboxes)
     except StorageError as error:
@@ -238,15 +238,14 @@ class _Lost:
 
 
 def _fail_aside(partition: Partition) -> None:
-    aside, partition.aside = partition.aside, None
-    for message in aside or ():
+    for message in partition.gate.take_aside() or ():
         message.reply.fail(_unapplied())
 
 
 def reintroduce(partition: Partition) -> None:
     """Exchange with all others what either side may have missed."""
-    for other in partition.partitions:
-        if other is not partition:
+    for other in partition.places:
+        if other.index != partition.index:
             other.resend(partition.index)
             partition.exchange.resend(other.index)
 
@@ -278,10 +277,7 @@ def _stop_waiting(
     )
     _fail_aside(partition)
     _leave_open(unknown, failed, tainted, dropped)
-    for waiters in partition.requests.values():
-        for waiter in waiters:
-            waiter.fail(unknown)
-        waiters.clear()
+    partition.requests.fail_waiting(unknown)
 
 
 def outcome_unknown() -> OutcomeUnknownError:
@@ -303,21 +299,6 @@ def _waiters_of(
             if message.row and message.reply is not None:
                 waiting[message.row] = message.reply
     return {row: waiter for row, waiter in waiting.items() if waiter is not TOLD}
-
-
-def _fail_lost_requests(
-    partition: Partition, mailboxes: Mailboxes, reason: UnavailableError
-) -> None:
-    """Fail who repeated a request that is gone; they wait by their request ids."""
-    aside = partition.aside or ()
-    kept = {id_of(message.request) for message in aside if message.request is not None}
-    requests, partition.requests = partition.requests, {}
-    for request, waiters in requests.items():
-        if request in mailboxes.requests or request in kept:
-            partition.requests[request] = waiters
-        else:
-            for waiter in waiters:
-                waiter.fail(reason)
 
 
 def abandon(partition: Partition) -> Generator[None]:
@@ -342,11 +323,8 @@ def abandon(partition: Partition) -> Generator[None]:
             else:
                 message.reply.fail(gone)
         yield
-    for waiters in (*partition.watchers.values(), *partition.requests.values()):
-        for waiter in waiters:
-            waiter.fail(gone)
-    partition.watchers.clear()
-    partition.requests.clear()
+    partition.watchers.fail(gone)
+    partition.requests.fail(gone)
     yield from dropped.let_go()
 
 

@@ -121,7 +121,7 @@ def _check_key(partition: Partition, key: Any) -> None:
         EntityId(name, home)
     else:
         check_instance_id(key)
-    if partition_of(key, len(partition.partitions)) != partition.index:
+    if partition_of(key, len(partition.places)) != partition.index:
         raise MovedError(f"{key} is not of partition {partition.index}")
 
 

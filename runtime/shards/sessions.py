@@ -17,7 +17,7 @@ from .admission import check_request
 
 if TYPE_CHECKING:
     from ...actors.messages import Caller
-    from ..partitions.partition import Partition
+    from ..partitions.door import Door
     from ..transport.channels import Channel
     from .shard import Shard
 
@@ -71,7 +71,7 @@ class Session:
         self._shard = shard
         self._handlers = handlers
         self._scopes: dict[int, anyio.CancelScope] = {}
-        self._watches: dict[int, tuple[Partition, str, Answer]] = {}
+        self._watches: dict[int, tuple[Door, str, Answer]] = {}
         self._tasks: TaskGroup | None = None
         self._open: dict[int, int] = {}  # requests without an answer, with bytes of their payload
         self._size = 0
@@ -92,9 +92,9 @@ class Session:
                 tasks.cancel_scope.cancel()
 
     def _unwatch(self, number: int) -> None:
-        partition, key, reply = self._watches.pop(number)
+        door, key, reply = self._watches.pop(number)
         self._forget(number)
-        partition.unwatch(key, reply)
+        door.unwatch(key, reply)
 
     def take(self, items: list[Item]) -> None:
         """Take what came in one go."""
@@ -165,46 +165,46 @@ class Session:
             reply.fail(UsageError(arguments[0]))
             return
         hosted = {} if self._shard is None else self._shard.hosted
-        partition = hosted.get(arguments[0]) if arguments else None
-        if partition is None:
+        door = hosted.get(arguments[0]) if arguments else None
+        if door is None:
             reply.fail(MovedError(f"partition {arguments[:1]} is not here"))
             return
         try:
             if not self._trusted:
-                check_request(partition, verb, arguments[1:])
+                check_request(door.partition, verb, arguments[1:])
             self._weigh(number, verb, arguments)
-            self._ask_partition(partition, number, verb, arguments[1:], reply)
+            self._ask_partition(door, number, verb, arguments[1:], reply)
         except PerdureError as error:
             reply.fail(error)
 
     def _ask_partition(
-        self, partition: Partition, number: int, verb: str, arguments: list[Any], reply: Answer
+        self, door: Door, number: int, verb: str, arguments: list[Any], reply: Answer
     ) -> None:
         # What needs no task gets none: a task costs as much as all the rest of a request.
         if verb == "request" and arguments[2] is None:
-            partition.request(arguments[0], arguments[1], reply)
+            door.request(arguments[0], arguments[1], reply)
         elif verb == "request_new":
-            partition.request_new(arguments[0], arguments[1], reply)
+            door.request_new(arguments[0], arguments[1], reply)
         elif verb == "request_all":
-            partition.request_all(arguments[0], reply)
-        elif verb == "wait_for_end" and partition.is_live_here(arguments[0]):
-            partition.watch_with(arguments[0], reply)
-            self._watches[number] = (partition, arguments[0], reply)
+            door.request_all(arguments[0], reply)
+        elif verb == "wait_for_end" and door.is_live_here(arguments[0]):
+            door.watch_with(arguments[0], reply)
+            self._watches[number] = (door, arguments[0], reply)
         elif verb == "request":
-            self._start(number, partition.request_once, *arguments)
+            self._start(number, door.request_once, *arguments)
         elif verb in _READS:
-            self._start(number, self._read, partition, verb, *arguments)
+            self._start(number, self._read, door, verb, *arguments)
         elif verb in _VERBS:
-            self._start(number, _VERBS[verb], partition, *arguments)
+            self._start(number, _VERBS[verb], door, *arguments)
         else:
             _log.error("refused a request for %r, which there is none of", verb)
             reply.fail(InternalError(f"unknown request {verb!r}"))
 
-    async def _read(self, partition: Partition, verb: str, *arguments: Any) -> Any:
+    async def _read(self, door: Door, verb: str, *arguments: Any) -> Any:
         # What was read before is on its way by now, so no more than a few answers gather.
         async with self._reading:
             await self._channel.sent()
-            return await partition.read(verb, *arguments)
+            return await door.read(verb, *arguments)
 
     def _start(self, number: int, work: Handler, *arguments: Any) -> None:
         assert self._tasks is not None
@@ -249,28 +249,28 @@ class Answer:
         raise NotImplementedError("it is awaited elsewhere")
 
 
-async def _wait_durable(partition: Partition) -> None:
-    await partition.wait_durable()
+async def _wait_durable(door: Door) -> None:
+    await door.wait_durable()
 
 
-async def _unlock(partition: Partition, key: str, owner: list[Any]) -> None:
-    await partition.unlock(key, owner)
+async def _unlock(door: Door, key: str, owner: list[Any]) -> None:
+    await door.unlock(key, owner)
 
 
-async def _wait_for_end(partition: Partition, key: str) -> Any:
-    return await partition.wait_for_end(key)
+async def _wait_for_end(door: Door, key: str) -> Any:
+    return await door.wait_for_end(key)
 
 
-async def _purge_ended(partition: Partition, keys: list[str]) -> Any:
-    return await partition.purge_ended(keys)
+async def _purge_ended(door: Door, keys: list[str]) -> Any:
+    return await door.purge_ended(keys)
 
 
-async def _request_later(partition: Partition, *arguments: Any) -> None:
-    await partition.request_later(*arguments)
+async def _request_later(door: Door, *arguments: Any) -> None:
+    await door.request_later(*arguments)
 
 
-async def _claim(partition: Partition, request: str, claim: str) -> None:
-    await partition.claim(request, claim)
+async def _claim(door: Door, request: str, claim: str) -> None:
+    await door.claim(request, claim)
 
 
 _VERBS: dict[str, Handler] = {
@@ -284,21 +284,21 @@ _VERBS: dict[str, Handler] = {
 
 
 def _receive(shard: Shard, target: int, source: int, frame: Any) -> None:
-    partition = shard.hosted.get(target)
-    if partition is not None:
-        partition.receive(source, frame)
+    door = shard.hosted.get(target)
+    if door is not None:
+        door.receive(source, frame)
 
 
 def _acknowledge(shard: Shard, number: int, target: int, last: int) -> None:
-    partition = shard.hosted.get(number)
-    if partition is not None:
-        partition.acknowledge(target, last)
+    door = shard.hosted.get(number)
+    if door is not None:
+        door.acknowledge(target, last)
 
 
 def _resend(shard: Shard, number: int, target: int) -> None:
-    partition = shard.hosted.get(number)
-    if partition is not None:
-        partition.resend(target)
+    door = shard.hosted.get(number)
+    if door is not None:
+        door.resend(target)
 
 
 def _complete(shard: Shard, number: int, instance_id: str, completion: Any) -> None:

@@ -21,6 +21,8 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command, Completion
 from ...storage.slices import at_once, in_slices
+from ..partitions.commit_loop import CommitLoop
+from ..partitions.door import Door
 from ..partitions.move import Replies
 from ..partitions.overflow import look_through
 from ..partitions.partition import Partition
@@ -82,7 +84,7 @@ class Shard:
     ) -> None:
         self.number = number
         self.router = router
-        self.hosted: dict[int, Partition] = {}
+        self.hosted: dict[int, Door] = {}
         self.settings = settings
         self.replies = Replies()
         self.pump = Pump(settings.pump_budget_s)
@@ -106,7 +108,7 @@ class Shard:
     @property
     def partitions(self) -> list[Partition]:
         """The partitions hosted here, in order of number."""
-        return [partition for _, partition in sorted(self.hosted.items())]
+        return [door.partition for _, door in sorted(self.hosted.items())]
 
     def start(self) -> None:
         """Bind to the running event loop."""
@@ -123,8 +125,8 @@ class Shard:
                 self._tasks = tasks
                 self.router.start(tasks)
                 self.keeper.start()
-                for partition in self.hosted.values():
-                    self._serve(partition)
+                for door in self.hosted.values():
+                    self._serve(door.partition)
                 self.keeper.keep("the loop of the timers", self.timers.run, self._recover_all)
                 self.pump.start()
                 await anyio.sleep_forever()
@@ -139,7 +141,7 @@ class Shard:
 
     def _serve(self, partition: Partition) -> None:
         name = f"the commit loop of partition {partition.index}"
-        self.keeper.keep(name, partition.run, partition.break_down)
+        self.keeper.keep(name, CommitLoop(partition, self._rounds).run, partition.break_down)
 
     def _recover_all(self, trouble: InternalError) -> None:
         for partition in self.partitions:
@@ -162,13 +164,12 @@ class Shard:
             pump=self.pump,
             timers=self.timers,
             activities=self.activities,
-            rounds=self._rounds,
             new_waiter=self.router.new_waiter,
         )
-        partition.partitions = self.router.places
+        partition.places = self.router.places
         partition.notes = self.notes
         for key in self.at_fault:
-            if partition_of(key, len(partition.partitions)) == number:
+            if partition_of(key, len(partition.places)) == number:
                 partition.crashes[key] = self.settings.crashes_max
         partition.on_fatal = self._lose
         partition.cancel_abroad = self._cancel_abroad
@@ -186,9 +187,9 @@ class Shard:
         recovered = await partition.store.recover()
         self._check_open()
         # Not served before it is restored; activities' answers that come meanwhile are kept.
-        partition.down = MovedError(f"partition {number} is coming to this shard")
-        self.hosted[number] = partition
-        self.router.add(partition)
+        partition.gate.reason = MovedError(f"partition {number} is coming to this shard")
+        self.hosted[number] = door = Door(partition)
+        self.router.add(door)
         try:
             mailboxes = await look_through(partition, recovered, waiters)
             await refill(partition, recovered, mailboxes)
@@ -199,10 +200,9 @@ class Shard:
             at_once(partition.drop_all().let_go())
             self._pass_on(partition)
             raise
-        partition.down = None
-        for instance_id, completion in partition.late:
+        partition.gate.reason = None
+        for instance_id, completion in partition.gate.take_late():
             partition.post_answer(instance_id, completion)
-        partition.late.clear()
         self.router.tell()
         if handover is None:
             for key in set(recovered.parked) - self.at_fault:
@@ -222,10 +222,10 @@ class Shard:
         except (StorageError, UnavailableError) as error:
             _log.warning("instances without code are parked when they are needed: %s", error)
             return
-        if partition.down is None:
+        if partition.gate.reason is None:
             for key in keys:
                 if key not in parked and key not in partition.activations:
-                    partition.activate(key)
+                    partition.catalog.activate(key)
 
     def _check_open(self) -> None:
         if self.router.is_closed:
@@ -255,9 +255,10 @@ class Shard:
             MovedError: it is not here.
             StorageError, UnavailableError: it could not be made durable, and stays.
         """
-        partition = self.hosted.get(number)
-        if partition is None or self._tasks is None:
+        door = self.hosted.get(number)
+        if door is None or self._tasks is None:
             raise MovedError(f"partition {number} is not on shard {self.number}")
+        partition = door.partition
         # Its next host settles only what comes while these two run, the second of which is short.
         await partition.store.settle()
         await partition.store.settle()
@@ -284,7 +285,7 @@ class Shard:
     def _pass_on(self, partition: Partition) -> list[Caller]:
         """Send the answers that came too late for a partition after it; gives whom they are for."""
         callers: list[Caller] = []
-        for instance_id, completion in partition.late:
+        for instance_id, completion in partition.gate.late:
             callers.append(Caller(instance_id, completion.execution, completion.task))
             self._answer_away(partition.index, instance_id, completion)
         return callers
@@ -359,10 +360,10 @@ class Shard:
     async def _is_settled(self) -> bool:
         """Whether all partitions could make durable what they had."""
         try:
-            for partition in self.partitions:
-                if partition.down is not None:
+            for door in self.hosted.values():
+                if door.partition.gate.reason is not None:
                     return False
-                await partition.wait_durable()
+                await door.wait_durable()
         except UnavailableError:
             return False
         return True

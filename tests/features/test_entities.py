@@ -1667,8 +1667,8 @@ async def test_a_locked_and_an_idle_entity_are_evicted_and_come_back_with_all_th
     partition = partition_here(client, str(counter))
     await until_true(lambda: not partition.has_work)
 
-    partition.evict(10)
-    evicted = partition.evict(10)
+    partition.catalog.evict(10)
+    evicted = partition.catalog.evict(10)
 
     assert evicted == 1
     assert str(counter) not in partition.activations

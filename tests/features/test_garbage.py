@@ -997,7 +997,7 @@ async def ask_while_commits_fail(
 
 async def recovered(hub: Hub) -> None:
     """Return when each partition takes requests again."""
-    await until_true(lambda: all(partition.down is None for partition in hub._partitions))
+    await until_true(lambda: all(partition.gate.reason is None for partition in hub._partitions))
 
 
 @kind

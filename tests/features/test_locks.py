@@ -653,7 +653,7 @@ async def test_a_lock_survives_a_recovery_of_its_partition() -> None:
             await client.call_entity(account("z"), Account.add, 1)
         store.faults.commit = None
         partition = hub._partitions[0]
-        await until_true(lambda: partition.down is None)
+        await until_true(lambda: partition.gate.reason is None)
 
         assert await holder(client, "a") == handle.instance_id
         await handle.raise_event("go")

@@ -24,6 +24,7 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
+from perdure.runtime.partitions.door import Door
 from tests.runtime.orchestrating import (
     advance,
     cause_of,
@@ -643,9 +644,9 @@ async def test_an_answer_reaches_an_evicted_orchestration() -> None:
         handle = await hub.client.start_new(calls)
         await begun.wait()
         for partition in hub._partitions:
-            await partition.wait_durable()
-            partition.evict(1000)
-            partition.evict(1000)
+            await Door(partition).wait_durable()
+            partition.catalog.evict(1000)
+            partition.catalog.evict(1000)
         assert not any(partition.activations for partition in hub._partitions)
 
         gate.set()

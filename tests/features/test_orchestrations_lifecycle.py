@@ -26,6 +26,7 @@ from perdure import (
     RuntimeStatus,
     SubOrchestrationError,
 )
+from perdure.runtime.partitions.door import Door
 from tests.runtime.orchestrating import (
     HOUR,
     advance,
@@ -644,7 +645,7 @@ async def advance_beside_activity(clock: ManualClock, hub: Any, seconds: float) 
     while any(one.callback is not None for _, _, one in hub._shard.timers._at.alarms):
         await anyio.sleep(0.0005)
     for partition in hub._partitions:
-        await partition.wait_durable()
+        await Door(partition).wait_durable()
 
 
 @WAITS

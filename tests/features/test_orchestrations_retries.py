@@ -296,7 +296,7 @@ async def test_the_shorter_limit_ends_the_attempt_under_way(limits: Any, evicted
         clock.advance(2)
         if evicted:
             for partition in [*hub._partitions] * 2:
-                partition.evict(10)
+                partition.catalog.evict(10)
         assert not told
         clock.advance(1)
 

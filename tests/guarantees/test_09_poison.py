@@ -33,6 +33,7 @@ from perdure import (
 )
 from perdure.actors.messages import Caller, LockRequest
 from perdure.actors.orchestrations.orchestration import OrchestrationActor
+from perdure.runtime.partitions.door import Door
 from tests.faults import (
     Crash,
     FaultyStore,
@@ -590,8 +591,8 @@ async def test_delayed_signals_purges_and_releases_do_not_notice_anothers_crash(
 
         await until(is_prepared)
         await settle()
-        partition.evict(100)
-        partition.evict(100)
+        partition.catalog.evict(100)
+        partition.catalog.evict(100)
         await client.call_entity(POISON, "add", 0)  # so that its turn comes at once
 
         async def note(name: str, call: Callable[[], Awaitable[Any]]) -> None:
@@ -615,11 +616,13 @@ async def test_delayed_signals_purges_and_releases_do_not_notice_anothers_crash(
                 for turn in range(2):  # the same request, twice
                     tasks.start_soon(note, f"r{turn}-{n}", partial(later, n, "r"))
                 tasks.start_soon(note, f"s-{n}", partial(later, n, None))
-                tasks.start_soon(note, f"p-{n}", partial(partition.purge_ended, [f"ended-{n}"]))
+                tasks.start_soon(
+                    note, f"p-{n}", partial(Door(partition).purge_ended, [f"ended-{n}"])
+                )
                 tasks.start_soon(note, f"u-{n}", partial(unlock, n, owner))
 
         async def unlock(n: int, owner: list[Any]) -> None:
-            await partition.unlock(f"@counter@locked-{n}", owner)
+            await Door(partition).unlock(f"@counter@locked-{n}", owner)
 
         async with anyio.create_task_group() as tasks:
             gate = store.hold("commit")

@@ -9,6 +9,7 @@ import anyio
 
 from perdure import LeaseLostError, MemoryStore, StorageError, Store
 from perdure.runtime.client.requester import Requester
+from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.partition import Partition
 from perdure.storage import (
     Checkpoint,
@@ -49,8 +50,8 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 def partition_here(client: Requester, key: str) -> Partition:
     """Give the partition of a key, which the hub's own loop serves."""
     place = client._partition(key)
-    assert isinstance(place, Partition)
-    return place
+    assert isinstance(place, Door)
+    return place.partition
 
 
 async def until_true(condition: Callable[[], bool]) -> None:

@@ -77,7 +77,7 @@ async def evict(hub: Hub) -> int:
     gone = 0
     for partition in hub._partitions:
         # The first round only marks those that were used as cold.
-        gone += partition.evict(1_000_000) + partition.evict(1_000_000)
+        gone += partition.catalog.evict(1_000_000) + partition.catalog.evict(1_000_000)
     return gone
 
 

@@ -853,7 +853,9 @@ async def test_nobody_waits_for_long_for_a_store_that_cannot_recover(
             # What comes while it is being stored is in the next batch, which never is.
             tasks.start_soon(call, "behind")
             tasks.start_soon(call, "repeated", "r")
-            await until_true(lambda: bool(partition.requests["r"] and partition.batch.replies))
+            await until_true(
+                lambda: bool(partition.requests.under_way["r"] and partition.batch.replies)
+            )
 
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
@@ -863,7 +865,7 @@ async def test_nobody_waits_for_long_for_a_store_that_cannot_recover(
                 await until_true(lambda: store.faults.commits > 1)
                 store.faults.before_commit = None
 
-        assert partition.down is not None
+        assert partition.gate.reason is not None
         assert outcomes == {
             "stored or not": ["OutcomeUnknownError"],
             "repeated": ["OutcomeUnknownError"],
@@ -923,11 +925,11 @@ async def test_other_partitions_serve_while_one_recovers() -> None:
                     await client.call_entity(ids[0], Counter.add, 1)
 
             tasks.start_soon(call)
-            await until_true(lambda: first.down is not None)
+            await until_true(lambda: first.gate.reason is not None)
             store.faults.commit = None
 
             assert await client.call_entity(other, Counter.add, 1) == 1
-            assert first.down is not None
+            assert first.gate.reason is not None
             store.faults.recover = None
 
         assert await client.call_entity(ids[0], Counter.get) == 0

@@ -286,7 +286,7 @@ class Here:
     """The partition whose outbox it is."""
 
     index = 0
-    partitions = range(3)
+    places = range(3)
 
 
 def read_frames(

@@ -9,7 +9,10 @@ import pytest
 
 from perdure import App, EntityContext, EntityId, Hub, OrchestrationContext, Settings
 from perdure.actors.messages import Operation
+from perdure.runtime.partitions.commit_loop import CommitLoop
+from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.partition import Partition
+from perdure.runtime.partitions.rounds import Rounds
 from perdure.storage import Checkpoint
 from tests.faults import Crash, let_turns_crash, within
 from tests.runtime.harness import FaultyStore, partition_here, until
@@ -70,6 +73,10 @@ async def hub(store: FaultyStore) -> AsyncIterator[Hub]:
         yield hub
 
 
+def drain(partition: Partition) -> None:
+    CommitLoop(partition, Rounds(partition.new_waiter)).drain()
+
+
 def sent(hub: Hub, id: EntityId[Any], operation: str, times: int) -> Partition:
     """Have messages wait for an entity that must be stored, if it does not take them."""
     partition = partition_here(hub.client, str(id))
@@ -105,7 +112,7 @@ async def test_signals_that_wait_at_a_checkpoint_are_taken_and_not_stored(
 
 async def test_the_pump_passes_over_what_was_taken_and_takes_what_comes_later(hub: Hub) -> None:
     partition = sent(hub, SUM, "add", 3)
-    partition.drain_mailboxes()
+    drain(partition)
     assert waiting(partition, SUM) == 0
     sent(hub, SUM, "add", 4)
 
@@ -114,7 +121,7 @@ async def test_the_pump_passes_over_what_was_taken_and_takes_what_comes_later(hu
 
 async def test_a_turn_has_its_limit_and_no_turn_begins_when_the_time_is_over(hub: Hub) -> None:
     partition = sent(hub, SUM, "add", 50)
-    partition.drain_mailboxes()
+    drain(partition)
 
     assert waiting(partition, SUM) == 30  # one turn is as long as it may take
     assert await total(hub, SUM) == 50
@@ -123,7 +130,7 @@ async def test_a_turn_has_its_limit_and_no_turn_begins_when_the_time_is_over(hub
 async def test_a_batch_that_is_full_takes_no_more(hub: Hub) -> None:
     partition = sent(hub, SUM, "add", 3)
     partition.batch.size = 1 << 30
-    partition.drain_mailboxes()
+    drain(partition)
 
     assert waiting(partition, SUM) == 3
     assert await total(hub, SUM) == 3
@@ -131,7 +138,7 @@ async def test_a_batch_that_is_full_takes_no_more(hub: Hub) -> None:
 
 async def test_what_is_sent_on_meanwhile_is_left_to_the_pump(hub: Hub) -> None:
     partition = sent(hub, SUM, "pass_on", 5)
-    partition.drain_mailboxes()
+    drain(partition)
 
     assert (waiting(partition, SUM), waiting(partition, NEXT)) == (0, 5)
 
@@ -143,7 +150,7 @@ async def test_what_is_sent_on_meanwhile_is_left_to_the_pump(hub: Hub) -> None:
 
 async def test_an_entity_that_may_suspend_takes_its_turns_in_the_pump_only(hub: Hub) -> None:
     partition = sent(hub, SLOW, "add", 5)
-    partition.drain_mailboxes()
+    drain(partition)
 
     assert waiting(partition, SLOW) == 5
     assert await total(hub, SLOW) == 5
@@ -154,16 +161,16 @@ async def test_a_crash_in_front_of_a_checkpoint_leaves_nothing_of_the_batch(
 ) -> None:
     let_turns_crash(monkeypatch)
     partition = sent(hub, SUM, "add", 1)
-    await partition.wait_durable()
+    await Door(partition).wait_durable()
     recoveries = store.faults.recoveries
     exits[:] = ["crashed on purpose"]
     sent(hub, SUM, "add", 10)
     sent(hub, SUM, "crash", 1)
     sent(hub, NEXT, "add", 1)
-    partition.drain_mailboxes()
+    drain(partition)
 
     async def recovered() -> bool:
-        return store.faults.recoveries > recoveries and partition.down is None
+        return store.faults.recoveries > recoveries and partition.gate.reason is None
 
     await until(recovered)
     assert exits == []

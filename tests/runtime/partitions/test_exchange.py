@@ -80,7 +80,7 @@ class FakePartition:
         self.index = index
         self.stored = self.store = stored
         self.reading: Coroutine[Any, Any, None] | None = None
-        self.partitions: Any = router.places
+        self.places: Any = router.places
         self.exchange = Exchange(self)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         self.batch = Batch()
         self.down: Exception | None = None

@@ -330,7 +330,7 @@ async def test_a_stored_mailbox_keeps_its_order_over_restarts_and_recoveries() -
             await hub.client.signal_entity(inbox, Inbox.put, "never")
         store.faults.commit = None
         partition = hub._partitions[0]
-        await until_true(lambda: partition.down is None)
+        await until_true(lambda: partition.gate.reason is None)
         for i in range(20, 30):
             await hub.client.signal_entity(inbox, Inbox.put, str(i))
         await hub.client.get_handle(handle.instance_id).raise_event("go")

@@ -27,6 +27,7 @@ from perdure import (
 )
 from perdure.adapters.cli.load import render
 from perdure.runtime.partitions import exchange, overflow
+from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.exchange import read_frame
 from perdure.runtime.partitions.partition import Partition
 from tests.faults import FaultyStore as StallingStore
@@ -131,7 +132,7 @@ async def send(hub: Hub, counts: list[int], *, keys: str = "ab") -> None:
     for count in counts:
         for key in keys:
             await hub.client.signal_entity(EntityId(Sender, key), Sender.send, count)
-    await partition_of(hub).wait_durable()
+    await Door(partition_of(hub)).wait_durable()
 
 
 async def block(hub: Hub, name: str = "slow") -> anyio.Event:
@@ -241,7 +242,7 @@ async def test_what_a_lock_holds_back_overflows_and_the_holder_passes_it(store: 
         await send(hub, [10] * 6)
         assert partition_of(hub).overflow.count >= 110
         echoed = await hub.client.start_new(lock_and_echo, "late 0")
-        await partition_of(hub).wait_durable()
+        await Door(partition_of(hub)).wait_durable()
 
         await handle.raise_event("go")
 
@@ -262,7 +263,7 @@ async def test_a_lock_that_is_given_up_while_its_request_lies_in_the_store_goes_
         waiting = await hub.client.start_new(lock_and_echo, "never")
         await send(hub, [20])
         await waiting.terminate("tired of it")
-        await partition_of(hub).wait_durable()
+        await Door(partition_of(hub)).wait_durable()
 
         await handle.raise_event("go")
         await handle.result(10)
@@ -324,7 +325,7 @@ async def test_a_recovery_finds_what_overflowed_and_answers_who_waits() -> None:
             with pytest.raises(perdure.UnavailableError):
                 await hub.client.signal_entity(EntityId(Sender, "a"), Sender.send, 1)
             store.faults.commit = None
-            await until_true(lambda: partition_of(hub).down is None)
+            await until_true(lambda: partition_of(hub).gate.reason is None)
             await send(hub, [10])
             await handle.raise_event("go")
             await handle.result(10)
@@ -367,7 +368,7 @@ async def test_purging_an_entity_refuses_what_overflowed_and_nothing_later(store
         handle = await lock(hub)
         await send(hub, [20])
         asked = await hub.client.start_new(echo, "question")
-        await partition_of(hub).wait_durable()
+        await Door(partition_of(hub)).wait_durable()
         await send(hub, [20])
 
         await hub.client.purge_entity(SLOW)
@@ -452,7 +453,7 @@ async def test_many_mailboxes_of_a_few_messages_are_bounded_together(
         for n in range(10):
             await (await hub.client.start_new(tell, n)).result(10)
         partition = partition_here(hub.client, "@each@0")
-        await partition.wait_durable()
+        await Door(partition).wait_durable()
         assert sum(one.count for one in partition.activations.values()) == 2_000
 
         assert in_memory(partition) < 700

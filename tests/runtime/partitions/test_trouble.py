@@ -250,7 +250,7 @@ async def test_a_poison_actor_is_tried_again_at_a_start_and_parked_again(store: 
         with anyio.fail_after(10):
             assert await call_until_up(hub.client, WELL, "add", 5) == 5
             partition = hub._partitions[0]
-            await until_true(lambda: partition.is_quiet and partition.down is None)
+            await until_true(lambda: partition.is_quiet and partition.gate.reason is None)
             await until_parked(hub.client, SICK)
 
     trouble["on"] = False

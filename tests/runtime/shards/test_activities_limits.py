@@ -299,7 +299,7 @@ async def test_recoveries_leave_no_activity_counted_that_does_not_run() -> None:
             with pytest.raises(UnavailableError):
                 await hub.client.start_new(fan, ["work", 1])
             store.faults.commit = None
-            await until_true(lambda: partition.down is None)
+            await until_true(lambda: partition.gate.reason is None)
             await until_true(partial(has_begun, begun))
         meter.gate.set()
 

@@ -73,7 +73,7 @@ async def check_well(hub: Hub, path: Path, before: int) -> None:
     async with connect(path, app) as client:
         assert await client.call_entity(entity_in(0, Counter, "c", 2), Counter.add, 1) == before + 1
     assert hub.placement == [0, 0]
-    assert [partition.down for partition in hub._partitions] == [None, None]
+    assert [partition.gate.reason for partition in hub._partitions] == [None, None]
     assert [partition.failed_commits for partition in hub._partitions] == [0, 0]
     assert hub._partitions[0].crashes == {}
 

@@ -32,7 +32,7 @@ from perdure import (
     connect,
 )
 from perdure.runtime.cluster import crews
-from perdure.runtime.partitions.partition import Partition
+from perdure.runtime.partitions.commit_loop import CommitLoop
 from tests.faults import FaultyStore as GatedStore
 from tests.guarantees.workloads import entity_in, id_in
 from tests.runtime.harness import FaultyStore, disk_error, until, until_true
@@ -445,16 +445,17 @@ async def test_a_bug_in_a_loop_is_told_and_its_partition_recovers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failed: list[str] = []
-    drain_mailboxes = Partition.drain_mailboxes
+    drain = CommitLoop.drain
 
-    def break_down(partition: Partition) -> None:
+    def break_down(loop: CommitLoop) -> None:
+        partition = loop._partition
         thread = threading.current_thread().name
         if thread == "perdure-shard-1" and partition.batch.dirty and not failed:
             failed.append(thread)
             raise ZeroDivisionError("a bug, for the test")
-        drain_mailboxes(partition)
+        drain(loop)
 
-    monkeypatch.setattr(Partition, "drain_mailboxes", break_down)
+    monkeypatch.setattr(CommitLoop, "drain", break_down)
     async with running(FaultyStore()) as hub:
         with pytest.raises(UnavailableError, match="commit loop of partition"):
             await hub.client.call_entity(COUNTERS[1], Counter.add, 1)

@@ -17,6 +17,7 @@ from perdure import (
     UnavailableError,
 )
 from perdure.actors.messages import Completion, Operation, Start
+from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.partition import Partition
 from perdure.runtime.placement.places import MovedError
 from perdure.runtime.scheduling.hidden_tasks import TaskGroup
@@ -295,7 +296,7 @@ async def test_a_read_goes_on_here_where_the_partition_has_come() -> None:
         async with routing_to(network, [1], me=0) as router, anyio.create_task_group() as tasks:
             tasks.start_soon(outcome.of, place(router).read_instances, ["x"])
             asked = await network.request(1)
-            router.hosted[0] = router.places[0] = local
+            router.hosted[0] = router.places[0] = Door(local)
             network.channels[1].answer(asked[1], MovedError("gone"))
             await outcome.ended.wait()
 
@@ -309,9 +310,8 @@ async def test_a_placement_offers_what_both_sides_may_have_missed() -> None:
     async with Hub(app, partitions=2) as hub:
         local = hub._partitions[0]
         async with routing_to(network, [0, 1], me=0) as router:
-            router.hosted[0] = local
-            router.places[0] = local
-            local.partitions = router.places
+            router.hosted[0] = router.places[0] = Door(local)
+            local.places = router.places
             router.line(2)
             await until_true(lambda: router.line(2).is_up)
             router.place([0, 2])

@@ -1,0 +1,191 @@
+"""The commit loop of a partition: seal, commit, release; recover where that fails; leave at last.
+
+It stands above the partition, and all that becomes durable, or is dropped, goes through it. While
+a batch is stored the next one gathers; it is sealed when the last one is out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from ...actors.errors import LeaseLostError, StorageError, StoreMovedError, UnavailableError
+from ...storage.slices import at_once, each, in_slices
+from ..scheduling.hidden_tasks import TaskGroup
+from .batch import Batch
+from .checkpoint import SealError, seal
+from .move import leave
+from .recovery import outcome_unknown, recover
+
+if TYPE_CHECKING:
+    from ...storage.records import Checkpoint
+    from .partition import Partition
+    from .rounds import Rounds
+
+#: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
+_DRAIN_BUDGETS = 4
+
+
+class CommitLoop:
+    """Makes durable what one partition's turns decide.
+
+    Args:
+        partition: which does.
+        rounds: says when the partitions of its event loop commit.
+    """
+
+    def __init__(self, partition: Partition, rounds: Rounds) -> None:
+        self._partition = partition
+        self._rounds = rounds
+
+    async def run(self) -> bool:
+        """Commit what gathers until the partition leaves, which is True; recover where that fails."""
+        partition = self._partition
+        async with TaskGroup() as tasks:
+            tasks.start_soon(partition.loader.run)
+            tasks.start_soon(partition.overflow.run)
+            tasks.start_soon(partition.exchange.run)
+            while True:
+                if partition.leaving is not None and not partition.is_tainted:
+                    waiter, partition.leaving = partition.leaving, None
+                    if await leave(partition, waiter):
+                        tasks.cancel_scope.cancel()
+                        return True
+                await partition.wait_for_work()
+                if partition.batch.has_rows:
+                    await self._rounds.join()
+                await self.commit_once()
+        return False  # one of them was cancelled by what is not the hub, and took the others along
+
+    async def commit_once(self) -> None:
+        """Take what has gathered through its checkpoint, or recover from what broke down."""
+        partition = self._partition
+        if not partition.is_tainted:
+            self.drain()
+        trouble = partition.take_trouble()
+        if trouble is not None:
+            await recover(partition, trouble, None)
+            return
+        batch, partition.batch = partition.batch, Batch()
+        partition.turns += batch.turns
+        partition.messages += batch.messages
+        if batch.has_rows or batch.outbox_deleted:
+            try:
+                checkpoint = partition.pump.lend(partial(seal, partition, batch))
+            except SealError as error:
+                partition.blame(error.activation, error)
+                await recover(partition, error, batch)
+                return
+            if not await self._store(checkpoint, batch):
+                return
+            partition.commits += 1
+            partition.failed_commits = 0
+            partition.sequence = checkpoint.sequence
+            partition.exchange.on_durable(checkpoint)
+        await self._let_out(batch)
+
+    def drain(self) -> None:
+        """Let entities take now what would have to be stored, since it waits at a checkpoint.
+
+        To store a message and to delete it again costs more than its turn. Orchestrations have
+        their turns later: most of what they take makes them send more.
+        """
+        if self._partition.batch.touched:
+            self._partition.pump.lend(self._drain)
+
+    def _drain(self) -> None:
+        partition = self._partition
+        batch, pump = partition.batch, partition.pump
+        began = now = perf_counter()
+        given_up = began + _DRAIN_BUDGETS * partition.settings.pump_budget_s
+        for activation in list(batch.touched):
+            while activation.is_prompt and now < given_up and not batch.is_full:
+                activation.run()
+                now = perf_counter()
+        pump.busy_s += now - began
+
+    async def _store(self, checkpoint: Checkpoint, batch: Batch) -> bool:
+        """Commit; False if that failed, and all was done that has to be done then."""
+        partition = self._partition
+        partition.flying = batch
+        flight = self._rounds.begin()
+        try:
+            await partition.store.commit(checkpoint)
+        except LeaseLostError as error:
+            # Whoever has the store now speaks for it; coming back would take it from them.
+            batch.fail_replies(error)
+            partition.stop(error)
+            return False
+        except StoreMovedError as error:
+            batch.fail_replies(outcome_unknown())
+            partition.stop(error)
+            return False
+        except (StorageError, UnavailableError) as error:
+            partition.failed_commits += 1
+            await recover(partition, error, batch)
+            return False
+        except BaseException:
+            batch.fail_replies(outcome_unknown())  # the hub stops in the middle of it
+            raise
+        finally:
+            partition.flying = None
+            flight.end()
+            partition.let_on()
+        return True
+
+    async def _let_out(self, batch: Batch) -> None:
+        partition = self._partition
+        partition.releasing = batch
+        try:
+            if not partition.is_tainted:
+                await in_slices(self._release(batch))
+                partition.catalog.evict_cold()
+            else:
+                # Durable, but memory is tainted: answers may go out, the rest is recovered.
+                await in_slices(batch.release_replies(partition.requests))
+        except BaseException:
+            at_once(batch.release_replies(partition.requests))  # the hub stops in the middle of it
+            raise
+        finally:
+            partition.releasing = None
+
+    def _release(self, batch: Batch) -> Generator[None]:
+        """Let out what waited for the batch, which is durable now; pauses now and then.
+
+        While it pauses turns go on, and gather for the next batch, which is not sealed before
+        this one is out. So what leaves the partition does so in order, and its memory is not
+        dropped meanwhile: that is done where batches are sealed.
+        """
+        partition = self._partition
+        crashes = partition.crashes
+        for activation in batch.dirty:
+            activation.flying = False
+            if crashes:
+                crashes.pop(activation.key, None)  # only those in a row count
+        yield from batch.release_replies(partition.requests)
+        if batch.activities:
+            partition.start_durable(batch.activities)
+        yield from partition.exchange.release(batch)
+        yield from each(batch.finished, self._tell_end)
+        if batch.purged:
+            partition.catalog.purging -= batch.purged.keys()
+        partition.overflow.relieve(batch)
+        reloaded, partition.reloaded = partition.reloaded, []
+        for activation in reloaded:
+            if not activation.dead:
+                partition.reload(activation)
+
+    def _tell_end(self, key: str) -> None:
+        partition = self._partition
+        activation = partition.activations.get(key)
+        if key in partition.watchers:
+            actor = partition.catalog.orchestration(key)
+            outcome = None
+            # What came behind the end may not be durable yet: then the store says what is.
+            if activation is not None and not activation.dirty and actor is not None:
+                outcome = actor.outcome
+            partition.watchers.tell(key, outcome)
+        if activation is not None and activation.is_idle:
+            partition.catalog.drop(activation)
