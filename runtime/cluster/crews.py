@@ -24,10 +24,10 @@ from ..transport.channels import check_free, listen, remove_socket, serve
 from ..transport.sockets import shard_socket
 
 if TYPE_CHECKING:
-    from ..shards.sessions import Handler
     from ..shards.shard import Shard
     from ..transport.channels import Channel
     from ..transport.router import Router
+    from ..transport.verbs import Handlers, ShardVerb
 
 _log = Log("perdure.placement")
 
@@ -129,7 +129,7 @@ class Crew(ABC):
         """Return when all partitions are served."""
 
     @abstractmethod
-    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+    async def ask(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
         """Ask something of a shard."""
 
     @abstractmethod
@@ -162,7 +162,7 @@ class Crew(ABC):
         """The shard that is the hub's own loop."""
         raise UsageError("no shard of this hub is in its own loop")
 
-    async def ask_soon(self, shard: int, verb: str, *arguments: Any) -> Any:
+    async def ask_soon(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
         """Ask something of a shard that it answers at once, unless code of users holds its loop.
 
         Raises:
@@ -254,7 +254,7 @@ class Crew(ABC):
     # What clients of other processes ask of the hub.
 
     @property
-    def handlers(self) -> dict[str, Handler]:
+    def handlers(self) -> Handlers:
         """What may be asked over the hub's socket, by verb."""
         return {"where": self._where, "statistics": self._statistics, "move": self.move}
 

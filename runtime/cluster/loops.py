@@ -19,7 +19,7 @@ from ..scheduling.hidden_tasks import TaskGroup, hold
 from ..scheduling.keeper import first_of
 from ..scheduling.loop_kinds import running_kind
 from ..scheduling.waiter import thread_waker, waiter_factory
-from ..shards.sessions import Handler, Session
+from ..shards.sessions import Session
 from ..shards.shard import STOP_S, Shard
 from ..transport.channels import (
     Channel,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ...storage import PartitionStore, Store
     from ..scheduling.clock import Clock
     from ..settings import Settings
+    from ..transport.verbs import ShardVerb
 
 _log = Log("perdure.hub")
 
@@ -164,12 +165,12 @@ class LoopCrew(Crew):
         assert shard is not None
         async with TaskGroup() as tasks:
             tasks.start_soon(shard.run)
-            await self.receive(tasks, shard, {})
+            await self.receive(tasks, shard)
             tasks.start_soon(self._serve_clients)
 
-    async def receive(self, tasks: TaskGroup, shard: Shard, more: dict[str, Handler]) -> None:
+    async def receive(self, tasks: TaskGroup, shard: Shard) -> None:
         """Begin to take connections to a shard, on its loop."""
-        handlers = {**shard.handlers, **more}
+        handlers = shard.handlers
 
         async def answer(channel: Channel) -> None:
             await Session(channel, shard, handlers, trusted=True).run()
@@ -207,7 +208,7 @@ class LoopCrew(Crew):
             raise errors[0]
         self.announce()
 
-    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+    async def ask(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
         """Ask something of a shard."""
         if shard == 0:
             assert self._shard is not None
@@ -330,7 +331,7 @@ class _LoopThread:
             async with TaskGroup() as tasks:
                 tasks.start_soon(shard.run)
                 self._end = thread_waker(ended.set)
-                await crew.receive(tasks, shard, {})
+                await crew.receive(tasks, shard)
                 if self._stopped.is_set():
                     ended.set()
                 await ended.wait()

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ...storage import Store
     from ..settings import Settings
     from ..transport.lines import Line
+    from ..transport.verbs import ShardVerb
 
 _log = Log("perdure.workers")
 
@@ -143,7 +144,7 @@ class ProcessCrew(Crew):
         """The workers that serve, or will again when they have been restarted."""
         return [worker.number for worker in self._workers if not worker.given_up]
 
-    async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
+    async def ask(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
         """Ask something of a worker.
 
         Raises:

@@ -42,6 +42,7 @@ from .crews import ENDED_S
 
 if TYPE_CHECKING:
     from ...storage import PartitionStore, SharedPartition
+    from ..transport.verbs import Handlers
 
 #: How often a worker looks whether its supervisor is still there.
 _LOOK_S = 0.5
@@ -179,7 +180,7 @@ class _Worker:
             async with TaskGroup() as tasks:
                 tasks.start_soon(shard.run)
                 listener = await listen(shard_socket(self._socket, self._number))
-                handlers = {**shard.handlers, "govern": self._govern}
+                handlers: Handlers = {**shard.handlers, "govern": self._govern}
                 tasks.start_soon(serve, listener, self._answerer(shard, handlers), shard.keeper)
                 tasks.start_soon(self._obey)
                 await self._stopping.wait()
@@ -196,7 +197,7 @@ class _Worker:
                         await one.close()
 
     def _answerer(
-        self, shard: Shard | None, handlers: dict[str, Callable[..., Awaitable[Any]]]
+        self, shard: Shard | None, handlers: Handlers
     ) -> Callable[[SocketChannel], Awaitable[None]]:
         config = self._config
 

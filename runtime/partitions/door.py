@@ -6,8 +6,8 @@ and nothing of it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...actors.changes import read_parked
 from ...actors.errors import (
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..scheduling.waiter import Waiter
     from .guarded_store import GuardedStore
     from .partition import Partition
+
+T = TypeVar("T")
 
 
 class Door:
@@ -247,14 +249,14 @@ class Door:
 
     # What clients read and wait for.
 
-    async def read(self, verb: str, *arguments: Any) -> Any:
+    async def read(self, reading: Awaitable[T]) -> T:
         """Read from the store for somebody outside, who is told where the partition has left.
 
         Raises:
             MovedError: it has left, and its store is closed here.
             StorageError: the store cannot be read.
         """
-        return await self.partition.read(verb, *arguments)
+        return await self.partition.read(reading)
 
     def watch_with(self, key: str, waiter: Waiter) -> None:
         """Have somebody wait for an orchestration's end."""
@@ -277,7 +279,7 @@ class Door:
         try:
             if not self.is_live_here(key):
                 # Watched first, then looked up: an end in between is not missed.
-                records = await self.read("read_instances", [key])
+                records = await self.read(self.store.read_instances([key]))
                 if not records:
                     raise InstanceNotFoundError(key)
                 record = records[0]

@@ -19,9 +19,8 @@ Invariants:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...actors.errors import FailureDetails, StorageError
 from ...actors.failures import encode_failure, read_failure
@@ -69,6 +68,8 @@ _STOPPED = frozenset({"Cancelled", "Terminated"})
 _log = Log("perdure.partition")
 
 Post = Callable[[str, Completion], None]
+
+T = TypeVar("T")
 
 _log = Log("perdure.partition")
 
@@ -130,7 +131,7 @@ class Partition(Ledger):
         self.activations = self.catalog.activations
         self.requests = Requests(
             self.store.place,
-            read=partial(self.read, "read_request"),
+            read=lambda request: self.read(self.store.read_request(request)),
             ledger=self,
             lookup=lookup,
             steady=self.steady,
@@ -380,7 +381,7 @@ class Partition(Ledger):
         """Give whose activities run, and answer to this partition."""
         return self._activities.callers(self._post_answer)
 
-    async def read(self, verb: str, *arguments: Any) -> Any:
+    async def read(self, reading: Awaitable[T]) -> T:
         """Read from the store for somebody outside, who is told where the partition has left.
 
         Raises:
@@ -388,7 +389,7 @@ class Partition(Ledger):
             StorageError: the store cannot be read.
         """
         try:
-            return await getattr(self.store, verb)(*arguments)
+            return await reading
         except StorageError:
             if self.gate.has_moved:
                 raise self.gate.refusal() from None

@@ -9,13 +9,16 @@ sent again. Clients ask a ``Place``; where the partition is not there any more, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...actors.errors import UnavailableError
 from ...actors.messages import Completion, Message
 
 if TYPE_CHECKING:
     from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
+    from ..scheduling.waiter import Waiter
+
+T = TypeVar("T")
 
 #: What a message that is sent takes besides its payload, about.
 ENVELOPE_SIZE = 256
@@ -138,7 +141,35 @@ class Place(Peer, Protocol):
 class Hosted(Place, Protocol):
     """A partition as its own event loop sees it."""
 
-    def read(self, verb: str, *arguments: Any) -> Awaitable[Any]:
+    def request(self, key: str, message: Message, reply: Waiter | None = None) -> Awaitable[Any]:
+        """Take a client's message in; what comes of it is given to ``reply``, once durable."""
+        ...
+
+    def request_new(
+        self, key: str, message: Message, reply: Waiter | None = None
+    ) -> Awaitable[Any]:
+        """See ``Place.request_new``; the answer is given to ``reply``."""
+        ...
+
+    def request_all(
+        self, parcels: Sequence[tuple[str, Message]], reply: Waiter | None = None
+    ) -> Awaitable[None]:
+        """See ``Place.request_all``; the answer is given to ``reply``."""
+        ...
+
+    def is_live_here(self, key: str) -> bool:
+        """Whether the orchestration is in memory and has not ended, and its end will be told."""
+        ...
+
+    def watch_with(self, key: str, waiter: Waiter) -> None:
+        """Have a waiter hear of an orchestration's end; None means: ask again."""
+        ...
+
+    def unwatch(self, key: str, waiter: Waiter) -> None:
+        """Do not wait any more."""
+        ...
+
+    def read(self, reading: Awaitable[T]) -> Awaitable[T]:
         """Read from the store for somebody outside, who is told where the partition has left."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,18 +12,18 @@ from ...actors.logs import Log
 from ...actors.printing import text_of, type_name
 from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
-from ..transport.wire import WITH_MESSAGE, Item
-from .admission import check_request
+from ..transport.admission import Limits
+from ..transport.verbs import REFUSE, VERBS
+from ..transport.wire import Item
 
 if TYPE_CHECKING:
     from ...actors.messages import Caller
-    from ..partitions.door import Door
+    from ..placement.places import Hosted
     from ..transport.channels import Channel
+    from ..transport.verbs import Form, Handler, Handlers, Verb
     from .shard import Shard
 
 _log = Log("perdure.lines")
-
-Handler = Callable[..., Awaitable[Any]]
 
 #: Requests of one connection that may be without an answer, and bytes of what they bring.
 REQUESTS_MAX = 100_000
@@ -32,18 +32,6 @@ REQUESTS_SIZE_MAX = 64 * 1024 * 1024
 REQUEST_SIZE_MAX = 12 * 1024 * 1024
 #: Pages and histories that are read for one connection, up to when they are on their way.
 READS_MAX = 32
-
-_READS = frozenset(
-    (
-        "read_instances",
-        "read_entities",
-        "read_history",
-        "query_instances",
-        "count_instances",
-        "query_entities",
-        "waiting",
-    )
-)
 
 
 class Session:
@@ -62,21 +50,24 @@ class Session:
         self,
         channel: Channel,
         shard: Shard | None,
-        handlers: dict[str, Handler],
+        handlers: Handlers,
         *,
         trusted: bool,
     ) -> None:
         self._channel = channel
         self._trusted = trusted
         self._shard = shard
+        self._limits: Limits | None = None  # of what is checked
         self._handlers = handlers
         self._scopes: dict[int, anyio.CancelScope] = {}
-        self._watches: dict[int, tuple[Door, str, Answer]] = {}
+        self._watches: dict[int, Callable[[], None]] = {}  # what ends each that needs no task
         self._tasks: TaskGroup | None = None
         self._open: dict[int, int] = {}  # requests without an answer, with bytes of their payload
         self._size = 0
         self._reading = anyio.Semaphore(READS_MAX)
         payload = 0 if shard is None else shard.settings.max_payload
+        if shard is not None and not trusted:
+            self._limits = Limits(len(shard.router.places), payload)
         channel.take_requests(REQUEST_SIZE_MAX + 4 * payload)
         self.governs = False
 
@@ -92,9 +83,9 @@ class Session:
                 tasks.cancel_scope.cancel()
 
     def _unwatch(self, number: int) -> None:
-        door, key, reply = self._watches.pop(number)
+        undo = self._watches.pop(number)
         self._forget(number)
-        door.unwatch(key, reply)
+        undo()
 
     def take(self, items: list[Item]) -> None:
         """Take what came in one go."""
@@ -113,6 +104,10 @@ class Session:
                 _ITEMS[kind](shard, *item[1:])
             else:
                 raise InternalError(f"a client sent {kind!r}, which only shards may")
+
+    def watch(self, number: int, undo: Callable[[], None]) -> None:
+        """Have something undone where a request is taken back before it is answered."""
+        self._watches[number] = undo
 
     def answer(self, number: int, value: Any) -> None:
         """Send an answer."""
@@ -136,18 +131,14 @@ class Session:
                 "no answer yet: wait for some of them, and repeat it"
             )
 
-    def _weigh(self, number: int, verb: str, arguments: list[Any]) -> None:
+    def _weigh(self, number: int, form: Form, arguments: list[Any]) -> None:
         """Take note of what a request brings, until it is answered."""
-        if verb in WITH_MESSAGE:
-            size = arguments[2].size
-        elif verb == "request_all":
-            size = sum(message.size for _, message in arguments[1])
-        else:
-            return
-        self._open[number] += size
-        self._size += size
+        if form.weigh is not None:
+            size = form.weigh(arguments[form.place])
+            self._open[number] += size
+            self._size += size
 
-    def _ask(self, number: int, verb: str, arguments: list[Any]) -> None:
+    def _ask(self, number: int, verb: Any, arguments: list[Any]) -> None:
         reply = Answer(self, number)
         try:
             self._check_room()
@@ -161,50 +152,45 @@ class Session:
             self.governs = self.governs or verb == "govern"
             self._start(number, handler, *arguments)
             return
-        if verb == "refuse":  # the asking side could not write what it asked
+        if verb == REFUSE:  # the asking side could not write what it asked
             reply.fail(UsageError(arguments[0]))
             return
-        hosted = {} if self._shard is None else self._shard.hosted
-        door = hosted.get(arguments[0]) if arguments else None
+        known = VERBS.get(verb)
+        if known is None:
+            _log.error("refused a request for %r, which there is none of", verb)
+            reply.fail(InternalError(f"unknown request {verb!r}"))
+            return
+        if len(arguments) != known.count + 1:
+            reply.fail(UsageError(f"{verb} was asked with {len(arguments)} arguments"))
+            return
+        door = None if self._shard is None else self._shard.hosted.get(arguments[0])
         if door is None:
-            reply.fail(MovedError(f"partition {arguments[:1]} is not here"))
+            reply.fail(MovedError(f"partition {arguments[0]} is not here"))
             return
         try:
-            if not self._trusted:
-                check_request(door.partition, verb, arguments[1:])
-            self._weigh(number, verb, arguments)
-            self._ask_partition(door, number, verb, arguments[1:], reply)
+            if self._limits is not None:
+                known.check(self._limits, *arguments)
+            if known.form is not None:
+                self._weigh(number, known.form, arguments)
+            self._do(known, door, reply, number, arguments[1:])
         except PerdureError as error:
             reply.fail(error)
 
-    def _ask_partition(
-        self, door: Door, number: int, verb: str, arguments: list[Any], reply: Answer
+    def _do(
+        self, verb: Verb, door: Hosted, reply: Answer, number: int, arguments: list[Any]
     ) -> None:
-        # What needs no task gets none: a task costs as much as all the rest of a request.
-        if verb == "request" and arguments[2] is None:
-            door.request(arguments[0], arguments[1], reply)
-        elif verb == "request_new":
-            door.request_new(arguments[0], arguments[1], reply)
-        elif verb == "request_all":
-            door.request_all(arguments[0], reply)
-        elif verb == "wait_for_end" and door.is_live_here(arguments[0]):
-            door.watch_with(arguments[0], reply)
-            self._watches[number] = (door, arguments[0], reply)
-        elif verb == "request":
-            self._start(number, door.request_once, *arguments)
-        elif verb in _READS:
-            self._start(number, self._read, door, verb, *arguments)
-        elif verb in _VERBS:
-            self._start(number, _VERBS[verb], door, *arguments)
+        if verb.at_once is not None and verb.at_once(door, reply, *arguments):
+            return
+        if verb.reads:
+            self._start(number, self._read, verb, door, *arguments)
         else:
-            _log.error("refused a request for %r, which there is none of", verb)
-            reply.fail(InternalError(f"unknown request {verb!r}"))
+            self._start(number, verb.serve, door, *arguments)
 
-    async def _read(self, door: Door, verb: str, *arguments: Any) -> Any:
+    async def _read(self, verb: Verb, door: Hosted, *arguments: Any) -> Any:
         # What was read before is on its way by now, so no more than a few answers gather.
         async with self._reading:
             await self._channel.sent()
-            return await door.read(verb, *arguments)
+            return await door.read(verb.serve(door, *arguments))
 
     def _start(self, number: int, work: Handler, *arguments: Any) -> None:
         assert self._tasks is not None
@@ -245,42 +231,12 @@ class Answer:
         """Answer with an error."""
         self._session.answer(self._number, error)
 
+    def drop_with(self, undo: Callable[[], None]) -> None:
+        """Have something undone where the request is taken back before it is answered."""
+        self._session.watch(self._number, undo)
+
     def __await__(self) -> Any:
         raise NotImplementedError("it is awaited elsewhere")
-
-
-async def _wait_durable(door: Door) -> None:
-    await door.wait_durable()
-
-
-async def _unlock(door: Door, key: str, owner: list[Any]) -> None:
-    await door.unlock(key, owner)
-
-
-async def _wait_for_end(door: Door, key: str) -> Any:
-    return await door.wait_for_end(key)
-
-
-async def _purge_ended(door: Door, keys: list[str]) -> Any:
-    return await door.purge_ended(keys)
-
-
-async def _request_later(door: Door, *arguments: Any) -> None:
-    await door.request_later(*arguments)
-
-
-async def _claim(door: Door, request: str, claim: str) -> None:
-    await door.claim(request, claim)
-
-
-_VERBS: dict[str, Handler] = {
-    "claim": _claim,
-    "wait_durable": _wait_durable,
-    "unlock": _unlock,
-    "wait_for_end": _wait_for_end,
-    "request_later": _request_later,
-    "purge_ended": _purge_ended,
-}
 
 
 def _receive(shard: Shard, target: int, source: int, frame: Any) -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ..scheduling.clock import Clock
     from ..settings import Settings
     from ..transport.router import Router
+    from ..transport.verbs import Handlers
 
 _log = Log("perdure.hub")
 
@@ -392,7 +393,7 @@ class Shard:
         self.replies.fail(_gone_with_its_shard())
 
     @property
-    def handlers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
+    def handlers(self) -> Handlers:
         """What the hub may ask of the shard, by verb."""
         return {
             "host": self.host,

@@ -17,7 +17,8 @@ from ...actors.logs import Log
 from ..placement.places import LineLostError
 from ..scheduling.waiter import Waiter
 from .channels import Channel
-from .wire import WITH_MESSAGE, Item
+from .verbs import WITH_MESSAGE, VerbName
+from .wire import Item
 
 _log = Log("perdure.lines")
 
@@ -75,7 +76,7 @@ class Line:
         elif not self._closed:
             self._early.append(item)
 
-    def ask(self, verb: str, *arguments: Any) -> tuple[int, Waiter]:
+    def ask(self, verb: VerbName, *arguments: Any) -> tuple[int, Waiter]:
         """Make a request; gives its number, and the place where its answer will be.
 
         Raises:
@@ -98,7 +99,7 @@ class Line:
         self.post_surely(item)
         return self._number, waiter
 
-    async def call(self, verb: str, *arguments: Any) -> Any:
+    async def call(self, verb: VerbName, *arguments: Any) -> Any:
         """Make a request and give its answer; a caller that is cancelled takes it back.
 
         Raises:

@@ -18,7 +18,8 @@ from ..scheduling.hidden_tasks import TaskGroup
 from ..scheduling.waiter import Waiter, event_factory
 from .channels import Channel
 from .lines import Line
-from .wire import FRAME_SIZE_MAX, WITH_MESSAGE, Item
+from .verbs import VERBS, WITH_MESSAGE, PartitionVerb
+from .wire import FRAME_SIZE_MAX, Item
 
 if TYPE_CHECKING:
     from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
@@ -227,8 +228,8 @@ class Elsewhere:
 
     # For clients.
 
-    async def _ask(self, verb: str, *arguments: Any, safe: bool = True) -> Any:
-        """Make a request of the partition, wherever it is; ``safe`` ones may be made again."""
+    async def _ask(self, verb: PartitionVerb, *arguments: Any) -> Any:
+        """Make a request of the partition, wherever it is, and again where that is safe."""
         router = self._router
         deadline: float | None = None
         sent: LineLostError | None = None  # a request that may have been applied
@@ -244,7 +245,7 @@ class Elsewhere:
             except MovedError:
                 pass
             except LineLostError as lost:
-                if lost.sent and not safe:
+                if lost.sent and not VERBS[verb].may_repeat(arguments):
                     raise self._unknown() from lost
                 if lost.sent and verb in WITH_MESSAGE:
                     sent = lost
@@ -262,7 +263,7 @@ class Elsewhere:
             if place is not self:
                 if not isinstance(place, Elsewhere):
                     raise MovedError(f"partition {self.index} has moved here")
-                return await place._ask(verb, *arguments, safe=safe)
+                return await place._ask(verb, *arguments)
 
     def _unknown(self) -> OutcomeUnknownError:
         return OutcomeUnknownError(
@@ -272,13 +273,13 @@ class Elsewhere:
 
     async def request_once(self, key: str, message: Message, request: str | None) -> Any:
         """See ``Place.request_once``."""
-        return await self._ask("request", key, message, request, safe=request is not None)
+        return await self._ask("request", key, message, request)
 
     async def request_new(self, key: str, message: Message) -> Any:
         """See ``Place.request_new``; the id is new, so what was lost can be looked up."""
         while True:
             try:
-                return await self._ask("request_new", key, message, safe=False)
+                return await self._ask("request_new", key, message)
             except OutcomeUnknownError as unknown:
                 try:
                     await self._ask("wait_durable")
@@ -291,13 +292,13 @@ class Elsewhere:
     async def request_all(self, parcels: Sequence[tuple[str, Message]]) -> None:
         """See ``Place.request_all``."""
         for some in _portions(parcels):
-            await self._ask("request_all", some, safe=False)
+            await self._ask("request_all", some)
 
     async def request_later(
         self, key: str, message: Message, due: int, request: str | None
     ) -> None:
         """See ``Place.request_later``."""
-        await self._ask("request_later", key, message, due, request, safe=request is not None)
+        await self._ask("request_later", key, message, due, request)
 
     async def claim(self, request: str, claim: str) -> None:
         """See ``Place.claim``."""
@@ -323,14 +324,14 @@ class Elsewhere:
         """See ``Place.unlock``."""
         await self._ask("unlock", key, owner)
 
-    async def _read(self, verb: str, *arguments: Any) -> Any:
+    async def _read(self, verb: PartitionVerb, *arguments: Any) -> Any:
         """Read, also from a partition that has moved here meanwhile."""
         router = self._router
         while True:
             here = router.hosted.get(self.index)
             try:
                 if here is not None:
-                    return await here.read(verb, *arguments)
+                    return await here.read(VERBS[verb].serve(here, *arguments))
                 return await self._ask(verb, *arguments)
             except MovedError:
                 await router.wait_moved()

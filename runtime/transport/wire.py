@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_type_hints
 
-import attrs
 import orjson
 
 from ...actors import errors
 from ...actors.errors import FailureDetails, InternalError, PerdureError
 from ...actors.failures import encode_failure, read_failure
-from ...actors.messages import Caller, Message, decode_message, read_parcels
+from ...actors.messages import Caller, decode_message, read_parcels
 from ...actors.printing import text_of, type_name
 from ...storage import MendedEntity, MendedInstance
-from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
+from ...storage.records import EntityRow, InstanceRecord
 from ..placement.places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
+from .verbs import FORMS, REFUSE
 
 Item = tuple[Any, ...]
 
@@ -28,10 +28,6 @@ Item = tuple[Any, ...]
 SIZE_MAX = 1 << 30
 #: A frame of more bytes holds one item.
 FRAME_SIZE_MAX = 4 * 1024 * 1024
-
-
-#: Requests whose third argument is a message.
-WITH_MESSAGE = frozenset(("request", "request_new", "request_later"))
 
 
 def encode(items: list[Item]) -> bytes:
@@ -61,7 +57,7 @@ def _write_alone(item: Item) -> bytes:
         return orjson.dumps(_write(item))
     except (TypeError, ValueError) as error:
         if item[0] == "ask":
-            return orjson.dumps(["ask", item[1], "refuse", f"this cannot be sent: {error}"])
+            return orjson.dumps(["ask", item[1], REFUSE, f"this cannot be sent: {error}"])
         if item[0] in ("answer", "reply"):
             return orjson.dumps(_write((*item[:2], InternalError(f"cannot be sent: {error}"))))
         raise
@@ -134,13 +130,17 @@ def _write(item: Item) -> list[Any]:
         return [kind, target, source, frame.last, orjson.Fragment(frame.body)]
     if kind == "ask":
         _, number, verb, arguments = item
-        writer = _ARGUMENTS.get(verb)
-        return [kind, number, verb, *(arguments if writer is None else writer[0](*arguments))]
+        form = FORMS.get(verb)
+        if form is None:
+            return [kind, number, verb, *arguments]
+        written = [kind, number, verb, *arguments]
+        written[3 + form.place] = form.write(arguments[form.place])
+        return written
     if kind in ("answer", "reply"):
         return [kind, item[1], _write_value(item[2])]
     if kind == "completion":
         _, partition, instance_id, message = item
-        return [kind, partition, instance_id, _write_message(message)]
+        return [kind, partition, instance_id, message.fields()]
     if kind == "cancel":
         return [kind, [*item[1]]]
     return [*item]
@@ -153,8 +153,10 @@ def _read(fields: list[Any]) -> Item:
         return (kind, target, source, Frame(0, last, b"", read_parcels(rows)))
     if kind == "ask":
         _, number, verb, *arguments = fields
-        reader = _ARGUMENTS.get(verb)
-        return (kind, number, verb, arguments if reader is None else reader[1](*arguments))
+        form = FORMS.get(verb)
+        if form is not None:
+            arguments[form.place] = form.read(arguments[form.place])
+        return (kind, number, verb, arguments)
     if kind in ("answer", "reply"):
         return (kind, fields[1], _read_value(fields[2]))
     if kind == "completion":
@@ -175,71 +177,6 @@ _PLAIN = {
     "placement": 3,
     "hello": 3,
     "welcome": 2,
-}
-
-
-# Arguments of requests: messages and filters; all others are plain JSON.
-
-
-def _write_message(message: Message) -> list[Any]:
-    return message.fields()
-
-
-def _read_instance_filter(partition: int, fields: dict[str, Any]) -> list[Any]:
-    fields["statuses"] = tuple(fields["statuses"])
-    fields["parents"] = tuple(fields["parents"])
-    fields["tags"] = tuple((name, value) for name, value in fields["tags"])
-    return [partition, InstanceFilter(**_with_position(fields))]
-
-
-def _read_entity_filter(partition: int, fields: dict[str, Any]) -> list[Any]:
-    return [partition, EntityFilter(**_with_position(fields))]
-
-
-def _with_position(fields: dict[str, Any]) -> dict[str, Any]:
-    if fields["after"] is not None:
-        fields["after"] = tuple(fields["after"])
-    return fields
-
-
-def _write_parcel(partition: int, key: str, message: Message, *rest: Any) -> list[Any]:
-    return [partition, key, _write_message(message), *rest]
-
-
-def _read_parcel(partition: int, key: str, fields: list[Any], *rest: Any) -> list[Any]:
-    return [partition, key, decode_message(fields), *rest]
-
-
-def _write_parcels(partition: int, parcels: list[tuple[str, Message]]) -> list[Any]:
-    return [partition, [(key, _write_message(message)) for key, message in parcels]]
-
-
-def _read_parcels(partition: int, rows: list[tuple[str, list[Any]]]) -> list[Any]:
-    return [partition, [(key, decode_message(fields)) for key, fields in rows]]
-
-
-def _write_ids(partition: int, ids: list[tuple[str, str]]) -> list[Any]:
-    return [partition, ids]
-
-
-def _read_ids(partition: int, ids: list[list[str]]) -> list[Any]:
-    return [partition, [(name, key) for name, key in ids]]
-
-
-def _write_filter(partition: int, filter: InstanceFilter | EntityFilter) -> list[Any]:
-    return [partition, attrs.asdict(filter)]
-
-
-_Form = Callable[..., list[Any]]
-_ARGUMENTS: dict[str, tuple[_Form, _Form]] = {
-    "request": (_write_parcel, _read_parcel),
-    "request_new": (_write_parcel, _read_parcel),
-    "request_all": (_write_parcels, _read_parcels),
-    "request_later": (_write_parcel, _read_parcel),
-    "read_entities": (_write_ids, _read_ids),
-    "query_instances": (_write_filter, _read_instance_filter),
-    "count_instances": (_write_filter, _read_instance_filter),
-    "query_entities": (_write_filter, _read_entity_filter),
 }
 
 

@@ -30,6 +30,7 @@ from perdure import (
     UsageError,
 )
 from perdure.runtime.cluster.crews import Crew
+from perdure.runtime.transport.verbs import ShardVerb
 from tests.faults import Crash, FaultyStore, let_turns_crash, persist, settle
 from tests.guarantees.workloads import entity_in, id_in
 from tests.runtime.harness import until, until_true
@@ -295,7 +296,7 @@ async def test_an_activity_that_ends_while_its_partition_is_nowhere_runs_once(
         await reached("x")
         ask = hub._crew.ask
 
-        async def end_first(shard: int, verb: str, *arguments: Any) -> Any:
+        async def end_first(shard: int, verb: ShardVerb, *arguments: Any) -> Any:
             if verb == "host" and shard == 1:
                 open_gate("x")
                 await until_true(lambda: not hub._shard.activities.running_count)

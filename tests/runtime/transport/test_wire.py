@@ -26,6 +26,7 @@ from perdure.actors.messages import (
     TimerDue,
 )
 from perdure.runtime.placement.places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
+from perdure.runtime.transport.verbs import VERBS
 from perdure.runtime.transport.wire import SIZE_MAX, Item, Splitter, encode
 from perdure.storage import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
 
@@ -98,19 +99,22 @@ INSTANCE_FILTERS = st.builds(
 )
 ENTITY_FILTERS = st.builds(entity_filter, TEXTS_OR_NONE, st.none() | st.tuples(TEXTS, TEXTS))
 
-#: The arguments that each verb takes, besides the partition's number.
-VERBS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
+#: The arguments that verbs take, besides the partition's number.
+ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "request": (TEXTS, MESSAGES, TEXTS_OR_NONE),
     "request_new": (TEXTS, MESSAGES),
     "request_all": (PARCELS,),
     "request_later": (TEXTS, MESSAGES, NUMBERS, TEXTS_OR_NONE),
+    "claim": (TEXTS, TEXTS),
     "wait_for_end": (TEXTS,),
     "wait_durable": (),
+    "purge_ended": (st.lists(TEXTS),),
     "unlock": (TEXTS, st.tuples(TEXTS, NUMBERS, NUMBERS).map(list)),
     "read_instances": (st.lists(TEXTS),),
     "read_entities": (st.lists(st.tuples(TEXTS, TEXTS)),),
     "read_history": (NUMBERS,),
     "query_instances": (INSTANCE_FILTERS,),
+    "count_instances": (INSTANCE_FILTERS,),
     "query_entities": (ENTITY_FILTERS,),
     "waiting": (TEXTS,),
     "host": (st.none() | st.dictionaries(TEXTS, VALUES),),
@@ -119,7 +123,7 @@ VERBS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
 ASKS: st.SearchStrategy[Any] = st.one_of(
     [
         st.tuples(st.just("ask"), NUMBERS, st.just(verb), st.tuples(NUMBERS, *arguments))
-        for verb, arguments in VERBS.items()
+        for verb, arguments in ARGUMENTS.items()
     ]
 )
 FAILURES = st.builds(
@@ -192,6 +196,10 @@ def plain(value: Any) -> Any:
         fields = cast("dict[str, Any]", value)
         return {key: plain(one) for key, one in fields.items()}
     return value
+
+
+def test_all_that_is_asked_of_partitions_is_drawn() -> None:
+    assert VERBS.keys() <= ARGUMENTS.keys()
 
 
 def carry(items: list[Item]) -> list[Item]:

@@ -2,12 +2,13 @@
 
 Our own client checks what it is given, by the application, before it sends it; but whoever may
 open the socket may send anything. What passes here makes no sense at the worst, and is then
-refused or kept by the actor it is for; it cannot hurt another one, or the partition.
+refused or kept by the actor it is for; it cannot hurt another one, or the partition. Each check is
+that of a verb (``verbs``), takes its arguments, and raises ``UsageError`` for what is none of a client's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,69 +22,86 @@ from ..placement.claims import id_of
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
 
-if TYPE_CHECKING:
-    from ..partitions.partition import Partition
-
 _ENTITY_COMMANDS = frozenset(("fold", "purge", "retry"))
 _TIME_MAX = 1 << 60  # microseconds; a store cannot hold any number
 _ON_EXISTING = frozenset(("reject", "reuse", "replace"))
 
 
-def check_request(partition: Partition, verb: str, arguments: list[Any]) -> None:
-    """Refuse what no client of ours would send.
+class Limits(NamedTuple):
+    """What the requests of clients are measured by."""
 
-    Raises:
-        UsageError: it is none of a client's.
-    """
-    match verb, arguments:
-        case "request", [key, message, request]:
-            _check(partition, key, message)
-            _check_optional(request, str, "a request id")
-        case "request_new", [key, message]:
-            _check(partition, key, message)
-            if type(message) is not Start:
-                raise UsageError("a client may begin an instance only with a start")
-        case "request_all", [parcels]:
-            for key, message in parcels:
-                _check(partition, key, message)
-        case "request_later", [key, message, due, request]:
-            _check(partition, key, message)
-            _check_time(due, "a due time")
-            _check_optional(request, str, "a request id")
-        case "claim", [request, claim]:
-            check_text(request, "a request id")
-            _check_type(claim, str, "a claim")
-            if id_of(claim) != request or claim == request:
-                raise UsageError("a client's claim is not of the request id that it names")
-        case "wait_for_end", [key]:
-            check_instance_id(key)
-        case "unlock", [key, [instance_id, execution, task]]:
-            _check_key(partition, key)
-            check_instance_id(instance_id)
-            _check_type(execution, int, "an execution")
-            _check_type(task, int, "a task")
-        case (
-            ("claim" | "request" | "request_new" | "request_all" | "request_later" | "unlock"),
-            _,
-        ):
-            raise UsageError(f"a client asked {verb} with {len(arguments)} arguments")
-        case _:
-            return  # it reads, or is unknown
+    partitions: int
+    payload_max: int
 
 
-def _check(partition: Partition, key: Any, message: Message) -> None:
-    _check_key(partition, key)
+def admit(limits: Limits, partition: int, *arguments: Any) -> None:
+    """Take what reads only, or can be wrong for its caller alone."""
+
+
+def check_request(limits: Limits, partition: int, key: Any, message: Message, request: Any) -> None:
+    """Check a message to an actor, with a request id or none."""
+    _check(limits, partition, key, message)
+    _check_optional(request, str, "a request id")
+
+
+def check_request_new(limits: Limits, partition: int, key: Any, message: Message) -> None:
+    """Check the first message of an orchestration."""
+    _check(limits, partition, key, message)
+    if type(message) is not Start:
+        raise UsageError("a client may begin an instance only with a start")
+
+
+def check_request_all(limits: Limits, partition: int, parcels: list[tuple[Any, Message]]) -> None:
+    """Check messages to some actors."""
+    for key, message in parcels:
+        _check(limits, partition, key, message)
+
+
+def check_request_later(
+    limits: Limits, partition: int, key: Any, message: Message, due: Any, request: Any
+) -> None:
+    """Check a message for later."""
+    _check(limits, partition, key, message)
+    _check_time(due, "a due time")
+    _check_optional(request, str, "a request id")
+
+
+def check_claim(limits: Limits, partition: int, request: Any, claim: Any) -> None:
+    """Check a claim on a request id."""
+    check_text(request, "a request id")
+    _check_type(claim, str, "a claim")
+    if id_of(claim) != request or claim == request:
+        raise UsageError("a client's claim is not of the request id that it names")
+
+
+def check_wait_for_end(limits: Limits, partition: int, key: Any) -> None:
+    """Check whose end is waited for."""
+    check_instance_id(key)
+
+
+def check_unlock(limits: Limits, partition: int, key: Any, owner: Any) -> None:
+    """Check an entity, and who had locked it."""
+    _check_key(limits, partition, key)
+    _check_type(owner, list, "an owner of a lock")
+    if len(owner) != 3:
+        raise UsageError("a client named no owner of a lock")
+    instance_id, execution, task = owner
+    check_instance_id(instance_id)
+    _check_type(execution, int, "an execution")
+    _check_type(task, int, "a task")
+
+
+def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
+    _check_key(limits, partition, key)
     is_entity = key[0] == "@"
     kind = type(message)
     message.request = None  # the partition sets it, from what is asked
-    if message.size > partition.settings.max_payload:
-        limit = partition.settings.max_payload
-        raise PayloadTooLargeError(f"what a client sent {key}", message.size, limit)
+    if message.size > limits.payload_max:
+        raise PayloadTooLargeError(f"what a client sent {key}", message.size, limits.payload_max)
     if message.carried is not None:
         for value in message.carried.values():
             _check_type(value, str, "a context variable that goes along")
-        limit = partition.settings.max_payload
-        check_size(orjson.dumps(message.carried), limit, f"what goes along to {key}")
+        check_size(orjson.dumps(message.carried), limits.payload_max, f"what goes along to {key}")
     if kind is Operation and is_entity:
         assert isinstance(message, Operation)
         check_text(message.name, "an operation's name")
@@ -114,15 +132,15 @@ def _check(partition: Partition, key: Any, message: Message) -> None:
     raise UsageError(f"a client may not send {key} such a {kind.__name__}")
 
 
-def _check_key(partition: Partition, key: Any) -> None:
+def _check_key(limits: Limits, partition: int, key: Any) -> None:
     if isinstance(key, str) and key[:1] == "@":
         name, _, rest = key[1:].partition("@")
         home, _ = split_key(rest)
         EntityId(name, home)
     else:
         check_instance_id(key)
-    if partition_of(key, len(partition.places)) != partition.index:
-        raise MovedError(f"{key} is not of partition {partition.index}")
+    if partition_of(key, limits.partitions) != partition:
+        raise MovedError(f"{key} is not of partition {partition}")
 
 
 def _check_time(value: Any, what: str) -> None:
