@@ -6,7 +6,7 @@ They are the last columns of the journal's table ``entry`` and of the tables' vi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import chain
 from operator import itemgetter
 from typing import Final
 
@@ -70,23 +70,11 @@ def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:
     )
 
 
-def next_id(checkpoint: Checkpoint) -> int:
-    """Give one more than the greatest id in the checkpoint."""
-    return 1 + max(_greatest(checkpoint.created), _greatest(checkpoint.entities))
-
-
-def next_row(checkpoint: Checkpoint) -> int:
-    """Give one more than the greatest row number in the checkpoint."""
-    return 1 + max(
-        _greatest(checkpoint.mail),
-        _greatest(checkpoint.timers),
-        _greatest(checkpoint.outbox),
-        _greatest(checkpoint.activities),
-    )
-
-
-def _greatest(rows: Iterable[tuple[object, ...]]) -> int:
-    return max(map(_number, rows), default=0)
+def next_numbers(c: Checkpoint) -> tuple[int, int]:
+    """Give one more than the greatest id in the checkpoint, and than the greatest row number."""
+    ids = chain(c.created, c.entities)
+    rows = chain(c.mail, c.timers, c.outbox, c.activities)
+    return max(map(_number, ids), default=0) + 1, max(map(_number, rows), default=0) + 1
 
 
 # Below, ``x and (_json(x),)`` wraps optional JSON in an array, so that SQLite can tell the value

@@ -108,10 +108,10 @@ class Settler:
         for number, layer in enumerate(layers, 1):
             layer.check(checkpoint, layers[number:])
 
-    def add(self, checkpoint: Checkpoint, size: int) -> None:
-        """Take the next checkpoint, which the journal has."""
+    def add(self, checkpoint: Checkpoint, numbers: tuple[int, int], size: int) -> None:
+        """Take the next checkpoint, which the journal has, with its numbers and its size."""
         with self._changed:
-            self._gathering.add(checkpoint, size)
+            self._gathering.add(checkpoint, numbers, size)
             if self._thread is None:
                 # A store that nobody closed must not keep the process alive.
                 self._thread = Thread(target=self._run, name="perdure-settler", daemon=True)

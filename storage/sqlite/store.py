@@ -59,7 +59,7 @@ from ..slices import in_slices, map_each
 from .bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, connect, log_of
-from .encoding import PARTS, encode_parts, next_id, next_row
+from .encoding import PARTS, encode_parts, next_numbers
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
 from .journal import Journal
@@ -243,14 +243,15 @@ class SqlitePartition:
                 await self._settle(settler)
             with explained(self._journal_path):
                 parts = encode_parts(c)
-                numbers = (c.sequence, c.epoch, settler.settled, next_id(c), next_row(c))
-                await self._journal.execute(COMMIT, (*numbers, *parts))
+                numbers = next_numbers(c)
+                meta = (c.sequence, c.epoch, settler.settled, *numbers)
+                await self._journal.execute(COMMIT, (*meta, *parts))
         except (LeaseLostError, StoreFullError):
             raise
         except StorageError:
             self._broken = True
             raise
-        settler.add(c, sum(len(part) for part in parts if isinstance(part, bytes)))
+        settler.add(c, numbers, sum(len(part) for part in parts if isinstance(part, bytes)))
 
     async def _settle(self, settler: Settler) -> None:
         await self._bridge.run(lambda: _result(settler.settle()), shield=True)

@@ -26,7 +26,7 @@ from ..records import (
     RequestRow,
     TimerRow,
 )
-from .encoding import next_id, next_row, pending
+from .encoding import pending
 
 #: Chunks of a history are joined up to so many bytes.
 CHUNK_SIZE_MAX = 128 * 1024
@@ -103,13 +103,13 @@ class Unsettled:
                 if not any(holder in layer.entities_deleted for layer in later):
                     raise _taken("entity_row.name", [name])
 
-    def add(self, checkpoint: Checkpoint, size: int) -> None:
-        """Add the next checkpoint, whose parts are of so many bytes."""
+    def add(self, checkpoint: Checkpoint, numbers: tuple[int, int], size: int) -> None:
+        """Add the next checkpoint, with its ``next_numbers``; its parts are of so many bytes."""
         c = checkpoint
         self.sequence = c.sequence
         self.size += size
-        self.next_id = max(self.next_id, next_id(c))
-        self.next_row = max(self.next_row, next_row(c))
+        self.next_id = max(self.next_id, numbers[0])
+        self.next_row = max(self.next_row, numbers[1])
         if c.purged:
             self._purge(c.purged)
         for id in c.rewritten:

@@ -35,7 +35,7 @@ from perdure.storage import (
 )
 from perdure.storage.sqlite import settler as settling, store as sqlite, takeover as recovering
 from perdure.storage.sqlite.connection import connect
-from perdure.storage.sqlite.encoding import encode_parts
+from perdure.storage.sqlite.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.schema import SCRIPTS
 from perdure.storage.sqlite.store import SqlitePartition
@@ -987,11 +987,15 @@ async def test_a_kill_while_settling_loses_and_repeats_nothing(
 # Parts.
 
 
+def add(layer: Unsettled, checkpoint: Checkpoint) -> None:
+    layer.add(checkpoint, next_numbers(checkpoint), 0)
+
+
 def test_nothing_is_put_and_deleted_at_once() -> None:
     layer = Unsettled(0, 0)
-    layer.add(Checkpoint(1, 1, entities=[entity(1)], mail=[MailRow(1, "a", b"1")]), 0)
-    layer.add(Checkpoint(2, 1, entities_deleted=[1], mail_deleted=[1]), 0)
-    layer.add(Checkpoint(3, 1, entities=[entity(1)], mail=[MailRow(1, "a", b"2")]), 0)
+    add(layer, Checkpoint(1, 1, entities=[entity(1)], mail=[MailRow(1, "a", b"1")]))
+    add(layer, Checkpoint(2, 1, entities_deleted=[1], mail_deleted=[1]))
+    add(layer, Checkpoint(3, 1, entities=[entity(1)], mail=[MailRow(1, "a", b"2")]))
 
     whole = layer.checkpoint(9)
 
@@ -1003,10 +1007,10 @@ def test_nothing_is_put_and_deleted_at_once() -> None:
 
 def test_a_name_may_go_on_within_one_checkpoint() -> None:
     layer = Unsettled(0, 0)
-    layer.add(Checkpoint(1, 1, entities=[entity(5)]), 0)
+    add(layer, Checkpoint(1, 1, entities=[entity(5)]))
 
     both = [entity(9, key="e5")]
-    layer.add(Checkpoint(2, 1, entities=both, entities_deleted=[9, 5]), 0)
+    add(layer, Checkpoint(2, 1, entities=both, entities_deleted=[9, 5]))
 
     assert (layer.entities, layer.entity_ids) == ({}, {})
 
