@@ -27,6 +27,13 @@ class Effects(Protocol):
         """Send a message to the actor of that key, in order with the earlier ones."""
         ...
 
+    def unload(self, key: str) -> None:
+        """Write down what was sent so far, in a turn of that actor that sends much.
+
+        It becomes durable with all else of the turn; only the work is done now.
+        """
+        ...
+
     def send_later(self, due: int, target: str, message: Message) -> None:
         """Send a message at or after ``due``, in microseconds since the epoch."""
         ...

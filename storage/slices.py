@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from time import perf_counter
 from typing import TypeVar
 
-import anyio.lowlevel
+from anyio.lowlevel import checkpoint
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,7 +29,7 @@ class Breath:
     async def take(self) -> None:
         """Let the loop turn, if it is time."""
         if perf_counter() >= self._until:
-            await anyio.lowlevel.checkpoint()
+            await checkpoint()
             self._until = perf_counter() + SLICE_S
 
 
@@ -46,7 +46,7 @@ async def in_slices(steps: Generator[object, None, T]) -> T:
         while True:
             next(steps)
             if perf_counter() >= until:
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
                 until = perf_counter() + SLICE_S
     except StopIteration as stop:
         made: T = stop.value

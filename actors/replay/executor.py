@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from ..registry.definitions import ActivityDefinition, OrchestrationDefinition
     from ..registry.lookup import Stage
 
+#: After how many calls what they sent is written down: a power of two, less one.
+_MANY = 1_023
+
 #: How often code that catches everything is thrown out before it is given up.
 _STOPS_MAX = 100
 
@@ -541,7 +544,13 @@ class Executor:
         if not self.is_stepped:
             raise self._foreign_use()
         self.numbers += 1
+        if not self.numbers & _MANY:
+            self._unload()
         return self.numbers
+
+    def _unload(self) -> None:
+        if self._history is None and not self.closed and self.effects is not None:
+            self.effects.unload(self.instance_id)
 
     def child_id(self, number: int) -> str:
         """Make the id of a child, by the number of its task; the same at every replay."""
@@ -803,6 +812,8 @@ class Executor:
             raise self._foreign_use()
         # Signals are sent by the thousand: without number() and _out(), which it does as they do.
         self.numbers = number = self.numbers + 1
+        if not number & _MANY:
+            self._unload()
         kind = "EntityOperationSignaled"
         if due is not None and (recorded := self._recorded(kind)) and recorded[6] is not None:
             due = min(due, recorded[6])  # earlier, if the clock had been set back

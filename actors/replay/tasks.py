@@ -381,9 +381,14 @@ class AllTask(Task[list[R]]):
     def _read(self) -> None:
         """Read the results that have come, and gather those of the first tasks."""
         unread, self._unread = self._unread, []
-        for task in unread:
-            with suppress(Exception):
-                task.outcome()  # else it raises when it is gathered
+        known = len(self._results)
+        self._gather()
+        if len(self._results) - known < len(unread):  # they did not come in order
+            with suppress(Exception):  # it raises again when it is gathered
+                for task in unread:
+                    task.outcome()
+
+    def _gather(self) -> None:
         tasks, results = self._tasks, self._results
         for place in range(len(results), len(tasks)):
             task = tasks[place]

@@ -10,15 +10,15 @@ from ...storage.slices import STEPS
 from ..placement.places import Frame
 
 if TYPE_CHECKING:
-    from ...storage.records import ActivityRow, RequestRow
+    from ...storage.records import ActivityRow, MailRow, RequestRow, TimerRow
     from ..scheduling.waiter import Waiter
     from .activation import Activation
     from .durable_timers import DurableTimer
     from .requests import Requests
 
 
-#: More than this would make one checkpoint hold up those behind it; fewer never gained speed.
-MESSAGES_MAX = 10_000
+#: More than this would make one checkpoint hold up those behind it, and its loop while it is sealed.
+MESSAGES_MAX = 2_000
 SIZE_MAX = 8 * 1024 * 1024
 
 
@@ -54,8 +54,10 @@ class Batch:
         "dirty",
         "finished",
         "frames",
+        "last_row",
         "left",
         "left_deleted",
+        "mail",
         "mail_deleted",
         "messages",
         "outbox",
@@ -66,6 +68,7 @@ class Batch:
         "requests",
         "sequence",
         "size",
+        "timer_rows",
         "timers",
         "timers_deleted",
         "touched",
@@ -76,7 +79,9 @@ class Batch:
         self.dirty: list[Activation] = []
         self.touched: list[Activation] = []
         self.crowded: list[Activation] = []  # those with too many stored messages in memory
+        self.mail: list[MailRow] = []
         self.mail_deleted: list[int] = []
+        self.timer_rows: list[TimerRow] = []  # of those that are written down
         self.timers: list[DurableTimer] = []
         self.timers_deleted: list[int] = []
         self.outbox: dict[int, list[tuple[str, Message]]] = {}
@@ -99,6 +104,7 @@ class Batch:
         self.messages = 0
         self.size = 0  # bytes of the payloads that the messages brought, and of what was sent
         self.sequence = 0
+        self.last_row = 0  # the greatest number that any of its rows may have
 
     @property
     def is_full(self) -> bool:

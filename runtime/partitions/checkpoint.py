@@ -37,17 +37,19 @@ def seal(partition: Partition, batch: Batch) -> Checkpoint:
     batch.sequence = checkpoint.sequence
     now = partition.now()
     for activation in batch.touched:
-        _store_mail(partition, batch, activation, checkpoint)
+        store_mail(partition, batch, activation)
     _store_changes(batch, now, checkpoint)
     checkpoint.purged += batch.purged.values()
     partition.timers.seal(batch, checkpoint)
     partition.exchange.seal(batch, checkpoint)
+    checkpoint.mail = batch.mail
     checkpoint.mail_deleted = batch.mail_deleted
     checkpoint.timers_deleted = batch.timers_deleted
     checkpoint.outbox_deleted = batch.outbox_deleted
     checkpoint.requests = batch.requests
     checkpoint.activities = batch.left
     checkpoint.activities_deleted = batch.left_deleted
+    batch.last_row = partition.next_row - 1
     # By a time that setting the clock does not move: an id forgotten early is applied twice.
     steady = partition.steady()
     if steady >= partition.expire_requests_at:
@@ -101,9 +103,8 @@ def _store_changes(batch: Batch, now: int, checkpoint: Checkpoint) -> None:
         checkpoint.progress.append(row)
 
 
-def _store_mail(
-    partition: Partition, batch: Batch, activation: Activation, checkpoint: Checkpoint
-) -> None:
+def store_mail(partition: Partition, batch: Batch, activation: Activation) -> None:
+    """Give rows to the messages of an actor that have to be stored and are not."""
     activation.touched = False
     if activation.dead:
         return
@@ -122,7 +123,7 @@ def _store_mail(
         message.row = partition.new_row()
         given.append(message.row)
         body = encode_message(message)
-        checkpoint.mail.append(MailRow(message.row, activation.key, body))
+        batch.mail.append(MailRow(message.row, activation.key, body))
         count += 1
         size += len(body)
         if message.timer:

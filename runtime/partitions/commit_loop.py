@@ -171,7 +171,7 @@ class CommitLoop:
         yield from each(batch.finished, self._tell_end)
         if batch.purged:
             partition.catalog.purging -= batch.purged.keys()
-        partition.overflow.relieve(batch)
+        yield from partition.overflow.relieve(batch)
         reloaded, partition.reloaded = partition.reloaded, []
         for activation in reloaded:
             if not activation.dead:

@@ -6,7 +6,7 @@ it takes what came before, and keeps what came behind; all others go on.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Generator, Sized
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -112,8 +112,8 @@ class Damage:
 
     def read_frames(
         self, target: int, rows: Sequence[OutboxRow], before: int | None, stored: int
-    ) -> list[Frame]:
-        """Read stored frames owed to another partition.
+    ) -> Generator[None, None, list[Frame]]:
+        """Read stored frames owed to another partition; pauses behind each.
 
         Messages are numbered without gaps, so what is lost leaves its numbers behind.
 
@@ -126,6 +126,7 @@ class Damage:
         frames: list[Frame] = []
         lost: list[OutboxRow] = []  # in front of the next frame that can be read
         for row in rows:
+            yield
             try:
                 body, count = self._read_frame(row, target)
             except ValueError as error:

@@ -118,11 +118,17 @@ class DurableTimers:
 
     def seal(self, batch: Batch, checkpoint: Checkpoint) -> None:
         """Put the batch's timers that still run into a checkpoint."""
-        for timer in batch.timers:
+        self.unload(batch)
+        checkpoint.timers = batch.timer_rows
+
+    def unload(self, batch: Batch) -> None:
+        """Write down the batch's timers that still run."""
+        timers, batch.timers = batch.timers, []
+        for timer in timers:
             if timer.alarm is not None:
                 timer.row = self._partition.new_row()
                 body = encode_message(timer.message)
-                checkpoint.timers.append(TimerRow(timer.row, timer.due, timer.key, body))
+                batch.timer_rows.append(TimerRow(timer.row, timer.due, timer.key, body))
 
     def clear(self) -> Generator[None]:
         """Stop all timers, in memory only: none fires from now on. The rest pauses now and then."""

@@ -30,6 +30,7 @@ import orjson
 from ...actors.errors import StorageError, UnavailableError
 from ...actors.messages import Message, read_parcels
 from ...storage.records import OutboxRow, PeerRow, is_whole
+from ...storage.slices import in_slices
 from ..placement.places import FRAME_MESSAGES_MAX, Frame
 from .damage import span_of
 
@@ -189,27 +190,39 @@ class Exchange:
     def seal(self, batch: Batch, checkpoint: Checkpoint) -> None:
         """Put the batch's messages to others, and what was taken from them, into a checkpoint."""
         for target, parcels in batch.outbox.items():
-            for start in range(0, len(parcels), FRAME_MESSAGES_MAX):
-                some = parcels[start : start + FRAME_MESSAGES_MAX]
-                self._frame(target, some, batch, checkpoint)
+            self._frame_all(target, parcels, batch)
             batch.peers.add(target)
+        checkpoint.outbox = [
+            OutboxRow(frame.n, target, frame.last, frame.body) for target, frame in batch.frames
+        ]
         for index in batch.peers:
             peer = self.peers[index]
             checkpoint.peers.append(PeerRow(index, peer.received, peer.sent))
 
-    def _frame(self, target: int, parcels: Parcels, batch: Batch, checkpoint: Checkpoint) -> None:
+    def unload(self, batch: Batch) -> None:
+        """Make frames of the messages to others, as far as they fill some."""
+        for target, parcels in batch.outbox.items():
+            full = len(parcels) // FRAME_MESSAGES_MAX * FRAME_MESSAGES_MAX
+            if full:
+                self._frame_all(target, parcels[:full], batch)
+                del parcels[:full]
+
+    def _frame_all(self, target: int, parcels: Parcels, batch: Batch) -> None:
+        for start in range(0, len(parcels), FRAME_MESSAGES_MAX):
+            self._frame(target, parcels[start : start + FRAME_MESSAGES_MAX], batch)
+
+    def _frame(self, target: int, parcels: Parcels, batch: Batch) -> None:
         """Make one frame of messages, or several where it would be too large."""
         body = orjson.dumps([[key, *message.fields()] for key, message in parcels])
         if len(body) > FRAME_SIZE_MAX and len(parcels) > 1:
             half = len(parcels) // 2
-            self._frame(target, parcels[:half], batch, checkpoint)
-            self._frame(target, parcels[half:], batch, checkpoint)
+            self._frame(target, parcels[:half], batch)
+            self._frame(target, parcels[half:], batch)
             return
         peer = self.peers[target]
         peer.sent += len(parcels)
         frame = Frame(self._partition.new_row(), peer.sent, body, parcels)
         batch.frames.append((target, frame))
-        checkpoint.outbox.append(OutboxRow(frame.n, target, frame.last, body))
 
     def on_durable(self, checkpoint: Checkpoint) -> None:
         """Take note of the watermarks that are durable now."""
@@ -273,24 +286,29 @@ class Exchange:
                 return  # it has recovered meanwhile, and begins anew
             damage = self._partition.damage
             before = peer.handed if peer.row else None
-            frames = damage.read_frames(target, rows, before, stored)
+            frames = await in_slices(damage.read_frames(target, rows, before, stored))
             if damage.rows:
                 await damage.set_aside(self._partition.store)
-                if self.peers[target] is not peer:
-                    return
+            if self.peers[target] is not peer:
+                return
             if not peer.row:
                 # All in front of the first frame was acknowledged before the partition recovered.
                 first = frames[0].last - span_of(read_frame(frames[0].body)) if frames else stored
                 peer.acknowledged = max(peer.acknowledged, first)
             if not frames:
                 peer.handed = stored
-            self._hand_over(target, peer, frames)
+            await in_slices(self._hand_over(target, peer, frames))
+            if self.peers[target] is not peer:
+                return
             if peer.handed == peer.stored:
                 self.choked.discard(target)
 
-    def _hand_over(self, target: int, peer: Peer, frames: list[Frame]) -> None:
+    def _hand_over(self, target: int, peer: Peer, frames: list[Frame]) -> Generator[None]:
         partition = self._partition
         for frame in frames:
+            yield
+            if self.peers[target] is not peer:
+                return
             if frame.last <= peer.acknowledged:
                 peer.handed, peer.row = frame.last, frame.n
                 partition.batch.outbox_deleted.append(frame.n)

@@ -32,6 +32,7 @@ from ...actors.errors import StorageError, UnavailableError
 from ...actors.logs import Log
 from ...actors.messages import Backlog, Caller, LockRequest, Message, Operation, request_of
 from ...storage.records import SLICE_ROWS, is_whole
+from ...storage.slices import each
 from ..placement.claims import id_of
 from ..scheduling.waiter import TOLD
 
@@ -102,18 +103,23 @@ class Overflow:
         self._size += size
         return waiting > MAIL_MAX or activation.stored_size > MAIL_SIZE_MAX
 
-    def relieve(self, batch: Batch) -> None:
-        """After a commit: drop from memory what is too much of it."""
-        self.durable = self._partition.next_row - 1
+    def relieve(self, batch: Batch) -> Generator[None]:
+        """After a commit: drop from memory what is too much of it; pauses now and then."""
+        self.durable = max(self.durable, batch.last_row)
         for activation in batch.crowded:
             if not activation.dead:
                 self.spill(activation, MAIL_MAX // 2, MAIL_SIZE_MAX // 2)
+                yield
         if self._stored > self._limit or self._size > PARTITION_SIZE_MAX:
             self._stored = self._size = 0
-            for activation in self._partition.activations.values():
-                if activation.mail or (activation.actor is not None and activation.actor.held):
+
+            def relieve(activation: Activation) -> None:
+                held = activation.actor is not None and activation.actor.held
+                if (activation.mail or held) and not activation.dead:
                     self.spill(activation, FEW, MAIL_SIZE_MAX // 16)
                     self._stored += activation.count - activation.spilled
+
+            yield from each([*self._partition.activations.values()], relieve)
             # What cannot leave is no reason to look again and again.
             self._limit = self._stored + PARTITION_MAX
 

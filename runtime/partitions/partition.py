@@ -36,6 +36,7 @@ from ..scheduling.clock import steady_time
 from .activation import Activation
 from .batch import Batch
 from .catalog import Catalog
+from .checkpoint import store_mail
 from .damage import Damage
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
@@ -248,6 +249,17 @@ class Partition(Ledger):
             self.batch.outbox[index] = [(target, message)]
         else:
             parcels.append((target, message))
+
+    def unload(self, key: str) -> None:
+        """Write down what the turn of an actor has sent so far, in rows of the batch."""
+        batch = self.batch
+        self.exchange.unload(batch)
+        self.timers.unload(batch)
+        # Not the actor's own: what it takes in this turn is not in its mailbox, and may come back.
+        touched = [one for one in batch.touched if one.key != key]
+        batch.touched = [one for one in batch.touched if one.key == key]
+        for activation in touched:
+            store_mail(self, batch, activation)
 
     def send_later(self, due: int, target: str, message: Message) -> None:
         """Keep a message until its time; it waits in the sender's partition."""

@@ -53,6 +53,9 @@ class Recorder:
     def send(self, target: str, message: Message) -> None:
         self.effects.append(("send", target, encode_message(message)))
 
+    def unload(self, key: str) -> None:
+        """Nothing is decided by it."""
+
     def send_later(self, due: int, target: str, message: Message) -> None:
         self.effects.append(("send later", due, target, encode_message(message)))
 

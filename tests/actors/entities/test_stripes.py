@@ -250,6 +250,9 @@ class World(Recorder):
         assert caller not in self.timers, "one timer for a stripe"
         self.timers.add(caller)
 
+    def unload(self, key: str) -> None:
+        raise NotImplementedError
+
     def disarm_timer(self, caller: Caller) -> None:
         self.timers.discard(caller)
 

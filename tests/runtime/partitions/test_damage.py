@@ -24,6 +24,7 @@ from perdure.runtime.partitions.damage import Damage, span_of
 from perdure.runtime.partitions.exchange import read_frame
 from perdure.runtime.placement.hashing import name_in
 from perdure.storage import OutboxRow
+from perdure.storage.slices import at_once
 from tests.runtime.harness import until
 from tests.storage.files import change, rows
 
@@ -294,7 +295,7 @@ def read_frames(
 ) -> tuple[list[tuple[int, int, int, list[str]]], int]:
     """Give number, last message, span and receivers of each frame; and how many rows are damaged."""
     damage = Damage("the file", Here())
-    frames = damage.read_frames(1, outbox, before, stored)
+    frames = at_once(damage.read_frames(1, outbox, before, stored))
     shown: list[tuple[int, int, int, list[str]]] = []
     for one in frames:
         parcels = read_frame(one.body)

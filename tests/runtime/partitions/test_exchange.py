@@ -26,8 +26,7 @@ from perdure.runtime.placement.places import Frame
 from perdure.runtime.shards.sessions import _ITEMS
 from perdure.runtime.transport.router import Router
 from perdure.runtime.transport.wire import Item, Splitter, encode
-from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered, records
-from perdure.storage.slices import at_once
+from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered, records, slices
 
 PARTITIONS = 3
 SHARDS = 3
@@ -80,6 +79,7 @@ class FakePartition:
         self.index = index
         self.stored = self.store = stored
         self.reading: Coroutine[Any, Any, None] | None = None
+        self.releasing: Generator[None] | None = None
         self.places: Any = router.places
         self.exchange = Exchange(self)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         self.batch = Batch()
@@ -133,6 +133,7 @@ class FakePartition:
 
     def begin_commit(self) -> None:
         if self.flying is None and self.down is None and self.batch.has_rows:
+            self.release(all_of_it=True)
             batch, self.batch = self.batch, Batch()
             checkpoint = Checkpoint(sequence=self.stored.sequence + 1, epoch=1)
             self.exchange.seal(batch, checkpoint)
@@ -155,11 +156,22 @@ class FakePartition:
             stored.taken += taken
         if is_stored and is_told:
             self.exchange.on_durable(checkpoint)
-            at_once(self.exchange.release(batch))
+            self.releasing = self.exchange.release(batch)
+            self.release()
         else:
             self.down = RuntimeError("it recovers")
             self.batch = Batch()
             self.said, self.taken = [], []
+
+    def release(self, *, all_of_it: bool = False) -> None:
+        """Go on with what the last commit lets out, until it pauses."""
+        while self.releasing is not None:
+            try:
+                next(self.releasing)
+            except StopIteration:
+                self.releasing = None
+            if not all_of_it:
+                return
 
     def read(self) -> None:
         """Begin to read frames that are wanted, or go on with that."""
@@ -268,6 +280,10 @@ class World:
         if (partition := self._partition(a % PARTITIONS)) is not None:
             partition.read()
 
+    def release(self, a: int, b: int) -> None:
+        if (partition := self._partition(a % PARTITIONS)) is not None:
+            partition.release()
+
     def connect(self, a: int, b: int) -> None:
         if a % SHARDS != b % SHARDS:
             self.routers[a % SHARDS].fakes[b % SHARDS].connect()
@@ -296,6 +312,7 @@ class World:
             partition.batch.peers.update(partition.exchange.peers)  # this one is made anyway
             partition.begin_commit()
             partition.end_commit(True, True)
+            partition.release(all_of_it=True)
             partition.down = RuntimeError("it has moved")
             self.routers[self.owners[number]].remove(number)
             self.moving[number] = to
@@ -330,8 +347,9 @@ class World:
                     for _ in range(50):
                         self.deliver(shard, other)
             for number in range(PARTITIONS):
-                for _ in range(4):
+                for _ in range(40):
                     self.read(number, 0)
+                    self.release(number, 0)
                 self.recover(number, 0)
                 self.end(number, 0)
                 self.begin(number, 0)
@@ -346,6 +364,7 @@ class World:
             and all(one.down is None and one.flying is None for one in halves)
             and not any(one.batch.has_rows for one in halves)
             and not any(one.reading or one.exchange._wanted for one in halves)
+            and not any(one.releasing for one in halves)
         )
 
     def check(self) -> None:
@@ -378,7 +397,7 @@ WEIGHTS = [
     {"connect": 8, "lose": 8, "leave": 1, "arrive": 1, "hear": 2, "begin": 6, "end": 8},
     {"connect": 1, "lose": 0, "leave": 6, "arrive": 6, "hear": 6, "begin": 4, "end": 8},
 ]
-ALWAYS = {"say": 8, "deliver": 16, "recover": 2, "read": 6}
+ALWAYS = {"say": 8, "deliver": 16, "recover": 2, "read": 6, "release": 4}
 
 
 def live(seed: int, steps: int) -> None:
@@ -405,6 +424,8 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchanging, "WINDOW_MESSAGES", exchanging.WINDOW_MESSAGES)
     monkeypatch.setattr(exchanging, "FRAME_MESSAGES_MAX", 2)
     monkeypatch.setattr(records, "SLICE_ROWS", records.SLICE_ROWS)
+    monkeypatch.setattr(slices, "SLICE_S", -1.0)  # what may pause does
+    monkeypatch.setattr(slices, "checkpoint", _Turn)
 
 
 @pytest.mark.parametrize("block", range(4))
