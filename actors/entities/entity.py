@@ -386,6 +386,25 @@ class EntityActor(Actor):
             "again until that has come home"
         )
 
+    def release(self) -> list[Message]:
+        """Give back what is held, if it can be taken now: it goes before what came later.
+
+        Whoever waits for the lock does not wait for the repair of a parked entity as well.
+        """
+        if self.parked is None or self.lock is not None or self.striping is not None:
+            return super().release()
+        released: list[Message] = []
+        kept: list[Message] = []
+        is_behind = False
+        for message in self.held or ():
+            is_behind = is_behind or isinstance(message, Backlog)
+            if isinstance(message, (LockRequest, LockRelease)) and not is_behind:
+                released.append(message)
+            else:
+                kept.append(message)
+        self.held = kept or None
+        return released
+
     def stay_parked(self, kind: str, reason: str) -> None:
         """Be parked, and say nothing of it: what is stored stays as it is."""
         self.parked_type, self.parked = kind, reason

@@ -86,7 +86,8 @@ def _resume(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         actor.status = "Running" if actor.begun else "Pending"
         actor.note(suspended=None)
         _note(actor, now, "ExecutionResumed", message.reason)
-        if not actor.begun and (actor.start_at is None or actor.start_at <= now):
+        is_due = actor.start_at is None or actor.start_at <= now
+        if is_due and not actor.begun and actor.parked is None:
             actor.run_first(now, effects)  # its time came meanwhile
     effects.reply(message, None)
 
@@ -131,7 +132,7 @@ def _is_awaited(actor: OrchestrationActor, parent: Caller, effects: Effects) -> 
     else:
         if actor.parent != parent:  # an earlier attempt waits again
             actor.parent = parent
-            actor.changed = True
+            actor.fresh = actor.changed = True
         if actor.status not in _STOPPED:
             return True
         failure = read_failure(actor.failure or b"null")

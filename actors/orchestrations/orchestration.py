@@ -382,7 +382,7 @@ class OrchestrationActor(Actor):
         if message.execution != self.execution or self.begun or not self.is_live:
             return None
         self.carried = message.carried
-        if self.status == "Suspended":
+        if self.status == "Suspended" or self.parked is not None:
             return HELD
         self.run_first(now, effects)
         return None

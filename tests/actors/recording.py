@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from perdure import App, EntityId, OrchestrationContext, RetryPolicy, Task
 from perdure.actors.changes import InstanceState
+from perdure.actors.effects import HELD, RELOAD
 from perdure.actors.errors import FailureDetails
 from perdure.actors.failures import encode_failure
 from perdure.actors.messages import (
@@ -102,6 +103,13 @@ class Recorder:
         self.effects.append(("failed operation", entity, operation, failure))
 
 
+def copy_of(message: Message) -> Message:
+    """The message as it comes back from its durable form; whoever waits for it still waits."""
+    again = decode_message(orjson.loads(encode_message(message)))
+    again.reply, again.keep = message.reply, message.keep
+    return again
+
+
 class Instance:
     """One orchestration instance outside any runtime."""
 
@@ -118,14 +126,56 @@ class Instance:
         self.actor.close()
 
     def take(self, message: Message, now: int) -> list[tuple[Any, ...]]:
-        """Give the actor a message, as read back from its durable form; returns the effects."""
+        """Give the actor a message, as read back from its durable form; returns the effects.
+
+        It is a turn of its own, in which the actor may let messages go that it held, or be loaded
+        anew; what it tells behind it is written down.
+        """
         recorder = Recorder()
-        outcome = self.actor.handle(
-            decode_message(orjson.loads(encode_message(message))), now, recorder
-        )
-        assert outcome is None
+        self._take([copy_of(message)], now, recorder)
         self.seal(now)
         return recorder.effects
+
+    def _take(self, mail: list[Message], now: int, recorder: Recorder) -> None:
+        while mail:
+            message = mail.pop(0)
+            outcome = self.actor.handle(message, now, recorder)
+            if outcome is HELD:
+                self.actor.hold(message)
+            elif outcome is RELOAD:
+                mail[:0] = [*self.actor.give_back(), message]
+                self.seal(now)
+                self._load_anew(message)
+            else:
+                assert outcome is None
+            mail[:0] = self.actor.release()
+
+    def _load_anew(self, message: Message) -> None:
+        assert isinstance(message, Command)
+        message.loaded = True
+        self.actor.close()
+        self.actor = OrchestrationActor(1, self.actor.key, self.lookup)
+        self.load(is_retried=message.action == "retry")
+        if message.action == "rewind" and self.actor.status == "Failed":
+            self.actor.prepare_rewind(self.history, message.force)
+
+    def load(self, *, is_retried: bool = False) -> None:
+        """Take what is stored, as one that is loaded does."""
+        actor = self.actor
+        if self.stored is None:
+            return
+        actor.load(self.stored)
+        if not actor.is_live:
+            return
+        if is_retried:
+            actor.unpark()
+        if actor.parked is not None:
+            actor.lie_idle(self.history)
+        elif actor.status == "Pending":
+            actor.check_code()
+        else:
+            for _ in actor.replay(self.history):
+                pass
 
     def seal(self, now: int) -> None:
         """Write down what the actor tells."""
@@ -172,18 +222,24 @@ class Instance:
             }
         return kept
 
+    @property
+    def held(self) -> list[Message]:
+        """The messages that it holds."""
+        return self.actor.held or []
+
     def restored(self) -> Instance:
-        """The same instance, rebuilt from what is stored."""
+        """The same instance, rebuilt from what is stored and the messages that it holds."""
         again = Instance(self.lookup, self.actor.instance_id)
         again.history = orjson.loads(orjson.dumps(self.history))
         if self.stored is not None:
             progress = self.stored.progress._replace(events=len(again.history))
             again.stored = self.stored._replace(progress=progress)
-            again.actor.load(again.stored)
-        if again.actor.is_live:
-            for _ in again.actor.replay(again.history):
-                pass
-            assert again.actor.parked is None, again.actor.parked
+            again.load()
+            if progress.parked is None:
+                assert again.actor.parked is None, again.actor.parked
+        recorder = Recorder()
+        again._take([copy_of(message) for message in self.held], START, recorder)
+        assert not recorder.effects, "what is held again was decided before"
         return again
 
 

@@ -13,9 +13,9 @@ from perdure.actors.changes import EntityState
 from perdure.actors.effects import FEED, HELD, RELOAD
 from perdure.actors.entities.entity import EntityActor
 from perdure.actors.errors import PerdureError
-from perdure.actors.messages import Command, Message, Operation, decode_message, encode_message
+from perdure.actors.messages import Command, Message, Operation
 from perdure.actors.registry.lookup import Lookup
-from tests.actors.recording import START, Recorder
+from tests.actors.recording import START, Recorder, copy_of
 
 Effect = tuple[Any, ...]
 
@@ -35,15 +35,6 @@ def signal(name: str, *input: Any) -> Operation:
     message = Operation(name, orjson.dumps(*input) if input else None)
     message.reply = CLIENT
     return message
-
-
-def copy_of(message: Message) -> Message:
-    """The message as it comes back from its durable form; whoever waits for it still waits."""
-    again = decode_message(orjson.loads(encode_message(message)))
-    again.reply = message.reply
-    if isinstance(again, Command) and isinstance(message, Command):
-        again.loaded = message.loaded
-    return again
 
 
 class Lone:

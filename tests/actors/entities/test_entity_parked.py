@@ -14,6 +14,7 @@ from perdure.actors.messages import (
     Command,
     Folded,
     LockRequest,
+    Operation,
 )
 from tests.actors.entities.accounts import LOOKUP, A, B, account, answers, called_by, lock, unlock
 from tests.actors.entities.lone import CLIENT, Lone, call, kinds, replies, signal
@@ -32,6 +33,17 @@ def test_a_parked_entity_refuses_clients_calls_and_holds_the_rest() -> None:
     assert lone.turn(call("get")) == [("refuse", "ParkedError")]
     assert lone.turn(signal("add", 1), called_by(A, "add", 2)) == []
     assert len(lone.actor.held or ()) == 2
+
+
+def test_a_lock_that_is_released_goes_to_who_waits_for_it_though_the_entity_is_parked() -> None:
+    lone = account()
+    lone.turn(lock(A))
+    lone.turn(signal("add", 1), lock(B))
+    lone.turn(Command("park", "damaged"))
+    effects = lone.turn(unlock(A))
+
+    assert answers(effects) == [("b", "EntityLockGranted", None)]
+    assert [type(one) for one in lone.held] == [Operation]
 
 
 def test_it_tells_why_it_is_parked_and_one_that_is_loaded_stays_so() -> None:

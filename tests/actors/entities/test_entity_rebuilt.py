@@ -131,8 +131,15 @@ def take_again(lone: Lone, messages: list[Message], now: int) -> list[Effect]:
 
 def can_be_rebuilt(lone: Lone) -> bool:
     # A home that is loaded anew in the middle of a round does not know for which messages that is,
-    # and asks its stripes once more.
-    return not (isinstance(lone.actor.striping, Home) and lone.actor.held)
+    # and asks its stripes once more. A client does not wait any more for a call that was held when
+    # its entity was parked, where that is loaded.
+    if isinstance(lone.actor.striping, Home):
+        return not lone.held
+    return lone.actor.parked is None or not any(map(is_awaited, lone.held))
+
+
+def is_awaited(message: Message) -> bool:
+    return isinstance(message, Operation) and message.call and message.reply is not None
 
 
 def plain(lone: Lone, effects: list[Effect]) -> list[Effect]:
