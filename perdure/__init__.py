@@ -1,75 +1,84 @@
 """Virtual actors with durable state: entities, orchestrations and activities that survive crashes.
 
 See the README for a tour and ``docs/guarantees.md`` for what is promised.
+
+Names alone: what stands behind one is imported when it is first used, so that a program pays for
+what it needs of the package.
 """
 
-from .actors.contexts.activity import ActivityContext
-from .actors.contexts.entity import EntityContext
-from .actors.contexts.marks import combine, commutative, readonly
-from .actors.contexts.orchestration import OrchestrationContext
-from .actors.errors import (
-    ActivityError,
-    Cancelled,
-    EntityOperationError,
-    EventDataError,
-    FailedError,
-    FailureDetails,
-    HubStoppingError,
-    InstanceAlreadyExistsError,
-    InstanceFinishedError,
-    InstanceNotFinishedError,
-    InstanceNotFoundError,
-    InternalError,
-    InvalidIdError,
-    InvalidTimeError,
-    LeaseLostError,
-    LockRuleError,
-    MailboxFullError,
-    NondeterminismError,
-    NonDurableAwaitError,
-    NonRetryableError,
-    OrchestrationCanceledError,
-    OrchestrationFailedError,
-    OrchestrationTerminatedError,
-    OutcomeUnknownError,
-    ParkedError,
-    PayloadError,
-    PayloadTooLargeError,
-    PerdureError,
-    RegistrationError,
-    RequestIdReusedError,
-    RewindError,
-    StorageError,
-    StoreDamagedError,
-    StoreFullError,
-    StoreInUseError,
-    StoreMovedError,
-    StoreReadOnlyError,
-    StoreVersionError,
-    SubOrchestrationError,
-    UnavailableError,
-    UnknownNameError,
-    UsageError,
-)
-from .actors.ids import EntityId
-from .actors.registry.app import App
-from .actors.replay.scopes import CancelScope, TaskGroup
-from .actors.replay.tasks import EntityLock, Task
-from .actors.retry import RetryPolicy
-from .actors.values import MISSING, RuntimeStatus
-from .runtime.client.client import CleanResult, Client
-from .runtime.client.handle import OrchestrationHandle
-from .runtime.client.pages import Page
-from .runtime.client.remote import HubView, connect, watch_hub
-from .runtime.client.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
-from .runtime.cluster.balancer import Rebalance
-from .runtime.hub import Hub
-from .runtime.program import run
-from .runtime.scheduling.clock import Clock, ManualClock, SystemClock
-from .runtime.scheduling.interpreter import tune
-from .runtime.settings import Settings
-from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
-from .storage import MemoryStore, SharedStore, SqliteStore, Store
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .actors.contexts.activity import ActivityContext
+    from .actors.contexts.entity import EntityContext
+    from .actors.contexts.marks import combine, commutative, readonly
+    from .actors.contexts.orchestration import OrchestrationContext
+    from .actors.errors import (
+        ActivityError,
+        Cancelled,
+        EntityOperationError,
+        EventDataError,
+        FailedError,
+        FailureDetails,
+        HubStoppingError,
+        InstanceAlreadyExistsError,
+        InstanceFinishedError,
+        InstanceNotFinishedError,
+        InstanceNotFoundError,
+        InternalError,
+        InvalidIdError,
+        InvalidTimeError,
+        LeaseLostError,
+        LockRuleError,
+        MailboxFullError,
+        NondeterminismError,
+        NonDurableAwaitError,
+        NonRetryableError,
+        OrchestrationCanceledError,
+        OrchestrationFailedError,
+        OrchestrationTerminatedError,
+        OutcomeUnknownError,
+        ParkedError,
+        PayloadError,
+        PayloadTooLargeError,
+        PerdureError,
+        RegistrationError,
+        RequestIdReusedError,
+        RewindError,
+        StorageError,
+        StoreDamagedError,
+        StoreFullError,
+        StoreInUseError,
+        StoreMovedError,
+        StoreReadOnlyError,
+        StoreVersionError,
+        SubOrchestrationError,
+        UnavailableError,
+        UnknownNameError,
+        UsageError,
+    )
+    from .actors.ids import EntityId
+    from .actors.registry.app import App
+    from .actors.replay.scopes import CancelScope, TaskGroup
+    from .actors.replay.tasks import EntityLock, Task
+    from .actors.retry import RetryPolicy
+    from .actors.values import MISSING, RuntimeStatus
+    from .runtime.client.client import CleanResult, Client
+    from .runtime.client.handle import OrchestrationHandle
+    from .runtime.client.pages import Page
+    from .runtime.client.remote import HubView, connect, watch_hub
+    from .runtime.client.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
+    from .runtime.cluster.balancer import Rebalance
+    from .runtime.hub import Hub
+    from .runtime.program import run
+    from .runtime.scheduling.clock import Clock, ManualClock, SystemClock
+    from .runtime.scheduling.interpreter import tune
+    from .runtime.settings import Settings
+    from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
+    from .storage import MemoryStore, SharedStore, Store
+    from .storage.sqlite import SqliteStore
 
 __version__ = "0.1.0"
 
@@ -160,3 +169,64 @@ __all__ = [
     "tune",
     "watch_hub",
 ]
+
+# Where the names stand; those that are not here are errors.
+_HOMES = {
+    name: home
+    for home, names in (
+        (".actors.contexts.activity", "ActivityContext"),
+        (".actors.contexts.entity", "EntityContext"),
+        (".actors.contexts.marks", "combine commutative readonly"),
+        (".actors.contexts.orchestration", "OrchestrationContext"),
+        (".actors.ids", "EntityId"),
+        (".actors.registry.app", "App"),
+        (".actors.replay.scopes", "CancelScope TaskGroup"),
+        (".actors.replay.tasks", "EntityLock Task"),
+        (".actors.retry", "RetryPolicy"),
+        (".actors.values", "MISSING RuntimeStatus"),
+        (".runtime.client.client", "CleanResult Client"),
+        (".runtime.client.handle", "OrchestrationHandle"),
+        (".runtime.client.pages", "Page"),
+        (".runtime.client.remote", "HubView connect watch_hub"),
+        (
+            ".runtime.client.status",
+            "EntityStatus HistoryEvent OrchestrationStatus ParkedReason",
+        ),
+        (".runtime.cluster.balancer", "Rebalance"),
+        (".runtime.hub", "Hub"),
+        (".runtime.program", "run"),
+        (".runtime.scheduling.clock", "Clock ManualClock SystemClock"),
+        (".runtime.scheduling.interpreter", "tune"),
+        (".runtime.settings", "Settings"),
+        (
+            ".runtime.statistics",
+            "HubStatistics PartitionStatistics ShardStatistics SilentShard",
+        ),
+        (".storage.memory", "MemoryStore"),
+        (".storage.protocol", "SharedStore Store"),
+        (".storage.sqlite", "SqliteStore"),
+    )
+    for name in names.split()
+}
+_ROOMS = frozenset({"actors", "runtime", "storage"})
+
+# Type checkers go by the imports above, and would believe in any name if they saw this.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            home = import_module(_HOMES.get(name, ".actors.errors"), __name__)
+            globals()[name] = value = getattr(home, name)  # so that it is asked for once
+            return value
+        if name in _ROOMS:
+            for public in _HOMES:  # after which there is all in the room that `import` once brought
+                __getattr__(public)
+            return sys.modules[f"{__name__}.{name}"]
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}",
+            name=name,
+            obj=sys.modules[__name__],
+        )
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -17,14 +17,13 @@ from ..actors.arguments import instance, is_a, refusal, text, whole
 from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, UsageError
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
-from ..storage import SqliteStore, open_store
+from ..storage import open_store
 from .client.applications import app_of, make_lookup
 from .client.client import Client
 from .client.retention import check_retention, keep_retention
 from .cluster.balancer import Balancer, Rebalance
 from .cluster.crews import Crew
 from .cluster.loops import LoopCrew
-from .cluster.processes import ProcessCrew
 from .scheduling.clock import Clock, SystemClock
 from .scheduling.hidden_tasks import TaskGroup, begin
 from .scheduling.homes import Home, current_task, has_ended
@@ -103,6 +102,8 @@ class Hub:
         path = None if socket is None else path_of(socket, "socket")
         self._crew: Crew
         if workers:
+            from .cluster.processes import ProcessCrew  # with all that starts processes
+
             self._crew = ProcessCrew(
                 workers,
                 text(app, "app") if is_a(app, str) else self.app,
@@ -471,7 +472,7 @@ def _store_of(store: object) -> Store:
     if is_a(store, str):
         return open_store(text(store, "store"))
     if is_a(store, PurePath):
-        return SqliteStore(cast("Path", store))
+        return open_store(cast("Path", store))
     if not _has(store, "open", "close"):
         taken = "'memory:', 'sqlite:PATH', a Path (a folder) or a store"
         raise refusal("store", taken, store)

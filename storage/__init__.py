@@ -6,7 +6,7 @@ Internal as a whole; users meet it through ``Hub(store=...)`` and ``perdure``.
 from __future__ import annotations
 
 import os
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..actors.errors import UsageError
 from .memory import MemoryStore
@@ -31,7 +31,9 @@ from .records import (
     SetAside,
     TimerRow,
 )
-from .sqlite import SqliteStore, Synchronous
+
+if TYPE_CHECKING:
+    from .sqlite import Synchronous
 
 __all__ = [
     "DAMAGED",
@@ -58,7 +60,6 @@ __all__ = [
     "SetAside",
     "SharedPartition",
     "SharedStore",
-    "SqliteStore",
     "Store",
     "TimerRow",
     "open_store",
@@ -79,15 +80,20 @@ def open_store(spec: str | os.PathLike[str] | Store) -> Store:
         UsageError: ``spec`` is none of ``memory:``, ``sqlite:PATH`` and a path.
     """
     if isinstance(spec, os.PathLike):
-        return SqliteStore(spec)
+        return _open_folder(spec)
     if not isinstance(spec, str):
         return spec
     if spec == "memory:":
         return MemoryStore()
     if spec.startswith("sqlite:") and spec != "sqlite:":
-        path, synchronous = split_place(spec)
-        return SqliteStore(path, synchronous=cast(Synchronous, synchronous))
+        return _open_folder(*split_place(spec))
     raise UsageError(
         f"store {spec!r} is not understood; give 'memory:' (lost when the process ends), "
         "'sqlite:PATH' (a folder of that path), or an object that is a store"
     )
+
+
+def _open_folder(path: str | os.PathLike[str], synchronous: str = "FULL") -> Store:
+    from .sqlite import SqliteStore  # with aiosqlite and sqlite3, which a hub in memory never needs
+
+    return SqliteStore(path, synchronous=cast("Synchronous", synchronous))

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import subprocess
+import sys
 from enum import Enum
-from types import FunctionType, ModuleType
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
 
 import pytest
 
 import perdure
 from perdure.actors import errors
+
+# What a hub in memory on asyncio gets by without: other loops, other stores, other processes,
+# classes as values, mistakes in a name.
+RARELY_NEEDED = {
+    "aiosqlite",
+    "cattrs",
+    "ctypes",
+    "difflib",
+    "hypothesis",
+    "multiprocessing",
+    "perdure.adapters",
+    "perdure.benchmarks",
+    "perdure.runtime.client.remote",
+    "perdure.runtime.cluster.processes",
+    "perdure.storage.sqlite",
+    "pickle",
+    "pydantic",
+    "rich",
+    "sqlite3",
+    "tempfile",
+    "trio",
+    "zipfile",
+}
 
 
 def sort_key(name: str) -> tuple[int, str]:
@@ -17,16 +45,6 @@ def sort_key(name: str) -> tuple[int, str]:
     if name.isupper():
         return 0, name
     return (1 if name[0].isupper() else 2), name
-
-
-def public_names(module: ModuleType) -> set[str]:
-    return {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and not inspect.ismodule(value)
-        and name != "annotations"  # what `from __future__ import annotations` leaves
-    }
 
 
 def own_docstring(value: object) -> str:
@@ -42,10 +60,75 @@ def test_the_public_names_are_sorted_and_named_once() -> None:
     assert list(names) == sorted(set(names), key=sort_key)
 
 
-def test_the_public_names_are_those_that_the_front_door_binds() -> None:
-    names = set(perdure.__all__) - {"__version__"}
+def test_the_public_names_are_those_that_type_checkers_see() -> None:
+    source = ast.parse(Path(perdure.__file__).read_text("utf-8"))
+    seen = {
+        alias.name: "." + (imported.module or "")
+        for block in source.body
+        if isinstance(block, ast.If)
+        for imported in block.body
+        if isinstance(imported, ast.ImportFrom)
+        for alias in imported.names
+    }
 
-    assert names == public_names(perdure)
+    assert seen.keys() == set(perdure.__all__) - {"__version__"}
+    for name, home in seen.items():
+        assert getattr(perdure, name) is getattr(import_module(home, "perdure"), name)
+
+
+def test_the_front_door_can_be_looked_through_and_taken_whole() -> None:
+    taken: dict[str, object] = {}
+
+    exec("from perdure import *", taken)
+
+    assert set(perdure.__all__) <= set(dir(perdure))
+    assert set(perdure.__all__) == taken.keys() - {"__builtins__"}
+
+
+def test_a_name_that_the_front_door_has_not_is_refused_as_any_module_does() -> None:
+    with pytest.raises(AttributeError, match="module 'perdure' has no attribute 'Actor'"):
+        _ = getattr(perdure, "Actor")  # noqa: B009 - type checkers know that there is none
+    with pytest.raises(ImportError, match="cannot import name 'Actor' from 'perdure'"):
+        exec("from perdure import Actor")
+
+
+def loaded_by(program: str) -> set[str]:
+    """Give the modules that a fresh interpreter has after a program, without those it began with."""
+    code = f"import sys\nbefore = {{*sys.modules}}\n{program}\nprint(*{{*sys.modules}} - before)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(ended.stdout.split())
+
+
+def test_the_front_door_alone_loads_nothing_behind_it() -> None:
+    loaded = loaded_by("import perdure")
+
+    assert {name for name in loaded if name.startswith("perdure")} == {"perdure"}
+    assert not loaded & {"anyio", "asyncio", "attrs", "cattrs", "orjson", "sqlite3", "inspect"}
+
+
+def test_a_room_is_reached_through_the_front_door() -> None:
+    loaded = loaded_by(
+        "import perdure; assert perdure.actors.errors.UsageError is perdure.UsageError"
+    )
+
+    assert "perdure.runtime.hub" in loaded
+
+
+def test_a_hub_in_memory_loads_nothing_that_it_does_not_need() -> None:
+    loaded = loaded_by(
+        "import anyio\n"
+        "from perdure import App, EntityId, Hub, OrchestrationContext\n"
+        "app = App()\n"
+        "@app.orchestration\n"
+        "async def hello(ctx: OrchestrationContext, name: str) -> str: return name\n"
+        "async def main():\n"
+        "    async with Hub(app) as hub:\n"
+        "        handle = await hub.client.start_new(hello, 'you')\n"
+        "        assert await handle.result() == 'you'\n"
+        "anyio.run(main)\n"
+    )
+
+    assert not loaded & RARELY_NEEDED
 
 
 def test_every_error_that_a_user_can_meet_is_public() -> None:

@@ -6,7 +6,6 @@ import base64
 import enum
 import functools
 import math
-import pickle
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -242,9 +241,11 @@ def _iso_writer(cls: Any) -> Callable[[Any], str]:
 
 @functools.lru_cache(maxsize=1_000)
 def _zone_key(zone: ZoneInfo) -> str:
+    from pickle import PicklingError  # and with it all of pickle: for a zone alone
+
     try:
         zone.__reduce__()  # refused by one that was read from a file, whatever its key says
-    except pickle.PicklingError:
+    except PicklingError:
         raise Fault(
             "its ZoneInfo was read from a file, so no other process would find it; use "
             "ZoneInfo(key)"

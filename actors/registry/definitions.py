@@ -9,7 +9,6 @@ Invariants:
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, cast
@@ -346,6 +345,8 @@ def no_operation(definition: EntityDefinition, name: str) -> UnknownNameError:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Give the end of an error message that lists the names most like one that is unknown."""
+    import difflib  # here, since a program whose names are right never needs it
+
     names = list(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:

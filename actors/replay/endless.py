@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-
 
 def keep_for_ever(code: object) -> None:
     """Keep such code, suspended, until the process is gone.
@@ -12,4 +10,6 @@ def keep_for_ever(code: object) -> None:
     the interpreter, where nothing that it waits for is there any more, it would go round for ever.
     A module's list does not keep it that long, so it gets a reference that nobody gives back.
     """
+    import ctypes  # here, since hardly a program has such code
+
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(code))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import zipfile
 from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -104,7 +103,11 @@ def _is_program_file(path: Path) -> bool:
     """Whether code can be read at a path: of a file, whatever its name, or of one in an archive."""
     if "\0" in str(path):
         return False
-    return path.is_file() or zipfile.is_zipfile(path.parent)
+    if path.is_file():
+        return True
+    import zipfile  # here, since hardly a program is an archive
+
+    return zipfile.is_zipfile(path.parent)
 
 
 def _read_program(path: Path) -> tuple[Any, CodeType]:

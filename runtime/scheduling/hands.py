@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented all the same
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
 from weakref import ref
@@ -60,8 +60,21 @@ def hand_factory() -> HandFactory:
     """Choose the hands for the running event loop; each begins with the context of now."""
     context = copy_context()
     if on_asyncio():
-        return lambda work, on_end: _AsyncioHand(work, on_end, context.copy())
+        scopes = _find_scopes()
+        return lambda work, on_end: _AsyncioHand(work, on_end, context.copy(), scopes)
     return lambda work, on_end: _TrioHand(work, on_end, context.copy())
+
+
+def _find_scopes() -> dict[Any, Any]:
+    """Find where anyio keeps the open cancel scope of each asyncio task."""
+    try:
+        from anyio._backends import _asyncio as backend  # which a program on trio has not loaded
+
+        found: Any = backend._task_states  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportUnknownVariableType]
+        scopes: dict[Any, Any] = found.data  # without the wrapper, which costs as much as a turn
+    except (ImportError, AttributeError):
+        return {}  # then a scope that was left open is not noticed before it does something
+    return scopes
 
 
 def is_foreign(hand: Hand, error: BaseException) -> bool:
@@ -78,10 +91,22 @@ async def _run(hand: Hand, work: Work, error: list[BaseException]) -> None:
 
 
 class _AsyncioHand:
-    __slots__ = ("_cancelling", "_error", "_on_end", "_ref", "_task", "_told", "is_shared")
+    __slots__ = (
+        "_cancelling",
+        "_error",
+        "_on_end",
+        "_ref",
+        "_scopes",
+        "_task",
+        "_told",
+        "is_shared",
+    )
 
-    def __init__(self, work: Work, on_end: OnEnd, context: Context) -> None:
+    def __init__(
+        self, work: Work, on_end: OnEnd, context: Context, scopes: Mapping[Any, Any]
+    ) -> None:
         self._on_end = on_end
+        self._scopes = scopes
         self._error: list[BaseException] = []
         self._told = 0
         self.is_shared = False
@@ -106,11 +131,11 @@ class _AsyncioHand:
     def is_spoilt(self) -> bool:
         if self._cancelling() > self._told:
             return True
-        state = _scopes.get(self._ref)
+        state = self._scopes.get(self._ref)
         return state is not None and state.cancel_scope is not None
 
     def give_up(self) -> None:
-        state = _scopes.get(self._ref)
+        state = self._scopes.get(self._ref)
         scope = None if state is None else state.cancel_scope
         while scope is not None:
             scope.cancel()  # and with it the tasks of its group
@@ -137,21 +162,6 @@ class _AsyncioHand:
         else:
             error = task.exception()
         self._on_end(self, error)
-
-
-def _find_scopes() -> dict[Any, Any]:
-    """Find where anyio keeps the open cancel scope of each asyncio task."""
-    try:
-        from anyio._backends import _asyncio as backend
-
-        found: Any = backend._task_states  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportUnknownVariableType]
-        scopes: dict[Any, Any] = found.data  # without the wrapper, which costs as much as a turn
-    except (ImportError, AttributeError):
-        return {}  # then a scope that was left open is not noticed before it does something
-    return scopes
-
-
-_scopes = _find_scopes()
 
 
 class _TrioHand:

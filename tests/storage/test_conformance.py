@@ -37,11 +37,11 @@ from perdure.storage import (
     ProgressRow,
     Recovered,
     RequestRow,
-    SqliteStore,
     Store,
     TimerRow,
 )
 from perdure.storage.records import SLICE_ROWS, SLICE_SIZE
+from perdure.storage.sqlite import SqliteStore
 
 
 def created(id: int, **changes: Any) -> CreatedRow:

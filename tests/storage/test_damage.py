@@ -22,8 +22,13 @@ from perdure.actors.errors import (
     StoreInUseError,
     StoreReadOnlyError,
 )
-from perdure.storage import ChunkRow, MailRow, SqliteStore, open_store
-from perdure.storage.sqlite import settler as settling, store as sqlite, takeover as recovering
+from perdure.storage import ChunkRow, MailRow, open_store
+from perdure.storage.sqlite import (
+    SqliteStore,
+    settler as settling,
+    store as sqlite,
+    takeover as recovering,
+)
 from tests.storage.files import ROOT, change, rows
 from tests.storage.test_conformance import Owner, created, own
 

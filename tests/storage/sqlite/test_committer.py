@@ -14,7 +14,7 @@ from anyio import CancelScope, create_task_group, fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
 from perdure.actors.errors import StorageError
-from perdure.storage import SqliteStore
+from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.committer import PATIENCE_S, Committer, Committers
 from tests.storage.test_conformance import Owner, created
 

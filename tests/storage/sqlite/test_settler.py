@@ -30,10 +30,14 @@ from perdure.storage import (
     OutboxRow,
     PeerRow,
     RequestRow,
-    SqliteStore,
     TimerRow,
 )
-from perdure.storage.sqlite import settler as settling, store as sqlite, takeover as recovering
+from perdure.storage.sqlite import (
+    SqliteStore,
+    settler as settling,
+    store as sqlite,
+    takeover as recovering,
+)
 from perdure.storage.sqlite.connection import connect
 from perdure.storage.sqlite.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.presence import Presence
@@ -936,7 +940,8 @@ async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_h
 
 CRASHING = """
 import asyncio, sys
-from perdure.storage import ChunkRow, EntityFilter, MailRow, SqliteStore
+from perdure.storage import ChunkRow, EntityFilter, MailRow
+from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite import settler as settling
 from tests.storage.test_conformance import created, entity, own, progress
 

@@ -34,10 +34,10 @@ from perdure.storage import (
     MailRow,
     MemoryStore,
     OutboxRow,
-    SqliteStore,
     TimerRow,
     open_store,
 )
+from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.queries import (
     Candidate,
     entity_page,
@@ -87,7 +87,7 @@ async def pragma(owner: Owner, statement: str) -> list[Any]:
 
 async def test_a_program_that_fails_with_an_open_store_still_ends(folder: Path) -> None:
     code = (
-        "import asyncio, sys\nfrom perdure.storage import SqliteStore\n"
+        "import asyncio, sys\nfrom perdure.storage.sqlite import SqliteStore\n"
         "async def main():\n"
         "    [sys.kept] = await SqliteStore(sys.argv[1]).open(1)\n"
         "    await sys.kept.recover()\n"
@@ -182,7 +182,7 @@ async def test_a_second_hub_is_refused_in_another_process(folder: Path) -> None:
     store = SqliteStore(folder)
     await store.open(1)
     code = (
-        "import asyncio, sys\nfrom perdure.storage import SqliteStore\n"
+        "import asyncio, sys\nfrom perdure.storage.sqlite import SqliteStore\n"
         "asyncio.run(SqliteStore(sys.argv[1]).open(1))"
     )
 
@@ -492,7 +492,8 @@ async def test_a_long_query_does_not_delay_commits(folder: Path) -> None:
 
 CRASHING = """
 import asyncio, sys
-from perdure.storage import Checkpoint, ChunkRow, MailRow, SqliteStore
+from perdure.storage import Checkpoint, ChunkRow, MailRow
+from perdure.storage.sqlite import SqliteStore
 from tests.storage.test_conformance import created, own, progress
 
 async def main():
