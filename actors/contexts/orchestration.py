@@ -23,7 +23,7 @@ from ..ids import EntityId, check_instance_id, check_text, entity_id
 from ..logs import GuardedLogger
 from ..payloads import compact
 from ..printing import repr_of
-from ..replay.executor import Continuation
+from ..replay.execution import Continuation
 from ..replay.scopes import CancelScope, Shield, TaskGroup
 from ..replay.tasks import (
     AllTask,

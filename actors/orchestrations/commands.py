@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from attrs import evolve
 
 from ..effects import HELD, RELOAD
@@ -18,7 +19,8 @@ from ..errors import (
     PerdureError,
 )
 from ..failures import failure_of, read_failure
-from ..replay.executor import Outcome
+from ..payloads import compact
+from ..replay.execution import Outcome
 from .rewind import rewind
 
 if TYPE_CHECKING:
@@ -59,12 +61,8 @@ def _cancel(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         # Delivered once: a second one, from a parent perhaps, would break off the clean-up.
         effects.reply(message, None)
         return None
-    actor.record(now, "CancelRequested", message.reason)
-    executor.resume(now, effects, actor.events)
-    executor.step(executor.cancel, message.reason)
-    effects.reply(message, None)
-    actor.settle_turn(now, effects)
-    return None
+    event = ("CancelRequested", now, message.reason)
+    return actor.take_in(compact(orjson.dumps(event)), event, now, effects, message)
 
 
 def _suspend(actor: OrchestrationActor, message: Command, now: int, effects: Effects) -> None:

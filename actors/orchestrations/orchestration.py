@@ -42,9 +42,9 @@ from ..errors import (
 from ..failures import encode_failure, failure_of
 from ..messages import Backlog, Begin, Caller, Command, Completion, Event, Message, Start, TimerDue
 from ..payloads import compact
-from ..replay.executor import Executor, Outcome, send_releases
+from ..replay.execution import NO_WORK, OpenLock, OpenWork, Outcome
+from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, carried_by, open_children, open_lock
-from ..replay.tasks import DONE, FAILED
 from ..values import TERMINAL
 from .commands import COMMANDS
 from .rewind import Rewind, prepare
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ..carried import Carried
     from ..effects import Effects
     from ..registry.lookup import Lookup
+    from ..replay.execution import Execution
 
 
 #: More events of one turn are told in several parts.
@@ -72,20 +73,6 @@ _KEPT = frozenset(
         "EntityOperationFailed",
     }
 )
-
-
-class OpenWork:
-    """What an execution has open outside, read off its history where no code is live."""
-
-    __slots__ = ("children", "lock")
-
-    def __init__(self, events: list[list[Any]]) -> None:
-        lock = open_lock(events)
-        granted = lock is not None and any(
-            event[0] == "EntityLockGranted" and event[2] == lock[0] for event in events
-        )
-        self.children = open_children(events)
-        self.lock = None if lock is None else (*lock, granted)
 
 
 class OrchestrationActor(Actor):
@@ -157,8 +144,8 @@ class OrchestrationActor(Actor):
         self.notes: bytes | None = None
         self.seq = 0
         self.events: list[bytes] = []
-        self.executor: Executor | None = None
-        self.open_work: OpenWork | None = None
+        self.executor: Execution | None = None
+        self.open_work = NO_WORK
         self.rewinding: Rewind | PerdureError | None = None
         self.begun = False
         self.fresh = False  # what its execution began with is to be told (again)
@@ -263,7 +250,7 @@ class OrchestrationActor(Actor):
     def _tell_many(self, events: list[bytes]) -> list[InstanceEvents]:
         """Tell the events of a long turn in parts, between which whoever reads them may pause."""
         if self.executor is not None:
-            self.executor.events = []  # else it keeps them until its next turn
+            self.executor.forget_events()  # else it keeps them until its next turn
         return [
             InstanceEvents(
                 self.id, self.seq + start, b"[%b]" % b",".join(events[start : start + CHUNK_EVENTS])
@@ -384,32 +371,107 @@ class OrchestrationActor(Actor):
         self.carried = message.carried
         if self.status == "Suspended" or self.parked is not None:
             return HELD
-        self.run_first(now, effects)
-        return None
+        return self._run_first(now, effects, may_wait=True)
 
     def run_first(self, now: int, effects: Effects) -> None:
-        """Begin: run the code up to where it first waits."""
-        self.status = "Running"
+        """Begin: run the code up to where it first waits.
+
+        Code that answers later begins by a message of its own, which waits until it has.
+        """
+        self._run_first(now, effects, may_wait=False)
+
+    def _run_first(self, now: int, effects: Effects, *, may_wait: bool) -> Any:
         if self.barred is not None:
             reason, self.barred = self.barred, None
+            self.status = "Running"
             self.park("Crash", reason)
             self._note_carried()
-            return
-        executor = self.make_executor()
+            return None
+        executor = self._new_executor()
         if executor is None:
+            self.status = "Running"
             self._note_carried()
-            return
+            return None
+        if executor.answers_later:
+            if may_wait:
+                return self._start_later(executor, now, effects)
+            executor.close()
+            self.executor = None
+            effects.send(self.instance_id, Begin(self.execution, self.carried))
+            return None
+        self._have_begun()
+        self.events.append(self._started(now))
+        executor.begin_turn(now, effects, self.events)
+        executor.start(self.input)
+        self.adopt(now, effects)
+        return None
+
+    async def _start_later(self, executor: Execution, now: int, effects: Effects) -> None:
+        events = [self._started(now)]
+        executor.begin_turn(now, effects, events)
+        going = executor.start(self.input)
+        if going is not None:
+            await going
+        if self.executor is executor:  # else it was let go meanwhile
+            self._have_begun()
+            self.events += events
+            self.adopt(now, effects)
+
+    def _have_begun(self) -> None:
+        self.status = "Running"
         self.begun = True
         if self.notes is not None:
             self.note(carried=None)  # its history has it from here on
+
+    def _started(self, now: int) -> bytes:
         parent = None if self.parent is None else self.parent.instance_id
         carried = () if self.carried is None else (self.carried,)
-        self.record(
-            now, "ExecutionStarted", self.name, self.version, self.execution, parent, *carried
-        )
-        executor.resume(now, effects, self.events)
-        executor.start(self.make_context(executor), self.input)
-        self.settle_turn(now, effects)
+        started = ("ExecutionStarted", now, self.name, self.version, self.execution, parent)
+        return compact(orjson.dumps((*started, *carried)))
+
+    def take_in(
+        self, written: bytes, event: tuple[Any, ...], now: int, effects: Effects, reply: Any = None
+    ) -> Any:
+        """Write down an event that came in, and let the code go on with it.
+
+        Args:
+            written: the event, as the history has it.
+            event: the event, as the execution takes it.
+            now: when that is.
+            effects: where what follows goes.
+            reply: the message to be answered then, if one is.
+        """
+        executor = self.executor
+        assert executor is not None
+        if executor.answers_later:
+            return self._take_in_later(executor, written, event, now, effects, reply)
+        self.events.append(written)
+        executor.begin_turn(now, effects, self.events)
+        executor.apply(event)
+        if reply is not None:
+            effects.reply(reply, None)
+        self.adopt(now, effects)
+        return None
+
+    async def _take_in_later(
+        self,
+        executor: Execution,
+        written: bytes,
+        event: tuple[Any, ...],
+        now: int,
+        effects: Effects,
+        reply: Any,
+    ) -> None:
+        events = [written]
+        executor.begin_turn(now, effects, events)
+        going = executor.apply(event)
+        if going is not None:
+            await going
+        if self.executor is executor:  # else it was let go meanwhile
+            self.events += events
+            if reply is not None:
+                effects.reply(reply, None)
+            self.adopt(now, effects)
 
     def bar(self, reason: str) -> None:
         """Let its code, which has not begun, not begin: it is parked where it would."""
@@ -422,21 +484,34 @@ class OrchestrationActor(Actor):
         except UnknownNameError as error:
             self.park("UnknownNameError", str(error))
 
-    def make_executor(self) -> Executor | None:
-        """Make an executor for its code; where that is missing, park it and give None."""
+    def _new_executor(self) -> Execution | None:
+        """Make an execution of its code; where that is missing, park it and give None."""
         try:
-            definition = self.lookup.exact_orchestration(self.name, self.version)
+            self.executor = self.new_execution()
         except UnknownNameError as error:
             self.park("UnknownNameError", str(error))
             return None
-        lookup = self.lookup
-        context = lookup.new_context(definition, self.carried)
-        self.executor = Executor(
-            definition, self.instance_id, self.execution, lookup.stage, context, self.carried
-        )
         return self.executor
 
-    def make_context(self, executor: Executor) -> OrchestrationContext:
+    def new_execution(self) -> Execution:
+        """Make an execution of its code, which has not begun: by coroutines of this process.
+
+        Raises:
+            UnknownNameError: its code is not registered.
+        """
+        lookup = self.lookup
+        definition = lookup.exact_orchestration(self.name, self.version)
+        return Executor(
+            definition,
+            self.instance_id,
+            self.execution,
+            self._new_context,
+            lookup.stage,
+            lookup.new_context(definition, self.carried),
+            self.carried,
+        )
+
+    def _new_context(self, executor: Executor) -> OrchestrationContext:
         """Give the code its context."""
         return OrchestrationContext(
             executor,
@@ -455,12 +530,12 @@ class OrchestrationActor(Actor):
         if not self.begun:
             return
         self.carried = carried_by(events)
-        executor = self.make_executor()
+        executor = self._new_executor()
         if executor is None:
             self.lie_idle(events)
             return
         try:
-            yield from executor.replay(events, self.make_context(executor), self.input)
+            yield from executor.replay(events, self.input)
         except (NondeterminismError, PayloadError) as error:
             executor.close()
             self.executor = None
@@ -472,7 +547,7 @@ class OrchestrationActor(Actor):
 
     def lie_idle(self, events: list[list[Any]]) -> None:
         """Note, for a parked instance whose code is not live, what its history has open."""
-        self.open_work = OpenWork(events)
+        self.open_work = _open_work(events)
 
     def prepare_rewind(self, events: list[list[Any]], force: bool) -> None:
         """Find out, from the stored history, where a failed instance can go on."""
@@ -523,13 +598,12 @@ class OrchestrationActor(Actor):
             elif event in FAILURES and event != "TaskFailed":
                 effects.drop_answer(self.instance_id, message)
             return None
-        executor.unanswered.pop(message.task, None)
-        self.events.append(b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body))
-        executor.resume(now, effects, self.events)
-        state = FAILED if event in FAILURES else DONE
-        executor.answer(message.task, state, message.body)
-        self.settle_turn(now, effects)
-        return None
+        return self.take_in(
+            b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body),
+            (event, now, message.task, message.body),
+            now,
+            effects,
+        )
 
     def _complete_idle(self, message: Completion, now: int, effects: Effects) -> Any:
         if message.execution == self.execution and self.is_live:
@@ -547,7 +621,7 @@ class OrchestrationActor(Actor):
             self.events.append(orjson.dumps((message.event, now, message.task, body)))
             self.changed = True
 
-    def _drop_answer(self, message: Completion, executor: Executor, now: int) -> None:
+    def _drop_answer(self, message: Completion, executor: Execution, now: int) -> None:
         # Recorded all the same, so that a restart does not run the activity once more.
         executor.unanswered.pop(message.task, None)
         self.events.append(
@@ -566,11 +640,8 @@ class OrchestrationActor(Actor):
         assert executor is not None
         if message.task not in executor.pending:
             return None
-        self.events.append(b'["TimerFired",%d,%d]' % (now, message.task))
-        executor.resume(now, effects, self.events)
-        executor.answer(message.task, DONE, None)
-        self.settle_turn(now, effects)
-        return None
+        written = b'["TimerFired",%d,%d]' % (now, message.task)
+        return self.take_in(written, ("TimerFired", now, message.task, None), now, effects)
 
     def _raise_event(self, message: Event, now: int, effects: Effects) -> Any:
         if self.status is None:
@@ -585,18 +656,15 @@ class OrchestrationActor(Actor):
         assert executor is not None
         if message.is_unanswered:
             try:
-                executor.stage(executor.context, executor.check_event, message.name, message.data)
+                executor.check_event(message.name, message.data)
             except PayloadError as error:
                 where = f"the wait for event {message.name!r} of {self.instance_id!r}"
                 refused = PayloadError(error.path, f"{error.reason}; {where} declares that type")
                 effects.refuse(message, refused)
                 return None
-        self.events.append(_event(b"EventRaised", now, orjson.dumps(message.name), message.data))
-        executor.resume(now, effects, self.events)
-        executor.step(executor.raise_event, message.name, message.data)
-        effects.reply(message, None)
-        self.settle_turn(now, effects)
-        return None
+        written = _event(b"EventRaised", now, orjson.dumps(message.name), message.data)
+        event = ("EventRaised", now, message.name, message.data)
+        return self.take_in(written, event, now, effects, message)
 
     def _command(self, message: Command, now: int, effects: Effects) -> Any:
         if self.status is None:
@@ -637,7 +705,7 @@ class OrchestrationActor(Actor):
             self.rewinding.executor.close()
             self.rewinding = None
 
-    def settle_turn(self, now: int, effects: Effects) -> None:
+    def adopt(self, now: int, effects: Effects) -> None:
         """Take over what the code has come to."""
         executor = self.executor
         assert executor is not None
@@ -719,16 +787,13 @@ class OrchestrationActor(Actor):
         children = self._children() if recursive else []
         self.record(now, "ExecutionTerminated", reason)
         outcome = Outcome("Terminated", failure=FailureDetails("Terminated", reason))
-        if self.executor is not None:
-            self.executor.continuation = None
         for child in children:
             effects.send(child, Command("terminate", reason))
         self.finish(outcome, now, effects)
 
     def _children(self) -> list[str]:
-        if self.executor is not None:
-            return list((self.executor.children or {}).values())
-        return self.open_work.children if self.open_work is not None else []
+        work = self.open_work if self.executor is None else self.executor.open_work()
+        return work.children
 
     def _clean_up(self, status: str, effects: Effects) -> None:
         """Give back what the execution holds outside: timers, locks, activities."""
@@ -741,23 +806,20 @@ class OrchestrationActor(Actor):
                 # What was called happens, also where nobody waits for it any more.
                 for call in executor.open_activities():
                     effects.leave_activity(self.id, call)
-        if executor is not None and executor.unseen and status not in _TOLD:
-            for task in executor.unseen.values():
-                effects.failed_call(self.instance_id, task.target, task.describe_failure())
+        if executor is not None and status not in _TOLD:
+            for target, failure in executor.unheard():
+                effects.failed_call(self.instance_id, target, failure)
         effects.disarm_timer(owner)
+        work = self.open_work if executor is None else executor.open_work()
+        if work.lock is not None:
+            number, entities, is_granted = work.lock
+            send_releases(effects, owner._replace(task=number), entities, is_granted)
         if executor is not None:
-            lock = executor.lock
-            if lock is not None and not lock.released:
-                granted = lock.number not in executor.pending
-                send_releases(effects, executor.caller(lock.number), lock.entities, granted)
             if status == "Canceled":
-                for child in (executor.children or {}).values():
+                for child in work.children:
                     effects.send(child, Command("cancel", "its parent was cancelled"))
             executor.close()
-        elif self.open_work is not None and self.open_work.lock is not None:
-            number, entities, granted = self.open_work.lock
-            send_releases(effects, owner._replace(task=number), entities, granted)
-        self.open_work = None
+        self.open_work = NO_WORK
 
     #: What takes which message.
     _TAKE: ClassVar[dict[type[Message], Callable[..., Any]]] = {
@@ -769,6 +831,17 @@ class OrchestrationActor(Actor):
         Begin: _begin,
         Backlog: _feed,
     }
+
+
+def _open_work(events: list[list[Any]]) -> OpenWork:
+    """Read what an execution has open elsewhere off its history, where no code is live."""
+    lock = open_lock(events)
+    held: OpenLock | None = None
+    if lock is not None:
+        number, entities = lock
+        is_granted = any(event[0] == "EntityLockGranted" and event[2] == number for event in events)
+        held = OpenLock(number, entities, is_granted)
+    return OpenWork(open_children(events), held)
 
 
 def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:

@@ -22,10 +22,19 @@ import orjson
 from attrs import frozen
 
 from ..effects import HELD
-from ..errors import FailureDetails, NondeterminismError, PayloadError, PerdureError, RewindError
+from ..errors import (
+    FailureDetails,
+    NondeterminismError,
+    PayloadError,
+    PerdureError,
+    RewindError,
+    UnknownNameError,
+    UsageError,
+)
 from ..failures import failure_of, read_failure
 from ..messages import Command, Completion, Event, LockRequest
-from ..replay.executor import GIVEN_UP, Outcome
+from ..replay.execution import Outcome
+from ..replay.executor import GIVEN_UP, Executor
 from ..replay.history import (
     ANSWERS,
     FAILURES,
@@ -41,7 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from ..effects import Effects
-    from ..replay.executor import Executor
     from .orchestration import OrchestrationActor
 
 Events = list[list[Any]]
@@ -311,12 +319,18 @@ def _in_words(decision: list[Any]) -> str:
 
 def _try_replay(actor: OrchestrationActor, events: Events) -> tuple[Executor | None, int]:
     """Take the code through a history; gives none, and how far it went, where that fails."""
-    executor = actor.make_executor()
-    actor.executor = None
-    if executor is None:
-        return None, len(events)
     try:
-        for _ in executor.replay(events, actor.make_context(executor), actor.input):
+        executor = actor.new_execution()
+    except UnknownNameError as error:
+        actor.park("UnknownNameError", str(error))
+        return None, len(events)
+    if not isinstance(executor, Executor):
+        raise UsageError(
+            f"{actor.instance_id!r} cannot be rewound: its code does not run in this process, "
+            "where it could be taken through a changed history; restart the instance"
+        )
+    try:
+        for _ in executor.replay(events, actor.input):
             pass
     except (NondeterminismError, PayloadError) as error:
         executor.close()
@@ -360,7 +374,7 @@ def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effect
 
 def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Effects) -> None:
     executor = actor.executor
-    assert executor is not None
+    assert isinstance(executor, Executor)
     event, *sent = again
     if event[0] == "ExecutionStarted" and not sent:
         actor.run_first(now, effects)
@@ -370,19 +384,19 @@ def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Ef
     seen = event[1] if sent else now
     actor.events.append(orjson.dumps([event[0], seen, *event[2:]]))
     actor.events += map(orjson.dumps, sent)
-    executor.resume(seen, effects, actor.events)
+    executor.begin_turn(seen, effects, actor.events)
     executor.repeat(sent)
     try:
         if event[0] == "ExecutionStarted":
-            executor.start(actor.make_context(executor), actor.input)
+            executor.start(actor.input)
         else:
-            executor.apply(event)
+            executor.apply_recorded(event)
         executor.check_repeated()
     except (NondeterminismError, PayloadError) as error:
         # It decides something else than just before, when it was asked where it can go on.
         actor.finish(Outcome("Failed", failure=failure_of(error)), now, effects)
         return
-    actor.settle_turn(now, effects)
+    actor.adopt(now, effects)
 
 
 def _reopen(

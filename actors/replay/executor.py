@@ -45,7 +45,8 @@ from ..messages import (
 from ..payloads import compact
 from ..registry.outside import calling_line, line_of, refuse_await, translated
 from .endless import keep_for_ever
-from .history import IDENTITY, SILENT, describe, differs_by_input, recorded_input
+from .execution import NO_WORK, Continuation, OpenLock, OpenWork, Outcome
+from .history import FAILURES, IDENTITY, SILENT, describe, differs_by_input, recorded_input
 from .inputs import Given, same_input
 from .scopes import Fiber, ReplayStopped
 from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
@@ -71,36 +72,15 @@ _tuple = cast("Any", tuple).__new__
 GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it up"))
 
 
-class Outcome:
-    """How an execution ended."""
-
-    __slots__ = ("failure", "output", "status")
-
-    def __init__(
-        self, status: str, output: bytes | None = None, failure: FailureDetails | None = None
-    ) -> None:
-        self.status = status
-        self.output = output
-        self.failure = failure
-
-
-class Continuation:
-    """What ``continue_as_new`` asked for."""
-
-    __slots__ = ("input", "keep_events", "version")
-
-    def __init__(self, input: bytes | None, keep_events: bool, version: str | None) -> None:
-        self.input = input
-        self.keep_events = keep_events
-        self.version = version
-
-
 class Executor:
-    """The live code of one execution of one orchestration."""
+    """The live code of one execution: an ``Execution`` by coroutines of this process."""
+
+    answers_later = False
 
     __slots__ = (
         "_buffered",
         "_history",
+        "_make_context",
         "_position",
         "_random",
         "_uuids",
@@ -141,6 +121,7 @@ class Executor:
         definition: OrchestrationDefinition,
         instance_id: str,
         execution: int,
+        make_context: Callable[[Executor], Any],
         stage: Stage = Context.run,  # pyright: ignore[reportArgumentType]
         context: Context | None = None,
         carried: Carried | None = None,
@@ -151,6 +132,7 @@ class Executor:
         self.context = copy_context() if context is None else context
         self.instance_id = instance_id
         self.execution = execution
+        self._make_context: Callable[[Executor], Any] | None = make_context  # until it begins
         self.now = 0
         self.numbers = 0
         self.pending: dict[int, Task[Any]] = {}
@@ -188,19 +170,25 @@ class Executor:
         """Whether the code is being taken through what it did before."""
         return self._history is not None or self.closed
 
-    def resume(self, now: int, effects: Effects, events: list[bytes]) -> None:
-        """Say when and where the next decisions are made."""
+    def begin_turn(self, now: int, effects: Effects, events: list[bytes]) -> None:
+        """Say when the next decisions are made, where they go, and where they are written down."""
         self.now = now
         self.effects = effects
         self.events = events
 
-    def start(self, context: Any, input: bytes | None) -> None:
+    def forget_events(self) -> None:
+        """Let go of the list of the last turn's events, which are told."""
+        self.events = []
+
+    def start(self, input: bytes | None) -> None:
         """Make the code's root and let it run until it waits.
 
         Raises:
             PayloadError: in a replay, the input that could be read then cannot be read now.
         """
-        self.step(self._begin, context, input)
+        make, self._make_context = self._make_context, None
+        assert make is not None
+        self.step(self._begin, make(self), input)
 
     def _begin(self, context: Any, input: bytes | None) -> None:
         made: Any = None
@@ -220,22 +208,18 @@ class Executor:
         else:
             self._end(made, None)
 
-    def replay(
-        self, history: list[list[Any]], context: Any, input: bytes | None
-    ) -> Generator[None, None, None]:
+    def replay(self, history: list[list[Any]], input: bytes | None) -> Generator[None, None, None]:
         """Take the code through its history; yields now and then, so that a loop can breathe.
 
         Raises:
             NondeterminismError: the code does something else than the history says.
         """
         self._history = history
-        for _ in self._steps(history, context, input):
+        for _ in self._steps(history, input):
             yield
         self._history = None
 
-    def _steps(
-        self, history: list[list[Any]], context: Any, input: bytes | None
-    ) -> Generator[None, None, None]:
+    def _steps(self, history: list[list[Any]], input: bytes | None) -> Generator[None, None, None]:
         breath = 500
         while self._position < len(history):
             event = history[self._position]
@@ -247,9 +231,9 @@ class Executor:
                 self.now = event[1]
                 try:
                     if kind == "ExecutionStarted":
-                        self.start(context, input)
+                        self.start(input)
                     else:
-                        self.apply(event)
+                        self.apply_recorded(event)
                 except ReplayStopped:
                     # Tasks decide things too, a retry's timer for one, with no code above them.
                     self._check()
@@ -298,9 +282,21 @@ class Executor:
         )
         raise self.mismatch
 
-    def apply(self, event: list[Any]) -> None:
+    def apply_recorded(self, event: list[Any]) -> None:
         """Take one incoming event, as the history has it, and let the code run."""
         self.step(_APPLY[event[0]], self, event)
+
+    def apply(self, event: tuple[Any, ...]) -> None:
+        """Take one incoming event, and let the code run until all of it waits."""
+        kind = event[0]
+        if kind == "EventRaised":
+            self.step(self.raise_event, event[2], event[3])
+        elif kind == "CancelRequested":
+            self.step(self.cancel, event[2])
+        else:
+            number = event[2]
+            self.unanswered.pop(number, None)
+            self.answer(number, FAILED if kind in FAILURES else DONE, event[3])
 
     def step(self, happened: Callable[..., object], *given: Any) -> None:
         """Let something happen to the code, and let it run until all of it waits.
@@ -348,7 +344,7 @@ class Executor:
         """
         waiters = self._waiters.get(name) if self._waiters is not None else None
         if waiters:
-            waiters[0].decode(data)
+            self.stage(self.context, _decode, waiters[0], data)
 
     def raise_event(self, name: str, raw: Any) -> None:
         """Give an external event to the oldest waiter for its name, or keep it."""
@@ -750,6 +746,20 @@ class Executor:
         pending = self.pending
         return [call for number, call in self.unanswered.items() if number in pending]
 
+    def open_work(self) -> OpenWork:
+        """Give what else it has open: its children, and entities that it locks."""
+        lock = self.lock
+        if lock is None and not self.children:
+            return NO_WORK
+        held: OpenLock | None = None
+        if lock is not None and not lock.released:
+            held = OpenLock(lock.number, lock.entities, lock.number not in self.pending)
+        return OpenWork(list((self.children or {}).values()), held)
+
+    def unheard(self) -> list[tuple[str, FailureDetails]]:
+        """Give the calls that failed and that the code did not look at, by what was called."""
+        return [(task.target, task.describe_failure()) for task in self.unseen.values()]
+
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
         self.check_stepped()
@@ -997,6 +1007,10 @@ def _is_same_today(
 def is_unreadable(error: BaseException) -> bool:
     """Whether the error says that stored data does not fit the class that should read it."""
     return issubclass(type(error), PayloadError)
+
+
+def _decode(task: EventTask[Any], data: bytes) -> None:
+    task.decode(data)
 
 
 def _not_cancelled() -> None:

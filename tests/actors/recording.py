@@ -208,7 +208,7 @@ class Instance:
         kept: dict[str, Any] = {"status": None}
         if stored is not None:
             kept = {**stored.origin._asdict(), **stored.progress._asdict()}
-        executor = self.actor.executor
+        executor = self.executor
         if executor is not None:
             kept |= {
                 "tasks": sorted((n, type(t).__name__) for n, t in executor.pending.items()),

@@ -114,7 +114,7 @@ def test_a_history_with_another_decision_is_refused_at_its_position(
     recorded[field] = ["changed"] if isinstance(recorded[field], list) else "changed"
 
     state = next(s for s in states if s["history"] == history)
-    executor = Executor(LOOKUP.find_orchestration(flow), "x", state["execution"])
+    executor = new_executor(flow, state["execution"], state["input"])
     with pytest.raises(NondeterminismError) as caught:
         replay(executor, changed, state["input"])
 
@@ -143,13 +143,19 @@ def test_a_history_is_made_of_turns_and_answers_belong_to_decisions(
         assert all(count <= 1 for count in asked.values())
 
 
+def new_executor(flow: str, execution: int, input: bytes | None) -> Executor:
+    def new_context(executor: Executor) -> OrchestrationContext:
+        return OrchestrationContext(
+            executor, LOOKUP, input=input, parent_instance_id=None, version=None, tags=None
+        )
+
+    return Executor(LOOKUP.find_orchestration(flow), "x", execution, new_context)
+
+
 def replay(executor: Executor, history: list[list[Any]], input: bytes | None) -> None:
     """Take an executor through a history."""
-    context = OrchestrationContext(
-        executor, LOOKUP, input=input, parent_instance_id=None, version=None, tags=None
-    )
     try:
-        for _ in executor.replay(history, context, input):
+        for _ in executor.replay(history, input):
             pass
     finally:
         executor.close()
@@ -179,16 +185,8 @@ def test_a_long_replay_lets_others_run_now_and_then() -> None:
     for n in range(1, 1_000):
         instance.take(Completion("TaskCompleted", 1, n, b"5"), START + n)
 
-    executor = Executor(LOOKUP.find_orchestration("interpreted"), "x", 1)
-    context = OrchestrationContext(
-        executor,
-        LOOKUP,
-        input=instance.actor.input,
-        parent_instance_id=None,
-        version=None,
-        tags=None,
-    )
-    breaths = sum(1 for _ in executor.replay(instance.history, context, instance.actor.input))
+    executor = new_executor("interpreted", 1, instance.actor.input)
+    breaths = sum(1 for _ in executor.replay(instance.history, instance.actor.input))
 
     assert len(instance.history) == 2_000
     assert breaths == 3
@@ -227,7 +225,7 @@ def test_closed_code_asks_for_nothing() -> None:
     recorder = Recorder()
     executor = instance.actor.executor
     assert executor is not None
-    executor.resume(START + 1, recorder, [])
+    executor.begin_turn(START + 1, recorder, [])
 
     executor.close()
 

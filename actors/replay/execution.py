@@ -1,0 +1,158 @@
+"""The contract between an instance and its code: given this history and these events, what now?
+
+``OrchestrationActor`` knows no more of its code than this. ``Executor`` runs it as coroutines in
+this process; another execution may ask a program elsewhere, and then what it gives is awaited.
+
+A turn of an execution: ``begin_turn`` says when it is, where effects go and where events are
+written; then ``start``, or ``apply`` for an event that came in, which is written down already. The
+execution writes what its code decides behind that, sends it out as effects, and has what came of it
+ready to be read. One that answers later does all of this behind its last await, at once: so a turn
+is whole or has not happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Container, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ..effects import Effects
+    from ..errors import FailureDetails
+    from ..messages import ActivityCall
+
+
+class Outcome:
+    """How an execution ended."""
+
+    __slots__ = ("failure", "output", "status")
+
+    def __init__(
+        self, status: str, output: bytes | None = None, failure: FailureDetails | None = None
+    ) -> None:
+        self.status = status
+        self.output = output
+        self.failure = failure
+
+
+class Continuation:
+    """What ``continue_as_new`` asked for."""
+
+    __slots__ = ("input", "keep_events", "version")
+
+    def __init__(self, input: bytes | None, keep_events: bool, version: str | None) -> None:
+        self.input = input
+        self.keep_events = keep_events
+        self.version = version
+
+
+class OpenLock(NamedTuple):
+    """Entities that an execution locks, and the number of the task that asked for it."""
+
+    number: int
+    entities: list[str]
+    is_granted: bool
+
+
+class OpenWork(NamedTuple):
+    """What an execution has open elsewhere."""
+
+    children: list[str]
+    lock: OpenLock | None
+
+
+NO_WORK = OpenWork([], None)
+
+
+class Execution(Protocol):
+    """One execution of an orchestration's code, wherever that runs.
+
+    Attributes:
+        answers_later: whether ``start`` and ``apply`` give what has to be awaited.
+        outcome: how it ended; None while it has not.
+        continuation: with which input it goes on anew, where it ended so.
+        custom_status: what the code has set, as JSON.
+        cancel_requested: why its code was told to stop, if it was.
+        pending: the numbers of the tasks whose answers it waits for.
+        unanswered: the activities without an answer, by number. Whoever writes an answer down that
+            nobody waits for takes it out.
+        unconsumed_count: how many events it has taken that its code has not.
+    """
+
+    # What has come of it.
+
+    @property
+    def answers_later(self) -> bool: ...
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def continuation(self) -> Continuation | None: ...
+    @property
+    def custom_status(self) -> bytes | None: ...
+    @property
+    def cancel_requested(self) -> str | None: ...
+    @property
+    def pending(self) -> Container[int]: ...
+    @property
+    def unanswered(self) -> dict[int, ActivityCall]: ...
+    @property
+    def unconsumed_count(self) -> int: ...
+
+    def unconsumed_events(self) -> list[tuple[str, bytes]]:
+        """Give the events that the code has not taken, by name, in the order they came."""
+        ...
+
+    def open_activities(self) -> list[ActivityCall]:
+        """Give the activities that have no answer and were not given up."""
+        ...
+
+    def open_work(self) -> OpenWork:
+        """Give what else it has open: its children, and entities that it locks."""
+        ...
+
+    def unheard(self) -> list[tuple[str, FailureDetails]]:
+        """Give the calls that failed and that the code did not look at, by what was called."""
+        ...
+
+    # What happens to it.
+
+    def begin_turn(self, now: int, effects: Effects, events: list[bytes]) -> None:
+        """Say when the next decisions are made, where they go, and where they are written down."""
+        ...
+
+    def start(self, input: bytes | None) -> Awaitable[None] | None:
+        """Let the code begin, and run until it waits."""
+        ...
+
+    def replay(self, history: list[list[Any]], input: bytes | None) -> Generator[None, None, None]:
+        """Take the code through its history; yields now and then, so that a loop can breathe.
+
+        Raises:
+            NondeterminismError: the code does something else than the history says.
+            PayloadError: what could be read then cannot be read now.
+        """
+        ...
+
+    def check_event(self, name: str, data: bytes) -> None:
+        """Refuse an event's data that do not fit the wait that would take them.
+
+        Raises:
+            PayloadError: they are not of the type that the oldest open wait declares.
+        """
+        ...
+
+    def apply(self, event: tuple[Any, ...]) -> Awaitable[None] | None:
+        """Take one incoming event, and let the code run until all of it waits.
+
+        Args:
+            event: its kind, its time, then the number of the task that it answers and the answer
+                as JSON; for ``EventRaised`` name and data, for ``CancelRequested`` the reason.
+        """
+        ...
+
+    def forget_events(self) -> None:
+        """Let go of the list of the last turn's events, which are told."""
+        ...
+
+    def close(self) -> None:
+        """Let the code go; nothing that it still asks for happens."""
+        ...
