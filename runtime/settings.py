@@ -46,7 +46,8 @@ class Settings:
         mailbox_messages_max: messages, and events that an orchestration has not taken, that may
             wait for one actor before clients are refused. Actors never are.
         hub_messages_max: clients' messages that may wait in one partition, with what lies in its
-            store alone, before clients are refused.
+            store alone, before clients are refused. For starts, activities that wait to run on the
+            same event loop count, too.
         cached_actors_max: entities and live orchestrations kept in memory, per partition; others
             are loaded, and rebuilt from their history, when a message comes.
         activities_max: async activities that run at a time.

@@ -17,7 +17,7 @@ from ...actors.errors import (
     StoreDamagedError,
     UnavailableError,
 )
-from ...actors.messages import Caller, Command, Completion, Event, LockRelease, Message
+from ...actors.messages import Caller, Command, Completion, Event, LockRelease, Message, Start
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...actors.values import TERMINAL
 from ...storage import MendedInstance
@@ -92,6 +92,8 @@ class Door:
         limit = partition.settings.hub_messages_max
         if partition.waiting >= limit and not isinstance(message, (Command, LockRelease)):
             raise MailboxFullError(f"partition {self.index}", limit)
+        if type(message) is Start and partition.waiting + partition.calls_waiting >= limit:
+            raise MailboxFullError(f"partition {self.index}, activities included,", limit)
         activation = partition.activations.get(key) or partition.catalog.activate(key)
         if activation.count >= activation.messages_max and not isinstance(
             message, (Command, LockRelease)

@@ -78,6 +78,11 @@ _log = Log("perdure.partition")
 class Activities(Protocol):
     """Runs activities; the answers of those of one partition go to its ``post_answer``."""
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait until they may run."""
+        ...
+
     def submit(self, call: ActivityCall, post: Post, /) -> None:
         """Run an activity; its answer goes to ``post``, with the caller's instance id."""
         ...
@@ -384,6 +389,11 @@ class Partition(Ledger):
     def start_durable(self, calls: list[ActivityCall]) -> None:
         """Run activities that are durable now."""
         self._activities.submit_all(calls, self._post_answer)
+
+    @property
+    def calls_waiting(self) -> int:
+        """How many calls of activities wait to run on this event loop."""
+        return self._activities.waiting
 
     def dispatch(self, call: ActivityCall) -> None:
         """Run an activity (again) that is durable already."""

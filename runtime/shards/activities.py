@@ -261,6 +261,7 @@ class ActivityPool:
         self._wake: Callable[[], None] = lambda: None
         self._context = context_for_threads()
         self._stopping = False
+        self.waiting = 0  # calls that were not let in
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
         self._forks = 0
         self.warden: Warden | None = None  # where processes have died
@@ -301,6 +302,7 @@ class ActivityPool:
         self._stopping = True
         for lane in self._lanes:
             lane.clear()
+        self.waiting = 0
         if self._threads is not None:
             for job in self._threads.take_back():
                 assert isinstance(job, RunningActivity)
@@ -332,6 +334,7 @@ class ActivityPool:
         lane = kind.first
         if lane.count >= lane.limit and self.warden is None:
             lane.keep(call, post)
+            self.waiting += 1
             return
         running = RunningActivity(self, call, kind, post)
         caller = call.caller
@@ -391,6 +394,7 @@ class ActivityPool:
             first = lane.waiting[0]
             if isinstance(first, Parcel):
                 call = lane.next_call(first)
+                self.waiting -= 1
                 if call is not None:
                     self.submit(call, first.post)
                 continue
@@ -399,6 +403,9 @@ class ActivityPool:
             if lane is first.kind.own:
                 lane.count += 1
             self._admit(first)
+
+    def _count_waiting(self) -> None:
+        self.waiting = sum(len(parcel.calls) for parcel in self._parcels)
 
     def put(self, item: Runnable) -> None:
         """Give the pump something to run."""
@@ -436,6 +443,8 @@ class ActivityPool:
         for lane in self._lanes:
             if lane.waiting:
                 lane.give_up(caller)
+        if self.waiting and not caller.task:
+            self._count_waiting()
         tasks = self._running.get(caller.instance_id)
         if tasks is None:
             return
@@ -515,6 +524,7 @@ class ActivityPool:
         """Tell the activities (those that answer to ``post``, if given) to stop."""
         for lane in self._lanes:
             lane.drop(post)
+        self._count_waiting()
         for tasks in list(self._running.values()):
             for running in list(tasks.values()):
                 if post is None or running.post == post:
@@ -547,6 +557,7 @@ class _Intake:
         if not self.lane.waiting:
             self._pool.put(self)
         self.lane.waiting.append(Parcel(calls, post))
+        self._pool.waiting += len(calls)
 
     def run(self) -> None:
         """Take some in."""
@@ -556,9 +567,11 @@ class _Intake:
         parcel = lane.waiting[0]
         assert isinstance(parcel, Parcel)
         calls, post, submit = parcel.calls, parcel.post, self._pool.submit
-        for _ in range(min(STEPS, len(calls))):
+        some = min(STEPS, len(calls))
+        self._pool.waiting -= some
+        for _ in range(some):
             call = calls.popleft()
-            if not (parcel.given_up and parcel.is_given_up(call.caller)):
+            if not (parcel.given_up and call.caller in parcel.given_up):
                 submit(call, post)
         if not calls:
             lane.waiting.popleft()

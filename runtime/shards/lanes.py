@@ -19,7 +19,7 @@ class Parcel:
 
     Attributes:
         instances: whose calls they are, and perhaps were.
-        given_up: those that are skipped; with task 0, all of an execution.
+        given_up: those that are skipped.
     """
 
     __slots__ = ("calls", "given_up", "instances", "post")
@@ -30,21 +30,20 @@ class Parcel:
         self.instances: set[str] | None = None
         self.given_up: set[Caller] = set()
 
-    def is_given_up(self, caller: Caller) -> bool:
-        """Whether a call of it is to be skipped."""
-        return caller in self.given_up or caller._replace(task=0) in self.given_up
-
     def give_up(self, caller: Caller) -> None:
-        """Skip a call, or all of an execution for task 0, if they are here."""
+        """Skip a call, or drop all of an execution for task 0, if they are here."""
         if self.instances is None:
             self.instances = {call.caller.instance_id for call in self.calls}
-        if caller.instance_id in self.instances:
+        if caller.instance_id not in self.instances:
+            return
+        if caller.task:
             self.given_up.add(caller)
+        else:
+            self.calls = deque(one for one in self.calls if one.caller[:2] != caller[:2])
 
     def callers(self) -> Iterator[Caller]:
         """Give whose calls wait."""
-        callers = (call.caller for call in self.calls)
-        return (one for one in callers if not self.is_given_up(one)) if self.given_up else callers
+        return (call.caller for call in self.calls if call.caller not in self.given_up)
 
 
 class Lane:
@@ -88,12 +87,16 @@ class Lane:
         call = parcel.calls.popleft()
         if not parcel.calls:
             self.waiting.popleft()
-        return None if parcel.given_up and parcel.is_given_up(call.caller) else call
+        return None if parcel.given_up and call.caller in parcel.given_up else call
 
     def give_up(self, caller: Caller) -> None:
-        """Skip a call that waits, or all of an execution for task 0."""
+        """Skip a call that waits, or drop all of an execution for task 0."""
         for parcel in self.parcels:
             parcel.give_up(caller)
+        if not caller.task:
+            self.waiting = deque(
+                one for one in self.waiting if not isinstance(one, Parcel) or one.calls
+            )
 
     def drop(self, post: Post | None) -> None:
         """Drop the calls whose answers go to ``post``, or all."""

@@ -14,6 +14,7 @@ from perdure import (
     ActivityError,
     App,
     Hub,
+    MailboxFullError,
     OrchestrationContext,
     OrchestrationFailedError,
     Settings,
@@ -328,3 +329,36 @@ async def test_a_result_that_is_too_large_fails_the_activity_only() -> None:
 
     assert caught.value.error_type == "ActivityError"
     assert "limit" in caught.value.message
+
+
+async def test_activities_that_wait_count_for_the_limit_of_what_clients_start() -> None:
+    settings = Settings(hub_messages_max=50, activities_max=1)
+
+    async with Hub(app, settings=settings) as hub:
+        handle = await hub.client.start_new(fan, ["work", 100])
+        await until_true(lambda: meter.running == 1)
+
+        with pytest.raises(MailboxFullError, match="activities included"):
+            await hub.client.start_new(fan, ["work", 1])
+        meter.gate.set()
+
+        assert await handle.result(10) == [*range(100)]
+        assert await (await hub.client.start_new(fan, ["work", 1])).result(10) == [0]
+
+
+async def test_activities_that_wait_are_dropped_with_their_instance() -> None:
+    settings = Settings(activities_max=1)
+
+    async with Hub(app, settings=settings) as hub:
+        first = await hub.client.start_new(fan, ["work", 100])
+        second = await hub.client.start_new(fan, ["work", 3])
+        await until_true(lambda: meter.running == 1)
+
+        await first.terminate()
+        await until_true(lambda: meter.cancelled == 1)
+        meter.gate.set()
+
+        assert await second.result(10) == [0, 1, 2]
+        assert hub._shard.activities.count == 0
+        assert hub._shard.activities.waiting == 0
+    assert meter.begun == 4

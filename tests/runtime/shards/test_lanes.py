@@ -78,7 +78,7 @@ def test_giving_up_calls_that_are_not_there_keeps_nothing() -> None:
     lane = Lane(0)
     lane.keep(call("a", 1), here)
 
-    lane.give_up(Caller("b", 1, 0))
+    lane.give_up(Caller("b", 1, 1))
 
     assert [one.given_up for one in lane.parcels] == [set()]
 
