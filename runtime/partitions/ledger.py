@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from .batch import Batch
 
@@ -99,10 +100,15 @@ class Ledger:
         )
 
     async def wait_for_work(self) -> None:
-        """Return when there is something to commit, or may be."""
+        """Return when there is something to commit, or may be, after a turn of the loop.
+
+        What the last commit let out goes on in that, and is part of the next one.
+        """
         if not self.has_work:
             self._gathered = anyio.Event()
             await self._gathered.wait()
+        elif self.batch.has_rows:
+            await anyio.lowlevel.checkpoint()
 
     def take_up(self, errand: Errand) -> None:
         """Do an errand, whose reply waits for the batch."""

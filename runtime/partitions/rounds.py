@@ -53,11 +53,11 @@ class Rounds:
         self._last = Round()
 
     async def join(self) -> None:
-        """Return when the next round begins, with a turn of the loop for what is ready till then."""
+        """Return once the last round has ended, and the loop had a turn for what that let out."""
         last = self._last
         if last.flying:
             await self._wait(last)
-        await checkpoint()
+            await checkpoint()
 
     def begin(self) -> Round:
         """Take note that a commit begins; gives the round that has to be told of its end."""
