@@ -17,8 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
@@ -31,7 +30,7 @@ PATIENCE_S: Final = 0.02
 """How long one call may hold up those behind it: many times what a sync of a good disk takes."""
 
 QUICK_S: Final = 0.0005
-"""What calls may take for one thread to do them all; for each time more there is one thread more."""
+"""What calls may take for one thread to do them all; for each time more one more is at work."""
 
 TOGETHER_S: Final = 0.001
 """How long an outcome waits at most for those of the calls behind it, if each of them is quick."""
@@ -130,13 +129,18 @@ class Committer:
 
     def __init__(self, home: _Home) -> None:
         self._home = home
-        self._handed_in: SimpleQueue[Call[Any] | None] = SimpleQueue()
+        self._handed_in: deque[Call[Any]] = deque()
         self._ended: deque[Call[Any]] = deque()
+        self._is_over = False
+        # What wakes threads that have nothing to do. The last to fall asleep is the first to be
+        # woken, so those that are needed no more sleep on. (A queue that several threads wait at
+        # wakes one more for each item, for nothing.)
+        self._asleep: list[SimpleQueue[bool]] = []
         self._alarm: SimpleQueue[bool] = SimpleQueue()
         # These are the loop's.
         self._threads = 0
         self._pending = 0
-        # These are of the threads, and no harm is done where one of them misses another's change.
+        # These are the threads', and no harm is done where one misses another's change.
         self._pace = 0.0  # what a call takes, in seconds, as of late
         self._taken = 0  # moves on as long as nothing is held up
         self._is_watching: bool | None = None
@@ -148,30 +152,30 @@ class Committer:
         """
         home = self._home
         call = Call(work, home.new_waiter())
-        self._handed_in.put(call)
+        self._handed_in.append(call)
         self._pending += 1
-        self._share()
+        if self._threads - len(self._asleep) <= self._pace / QUICK_S:
+            self._rouse()
+        if self._pending > 1 and not self._is_watching:
+            self._have_watched()
         with CancelScope(shield=True):
             await home.wait(call.waiter)
         return call.outcome()
 
     def end(self) -> None:
         """End the threads, after what was handed in."""
-        for _ in range(self._threads):
-            self._handed_in.put(None)
+        self._is_over = True
+        while self._asleep:
+            self._asleep.pop().put(False)
         self._alarm.put(False)
 
-    def _share(self) -> None:
-        """On the loop: have as many threads as what was handed in is worth, and nothing stuck."""
-        enough = self._pace / QUICK_S
-        if self._threads <= enough and self._threads < self._pending:
+    def _rouse(self) -> None:
+        """On the loop: have one more thread at work."""
+        if self._asleep:
+            self._asleep.pop().put(True)
+        else:
             self._threads += 1
             _start(self._work)
-        elif self._threads > 1 + 2 * enough:
-            self._threads -= 1
-            self._handed_in.put(None)
-        if self._pending > 1 and not self._is_watching:
-            self._have_watched()
 
     def _tell(self) -> None:
         """On the loop: tell those whose calls have ended."""
@@ -180,36 +184,48 @@ class Committer:
             self._pending -= 1
             tell(ended.popleft().waiter)
 
-    def _work(self) -> None:
-        while self._work_off(self._handed_in.get()):
-            pass
-
     def _help(self) -> None:
-        """Do what waits behind a call that takes too long."""
-        with suppress(Empty):
-            if not self._work_off(self._handed_in.get_nowait()):
-                self._handed_in.put(None)  # which is for one of those that stay
+        """On the loop: go on beside a call that takes too long."""
+        self._tell()
+        if self._handed_in:
+            self._rouse()
 
-    def _work_off(self, call: Call[Any] | None) -> bool:
-        """Do a call and those behind it; False where a thread is to end."""
+    def _work(self) -> None:
+        bell: SimpleQueue[bool] = SimpleQueue()
+        while True:
+            if self._handed_in:
+                self._work_off()
+            self._asleep.append(bell)
+            if self._handed_in and self._stays_awake(bell):
+                continue  # it was handed in just before, when this one seemed to be at work
+            if (self._is_over and self._stays_awake(bell)) or not bell.get():
+                return
+
+    def _stays_awake(self, bell: SimpleQueue[bool]) -> bool:
+        try:
+            self._asleep.remove(bell)
+        except ValueError:
+            return False  # it is being woken
+        return True
+
+    def _work_off(self) -> None:
+        """Make all calls that were handed in."""
         handed_in, ended = self._handed_in, self._ended
         told = now = monotonic()
-        try:
-            while call is not None:
-                self._taken += 1
-                call.make()
-                ended.append(call)
-                began, now = now, monotonic()
-                self._pace += (now - began - self._pace) / 16
-                call = handed_in.get_nowait()
-                if now - told > TOGETHER_S:
-                    self._home.post(self._tell)
-                    told = now
-        except Empty:
-            return True
-        finally:
-            self._home.post(self._tell)
-        return False
+        while True:
+            try:
+                call = handed_in.popleft()
+            except IndexError:
+                break
+            if now - told > TOGETHER_S:
+                self._home.post(self._tell)
+                told = now
+            self._taken += 1
+            call.make()
+            ended.append(call)
+            began, now = now, monotonic()
+            self._pace += (now - began - self._pace) / 16
+        self._home.post(self._tell)
 
     def _have_watched(self) -> None:
         if self._is_watching is None:
@@ -224,16 +240,14 @@ class Committer:
                 taken = self._taken
                 sleep(PATIENCE_S)
                 if taken == self._taken:
-                    self._home.post(self._tell)
-                    if not self._handed_in.empty():
-                        _start(self._help)
+                    self._home.post(self._help)
             self._is_watching = False
             if self._is_behind():  # what came just before that rang no alarm
                 self._have_watched()
 
     def _is_behind(self) -> bool:
         """Whether a call, or an outcome, may wait for the end of another call."""
-        return bool(self._ended) or not self._handed_in.empty()
+        return bool(self._ended or self._handed_in)
 
 
 class Committers:

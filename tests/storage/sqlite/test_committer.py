@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from threading import Barrier, Event
 
@@ -13,9 +14,10 @@ import pytest
 from anyio import CancelScope, create_task_group, fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
-from perdure.actors.errors import StorageError
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.committer import PATIENCE_S, Committer, Committers
+from perdure.storage.sqlite.journal import Journal
+from tests.storage.files import rows
 from tests.storage.test_conformance import Owner, created
 
 
@@ -65,6 +67,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.001)
 
 
+def _has(committer: Committer, calls: int) -> bool:
+    return len(committer._handed_in) == calls
+
+
 async def test_each_caller_gets_its_own_outcome_and_no_failure_of_another(
     committer: Committer,
 ) -> None:
@@ -110,7 +116,7 @@ async def test_what_was_handed_in_together_wakes_the_loop_once(
         await until(held.begun.is_set)
         for _ in range(8):
             tasks.start_soon(committer.run, int)
-        await until(lambda: committer._handed_in.qsize() == 8)
+        await until(lambda: len(committer._handed_in) == 8)
         held.let_go()
 
     assert len(posted) == 1
@@ -145,7 +151,7 @@ async def test_an_outcome_does_not_wait_for_one_behind_it_that_takes_long(
         tasks.start_soon(run, "first", first)
         await until(first.begun.is_set)
         tasks.start_soon(run, "last", last)
-        await until(lambda: not committer._handed_in.empty())
+        await until(lambda: bool(committer._handed_in))
         first.let_go()
         await until(last.begun.is_set)
         await until(lambda: order == ["first"])
@@ -175,10 +181,16 @@ async def test_threads_are_as_many_as_the_disk_is_slow(
         for _ in range(2):
             tasks.start_soon(committer.run, lambda: both_begun.wait(60))
     assert committer._threads == 2
-    committer._pace = 0.0
-    await committer.run(int)
 
-    assert committer._threads == 1
+    committer._pace = 0.0
+    held = Held()
+    async with create_task_group() as tasks:
+        tasks.start_soon(committer.run, held)
+        await until(held.begun.is_set)
+        tasks.start_soon(committer.run, int)
+        await until(lambda: len(committer._handed_in) == 1)
+        assert len(committer._asleep) == 1
+        held.let_go()
 
 
 async def test_a_cancelled_caller_waits_for_the_end(committer: Committer) -> None:
@@ -255,31 +267,35 @@ async def test_one_thread_commits_for_all_partitions_and_ends_with_the_store(
     await gone()
 
 
-async def test_what_is_committed_while_the_store_closes_is_stored_or_refused(
-    tmp_path: Path,
+async def test_a_journal_closes_after_what_it_was_given_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SqliteStore(tmp_path)
-    owners = [Owner(one, await one.recover()) for one in await store.open(4)]
-    stored: list[Owner] = []
-
-    async def commit(owner: Owner) -> None:
-        try:
-            await owner.commit(created=[created(1)])
-        except StorageError:
-            return
-        stored.append(owner)
+    monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
+    committers = Committers()
+    committer = committers.enter()
+    journals: list[Journal] = []
+    for n in range(4):
+        with closing(sqlite3.connect(tmp_path / f"{n}.sqlite")) as made:
+            made.execute("CREATE TABLE entry (n)")
+        journals.append(Journal(tmp_path / f"{n}.sqlite", "", committers))
+        await journals[n].execute("SELECT 1")
+    held = Held()
 
     async with create_task_group() as tasks:
-        for owner in owners:
-            tasks.start_soon(commit, owner)
-        await checkpoint()
-        await store.close()
+        tasks.start_soon(committer.run, held)
+        await until(held.begun.is_set)
+        for n, one in enumerate(journals, 1):
+            tasks.start_soon(one.execute, "INSERT INTO entry VALUES (1)")
+            await until(partial(_has, committer, n))
+        for one in journals:
+            tasks.start_soon(partial(one.close, for_good=True))
+        held.let_go()
 
-    again = [Owner(one, await one.recover()) for one in await store.open(4)]
-    assert stored
-    for owner, later in zip(owners, again, strict=True):
-        assert owner not in stored or await later.keys() == ["i1"]
-    await store.close()
+    for n, one in enumerate(journals):
+        assert rows(tmp_path / f"{n}.sqlite", "SELECT n FROM entry") == [(1,)]
+        with pytest.raises(ValueError, match="closed"):
+            await one.execute("SELECT 1")
+    committers.leave(committer)
     await gone()
 
 
