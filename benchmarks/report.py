@@ -33,6 +33,7 @@ from .figures import (
     middle_load,
     middle_sweeps,
 )
+from .interpreter import interpreter_words, loop_words
 
 
 @define
@@ -59,13 +60,12 @@ class Report:
 
 def describe_run(options: Options, command: str, backend: str, *, uvloop: bool) -> dict[str, str]:
     """Say what was run, with what, and on what machine."""
-    loop = "uvloop" if uvloop else backend
     description = {
         "command": command,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "perdure": perdure.__version__,
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "event loop": loop,
+        "python": interpreter_words(),
+        "event loop": loop_words(backend, uvloop=uvloop),
         "machine": f"{platform.machine()}, {os.cpu_count()} processors ({_processor()})",
         "system": f"{platform.system()} {_release()}, load average {_load()}",
     }
