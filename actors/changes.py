@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
+from .values import Status
+
 # What the class of a named tuple does, without the Python function in between: these are made by
 # the thousand.
 make = cast("Any", tuple).__new__
@@ -55,7 +57,7 @@ class InstanceProgress(NamedTuple):
     """What changes while it runs, besides its history, which has so many ``events``."""
 
     id: int
-    status: str
+    status: Status
     updated: int
     completed: int | None
     pending: int

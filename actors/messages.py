@@ -16,13 +16,31 @@ holds it keeps these up to date:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from .carried import Carried
 from .errors import InternalError
 from .payloads import compact
+
+#: What a command has done to an actor.
+Action = Literal[
+    "terminate", "cancel", "suspend", "resume", "rewind", "retry", "purge", "fold", "park"
+]
+#: The history events that answers become.
+AnswerKind = Literal[
+    "TaskCompleted",
+    "TaskFailed",
+    "TimerFired",
+    "SubOrchestrationInstanceCompleted",
+    "SubOrchestrationInstanceFailed",
+    "EntityOperationCompleted",
+    "EntityOperationFailed",
+    "EntityLockGranted",
+]
+#: What becomes of a start whose id a live instance has.
+OnExisting = Literal["reject", "reuse", "replace"]
 
 
 class Caller(NamedTuple):
@@ -186,7 +204,7 @@ class Start(Message):
         parent: Caller | None = None,
         tags: bytes | None = None,
         start_at: int | None = None,
-        on_existing: str = "reject",
+        on_existing: OnExisting = "reject",
     ) -> None:
         super().__init__()
         self.name = name
@@ -195,7 +213,7 @@ class Start(Message):
         self.parent = parent
         self.tags = tags
         self.start_at = start_at
-        self.on_existing = on_existing
+        self.on_existing: OnExisting = on_existing
         self.size = len(input or b"")
 
     def content(self) -> list[Any]:
@@ -289,14 +307,14 @@ class Completion(Message):
 
     __slots__ = ("body", "event", "execution", "task")
 
-    def __init__(self, event: str, execution: int, task: int, body: bytes) -> None:
+    def __init__(self, event: AnswerKind, execution: int, task: int, body: bytes) -> None:
         self.carried = None
         self.row = 0
         self.timer = 0
         self.keep = False
         self.reply = None
         self.request = None
-        self.event = event
+        self.event: AnswerKind = event
         self.execution = execution
         self.task = task
         self.body = body
@@ -347,7 +365,7 @@ class Command(Message):
 
     def __init__(
         self,
-        action: str,
+        action: Action,
         reason: str = "",
         recursive: bool = True,
         execution: int = 0,
@@ -355,7 +373,7 @@ class Command(Message):
         parent: Caller | None = None,
     ) -> None:
         super().__init__()
-        self.action = action
+        self.action: Action = action
         self.reason = reason
         self.recursive = recursive
         self.execution = execution
@@ -451,7 +469,7 @@ def _read_start(
     parent: list[Any] | None,
     tags: list[Any],
     start_at: int | None,
-    on_existing: str,
+    on_existing: OnExisting,
 ) -> Start:
     return Start(
         name,
@@ -492,7 +510,7 @@ def _read_folded(
     )
 
 
-def _read_completion(event: str, execution: int, task: int, body: Any) -> Completion:
+def _read_completion(event: AnswerKind, execution: int, task: int, body: Any) -> Completion:
     return Completion(event, execution, task, compact(orjson.dumps(body)))
 
 
@@ -501,7 +519,7 @@ def _read_event(name: str, data: Any) -> Event:
 
 
 def _read_command(
-    action: str,
+    action: Action,
     reason: str,
     recursive: bool,
     execution: int,

@@ -39,6 +39,11 @@ class RuntimeStatus(StrEnum):
         return self.value in TERMINAL
 
 
+#: How an execution may have ended.
+ExecutionEnd = Literal["Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew"]
+#: Where an instance stands: the words of ``RuntimeStatus``.
+Status = Literal["Pending", "Running", "Suspended"] | ExecutionEnd
+
 TERMINAL: Final = frozenset({"Completed", "Failed", "Canceled", "Terminated"})
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..effects import Effects
-    from ..messages import Caller, Command
+    from ..messages import Action, Caller, Command
+    from ..replay.history import EventKind
     from .orchestration import OrchestrationActor
 
 #: It did not fail, and is not taken back.
@@ -181,7 +182,7 @@ def _refuse_finished(actor: OrchestrationActor, message: Command, effects: Effec
     return True
 
 
-def _note(actor: OrchestrationActor, now: int, kind: str, reason: str) -> None:
+def _note(actor: OrchestrationActor, now: int, kind: EventKind, reason: str) -> None:
     # A history begins with ExecutionStarted: what came before it shows in the status alone.
     if actor.begun:
         actor.record(now, kind, reason)
@@ -189,7 +190,7 @@ def _note(actor: OrchestrationActor, now: int, kind: str, reason: str) -> None:
     actor.changed = True
 
 
-COMMANDS: dict[str, Callable[[OrchestrationActor, Command, int, Effects], Any]] = {
+COMMANDS: dict[Action, Callable[[OrchestrationActor, Command, int, Effects], Any]] = {
     "terminate": _terminate,
     "cancel": _cancel,
     "suspend": _suspend,

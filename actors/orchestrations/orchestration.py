@@ -34,18 +34,30 @@ from ..errors import (
     InstanceAlreadyExistsError,
     InstanceFinishedError,
     InstanceNotFoundError,
+    InternalError,
     NondeterminismError,
     PayloadError,
     PerdureError,
     UnknownNameError,
 )
 from ..failures import encode_failure, failure_of
-from ..messages import Backlog, Begin, Caller, Command, Completion, Event, Message, Start, TimerDue
+from ..messages import (
+    AnswerKind,
+    Backlog,
+    Begin,
+    Caller,
+    Command,
+    Completion,
+    Event,
+    Message,
+    Start,
+    TimerDue,
+)
 from ..payloads import compact
 from ..replay.execution import NO_WORK, OpenLock, OpenWork, Outcome
 from ..replay.executor import Executor, send_releases
-from ..replay.history import FAILURES, carried_by, open_children, open_lock
-from ..values import TERMINAL
+from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
+from ..values import TERMINAL, ExecutionEnd, Status
 from .commands import COMMANDS
 from .rewind import Rewind, prepare
 
@@ -126,7 +138,7 @@ class OrchestrationActor(Actor):
         self.name = ""
         self.version: str | None = None
         self.execution = 0
-        self.status: str | None = None  # None: no such instance
+        self.status: Status | None = None  # None: no such instance
         self.created = 0
         self.updated = 0
         self.completed: int | None = None
@@ -677,9 +689,14 @@ class OrchestrationActor(Actor):
                     message.parent, "SubOrchestrationInstanceFailed", failure, effects
                 )
             return None
-        return COMMANDS[message.action](self, message, now, effects)
+        command = COMMANDS.get(message.action)
+        if command is None:
+            unknown = f"orchestration instance {self.instance_id!r} cannot {message.action}"
+            effects.refuse(message, InternalError(f"{unknown}: that is sent to entities alone"))
+            return None
+        return command(self, message, now, effects)
 
-    def record(self, now: int, kind: str, *fields: Any) -> None:
+    def record(self, now: int, kind: EventKind, *fields: Any) -> None:
         """Append an event to the history."""
         self.events.append(compact(orjson.dumps((kind, now, *fields))))
         self.updated = now
@@ -777,7 +794,7 @@ class OrchestrationActor(Actor):
             effects.send(self.parent.instance_id, answer)
 
     def answer_parent(
-        self, parent: Caller, event: str, failure: FailureDetails, effects: Effects
+        self, parent: Caller, event: AnswerKind, failure: FailureDetails, effects: Effects
     ) -> None:
         body = encode_failure(failure)
         effects.send(parent.instance_id, Completion(event, parent.execution, parent.task, body))
@@ -795,7 +812,7 @@ class OrchestrationActor(Actor):
         work = self.open_work if self.executor is None else self.executor.open_work()
         return work.children
 
-    def _clean_up(self, status: str, effects: Effects) -> None:
+    def _clean_up(self, status: ExecutionEnd, effects: Effects) -> None:
         """Give back what the execution holds outside: timers, locks, activities."""
         executor, self.executor = self.executor, None
         owner = Caller(self.instance_id, self.execution, 0)

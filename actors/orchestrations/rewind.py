@@ -300,9 +300,13 @@ def forgotten(events: Events, kept: Events) -> list[str]:
         if event[0] == "EntityOperationCalled" and event[2] in refused:
             continue
         if event[0] in _DONE and id(event) not in known:
-            decision = made.get((ANSWERS.get(event[0], event[0]), event[2]), event)
-            lost.append(_in_words(decision))
+            lost.append(_in_words(made.get(_decision_of(event), event)))
     return lost
+
+
+def _decision_of(event: list[Any]) -> tuple[Any, int]:
+    """Name the decision that an event is, or answers."""
+    return ANSWERS.get(event[0], event[0]), event[2]
 
 
 def _in_words(decision: list[Any]) -> str:

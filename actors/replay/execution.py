@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..effects import Effects
     from ..errors import FailureDetails
     from ..messages import ActivityCall
+    from ..values import ExecutionEnd
 
 
 class Outcome:
@@ -27,9 +28,12 @@ class Outcome:
     __slots__ = ("failure", "output", "status")
 
     def __init__(
-        self, status: str, output: bytes | None = None, failure: FailureDetails | None = None
+        self,
+        status: ExecutionEnd,
+        output: bytes | None = None,
+        failure: FailureDetails | None = None,
     ) -> None:
-        self.status = status
+        self.status: ExecutionEnd = status
         self.output = output
         self.failure = failure
 

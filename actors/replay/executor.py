@@ -46,7 +46,15 @@ from ..payloads import compact
 from ..registry.outside import calling_line, line_of, refuse_await, translated
 from .endless import keep_for_ever
 from .execution import NO_WORK, Continuation, OpenLock, OpenWork, Outcome
-from .history import FAILURES, IDENTITY, SILENT, describe, differs_by_input, recorded_input
+from .history import (
+    FAILURES,
+    IDENTITY,
+    SILENT,
+    DecisionKind,
+    describe,
+    differs_by_input,
+    recorded_input,
+)
 from .inputs import Given, same_input
 from .scopes import Fiber, ReplayStopped
 from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
@@ -688,7 +696,7 @@ class Executor:
         lag = recorded[4] if recorded is not None and len(recorded) > 4 else 0
         return self.now - lag + delay
 
-    def _recorded(self, kind: str) -> list[Any] | None:
+    def _recorded(self, kind: DecisionKind) -> list[Any] | None:
         """Give the next decision of the history that is replayed, if it is of that kind."""
         history, position = self._history, self._position
         if history is None or position >= len(history) or history[position][0] != kind:
@@ -824,7 +832,7 @@ class Executor:
         self.numbers = number = self.numbers + 1
         if not number & _MANY:
             self._unload()
-        kind = "EntityOperationSignaled"
+        kind: DecisionKind = "EntityOperationSignaled"
         if due is not None and (recorded := self._recorded(kind)) and recorded[6] is not None:
             due = min(due, recorded[6])  # earlier, if the clock had been set back
         decision: tuple[Any, ...]

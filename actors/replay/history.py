@@ -38,17 +38,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from ..carried import Carried
 from ..failures import read_failure
-from ..messages import ActivityCall, Caller
+from ..messages import ActivityCall, AnswerKind, Caller
 from ..times import EPOCH
 
+#: What the code asked for.
+DecisionKind = Literal[
+    "TaskScheduled",
+    "TimerCreated",
+    "SubOrchestrationInstanceCreated",
+    "EventSent",
+    "EntityOperationSignaled",
+    "EntityOperationCalled",
+    "EntityLockRequested",
+    "EntityLockReleased",
+]
+#: What a replay passes over: no code saw it.
+SilentKind = Literal["ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"]
+EventKind = (
+    DecisionKind
+    | AnswerKind
+    | SilentKind
+    | Literal[
+        "ExecutionStarted",
+        "EventRaised",
+        "CancelRequested",
+        "ExecutionTerminated",
+        "ContinueAsNew",
+        "ExecutionCompleted",
+    ]
+)
+
 #: The names of the fields, in the order that they are stored in. What may be missing stands last.
-FIELDS: dict[str, tuple[str, ...]] = {
+FIELDS: dict[EventKind, tuple[str, ...]] = {
     "ExecutionStarted": ("name", "version", "execution", "parent_instance_id", "context_vars"),
     "TaskScheduled": (
         "task_id",
@@ -101,10 +128,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 #: Events that a replay passes over: no code saw them.
-SILENT = frozenset({"ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"})
+SILENT: frozenset[SilentKind] = frozenset(
+    {"ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"}
+)
 
 #: How many fields behind the time identify a decision.
-IDENTITY = {
+IDENTITY: dict[DecisionKind, int] = {
     "TaskScheduled": 3,
     "TimerCreated": 2,
     "SubOrchestrationInstanceCreated": 4,
@@ -116,7 +145,7 @@ IDENTITY = {
 }
 
 #: Where the hash of an input is in a decision, and where the input.
-INPUTS = {
+INPUTS: dict[DecisionKind, tuple[int, int]] = {
     "TaskScheduled": (4, 5),
     "SubOrchestrationInstanceCreated": (4, 7),
     "EventSent": (5, 6),
@@ -125,7 +154,7 @@ INPUTS = {
 }
 
 #: Answers, and the decision each of them belongs to.
-ANSWERS = {
+ANSWERS: dict[AnswerKind, DecisionKind] = {
     "TaskCompleted": "TaskScheduled",
     "TaskFailed": "TaskScheduled",
     "TimerFired": "TimerCreated",
@@ -136,7 +165,9 @@ ANSWERS = {
     "EntityLockGranted": "EntityLockRequested",
 }
 
-FAILURES = frozenset({"TaskFailed", "SubOrchestrationInstanceFailed", "EntityOperationFailed"})
+FAILURES: frozenset[AnswerKind] = frozenset(
+    {"TaskFailed", "SubOrchestrationInstanceFailed", "EntityOperationFailed"}
+)
 
 
 def parse_history(chunks: list[bytes]) -> list[list[Any]]:

@@ -7,12 +7,12 @@ wrong shape, which would only show later, in the middle of somebody's turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 import orjson
 
 from ..carried import checked_carried
-from ..messages import Message, decode_message
+from ..messages import Action, Message, decode_message
 from .history import ANSWERS, IDENTITY, SILENT, parse_history
 
 _Check = Callable[[Any], bool]
@@ -64,9 +64,7 @@ def _anything(value: Any) -> bool:
     return True
 
 
-_ACTIONS = frozenset(
-    {"terminate", "cancel", "suspend", "resume", "rewind", "retry", "purge", "fold", "park"}
-)
+_ACTIONS = frozenset(get_args(Action))
 
 #: What the fields of each message are; further fields are not looked at.
 _MESSAGES: dict[str, tuple[_Check, ...]] = {

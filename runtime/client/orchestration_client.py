@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import anyio
 from attrs import evolve
@@ -25,7 +25,7 @@ from ...actors.errors import (
     UsageError,
 )
 from ...actors.ids import EntityId, check_instance_id, check_text
-from ...actors.messages import Command, Event, Start
+from ...actors.messages import Command, Event, OnExisting, Start
 from ...actors.times import due_time, seconds
 from ...actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
 from ...storage.records import InstanceFilter
@@ -36,7 +36,6 @@ from .status import stored_failure
 
 A = TypeVar("A")
 R = TypeVar("R")
-OnExisting = Literal["reject", "reuse", "replace"]
 
 PURGE_SLICE = 1_000
 """How many instances one checkpoint deletes: some tens of milliseconds of work for the tables."""

@@ -15,7 +15,7 @@ from ...actors.errors import PayloadError, UnknownNameError
 from ...actors.failures import encode_failure, failure_of
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
-from ...actors.messages import ActivityCall, Caller, Completion
+from ...actors.messages import ActivityCall, AnswerKind, Caller, Completion
 from ...actors.payloads import check_size, compact
 from ...storage.slices import STEPS
 from ..scheduling.forks import end_child, forks
@@ -196,7 +196,7 @@ class RunningActivity:
         if self.hand is not None:
             self.hand.cancel()
 
-    def end(self, event: str | None, body: bytes) -> None:
+    def end(self, event: AnswerKind | None, body: bytes) -> None:
         """Take note that it has ended; answer, unless the answer was given or given up before."""
         if self.alarm is not None:
             self.stop_alarm()
@@ -256,7 +256,7 @@ class ActivityPool:
         self._in_threads = Lane(settings.activity_threads_max + _AHEAD)
         self._intake = _Intake(self)
         self._threads: Threads | None = None
-        self._reports: deque[tuple[RunningActivity, str | None, bytes | None]] = deque()
+        self._reports: deque[tuple[RunningActivity, AnswerKind | None, bytes | None]] = deque()
         self._reported = False
         self._wake: Callable[[], None] = lambda: None
         self._context = context_for_threads()
@@ -473,11 +473,13 @@ class ActivityPool:
         """Say from a worker thread that a run with a time limit has begun."""
         self._report(running, None, None)
 
-    def report(self, running: RunningActivity, event: str | None, body: bytes) -> None:
+    def report(self, running: RunningActivity, event: AnswerKind | None, body: bytes) -> None:
         """Bring an answer from a worker thread to the loop; many come in one wake-up."""
         self._report(running, event, body)
 
-    def _report(self, running: RunningActivity, event: str | None, body: bytes | None) -> None:
+    def _report(
+        self, running: RunningActivity, event: AnswerKind | None, body: bytes | None
+    ) -> None:
         if self._forks != forks():
             end_child()
         self._reports.append((running, event, body))

@@ -14,7 +14,7 @@ from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
 from ..transport.admission import Limits
 from ..transport.verbs import REFUSE, VERBS
-from ..transport.wire import Item
+from ..transport.wire import Item, ItemKind
 
 if TYPE_CHECKING:
     from ...actors.messages import Caller
@@ -93,7 +93,8 @@ class Session:
         for item in items:
             kind = item[0]
             if kind == "ask":
-                self._ask(item[1], item[2], item[3])
+                _, number, verb, arguments = item
+                self._ask(number, verb, arguments)
             elif kind == "drop":
                 number = item[1]
                 if number in self._scopes:
@@ -273,7 +274,7 @@ def _place(shard: Shard, owners: list[int], incarnations: list[int]) -> None:
     shard.router.place(owners, incarnations)
 
 
-_ITEMS: dict[str, Callable[..., None]] = {
+_ITEMS: dict[ItemKind, Callable[..., None]] = {
     "frame": _receive,
     "ack": _acknowledge,
     "resend": _resend,

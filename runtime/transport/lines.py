@@ -94,7 +94,7 @@ class Line:
         if verb in WITH_MESSAGE and arguments[2].size > _LARGE:
             self._large[self._number] = arguments[2].size
             self._size += arguments[2].size
-        item = ("ask", self._number, verb, arguments)
+        item: Item = ("ask", self._number, verb, arguments)
         waiter = self._asked[self._number] = self._new_waiter()
         self.post_surely(item)
         return self._number, waiter

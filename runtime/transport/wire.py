@@ -8,7 +8,7 @@ the side that passes them on never parses them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import orjson
 
@@ -22,7 +22,22 @@ from ...storage.records import EntityRow, InstanceRecord
 from ..placement.places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
 from .verbs import FORMS, REFUSE
 
-Item = tuple[Any, ...]
+#: Requests and answers, what partitions tell each other, and what greets on a connection.
+ItemKind = Literal[
+    "ask",
+    "answer",
+    "drop",
+    "frame",
+    "ack",
+    "resend",
+    "completion",
+    "cancel",
+    "reply",
+    "placement",
+    "hello",
+    "welcome",
+]
+Item = tuple[ItemKind, Any, *tuple[Any, ...]]
 
 #: More than this in one frame is no frame of ours.
 SIZE_MAX = 1 << 30
@@ -59,7 +74,9 @@ def _write_alone(item: Item) -> bytes:
         if item[0] == "ask":
             return orjson.dumps(["ask", item[1], REFUSE, f"this cannot be sent: {error}"])
         if item[0] in ("answer", "reply"):
-            return orjson.dumps(_write((*item[:2], InternalError(f"cannot be sent: {error}"))))
+            return orjson.dumps(
+                _write((item[0], item[1], InternalError(f"cannot be sent: {error}")))
+            )
         raise
 
 
@@ -170,7 +187,7 @@ def _read(fields: list[Any]) -> Item:
 
 
 #: How long the items are that hold nothing but JSON.
-_PLAIN = {
+_PLAIN: dict[ItemKind, int] = {
     "ack": 4,
     "resend": 3,
     "drop": 2,

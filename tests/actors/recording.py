@@ -21,6 +21,7 @@ from perdure.actors.errors import FailureDetails
 from perdure.actors.failures import encode_failure
 from perdure.actors.messages import (
     ActivityCall,
+    AnswerKind,
     Begin,
     Caller,
     Command,
@@ -258,7 +259,7 @@ class World:
         """Take notice of what a turn did."""
         for kind, *details in effects:
             if kind == "start activity":
-                self._owe("Task", details[0].caller, details[0].name)
+                self._owe("TaskCompleted", "TaskFailed", details[0].caller, details[0].name)
             elif kind == "cancel activity":
                 self._forget(details[0])
             elif kind == "arm timer":
@@ -271,9 +272,19 @@ class World:
 
     def _note_message(self, target: str, message: Message) -> None:
         if isinstance(message, Start) and message.parent is not None:
-            self._owe("SubOrchestrationInstance", message.parent, message.name)
+            self._owe(
+                "SubOrchestrationInstanceCompleted",
+                "SubOrchestrationInstanceFailed",
+                message.parent,
+                message.name,
+            )
         elif isinstance(message, Operation) and message.caller is not None:
-            self._owe("EntityOperation", message.caller, message.name)
+            self._owe(
+                "EntityOperationCompleted",
+                "EntityOperationFailed",
+                message.caller,
+                message.name,
+            )
         elif isinstance(message, LockRequest):
             owner = message.owner
             granted = Completion("EntityLockGranted", owner.execution, owner.task, b"null")
@@ -283,13 +294,13 @@ class World:
         else:
             assert isinstance(message, (Event, Command, LockRelease, Operation))
 
-    def _owe(self, kind: str, caller: Caller, name: str) -> None:
+    def _owe(self, done: AnswerKind, failed: AnswerKind, caller: Caller, name: str) -> None:
         if self.draw(3) == 0:
             body = encode_failure(FailureDetails("ValueError", name))
-            self.answers.append(Completion(f"{kind}Failed", caller.execution, caller.task, body))
+            self.answers.append(Completion(failed, caller.execution, caller.task, body))
         else:
             body = orjson.dumps(caller.task)
-            self.answers.append(Completion(f"{kind}Completed", caller.execution, caller.task, body))
+            self.answers.append(Completion(done, caller.execution, caller.task, body))
 
     def _forget(self, caller: Caller) -> None:
         kept = [a for a in self.answers if not _covers(caller, Caller("x", a.execution, a.task))]

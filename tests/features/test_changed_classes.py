@@ -228,13 +228,13 @@ def test_a_process_with_another_hash_seed_replays_the_same(tmp_path: Path) -> No
 def test_an_event_from_before_inputs_were_kept_is_compared_without() -> None:
     with Instance(Lookup(release(Order), 1_000_000), "i") as instance:
         instance.take(Start("buy", None, orjson.dumps({"item": "book"})), START)
-        for number, kind, body in (
-            (1, "TaskCompleted", b'"book"'),
-            (2, "TaskCompleted", b"null"),
-            (3, "SubOrchestrationInstanceCompleted", b"null"),
-            (4, "EntityOperationCompleted", b"null"),
+        for answer in (
+            Completion("TaskCompleted", 1, 1, b'"book"'),
+            Completion("TaskCompleted", 1, 2, b"null"),
+            Completion("SubOrchestrationInstanceCompleted", 1, 3, b"null"),
+            Completion("EntityOperationCompleted", 1, 4, b"null"),
         ):
-            instance.take(Completion(kind, 1, number, body), START + number)
+            instance.take(answer, START + answer.task)
         cut = {"SubOrchestrationInstanceCreated": 7, "EntityOperationCalled": 6}
         cut |= {"EntityOperationSignaled": 7, "EventSent": 6}
         assert set(cut) < {event[0] for event in instance.history}

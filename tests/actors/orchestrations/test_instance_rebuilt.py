@@ -6,15 +6,17 @@ Commands come in between: it is suspended, cancelled, rewound, replaced, purged 
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from hypothesis import event, given, settings, strategies as st
 
 from perdure.actors.messages import (
+    Action,
     Caller,
     Command,
     Message,
+    OnExisting,
     Start,
     decode_message,
     encode_message as encode,
@@ -24,7 +26,7 @@ from tests.actors.recording import FLOWS, PROGRAMS, Instance, World, app
 
 LOOKUP = Lookup(app, 1_000_000)
 PARENT = Caller("p", 1, 3)
-ACTIONS = [
+ACTIONS: list[Action] = [
     "cancel",
     "park",
     "purge",
@@ -38,6 +40,7 @@ ACTIONS = [
     "suspend",
     "terminate",
 ]
+ON_EXISTING = get_args(OnExisting)
 TURNS_MAX = 40
 
 
@@ -64,7 +67,7 @@ class Ruled(World):
             orjson.dumps(self.program),
             parent=PARENT if self.draw(2) else None,
             start_at=self.now + 1_000_000 if self.draw(4) == 0 else None,
-            on_existing=["reject", "reuse", "replace"][self.draw(3)],
+            on_existing=ON_EXISTING[self.draw(len(ON_EXISTING))],
         )
 
     def next(self) -> Message | None:

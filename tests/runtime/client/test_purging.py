@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
@@ -25,7 +26,7 @@ from perdure import (
     Store,
     UsageError,
 )
-from perdure.actors.messages import Command, Start
+from perdure.actors.messages import Action, Command, Start
 from perdure.runtime.client import orchestration_client
 from perdure.storage import Checkpoint
 from tests.runtime.harness import FaultyStore, partition_here, until, until_true
@@ -237,7 +238,9 @@ async def test_who_waits_for_an_end_hears_what_is_durable_when_more_follows_it(
     async with Hub(app, store=store, partitions=1) as hub:
         handle = await hub.client.start_new(waits, instance_id="w")
         partition = partition_here(hub.client, "w")
-        more = ["purge"] if follows != "as another end" else ["purge", "start"]
+        more: list[Literal["purge", "start"]] = (
+            ["purge"] if follows != "as another end" else ["purge", "start"]
+        )
         seen: list[object] = []
         committed = 0
 
@@ -253,7 +256,7 @@ async def test_who_waits_for_an_end_hears_what_is_durable_when_more_follows_it(
         async def hold(checkpoint: Checkpoint) -> None:
             await until_true(lambda: bool(seen))
 
-        def send(action: str) -> None:
+        def send(action: Action | Literal["start"]) -> None:
             message = Start("ends", None, None) if action == "start" else Command(action)
             partition.post("w", message)
 

@@ -21,7 +21,7 @@ from perdure.runtime.shards import sessions
 from perdure.runtime.transport import channels, lines, wire
 from perdure.runtime.transport.channels import SocketChannel, dial_shard
 from perdure.runtime.transport.lines import Line
-from perdure.runtime.transport.wire import Splitter, decode, encode
+from perdure.runtime.transport.wire import Item, Splitter, decode, encode
 from tests.runtime.harness import until_true
 from tests.runtime.transport.test_lines import Exchange
 
@@ -147,7 +147,9 @@ async def test_a_connection_whose_requests_bring_too_much_is_refused_more(
 async def ask_for_ever(stream: ByteStream) -> None:
     for number in count(0, 20):
         message = Operation("echo", b'"%b"' % (b"x" * 4_000), True)
-        asks = [("ask", number + n, "request", (0, str(BOX), message, None)) for n in range(20)]
+        asks: list[Item] = [
+            ("ask", number + n, "request", (0, str(BOX), message, None)) for n in range(20)
+        ]
         await stream.send(encode(asks))
 
 
@@ -230,7 +232,7 @@ async def test_a_line_refuses_requests_when_too_many_wait(monkeypatch: pytest.Mo
 
 def test_frames_are_cut_where_they_would_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "FRAME_SIZE_MAX", 1_000)
-    items = [("answer", n, b'"%b"' % (b"x" * 300)) for n in range(20)]
+    items: list[Item] = [("answer", n, b'"%b"' % (b"x" * 300)) for n in range(20)]
 
     data = encode(items)
 
