@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _log = Log("perdure.partition")
 
 
-class Place(Protocol):
+class Among(Protocol):
     """A partition among others."""
 
     @property
@@ -55,7 +55,7 @@ class Damage:
         rows: what is to be set aside, and is not yet.
     """
 
-    def __init__(self, place: str, partition: Place) -> None:
+    def __init__(self, place: str, partition: Among) -> None:
         self.rows: list[SetAside] = []
         self._place = place
         self._partition = partition
