@@ -29,11 +29,11 @@ from .bridge import on_asyncio
 PATIENCE_S: Final = 0.02
 """How long one call may hold up those behind it: many times what a sync of a good disk takes."""
 
-QUICK_S: Final = 0.0005
-"""What calls may take for one thread to do them all; for each time more one more is at work."""
+BACKLOG_S: Final = 0.001
+"""How long what is under way may take for one thread alone; for each time more there is one more."""
 
 TOGETHER_S: Final = 0.001
-"""How long an outcome waits at most for those of the calls behind it, if each of them is quick."""
+"""How long an outcome waits for those of the calls behind it, if these take what they mostly do."""
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ class Committer:
         call = Call(work, home.new_waiter())
         self._handed_in.append(call)
         self._pending += 1
-        if self._threads - len(self._asleep) <= self._pace / QUICK_S:
+        if self._threads - len(self._asleep) <= self._pending * self._pace / BACKLOG_S:
             self._rouse()
         if self._pending > 1 and not self._is_watching:
             self._have_watched()
@@ -217,7 +217,7 @@ class Committer:
                 call = handed_in.popleft()
             except IndexError:
                 break
-            if now - told > TOGETHER_S:
+            if now - told + self._pace > TOGETHER_S:
                 self._home.post(self._tell)
                 told = now
             self._taken += 1
@@ -241,6 +241,8 @@ class Committer:
                 sleep(PATIENCE_S)
                 if taken == self._taken:
                     self._home.post(self._help)
+                elif self._ended:
+                    self._home.post(self._tell)  # one thread may go on, and another not
             self._is_watching = False
             if self._is_behind():  # what came just before that rang no alarm
                 self._have_watched()

@@ -100,7 +100,7 @@ async def test_what_was_handed_in_together_wakes_the_loop_once(
     # A long patience, and a disk that counts as quick, however slow this machine is.
     monkeypatch.setattr("perdure.storage.sqlite.committer.TOGETHER_S", 60.0)
     monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
-    monkeypatch.setattr("perdure.storage.sqlite.committer.QUICK_S", 60.0)
+    monkeypatch.setattr("perdure.storage.sqlite.committer.BACKLOG_S", 60.0)
     posted: list[object] = []
     post = committer._home.post
 
@@ -252,7 +252,7 @@ async def test_each_loop_has_a_committer_whose_threads_end_with_its_last_user() 
 async def test_one_thread_commits_for_all_partitions_and_ends_with_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perdure.storage.sqlite.committer.QUICK_S", 60.0)
+    monkeypatch.setattr("perdure.storage.sqlite.committer.BACKLOG_S", 60.0)
     store = SqliteStore(tmp_path)
     owners = [Owner(one, await one.recover()) for one in await store.open(8)]
     assert not threads()
