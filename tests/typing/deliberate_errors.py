@@ -11,16 +11,23 @@ from datetime import timedelta
 from sample_program import (
     Counter,
     Order,
+    Shelf,
     ShoppingBasket,
     Visits,
     app,
+    beat,
+    beat_later,
     branch,
     collect,
     double,
     fetch,
+    page,
     parse,
     roll,
+    ship_later,
     ship_order,
+    tick,
+    who_called,
 )
 
 import perdure
@@ -39,10 +46,21 @@ async def in_an_orchestration(ctx: OrchestrationContext, order: Order) -> None:
     length: int = await ctx.call_activity(fetch, "url")  # error
     (await ctx.call_activity(roll)).upper()  # error
     await ctx.call_activity(42)  # error
+    await ctx.call_activity(page, "one")  # error
+    await ctx.call_activity(beat, "one")  # error
+    await ctx.call_activity(beat_later, "one")  # error
+    await ctx.call_activity(tick, 5)  # error
+    await ctx.call_activity(who_called, 5)  # error
+    await ctx.call_activity(ship_order)  # error
+    await ctx.call_activity(ship_later)  # error
+    await ctx.call_activity(fetch, "url", "url")  # error
+    await ctx.call_activity(double, 1)  # error
 
     await ctx.call_sub_orchestrator(double, "one")  # error
     await ctx.call_sub_orchestrator(double)  # error
     text: str = await ctx.call_sub_orchestrator(collect, ["url"])  # error
+    await ctx.call_sub_orchestrator(fetch, "url")  # error
+    await ctx.call_sub_orchestrator(roll)  # error
 
     await ctx.call_entity(counter, Counter.add, "one")  # error
     await ctx.call_entity(counter, Counter.push)  # error
@@ -50,11 +68,26 @@ async def in_an_orchestration(ctx: OrchestrationContext, order: Order) -> None:
     await ctx.call_entity(counter, Counter.slow_push, 5)  # error
     await ctx.call_entity(counter, Counter.get, 5)  # error
     await ctx.call_entity(basket, Counter.get)  # error
+    await ctx.call_entity(counter, Counter.slow)  # error
+    await ctx.call_entity(counter, Counter.poke, 5)  # error
+    await ctx.call_entity(counter, Counter.peek, 5)  # error
+    await ctx.call_entity(counter, Counter.add, 5, 6)  # error
+    await ctx.call_entity(EntityId(Shelf, "top"), Shelf.put, {"a": ["b"]})  # error
+    await ctx.call_entity(EntityId(Shelf, "top"), Shelf.find, 5)  # error
+    await ctx.call_entity(EntityId(Shelf, "top"), Shelf.find_later, 5)  # error
+    await ctx.call_entity("@counter@clicks", Counter.get)  # error
+    await ctx.call_entity(counter, 5)  # error
     state: str = await ctx.call_entity(counter, Counter.get)  # error
     ctx.signal_entity(counter, Counter.add, "one")  # error
     ctx.signal_entity(basket, ShoppingBasket.put, "book")  # error
     ctx.signal_entity(basket, ShoppingBasket.put)  # error
     ctx.signal_entity(counter, Counter.add, 5, at="noon")  # error
+    ctx.signal_entity(counter, Counter.push, 5)  # error
+    ctx.signal_entity(counter, Counter.push)  # error
+    ctx.signal_entity(counter, Counter.slow_push, 5)  # error
+    ctx.signal_entity(counter, Counter.poke, 5)  # error
+    ctx.signal_entity(counter, Counter.reset, 5)  # error
+    ctx.signal_entity(counter, Visits.add, 5)  # error
     ctx.lock_entities("@counter@clicks")  # error
     EntityId(5, "key")  # error
     EntityId(Counter, 5)  # error
@@ -66,6 +99,10 @@ async def in_an_orchestration(ctx: OrchestrationContext, order: Order) -> None:
     async with ctx.create_task_group() as tasks:
         tasks.start_soon(branch, ctx, 5)  # error
     print(length, text, state, flag, numbers, order, timedelta)
+
+
+perdure.combine(Counter.reset)  # error
+perdure.combine("add")  # error
 
 
 @app.entity(stripes="many")  # error
@@ -88,7 +125,13 @@ class Wrong:
 
 def in_an_operation(ctx: EntityContext) -> None:
     ctx.signal_entity(EntityId(Counter, "clicks"), Counter.add, "one")  # error
+    ctx.signal_entity(EntityId(Counter, "clicks"), Counter.push, 5)  # error
+    ctx.signal_entity(EntityId(Counter, "clicks"), Counter.push)  # error
+    ctx.signal_entity(EntityId(Counter, "clicks"), Counter.poke, 5)  # error
+    ctx.signal_entity(EntityId(Counter, "clicks"), Visits.add, 5)  # error
     ctx.start_new(double, "one")  # error
+    ctx.start_new(double)  # error
+    ctx.start_new(roll)  # error
 
 
 async def in_a_client(client: Client) -> None:
@@ -97,13 +140,25 @@ async def in_a_client(client: Client) -> None:
     await client.start_new(double, "one")  # error
     await client.start_new(double)  # error
     await client.start_new(collect, "url")  # error
+    await client.start_new(fetch, "url")  # error
+    await client.start_new(roll)  # error
     await client.start_new(double, 1, on_existing="ignore")  # error
     text: str = await (await client.start_new(double, 1)).result()  # error
     await client.call_entity(counter, Counter.add, "one")  # error
     await client.call_entity(EntityId(ShoppingBasket, "mine"), Counter.get)  # error
     await client.call_entity(counter, Counter.slow_push)  # error
+    await client.call_entity(counter, Counter.slow_push, 5)  # error
+    await client.call_entity(counter, Counter.slow)  # error
+    await client.call_entity(counter, Counter.push, 5)  # error
+    await client.call_entity(counter, Counter.poke, 5)  # error
+    await client.call_entity(counter, Counter.peek, 5)  # error
+    await client.call_entity(counter, Counter.reset, 5)  # error
+    await client.call_entity(EntityId(Shelf, "top"), Shelf.find, 5)  # error
     await client.signal_entity(counter, Counter.add, "one")  # error
     await client.signal_entity(counter, Counter.push)  # error
+    await client.signal_entity(counter, Counter.push, 5)  # error
+    await client.signal_entity(counter, Counter.poke, 5)  # error
+    await client.signal_entity(counter, Counter.reset, 5)  # error
     await client.signal_entity(EntityId(Visits, "page"), Visits.add, "one")  # error
     print((await client.read_entity_state(counter)).value)  # error
     print(text)

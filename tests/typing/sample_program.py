@@ -72,7 +72,15 @@ class Counter:
         ctx.signal_entity(EntityId(Counter, "pokes"), Counter.push, "poked")
         ctx.signal_entity(EntityId(Counter, "pokes"), Counter.peek)
         ctx.signal_entity(EntityId("counter", "pokes"), "add", 1)
+        ctx.signal_entity(EntityId(Shelf, "top"), Shelf.put, {"a": [1]})
+        ctx.signal_entity(EntityId(Shelf, "top"), Shelf.find)
+        ctx.signal_entity(EntityId(Shelf, "top"), Shelf.find_later, "a")
+        ctx.signal_entity(EntityId(Shelf, "top"), Shelf.weigh, 1)
+        ctx.signal_entity(EntityId(Shelf, "top"), Shelf.weigh_later, 1)
+        ctx.signal_entity(EntityId(Shelf, "top"), Shelf.show_later)
+        ctx.signal_entity(EntityId(Likes, "page"), Visits.add, 1)
         assert_type(ctx.start_new(double, 1), str)
+        assert_type(ctx.start_new(drowse), str)
         assert_type(ctx.start_new(idle, instance_id="idle"), str)
         assert_type(ctx.start_new("double", 1), str)
         return ctx.current_utc_datetime
@@ -147,6 +155,35 @@ class Likes(Visits):
 
 
 @app.entity
+class Shelf:
+    boxes: dict[str, list[int]] = {}
+
+    def put(self, boxes: dict[str, list[int]]) -> None:
+        self.boxes |= boxes
+
+    def find(self, name: str | None = None) -> list[int] | None:
+        return None if name is None else self.boxes.get(name)
+
+    async def find_later(self, name: str | None = None) -> list[int] | None:
+        return self.find(name)
+
+    def weigh(self, factor: float, ctx: EntityContext) -> float:
+        return len(self.boxes) * factor + len(ctx.key)
+
+    async def weigh_later(self, factor: float, ctx: EntityContext) -> bytes:
+        return bytes(int(self.weigh(factor, ctx)))
+
+    def show(self, ctx: EntityContext) -> str:
+        return ctx.key
+
+    async def show_later(self, ctx: EntityContext) -> list[str]:
+        return [ctx.key]
+
+    def anything(self, value: Any) -> Any:
+        return value
+
+
+@app.entity
 def tally(ctx: EntityContext) -> None:
     ctx.set_state(ctx.get_state(int) + ctx.get_input(int))
     ctx.set_result(ctx.get_state())
@@ -193,6 +230,31 @@ async def how_often(ctx: ActivityContext) -> int:
     return ctx.attempt
 
 
+@app.activity
+def page(number: int | None = None) -> str | None:
+    return None if number is None else str(number)
+
+
+@app.activity
+async def page_later(number: int = 1) -> list[str | None]:
+    return [str(number)]
+
+
+@app.activity
+def beat(ctx: ActivityContext, seconds: int = 1) -> float:
+    return ctx.attempt / seconds
+
+
+@app.activity
+async def beat_later(ctx: ActivityContext, seconds: int = 1) -> bytes:
+    return bytes(seconds)
+
+
+@app.activity
+def anything(value: Any) -> Any:
+    return value
+
+
 @app.orchestration
 async def double(ctx: OrchestrationContext, number: int) -> int:
     return number * 2
@@ -215,6 +277,18 @@ def nap(ctx: OrchestrationContext) -> Generator[Task[Any], Any, str]:
     return "rested"
 
 
+@app.orchestration
+async def doze(ctx: OrchestrationContext, seconds: int = 1) -> str:
+    await ctx.create_timer(timedelta(seconds=seconds))
+    return "rested"
+
+
+@app.orchestration
+def drowse(ctx: OrchestrationContext, seconds: int = 1) -> Generator[Task[Any], Any, bytes]:
+    yield ctx.create_timer(timedelta(seconds=seconds))
+    return b"rested"
+
+
 async def branch(ctx: OrchestrationContext, url: str) -> None:
     await ctx.call_activity(fetch, url)
 
@@ -235,6 +309,19 @@ async def tour(ctx: OrchestrationContext, order: Order) -> bool:
     assert_type(await ctx.call_activity(who_called), str)
     assert_type(await ctx.call_activity(how_often), int)
     assert_type(await ctx.call_activity("fetch", 1), Any)
+    assert_type(await ctx.call_activity("roll"), Any)
+    # An input with a default, given or not.
+    assert_type(await ctx.call_activity(page), str | None)
+    assert_type(await ctx.call_activity(page, 1), str | None)
+    assert_type(await ctx.call_activity(page, None), str | None)
+    assert_type(await ctx.call_activity(page_later), list[str | None])
+    assert_type(await ctx.call_activity(page_later, 1), list[str | None])
+    assert_type(await ctx.call_activity(beat), float)
+    assert_type(await ctx.call_activity(beat, 1), float)
+    assert_type(await ctx.call_activity(beat_later), bytes)
+    assert_type(await ctx.call_activity(beat_later, 1), bytes)
+    assert_type(await ctx.call_activity(anything, 1), Any)
+    assert_type(await ctx.call_activity(len, "text"), int)
 
     # Sub-orchestrations: async and generator, with one parameter and with two.
     assert_type(await ctx.call_sub_orchestrator(double, 1), int)
@@ -242,6 +329,11 @@ async def tour(ctx: OrchestrationContext, order: Order) -> bool:
     assert_type(await ctx.call_sub_orchestrator(collect, ["url"], version="2.0"), list[bytes])
     assert_type(await ctx.call_sub_orchestrator(nap, retry=RetryPolicy(1.0)), str)
     assert_type(await ctx.call_sub_orchestrator("double", 1), Any)
+    assert_type(await ctx.call_sub_orchestrator(doze), str)
+    assert_type(await ctx.call_sub_orchestrator(doze, 1), str)
+    assert_type(await ctx.call_sub_orchestrator(drowse), bytes)
+    assert_type(await ctx.call_sub_orchestrator(drowse, 1), bytes)
+    assert_type(await ctx.call_sub_orchestrator(collect, ["url"]), list[bytes])
 
     # Entities.
     counter = EntityId(Counter, "clicks")
@@ -266,6 +358,31 @@ async def tour(ctx: OrchestrationContext, order: Order) -> bool:
     ctx.signal_entity(counter, Counter.slow_push, "text", at=ctx.current_utc_datetime)
     ctx.signal_entity(EntityId(ShoppingBasket, "mine"), ShoppingBasket.put, order)
     ctx.signal_entity(EntityId(tally, "votes"), "add", 1)
+    shelf, likes = EntityId(Shelf, "top"), EntityId(Likes, "page")
+    assert_type(await ctx.call_entity(shelf, Shelf.put, {"a": [1]}), None)
+    assert_type(await ctx.call_entity(shelf, Shelf.find), list[int] | None)
+    assert_type(await ctx.call_entity(shelf, Shelf.find, "a"), list[int] | None)
+    assert_type(await ctx.call_entity(shelf, Shelf.find, None), list[int] | None)
+    assert_type(await ctx.call_entity(shelf, Shelf.find_later), list[int] | None)
+    assert_type(await ctx.call_entity(shelf, Shelf.find_later, "a"), list[int] | None)
+    assert_type(await ctx.call_entity(shelf, Shelf.weigh, 1), float)
+    assert_type(await ctx.call_entity(shelf, Shelf.weigh_later, 1), bytes)
+    assert_type(await ctx.call_entity(shelf, Shelf.show), str)
+    assert_type(await ctx.call_entity(shelf, Shelf.show_later), list[str])
+    assert_type(await ctx.call_entity(shelf, Shelf.anything, 1), Any)
+    assert_type(await ctx.call_entity(likes, Visits.add, 1), None)
+    assert_type(await ctx.call_entity(likes, Likes.add_slowly, 1), str)
+    ctx.signal_entity(shelf, Shelf.put, {"a": [1]})
+    ctx.signal_entity(shelf, Shelf.find)
+    ctx.signal_entity(shelf, Shelf.find, "a")
+    ctx.signal_entity(shelf, Shelf.find_later)
+    ctx.signal_entity(shelf, Shelf.find_later, "a")
+    ctx.signal_entity(shelf, Shelf.weigh, 1)
+    ctx.signal_entity(shelf, Shelf.weigh_later, 1)
+    ctx.signal_entity(shelf, Shelf.show)
+    ctx.signal_entity(shelf, Shelf.show_later)
+    ctx.signal_entity(shelf, "show")
+    ctx.signal_entity(likes, Visits.add, 1)
     async with ctx.lock_entities(counter, EntityId(ShoppingBasket, "mine")) as lock:
         assert_type(lock, EntityLock)
 
@@ -323,6 +440,11 @@ async def main() -> None:
         assert_type(await client.start_new(collect, ["url"]), OrchestrationHandle[list[bytes]])
         assert_type(await client.start_new(nap, tags={"a": "b"}), OrchestrationHandle[str])
         assert_type(await client.start_new("double", 1), OrchestrationHandle[Any])
+        assert_type(await client.start_new(doze), OrchestrationHandle[str])
+        assert_type(await client.start_new(doze, 1), OrchestrationHandle[str])
+        assert_type(await client.start_new(drowse), OrchestrationHandle[bytes])
+        assert_type(await client.start_new(drowse, 1), OrchestrationHandle[bytes])
+        assert_type(await client.start_new("double"), OrchestrationHandle[Any])
         assert_type(client.get_handle("one"), OrchestrationHandle[Any])
         assert_type(await handle.status(), OrchestrationStatus)
         assert_type(await client.get_status("one"), OrchestrationStatus | None)
@@ -352,6 +474,27 @@ async def main() -> None:
         assert_type(await client.call_entity(counter, Counter.peek), float)
         assert_type(await client.call_entity(counter, "add", 5), Any)
         assert_type(await client.call_entity(EntityId(tally, "votes"), "add", 1), Any)
+        shelf, likes = EntityId(Shelf, "top"), EntityId(Likes, "page")
+        assert_type(await client.call_entity(shelf, Shelf.put, {"a": [1]}), None)
+        assert_type(await client.call_entity(shelf, Shelf.find), list[int] | None)
+        assert_type(await client.call_entity(shelf, Shelf.find, "a"), list[int] | None)
+        assert_type(await client.call_entity(shelf, Shelf.find_later), list[int] | None)
+        assert_type(await client.call_entity(shelf, Shelf.find_later, "a"), list[int] | None)
+        assert_type(await client.call_entity(shelf, Shelf.weigh, 1), float)
+        assert_type(await client.call_entity(shelf, Shelf.weigh_later, 1), bytes)
+        assert_type(await client.call_entity(shelf, Shelf.show), str)
+        assert_type(await client.call_entity(shelf, Shelf.show_later), list[str])
+        assert_type(await client.call_entity(shelf, Shelf.anything, 1), Any)
+        assert_type(await client.call_entity(shelf, "show"), Any)
+        assert_type(await client.call_entity(likes, Visits.add, 1), None)
+        await client.signal_entity(shelf, Shelf.put, {"a": [1]})
+        await client.signal_entity(shelf, Shelf.find)
+        await client.signal_entity(shelf, Shelf.find_later, "a")
+        await client.signal_entity(shelf, Shelf.weigh, 1)
+        await client.signal_entity(shelf, Shelf.weigh_later, 1)
+        await client.signal_entity(shelf, Shelf.show)
+        await client.signal_entity(shelf, Shelf.show_later)
+        await client.signal_entity(likes, Visits.add, 1)
         await client.signal_entity(counter, Counter.add, 5)
         await client.signal_entity(counter, Counter.reset, at=timedelta(hours=1))
         await client.signal_entity(counter, Counter.push, "text", request_id="r-3")
