@@ -126,7 +126,7 @@ class EntityContext:
     def signal_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E], Any],
+        op: Callable[[E], Any] | Callable[[E, EntityContext], Any],
         /,
         *,
         at: datetime | timedelta | float | None = ...,
@@ -135,26 +135,7 @@ class EntityContext:
     def signal_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E, EntityContext], Any],
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-    ) -> None: ...
-    @overload
-    def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A], Any],
-        input: A,
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-    ) -> None: ...
-    @overload
-    def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A, EntityContext], Any],
+        op: Callable[[E, A], Any] | Callable[[E, A, EntityContext], Any],
         input: A,
         /,
         *,

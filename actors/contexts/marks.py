@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 from ..arguments import is_a
 from ..errors import RegistrationError
@@ -41,17 +41,9 @@ def commutative(function: F) -> F:
     return _mark(function, "__perdure_commutative__", "@perdure.commutative")
 
 
-@overload
-def combine(operation: Callable[[E, A], Any], /) -> Callable[[Combiner[A]], Combiner[A]]: ...
-
-
-@overload
 def combine(
-    operation: Callable[[E, A, EntityContext], Any], /
-) -> Callable[[Combiner[A]], Combiner[A]]: ...
-
-
-def combine(operation: Any, /) -> Any:
+    operation: Callable[[E, A], Any] | Callable[[E, A, EntityContext], Any], /
+) -> Callable[[Combiner[A]], Combiner[A]]:
     """Declare a static function that folds queued inputs of one operation into one.
 
     It gets the inputs of signals that wait one behind the other, oldest first, and gives the input

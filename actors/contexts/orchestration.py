@@ -173,7 +173,8 @@ class OrchestrationContext:
     @overload
     def call_activity(
         self,
-        f: Callable[[], Coroutine[Any, Any, R]],
+        f: Callable[[], Coroutine[Any, Any, R]]
+        | Callable[[ActivityContext], Coroutine[Any, Any, R]],
         /,
         *,
         retry: RetryPolicy | None = ...,
@@ -185,7 +186,7 @@ class OrchestrationContext:
     @overload
     def call_activity(
         self,
-        f: Callable[[], R],
+        f: Callable[[], R] | Callable[[ActivityContext], R],
         /,
         *,
         retry: RetryPolicy | None = ...,
@@ -194,30 +195,7 @@ class OrchestrationContext:
         tags: Mapping[str, str] | None = ...,
         summary: str | None = ...,
     ) -> Task[R]: ...
-    @overload
-    def call_activity(
-        self,
-        f: Callable[[ActivityContext], Coroutine[Any, Any, R]],
-        /,
-        *,
-        retry: RetryPolicy | None = ...,
-        timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
-        tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
-    ) -> Task[R]: ...
-    @overload
-    def call_activity(
-        self,
-        f: Callable[[ActivityContext], R],
-        /,
-        *,
-        retry: RetryPolicy | None = ...,
-        timeout: float | timedelta | None = ...,
-        overall_timeout: float | timedelta | None = ...,
-        tags: Mapping[str, str] | None = ...,
-        summary: str | None = ...,
-    ) -> Task[R]: ...
+    # Overloads of their own: in a union, pyright takes the context for the input if that has a default.
     @overload
     def call_activity(
         self,
@@ -311,7 +289,7 @@ class OrchestrationContext:
     @overload
     def call_sub_orchestrator(
         self,
-        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R]],
+        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
         input: A,
         /,
         *,
@@ -322,29 +300,7 @@ class OrchestrationContext:
     @overload
     def call_sub_orchestrator(
         self,
-        f: Callable[[OrchestrationContext, A], Generator[Any, Any, R]],
-        input: A,
-        /,
-        *,
-        instance_id: str | None = ...,
-        retry: RetryPolicy | None = ...,
-        version: str | None = ...,
-    ) -> Task[R]: ...
-    @overload
-    def call_sub_orchestrator(
-        self,
-        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R]],
-        input: Any = ...,
-        /,
-        *,
-        instance_id: str | None = ...,
-        retry: RetryPolicy | None = ...,
-        version: str | None = ...,
-    ) -> Task[R]: ...
-    @overload
-    def call_sub_orchestrator(
-        self,
-        f: Callable[[OrchestrationContext], Generator[Any, Any, R]],
+        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
         input: Any = ...,
         /,
         *,
@@ -502,33 +458,32 @@ class OrchestrationContext:
 
     @overload
     def call_entity(
-        self, id: EntityId[E], op: Callable[[E], Coroutine[Any, Any, R]], /
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Coroutine[Any, Any, R]]
+        | Callable[[E, EntityContext], Coroutine[Any, Any, R]],
+        /,
     ) -> Task[R]: ...
-    @overload
-    def call_entity(self, id: EntityId[E], op: Callable[[E], R], /) -> Task[R]: ...
     @overload
     def call_entity(
-        self, id: EntityId[E], op: Callable[[E, EntityContext], Coroutine[Any, Any, R]], /
+        self, id: EntityId[E], op: Callable[[E], R] | Callable[[E, EntityContext], R], /
     ) -> Task[R]: ...
-    @overload
-    def call_entity(self, id: EntityId[E], op: Callable[[E, EntityContext], R], /) -> Task[R]: ...
-    @overload
-    def call_entity(
-        self, id: EntityId[E], op: Callable[[E, A], Coroutine[Any, Any, R]], input: A, /
-    ) -> Task[R]: ...
-    @overload
-    def call_entity(self, id: EntityId[E], op: Callable[[E, A], R], input: A, /) -> Task[R]: ...
     @overload
     def call_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
+        op: Callable[[E, A], Coroutine[Any, Any, R]]
+        | Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
         input: A,
         /,
     ) -> Task[R]: ...
     @overload
     def call_entity(
-        self, id: EntityId[E], op: Callable[[E, A, EntityContext], R], input: A, /
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], R] | Callable[[E, A, EntityContext], R],
+        input: A,
+        /,
     ) -> Task[R]: ...
     @overload
     def call_entity(self, id: EntityId[Any], op: str, input: Any = ..., /) -> Task[Any]: ...
@@ -561,7 +516,7 @@ class OrchestrationContext:
     def signal_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E], Any],
+        op: Callable[[E], Any] | Callable[[E, EntityContext], Any],
         /,
         *,
         at: datetime | timedelta | float | None = ...,
@@ -570,26 +525,7 @@ class OrchestrationContext:
     def signal_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E, EntityContext], Any],
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-    ) -> None: ...
-    @overload
-    def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A], Any],
-        input: A,
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-    ) -> None: ...
-    @overload
-    def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A, EntityContext], Any],
+        op: Callable[[E, A], Any] | Callable[[E, A, EntityContext], Any],
         input: A,
         /,
         *,

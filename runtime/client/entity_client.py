@@ -41,7 +41,8 @@ class EntityClient(Requester):
     async def call_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E], Coroutine[Any, Any, R]],
+        op: Callable[[E], Coroutine[Any, Any, R]]
+        | Callable[[E, EntityContext], Coroutine[Any, Any, R]],
         /,
         *,
         timeout: float | timedelta | None = ...,
@@ -51,7 +52,7 @@ class EntityClient(Requester):
     async def call_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E], R],
+        op: Callable[[E], R] | Callable[[E, EntityContext], R],
         /,
         *,
         timeout: float | timedelta | None = ...,
@@ -61,27 +62,8 @@ class EntityClient(Requester):
     async def call_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E, EntityContext], Coroutine[Any, Any, R]],
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, EntityContext], R],
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A], Coroutine[Any, Any, R]],
+        op: Callable[[E, A], Coroutine[Any, Any, R]]
+        | Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
         input: A,
         /,
         *,
@@ -92,29 +74,7 @@ class EntityClient(Requester):
     async def call_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E, A], R],
-        input: A,
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
-        input: A,
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A, EntityContext], R],
+        op: Callable[[E, A], R] | Callable[[E, A, EntityContext], R],
         input: A,
         /,
         *,
@@ -184,7 +144,7 @@ class EntityClient(Requester):
     async def signal_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E], Any],
+        op: Callable[[E], Any] | Callable[[E, EntityContext], Any],
         /,
         *,
         at: datetime | timedelta | float | None = ...,
@@ -194,28 +154,7 @@ class EntityClient(Requester):
     async def signal_entity(
         self,
         id: EntityId[E],
-        op: Callable[[E, EntityContext], Any],
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-        request_id: str | None = ...,
-    ) -> None: ...
-    @overload
-    async def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A], Any],
-        input: A,
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-        request_id: str | None = ...,
-    ) -> None: ...
-    @overload
-    async def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A, EntityContext], Any],
+        op: Callable[[E, A], Any] | Callable[[E, A, EntityContext], Any],
         input: A,
         /,
         *,

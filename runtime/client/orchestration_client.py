@@ -56,7 +56,7 @@ class OrchestrationClient(InstanceQueries):
     @overload
     async def start_new(
         self,
-        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R]],
+        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
         input: A,
         /,
         *,
@@ -70,35 +70,7 @@ class OrchestrationClient(InstanceQueries):
     @overload
     async def start_new(
         self,
-        f: Callable[[OrchestrationContext, A], Generator[Any, Any, R]],
-        input: A,
-        /,
-        *,
-        instance_id: str | None = ...,
-        version: str | None = ...,
-        tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | float | None = ...,
-        on_existing: OnExisting = ...,
-        request_id: str | None = ...,
-    ) -> OrchestrationHandle[R]: ...
-    @overload
-    async def start_new(
-        self,
-        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R]],
-        input: Any = ...,
-        /,
-        *,
-        instance_id: str | None = ...,
-        version: str | None = ...,
-        tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | float | None = ...,
-        on_existing: OnExisting = ...,
-        request_id: str | None = ...,
-    ) -> OrchestrationHandle[R]: ...
-    @overload
-    async def start_new(
-        self,
-        f: Callable[[OrchestrationContext], Generator[Any, Any, R]],
+        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
         input: Any = ...,
         /,
         *,
