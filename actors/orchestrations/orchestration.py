@@ -610,12 +610,16 @@ class OrchestrationActor(Actor):
             elif event in FAILURES and event != "TaskFailed":
                 effects.drop_answer(self.instance_id, message)
             return None
-        return self.take_in(
-            b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body),
-            (event, now, message.task, message.body),
-            now,
-            effects,
-        )
+        written = b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body)
+        came = (event, now, message.task, message.body)
+        if executor.answers_later:
+            return self._take_in_later(executor, written, came, now, effects, None)
+        # As in take_in(), without the call in every turn.
+        self.events.append(written)
+        executor.begin_turn(now, effects, self.events)
+        executor.apply(came)
+        self.adopt(now, effects)
+        return None
 
     def _complete_idle(self, message: Completion, now: int, effects: Effects) -> Any:
         if message.execution == self.execution and self.is_live:

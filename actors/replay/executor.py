@@ -47,7 +47,6 @@ from ..registry.outside import calling_line, line_of, refuse_await, translated
 from .endless import keep_for_ever
 from .execution import NO_WORK, Continuation, OpenLock, OpenWork, Outcome
 from .history import (
-    FAILURES,
     IDENTITY,
     SILENT,
     DecisionKind,
@@ -296,15 +295,15 @@ class Executor:
 
     def apply(self, event: tuple[Any, ...]) -> None:
         """Take one incoming event, and let the code run until all of it waits."""
-        kind = event[0]
-        if kind == "EventRaised":
-            self.step(self.raise_event, event[2], event[3])
-        elif kind == "CancelRequested":
-            self.step(self.cancel, event[2])
-        else:
+        state = _ANSWERS.get(event[0])
+        if state is not None:
             number = event[2]
             self.unanswered.pop(number, None)
-            self.answer(number, FAILED if kind in FAILURES else DONE, event[3])
+            self.answer(number, state, event[3])
+        elif event[0] == "EventRaised":
+            self.step(self.raise_event, event[2], event[3])
+        else:
+            self.step(self.cancel, event[2])
 
     def step(self, happened: Callable[..., object], *given: Any) -> None:
         """Let something happen to the code, and let it run until all of it waits.
@@ -1039,6 +1038,18 @@ def _answered(state: int) -> Callable[[Executor, list[Any]], None]:
 
     return apply
 
+
+#: What those events settle a task to that are the answer to one.
+_ANSWERS: dict[str, int] = {
+    "TaskCompleted": DONE,
+    "TaskFailed": FAILED,
+    "TimerFired": DONE,
+    "SubOrchestrationInstanceCompleted": DONE,
+    "SubOrchestrationInstanceFailed": FAILED,
+    "EntityOperationCompleted": DONE,
+    "EntityOperationFailed": FAILED,
+    "EntityLockGranted": DONE,
+}
 
 _APPLY: dict[str, Callable[[Executor, list[Any]], None]] = {
     "TaskCompleted": _answered(DONE),

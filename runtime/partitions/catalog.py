@@ -98,9 +98,3 @@ class Catalog:
             self.drop(activation)
         self.evictions += len(gone)
         return len(gone)
-
-    def orchestration(self, key: str) -> OrchestrationActor | None:
-        """Give an orchestration instance that is in memory."""
-        activation = self.activations.get(key)
-        actor = None if activation is None else activation.actor
-        return actor if isinstance(actor, OrchestrationActor) else None

@@ -71,13 +71,14 @@ def _store_changes(batch: Batch, now: int, checkpoint: Checkpoint) -> None:
     created: Any
     chunk: Any
     row: Any
+    history, add_progress = checkpoint.history, checkpoint.progress.append
     for activation in batch.dirty:
         activation.dirty = False
         activation.flying = True
         actor, latest = activation.actor, activation.latest
         assert actor is not None
         try:
-            change = actor.seal(max(latest, now))
+            change = actor.seal(max(now, latest))
         except PerdureError as error:
             raise SealError(activation, str(error)) from error
         if change is None:
@@ -96,11 +97,12 @@ def _store_changes(batch: Batch, now: int, checkpoint: Checkpoint) -> None:
             checkpoint.rewritten.append(actor.id)
         if created is not None:
             checkpoint.created.append(created)
-        if isinstance(chunk, list):
-            checkpoint.history += chunk
-        elif chunk is not None:
-            checkpoint.history.append(chunk)
-        checkpoint.progress.append(row)
+        if chunk is not None:
+            if type(chunk) is list:
+                history += chunk
+            else:
+                history.append(chunk)
+        add_progress(row)
 
 
 def store_mail(partition: Partition, batch: Batch, activation: Activation) -> None:

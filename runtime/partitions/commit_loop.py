@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError, UnavailableError
+from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...storage.slices import at_once, each, in_slices
 from ..scheduling.hidden_tasks import TaskGroup
 from .batch import Batch
@@ -180,12 +181,15 @@ class CommitLoop:
     def _tell_end(self, key: str) -> None:
         partition = self._partition
         activation = partition.activations.get(key)
-        if key in partition.watchers:
-            actor = partition.catalog.orchestration(key)
-            outcome = None
-            # What came behind the end may not be durable yet: then the store says what is.
-            if activation is not None and not activation.dirty and actor is not None:
-                outcome = actor.outcome
-            partition.watchers.tell(key, outcome)
+        actor = None if activation is None else activation.actor
+        outcome = None
+        # What came behind the end may not be durable yet: then the store says what is.
+        if (
+            activation is not None
+            and not activation.dirty
+            and isinstance(actor, OrchestrationActor)
+        ):
+            outcome = actor.outcome
+        partition.watchers.tell(key, outcome)
         if activation is not None and activation.is_idle:
             partition.catalog.drop(activation)

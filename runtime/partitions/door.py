@@ -301,8 +301,9 @@ class Door:
         """Whether the orchestration is in memory and has not ended, and its end will be told."""
         if self._gate.reason is not None:
             return False
-        actor = self.partition.catalog.orchestration(key)
-        return actor is not None and actor.is_live
+        activation = self.partition.activations.get(key)
+        actor = None if activation is None else activation.actor
+        return isinstance(actor, OrchestrationActor) and actor.is_live
 
     async def purge_ended(self, keys: list[str]) -> list[tuple[str, bool]]:
         """Delete those instances that have ended or are parked; durable on return.

@@ -205,7 +205,7 @@ class Partition(Ledger):
     def post_answer(self, instance_id: str, completion: Completion) -> None:
         """Take an activity's answer in."""
         gate = self.gate
-        if gate.has_moved:
+        if gate.reason is not None and gate.has_moved:
             gate.late.append((instance_id, completion))
             return
         if self.abroad:
