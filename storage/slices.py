@@ -18,6 +18,11 @@ STEPS = 64
 SLICE_S = 0.001
 
 
+async def turn_of_loop() -> None:
+    """Let the loop turn once."""
+    await checkpoint()
+
+
 class Breath:
     """Lets the loop turn where work has taken long since it last did."""
 
@@ -53,14 +58,14 @@ async def in_slices(steps: Generator[object, None, T]) -> T:
         return made
 
 
-def each(items: Iterable[T], do: Callable[[T], object]) -> Generator[None]:
-    """Do something with each of some items, as work that pauses now and then."""
-    left = STEPS
+def each(items: Iterable[T], do: Callable[[T], object], every: int = STEPS) -> Generator[None]:
+    """Do something with each of some items, as work that pauses behind so many of them."""
+    left = every
     for item in items:
         do(item)
         left -= 1
         if not left:
-            left = STEPS
+            left = every
             yield
 
 

@@ -6,9 +6,10 @@ They are the last columns of the journal's table ``entry`` and of the tables' vi
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from itertools import chain
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -20,6 +21,84 @@ PARTS: Final = 19
 _dumps = orjson.dumps
 _json = orjson.Fragment
 _number = itemgetter(0)
+
+_Row = TypeVar("_Row")
+
+PIECE: Final = 500
+"""Rows that are encoded at a time, of a large checkpoint."""
+
+
+def is_large(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint has so many rows that a loop should turn while it is worked on."""
+    c = checkpoint
+    rows = len(c.created) + len(c.progress) + len(c.entities) + len(c.mail) + len(c.timers)
+    is_long = len(c.history) > len(c.progress)  # the history of a turn is in several chunks
+    return is_long or rows + len(c.requests) + len(c.activities) > 2 * PIECE
+
+
+def pieces(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """Give a large checkpoint in pieces, which have its effects if they are applied in order."""
+    c = checkpoint
+
+    def piece(**rows: Any) -> Checkpoint:
+        return Checkpoint(sequence=c.sequence, epoch=c.epoch, **rows)
+
+    yield piece(purged=c.purged, rewritten=c.rewritten)
+    latest = {row.id: row for row in c.progress}
+    for some in _some(c.created):
+        own = [latest.pop(row.id) for row in some if row.id in latest]
+        yield piece(created=some, progress=own)
+    for progress in _some([*latest.values()]):
+        yield piece(progress=progress)
+    entities, requests = c.entities, c.requests
+    if c.entities_deleted:
+        gone = set(c.entities_deleted)
+        entities = [row for row in entities if row.id not in gone]
+    if c.requests_deleted_before is not None:
+        requests = [row for row in requests if row.at >= c.requests_deleted_before]
+    for entity in _some(entities):
+        yield piece(entities=entity)
+    for mail in _some(c.mail):
+        yield piece(mail=mail)
+    for timers in _some(c.timers):
+        yield piece(timers=timers)
+    for request in _some(requests):
+        yield piece(requests=request)
+    for activities in _some(c.activities):
+        yield piece(activities=activities)
+    yield piece(
+        history=c.history,
+        entities_deleted=c.entities_deleted,
+        mail_deleted=c.mail_deleted,
+        timers_deleted=c.timers_deleted,
+        outbox=c.outbox,
+        outbox_deleted=c.outbox_deleted,
+        peers=c.peers,
+        requests_deleted_before=c.requests_deleted_before,
+        activities_deleted=c.activities_deleted,
+    )
+
+
+def _some(rows: list[_Row]) -> Iterator[list[_Row]]:
+    return (rows[start : start + PIECE] for start in range(0, len(rows), PIECE))
+
+
+def encode_in_steps(checkpoint: Checkpoint) -> Generator[None, None, tuple[object, ...]]:
+    """Do what ``encode_parts`` does, for a large checkpoint; pauses behind each piece."""
+    encoded: list[list[Any]] = [[] for _ in range(PARTS)]
+    for piece in pieces(checkpoint):
+        for values, value in zip(encoded, encode_parts(piece), strict=True):
+            if value is not None:
+                values.append(value)
+        yield
+    return tuple(
+        None if not values else values[0] if len(values) == 1 else _join(values)
+        for values in encoded
+    )
+
+
+def _join(arrays: list[bytes]) -> bytes:
+    return b"[%b]" % b",".join([array[1:-1] for array in arrays])
 
 
 def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import Final
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError
 from ...actors.logs import Log
 from ..records import Checkpoint
+from ..slices import at_once
 from .connection import COMMON, connect
-from .encoding import PARTS, encode_parts
+from .encoding import PARTS, encode_in_steps
 from .faults import FENCED, explained
 from .presence import Presence
 from .unsettled import Unsettled
@@ -82,6 +84,7 @@ class Settler:
         self._pragmas = pragmas
         self._epoch = epoch
         self._gathering = Unsettled(sequence, sequence)
+        self._full: deque[Unsettled] = deque()  # layers behind what is settling, oldest first
         self._settling: Unsettled | None = None
         self._rounds = 0
         self._changed = Condition()
@@ -100,7 +103,7 @@ class Settler:
     @property
     def is_behind(self) -> bool:
         """Whether there is so much to settle that no more should come."""
-        return self._gathering.size >= TOO_LARGE
+        return self._gathering.size + sum(one.size for one in self._full) >= TOO_LARGE
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse what could never be settled, as far as what is not settled tells."""
@@ -112,19 +115,31 @@ class Settler:
         """Take the next checkpoint, which the journal has, with its numbers and its size."""
         with self._changed:
             self._gathering.add(checkpoint, numbers, size)
-            if self._thread is None:
-                # A store that nobody closed must not keep the process alive.
-                self._thread = Thread(target=self._run, name="perdure-settler", daemon=True)
-                self._thread.start()
-            elif self._idle or self._gathering.size >= LARGE:
-                self._changed.notify()
+            self._tell()
+
+    def add_layer(self, layer: Unsettled) -> None:
+        """Take the next checkpoint as a layer of its own, which was made beside."""
+        with self._changed:
+            if self._gathering.sequence > self._gathering.follows:
+                self._full.append(self._gathering)
+            self._full.append(layer)
+            self._gathering = Unsettled(layer.sequence, layer.sequence)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._thread is None:
+            # A store that nobody closed must not keep the process alive.
+            self._thread = Thread(target=self._run, name="perdure-settler", daemon=True)
+            self._thread.start()
+        elif self._idle or self._full or self._gathering.size >= LARGE:
+            self._changed.notify()
 
     def layers(self) -> tuple[int, tuple[Unsettled, ...]]:
         """Give how many rounds have ended, and what the tables may lack since, oldest first."""
         with self._changed:
             if self._settling is None:
-                return self._rounds, (self._gathering,)
-            return self._rounds, (self._settling, self._gathering)
+                return self._rounds, (*self._full, self._gathering)
+            return self._rounds, (self._settling, *self._full, self._gathering)
 
     def settle(self) -> Future[None]:
         """Settle all that was added by now, without delay; fails where that fails."""
@@ -175,7 +190,11 @@ class Settler:
     def _gather(self) -> bool:
         """Wait for a round's worth of checkpoints; tells whether to settle or to end."""
         with self._changed:
-            while self._settling is None and self._gathering.sequence == self._gathering.follows:
+            while (
+                self._settling is None
+                and not self._full
+                and self._gathering.sequence == self._gathering.follows
+            ):
                 if self._stopping:
                     return False
                 self._idle = True
@@ -189,7 +208,9 @@ class Settler:
                 self._changed.wait(left)
             if self._stopping and self._failed:
                 return False
-            if self._settling is None:
+            if self._settling is None and self._full:
+                self._settling = self._full.popleft()
+            elif self._settling is None:
                 self._settling = self._gathering
                 sequence = self._settling.sequence
                 self._gathering = Unsettled(sequence, sequence)
@@ -197,13 +218,15 @@ class Settler:
 
     def _is_large(self) -> bool:
         # What fails is not tried at full speed.
-        return self._gathering.size >= LARGE and not self._failed
+        return (bool(self._full) or self._gathering.size >= LARGE) and not self._failed
 
     def _settle(self, tables: sqlite3.Connection) -> None:
         layer = self._settling
         assert layer is not None
         with _turn:
-            parts = encode_parts(layer.checkpoint(self._epoch))
+            checkpoint = layer.checkpoint(self._epoch)
+            # In steps, between which the event loop's thread may have the interpreter.
+            parts = at_once(encode_in_steps(checkpoint))
             numbers = (layer.follows, layer.sequence, self._epoch, layer.next_id, layer.next_row)
             try:
                 tables.execute(SETTLE, (*numbers, *parts))

@@ -55,11 +55,11 @@ from ..records import (
     SetAside,
     cut,
 )
-from ..slices import in_slices, map_each
+from ..slices import each, in_slices, map_each, turn_of_loop
 from .bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, connect, log_of
-from .encoding import PARTS, encode_parts, next_numbers
+from .encoding import PARTS, encode_in_steps, encode_parts, is_large, next_numbers, pieces
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
 from .journal import Journal
@@ -242,7 +242,9 @@ class SqlitePartition:
             if settler.is_behind:
                 await self._settle(settler)
             with explained(self._journal_path):
-                parts = encode_parts(c)
+                if is_long := is_large(c):
+                    await turn_of_loop()  # what has just sealed it took its time as well
+                parts = await in_slices(encode_in_steps(c)) if is_long else encode_parts(c)
                 numbers = next_numbers(c)
                 meta = (c.sequence, c.epoch, settler.settled, *numbers)
                 await self._journal.execute(COMMIT, (*meta, *parts))
@@ -251,7 +253,15 @@ class SqlitePartition:
         except StorageError:
             self._broken = True
             raise
-        settler.add(c, numbers, sum(len(part) for part in parts if isinstance(part, bytes)))
+        size = sum(len(part) for part in parts if isinstance(part, bytes))
+        if not is_long:
+            settler.add(c, numbers, size)
+            return
+        # Beside what reads and the settler see, and all at once into that.
+        layer = Unsettled(c.sequence - 1, c.sequence, size)
+        with CancelScope(shield=True):
+            await in_slices(each(pieces(c), lambda piece: layer.add(piece, numbers, 0), every=1))
+        settler.add_layer(layer)
 
     async def _settle(self, settler: Settler) -> None:
         await self._bridge.run(lambda: _result(settler.settle()), shield=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 
-from perdure import App, Hub, OrchestrationContext, SqliteStore
+from perdure import App, EntityId, Hub, OrchestrationContext, SqliteStore
 from tests.runtime.stretches import Stretches, measured
 
 #: Seconds of CPU time for which a loop may be held.
@@ -65,3 +67,84 @@ async def test_a_large_fan_out_does_not_hold_its_loop(
 
         assert await handle.result() == many * (many - 1) // 2
         assert stretches.longest_s < BOUND_S
+
+
+@app.entity
+class Counter:
+    value: int = 0
+
+    def add(self, amount: int = 1) -> None:
+        self.value += amount
+
+
+@app.orchestration
+async def signal_many(ctx: OrchestrationContext, count: int) -> None:
+    with measure.stretches.theirs():
+        for number in range(count):
+            ctx.signal_entity(EntityId(Counter, str(number % 100)), Counter.add)
+
+
+@app.orchestration
+async def wait_for_timers(ctx: OrchestrationContext, plan: list[float]) -> None:
+    count, seconds = plan
+    with measure.stretches.theirs():
+        due = timedelta(seconds=seconds)
+        tasks = ctx.task_all([ctx.create_timer(due) for _ in range(int(count))])
+    await tasks
+
+
+async def test_many_signals_of_one_turn_do_not_hold_their_loop(
+    tmp_path: Path, stretches: Stretches
+) -> None:
+    async with Hub(app, store=SqliteStore(tmp_path), rebalance=None) as hub:
+        await (await hub.client.start_new(signal_many, 100)).result()
+        stretches.begin_anew()
+
+        await (await hub.client.start_new(signal_many, 20_000)).result()
+
+        # Each partition drains the mailboxes of its entities for some milliseconds before it
+        # commits, and several may do so in one turn of the loop.
+        assert stretches.longest_s < 2 * BOUND_S
+
+
+async def test_many_timers_that_are_due_at_once_do_not_hold_their_loop(
+    tmp_path: Path, stretches: Stretches
+) -> None:
+    async with Hub(app, store=SqliteStore(tmp_path), rebalance=None) as hub:
+        await (await hub.client.start_new(wait_for_timers, [1, 0.0])).result()
+        stretches.begin_anew()
+
+        await (await hub.client.start_new(wait_for_timers, [10_000, 0.2])).result()
+
+        assert stretches.longest_s < BOUND_S
+
+
+async def test_neither_an_end_nor_a_return_with_many_timers_holds_its_loop(
+    tmp_path: Path, stretches: Stretches
+) -> None:
+    async with Hub(app, store=SqliteStore(tmp_path), rebalance=None) as hub:
+        handle = await hub.client.start_new(wait_for_timers, [10_000, 1_000.0], instance_id="w")
+        with anyio.fail_after(30):
+            while (await handle.status()).runtime_status != "Running":
+                await anyio.sleep(0.01)
+        stretches.begin_anew()
+    assert stretches.longest_s < BOUND_S
+
+    async with Hub(app, store=SqliteStore(tmp_path), rebalance=None):
+        assert stretches.longest_s < BOUND_S
+
+
+async def test_another_instance_goes_on_beside_a_large_fan_out(
+    tmp_path: Path, stretches: Stretches
+) -> None:
+    async with Hub(app, store=SqliteStore(tmp_path), rebalance=None) as hub:
+        await (await hub.client.start_new(fan_out, 1)).result()
+        large = await hub.client.start_new(fan_out, 20_000)
+        ended = 0
+
+        while (await large.status()).runtime_status not in ("Completed", "Failed"):
+            await (await hub.client.start_new(wait_for_timers, [1, 0.001])).result()
+            ended += 1
+
+        assert await large.result() == 20_000 * 19_999 // 2
+        assert ended > 3

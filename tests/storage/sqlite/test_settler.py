@@ -505,10 +505,10 @@ async def test_a_query_while_a_partition_recovers_waits_for_what_is_settled(
     def encode(*arguments: Any) -> Any:
         begun.set()
         go_on.wait(10)
-        return encode_parts(*arguments)
+        return encode_in_steps(*arguments)
 
-    encode_parts = vars(settling)["encode_parts"]
-    monkeypatch.setattr(settling, "encode_parts", encode)
+    encode_in_steps = vars(settling)["encode_in_steps"]
+    monkeypatch.setattr(settling, "encode_in_steps", encode)
     found: list[str] = []
 
     async def query() -> None:
