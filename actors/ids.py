@@ -164,6 +164,17 @@ def _name_of_entity(entity: Any) -> str:
     return found
 
 
+def is_entity(key: str) -> bool:
+    """Whether an actor's key is that of an entity, and not an instance id."""
+    return key[0] == "@"
+
+
+def split_entity(key: str) -> tuple[str, str]:
+    """Give the entity's name, and the key it has under that, of an entity's key as an actor."""
+    name, _, rest = key[1:].partition("@")
+    return name, rest
+
+
 def entity_id(value: object, name: str = "id") -> EntityId[Any]:
     """Give an ``EntityId`` back.
 

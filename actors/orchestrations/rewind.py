@@ -37,8 +37,11 @@ from ..replay.execution import Outcome
 from ..replay.executor import GIVEN_UP, Executor
 from ..replay.history import (
     ANSWERS,
+    AT,
     FAILURES,
     IDENTITY,
+    KIND,
+    NUMBER,
     SILENT,
     open_activities,
     open_lock,
@@ -63,7 +66,7 @@ _GIVEN_UP = orjson.loads(GIVEN_UP)
 
 def _is_failure(event: list[Any]) -> bool:
     """Whether a call failed, and was not only given up by the code."""
-    return event[0] in FAILURES and event[3] != _GIVEN_UP
+    return event[KIND] in FAILURES and event[3] != _GIVEN_UP
 
 
 def without_failures(
@@ -81,21 +84,21 @@ def without_failures(
     """
     kept = events[:since]
     removed = set(undone)
-    made = {event[2]: event for event in events if event[0] == "EntityOperationCalled"}
+    made = {event[NUMBER]: event for event in events if event[KIND] == "EntityOperationCalled"}
     dropping = False
     for event in events[since:]:
-        kind = event[0]
+        kind = event[KIND]
         if kind in IDENTITY:
-            if dropping or (kind, event[2]) in removed:
-                removed.add((kind, event[2]))
+            if dropping or (kind, event[NUMBER]) in removed:
+                removed.add((kind, event[NUMBER]))
             else:
                 kept.append(event)
             continue
         failed = _is_failure(event)
-        follows = kind in ANSWERS and (ANSWERS[kind], event[2]) in removed
+        follows = kind in ANSWERS and (ANSWERS[kind], event[NUMBER]) in removed
         dropping = failed or follows
         if failed and not follows and kind == "EntityOperationFailed":
-            call = made.get(event[2])
+            call = made.get(event[NUMBER])
             if call is None or recorded_input(call) is None:
                 return None
         if not dropping:
@@ -109,19 +112,19 @@ def cut(events: Events, refused: Collection[int], since: int = 0) -> tuple[Event
     That is its event, and what was decided before the call. Only calls count that failed from the
     index ``since`` on; ``refused`` are the calls of entities that failed at all.
     """
-    failed = {(ANSWERS[e[0]], e[2]) for e in events[since:] if _is_failure(e)}
+    failed = {(ANSWERS[e[KIND]], e[NUMBER]) for e in events[since:] if _is_failure(e)}
     starts = _segment_starts(events)
     for at, event in enumerate(events):
-        if event[0] in IDENTITY and (event[0], event[2]) in failed:
+        if event[KIND] in IDENTITY and (event[KIND], event[NUMBER]) in failed:
             start = starts[at]
             break
     else:
         # The code itself raised: what it saw last is given to it again.
-        start = max(i for i, event in enumerate(events) if event[0] not in _NOT_SEEN)
+        start = max(i for i, event in enumerate(events) if event[KIND] not in _NOT_SEEN)
         at = len(events)
     end = start + 1
     while end < at:
-        kind, number = events[end][0], events[end][2]
+        kind, number = events[end][KIND], events[end][NUMBER]
         # These are made anew: a lock was given back, and a call that failed is called again.
         if kind == "EntityLockRequested" or (kind == "EntityOperationCalled" and number in refused):
             break
@@ -133,14 +136,14 @@ _NOT_SEEN = frozenset({*SILENT, *IDENTITY})
 
 
 def _refused(events: Events) -> set[int]:
-    return {event[2] for event in events if event[0] == "EntityOperationFailed"}
+    return {event[NUMBER] for event in events if event[KIND] == "EntityOperationFailed"}
 
 
 def _segment_starts(events: Events) -> list[int]:
     starts: list[int] = []
     start = 0
     for index, event in enumerate(events):
-        if event[0] not in IDENTITY:
+        if event[KIND] not in IDENTITY:
             start = index
         starts.append(start)
     return starts
@@ -155,14 +158,14 @@ _KEPT = frozenset(
 def _later(events: Events, known: Events) -> Events:
     """Give what came in behind the known part: answers to its calls, and external events."""
     seen = {id(event) for event in known}
-    made = {(event[0], event[2]) for event in known if event[0] in IDENTITY}
+    made = {(event[KIND], event[NUMBER]) for event in known if event[KIND] in IDENTITY}
     return [
         event
         for event in events
         if id(event) not in seen
         and (
-            event[0] == "EventRaised"
-            or (event[0] in _KEPT and (ANSWERS[event[0]], event[2]) in made)
+            event[KIND] == "EventRaised"
+            or (event[KIND] in _KEPT and (ANSWERS[event[KIND]], event[NUMBER]) in made)
         )
     ]
 
@@ -171,11 +174,15 @@ def _called_again(events: Events, known: Events) -> Events:
     """Find the calls of entities that are known, and failed in what is not."""
     seen = {id(event) for event in known}
     failed = {
-        event[2]
+        event[NUMBER]
         for event in events
-        if event[0] == "EntityOperationFailed" and id(event) not in seen
+        if event[KIND] == "EntityOperationFailed" and id(event) not in seen
     }
-    return [event for event in known if event[0] == "EntityOperationCalled" and event[2] in failed]
+    return [
+        event
+        for event in known
+        if event[KIND] == "EntityOperationCalled" and event[NUMBER] in failed
+    ]
 
 
 @frozen
@@ -211,7 +218,7 @@ def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | 
     instance parked, if its code does not even match what comes before the failure.
     """
     end = next(
-        (i for i, event in enumerate(events) if event[0] == "ExecutionCompleted"), len(events)
+        (i for i, event in enumerate(events) if event[KIND] == "ExecutionCompleted"), len(events)
     )
     # What came in since it failed is not part of what the code did.
     lived, events = events[:end], events[:end] + events[end + 1 :]
@@ -248,17 +255,17 @@ def _take_back(
         executor, at = _try_replay(actor, kept)
         if executor is not None:
             return _plan(executor, kept, [], events)
-        if not since <= at < len(kept) or kept[at][0] not in IDENTITY:
+        if not since <= at < len(kept) or kept[at][KIND] not in IDENTITY:
             return None
-        while at < len(kept) and kept[at][0] in IDENTITY:
-            undone.add((kept[at][0], kept[at][2]))
+        while at < len(kept) and kept[at][KIND] in IDENTITY:
+            undone.add((kept[at][KIND], kept[at][NUMBER]))
             at += 1
     return None
 
 
 def _plan(executor: Executor, kept: Events, again: Events, events: Events) -> Rewind:
     known = kept + again
-    open_calls = [e for e in _called_again(events, known) if e[2] in executor.pending]
+    open_calls = [e for e in _called_again(events, known) if e[NUMBER] in executor.pending]
     return Rewind(executor, kept, again, _later(events, known), open_calls)
 
 
@@ -293,24 +300,24 @@ _DONE = frozenset(
 def forgotten(events: Events, kept: Events) -> list[str]:
     """Name what was done and is neither in what is kept of the history, nor comes in again."""
     known = {id(event) for event in kept + _later(events, kept)}
-    made = {(event[0], event[2]): event for event in events if event[0] in IDENTITY}
+    made = {(event[KIND], event[NUMBER]): event for event in events if event[KIND] in IDENTITY}
     refused = _refused(events)
     lost: list[str] = []
     for event in events:
-        if event[0] == "EntityOperationCalled" and event[2] in refused:
+        if event[KIND] == "EntityOperationCalled" and event[NUMBER] in refused:
             continue
-        if event[0] in _DONE and id(event) not in known:
+        if event[KIND] in _DONE and id(event) not in known:
             lost.append(_in_words(made.get(_decision_of(event), event)))
     return lost
 
 
 def _decision_of(event: list[Any]) -> tuple[Any, int]:
     """Name the decision that an event is, or answers."""
-    return ANSWERS.get(event[0], event[0]), event[2]
+    return ANSWERS.get(event[KIND], event[KIND]), event[NUMBER]
 
 
 def _in_words(decision: list[Any]) -> str:
-    kind, name = decision[0], decision[3]
+    kind, name = decision[KIND], decision[3]
     if kind == "TaskScheduled":
         return f"activity {name!r}"
     if kind == "SubOrchestrationInstanceCreated":
@@ -380,18 +387,18 @@ def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Ef
     executor = actor.executor
     assert isinstance(executor, Executor)
     event, *sent = again
-    if event[0] == "ExecutionStarted" and not sent:
+    if event[KIND] == "ExecutionStarted" and not sent:
         actor.run_first(now, effects)
         return
     actor.begun = True
     # At its old time where there is something to repeat: what the code decides depends on that.
-    seen = event[1] if sent else now
-    actor.events.append(orjson.dumps([event[0], seen, *event[2:]]))
+    seen = event[AT] if sent else now
+    actor.events.append(orjson.dumps([event[KIND], seen, *event[2:]]))
     actor.events += map(orjson.dumps, sent)
     executor.begin_turn(seen, effects, actor.events)
     executor.repeat(sent)
     try:
-        if event[0] == "ExecutionStarted":
+        if event[KIND] == "ExecutionStarted":
             executor.start(actor.input)
         else:
             executor.apply_recorded(event)
@@ -410,13 +417,13 @@ def _reopen(
     executor = plan.executor
     lock = executor.lock if open_lock(plan.known) is not None else None
     number = None if lock is None else lock.number + LOCK_AGAIN
-    calls = [call[2] for call in plan.calls]
+    calls = [call[NUMBER] for call in plan.calls]
     actor.record(now, "ExecutionRewound", reason, *((number, calls) if lock or calls else ()))
     if lock is not None and number is not None:
         effects.send(lock.entities[0], LockRequest(executor.caller(number), lock.entities, 0))
     for entity, message in executor.make_again(number, plan.calls, plan.again):
         effects.send(entity, message)
-    answered = {event[2] for event in plan.later if event[0] == "TaskCompleted"}
+    answered = {event[NUMBER] for event in plan.later if event[KIND] == "TaskCompleted"}
     for call in open_activities(plan.known, actor.instance_id, actor.execution):
         if call.caller.task not in answered:
             effects.start_activity(call)
@@ -429,7 +436,7 @@ def _reopen(
 def _reopen_decided(actor: OrchestrationActor, plan: Rewind, force: bool, effects: Effects) -> None:
     """Do it for what the code has decided again just now."""
     if actor.executor is plan.executor and actor.is_live:
-        numbers = [decision[2] for decision in plan.again[1:]]
+        numbers = [decision[NUMBER] for decision in plan.again[1:]]
         _reopen_tasks(plan.executor, numbers, force, effects)
 
 
@@ -450,13 +457,15 @@ def _reopen_tasks(executor: Executor, numbers: list[int], force: bool, effects: 
 def _take_in(actor: OrchestrationActor, later: Events, now: int, effects: Effects) -> None:
     """Let come in what came in before, behind what the code has been taken through."""
     for event in later:
-        if event[0] == "EventRaised" and actor.status == "Failed":
+        if event[KIND] == "EventRaised" and actor.status == "Failed":
             actor.record(now, *event[:1], *event[2:])  # for the next rewind
             continue
-        if event[0] == "EventRaised":
+        if event[KIND] == "EventRaised":
             message: Event | Completion = Event(event[2], orjson.dumps(event[3]))
         else:
-            message = Completion(event[0], actor.execution, event[2], orjson.dumps(event[3]))
+            message = Completion(
+                event[KIND], actor.execution, event[NUMBER], orjson.dumps(event[3])
+            )
         if actor.handle(message, now, effects) is HELD:
             message.keep = True
             actor.held = [*(actor.held or ()), message]

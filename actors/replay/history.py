@@ -74,6 +74,9 @@ EventKind = (
     ]
 )
 
+#: Where in an event its type is, its time, and the number of the task that it is about, if any.
+KIND, AT, NUMBER = 0, 1, 2
+
 #: The names of the fields, in the order that they are stored in. What may be missing stands last.
 FIELDS: dict[EventKind, tuple[str, ...]] = {
     "ExecutionStarted": ("name", "version", "execution", "parent_instance_id", "context_vars"),
@@ -184,7 +187,7 @@ def named_fields(event: list[Any]) -> dict[str, Any]:
     An input or data that was not given, or not recorded, is left out. Fields that this version
     does not know are under ``more``.
     """
-    names, values = FIELDS.get(event[0], ()), event[2:]
+    names, values = FIELDS.get(event[KIND], ()), event[2:]
     fields: dict[str, Any] = dict(zip(names, values, strict=False))
     more = [value for value in values[len(names) :] if value is not None]  # a grant has no content
     if more:
@@ -193,7 +196,7 @@ def named_fields(event: list[Any]) -> dict[str, Any]:
         fields["due"] = EPOCH + timedelta(microseconds=fields["due"])
     if type(fields.get("failure")) is list:
         fields["failure"] = read_failure(fields["failure"])
-    if event[0] == "TaskScheduled" and "input" in fields:
+    if event[KIND] == "TaskScheduled" and "input" in fields:
         packed = fields.pop("input")
         if packed:
             fields["input"] = packed[0]
@@ -202,7 +205,7 @@ def named_fields(event: list[Any]) -> dict[str, Any]:
 
 def differs_by_input(recorded: list[Any], decision: Sequence[Any]) -> bool:
     """Whether a recorded decision is the other one but for the hash of its input."""
-    kind = decision[0]
+    kind = decision[KIND]
     if recorded[0] != kind or kind not in INPUTS:
         return False
     hash_at, end = INPUTS[kind][0], 2 + IDENTITY[kind]
@@ -239,10 +242,10 @@ def open_activities(
     found: dict[int, list[Any]] = {}
     carried = carried_by(events)
     for event in events:
-        if event[0] == "TaskScheduled":
-            found[event[2]] = event
-        elif event[0] in ("TaskCompleted", "TaskFailed"):
-            found.pop(event[2], None)
+        if event[KIND] == "TaskScheduled":
+            found[event[NUMBER]] = event
+        elif event[KIND] in ("TaskCompleted", "TaskFailed"):
+            found.pop(event[NUMBER], None)
     return [
         ActivityCall(
             Caller(instance_id, execution, number),
@@ -262,33 +265,24 @@ def open_children(events: list[list[Any]]) -> list[str]:
     """Find the instance ids of sub-orchestrations that have not ended."""
     found: dict[int, str] = {}
     for event in events:
-        if event[0] == "SubOrchestrationInstanceCreated":
-            found[event[2]] = event[5]
-        elif ANSWERS.get(event[0]) == "SubOrchestrationInstanceCreated":
-            found.pop(event[2], None)
+        if event[KIND] == "SubOrchestrationInstanceCreated":
+            found[event[NUMBER]] = event[5]
+        elif ANSWERS.get(event[KIND]) == "SubOrchestrationInstanceCreated":
+            found.pop(event[NUMBER], None)
     return list(found.values())
-
-
-def open_timers(events: list[list[Any]]) -> list[int]:
-    """Find the numbers of timers that have not fired (some may have been cancelled)."""
-    found: dict[int, None] = {}
-    for event in events:
-        if event[0] == "TimerCreated":
-            found[event[2]] = None
-        elif event[0] == "TimerFired":
-            found.pop(event[2], None)
-    return list(found)
 
 
 def open_lock(events: list[list[Any]]) -> tuple[int, list[str]] | None:
     """Find the lock that was requested and not released: its number and entities."""
     found: tuple[int, list[str]] | None = None
     for event in events:
-        if event[0] == "EntityLockRequested":
-            found = (event[2], event[3])
-        elif event[0] == "EntityLockReleased":
+        if event[KIND] == "EntityLockRequested":
+            found = (event[NUMBER], event[3])
+        elif event[KIND] == "EntityLockReleased":
             found = None
-        elif event[0] == "ExecutionRewound" and found and len(event) > 3 and event[3] is not None:
+        elif (
+            event[KIND] == "ExecutionRewound" and found and len(event) > 3 and event[3] is not None
+        ):
             found = (event[3], found[1])
     return found
 
@@ -297,5 +291,5 @@ def describe(event: list[Any] | None) -> str:
     """Put an event into words for a report: its type and what identifies it."""
     if event is None:
         return "nothing"
-    fields = event[2 : 2 + IDENTITY.get(event[0], 1)]
-    return f"{event[0]}({', '.join(repr(field) for field in fields)})"
+    fields = event[2 : 2 + IDENTITY.get(event[KIND], 1)]
+    return f"{event[KIND]}({', '.join(repr(field) for field in fields)})"

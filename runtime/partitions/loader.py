@@ -19,6 +19,7 @@ from ...actors.errors import (
     UnavailableError,
     UsageError,
 )
+from ...actors.ids import is_entity, split_entity
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command
@@ -73,10 +74,10 @@ class Loader:
     def messages_max(self, key: str) -> int:
         """How many messages may wait for an actor before clients are refused."""
         limit = self._partition.settings.mailbox_messages_max
-        if key[0] != "@":
+        if not is_entity(key):
             return limit
         try:
-            own = self._partition.lookup.find_entity(_split(key)[0]).max_mailbox
+            own = self._partition.lookup.find_entity(split_entity(key)[0]).max_mailbox
         except UsageError:
             return limit
         return limit if own is None else own
@@ -93,12 +94,12 @@ class Loader:
 
     async def _load(self, wanted: list[Activation]) -> None:
         partition = self._partition
-        entities = [one for one in wanted if one.key[0] == "@"]
-        instances = [one for one in wanted if one.key[0] != "@"]
+        entities = [one for one in wanted if is_entity(one.key)]
+        instances = [one for one in wanted if not is_entity(one.key)]
         breath = Breath()
         try:
             if entities:
-                ids = [_split(one.key) for one in entities]
+                ids = [split_entity(one.key) for one in entities]
                 rows = {
                     f"@{row.name}@{row.key}": row
                     for row in await partition.store.read_entities(ids)
@@ -134,11 +135,11 @@ class Loader:
         partition, key = self._partition, activation.key
         _log.error("parked %s: %s", key, reason)
         actor: EntityActor | OrchestrationActor
-        if key[0] == "@":
+        if is_entity(key):
             unknown: Any = None
             actor = EntityActor(
                 partition.new_id(),
-                *_split(key),
+                *split_entity(key),
                 unknown,
                 partition.lookup,
                 partition.new_instance_id,
@@ -165,7 +166,7 @@ class Loader:
 
     async def _make_entity(self, activation: Activation, row: EntityRow | None) -> None:
         partition = self._partition
-        name, key = _split(activation.key)
+        name, key = split_entity(activation.key)
         if row is not None:
             activation.latest = max(activation.latest, row.updated)
         unknown: Any = None  # until it is found; without it the actor is parked and never asks
@@ -361,11 +362,6 @@ class Loader:
                 for call in calls:
                     if is_wanted(call.caller):
                         self._partition.dispatch(call)
-
-
-def _split(key: str) -> tuple[str, str]:
-    name, _, rest = key[1:].partition("@")
-    return name, rest
 
 
 def _is_forced(activation: Activation) -> bool:

@@ -128,7 +128,10 @@ class Overflow:
         actor = activation.actor
         activation.stored_size = 0
         if actor is not None and actor.held:
-            kept, kept_size = self._spill(activation, actor.held, kept, kept_size)
+            held = actor.give_back()
+            kept, kept_size = self._spill(activation, held, kept, kept_size)
+            for message in held:
+                actor.hold(message)
         self._spill(activation, activation.mail, kept, kept_size)
 
     def _spill(

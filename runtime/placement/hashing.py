@@ -6,6 +6,7 @@ from itertools import count
 from zlib import crc32
 
 from ...actors.entities.stripes import MARK, split_key
+from ...actors.ids import is_entity
 
 
 def partition_of(key: str, partitions: int) -> int:
@@ -18,7 +19,7 @@ def partition_of(key: str, partitions: int) -> int:
     every partition, if there are enough, and it is known which.
     """
     number = None
-    if MARK in key and key[0] == "@":
+    if MARK in key and is_entity(key):
         key, number = split_key(key)
     place, _, _ = key.partition("::")
     return (crc32(place.encode()) + (number or 0)) % partitions

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from ...actors.entities.stripes import MARK, stripe_key
+from ...actors.ids import is_entity
 from ...actors.messages import Message, Operation
 from .hashing import partition_of
 
@@ -52,7 +53,7 @@ class StripeRouter:
         route = self._routes.get(key)
         if route is None or route.partitions != partitions:
             definition = self._striped.get(key[1:].partition("@")[0])
-            if definition is None or key[0] != "@" or MARK in key:
+            if definition is None or not is_entity(key) or MARK in key:
                 return key
             route = self._recall(definition, key, partitions)
         operation = route.operations.get(message.name)

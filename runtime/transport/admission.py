@@ -14,7 +14,7 @@ import orjson
 
 from ...actors.entities.stripes import split_key
 from ...actors.errors import PayloadTooLargeError, UsageError
-from ...actors.ids import EntityId, check_instance_id, check_text
+from ...actors.ids import EntityId, check_instance_id, check_text, is_entity, split_entity
 from ...actors.messages import Command, Event, Message, Operation, Start
 from ...actors.orchestrations.commands import COMMANDS
 from ...actors.payloads import check_size
@@ -93,7 +93,7 @@ def check_unlock(limits: Limits, partition: int, key: Any, owner: Any) -> None:
 
 def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
     _check_key(limits, partition, key)
-    is_entity = key[0] == "@"
+    for_entity = is_entity(key)
     kind = type(message)
     message.request = None  # the partition sets it, from what is asked
     if message.size > limits.payload_max:
@@ -102,17 +102,17 @@ def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
         for value in message.carried.values():
             _check_type(value, str, "a context variable that goes along")
         check_size(orjson.dumps(message.carried), limits.payload_max, f"what goes along to {key}")
-    if kind is Operation and is_entity:
+    if kind is Operation and for_entity:
         assert isinstance(message, Operation)
         check_text(message.name, "an operation's name")
         _check_type(message.call, bool, "whether an operation is a call")
         if message.caller is None:
             return
-    elif kind is Event and not is_entity:
+    elif kind is Event and not for_entity:
         assert isinstance(message, Event)
         check_text(message.name, "an event's name")
         return
-    elif kind is Start and not is_entity:
+    elif kind is Start and not for_entity:
         assert isinstance(message, Start)
         check_text(message.name, "an orchestration's name")
         _check_optional(message.version, str, "a version")
@@ -127,14 +127,14 @@ def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
         _check_type(message.reason, str, "a reason")
         _check_type(message.recursive, bool, "whether a command is recursive")
         _check_type(message.execution, int, "an execution")
-        if message.action in (_ENTITY_COMMANDS if is_entity else COMMANDS):
+        if message.action in (_ENTITY_COMMANDS if for_entity else COMMANDS):
             return
     raise UsageError(f"a client may not send {key} such a {kind.__name__}")
 
 
 def _check_key(limits: Limits, partition: int, key: Any) -> None:
-    if isinstance(key, str) and key[:1] == "@":
-        name, _, rest = key[1:].partition("@")
+    if isinstance(key, str) and key and is_entity(key):
+        name, rest = split_entity(key)
         home, _ = split_key(rest)
         EntityId(name, home)
     else:

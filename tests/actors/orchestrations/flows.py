@@ -121,6 +121,7 @@ async def locks(ctx: OrchestrationContext) -> Any:
 async def starts_badly(ctx: OrchestrationContext) -> None:
     """Fails before it waits for anything, unless that is repaired."""
     ctx.signal_entity(THING, Thing.add, 1)
+    ctx.create_timer(timedelta(seconds=5))
     if "repaired" not in ways:
         raise ValueError("at once")
     await ctx.call_activity(work, "a")

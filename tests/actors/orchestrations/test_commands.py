@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from perdure.actors.effects import RELOAD
 from perdure.actors.failures import read_failure
 from perdure.actors.messages import Caller, Start
+from perdure.actors.orchestrations.commands import COMMANDS
 from tests.actors.orchestrations.flows import (
     PARENT,
     begun,
@@ -58,112 +60,77 @@ def has_failed() -> Instance:
 
 
 STATES: dict[str, Callable[[], Instance]] = {
-    "none": unborn,
     "Pending": pending,
     "Running": lambda: begun(waits),
     "Suspended": lambda: after("suspend"),
-    "parked": lambda: after("park"),
+    "Running, parked": lambda: after("park"),
     "Completed": completed,
     "Failed": has_failed,
     "Canceled": lambda: after("cancel"),
     "Terminated": lambda: after("terminate"),
 }
-NOT_FOUND, FINISHED, NOT_FINISHED = (
-    "InstanceNotFoundError",
-    "InstanceFinishedError",
-    "InstanceNotFinishedError",
-)
+REFUSED = {"rewind": "InstanceNotFinishedError", "purge": "InstanceNotFinishedError"}
 
-#: What becomes of each command: the status behind it, or why it is refused; "waits" where it does.
-ALLOWED: dict[str, dict[str, str]] = {
-    "none": dict.fromkeys(
-        ["terminate", "cancel", "suspend", "resume", "retry", "rewind", "purge", "park"], NOT_FOUND
-    ),
-    "Pending": {
-        "terminate": "Terminated",
-        "cancel": "Canceled",
-        "suspend": "Suspended",
-        "resume": "Pending",
-        "retry": "Pending",
-        "rewind": NOT_FINISHED,
-        "purge": NOT_FINISHED,
-        "park": "Pending, parked",
-    },
-    "Running": {
-        "terminate": "Terminated",
-        "cancel": "Canceled",
-        "suspend": "Suspended",
-        "resume": "Running",
-        "retry": "Running",
-        "rewind": NOT_FINISHED,
-        "purge": NOT_FINISHED,
-        "park": "Running, parked",
-    },
-    "Suspended": {
-        "terminate": "Terminated",
-        "cancel": "waits",
-        "suspend": "Suspended",
-        "resume": "Running",
-        "retry": "Suspended",
-        "rewind": NOT_FINISHED,
-        "purge": NOT_FINISHED,
-        "park": "Suspended, parked",
-    },
-    "parked": {
-        "terminate": "Terminated",
-        "cancel": "waits",
-        "suspend": "Suspended, parked",
-        "resume": "Running, parked",
-        "retry": "Running",
-        "rewind": NOT_FINISHED,
-        "purge": "none",
-        "park": "Running, parked",
-    },
-    "Completed": {
-        "terminate": FINISHED,
-        "cancel": FINISHED,
-        "suspend": FINISHED,
-        "resume": FINISHED,
-        "retry": "Completed",
-        "rewind": NOT_FINISHED,
-        "purge": "none",
-        "park": "Completed",
-    },
-    "Failed": {
-        "terminate": FINISHED,
-        "cancel": FINISHED,
-        "suspend": FINISHED,
-        "resume": FINISHED,
-        "retry": "Failed",
-        "rewind": "Running",
-        "purge": "none",
-        "park": "Failed",
-    },
-}
-for _ended in ("Canceled", "Terminated"):
-    ALLOWED[_ended] = {
-        **ALLOWED["Completed"],
-        "retry": _ended,
-        "park": _ended,
-    }
+
+def read_table() -> list[tuple[str, str, str]]:
+    """The documents' table: a status, a command, and what becomes of it."""
+    text = Path(__file__).parents[3].joinpath("docs", "how-to", "client.md").read_text("utf-8")
+    head, _, *rows = text[text.index("| status | `suspend`") :].split("\n\n")[0].splitlines()
+    actions = [cell.strip(" `") for cell in head.strip("|").split("|")][1:]
+    table: list[tuple[str, str, str]] = []
+    for row in rows:
+        state, *outcomes = (cell.strip() for cell in row.strip("|").split("|"))
+        table += [(state, *pair) for pair in zip(actions, outcomes, strict=True)]
+    return table
+
+
+TABLE = read_table()
+
+
+def standing(instance: Instance) -> str:
+    """How an instance stands, in the words of the table."""
+    if instance.stored is None:
+        return "gone"
+    status = instance.stored.progress.status
+    return status if instance.actor.parked is None else f"{status}, parked"
+
+
+def test_the_table_of_the_documents_is_whole() -> None:
+    assert {state for state, _, _ in TABLE} == {*STATES}
+    assert {action for _, action, _ in TABLE} == {*COMMANDS} - {"park"}
+    assert len(TABLE) == len(STATES) * (len(COMMANDS) - 1)
+
+
+@pytest.mark.parametrize(("state", "action", "outcome"), TABLE)
+def test_a_command_does_in_each_status_what_the_documents_say(
+    state: str, action: str, outcome: str
+) -> None:
+    instance = STATES[state]()
+    effects = instance.take(command(action), START + 1)
+
+    if outcome == "refused":
+        assert effects == [("refuse", REFUSED.get(action, "InstanceFinishedError"))]
+        assert standing(instance) == state
+    elif outcome == "waits":
+        assert effects == []
+        assert len(instance.held) == 1
+    else:
+        assert "reply" in kinds(effects)
+        assert standing(instance) == outcome
+
+
+@pytest.mark.parametrize("action", COMMANDS)
+def test_a_command_for_what_there_is_not_is_refused(action: str) -> None:
+    assert unborn().take(command(action), START) == [("refuse", "InstanceNotFoundError")]
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("action", ALLOWED["none"])
-def test_a_command_does_in_each_state_what_the_table_says(state: str, action: str) -> None:
-    with STATES[state]() as instance:
-        effects = instance.take(command(action), START + 1)
+def test_what_cannot_be_read_parks_an_instance_that_has_not_ended(state: str) -> None:
+    instance = STATES[state]()
+    instance.take(command("park"), START + 1)
 
-        refused = [effect[1] for effect in effects if effect[0] == "refuse"]
-        status = "none" if instance.stored is None else instance.stored.progress.status
-        parked = ", parked" if instance.actor.parked is not None else ""
-        outcome = refused[0] if refused else f"{status}{parked}"
-        if instance.held:
-            assert kinds(effects) == []
-            outcome = "waits"
-        elif not refused:
-            assert "reply" in kinds(effects)
-        assert outcome == ALLOWED[state][action]
+    parked = state if state.endswith("parked") else f"{state}, parked"
+    assert standing(instance) == (parked if instance.actor.is_live else state)
 
 
 def test_a_refused_command_leaves_all_as_it_was() -> None:

@@ -128,6 +128,8 @@ def test_what_was_done_and_does_not_stand_is_named() -> None:
         "call @e@x.get",
     ]
     assert forgotten(events, events) == []
+    # Of a call that failed nothing is lost.
+    assert forgotten([*events, ["EntityOperationFailed", 3, 5, FAILURE]], events[:7]) == []
 
 
 def test_what_failed_is_done_again_and_what_completed_is_not() -> None:
@@ -227,8 +229,11 @@ def test_code_that_failed_at_once_begins_anew_and_repeats_nothing_that_it_sent()
         "ExecutionRewound",
         "ExecutionStarted",
         "EntityOperationSignaled",
+        "TimerCreated",
         "TaskScheduled",
     ]
+    # At its old time, by which the code decides: the timer is due when it was.
+    assert [effect[2] for effect in effects if effect[0] == "arm timer"] == [START + 5_000_000]
 
 
 def test_all_that_is_open_is_set_out_again() -> None:

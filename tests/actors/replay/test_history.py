@@ -21,7 +21,6 @@ from perdure.actors.replay.history import (
     open_activities,
     open_children,
     open_lock,
-    open_timers,
     parse_history,
 )
 from tests.actors.recording import FLOWS, PROGRAMS
@@ -68,12 +67,6 @@ def test_children_are_open_until_they_have_answered() -> None:
     assert open_children(events) == ["child-2"]
 
 
-def test_timers_are_open_until_they_have_fired() -> None:
-    events: list[list[Any]] = [["TimerCreated", 1, 1, 9], ["TimerCreated", 1, 2, 9]]
-
-    assert open_timers([*events, ["TimerFired", 2, 1]]) == [2]
-
-
 def test_a_lock_is_open_until_it_is_released() -> None:
     asked: list[Any] = ["EntityLockRequested", 1, 3, ["@a@1", "@b@2"]]
 
@@ -108,10 +101,8 @@ def test_what_is_read_off_a_history_is_what_its_live_code_has_open(
         found = open_activities(history, "x", state["execution"])
         assert sorted(call.caller.task for call in found) == state["unanswered"]
         assert state["pending"] == len(found)
-        # Given up, a child or timer stays in the history, so the code may have fewer.
+        # Given up, a child stays in the history, so the code may have fewer.
         assert set(state["children"].values()) <= set(open_children(history))
-        timers = {number for number, kind in state["tasks"] if kind == "TimerTask"}
-        assert timers <= set(open_timers(history))
         locks = {number for number, kind in state["tasks"] if kind == "EntityLock"}
         lock = open_lock(history)
         assert locks <= ({lock[0]} if lock is not None else set())
