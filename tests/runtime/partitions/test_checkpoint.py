@@ -1,7 +1,9 @@
-"""What actors tell, and the rows it stands for."""
+"""What actors tell, the rows it stands for, and all that is known of them where they are run."""
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,3 +39,42 @@ def test_an_entity_is_given_back_what_it_told() -> None:
     row: Any = told
 
     assert entity_state(EntityRow._make(row)) == told
+
+
+#: What those who run actors know of them: what both have, then an entity's, then an instance's.
+FACE = {
+    *("changed", "combines", "folding", "held", "id", "is_blocked", "parked", "parked_type"),
+    *("close", "give_back", "give_up", "handle", "hold", "load", "park", "release", "seal"),
+    *("stay_parked", "unpark"),
+    *("begin_fold", "combine", "define", "fail", "keep", "may_read", "read", "suspends"),
+    *("bar", "check_code", "fail_parked", "is_live", "lie_idle", "outcome", "prepare_rewind"),
+    *("refuse_rewind", "replay", "unconsumed_count"),
+}
+
+
+def uses_of_actors(source: str) -> list[tuple[str, bool]]:
+    """The attributes of actors that a module names, and whether it writes them."""
+    return [
+        (node.attr, not isinstance(node.ctx, ast.Load))
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and (
+            (isinstance(node.value, ast.Name) and node.value.id == "actor")
+            or (isinstance(node.value, ast.Attribute) and node.value.attr == "actor")
+        )
+    ]
+
+
+def test_what_runs_actors_writes_none_of_their_fields_and_knows_their_face_alone() -> None:
+    root = Path(__file__).parents[3] / "runtime"
+    uses = [use for path in root.rglob("*.py") for use in uses_of_actors(path.read_text("utf-8"))]
+
+    assert not [name for name, is_written in uses if is_written]
+    assert {name for name, _ in uses} == FACE
+
+
+def test_a_field_of_an_actor_that_is_written_is_seen() -> None:
+    assert uses_of_actors("activation.actor.state = actor.seq") == [
+        ("state", True),
+        ("seq", False),
+    ]
