@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from .runtime.client.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
     from .runtime.cluster.balancer import Rebalance
     from .runtime.hub import Hub
+    from .runtime.observer import ActivityFacts, CheckpointFacts, Observer, TurnFacts
     from .runtime.program import run
     from .runtime.scheduling.clock import Clock, ManualClock, SystemClock
     from .runtime.scheduling.interpreter import tune
@@ -86,9 +87,11 @@ __all__ = [
     "MISSING",
     "ActivityContext",
     "ActivityError",
+    "ActivityFacts",
     "App",
     "CancelScope",
     "Cancelled",
+    "CheckpointFacts",
     "CleanResult",
     "Client",
     "Clock",
@@ -120,6 +123,7 @@ __all__ = [
     "NonDurableAwaitError",
     "NonRetryableError",
     "NondeterminismError",
+    "Observer",
     "OrchestrationCanceledError",
     "OrchestrationContext",
     "OrchestrationFailedError",
@@ -157,6 +161,7 @@ __all__ = [
     "SystemClock",
     "Task",
     "TaskGroup",
+    "TurnFacts",
     "UnavailableError",
     "UnknownNameError",
     "UsageError",
@@ -193,6 +198,7 @@ _HOMES = {
             "EntityStatus HistoryEvent OrchestrationStatus ParkedReason",
         ),
         (".runtime.cluster.balancer", "Rebalance"),
+        (".runtime.observer", "ActivityFacts CheckpointFacts Observer TurnFacts"),
         (".runtime.hub", "Hub"),
         (".runtime.program", "run"),
         (".runtime.scheduling.clock", "Clock ManualClock SystemClock"),

@@ -24,10 +24,12 @@ from .client.retention import check_retention, keep_retention
 from .cluster.balancer import Balancer, Rebalance
 from .cluster.crews import Crew
 from .cluster.loops import LoopCrew
+from .observer import Observer
 from .scheduling.clock import Clock, SystemClock
 from .scheduling.hidden_tasks import TaskGroup, begin
 from .scheduling.homes import Home, current_task, has_ended
 from .scheduling.waiter import event_factory, thread_waker
+from .scheduling.watch import Watch
 from .settings import Settings
 from .statistics import HubStatistics
 from .transport.sockets import path_of
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from ..storage import Store
     from .partitions.partition import Partition
     from .shards.shard import Shard
+
+_OBSERVED = ("turn", "checkpoint", "activity")
 
 _log = Log("perdure.hub")
 
@@ -67,6 +71,7 @@ class Hub:
         clock: where time comes from; tests turn one by hand.
         retention: how long instances are kept after they ended, by status, such as
             ``{"Completed": timedelta(days=30)}``; the others are kept until somebody purges them.
+        observer: is told when turns, checkpoints and activities begin and end.
 
     Raises:
         UsageError: a bad argument.
@@ -86,6 +91,7 @@ class Hub:
         settings: Settings | None = None,
         clock: Clock | None = None,
         retention: Mapping[RuntimeStatus | str, float | timedelta] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         _check_numbers(partitions, shards, workers)
         self.app = app_of(app)
@@ -95,6 +101,7 @@ class Hub:
         self._clock = SystemClock() if clock is None else _check_clock(clock)
         if (shards > 1 or workers) and not is_a(self._clock, SystemClock):
             raise UsageError("only the system's clock reaches other shards: leave clock out")
+        _check_observer(observer, workers)
         if rebalance is not None:
             instance(rebalance, Rebalance, "rebalance", "a Rebalance or None")
         lookup = make_lookup(self.app, self.settings)
@@ -123,6 +130,7 @@ class Hub:
                 clock=self._clock,
                 socket=path,
                 stop_for=self._stop_for,
+                watch=None if observer is None else Watch(observer),
             )
         self._crew.on_interrupt = self._interrupt
         self._balancer = None
@@ -483,6 +491,18 @@ def _check_clock(clock: object) -> Clock:
     if not _has(clock, "now", "wait_until"):
         raise refusal("clock", "a clock: SystemClock(), ManualClock() or the like", clock)
     return cast("Clock", clock)
+
+
+def _check_observer(observer: object, workers: int) -> None:
+    if observer is None:
+        return
+    told = [f"{when}_{what}" for when in ("begin", "end") for what in _OBSERVED]
+    if not _has(observer, *told):
+        raise refusal("observer", f"an object with the methods {', '.join(told)}", observer)
+    if workers:
+        raise UsageError(
+            "an observer is told of what happens in its own process: leave it out with workers"
+        )
 
 
 def _has(value: object, *methods: str) -> bool:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage import PartitionStore, Store
     from ..scheduling.clock import Clock
+    from ..scheduling.watch import Watch
     from ..settings import Settings
     from ..transport.verbs import ShardVerb
 
@@ -102,8 +103,10 @@ class LoopCrew(Crew):
         clock: Clock,
         socket: Path | None,
         stop_for: Callable[[Exception], None],
+        watch: Watch | None,
     ) -> None:
         super().__init__(shards, partitions, socket)
+        self._watch = watch
         if socket is not None:
             check_socket(shard_socket(socket, shards - 1))
         self._store = store
@@ -152,6 +155,7 @@ class LoopCrew(Crew):
             store_of=self._stores.__getitem__,
             release=_keep,
             on_fatal=on_fatal,
+            watch=self._watch,
         )
 
     async def _dial(self, shard: int) -> Channel:

@@ -11,7 +11,6 @@ from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
 from ...actors.messages import Message
 from ...actors.orchestrations.orchestration import OrchestrationActor
-from ..scheduling.deaths import turn_of
 from ..scheduling.hands import is_foreign
 from .batch import SIZE_MAX
 from .readings import Reading
@@ -207,10 +206,9 @@ class Activation:
         else:
             self.mail = []
         try:
-            if partition.notes is None:
+            if partition.around is None:
                 return self._take(mail, partition)
-            with partition.notes.running(turn_of(self.key)):
-                return self._take(mail, partition)
+            return partition.around.take(self, mail)
         except BaseException as error:
             # A bug, or a user's SystemExit: nothing of the turn may stand.
             self.mail = mail + self.mail
@@ -218,6 +216,10 @@ class Activation:
             if is_interrupt(error):
                 raise  # which stops the hub
             return None
+
+    def take(self, mail: list[Message]) -> Coroutine[Any, Any, None] | None:
+        """Take these messages, which are not in the mailbox any more."""
+        return self._take(mail, self.partition)
 
     def on_suspended(self, hand: Hand) -> None:
         """An async operation has suspended; its messages may have to wait for long."""

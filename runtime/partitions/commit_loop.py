@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError, UnavailableError
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...storage.slices import at_once, each, in_slices
+from ..observer import CheckpointFacts
 from ..scheduling.hidden_tasks import TaskGroup
 from .batch import Batch
 from .checkpoint import SealError, seal
@@ -22,6 +23,7 @@ from .recovery import outcome_unknown, recover
 
 if TYPE_CHECKING:
     from ...storage.records import Checkpoint
+    from ..scheduling.watch import Watch
     from .partition import Partition
     from .rounds import Rounds
 
@@ -35,11 +37,13 @@ class CommitLoop:
     Args:
         partition: which does.
         rounds: says when the partitions of its event loop commit.
+        watch: is told of each checkpoint, if there is one.
     """
 
-    def __init__(self, partition: Partition, rounds: Rounds) -> None:
+    def __init__(self, partition: Partition, rounds: Rounds, watch: Watch | None = None) -> None:
         self._partition = partition
         self._rounds = rounds
+        self._watch = watch
 
     async def run(self) -> bool:
         """Commit what gathers until the partition leaves, which is True; recover where that fails."""
@@ -113,7 +117,10 @@ class CommitLoop:
         partition.flying = batch
         flight = self._rounds.begin()
         try:
-            await partition.store.commit(checkpoint)
+            if self._watch is None:
+                await partition.store.commit(checkpoint)
+            else:
+                await self._commit_watched(checkpoint, batch, self._watch)
         except LeaseLostError as error:
             # Whoever has the store now speaks for it; coming back would take it from them.
             batch.fail_replies(error)
@@ -135,6 +142,17 @@ class CommitLoop:
             flight.end()
             partition.let_on()
         return True
+
+    async def _commit_watched(self, checkpoint: Checkpoint, batch: Batch, watch: Watch) -> None:
+        partition = self._partition
+        facts = CheckpointFacts(partition.index, checkpoint.sequence, batch.turns, batch.messages)
+        begun = watch.begin("checkpoint", facts)
+        try:
+            await partition.store.commit(checkpoint)
+        except BaseException as error:
+            watch.end("checkpoint", begun, error)
+            raise
+        watch.end("checkpoint", begun, None)
 
     async def _let_out(self, batch: Batch) -> None:
         partition = self._partition

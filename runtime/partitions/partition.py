@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ..scheduling.timers import TimerQueue
     from ..scheduling.waiter import Waiter
     from ..settings import Settings
+    from .around import Around
 
 _CALLED = {
     "TaskFailed": "an activity",
@@ -168,6 +169,8 @@ class Partition(Ledger):
         self.crashed: dict[str, BaseException] = {}
         #: Of the turns, where processes have died.
         self.notes: Notes | None = None
+        #: What is done around each turn, where anything is.
+        self.around: Around | None = None
         #: When request ids are forgotten next, by the steady time.
         self.expire_requests_at = 0
         #: Whose activities run on other shards, where this partition was before, by shard.

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...actors.contexts.activity import ActivityContext
 from ...actors.errors import PayloadError, UnknownNameError
-from ...actors.failures import encode_failure, failure_of
+from ...actors.failures import encode_failure, failure_of, read_failure
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
 from ...actors.messages import ActivityCall, AnswerKind, Caller, Completion
 from ...actors.payloads import check_size, compact
 from ...storage.slices import STEPS
+from ..observer import ActivityFacts
 from ..scheduling.forks import end_child, forks
 from ..scheduling.hands import is_foreign
 from ..scheduling.threads import Threads
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..scheduling.hands import Hand
     from ..scheduling.pump import Pump, Runnable
     from ..scheduling.timers import Alarm, TimerQueue
+    from ..scheduling.watch import Watch
     from ..settings import Settings
     from .lanes import Post
 
@@ -96,6 +98,8 @@ class RunningActivity:
             return None
         if self.pool.warden is not None and not self.begun:
             self.pool.warden.begin(self)
+        if self.pool.watch is not None and not self.begun:
+            self.pool.tell_begin(self, self.pool.watch)
         self.begun = True
         if self.call.timeout is not None:
             self.set_alarm()
@@ -136,6 +140,8 @@ class RunningActivity:
         self.begun = True
         if pool.warden is not None:
             pool.warden.begin(self)
+        if pool.watch is not None:
+            pool.tell_begin(self, pool.watch)
         if self.call.timeout is not None:
             pool.report_start(self)
         try:
@@ -200,6 +206,9 @@ class RunningActivity:
         """Take note that it has ended; answer, unless the answer was given or given up before."""
         if self.alarm is not None:
             self.stop_alarm()
+        if self.pool.watch is not None:
+            failed = event == "TaskFailed" and body
+            self.pool.tell_end(self, read_failure(body).error_type if failed else None)
         if event is not None and not self.ended:
             self.ended = True
             caller = self.call.caller
@@ -265,6 +274,8 @@ class ActivityPool:
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
         self._forks = 0
         self.warden: Warden | None = None  # where processes have died
+        self.watch: Watch | None = None
+        self._told: dict[RunningActivity, Any] = {}  # of these that it begins, and what that gave
 
     @property
     def count(self) -> int:
@@ -496,10 +507,23 @@ class ActivityPool:
             else:
                 running.end(event, body)
 
+    def tell_begin(self, running: RunningActivity, watch: Watch) -> None:
+        """Tell an observer that an activity's code begins."""
+        call = running.call
+        facts = ActivityFacts(call.name, call.caller.instance_id, call.caller.task, call.attempt)
+        self._told[running] = watch.begin("activity", facts)
+
+    def tell_end(self, running: RunningActivity, failure: str | None) -> None:
+        """Tell it that the activity has ended, if it was told that it began."""
+        if running in self._told and self.watch is not None:
+            self.watch.end("activity", self._told.pop(running), failure)
+
     def free(self, running: RunningActivity) -> None:
         """Forget a run that has ended, and let the next one in."""
         if self.warden is not None:
             self.warden.end(running, self._queue)
+        if self._told:
+            self.tell_end(running, "Cancelled")
         if running.abandoned:
             running.abandoned = False
             self.abandoned -= 1

@@ -21,6 +21,7 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command, Completion
 from ...storage.slices import at_once, in_slices
+from ..partitions.around import Around
 from ..partitions.commit_loop import CommitLoop
 from ..partitions.door import Door
 from ..partitions.move import Replies
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage.protocol import PartitionStore
     from ..scheduling.clock import Clock
+    from ..scheduling.watch import Watch
     from ..settings import Settings
     from ..transport.router import Router
     from ..transport.verbs import Handlers
@@ -69,6 +71,7 @@ class Shard:
         store_of: gives the durable half of a partition.
         release: gives up the durable half of a partition that has left.
         on_fatal: told when a partition was lost for good.
+        watch: is told of turns, checkpoints and activities, if there is one.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Shard:
         store_of: Callable[[int], PartitionStore],
         release: Callable[[PartitionStore], Awaitable[None]],
         on_fatal: Callable[[Exception], None],
+        watch: Watch | None = None,
     ) -> None:
         self.number = number
         self.router = router
@@ -93,6 +97,7 @@ class Shard:
         self.pump.on_fatal = self.keeper.on_fatal = on_fatal
         self.timers = TimerQueue(clock)
         self.activities = ActivityPool(lookup, self.pump, self.timers, settings)
+        self._watch = self.activities.watch = watch
         self._rounds = Rounds(router.new_waiter)
         self._lookup = lookup
         self._clock = clock
@@ -142,7 +147,9 @@ class Shard:
 
     def _serve(self, partition: Partition) -> None:
         name = f"the commit loop of partition {partition.index}"
-        self.keeper.keep(name, CommitLoop(partition, self._rounds).run, partition.break_down)
+        self.keeper.keep(
+            name, CommitLoop(partition, self._rounds, self._watch).run, partition.break_down
+        )
 
     def _recover_all(self, trouble: InternalError) -> None:
         for partition in self.partitions:
@@ -169,6 +176,8 @@ class Shard:
         )
         partition.places = self.router.places
         partition.notes = self.notes
+        if self.notes is not None or self._watch is not None:
+            partition.around = Around(self.notes, self._watch)
         for key in self.at_fault:
             if partition_of(key, len(partition.places)) == number:
                 partition.crashes[key] = self.settings.crashes_max

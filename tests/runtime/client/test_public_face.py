@@ -250,6 +250,7 @@ KINDS: dict[str, Kind] = {
     "rebalance": or_none(nothing),
     "settings": or_none(nothing),
     "clock": or_none(nothing),
+    "observer": or_none(nothing),
     "retention": or_none(lambda value: value == {} if type(value) is dict else False),
     "backend": nothing,
     "uvloop": or_none(flag),
@@ -311,6 +312,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
 #: Made by the package and given to users; nobody but a test makes one, and it holds what it is given.
 MADE = {
     "ActivityContext", "CancelScope", "CleanResult", "Client", "Clock", "EntityContext",
+    "ActivityFacts", "CheckpointFacts", "Observer", "TurnFacts",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
     "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",
