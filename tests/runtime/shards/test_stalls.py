@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -148,3 +149,17 @@ async def test_another_instance_goes_on_beside_a_large_fan_out(
 
         assert await large.result() == 20_000 * 19_999 // 2
         assert ended > 3
+
+
+async def test_an_activity_in_flight_takes_little_memory() -> None:
+    with measured() as measure.stretches:
+        async with Hub(app, rebalance=None) as hub:
+            await (await hub.client.start_new(fan_out, 10)).result()
+            tracemalloc.start()
+            try:
+                await (await hub.client.start_new(fan_out, 5_000)).result()
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+
+    assert peak / 5_000 < 1_900
