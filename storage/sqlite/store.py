@@ -25,6 +25,7 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, Final, Literal, TypeVar, get_args
 
 import orjson
@@ -173,6 +174,8 @@ class SqlitePartition:
         self._last: Settler | None = None  # the one before, which reads need until there is another
         self._closed = False
         self._broken = False
+        self._commits_under_way = 0
+        self._at_rest: Event | None = None  # told when a closing store has none any more
 
     @property
     def place(self) -> str:
@@ -236,6 +239,15 @@ class SqlitePartition:
         if c.sequence != settler.sequence + 1:
             raise lease_lost(self._path)
         settler.check(c)
+        self._commits_under_way += 1
+        try:
+            await self._commit(c, settler)
+        finally:
+            self._commits_under_way -= 1
+            if self._at_rest is not None and not self._commits_under_way:
+                self._at_rest.set()
+
+    async def _commit(self, c: Checkpoint, settler: Settler) -> None:
         try:
             if settler.lost is not None:
                 raise StoreMovedError(str(settler.lost))
@@ -429,6 +441,9 @@ class SqlitePartition:
             await to_thread.run_sync(self._takeover.wait)
             with explained(self._path):
                 await self._bridge.run(self._close_readers)
+            if self._commits_under_way:  # whose checkpoint has to come to the tables, too
+                self._at_rest = Event()
+                await to_thread.run_sync(self._at_rest.wait)  # they may be on another loop
             settler = self._settler
             if settler is not None:
                 await to_thread.run_sync(settler.stop)

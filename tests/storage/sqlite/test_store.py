@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import CancelScope, create_task_group
+from anyio import CancelScope, Event, create_task_group, wait_all_tasks_blocked
 
 from perdure.actors.errors import (
     LeaseLostError,
@@ -727,3 +728,30 @@ async def test_a_log_that_another_process_left_is_folded_where_the_store_is_clos
     await store.close()
 
     assert [one.name for one in (tmp_path / "hub").glob("*-wal")] == ["none.sqlite-wal"]
+
+
+async def test_a_commit_under_way_is_in_the_tables_when_the_store_has_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(folder)
+    owner = await own(store)
+    partition = partition_of(owner)
+    execute = partition._journal.execute
+    begun, go_on = Event(), Event()
+
+    async def slowly(*arguments: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await execute(*arguments)
+
+    monkeypatch.setattr(partition._journal, "execute", slowly)
+    async with create_task_group() as tasks:
+        tasks.start_soon(partial(owner.commit, created=[created(1)], progress=[progress(1)]))
+        await begun.wait()
+        monkeypatch.setattr(partition._journal, "execute", execute)
+        tasks.start_soon(store.close)
+        await wait_all_tasks_blocked()
+        go_on.set()
+
+    assert owner.sequence == 1
+    assert select(folder, "SELECT key FROM instance_row") == [("i1",)]
