@@ -3,8 +3,19 @@
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-# Several processes, since most tests wait for something; one at a time with ARGS="-n 0".
-PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
+# A process for each processor, and one more since most tests wait for something at times; one at a
+# time with ARGS="-n 0".
+PYTEST := -m pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1))) \
+  --maxprocesses 8 --dist worksteal
+
+# What tests store lies in memory where there is room: they kill processes and not machines, so
+# nothing of it need reach a disk. `TMPDIR=/tmp make test` takes one, as `make long` does.
+ROOM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print $$6}')
+SCRATCH := $(or $(TMPDIR),$(shell test -w "$(ROOM)" && echo $(ROOM)))
+test: export TMPDIR := $(SCRATCH)
+test-3.%: export TMPDIR := $(SCRATCH)
+# Whatever a host has said of that: the processes that tests start read what is compiled already.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := .venv/.installed
 INSTALLED_BENCH := .venv/.installed-bench
 INSTALLED_DEV := .venv/.installed-dev
@@ -15,7 +26,7 @@ ENDS := $(firstword $(CLAIMED)) $(lastword $(CLAIMED))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-ends lint bench bench-peers long clean
+.PHONY: help demo test test-ends lint mypy pyright bench bench-peers long clean
 
 help:
 	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."'
@@ -63,11 +74,14 @@ test-3.%:
 	echo "Testing on $$(.venv-3.$*/bin/python --version)"; \
 	.venv-3.$*/bin/python $(PYTEST) $(ARGS)
 
+# The two that check types take longest, and one processor each.
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pyright
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target mypy pyright
+
+mypy pyright: $(INSTALLED_DEV)
+	$(BIN)/$@
 
 # One at a time: some of them measure. A long test may take its time, so the limit on a hung one
 # is wider.
