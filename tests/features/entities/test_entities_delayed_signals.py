@@ -1,4 +1,4 @@
-"""Delayed signals."""
+"""Signals of entities that are for later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failing operations."""
+"""Operations that fail."""
 
 from __future__ import annotations
 

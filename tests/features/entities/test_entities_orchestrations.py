@@ -1,4 +1,4 @@
-"""Orchestrations."""
+"""Entities that orchestrations call and signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request ids."""
+"""Calls and signals of entities under request ids."""
 
 from __future__ import annotations
 

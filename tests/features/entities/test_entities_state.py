@@ -1,4 +1,4 @@
-"""State."""
+"""The state of an entity."""
 
 from __future__ import annotations
 
