@@ -78,6 +78,7 @@ class EntityActor(Actor):
 
     __slots__ = (
         "_alone",
+        "_new_id",
         "before",
         "careful",
         "definition",
@@ -92,7 +93,6 @@ class EntityActor(Actor):
         "lock",
         "lookup",
         "name",
-        "new_id",
         "size",
         "state",
         "stored",
@@ -118,7 +118,7 @@ class EntityActor(Actor):
         self.entity_key = key
         self.definition = definition
         self.lookup = lookup
-        self.new_id = new_id
+        self._new_id = new_id
         self.state: Any = None
         self.exists = False
         self.stored = False
@@ -149,6 +149,10 @@ class EntityActor(Actor):
     def title(self) -> str:
         """How errors call the entity: the text form of its id, also where this is a stripe."""
         return f"@{self.name}@{self.home_key}"
+
+    def new_id(self) -> str:
+        """Make up an instance id."""
+        return self._new_id()
 
     @property
     def is_blocked(self) -> bool:

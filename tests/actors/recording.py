@@ -209,14 +209,15 @@ class Instance:
         kept: dict[str, Any] = {"status": None}
         if stored is not None:
             kept = {**stored.origin._asdict(), **stored.progress._asdict()}
-        executor = self.executor
+        executor: Any = self.executor
         if executor is not None:
+            waiters: dict[str, list[Any]] = executor._waiters or {}
             kept |= {
                 "tasks": sorted((n, type(t).__name__) for n, t in executor.pending.items()),
                 "unanswered": sorted(executor.unanswered),
                 "children": dict(executor.children or {}),
                 "numbers": executor.numbers,
-                "waiters": {name: len(q) for name, q in (executor._waiters or {}).items()},
+                "waiters": {name: len(queue) for name, queue in waiters.items()},
                 "unconsumed": executor.unconsumed_events(),
                 "fibers": len(executor.fibers),
                 "replaying": executor.is_replaying,

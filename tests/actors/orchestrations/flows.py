@@ -29,18 +29,18 @@ ways: set[str] = set()
 class Thing:
     value: int = 0
 
-    def add(self, n: int) -> int: ...  # type: ignore[empty-body] # pyright: ignore[reportReturnType]
+    def add(self, n: int) -> int: ...  # type: ignore[empty-body]
 
 
 THING = EntityId(Thing, "t")
 
 
 @app.activity
-async def work(name: str) -> str: ...  # type: ignore[empty-body] # pyright: ignore[reportReturnType]
+async def work(name: str) -> str: ...  # type: ignore[empty-body]
 
 
 @app.orchestration
-async def child(ctx: OrchestrationContext) -> str: ...  # type: ignore[empty-body] # pyright: ignore[reportReturnType]
+async def child(ctx: OrchestrationContext) -> str: ...  # type: ignore[empty-body]
 
 
 @app.orchestration

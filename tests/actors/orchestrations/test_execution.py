@@ -89,7 +89,7 @@ def made_by(instance: Instance) -> Scripted:
 
 def test_a_script_comes_to_the_same_history_and_effects_as_code_does() -> None:
     script: Script = [[("status", "begun"), ("activity", "double", 3)], [("ends", 6)]]
-    told = []
+    told: list[Any] = []
 
     for instance in (Instance(LOOKUP), scripted(script)):
         effects = instance.take(start(), START)

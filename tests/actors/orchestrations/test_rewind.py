@@ -56,7 +56,7 @@ def test_a_history_stands_without_its_failures_and_what_followed_from_them() -> 
         ["TaskScheduled", 0, n, "w", 0, [], None, 1, None, n] for n in (1, 2, 3)
     ]
     a, b, c = tasks
-    events = [
+    events: list[list[Any]] = [
         started,
         a,
         b,
@@ -73,7 +73,7 @@ def test_a_history_stands_without_its_failures_and_what_followed_from_them() -> 
 
 def test_a_call_that_was_only_given_up_is_no_failure() -> None:
     given_up: list[Any] = ["Cancelled", "the orchestration gave it up", "", None, False]
-    events = [
+    events: list[list[Any]] = [
         ["ExecutionStarted", 0, "f", None, 1, None],
         ["TaskScheduled", 0, 1, "w", 0, [], None, 1, None, 1],
         ["TaskFailed", 1, 1, given_up],
@@ -83,7 +83,7 @@ def test_a_call_that_was_only_given_up_is_no_failure() -> None:
 
 
 def test_a_failed_call_of_an_entity_whose_input_is_not_known_cannot_be_made_again() -> None:
-    events = [
+    events: list[list[Any]] = [
         ["ExecutionStarted", 0, "f", None, 1, None],
         ["EntityOperationCalled", 0, 1, "@e@x", "add", 77],
         ["EntityOperationFailed", 1, 1, FAILURE],
@@ -94,7 +94,7 @@ def test_a_failed_call_of_an_entity_whose_input_is_not_known_cannot_be_made_agai
 
 
 def test_a_history_is_cut_before_what_made_the_first_call_that_failed() -> None:
-    events = [
+    events: list[list[Any]] = [
         ["ExecutionStarted", 0, "f", None, 1, None],
         ["TaskScheduled", 0, 1, "w", 0, [], None, 1, None, 1],
         ["TaskCompleted", 1, 1, None],
@@ -109,7 +109,7 @@ def test_a_history_is_cut_before_what_made_the_first_call_that_failed() -> None:
 
 
 def test_what_was_done_and_does_not_stand_is_named() -> None:
-    events = [
+    events: list[list[Any]] = [
         ["ExecutionStarted", 0, "f", None, 1, None],
         ["TaskScheduled", 0, 1, "book", 0, [], None, 1, None, 1],
         ["TaskCompleted", 1, 1, None],
