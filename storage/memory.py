@@ -313,7 +313,7 @@ class MemoryPartition:
             else:
                 stored.set_aside.append(row)
 
-    async def settle(self) -> None:
+    async def apply(self) -> None:
         """Do nothing: all is where it should be."""
 
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:

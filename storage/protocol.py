@@ -110,7 +110,7 @@ class PartitionStore(Protocol):
         """
         ...
 
-    async def settle(self) -> None:
+    async def apply(self) -> None:
         """Do what would make the next ``recover`` slow; there may be nothing to do."""
         ...
 

@@ -267,8 +267,8 @@ class FaultyPartition:
     def place(self) -> str:
         return self._inner.place
 
-    async def settle(self) -> None:
-        await self._call("settle", self._inner.settle)
+    async def apply(self) -> None:
+        await self._call("apply", self._inner.apply)
 
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         return await self._inner.find_unknown(known)

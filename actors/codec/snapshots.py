@@ -163,7 +163,7 @@ def _deep(value: Any) -> Any:
     return value if value.__class__ in _IMMUTABLE_CLASSES else copy.deepcopy(value)
 
 
-def settler(cls: type, state: Codec[Any]) -> Callable[[Any], Any] | None:
+def flattener(cls: type, state: Codec[Any]) -> Callable[[Any], Any] | None:
     """Give what makes of an entity's state in memory the one that the store would give back.
 
     They differ where a part that is annotated ``Any`` is no plain JSON, and where one object is at
@@ -176,7 +176,7 @@ def settler(cls: type, state: Codec[Any]) -> Callable[[Any], Any] | None:
     if not readers:
         return None if is_tangled is None else lambda obj: _untangled(obj, is_tangled, state)
 
-    def settle(obj: Any) -> Any:
+    def flatten(obj: Any) -> Any:
         for name, reread in readers:
             value = getattr(obj, name)
             if value.__class__ not in PLAIN:
@@ -187,7 +187,7 @@ def settler(cls: type, state: Codec[Any]) -> Callable[[Any], Any] | None:
                     raise PayloadError(path, error.reason) from None
         return obj if is_tangled is None else _untangled(obj, is_tangled, state)
 
-    return settle
+    return flatten
 
 
 def _untangled(obj: Any, is_tangled: Callable[[Any], bool], state: Codec[Any]) -> Any:

@@ -630,8 +630,8 @@ class EntityActor(Actor):
                 self.state = before
             elif self.state is not None:
                 self._checked(definition.state.encode(self.state))
-                if definition.settle is not None:
-                    self.state = definition.settle(self.state)
+                if definition.flatten is not None:
+                    self.state = definition.flatten(self.state)
         except BaseException as error:
             self.state = before
             if not issubclass(type(error), Exception):
@@ -652,8 +652,8 @@ class EntityActor(Actor):
             self.encoded = self._checked(self.definition.state.encode(self.state))
         else:
             self.encoded = None
-        if self.definition.settle is not None and self.state is not None:
-            self.state = self.definition.settle(self.state)
+        if self.definition.flatten is not None and self.state is not None:
+            self.state = self.definition.flatten(self.state)
 
     def _checked(self, encoded: bytes) -> bytes:
         size = len(encoded)

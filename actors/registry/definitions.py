@@ -222,7 +222,7 @@ class EntityDefinition:
         make: gives a fresh state: an object, or None for a function.
         take: keeps what an operation may change; for a class only.
         restore: sets an object back to what was taken.
-        settle: gives a state as the store would give it back; None where that is always the same.
+        flatten: gives a state as the store would give it back; None where that is always the same.
         is_function: whether ``factory`` is a function.
         schema_version: the version of the stored fields.
         upgrade: brings stored fields of an older version to this one.
@@ -242,7 +242,7 @@ class EntityDefinition:
     make: Callable[[], Any]
     take: Take
     restore: Restore
-    settle: Callable[[Any], Any] | None = None
+    flatten: Callable[[Any], Any] | None = None
     is_function: bool = False
     schema_version: int = 1
     upgrade: Callable[[dict[str, Any], int], dict[str, Any]] | None = None

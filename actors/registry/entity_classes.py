@@ -20,7 +20,7 @@ from ..codec.annotations import shape_for
 from ..codec.fields import class_fields, is_frozen, set_attribute, type_hints
 from ..codec.likeness import difference
 from ..codec.shapes import Shape, member_path
-from ..codec.snapshots import copier, is_immutable, rereader, settler, snapshotter
+from ..codec.snapshots import copier, flattener, is_immutable, rereader, snapshotter
 from ..codec.states import state_codec
 from ..errors import PayloadError, RegistrationError, UnknownNameError
 from ..printing import class_name, repr_of, text_of, type_name
@@ -338,7 +338,7 @@ def define_entity_class(
         make=make,
         take=take,
         restore=restore,
-        settle=settler(cls, state),
+        flatten=flattener(cls, state),
         schema_version=version,
         upgrade=upgrade,
         max_mailbox=max_mailbox,

@@ -179,7 +179,7 @@ def define_entity_function(
         make=_no_state,
         take=_no_token,
         restore=_nothing_restored,
-        settle=_as_stored,
+        flatten=_as_stored,
         is_function=True,
         max_mailbox=max_mailbox,
         any_operation=operation,

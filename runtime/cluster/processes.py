@@ -134,7 +134,7 @@ class ProcessCrew(Crew):
             StorageError: a partition cannot be opened.
         """
         for worker in self._workers:
-            await worker.settled.wait()
+            await worker.decided.wait()
             if not worker.has_served and worker.error is not None:
                 raise worker.error
         self.announce()
@@ -171,14 +171,14 @@ class ProcessCrew(Crew):
             if process is not None:
                 worker.is_up = False
                 await self._serve_with(worker, process)
-                if self._stopping or (worker.settled.is_set() and not worker.has_served):
+                if self._stopping or (worker.decided.is_set() and not worker.has_served):
                     return
                 _log.error(
                     "worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process)
                 )
                 with suppress(HubStoppingError):
                     await self._tell_of_death(worker)
-            elif worker.settled.is_set() and not worker.has_served:
+            elif worker.decided.is_set() and not worker.has_served:
                 return
             if worker.failed_starts >= _FAILED_STARTS_MAX:
                 await self._give_up(worker)
@@ -197,7 +197,7 @@ class ProcessCrew(Crew):
             worker.failed_starts += 1
             if not worker.has_served and worker.failed_starts >= _FAILED_STARTS_MAX:
                 worker.error = InternalError(f"worker {worker.number} cannot be started: {error}")
-                worker.settled.set()
+                worker.decided.set()
             return None
         return worker.process
 
@@ -265,7 +265,7 @@ class ProcessCrew(Crew):
                 "if __name__ == '__main__'"
             )
             worker.error = refusal if worker.error is None else worker.error
-            worker.settled.set()
+            worker.decided.set()
 
     async def _introduce(self, worker: _Worker) -> None:
         try:
@@ -289,7 +289,7 @@ class ProcessCrew(Crew):
                     worker.process.terminate()
             return
         worker.failed_starts = 0
-        worker.settled.set()
+        worker.decided.set()
 
     async def _until_up(self, line: Line) -> None:
         while True:
@@ -387,7 +387,7 @@ class _Worker:
         self.given_up = False
         self.failed_starts = 0
         self.error: PerdureError | None = None
-        self.settled = anyio.Event()  # it has served, or failed, the first time
+        self.decided = anyio.Event()  # it has served, or failed, the first time
         self.is_up = False  # it has the application, and was reached
         self.notes: IO[bytes] | None = None  # what runs in it
 

@@ -285,7 +285,7 @@ class Activation:
             elif outcome is RELOAD:
                 self.mail = [*actor.give_back(), *mail[index:], *self.mail]
                 self._stay_away()
-                self._settle(partition)
+                self._end_turn(partition)
                 partition.reload(self)
                 return None
             elif outcome is HELD:
@@ -296,7 +296,7 @@ class Activation:
                 self.taken -= left
                 self.mail = mail[index:] + self.mail
                 self._stay_away()
-                self._settle(partition)
+                self._end_turn(partition)
                 partition.overflow.feed(self)
                 return None
             else:
@@ -309,7 +309,7 @@ class Activation:
             if actor.held and (released := actor.release()):
                 self.mail = released + mail[index + 1 :] + self.mail
                 break
-        self._settle(partition)
+        self._end_turn(partition)
         return None
 
     def _stay_away(self) -> None:
@@ -365,7 +365,7 @@ class Activation:
         self._consume(message, partition)
         self.current = self.hand = None
         self.busy = self.queued = False
-        self._settle(partition)
+        self._end_turn(partition)
 
     def _gather(self, actor: Actor, batch: Batch) -> None:
         """Have the batch with the turn's answers store what they say was done."""
@@ -373,7 +373,7 @@ class Activation:
             self.dirty = True
             batch.dirty.append(self)
 
-    def _settle(self, partition: Partition) -> None:
+    def _end_turn(self, partition: Partition) -> None:
         actor = self.actor
         assert actor is not None
         batch = partition.batch

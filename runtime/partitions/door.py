@@ -28,7 +28,7 @@ from .batch import Errand
 from .requests import UNTRIED
 
 if TYPE_CHECKING:
-    from ..placement.places import Frame, Hosted, Outcome
+    from ..placement.places import Ending, Frame, Hosted
     from ..scheduling.waiter import Waiter
     from .guarded_store import GuardedStore
     from .partition import Partition
@@ -268,7 +268,7 @@ class Door:
         """Do not have him wait any more."""
         self._watchers.remove(key, waiter)
 
-    async def wait_for_end(self, key: str) -> Outcome | None:
+    async def wait_for_end(self, key: str) -> Ending | None:
         """Wait for an orchestration's end; the answer None means: ask again.
 
         Raises:
@@ -291,7 +291,7 @@ class Door:
                     )
                 if record.status in TERMINAL:
                     return (record.status, record.output, record.failure)
-            outcome: Outcome | None = await waiter
+            outcome: Ending | None = await waiter
             return outcome
         finally:
             self._watchers.remove(key, waiter)

@@ -104,9 +104,9 @@ class GuardedStore:
         """See ``PartitionStore.set_aside``."""
         await _guard("set_aside", self.inner.set_aside(rows), self._forks)
 
-    async def settle(self) -> None:
-        """See ``PartitionStore.settle``."""
-        await _guard("settle", self.inner.settle(), self._forks)
+    async def apply(self) -> None:
+        """See ``PartitionStore.apply``."""
+        await _guard("apply", self.inner.apply(), self._forks)
 
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         """See ``PartitionStore.find_unknown``."""

@@ -73,7 +73,7 @@ async def leave(partition: Partition, told: Waiter) -> bool:
     for message in waiting:
         if not message.row:
             message.reply.fail(MovedError(str(partition.gate.reason)))
-    _send_away(partition)
+    _turn_away(partition)
     return True
 
 
@@ -91,7 +91,7 @@ def _keep_mail(partition: Partition) -> list[Message]:
     return waiting
 
 
-def _send_away(partition: Partition) -> None:
+def _turn_away(partition: Partition) -> None:
     """Have those who wait for other things look for the partition where it will be."""
     at_once(partition.watchers.look_again())
     partition.requests.fail(partition.gate.refusal())

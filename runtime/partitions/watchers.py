@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ...storage.slices import each
 
 if TYPE_CHECKING:
-    from ..placement.places import Outcome
+    from ..placement.places import Ending
     from ..scheduling.waiter import Waiter
 
 
@@ -39,7 +39,7 @@ class Watchers:
     def __contains__(self, key: str) -> bool:
         return key in self._waiters
 
-    def tell(self, key: str, outcome: Outcome | None) -> None:
+    def tell(self, key: str, outcome: Ending | None) -> None:
         """Tell who waits for an instance."""
         for waiter in self._waiters.pop(key, ()):
             waiter.set(outcome)

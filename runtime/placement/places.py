@@ -27,7 +27,7 @@ ENVELOPE_SIZE = 256
 FRAME_MESSAGES_MAX = 250
 
 #: Status, output and failure of what has ended.
-Outcome = tuple[str, bytes | None, bytes | None]
+Ending = tuple[str, bytes | None, bytes | None]
 
 
 class Frame(NamedTuple):
@@ -121,7 +121,7 @@ class Place(Peer, Protocol):
         """Keep a request id for a request whose target is in another partition."""
         ...
 
-    def wait_for_end(self, key: str) -> Awaitable[Outcome | None]:
+    def wait_for_end(self, key: str) -> Awaitable[Ending | None]:
         """Wait for an orchestration's end; the answer None means: ask again."""
         ...
 

@@ -269,9 +269,9 @@ class Shard:
         if door is None or self._tasks is None:
             raise MovedError(f"partition {number} is not on shard {self.number}")
         partition = door.partition
-        # Its next host settles only what comes while these two run, the second of which is short.
-        await partition.store.settle()
-        await partition.store.settle()
+        # Its next host brings only what comes while these two run, the second of which is short.
+        await partition.store.apply()
+        await partition.store.apply()
         waiting: dict[int, Waiter] = await partition.leave()
         callers = self.activities.send_away(
             partition.post_answer, partial(self._answer_away, number)
@@ -335,16 +335,16 @@ class Shard:
         elif now >= self._drain_by:
             return
         with anyio.CancelScope(deadline=self._drain_by) as scope:
-            # A commit that fails here is recovered from, and what it held settles after that.
+            # A commit that fails here is recovered from, and what it held becomes durable after that.
             # Polled, since many parts have to fall quiet, and only here does it matter when.
             while not self._is_lost and not (  # noqa: ASYNC110
-                self._is_quiet() and await self._is_settled()
+                self._is_quiet() and await self._is_durable()
             ):
                 await anyio.sleep(0.002)
         if scope.cancelled_caught:
             self._say_what_did_not_end()
             with anyio.move_on_after(STOP_S):
-                await self._is_settled()
+                await self._is_durable()
 
     def _say_what_did_not_end(self) -> None:
         activities = self.activities.begun
@@ -367,7 +367,7 @@ class Shard:
         for title in sorted({one.title for one in (*activities, *operations)})[:_NAMED_MAX]:
             _log.warning("did not end in time: %s", title)
 
-    async def _is_settled(self) -> bool:
+    async def _is_durable(self) -> bool:
         """Whether all partitions could make durable what they had."""
         try:
             for door in self.hosted.values():

@@ -31,7 +31,7 @@ from .admission import (
 
 if TYPE_CHECKING:
     from ...storage.records import EntityRow, InstanceRecord
-    from ..placement.places import Outcome
+    from ..placement.places import Ending
 
 #: What is asked of a partition: names of methods of ``Place`` and ``Records``.
 PartitionVerb = Literal[
@@ -239,7 +239,7 @@ def _claim(place: Hosted, request: str, claim: str) -> Awaitable[None]:
     return place.claim(request, claim)
 
 
-def _wait_for_end(place: Hosted, key: str) -> Awaitable[Outcome | None]:
+def _wait_for_end(place: Hosted, key: str) -> Awaitable[Ending | None]:
     return place.wait_for_end(key)
 
 

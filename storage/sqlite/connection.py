@@ -64,9 +64,9 @@ class Connection:
         except BaseException:
             opening.stop()  # pyright: ignore[reportUnknownMemberType]
             raise
-        return await self._settle(opened)
+        return await self._keep(opened)
 
-    async def _settle(self, opened: aiosqlite.Connection) -> aiosqlite.Connection:
+    async def _keep(self, opened: aiosqlite.Connection) -> aiosqlite.Connection:
         # During the awaits of _open another task may have opened it too, or closed it for good.
         if self._opened is None and not self._closed:
             self._opened = opened

@@ -32,7 +32,8 @@ def is_large(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint has so many rows that a loop should turn while it is worked on."""
     c = checkpoint
     rows = len(c.created) + len(c.progress) + len(c.entities) + len(c.mail) + len(c.timers)
-    is_long = len(c.history) > len(c.progress)  # the history of a turn is in several chunks
+    # More than one for an instance: the history of a long turn is in several chunks.
+    is_long = len(c.history) > 1 + len(c.progress)
     return is_long or rows + len(c.requests) + len(c.activities) > 2 * PIECE
 
 

@@ -1,14 +1,14 @@
 """The SQLite store: a folder with two files per partition, a journal and tables.
 
-A commit is one small write to the journal. What was committed is settled a little later: brought
-into the tables, several checkpoints as one (``settling.py``). Reads correct what they find in the
-tables by what is not settled yet (``unsettled.py``).
+A commit is one small write to the journal. What was committed is applied a little later: brought
+into the tables, several checkpoints as one (``applying.py``). Reads correct what they find in the
+tables by what is not applied yet (``unapplied.py``).
 
 Invariants:
 
 * A checkpoint is one statement outside any transaction, so SQLite applies all of it or nothing,
   and a caller that stops waiting in the middle cannot leave a transaction open.
-* Only the journal's connection commits, only the settler writes to the tables. Reads of single
+* Only the journal's connection commits, only the applier writes to the tables. Reads of single
   actors and pages of queries have read-only connections of their own, so neither a long query nor
   a long page keeps the others waiting.
 * After an error whose outcome is unknown the connections are not used again: ``recover`` opens
@@ -57,6 +57,7 @@ from ..records import (
     cut,
 )
 from ..slices import each, in_slices, map_each, turn_of_loop
+from .applier import Applier
 from .bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, connect, log_of
@@ -77,14 +78,13 @@ from .queries import (
     instance_count,
     instance_page,
 )
-from .settler import Settler
 from .takeover import Takeover, set_aside, take_over
-from .unsettled import Unsettled
+from .unapplied import Unapplied
 
 Synchronous = Literal["FULL", "NORMAL", "OFF", "EXTRA"]
 
 COMMIT: Final = f"INSERT INTO entry VALUES ({', '.join('?' * (PARTS + 5))})"
-"""Takes sequence, epoch, settled, next_id and next_row, and the parts."""
+"""Takes sequence, epoch, applied, next_id and next_row, and the parts."""
 REMEMBER: Final = "UPDATE meta SET sequence = max(sequence, ?)"
 CLEAR: Final = "DELETE FROM entry WHERE sequence <= ?"
 UNKNOWN: Final = (
@@ -141,7 +141,7 @@ READER_PRAGMAS: Final = "PRAGMA cache_size = -16384;"
 _GREATEST: Final = 2**63 - 1
 
 _T = TypeVar("_T")
-_Found = tuple[list[Any], tuple[Unsettled, ...]]
+_Found = tuple[list[Any], tuple[Unapplied, ...]]
 
 _log = Log("perdure.storage")
 
@@ -162,16 +162,16 @@ class SqlitePartition:
         self._bridge = bridge
         # Without a sync the journal could lose its newest entries in a power cut, which NORMAL
         # says; but what it has given to the tables must not be lost there.
-        settling = "OFF" if synchronous == "OFF" else "FULL"
-        self._settling = f"PRAGMA synchronous = {settling};{TABLES_PRAGMAS}"
+        applying = "OFF" if synchronous == "OFF" else "FULL"
+        self._applying = f"PRAGMA synchronous = {applying};{TABLES_PRAGMAS}"
         committing = f"PRAGMA synchronous = {synchronous};{JOURNAL_PRAGMAS}"
         self._journal = Journal(self._journal_path, committing, committers)
         self._reader = Connection(self._path, READER_PRAGMAS)
         self._querier = Connection(self._path, READER_PRAGMAS)
         self._presence = Presence(self._path, self._journal_path)
         self._takeover = Takeover()
-        self._settler: Settler | None = None
-        self._last: Settler | None = None  # the one before, which reads need until there is another
+        self._applier: Applier | None = None
+        self._last: Applier | None = None  # the one before, which reads need until there is another
         self._closed = False
         self._broken = False
         self._commits_under_way = 0
@@ -189,8 +189,8 @@ class SqlitePartition:
                 await self._reopen()
             self._check_open()
             self._broken = True
-            if self._settler is not None:
-                self._last, self._settler = self._settler, None
+            if self._applier is not None:
+                self._last, self._applier = self._applier, None
             taken = await self._takeover.run(
                 partial(take_over, self._path, self._journal_path, self._presence, self._last)
             )
@@ -200,10 +200,10 @@ class SqlitePartition:
                 taken.close()
                 raise
             recovered = taken.recovered
-            self._settler = Settler(
+            self._applier = Applier(
                 self._path,
                 taken.tables,
-                self._settling,
+                self._applying,
                 recovered.sequence,
                 recovered.epoch,
                 self._presence,
@@ -233,32 +233,32 @@ class SqlitePartition:
             StorageError: anything else; ``recover`` tells by ``sequence`` whether it was written.
         """
         c = checkpoint
-        settler = self._settler
-        if settler is None:
+        applier = self._applier
+        if applier is None:
             raise StorageError(f"{self._path} is closed, or not recovered yet")
-        if c.sequence != settler.sequence + 1:
+        if c.sequence != applier.sequence + 1:
             raise lease_lost(self._path)
-        settler.check(c)
+        applier.check(c)
         self._commits_under_way += 1
         try:
-            await self._commit(c, settler)
+            await self._commit(c, applier)
         finally:
             self._commits_under_way -= 1
             if self._at_rest is not None and not self._commits_under_way:
                 self._at_rest.set()
 
-    async def _commit(self, c: Checkpoint, settler: Settler) -> None:
+    async def _commit(self, c: Checkpoint, applier: Applier) -> None:
         try:
-            if settler.lost is not None:
-                raise StoreMovedError(str(settler.lost))
-            if settler.is_behind:
-                await self._settle(settler)
+            if applier.lost is not None:
+                raise StoreMovedError(str(applier.lost))
+            if applier.is_behind:
+                await self._apply(applier)
             with explained(self._journal_path):
                 if is_long := is_large(c):
                     await turn_of_loop()  # what has just sealed it took its time as well
                 parts = await in_slices(encode_in_steps(c)) if is_long else encode_parts(c)
                 numbers = next_numbers(c)
-                meta = (c.sequence, c.epoch, settler.settled, *numbers)
+                meta = (c.sequence, c.epoch, applier.applied, *numbers)
                 await self._journal.execute(COMMIT, (*meta, *parts))
         except (LeaseLostError, StoreFullError):
             raise
@@ -267,27 +267,27 @@ class SqlitePartition:
             raise
         size = sum(len(part) for part in parts if isinstance(part, bytes))
         if not is_long:
-            settler.add(c, numbers, size)
+            applier.add(c, numbers, size)
             return
-        # Beside what reads and the settler see, and all at once into that.
-        layer = Unsettled(c.sequence - 1, c.sequence, size)
+        # Beside what reads and the applier see, and all at once into that.
+        layer = Unapplied(c.sequence - 1, c.sequence, size)
         with CancelScope(shield=True):
             await in_slices(each(pieces(c), lambda piece: layer.add(piece, numbers, 0), every=1))
-        settler.add_layer(layer)
+        applier.add_layer(layer)
 
-    async def _settle(self, settler: Settler) -> None:
-        await self._bridge.run(lambda: _result(settler.settle()), shield=True)
+    async def _apply(self, applier: Applier) -> None:
+        await self._bridge.run(lambda: _result(applier.apply()), shield=True)
 
     async def _read(self, connection: Connection, sql: str, *values: object) -> _Found:
         """Run a query of the tables; gives its rows, and what the tables lack of commits."""
-        settler = self._settler or self._last
+        applier = self._applier or self._last
         while True:
-            rounds, layers = (0, ()) if settler is None else settler.layers()
+            rounds, layers = (0, ()) if applier is None else applier.layers()
             with explained(self._path):
                 rows = await self._bridge.run(lambda: connection.fetch(sql, values))
-            if settler is None:
+            if applier is None:
                 return rows, layers
-            now, layers = settler.layers()
+            now, layers = applier.layers()
             if now == rounds:  # else the rows are of before, and the layers of after
                 return rows, layers
 
@@ -369,23 +369,23 @@ class SqlitePartition:
         with CancelScope(shield=True), explained(self._path):
             await to_thread.run_sync(set_aside, self._path, rows)
 
-    async def settle(self) -> None:
+    async def apply(self) -> None:
         """Bring all that was committed by now into the tables."""
         self._check_open()
-        settler = self._settler or self._last
-        if settler is not None:
-            await self._settle(settler)
+        applier = self._applier or self._last
+        if applier is not None:
+            await self._apply(applier)
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
-        await self.settle()
+        await self.apply()
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._instance_rows(filter))
         return await in_slices(map_each(rows, lambda row: mend_instance(row, self._path)))
 
     async def count_instances(self, filter: InstanceFilter) -> int:
         """Count the instances that match, on all pages."""
-        await self.settle()
+        await self.apply()
         with explained(self._path):
             [row] = await self._bridge.run(lambda: self._counted(filter))
         return int(row[0])
@@ -406,7 +406,7 @@ class SqlitePartition:
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""
-        await self.settle()
+        await self.apply()
         sql, values = entity_page(filter)
         with explained(self._path):
             rows = await self._bridge.run(lambda: self._querier.fetch(sql, values))
@@ -414,13 +414,13 @@ class SqlitePartition:
 
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         """Give the keys of live instances whose name and version are none of those known."""
-        await self.settle()
+        await self.apply()
         rows, _ = await self._read(self._reader, UNKNOWN, orjson.dumps([*known]))
         return [key for (key,) in rows if type(key) is str]
 
     async def waiting(self, actor: str) -> int:
         """Count the stored messages that wait for an actor."""
-        await self.settle()
+        await self.apply()
         rows, _ = await self._read(self._reader, WAITING, actor)
         return int(rows[0][0])
 
@@ -435,7 +435,7 @@ class SqlitePartition:
         return sum(path.stat().st_size for path in files if path.exists())
 
     async def close(self) -> None:
-        """Settle what was committed, and refuse every call from now on."""
+        """Apply what was committed, and refuse every call from now on."""
         was_closed, self._closed = self._closed, True
         with CancelScope(shield=True):
             await to_thread.run_sync(self._takeover.wait)
@@ -444,24 +444,24 @@ class SqlitePartition:
             if self._commits_under_way:  # whose checkpoint has to come to the tables, too
                 self._at_rest = Event()
                 await to_thread.run_sync(self._at_rest.wait)  # they may be on another loop
-            settler = self._settler
-            if settler is not None:
-                await to_thread.run_sync(settler.stop)
-            if settler is not None and settler.settled == settler.sequence and not was_closed:
-                await self._clear(settler.settled)
+            applier = self._applier
+            if applier is not None:
+                await to_thread.run_sync(applier.stop)
+            if applier is not None and applier.applied == applier.sequence and not was_closed:
+                await self._clear(applier.applied)
             with explained(self._journal_path):
                 await self._journal.close(for_good=True)
-            lost = None if settler is None else settler.lost
+            lost = None if applier is None else applier.lost
             if lost is not None and not was_closed:
                 raise StoreMovedError(str(lost))
             with explained(self._path):
                 await to_thread.run_sync(self._fold_log)
 
-    async def _clear(self, settled: int) -> None:
+    async def _clear(self, applied: int) -> None:
         """Empty the journal, which is tidy, and not needed."""
         try:
-            await self._journal.execute(REMEMBER, (settled,))
-            await self._journal.execute(CLEAR, (settled,))
+            await self._journal.execute(REMEMBER, (applied,))
+            await self._journal.execute(CLEAR, (applied,))
         except (sqlite3.Error, ValueError) as error:
             _log.warning("the journal %s is not emptied: %s", self._journal_path, error)
 

@@ -28,10 +28,10 @@ from ..records import (
     TimerRow,
     cut,
 )
+from .applier import APPLY, Applier
 from .connection import UNDECODABLE, connect
 from .faults import FENCED, explained, lease_lost
 from .presence import Presence
-from .settler import SETTLE, Settler
 
 EPOCH: Final = "SELECT epoch FROM meta"
 # An odd epoch says that the tables have an owner whom the journal may not know yet.
@@ -141,7 +141,7 @@ class Takeover:
 
 
 def take_over(
-    tables_path: Path, journal_path: Path, presence: Presence, last: Settler | None
+    tables_path: Path, journal_path: Path, presence: Presence, last: Applier | None
 ) -> Taken:
     """Take a partition over from its last owner, under a new epoch.
 
@@ -152,7 +152,7 @@ def take_over(
         tables_path: the file of the tables.
         journal_path: the file of the journal.
         presence: whether both are where they were.
-        last: what settled for the last owner, if that was here.
+        last: what applied for the last owner, if that was here.
 
     Raises:
         StorageError: it cannot be read, or is not whole.
@@ -171,7 +171,7 @@ def take_over(
             [(journal_epoch,)] = journal.execute(EPOCH).fetchall()
         with explained(tables_path):
             _check_moment(last_epoch, journal_epoch, tables, tables_path, journal_path)
-            # First the tables: from here on nobody else settles. Then nobody else commits.
+            # First the tables: from here on nobody else applies. Then nobody else commits.
             [(taking, sequence)] = tables.execute(NEXT_EPOCH).fetchall()
         epoch = taking + 1
         with explained(journal_path):
@@ -183,13 +183,13 @@ def take_over(
                 raise _torn(journal_path, known[0][0], sequence)
         with explained(tables_path):
             if entries:
-                _settle(tables, entries, sequence, epoch, journal_path)
+                _apply(tables, entries, sequence, epoch, journal_path)
             recovered = _read(tables, epoch, tables_path)
         opened.pop_all()
     return Taken(recovered, tables, journal)
 
 
-def _settle(
+def _apply(
     tables: sqlite3.Connection, entries: list[Any], sequence: int, epoch: int, journal_path: Path
 ) -> None:
     """Apply the journal's entries behind ``sequence``, one by one, all of them or none."""
@@ -201,7 +201,7 @@ def _settle(
             try:
                 if not type(rest[0]) is type(rest[1]) is int:
                     raise sqlite3.DataError("it has text where a number belongs")
-                tables.execute(SETTLE, (sequence, number, epoch, *rest))
+                tables.execute(APPLY, (sequence, number, epoch, *rest))
             except sqlite3.Error as error:
                 if _is_of_entry(error):
                     raise _unreadable(journal_path, number, error) from error

@@ -510,7 +510,7 @@ class StoreConformance:
 
     async def test_mail_is_read_back_in_slices_and_in_order(self, owner: Owner) -> None:
         await owner.commit(mail=[MailRow(n, "ab"[n % 2], b"%d" % n) for n in range(9, 0, -1)])
-        await owner.partition.settle()  # so that some of it lies elsewhere than the rest
+        await owner.partition.apply()  # so that some of it lies elsewhere than the rest
         await owner.commit(mail=[MailRow(n, "ab"[n % 2], b"%d" % n) for n in range(10, 20)])
         await owner.commit(mail_deleted=[2, 4, 12])
         read = owner.partition.read_mail
@@ -529,7 +529,7 @@ class StoreConformance:
 
     async def test_frames_are_read_back_in_slices_and_in_order(self, owner: Owner) -> None:
         await owner.commit(outbox=[OutboxRow(n, n % 2, n * 10, b"[]") for n in range(1, 10)])
-        await owner.partition.settle()
+        await owner.partition.apply()
         await owner.commit(outbox=[OutboxRow(n, n % 2, n * 10, b"[]") for n in range(10, 14)])
         await owner.commit(outbox_deleted=[1, 5, 11])
         read = owner.partition.read_outbox
@@ -552,7 +552,7 @@ class StoreConformance:
             assert [row.n for row in await owner.partition.read_mail("a", 2, 99)] == [3, 4]
             assert [row.n for row in await owner.partition.read_mail(None, 0, 99)] == [1, 2]
             assert [row.n for row in await owner.partition.read_outbox(1, 12)] == [13, 14]
-            await owner.partition.settle()
+            await owner.partition.apply()
 
         recovered = await owner.partition.recover()
         assert [row.n for row in recovered.mail] == [1, 2]

@@ -25,7 +25,7 @@ from perdure.actors.errors import (
 from perdure.storage import ChunkRow, MailRow, open_store
 from perdure.storage.sqlite import (
     SqliteStore,
-    settler as settling,
+    applier as applying,
     store as sqlite,
     takeover as recovering,
 )
@@ -40,14 +40,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settle without waiting for more."""
-    monkeypatch.setattr(settling, "GATHER_S", 0.0)
+    """Apply without waiting for more."""
+    monkeypatch.setattr(applying, "GATHER_S", 0.0)
 
 
 @pytest.fixture
 def never(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settle only when asked to."""
-    monkeypatch.setattr(settling, "GATHER_S", 1e6)
+    """Apply only when asked to."""
+    monkeypatch.setattr(applying, "GATHER_S", 1e6)
 
 
 async def kill_with(folder: Path, **parts: Any) -> None:
@@ -566,14 +566,14 @@ async def test_text_that_cannot_be_read_does_not_hold_later_reads_in_the_past(
     store = SqliteStore(folder, synchronous="OFF")
     owner = await own(store)
     await owner.commit(created=[created(1)], history=[ChunkRow(1, 0, b"[[]]")])
-    await owner.partition.settle()
+    await owner.partition.apply()
     change(folder / "partition-00.sqlite", "UPDATE history_row SET seq = CAST(x'ff41' AS TEXT)")
     gc.disable()  # it may come at any time, and would end what holds them
     try:
         with pytest.raises(StoreDamagedError, match="seq is"):
             await owner.partition.read_history(1)
         await owner.commit(created=[created(2)])
-        await owner.partition.settle()
+        await owner.partition.apply()
 
         found = await owner.partition.read_instances([created(2).key])
     finally:

@@ -580,7 +580,7 @@ async def test_memory_does_not_grow_with_what_waits(
         await send(hub, [500] * 20)
 
         partition = partition_of(hub)
-        await partition.store.settle()
+        await partition.store.apply()
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()

@@ -19,7 +19,7 @@ from perdure.storage.records import (
 from perdure.storage.slices import at_once
 from perdure.storage.sqlite import encoding
 from perdure.storage.sqlite.encoding import encode_in_steps, encode_parts, next_numbers, pieces
-from perdure.storage.sqlite.unsettled import Unsettled
+from perdure.storage.sqlite.unapplied import Unapplied
 
 
 def created(id: int) -> CreatedRow:
@@ -74,7 +74,7 @@ def test_an_empty_checkpoint_is_too() -> None:
 
 
 def test_the_pieces_of_a_checkpoint_leave_what_it_leaves() -> None:
-    whole, pieced = Unsettled(3, 3), Unsettled(3, 3)
+    whole, pieced = Unapplied(3, 3), Unapplied(3, 3)
 
     whole.add(LARGE, next_numbers(LARGE), 10)
     for piece in pieces(LARGE):

@@ -34,7 +34,7 @@ from perdure.storage import (
 )
 from perdure.storage.sqlite import (
     SqliteStore,
-    settler as settling,
+    applier as applying,
     store as sqlite,
     takeover as recovering,
 )
@@ -43,7 +43,7 @@ from perdure.storage.sqlite.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.schema import SCRIPTS
 from perdure.storage.sqlite.store import SqlitePartition
-from perdure.storage.sqlite.unsettled import Unsettled
+from perdure.storage.sqlite.unapplied import Unapplied
 from tests.storage.files import ROOT, change, kill_committing, rows
 from tests.storage.test_conformance import (
     Owner,
@@ -68,20 +68,20 @@ def store(folder: Path) -> SqliteStore:
 
 @pytest.fixture
 def never(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is settled that nobody asks for."""
-    monkeypatch.setattr(settling, "GATHER_S", 3600.0)
+    """Nothing is applied that nobody asks for."""
+    monkeypatch.setattr(applying, "GATHER_S", 3600.0)
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is settled as soon as it is committed."""
-    monkeypatch.setattr(settling, "GATHER_S", 0.0)
+    """Everything is applied as soon as it is committed."""
+    monkeypatch.setattr(applying, "GATHER_S", 0.0)
 
 
-def settler_of(owner: Owner) -> settling.Settler:
+def applier_of(owner: Owner) -> applying.Applier:
     assert isinstance(owner.partition, SqlitePartition)
-    assert owner.partition._settler is not None
-    return owner.partition._settler
+    assert owner.partition._applier is not None
+    return owner.partition._applier
 
 
 def copy_of(folder: Path, name: str) -> Path:
@@ -92,14 +92,14 @@ def copy_of(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.usefixtures("never")
-class TestNothingSettled(StoreConformance):
+class TestNothingApplied(StoreConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> SqliteStore:
         return SqliteStore(tmp_path / "hub", synchronous="OFF")
 
 
 @pytest.mark.usefixtures("at_once")
-class TestEverythingSettled(StoreConformance):
+class TestEverythingApplied(StoreConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> SqliteStore:
         return SqliteStore(tmp_path / "hub", synchronous="OFF")
@@ -242,7 +242,7 @@ async def look(partition: Any, ids: range) -> dict[str, Any]:
 
 
 async def look_wide(partition: Any) -> dict[str, Any]:
-    """Read all that is there through what settles first."""
+    """Read all that is there through what applies first."""
     return {
         "instances": await partition.query_instances(InstanceFilter(limit=1000)),
         "entities": await partition.query_entities(EntityFilter(limit=1000)),
@@ -252,7 +252,7 @@ async def look_wide(partition: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("never")
 @pytest.mark.parametrize("seed", range(30))
-async def test_whatever_is_settled_when_it_reads_like_a_store_without_a_journal(
+async def test_whatever_is_applied_when_it_reads_like_a_store_without_a_journal(
     store: SqliteStore, seed: int
 ) -> None:
     chance = Chance(seed)
@@ -268,7 +268,7 @@ async def test_whatever_is_settled_when_it_reads_like_a_store_without_a_journal(
         assert await look(owner.partition, ids) == await look(model.partition, ids)
         event = chance.random.random()
         if event < 0.15:
-            await owner.partition.settle()
+            await owner.partition.apply()
         elif event < 0.25:
             assert await look_wide(owner.partition) == await look_wide(model.partition)
         elif event < 0.35:
@@ -316,7 +316,7 @@ async def test_tables_that_take_nothing_hold_up_no_commit(
     assert sorted(row.key for row in read) == ["i1", "i2"]
     assert await owner.keys() == ["i1", "i2"]
     [logged] = [one for one in caplog.records if one.levelno == logging.ERROR]
-    assert "partition-00.sqlite is not settled" in logged.getMessage()
+    assert "partition-00.sqlite is not applied" in logged.getMessage()
     await store.close()
 
 
@@ -339,13 +339,13 @@ async def test_a_round_that_fails_in_between_changes_nothing_of_what_is_read(
         if event < 0.2 and broken:
             repair_tables(folder)
             broken = False
-            await owner.partition.settle()
+            await owner.partition.apply()
         elif event < 0.2:
             break_tables(folder)
             broken = True
         elif event < 0.4 and broken:
             with pytest.raises(StorageError):
-                await owner.partition.settle()
+                await owner.partition.apply()
         ids = range(1, chance.next_id)
         assert await look(owner.partition, ids) == await look(model.partition, ids)
     if broken:
@@ -354,26 +354,26 @@ async def test_a_round_that_fails_in_between_changes_nothing_of_what_is_read(
     await store.close()
 
 
-async def test_settling_is_tried_again_until_it_works(
+async def test_applying_is_tried_again_until_it_works(
     store: SqliteStore, folder: Path, at_once: None
 ) -> None:
     owner = await own(store)
     break_tables(folder)
     await owner.commit(created=[created(1)])
-    settler = settler_of(owner)
-    while not settler._failed:
+    applier = applier_of(owner)
+    while not applier._failed:
         await anyio.sleep(0.001)
 
     repair_tables(folder)
 
     with anyio.fail_after(10):
-        while settler.settled < 1:
+        while applier.applied < 1:
             await anyio.sleep(0.001)
     await store.close()
 
 
 @pytest.mark.usefixtures("never")
-async def test_what_could_not_be_settled_before_the_end_is_settled_at_the_next_start(
+async def test_what_could_not_be_applied_before_the_end_is_applied_at_the_next_start(
     store: SqliteStore, folder: Path
 ) -> None:
     owner = await own(store)
@@ -392,10 +392,10 @@ async def test_what_could_not_be_settled_before_the_end_is_settled_at_the_next_s
 
 
 @pytest.mark.usefixtures("never")
-async def test_commits_wait_while_too_much_is_not_settled(
+async def test_commits_wait_while_too_much_is_not_applied(
     store: SqliteStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "TOO_LARGE", 10_000)
+    monkeypatch.setattr(applying, "TOO_LARGE", 10_000)
     owner = await own(store)
     break_tables(folder)
     await owner.commit(entities=[entity(1, state=b'"%b"' % (b"x" * 10_000))])
@@ -412,22 +412,22 @@ async def test_commits_wait_while_too_much_is_not_settled(
 
 
 @pytest.mark.usefixtures("never")
-async def test_much_is_settled_without_delay(
+async def test_much_is_applied_without_delay(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "LARGE", 10_000)
+    monkeypatch.setattr(applying, "LARGE", 10_000)
     owner = await own(store)
     await owner.commit(entities=[entity(1, state=b'"%b"' % (b"x" * 10_000))])
-    settler = settler_of(owner)
+    applier = applier_of(owner)
 
     with anyio.fail_after(10):
-        while settler.settled < 1:
+        while applier.applied < 1:
             await anyio.sleep(0.001)
     await store.close()
 
 
 @pytest.mark.usefixtures("never")
-async def test_an_older_owner_settles_nothing(store: SqliteStore, folder: Path) -> None:
+async def test_an_older_owner_applies_nothing(store: SqliteStore, folder: Path) -> None:
     owner = await own(store)
     await owner.commit(created=[created(1)])
     [other] = await SqliteStore(folder, synchronous="OFF").attach(1)
@@ -435,7 +435,7 @@ async def test_an_older_owner_settles_nothing(store: SqliteStore, folder: Path) 
     await newer.commit(progress=[progress(1, "Failed")])
 
     with pytest.raises(LeaseLostError):
-        await owner.partition.settle()
+        await owner.partition.apply()
     with pytest.raises(LeaseLostError):
         await owner.commit(created=[created(2)])
 
@@ -448,14 +448,14 @@ async def test_an_older_owner_settles_nothing(store: SqliteStore, folder: Path) 
 
 
 @pytest.mark.usefixtures("never")
-async def test_a_name_set_free_while_its_last_row_is_being_settled_may_be_taken(
+async def test_a_name_set_free_while_its_last_row_is_being_applied_may_be_taken(
     store: SqliteStore, folder: Path
 ) -> None:
     owner = await own(store)
     await owner.commit(created=[created(1)], entities=[entity(5)])
     break_tables(folder)
     with pytest.raises(StorageError):
-        await owner.partition.settle()  # the round stays open
+        await owner.partition.apply()  # the round stays open
     await owner.commit(purged=[1], entities_deleted=[5])
 
     await owner.commit(created=[created(2, key="i1")], entities=[entity(7, key="e5")])
@@ -494,12 +494,12 @@ async def test_reads_miss_nothing_while_a_partition_cannot_recover(
 
 
 @pytest.mark.usefixtures("never")
-async def test_a_query_while_a_partition_recovers_waits_for_what_is_settled(
+async def test_a_query_while_a_partition_recovers_waits_for_what_is_applied(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner = await own(store)
     await owner.commit(created=[created(1)])
-    settler = settler_of(owner)
+    applier = applier_of(owner)
     begun, go_on = threading.Event(), threading.Event()
 
     def encode(*arguments: Any) -> Any:
@@ -507,8 +507,8 @@ async def test_a_query_while_a_partition_recovers_waits_for_what_is_settled(
         go_on.wait(10)
         return encode_in_steps(*arguments)
 
-    encode_in_steps = vars(settling)["encode_in_steps"]
-    monkeypatch.setattr(settling, "encode_in_steps", encode)
+    encode_in_steps = vars(applying)["encode_in_steps"]
+    monkeypatch.setattr(applying, "encode_in_steps", encode)
     found: list[str] = []
 
     async def query() -> None:
@@ -518,7 +518,7 @@ async def test_a_query_while_a_partition_recovers_waits_for_what_is_settled(
         tasks.start_soon(owner.partition.recover)
         await anyio.to_thread.run_sync(begun.wait, 10)
         tasks.start_soon(query)
-        while not settler._waiting:
+        while not applier._waiting:
             await anyio.lowlevel.checkpoint()
         go_on.set()
 
@@ -527,17 +527,17 @@ async def test_a_query_while_a_partition_recovers_waits_for_what_is_settled(
 
 
 @pytest.mark.usefixtures("never")
-async def test_much_that_cannot_be_settled_is_not_tried_without_pause(
+async def test_much_that_cannot_be_applied_is_not_tried_without_pause(
     store: SqliteStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "LARGE", 1)
+    monkeypatch.setattr(applying, "LARGE", 1)
     tries: list[Path] = []
 
     def tried(path: Path) -> sqlite3.Connection:
         tries.append(path)
         return connect(path)
 
-    monkeypatch.setattr(settling, "connect", tried)
+    monkeypatch.setattr(applying, "connect", tried)
     owner = await own(store)
     break_tables(folder)
 
@@ -546,7 +546,7 @@ async def test_much_that_cannot_be_settled_is_not_tried_without_pause(
 
     assert len(tries) <= 1
     repair_tables(folder)
-    await owner.partition.settle()
+    await owner.partition.apply()
     await store.close()
 
 
@@ -646,7 +646,7 @@ async def test_one_partition_that_fails_to_close_keeps_no_other_from_it(
     bad, good = await store.open(2)
     other = Owner(good, await good.recover())
     await other.commit(created=[created(1)])
-    settler = settler_of(other)
+    applier = applier_of(other)
 
     def fail() -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -655,8 +655,8 @@ async def test_one_partition_that_fails_to_close_keeps_no_other_from_it(
     with pytest.raises(StorageError, match="disk I/O"):
         await store.close()
 
-    assert settler._thread is not None
-    assert not settler._thread.is_alive()
+    assert applier._thread is not None
+    assert not applier._thread.is_alive()
     assert rows(folder / "journal-01.sqlite", "SELECT sequence FROM entry") == []
 
 
@@ -672,7 +672,7 @@ async def test_to_close_a_partition_again_does_nothing(
     await store.close()
 
     assert caplog.records == []
-    for call in (partition.settle(), partition.waiting("a"), partition.recover()):
+    for call in (partition.apply(), partition.waiting("a"), partition.recover()):
         with pytest.raises(StorageError, match="closed"):
             await call
 
@@ -682,7 +682,7 @@ async def test_tables_older_than_an_empty_journal_are_refused(
 ) -> None:
     owner = await own(store)
     await owner.commit(created=[created(1)])
-    await owner.partition.settle()
+    await owner.partition.apply()
     copied = copy_of(folder, "copy")
     await owner.commit(created=[created(2)])
     await store.close()
@@ -703,17 +703,17 @@ async def test_a_round_that_was_applied_and_reported_as_failed_is_not_applied_ag
     await owner.commit(created=[created(1)])
     await owner.commit(mail=[MailRow(1, "a", b"1")])
 
-    def fail_afterwards(self: settling.Settler, tables: sqlite3.Connection) -> None:
-        layer = self._settling
+    def fail_afterwards(self: applying.Applier, tables: sqlite3.Connection) -> None:
+        layer = self._applying
         assert layer is not None
         parts = encode_parts(layer.checkpoint(self._epoch))
-        tables.execute(settling.SETTLE, (0, 2, self._epoch, 2, 2, *parts))
+        tables.execute(applying.APPLY, (0, 2, self._epoch, 2, 2, *parts))
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(settling.Settler, "_settle", fail_afterwards)
+        patch.setattr(applying.Applier, "_apply", fail_afterwards)
         with pytest.raises(StorageError, match="disk I/O error"):
-            await owner.partition.settle()
+            await owner.partition.apply()
 
     assert await owner.keys() == ["i1"]
     await owner.commit(created=[created(2)])
@@ -747,7 +747,7 @@ async def test_the_journal_is_emptied_while_it_is_used(
     owner = await own(store)
     for n in range(1, 30):
         await owner.commit(created=[created(n)])
-        await owner.partition.settle()
+        await owner.partition.apply()
 
     entries = rows(folder / "journal-00.sqlite", "SELECT sequence FROM entry")
 
@@ -756,7 +756,7 @@ async def test_the_journal_is_emptied_while_it_is_used(
 
 
 @pytest.mark.usefixtures("never")
-async def test_several_checkpoints_are_settled_as_one(store: SqliteStore, folder: Path) -> None:
+async def test_several_checkpoints_are_applied_as_one(store: SqliteStore, folder: Path) -> None:
     owner = await own(store)
     await owner.commit(created=[created(1)], history=[ChunkRow(1, 0, b"[1,2]")])
     await owner.commit(progress=[progress(1)], history=[ChunkRow(1, 2, b"[3]")])
@@ -775,7 +775,7 @@ async def test_several_checkpoints_are_settled_as_one(store: SqliteStore, folder
 async def test_a_copy_of_a_running_hub_has_every_commit(store: SqliteStore, folder: Path) -> None:
     owner = await own(store)
     await owner.commit(created=[created(1)])
-    await owner.partition.settle()
+    await owner.partition.apply()
     await owner.commit(created=[created(2)])
 
     copied = copy_of(folder, "copy")
@@ -794,11 +794,11 @@ async def test_tables_older_than_their_journal_are_refused(
     owner = await own(store)
     await owner.commit(created=[created(1)])
     copied = copy_of(folder, "copy")
-    await owner.partition.settle()
+    await owner.partition.apply()
     await owner.commit(created=[created(2)])
-    await owner.partition.settle()
+    await owner.partition.apply()
     await owner.commit(created=[created(3)])
-    await owner.partition.settle()
+    await owner.partition.apply()
     await owner.commit(created=[created(4)])
     later = copy_of(folder, "later")
     for path in later.glob("partition-00*"):
@@ -942,10 +942,10 @@ CRASHING = """
 import asyncio, sys
 from perdure.storage import ChunkRow, EntityFilter, MailRow
 from perdure.storage.sqlite import SqliteStore
-from perdure.storage.sqlite import settler as settling
+from perdure.storage.sqlite import applier as applying
 from tests.storage.test_conformance import created, entity, own, progress
 
-settling.GATHER_S = float(sys.argv[2])
+applying.GATHER_S = float(sys.argv[2])
 
 async def main():
     owner = await own(SqliteStore(sys.argv[1]))
@@ -968,7 +968,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("gather", ["0", "0.01", "3600"])
 @pytest.mark.parametrize("kill_after", [7, 150])
-async def test_a_kill_while_settling_loses_and_repeats_nothing(
+async def test_a_kill_while_applying_loses_and_repeats_nothing(
     store: SqliteStore, folder: Path, gather: str, kill_after: int
 ) -> None:
     acknowledged = kill_committing(CRASHING, folder, gather, after=kill_after)
@@ -992,12 +992,12 @@ async def test_a_kill_while_settling_loses_and_repeats_nothing(
 # Parts.
 
 
-def add(layer: Unsettled, checkpoint: Checkpoint) -> None:
+def add(layer: Unapplied, checkpoint: Checkpoint) -> None:
     layer.add(checkpoint, next_numbers(checkpoint), 0)
 
 
 def test_nothing_is_put_and_deleted_at_once() -> None:
-    layer = Unsettled(0, 0)
+    layer = Unapplied(0, 0)
     add(layer, Checkpoint(1, 1, entities=[entity(1)], mail=[MailRow(1, "a", b"1")]))
     add(layer, Checkpoint(2, 1, entities_deleted=[1], mail_deleted=[1]))
     add(layer, Checkpoint(3, 1, entities=[entity(1)], mail=[MailRow(1, "a", b"2")]))
@@ -1011,7 +1011,7 @@ def test_nothing_is_put_and_deleted_at_once() -> None:
 
 
 def test_a_name_may_go_on_within_one_checkpoint() -> None:
-    layer = Unsettled(0, 0)
+    layer = Unapplied(0, 0)
     add(layer, Checkpoint(1, 1, entities=[entity(5)]))
 
     both = [entity(9, key="e5")]

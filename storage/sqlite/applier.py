@@ -2,10 +2,10 @@
 
 Invariants:
 
-* What a settler was told of is durable in the journal, so it may stop, fail or die at any moment.
+* What a applier was told of is durable in the journal, so it may stop, fail or die at any moment.
 * Each round is one statement, which takes the tables from one checkpoint to a later one. Whoever
-  opens the partition anew raises the tables' epoch first, and an older settler's rounds fail.
-* ``settled`` moves only after the tables have it, durably, where they can be found again.
+  opens the partition anew raises the tables' epoch first, and an older applier's rounds fail.
+* ``applied`` moves only after the tables have it, durably, where they can be found again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .connection import COMMON, connect
 from .encoding import PARTS, encode_in_steps
 from .faults import FENCED, explained
 from .presence import Presence
-from .unsettled import Unsettled
+from .unapplied import Unapplied
 
-SETTLE: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * (PARTS + 5))})"
+APPLY: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * (PARTS + 5))})"
 """Takes follows, sequence, epoch, next_id and next_row, and the parts."""
 
 APPLIED: Final = (
@@ -37,11 +37,11 @@ APPLIED: Final = (
 )
 
 GATHER_S: Final = 1.0
-"""How long checkpoints gather before they are settled: what is written again meanwhile is free."""
+"""How long checkpoints gather before they are applied: what is written again meanwhile is free."""
 LARGE: Final = 4 * 1024 * 1024
-"""Bytes that are settled at once, however young they are."""
+"""Bytes that are applied at once, however young they are."""
 TOO_LARGE: Final = 2 * LARGE
-"""Bytes at which commits wait until something is settled."""
+"""Bytes at which commits wait until something is applied."""
 
 # A process has one processor more than its event loop at best, and commits want some of that.
 _turn = Lock()
@@ -49,21 +49,21 @@ _turn = Lock()
 _log = Log("perdure.storage")
 
 
-class Settler:
+class Applier:
     """Brings the checkpoints of one owner of a partition into its tables.
 
     ``add`` and ``layers`` belong to one thread, the owner's; anything else may be called from any.
 
     Args:
         path: the file of the tables.
-        tables: a connection to it, which the settler closes.
+        tables: a connection to it, which the applier closes.
         pragmas: how such a connection is set up.
         sequence: the checkpoint that the tables have.
         epoch: the owner's.
         presence: whether the files are where they were.
 
     Attributes:
-        settled: the last checkpoint that the tables have.
+        applied: the last checkpoint that the tables have.
         lost: why nothing more may be acknowledged, if the files are gone.
     """
 
@@ -76,16 +76,16 @@ class Settler:
         epoch: int,
         presence: Presence,
     ) -> None:
-        self.settled = sequence
+        self.applied = sequence
         self.lost: StoreMovedError | None = None
         self._path = path
         self._presence = presence
         self._tables: sqlite3.Connection | None = tables
         self._pragmas = pragmas
         self._epoch = epoch
-        self._gathering = Unsettled(sequence, sequence)
-        self._full: deque[Unsettled] = deque()  # layers behind what is settling, oldest first
-        self._settling: Unsettled | None = None
+        self._gathering = Unapplied(sequence, sequence)
+        self._full: deque[Unapplied] = deque()  # layers behind what is applying, oldest first
+        self._applying: Unapplied | None = None
         self._rounds = 0
         self._changed = Condition()
         self._idle = False
@@ -102,11 +102,11 @@ class Settler:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is so much to settle that no more should come."""
+        """Whether there is so much to apply that no more should come."""
         return self._gathering.size + sum(one.size for one in self._full) >= TOO_LARGE
 
     def check(self, checkpoint: Checkpoint) -> None:
-        """Refuse what could never be settled, as far as what is not settled tells."""
+        """Refuse what could never be applied, as far as what is not applied tells."""
         layers = self.layers()[1]
         for number, layer in enumerate(layers, 1):
             layer.check(checkpoint, layers[number:])
@@ -117,36 +117,36 @@ class Settler:
             self._gathering.add(checkpoint, numbers, size)
             self._tell()
 
-    def add_layer(self, layer: Unsettled) -> None:
+    def add_layer(self, layer: Unapplied) -> None:
         """Take the next checkpoint as a layer of its own, which was made beside."""
         with self._changed:
             if self._gathering.sequence > self._gathering.follows:
                 self._full.append(self._gathering)
             self._full.append(layer)
-            self._gathering = Unsettled(layer.sequence, layer.sequence)
+            self._gathering = Unapplied(layer.sequence, layer.sequence)
             self._tell()
 
     def _tell(self) -> None:
         if self._thread is None:
             # A store that nobody closed must not keep the process alive.
-            self._thread = Thread(target=self._run, name="perdure-settler", daemon=True)
+            self._thread = Thread(target=self._run, name="perdure-applier", daemon=True)
             self._thread.start()
         elif self._idle or self._full or self._gathering.size >= LARGE:
             self._changed.notify()
 
-    def layers(self) -> tuple[int, tuple[Unsettled, ...]]:
+    def layers(self) -> tuple[int, tuple[Unapplied, ...]]:
         """Give how many rounds have ended, and what the tables may lack since, oldest first."""
         with self._changed:
-            if self._settling is None:
+            if self._applying is None:
                 return self._rounds, (*self._full, self._gathering)
-            return self._rounds, (self._settling, *self._full, self._gathering)
+            return self._rounds, (self._applying, *self._full, self._gathering)
 
-    def settle(self) -> Future[None]:
-        """Settle all that was added by now, without delay; fails where that fails."""
+    def apply(self) -> Future[None]:
+        """Apply all that was added by now, without delay; fails where that fails."""
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # whoever stops waiting cannot stop it
         with self._changed:
-            if self.settled >= self.sequence:
+            if self.applied >= self.sequence:
                 future.set_result(None)
             elif self._ended:
                 future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
@@ -156,7 +156,7 @@ class Settler:
         return future
 
     def stop(self) -> None:
-        """Settle the rest if that works, and end the thread. Blocks; call it in another thread."""
+        """Apply the rest if that works, and end the thread. Blocks; call it in another thread."""
         with self._changed:
             self._stopping = True
             self._failed = False  # one more try
@@ -173,14 +173,14 @@ class Settler:
             try:
                 with explained(self._path), closing(tables or connect(self._path)) as tables:
                     tables.executescript(COMMON + self._pragmas)
-                    self._settle(tables)
+                    self._apply(tables)
                     while self._gather():
-                        self._settle(tables)
+                        self._apply(tables)
             except (StorageError, LeaseLostError) as error:
                 self._fail(error)
             except Exception as error:  # a bug of ours, which must not leave anybody waiting
-                _log.error("settling the journal of %s failed", self._path, why=error)
-                self._fail(StorageError(f"settling the journal of {self._path}: {error!r}"))
+                _log.error("applying the journal of %s failed", self._path, why=error)
+                self._fail(StorageError(f"applying the journal of {self._path}: {error!r}"))
         with self._changed:
             self._ended = True
             waiting, self._waiting = self._waiting, []
@@ -188,10 +188,10 @@ class Settler:
             future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
 
     def _gather(self) -> bool:
-        """Wait for a round's worth of checkpoints; tells whether to settle or to end."""
+        """Wait for a round's worth of checkpoints; tells whether to apply or to end."""
         with self._changed:
             while (
-                self._settling is None
+                self._applying is None
                 and not self._full
                 and self._gathering.sequence == self._gathering.follows
             ):
@@ -208,20 +208,20 @@ class Settler:
                 self._changed.wait(left)
             if self._stopping and self._failed:
                 return False
-            if self._settling is None and self._full:
-                self._settling = self._full.popleft()
-            elif self._settling is None:
-                self._settling = self._gathering
-                sequence = self._settling.sequence
-                self._gathering = Unsettled(sequence, sequence)
+            if self._applying is None and self._full:
+                self._applying = self._full.popleft()
+            elif self._applying is None:
+                self._applying = self._gathering
+                sequence = self._applying.sequence
+                self._gathering = Unapplied(sequence, sequence)
             return True
 
     def _is_large(self) -> bool:
         # What fails is not tried at full speed.
         return (bool(self._full) or self._gathering.size >= LARGE) and not self._failed
 
-    def _settle(self, tables: sqlite3.Connection) -> None:
-        layer = self._settling
+    def _apply(self, tables: sqlite3.Connection) -> None:
+        layer = self._applying
         assert layer is not None
         with _turn:
             checkpoint = layer.checkpoint(self._epoch)
@@ -229,7 +229,7 @@ class Settler:
             parts = at_once(encode_in_steps(checkpoint))
             numbers = (layer.follows, layer.sequence, self._epoch, layer.next_id, layer.next_row)
             try:
-                tables.execute(SETTLE, (*numbers, *parts))
+                tables.execute(APPLY, (*numbers, *parts))
             except sqlite3.Error as error:
                 # A round that failed with an error of the disk may have been applied all the same.
                 # The row that is written here also syncs what was written before it.
@@ -244,12 +244,12 @@ class Settler:
                 tables.execute("PRAGMA shrink_memory")  # its pages would be kept for good
         with self._changed:
             self.lost = None
-            self.settled = layer.sequence
-            self._settling = None
+            self.applied = layer.sequence
+            self._applying = None
             self._rounds += 1
             self._failed = False
-            done = [future for target, future in self._waiting if target <= self.settled]
-            self._waiting = [one for one in self._waiting if one[0] > self.settled]
+            done = [future for target, future in self._waiting if target <= self.applied]
+            self._waiting = [one for one in self._waiting if one[0] > self.applied]
         for future in done:
             future.set_result(None)
 
@@ -259,6 +259,6 @@ class Settler:
             repeated, self._failed = self._failed, True
             waiting, self._waiting = self._waiting, []
         if not repeated and not isinstance(error, LeaseLostError):
-            _log.error("the journal of %s is not settled, and waits: %s", self._path, error)
+            _log.error("the journal of %s is not applied, and waits: %s", self._path, error)
         for _, future in waiting:
             future.set_exception(error)

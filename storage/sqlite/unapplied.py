@@ -35,7 +35,7 @@ _Row = TypeVar("_Row", MailRow, TimerRow, OutboxRow, ActivityRow)
 
 
 @define(eq=False)
-class Unsettled:
+class Unapplied:
     """Checkpoints that follow one another, as one.
 
     Invariants:
@@ -75,7 +75,7 @@ class Unsettled:
     activities: dict[int, ActivityRow] = Factory(dict[int, ActivityRow])
     activities_deleted: set[int] = Factory(set[int])
 
-    def check(self, checkpoint: Checkpoint, later: Sequence[Unsettled] = ()) -> None:
+    def check(self, checkpoint: Checkpoint, later: Sequence[Unapplied] = ()) -> None:
         """Refuse a key or name that is another row's, as far as these checkpoints tell.
 
         Args:
@@ -83,7 +83,7 @@ class Unsettled:
             later: what came between, which may have set a name free.
 
         Raises:
-            StorageError: which could not be settled.
+            StorageError: which could not be applied.
         """
         keys = {row.key: row.id for row in checkpoint.created}
         if len(keys) != len({row.id for row in checkpoint.created}):
