@@ -270,7 +270,8 @@ read them; the load average in each head says how busy the machine was with othe
 def write_markdown(path: Path, report: Report) -> None:
     """Append the tables to a Markdown file, as a section named after the event loop."""
     lines = [] if path.exists() else [MARKDOWN_HEAD]
-    lines += ["", f"## {report.description['event loop']}", ""]
+    loop, _, _ = report.description["event loop"].partition(" ")
+    lines += ["", f"## {loop}", ""]
     lines += [f"* {key}: {value}" for key, value in report.description.items()]
     loads, facts, sweeps = _all_rows(report)
     if loads:

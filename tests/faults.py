@@ -11,12 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 import anyio.lowlevel
 import attrs
-import pytest
 from attrs import define, frozen
 
 from perdure import (
@@ -44,6 +43,9 @@ from perdure.storage import (
     SetAside,
 )
 from perdure.storage.records import SLICE_ROWS
+
+if TYPE_CHECKING:
+    import pytest  # processes that are started to be killed need nothing of it
 
 T = TypeVar("T")
 
