@@ -28,7 +28,7 @@ from .batch import Errand
 from .requests import UNTRIED
 
 if TYPE_CHECKING:
-    from ..placement.places import Ending, Frame, Hosted
+    from ..placement.places import Ending, Frame
     from ..scheduling.waiter import Waiter
     from .guarded_store import GuardedStore
     from .partition import Partition
@@ -359,9 +359,3 @@ class Door:
 
 def _nothing() -> None:
     """Do nothing, for who only waits."""
-
-
-if TYPE_CHECKING:
-
-    def _is_hosted(door: Door) -> Hosted:
-        return door

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast, get_args
 import anyio
 import pytest
 
-from perdure import App, Hub, OutcomeUnknownError, UsageError
+from perdure import App, Hub, InternalError, OutcomeUnknownError, UsageError
 from perdure.actors.messages import Operation, Start
 from perdure.runtime.placement.claims import claim_of
 from perdure.runtime.scheduling.waiter import Waiter, waiter_factory
@@ -260,6 +260,17 @@ def test_what_no_client_of_ours_sends_is_refused(
 ) -> None:
     with pytest.raises(UsageError):
         VERBS[verb].check(Limits(1, 1_000), 0, *arguments)
+
+
+async def test_a_verb_that_is_none_is_a_type_error_and_is_refused() -> None:
+    hosted = Called(None)
+
+    async with served(hosted, trusted=True) as router:
+        with pytest.raises(InternalError, match="unknown request 'sing'"):
+            # Both checkers say so where this is an error no more.
+            await router.line(0).call("sing", 0)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    assert hosted.calls == []
 
 
 @pytest.mark.parametrize("arguments", [(), (0,), (0, KEY, OWNER, None)])
