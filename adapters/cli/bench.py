@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .commands import Commands
 
 
-def add_to(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], given: Sequence[str]
-) -> None:
+def add_to(commands: Commands, given: Sequence[str]) -> None:
     """Declare the command, and what it takes where it is the one that is given."""
     bench = commands.add_parser("bench", help="run the benchmarks")
     if given[:1] != ["bench"]:
@@ -16,5 +18,4 @@ def add_to(
     from ...benchmarks import command  # all of the suite
 
     command.add_arguments(bench)
-    line = " ".join(["perdure", *given])
-    bench.set_defaults(run=lambda wanted: command.run(wanted, line))
+    bench.set_defaults(run=partial(command.run, command=" ".join(["perdure", *given])))

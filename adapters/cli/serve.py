@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from perdure import Hub, PerdureError, __version__, run
 
+if TYPE_CHECKING:
+    from .commands import Commands
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_to(commands: Commands) -> None:
     """Declare the command and what it takes."""
     serve = commands.add_parser(
         "serve",

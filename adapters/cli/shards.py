@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from perdure import PerdureError
 
+if TYPE_CHECKING:
+    from .commands import Commands
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_to(commands: Commands) -> None:
     """Declare the command and what it takes."""
     shards = commands.add_parser(
         "shards",

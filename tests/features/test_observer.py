@@ -175,7 +175,9 @@ async def test_an_observer_that_raises_changes_nothing_and_is_logged(
 ) -> None:
     store: Store | str = MemoryStore() if where == "memory" else f"sqlite:{tmp_path / 'hub'}"
 
-    async with Hub(app, store=store, observer=Bad()) as hub:
+    bad: Any = Bad()
+
+    async with Hub(app, store=store, observer=bad) as hub:
         assert await hub.client.call_entity(X, Counter.add, 1) == 1
         assert await (await hub.client.start_new(both, 3)).result(10) == 3
 
