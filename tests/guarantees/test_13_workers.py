@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +275,9 @@ class Child:
 async def run_supervisor_kills(folder: Path, loop: str, kills: int, number: int = 0) -> None:
     """Kill hubs under the load of a client that follows from one to the next."""
     load = Load(seed_of(number), folder)
-    child = Child(folder, loop)
+    # Those of a dead hub drain beside the next one, but not for longer than that takes to start.
+    begin = partial(Child, folder, loop, drain_s=0.5)
+    child = begin()
     old: list[int] = []
     try:
         with anyio.fail_after(60 + 15 * kills):
@@ -290,7 +293,7 @@ async def run_supervisor_kills(folder: Path, loop: str, kills: int, number: int 
                             os.kill(load.random.choice(pids), signal.SIGKILL)  # both at once
                         child.kill()
                         old += pids
-                        child = Child(folder, loop)
+                        child = begin()
                         pids = await child.workers()
                     await load.more(20)
                     load.stopped = True
