@@ -35,8 +35,6 @@ from tests.runtime.orchestrating import (
     running,
 )
 
-Flow = Callable[..., Any]
-
 app = App()
 
 

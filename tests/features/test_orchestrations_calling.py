@@ -28,6 +28,7 @@ from perdure.runtime.placement.hashing import partition_of
 from tests.actors.recording import START, Instance
 from tests.runtime.orchestrating import (
     HOUR,
+    Flow,
     cause_of,
     event_types,
     evict,
@@ -35,8 +36,6 @@ from tests.runtime.orchestrating import (
     running,
     status_of,
 )
-
-Flow = Callable[..., Any]
 
 app = App()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,10 @@ from perdure.runtime.partitions.door import Door
 from perdure.storage import Checkpoint
 from tests.runtime.harness import FaultyStore, partition_here, until_true
 from tests.runtime.orchestrating import (
+    EVICTED,
     HOUR,
     SECOND,
+    Flow,
     advance,
     event_types,
     evict,
@@ -31,8 +33,6 @@ from tests.runtime.orchestrating import (
     running,
     status_of,
 )
-
-Flow = Callable[..., Any]
 
 log: list[str] = []
 
@@ -43,8 +43,6 @@ def fresh_log() -> None:
 
 
 app = App()
-
-EVICTED = pytest.mark.parametrize("evicted", [False, True], ids=["live", "evicted"])
 
 
 @app.activity

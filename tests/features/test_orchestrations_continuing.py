@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from perdure import (
 from tests.runtime.orchestrating import (
     HOUR,
     SECOND,
+    Flow,
     advance,
     event_types,
     evict,
@@ -35,8 +36,6 @@ from tests.runtime.orchestrating import (
     status_of,
     stored_timers,
 )
-
-Flow = Callable[..., Any]
 
 app = App()
 

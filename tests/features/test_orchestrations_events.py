@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from perdure import (
 )
 from tests.runtime.orchestrating import (
     HOUR,
+    Flow,
     advance,
     event_types,
     evict,
@@ -34,8 +35,6 @@ from tests.runtime.orchestrating import (
     status_of,
     stored_timers,
 )
-
-Flow = Callable[..., Any]
 
 app = App()
 

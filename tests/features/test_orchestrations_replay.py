@@ -26,9 +26,7 @@ from perdure import (
     RetryPolicy,
     RuntimeStatus,
 )
-from tests.runtime.orchestrating import SECOND, advance, event_types, evict, quiet, running
-
-Flow = Callable[..., Any]
+from tests.runtime.orchestrating import SECOND, Flow, advance, event_types, evict, quiet, running
 
 app = App()
 

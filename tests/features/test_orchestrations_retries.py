@@ -27,6 +27,7 @@ from perdure import (
     UsageError,
 )
 from tests.runtime.orchestrating import (
+    Flow,
     advance,
     cause_of,
     events_of,
@@ -36,8 +37,6 @@ from tests.runtime.orchestrating import (
     status_of,
     stored_timers,
 )
-
-Flow = Callable[..., Any]
 
 attempts: list[tuple[int, int]] = []
 """Of each run of ``flaky``: which attempt, and when, in seconds of the clock."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,7 @@ from perdure import (
     RewindError,
     RuntimeStatus,
 )
-from tests.runtime.orchestrating import advance, event_types, evict, quiet, running, status_of
-
-Flow = Callable[..., Any]
+from tests.runtime.orchestrating import Flow, advance, event_types, evict, quiet, running, status_of
 
 log: list[str] = []
 broken: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +23,9 @@ from perdure import (
     UsageError,
 )
 from tests.runtime.orchestrating import (
+    EVICTED,
     SECOND,
+    Flow,
     advance,
     event_types,
     evict,
@@ -32,8 +34,6 @@ from tests.runtime.orchestrating import (
     status_of,
     stored_timers,
 )
-
-Flow = Callable[..., Any]
 
 log: list[str] = []
 
@@ -44,8 +44,6 @@ def fresh_log() -> None:
 
 
 app = App()
-
-EVICTED = pytest.mark.parametrize("evicted", [False, True], ids=["live", "evicted"])
 
 
 @app.activity

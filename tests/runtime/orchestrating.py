@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import anyio
+import pytest
 
 from perdure import (
     App,
@@ -25,6 +26,12 @@ from perdure import (
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
+
+#: An orchestration as a test is given it: a coroutine function or a generator function.
+Flow = Callable[..., Any]
+
+#: Runs a test with what it looks at in memory, and once more after that has left memory.
+EVICTED = pytest.mark.parametrize("evicted", [False, True], ids=["live", "evicted"])
 
 
 @asynccontextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 
 from perdure import App, Cancelled, EntityId, OrchestrationContext
-
-Flow = Callable[..., Any]
 
 log: list[str] = []
 

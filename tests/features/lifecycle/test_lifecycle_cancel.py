@@ -20,9 +20,10 @@ from perdure import (
     RuntimeStatus,
     SubOrchestrationError,
 )
-from tests.features.lifecycle.application import CLEANS, KINDS, Flow, app, log, note, refuses, waits
+from tests.features.lifecycle.application import CLEANS, KINDS, app, log, note, refuses, waits
 from tests.runtime.orchestrating import (
     HOUR,
+    Flow,
     advance,
     event_types,
     evict,

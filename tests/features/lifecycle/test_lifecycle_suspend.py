@@ -10,8 +10,8 @@ import pytest
 
 from perdure import App, ManualClock, MemoryStore, OrchestrationContext, RuntimeStatus
 from perdure.runtime.partitions.door import Door
-from tests.features.lifecycle.application import KINDS, WAITS, Flow, app, parent, refuses
-from tests.runtime.orchestrating import HOUR, event_types, evict, quiet, running, status_of
+from tests.features.lifecycle.application import KINDS, WAITS, app, parent, refuses
+from tests.runtime.orchestrating import HOUR, Flow, event_types, evict, quiet, running, status_of
 
 
 @app.orchestration

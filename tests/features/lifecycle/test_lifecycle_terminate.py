@@ -22,7 +22,6 @@ from tests.features.lifecycle.application import (
     CLEANS,
     KINDS,
     Account,
-    Flow,
     app,
     cleans,
     log,
@@ -31,6 +30,7 @@ from tests.features.lifecycle.application import (
 )
 from tests.runtime.orchestrating import (
     HOUR,
+    Flow,
     event_types,
     evict,
     quiet,
