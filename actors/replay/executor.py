@@ -296,14 +296,28 @@ class Executor:
     def apply(self, event: tuple[Any, ...]) -> None:
         """Take one incoming event, and let the code run until all of it waits."""
         state = _ANSWERS.get(event[0])
-        if state is not None:
-            number = event[2]
-            self.unanswered.pop(number, None)
-            self.answer(number, state, event[3])
-        elif event[0] == "EventRaised":
-            self.step(self.raise_event, event[2], event[3])
-        else:
-            self.step(self.cancel, event[2])
+        if state is None:
+            if event[0] == "EventRaised":
+                self.step(self.raise_event, event[2], event[3])
+            else:
+                self.step(self.cancel, event[2])
+            return
+        number = event[2]
+        self.unanswered.pop(number, None)
+        task = self.pending[number]
+        watchers = task._watchers  # pyright: ignore[reportPrivateUsage]
+        if state != DONE or (watchers and (len(watchers) > 1 or not watchers[0].only_notes)):
+            self.step(self.settle, number, state, event[3])
+            return
+        # Nothing of the user's looks at what has come at once: a step is needed only to go on.
+        del self.pending[number]
+        if self.children is not None:
+            self.children.pop(number, None)
+        task.settle(DONE, event[3])
+        if self.ready:
+            self.stage(self.context, self._run, None, None)
+            if self.given_up:
+                self._tell_given_up()
 
     def step(self, happened: Callable[..., object], *given: Any) -> None:
         """Let something happen to the code, and let it run until all of it waits.
@@ -313,23 +327,6 @@ class Executor:
         self.stage(self.context, self._run, happened, given)
         if self.given_up:
             self._tell_given_up()
-
-    def answer(self, number: int, state: int, raw: Any) -> None:
-        """Settle a numbered task that is open, and let the code run if it waited for just that."""
-        task = self.pending[number]
-        watchers = task._watchers  # pyright: ignore[reportPrivateUsage]
-        if state != DONE or (watchers and (len(watchers) > 1 or not watchers[0].only_notes)):
-            self.step(self.settle, number, state, raw)
-            return
-        # Nothing of the user's looks at what has come at once: a step is needed only to go on.
-        del self.pending[number]
-        if self.children is not None:
-            self.children.pop(number, None)
-        task.settle(DONE, raw)
-        if self.ready:
-            self.stage(self.context, self._run, None, None)
-            if self.given_up:
-                self._tell_given_up()
 
     def settle(self, number: int, state: int, raw: Any) -> bool:
         """Settle a numbered task; False if nobody waits for that answer (any more)."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...actors.changes import EntityState, InstanceOrigin, InstanceProgress, InstanceState, make
+from ...actors.changes import (
+    EntityState,
+    InstanceChange,
+    InstanceOrigin,
+    InstanceProgress,
+    InstanceState,
+    make,
+)
 from ...actors.errors import InternalError, PerdureError
 from ...actors.messages import Command, Event, Message, Operation, encode_message
 from ...storage.records import Checkpoint, EntityRow, MailRow
@@ -75,10 +82,12 @@ def _store_changes(batch: Batch, now: int, checkpoint: Checkpoint) -> None:
     for activation in batch.dirty:
         activation.dirty = False
         activation.flying = True
-        actor, latest = activation.actor, activation.latest
-        assert actor is not None
+        actor: Any = activation.actor
+        latest = activation.latest
         try:
-            change = actor.seal(max(now, latest))
+            # Not max(): a call in every turn.
+            when = now if now > latest else latest  # noqa: FURB136
+            change: EntityState | InstanceChange | None = actor.seal(when)
         except PerdureError as error:
             raise SealError(activation, str(error)) from error
         if change is None:
