@@ -1,7 +1,7 @@
 """The SQLite store: a folder with two files per partition, a journal and tables.
 
 A commit is one small write to the journal. What was committed is applied a little later: brought
-into the tables, several checkpoints as one (``applying.py``). Reads correct what they find in the
+into the tables, several checkpoints as one (``applier.py``). Reads correct what they find in the
 tables by what is not applied yet (``unapplied.py``).
 
 Invariants:
