@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _log = Log("perdure.partition")
 
 
-class Among(Protocol):
-    """A partition among others."""
+class Owner(Protocol):
+    """What the damage needs to know of the partition whose it is."""
 
     @property
     def index(self) -> int:
@@ -55,7 +55,7 @@ class Damage:
         rows: what is to be set aside, and is not yet.
     """
 
-    def __init__(self, place: str, partition: Among) -> None:
+    def __init__(self, place: str, partition: Owner) -> None:
         self.rows: list[SetAside] = []
         self._place = place
         self._partition = partition

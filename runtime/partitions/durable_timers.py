@@ -5,8 +5,8 @@ A timer that is set and fires, or is taken back, between two checkpoints never t
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Sized
+from typing import TYPE_CHECKING, Protocol
 
 from ...actors.messages import Begin, Caller, Message, TimerDue, encode_message
 from ...storage.records import TimerRow
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..scheduling.timers import Alarm, TimerQueue
     from .batch import Batch
     from .damage import Damage
-    from .partition import Partition
 
 
 class DurableTimer:
@@ -34,10 +33,42 @@ class DurableTimer:
         self.alarm: Alarm | None = None
 
 
+class Owner(Protocol):
+    """What the timers need of the partition whose they are."""
+
+    batch: Batch
+
+    @property
+    def index(self) -> int:
+        """The partition's number."""
+        ...
+
+    @property
+    def places(self) -> Sized:
+        """All partitions."""
+        ...
+
+    def post(self, key: str, message: Message, /) -> None:
+        """Put a message into an actor's mailbox."""
+        ...
+
+    def send(self, target: str, message: Message, /) -> None:
+        """Send a message to an actor of this or another partition."""
+        ...
+
+    def new_row(self) -> int:
+        """The next number for a row."""
+        ...
+
+    def gathered(self) -> None:
+        """Say that there is something to commit."""
+        ...
+
+
 class DurableTimers:
     """The timers of one partition."""
 
-    def __init__(self, partition: Partition, queue: TimerQueue) -> None:
+    def __init__(self, partition: Owner, queue: TimerQueue) -> None:
         self._partition = partition
         self._queue = queue
         self._armed: set[DurableTimer] = set()

@@ -21,8 +21,8 @@ room for overflows at its side (``overflow.py``).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import orjson
@@ -31,13 +31,14 @@ from ...actors.errors import StorageError, UnavailableError
 from ...actors.messages import Message, read_parcels
 from ...storage.records import OutboxRow, PeerRow, is_whole
 from ...storage.slices import in_slices
-from ..placement.places import FRAME_MESSAGES_MAX, Frame
+from ..placement.places import FRAME_MESSAGES_MAX, Frame, Place
 from .damage import span_of
 
 if TYPE_CHECKING:
     from ...storage.records import Checkpoint, Recovered
     from .batch import Batch
-    from .partition import Partition
+    from .damage import Damage
+    from .guarded_store import GuardedStore
 
 Parcels = list[tuple[str, Message]]
 
@@ -92,6 +93,40 @@ class Peer:
         self.row = frame.n
 
 
+class Owner(Protocol):
+    """What an exchange needs of the partition whose side it is."""
+
+    batch: Batch
+    damage: Damage
+    store: GuardedStore
+
+    @property
+    def index(self) -> int:
+        """The partition's number."""
+        ...
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """All partitions, by number."""
+        ...
+
+    def post(self, key: str, message: Message, /) -> None:
+        """Put a message into an actor's mailbox."""
+        ...
+
+    def new_row(self) -> int:
+        """The next number for a row."""
+        ...
+
+    def gathered(self) -> None:
+        """Say that there is something to commit."""
+        ...
+
+    def break_down(self, error: BaseException, /) -> None:
+        """Take note that memory cannot be filled."""
+        ...
+
+
 class Exchange:
     """One partition's side of the exchange with all others.
 
@@ -100,7 +135,7 @@ class Exchange:
         is_reading: whether some of these are being read.
     """
 
-    def __init__(self, partition: Partition) -> None:
+    def __init__(self, partition: Owner) -> None:
         self._partition = partition
         self._window = self._window_size = 1
         self._wanted: set[int] = set()

@@ -8,7 +8,7 @@ purged, so that a restart runs it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ...actors.failures import read_failure
 from ...actors.logs import Log
@@ -17,10 +17,39 @@ from ...storage.records import ActivityRow
 from ...storage.slices import each
 
 if TYPE_CHECKING:
-    from .partition import Partition
+    from ...actors.errors import FailureDetails
+    from .batch import Batch
+    from .guarded_store import GuardedStore
 
 
 _log = Log("perdure.partition")
+
+
+class Owner(Protocol):
+    """What the leftovers need of the partition whose they are."""
+
+    batch: Batch
+    store: GuardedStore
+
+    def new_row(self) -> int:
+        """The next number for a row."""
+        ...
+
+    def gathered(self) -> None:
+        """Say that there is something to commit."""
+        ...
+
+    def dispatch(self, call: ActivityCall, /) -> None:
+        """Run an activity (again) that is durable already."""
+        ...
+
+    def cancel_activity(self, caller: Caller, /) -> None:
+        """Tell an activity to stop."""
+        ...
+
+    def failed_call(self, instance_id: str, what: str, failure: FailureDetails, /) -> None:
+        """A call failed, and nobody looked at its outcome."""
+        ...
 
 
 class Leftovers:
@@ -30,7 +59,7 @@ class Leftovers:
         rows: the number of the row, and the call, by instance, and by who called.
     """
 
-    def __init__(self, partition: Partition) -> None:
+    def __init__(self, partition: Owner) -> None:
         self._partition = partition
         self.rows: dict[str, dict[Caller, tuple[int, ActivityCall]]] = {}
 
