@@ -20,6 +20,15 @@ from perdure.storage.sqlite.journal import Journal
 from tests.storage.files import rows
 from tests.storage.test_conformance import Owner, created
 
+# What tests of hubs that crashed may have left in this process, before the test that runs.
+_left: list[threading.Thread] = []
+
+
+@pytest.fixture(autouse=True)
+def leave_out_what_others_left() -> None:
+    _left[:] = []
+    _left[:] = threads()
+
 
 @pytest.fixture
 async def committer() -> AsyncIterator[Committer]:
@@ -38,7 +47,8 @@ async def gone() -> None:
 
 
 def threads() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name == "perdure-committer"]
+    found = [one for one in threading.enumerate() if one.name == "perdure-committer"]
+    return [one for one in found if one not in _left]
 
 
 class Held:
