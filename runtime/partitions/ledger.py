@@ -10,9 +10,9 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import anyio
 import anyio.lowlevel
 
 from .batch import Batch
@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """What gathers for the next checkpoint of one partition."""
+    """What gathers for the next checkpoint of one partition.
 
-    def __init__(self, index: int) -> None:
+    Args:
+        index: the partition's number.
+        new_waiter: makes a place for one outcome.
+    """
+
+    def __init__(self, index: int, new_waiter: Callable[[], Waiter]) -> None:
         #: The partition's number.
         self.index = index
         #: The effects of all turns since the last checkpoint was sealed.
@@ -54,7 +59,9 @@ class Ledger:
         self.deferred: list[Activation] = []
         #: Activations that are loaded anew when what they decided is durable.
         self.reloaded: list[Activation] = []
-        self._gathered = anyio.Event()
+        self.new_waiter = new_waiter
+        #: The commit loop, while it has nothing to do.
+        self._sleeper: Waiter | None = None
         self._broken: BaseException | None = None
 
     def new_id(self) -> int:
@@ -71,7 +78,9 @@ class Ledger:
 
     def gathered(self) -> None:
         """Say that there is something to commit."""
-        self._gathered.set()
+        sleeper = self._sleeper
+        if sleeper is not None:
+            sleeper.set(None)
 
     def break_down(self, error: BaseException) -> None:
         """Take note that memory cannot be trusted, or not be filled: the partition recovers."""
@@ -105,8 +114,11 @@ class Ledger:
         What the last commit let out goes on in that, and is part of the next one.
         """
         if not self.has_work:
-            self._gathered = anyio.Event()
-            await self._gathered.wait()
+            self._sleeper = sleeper = self.new_waiter()
+            try:
+                await sleeper
+            finally:
+                self._sleeper = None
         elif self.batch.has_rows:
             await anyio.lowlevel.checkpoint()
 

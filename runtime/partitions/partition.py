@@ -121,14 +121,13 @@ class Partition(Ledger):
         activities: Activities,
         new_waiter: Callable[[], Waiter],
     ) -> None:
-        super().__init__(index)
+        super().__init__(index, new_waiter)
         self.store = GuardedStore(store)
         self.lookup = lookup
         self.settings = settings
         self.pump = pump
         self.now = clock.now
         self.steady = steady_time(clock)
-        self.new_waiter = new_waiter
         #: All partitions, by number, this one among them; the shard keeps them up to date.
         self.places: Sequence[Place] = ()
         self.gate = Gate(index, settings.hub_messages_max)

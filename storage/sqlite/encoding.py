@@ -31,7 +31,8 @@ PIECE: Final = 500
 def is_large(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint has so many rows that a loop should turn while it is worked on."""
     c = checkpoint
-    rows = len(c.created) + len(c.progress) + len(c.entities) + len(c.mail) + len(c.timers)
+    # What is created has progress, too.
+    rows = len(c.progress) + len(c.entities) + len(c.mail) + len(c.timers)
     # More than one for an instance: the history of a long turn is in several chunks.
     is_long = len(c.history) > 1 + len(c.progress)
     return is_long or rows + len(c.requests) + len(c.activities) > 2 * PIECE

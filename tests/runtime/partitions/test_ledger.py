@@ -11,6 +11,10 @@ from perdure.runtime.partitions.ledger import Ledger
 from perdure.runtime.scheduling.waiter import waiter_factory
 
 
+def new_ledger() -> Ledger:
+    return Ledger(0, lambda: waiter_factory()())
+
+
 def activation() -> Any:
     woken: list[str] = []
     return SimpleNamespace(
@@ -19,7 +23,7 @@ def activation() -> Any:
 
 
 def test_no_number_is_given_out_twice() -> None:
-    ledger = Ledger(0)
+    ledger = new_ledger()
 
     ids = [ledger.new_id() for _ in range(5)]
     rows = [ledger.new_row() for _ in range(5)]
@@ -28,7 +32,7 @@ def test_no_number_is_given_out_twice() -> None:
 
 
 def test_what_broke_down_first_is_what_is_recovered_from() -> None:
-    ledger = Ledger(0)
+    ledger = new_ledger()
     first, second = ValueError("first"), ValueError("second")
 
     ledger.break_down(first)
@@ -40,7 +44,7 @@ def test_what_broke_down_first_is_what_is_recovered_from() -> None:
 
 
 async def test_it_waits_for_work_until_something_gathers() -> None:
-    ledger, seen = Ledger(0), list[str]()
+    ledger, seen = new_ledger(), list[str]()
 
     async def wait() -> None:
         await ledger.wait_for_work()
@@ -56,7 +60,7 @@ async def test_it_waits_for_work_until_something_gathers() -> None:
 
 
 async def test_it_does_not_wait_where_there_is_work_already() -> None:
-    ledger = Ledger(0)
+    ledger = new_ledger()
     ledger.batch.mail_deleted.append(1)
 
     with anyio.fail_after(5):
@@ -64,7 +68,7 @@ async def test_it_does_not_wait_where_there_is_work_already() -> None:
 
 
 async def test_an_errand_is_done_at_once_and_answered_with_the_batch() -> None:
-    ledger, done = Ledger(0), list[str]()
+    ledger, done = new_ledger(), list[str]()
     errand = Errand(lambda: done.append("done"))
     errand.reply = waiter_factory()()
 
@@ -75,7 +79,7 @@ async def test_an_errand_is_done_at_once_and_answered_with_the_batch() -> None:
 
 
 def test_turns_wait_for_the_end_of_a_commit_only_where_there_is_one_to_wait_for() -> None:
-    ledger, one = Ledger(0), activation()
+    ledger, one = new_ledger(), activation()
 
     assert not ledger.defers(one)
     ledger.flying = Batch()
@@ -88,7 +92,7 @@ def test_turns_wait_for_the_end_of_a_commit_only_where_there_is_one_to_wait_for(
 
 
 def test_who_is_touched_twice_is_looked_at_once() -> None:
-    ledger, one = Ledger(0), activation()
+    ledger, one = new_ledger(), activation()
 
     ledger.touch(one)
     ledger.touch(one)
@@ -97,7 +101,7 @@ def test_who_is_touched_twice_is_looked_at_once() -> None:
 
 
 async def test_who_had_it_leave_is_told_where_it_stays() -> None:
-    ledger = Ledger(0)
+    ledger = new_ledger()
     ledger.leaving = waiter = waiter_factory()()
     error = ValueError("it stays")
 

@@ -517,6 +517,7 @@ async def test_a_partition_whose_last_commit_fails_stays_and_serves(
         outcome = Outcome()
         tasks.start_soon(outcome.of, hub.client.signal_entity(BOOK, Book.write, "waits"))
         await outcome.ended.wait()
+        await until_true(lambda: hub._partitions[0].is_quiet)  # the next commit is the last
         store.fail_next(when, partition=0)
 
         with pytest.raises(StorageError, match="on purpose"):

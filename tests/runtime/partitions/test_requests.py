@@ -33,7 +33,7 @@ class Made:
 
     def __init__(self) -> None:
         self.stored: dict[str, RequestRow] = {}
-        self.ledger = Ledger(0)
+        self.ledger = Ledger(0, waiter_factory())
         self.reads = 0
         self.before_read: Callable[[], Any] = lambda: None
         self.requests = Requests(
