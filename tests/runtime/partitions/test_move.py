@@ -29,7 +29,9 @@ from perdure import (
     Store,
     UsageError,
 )
-from perdure.runtime.cluster.crews import Crew
+from perdure.runtime.partitions import commit_loop
+from perdure.runtime.partitions.partition import Partition
+from perdure.runtime.scheduling.waiter import Waiter
 from perdure.runtime.transport.verbs import ShardVerb
 from tests.faults import Crash, FaultyStore, let_turns_crash, persist, settle
 from tests.guarantees.workloads import entity_in, id_in
@@ -501,24 +503,25 @@ async def test_whoever_asked_for_a_move_may_be_cancelled_and_it_is_made() -> Non
 # Moves that fail.
 
 
-async def answers_at_once(crew: Crew, partition: int, shard: int) -> None:
-    """Stand for a look at a shard that takes no time."""
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_partition_whose_last_commit_fails_stays_and_serves(
     when: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # To ask the shards whether they answer takes turns of the loop, and another commit in these.
-    monkeypatch.setattr(Crew, "_check_answers", answers_at_once)
-    store = FaultyStore(MemoryStore())
+    store, moves = FaultyStore(MemoryStore()), list[int]()
+    leave = commit_loop.leave
+
+    async def leave_in_trouble(partition: Partition, told: Waiter) -> bool:
+        if not moves:  # other commits may come in front of the last one
+            store.fail_next(when, partition=0)
+        moves.append(partition.index)
+        return await leave(partition, told)
+
+    monkeypatch.setattr(commit_loop, "leave", leave_in_trouble)
     async with running(store) as hub, anyio.create_task_group() as tasks:
         handle = await lock(hub)
         outcome = Outcome()
         tasks.start_soon(outcome.of, hub.client.signal_entity(BOOK, Book.write, "waits"))
         await outcome.ended.wait()
-        await until_true(lambda: hub._partitions[0].is_quiet)  # the next commit is the last
-        store.fail_next(when, partition=0)
 
         with pytest.raises(StorageError, match="on purpose"):
             await hub.move_partition(0, 1)
