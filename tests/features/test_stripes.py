@@ -27,6 +27,7 @@ from perdure import (
     Store,
 )
 from perdure.actors.entities.stripes import MARK, stripe_key
+from perdure.runtime.partitions import commit_loop
 from perdure.runtime.placement.hashing import partition_of
 from tests.faults import FaultyStore, persist, settle, within
 from tests.guarantees.workloads import id_in
@@ -196,8 +197,10 @@ async def test_many_signals_at_once_are_spread_too(hub: Hub, store: FaultyStore)
 
 @pytest.mark.parametrize("partition", range(PARTITIONS))
 async def test_an_actors_signal_runs_in_its_own_partition_and_its_own_checkpoint(
-    hub: Hub, store: FaultyStore, partition: int
+    hub: Hub, store: FaultyStore, partition: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # However slow the machine is: what waits at a checkpoint is taken in front of it.
+    monkeypatch.setattr(commit_loop, "_DRAIN_BUDGETS", 60_000)
     for prefix in ("first", "second"):
         store.sealed.clear()  # the first finds that the stripe has to be loaded
         name = id_in(partition, prefix, PARTITIONS)

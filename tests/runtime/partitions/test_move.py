@@ -29,7 +29,7 @@ from perdure import (
     Store,
     UsageError,
 )
-from perdure.runtime.partitions import commit_loop
+from perdure.runtime.partitions import commit_loop, move
 from perdure.runtime.partitions.partition import Partition
 from perdure.runtime.scheduling.waiter import Waiter
 from perdure.runtime.transport.verbs import ShardVerb
@@ -508,7 +508,7 @@ async def test_a_partition_whose_last_commit_fails_stays_and_serves(
     when: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, moves = FaultyStore(MemoryStore()), list[int]()
-    leave = commit_loop.leave
+    leave = move.leave
 
     async def leave_in_trouble(partition: Partition, told: Waiter) -> bool:
         if not moves:  # other commits may come in front of the last one
