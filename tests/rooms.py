@@ -161,7 +161,7 @@ def _plan() -> tuple[dict[str, set[str]], dict[str, int]]:
     return arrows, floors
 
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 236, 46, 22, 34, 16
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 264, 46, 22, 34, 16
 _COLOURS = {"actors": "#e8f1fb", "storage": "#fdf3e1", "runtime": "#eaf6ea"}
 
 
@@ -197,13 +197,14 @@ def draw() -> str:
     for room in ROOMS:
         left, top = corners[room.name]
         colour = _COLOURS.get(room.name.partition("/")[0], "#f2eef8")
-        title = room.name + (f": {', '.join(sorted(room.modules))}" if room.modules else "/")
+        title = "runtime, its ground" if room.modules else f"{room.name}/"
+        holds = ", ".join(sorted(room.modules)) or room.holds
         parts.append(
             f'<rect x="{left:g}" y="{top:g}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
             f'fill="{colour}" stroke="#5b6b7a"/>'
             f'<text x="{left + 10:g}" y="{top + 19:g}" font-weight="600" fill="#1c2a36">'
-            f"{title.replace('runtime/values', 'runtime')}</text>"
-            f'<text x="{left + 10:g}" y="{top + 36:g}" font-size="11" fill="#44525f">{room.holds}</text>'
+            f"{title}</text>"
+            f'<text x="{left + 10:g}" y="{top + 36:g}" font-size="11" fill="#44525f">{holds}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
 
