@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ class Made:
 
     def __init__(self, room: int = 8) -> None:
         self.loaded: list[str] = []
-        make: Callable[[str], Any] = FakeActivation
+        make: Any = FakeActivation
 
         def load(activation: Any) -> None:
             self.loaded.append(activation.key)
