@@ -34,7 +34,7 @@ class Watch:
         try:
             return getattr(self._observer, f"begin_{what}")(facts)
         except BaseException as error:
-            self._take(error, what)
+            self._take(error, f"begin_{what}")
             return self.NOTHING
 
     def end(self, what: str, begun: Any, outcome: Any) -> None:
@@ -44,12 +44,12 @@ class Watch:
         try:
             getattr(self._observer, f"end_{what}")(begun, outcome)
         except BaseException as error:
-            self._take(error, what)
+            self._take(error, f"end_{what}")
 
-    def _take(self, error: BaseException, what: str) -> None:
+    def _take(self, error: BaseException, method: str) -> None:
         if is_interrupt(error):
             raise error
         self.failures += 1
         self._sparing.write(
-            "the observer raised %s at a %s: %s", type_name(error), what, text_of(error)
+            "the observer raised %s in %s: %s", type_name(error), method, text_of(error)
         )

@@ -24,6 +24,7 @@ from perdure import (
     TurnFacts,
     UsageError,
 )
+from tests.faults import Crash, let_turns_crash
 from tests.runtime.harness import FaultyStore, disk_error
 
 app = App()
@@ -42,8 +43,8 @@ class Counter:
         self.value += amount
         return self.value
 
-    def end(self) -> None:
-        raise SystemExit("for the test")
+    def crash(self) -> None:
+        raise Crash("for the test")
 
 
 @app.activity
@@ -157,16 +158,21 @@ async def test_checkpoints_are_told_in_order_and_those_that_failed_with_the_erro
     assert all(isinstance(error, perdure.StorageError) for error in failed)
 
 
-async def test_a_turn_that_crashed_is_told_with_its_error() -> None:
+async def test_a_turn_that_crashed_is_told_with_its_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let_turns_crash(monkeypatch)
     listener = Listener()
 
     async with Hub(app, observer=listener) as hub:
         with pytest.raises(perdure.PerdureError):
-            await hub.client.call_entity(X, Counter.end)
+            await hub.client.call_entity(X, Counter.crash)
         assert await hub.client.call_entity(X, Counter.add, 1) == 1
 
     assert not listener.open
-    assert listener.of(TurnFacts)
+    crashed = [error for _, error in listener.of(TurnFacts) if error is not None]
+    assert crashed
+    assert {type(error) for error in crashed} == {Crash}
 
 
 @pytest.mark.parametrize("where", ["memory", "sqlite"])
@@ -181,9 +187,9 @@ async def test_an_observer_that_raises_changes_nothing_and_is_logged(
         assert await hub.client.call_entity(X, Counter.add, 1) == 1
         assert await (await hub.client.start_new(both, 3)).result(10) == 3
 
-    assert "the observer raised ZeroDivisionError at a turn: begin_turn" in caplog.text
-    assert "at a checkpoint: begin_checkpoint" in caplog.text
-    assert "at a activity: begin_activity" in caplog.text
+    assert "the observer raised ZeroDivisionError in begin_turn: " in caplog.text
+    assert "in begin_checkpoint: " in caplog.text
+    assert "in begin_activity: " in caplog.text
 
 
 async def test_each_thread_of_a_hub_tells_the_observer() -> None:

@@ -125,12 +125,10 @@ def test_what_it_has_open_is_told_to_stop_where_the_instance_is_terminated() -> 
     assert made_by(instance).is_closed
 
 
-def test_children_are_cancelled_with_it_and_calls_that_failed_unheard_are_told() -> None:
-    instance = scripted(
-        [[("child", "x::1.1"), ("activity", "double", 3)], [], [("fails", "cancelled")]]
-    )
+def test_a_cancellation_reaches_it_and_calls_that_failed_unheard_are_told() -> None:
+    instance = scripted([[("activity", "double", 3)], [], [("fails", "cancelled")]])
     instance.take(start(), START)
-    instance.take(Completion("TaskFailed", 1, 2, b'{"error_type":"ValueError"}'), START + 1)
+    instance.take(Completion("TaskFailed", 1, 1, b'{"error_type":"ValueError"}'), START + 1)
 
     effects = instance.take(Command("cancel", "enough"), START + 2)
 
