@@ -237,7 +237,7 @@ class EntityContext:
         """
         self._check()
         lookup = self._actor.lookup
-        definition = lookup.find_orchestration(f, version)
+        definition = lookup.registry.find_orchestration(f, version)
         data = lookup.encode_input(definition, input, f)
         new_id = self._actor.new_id() if instance_id is None else check_instance_id(instance_id)
         self._send(None, new_id, Start(definition.name, definition.version, data))

@@ -266,7 +266,7 @@ class OrchestrationContext:
 
         Awaiting it raises ``ActivityError`` if it failed (after its retries).
         """
-        definition = self._lookup.find_activity(f)
+        definition = self._lookup.registry.find_activity(f)
         data = self._lookup.encode_input(definition, input, f)
         executor = self._executor
         limit = definition.timeout if timeout is None else seconds_of(timeout, "timeout")
@@ -345,7 +345,7 @@ class OrchestrationContext:
 
         Awaiting it raises ``SubOrchestrationError`` if it failed.
         """
-        definition = self._lookup.find_orchestration(f, version)
+        definition = self._lookup.registry.find_orchestration(f, version)
         data = self._lookup.encode_input(definition, input, f)
         executor = self._executor
         policy = definition.retry if retry is None else _policy(retry)
@@ -584,7 +584,7 @@ class OrchestrationContext:
         for id in ids:
             for one in (id,) if is_a(id, EntityId) else several(id, "ids", "EntityIds"):
                 entity = entity_id(one, "ids")
-                if self._lookup.find_entity(entity.name).stripes is not None:
+                if self._lookup.registry.find_entity(entity.name).stripes is not None:
                     raise LockRuleError(
                         f"{entity} is striped and cannot be locked: its commutative operations run on "
                         "its stripes, whoever has the lock"
@@ -614,7 +614,7 @@ class OrchestrationContext:
         self._executor.check_stepped()
         definition = self._executor.definition
         wanted = self.version if version is None else text(version, "version")
-        following = self._lookup.exact_orchestration(definition.name, wanted)
+        following = self._lookup.registry.exact_orchestration(definition.name, wanted)
         data = self._lookup.encode_input(following, input)
         self._executor.continuation = Continuation(data, flag(keep_events, "keep_events"), wanted)
 

@@ -492,7 +492,7 @@ class OrchestrationActor(Actor):
     def check_code(self) -> None:
         """Park it if its code is not registered, before any of it has run."""
         try:
-            self.lookup.exact_orchestration(self.name, self.version)
+            self.lookup.registry.exact_orchestration(self.name, self.version)
         except UnknownNameError as error:
             self.park("UnknownNameError", str(error))
 
@@ -512,7 +512,7 @@ class OrchestrationActor(Actor):
             UnknownNameError: its code is not registered.
         """
         lookup = self.lookup
-        definition = lookup.exact_orchestration(self.name, self.version)
+        definition = lookup.registry.exact_orchestration(self.name, self.version)
         return Executor(
             definition,
             self.instance_id,

@@ -1,11 +1,10 @@
-"""The registry: what an application consists of, by name and by function object."""
+"""The app: the decorators that register what an application consists of."""
 
 from __future__ import annotations
 
 import inspect
-import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar, dataclass_transform, overload
@@ -14,24 +13,19 @@ import attrs
 
 from ..arguments import instance, is_a, optional_text, refusal, text, whole
 from ..carried import check_context_vars
-from ..errors import InvalidIdError, RegistrationError, UnknownNameError, UsageError
+from ..errors import InvalidIdError, RegistrationError, UsageError
 from ..ids import check_text
 from ..printing import repr_of, text_of, type_name
 from ..retry import RetryPolicy
 from ..times import seconds
-from .definitions import (
-    ActivityDefinition,
-    EntityDefinition,
-    OrchestrationDefinition,
-    did_you_mean,
-    name_of,
-)
+from .definitions import name_of
 from .entity_classes import define_entity_class, entity_class
 from .functions import define_activity, define_entity_function, define_orchestration
+from .registry import Registry
+from .versions import version_key
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-D = TypeVar("D", ActivityDefinition, OrchestrationDefinition, EntityDefinition)
 
 
 class EntityDecorator(Protocol):
@@ -53,41 +47,38 @@ class App:
 
     A function or class may be registered in several applications. Registration is part of
     importing a module: do it before a hub runs the application.
+
+    Attributes:
+        registry: the table of what is registered.
     """
 
     def __init__(
         self, name: str | None = None, *, context_vars: Sequence[ContextVar[str]] = ()
     ) -> None:
         self.name = optional_text(name, "name")
-        self.context_vars = check_context_vars(context_vars)
-        self._activities: dict[str, ActivityDefinition] = {}
-        self._orchestrations: dict[str, dict[str | None, OrchestrationDefinition]] = {}
-        self._entities: dict[str, EntityDefinition] = {}
-        self._striped: dict[str, EntityDefinition] = {}  # those of the entities that are
-        # By the object that was decorated. Functions hash by identity.
-        self._activity_of: dict[Any, ActivityDefinition] = {}
-        self._orchestration_of: dict[Any, OrchestrationDefinition] = {}
+        self.registry = Registry(self.name, check_context_vars(context_vars))
 
     def __repr__(self) -> str:
+        known = self.registry
         return (
-            f"<App {self.name or ''}: {len(self._entities)} entities, "
-            f"{len(self._orchestrations)} orchestrations, {len(self._activities)} activities>"
+            f"<App {self.name or ''}: {len(known.entities)} entities, "
+            f"{len(known.orchestrations)} orchestrations, {len(known.activities)} activities>"
         )
 
     @property
     def activities(self) -> list[str]:
         """The names of the activities, sorted."""
-        return sorted(self._activities)
+        return sorted(self.registry.activities)
 
     @property
     def orchestrations(self) -> list[str]:
         """The names of the orchestrations, sorted."""
-        return sorted(self._orchestrations)
+        return sorted(self.registry.orchestrations)
 
     @property
     def entities(self) -> list[str]:
         """The names of the entities, sorted."""
-        return sorted(self._entities)
+        return sorted(self.registry.entities)
 
     def versions(self, orchestration: str) -> list[str | None]:
         """List the versions of an orchestration, lowest first.
@@ -95,9 +86,8 @@ class App:
         Raises:
             UnknownNameError: no orchestration of that name is registered.
         """
-        return sorted(self._versions_of(text(orchestration, "orchestration")), key=version_key)
-
-    # Decorators.
+        name = text(orchestration, "orchestration")
+        return sorted(self.registry.versions_of(name), key=version_key)
 
     @overload
     @dataclass_transform(field_specifiers=(attrs.field,))
@@ -198,7 +188,7 @@ class App:
                 names=_locals(frame),
                 place=_place(frame),
             )
-            self._add_activity(definition)
+            self.registry.add_activity(definition)
             return f
 
         return _decorate(f, register)
@@ -249,7 +239,7 @@ class App:
                 names=_locals(frame),
                 place=_place(frame),
             )
-            self._add_orchestration(definition)
+            self.registry.add_orchestration(definition)
             return f
 
         return _decorate(f, register)
@@ -261,46 +251,7 @@ class App:
             RegistrationError: a name is taken by something else; then nothing is registered.
         """
         instance(other, App, "other", "an App", RegistrationError)
-        for activity in other._activities.values():
-            _refuse_second(self._activities.get(activity.name), activity)
-        for orchestration in other._all_orchestrations():
-            mine = self._orchestrations.get(orchestration.name, {})
-            _refuse_second(mine.get(orchestration.version), orchestration)
-        for entity in other._entities.values():
-            _refuse_second(self._entities.get(entity.name), entity)
-        for activity in other._activities.values():
-            self._add_activity(activity)
-        for orchestration in other._all_orchestrations():
-            self._add_orchestration(orchestration)
-        self._entities.update(other._entities)
-        self._striped.update(other._striped)
-        declared = self.context_vars
-        self.context_vars = declared | {
-            name: var for name, var in other.context_vars.items() if name not in declared
-        }
-        self._activity_of = {**other._activity_of, **self._activity_of}
-        self._orchestration_of = {**other._orchestration_of, **self._orchestration_of}
-
-    def _all_orchestrations(self) -> list[OrchestrationDefinition]:
-        return [
-            definition
-            for versions in self._orchestrations.values()
-            for definition in versions.values()
-        ]
-
-    def _add_activity(self, definition: ActivityDefinition) -> None:
-        _refuse_second(self._activities.get(definition.name), definition)
-        self._activities[definition.name] = definition
-        self._activity_of.setdefault(definition.function, definition)
-
-    def _add_orchestration(self, definition: OrchestrationDefinition) -> None:
-        versions = self._orchestrations.get(definition.name, {})
-        _refuse_second(versions.get(definition.version), definition)
-        self._orchestrations[definition.name] = {**versions, definition.version: definition}
-        known = self._orchestration_of.get(definition.function)
-        # One function under several versions stands for the highest of them.
-        if known is None or version_key(known.version) <= version_key(definition.version):
-            self._orchestration_of[definition.function] = definition
+        self.registry.include(other.registry)
 
     def _add_entity(
         self,
@@ -321,9 +272,7 @@ class App:
                 f"be {chosen!r} as well; use that name, or a subclass"
             )
         names, place = _locals(frame), _place(frame)
-        known = self._entities.get(chosen)
-        if known is not None:
-            raise _taken(f"entity {chosen!r}", known.place, place)
+        self.registry.check_free(chosen, place)
         if isinstance(target, type):
             target = entity_class(target, names)
             definition = define_entity_class(
@@ -344,148 +293,8 @@ class App:
                 target, name=chosen, max_mailbox=max_mailbox, names=names, place=place
             )
         target.__perdure_entity__ = chosen
-        self._entities[chosen] = definition
-        if stripes is not None:
-            self._striped[chosen] = definition
+        self.registry.add_entity(definition)
         return target
-
-    # Lookups.
-
-    def find_activity(self, f: str | Callable[..., Any]) -> ActivityDefinition:
-        """Find an activity by its name or by its function.
-
-        Raises:
-            UnknownNameError: it is not registered in this application.
-        """
-        if type(f) is types.FunctionType:
-            return self._activity_of.get(f) or self._by_object(self._activity_of, f, "activity")
-        if is_a(f, str):
-            f = text(f, "f")
-            found = self._activities.get(f)
-            if found is None:
-                raise UnknownNameError(
-                    f"{self._title} has no activity {repr_of(f)}{did_you_mean(f, self._activities)}"
-                )
-            return found
-        return self._by_object(self._activity_of, f, "activity")
-
-    def find_orchestration(
-        self, f: str | Callable[..., Any], version: str | None = None
-    ) -> OrchestrationDefinition:
-        """Find an orchestration by its name or by its function.
-
-        Args:
-            f: a name stands for its highest version, a function for itself.
-            version: this version of it instead.
-
-        Raises:
-            UnknownNameError: it, or that version of it, is not registered in this application.
-        """
-        if version is not None:
-            version = text(version, "version")
-        if type(f) is types.FunctionType or not is_a(f, str):
-            own = self._by_object(self._orchestration_of, f, "orchestration")
-            if version is None or version == own.version:
-                return own
-            f = own.name
-        f = text(f, "f")
-        versions = self._versions_of(f)
-        if version is None:
-            return versions[max(versions, key=version_key)]
-        found = versions.get(version)
-        if found is None:
-            known = [str(each) for each in sorted(versions, key=version_key)]
-            raise UnknownNameError(
-                f"{self._title} has no version {repr_of(version)} of orchestration {f!r}; it has: "
-                f"{'..., ' if len(known) > 10 else ''}{', '.join(known[-10:])}"
-            )
-        return found
-
-    @property
-    def orchestration_versions(self) -> list[tuple[str, str | None]]:
-        """The names and versions of all orchestrations."""
-        return [(one.name, one.version) for one in self._all_orchestrations()]
-
-    def exact_orchestration(self, name: str, version: str | None) -> OrchestrationDefinition:
-        """Find the very version that an instance was started with; None is the one without any.
-
-        Raises:
-            UnknownNameError: it, or that version of it, is not registered in this application.
-        """
-        found = self._versions_of(name).get(version)
-        if found is None:
-            raise UnknownNameError(
-                f"{self._title} has no version {repr_of(version)} of orchestration {name!r} any more; "
-                "register it again, so that instances of that version can go on"
-            )
-        return found
-
-    def find_entity(self, name: str | Callable[..., Any]) -> EntityDefinition:
-        """Find an entity by its name, whatever the case, or by its class or function.
-
-        Raises:
-            UnknownNameError: it is not registered in this application.
-        """
-        known: str = name if type(name) is str else self._entity_name(name)  # pyright: ignore[reportAssignmentType]
-        found = self._entities.get(known) or self._entities.get(known.casefold())
-        if found is None:
-            raise UnknownNameError(
-                f"{self._title} has no entity {repr_of(known)}"
-                f"{did_you_mean(known.casefold(), self._entities)}"
-            )
-        return found
-
-    def _entity_name(self, entity: Any) -> str:
-        if is_a(entity, str):
-            return text(entity, "name")
-        try:
-            registered: object = entity.__dict__.get("__perdure_entity__")
-        except Exception:
-            registered = None
-        if type(registered) is not str:
-            raise self._not_registered(entity, "entity")
-        return registered
-
-    @property
-    def striped(self) -> Mapping[str, EntityDefinition]:
-        """The striped entities, by name."""
-        return self._striped
-
-    @property
-    def _title(self) -> str:
-        return f"app {self.name!r}" if self.name else "the app"
-
-    def _versions_of(self, name: str) -> dict[str | None, OrchestrationDefinition]:
-        versions = self._orchestrations.get(name)
-        if versions is None:
-            raise UnknownNameError(
-                f"{self._title} has no orchestration {repr_of(name)}"
-                f"{did_you_mean(name, self._orchestrations)}"
-            )
-        return versions
-
-    def _by_object(self, table: dict[Any, D], f: Any, kind: str) -> D:
-        try:
-            found = table.get(f)
-        except Exception:  # unhashable, so it was never registered
-            found = None
-        if found is None:
-            raise self._not_registered(f, kind)
-        return found
-
-    def _not_registered(self, f: Any, kind: str) -> UnknownNameError:
-        for other, table in (
-            ("activity", self._activity_of),
-            ("orchestration", self._orchestration_of),
-        ):
-            if type(f) is types.FunctionType and f in table:
-                return UnknownNameError(
-                    f"{name_of(f)} is registered as an {other} in {self._title}, and is no {kind}"
-                )
-        return UnknownNameError(
-            f"{name_of(f)} is not registered as an {kind} in {self._title}; decorate it with "
-            f"@app.{kind}, or include the app that has it"
-        )
 
 
 def _decorate(target: Any, register: Callable[[Any, types.FrameType], Any]) -> Any:
@@ -580,64 +389,3 @@ def _check_timeout(timeout: object) -> float | None:
         return None if timeout is None else seconds(timeout, "timeout", least=1)
     except UsageError as error:
         raise RegistrationError(str(error)) from None
-
-
-class _Registered(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def place(self) -> str: ...
-
-
-def _refuse_second(known: _Registered | None, new: _Registered) -> None:
-    if known is None or known is new:
-        return
-    kind = type(new).__name__.removesuffix("Definition").lower()
-    version = getattr(new, "version", None)
-    what = f"{kind} {new.name!r}" + (f" version {version!r}" if version is not None else "")
-    raise _taken(what, known.place, new.place)
-
-
-def _taken(what: str, first: str, second: str) -> RegistrationError:
-    return RegistrationError(
-        f"{what} is registered twice: at {first} and at {second}; rename one with name="
-    )
-
-
-_PRE_RELEASES = {
-    "dev": 0,
-    "a": 1,
-    "alpha": 1,
-    "b": 2,
-    "beta": 2,
-    "c": 3,
-    "rc": 3,
-    "pre": 3,
-    "preview": 3,
-}
-
-
-def version_key(version: str | None) -> tuple[Any, ...]:
-    """Give what orders versions: numbers by value, pre-releases before the release.
-
-    No version is the lowest. ``1.10`` is above ``1.9``, ``2.0rc1`` below ``2.0``, and ``2`` is
-    as high as ``2.0``.
-    """
-    if version is None:
-        return ((), (), "")
-    parts = re.findall(r"\d+|[a-z]+", version.casefold().removeprefix("v"))
-    count = next((i for i, part in enumerate(parts) if not part.isdecimal()), len(parts))
-    release = [int(part) for part in parts[:count]]
-    while release and release[-1] == 0:
-        release.pop()
-    rest = [_part_key(part) for part in parts[count:]]
-    # The end of the shorter one lies between a pre-release and anything that follows.
-    return (0, *release), (*rest, (1, 0, "")), version
-
-
-def _part_key(part: str) -> tuple[int, int, str]:
-    if part.isdecimal():
-        return (2, int(part), "")
-    if part in _PRE_RELEASES:
-        return (0, _PRE_RELEASES[part], "")
-    return (2, 0, part)

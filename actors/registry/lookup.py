@@ -34,6 +34,7 @@ class Lookup:
     """An application's functions, with the limits of the hub that runs them.
 
     Attributes:
+        registry: what is registered, by name and by function.
         stage: runs each step of an orchestration's code, a function of two things that it passes
             on, in the context that it is given.
     """
@@ -41,8 +42,8 @@ class Lookup:
     __slots__ = (
         "_contexts",
         "_entities",
-        "app",
         "max_payload",
+        "registry",
         "stage",
         "stripe_fold_s",
         "stripe_hot_per_s",
@@ -58,40 +59,14 @@ class Lookup:
         stripe_hot_per_s: int = 1_000,
         stage: Stage = Context.run,  # pyright: ignore[reportArgumentType]
     ) -> None:
-        self.app = app
+        self.registry = app.registry
         self.max_payload = max_payload
         self.stage = stage
         self._contexts: dict[str, Context] = {}
         self._entities: dict[str, EntityDefinition] = {}  # those that were called
         self.stripe_fold_s = stripe_fold_s
         self.stripe_hot_per_s = stripe_hot_per_s
-        self.striped = app.striped
-
-    def find_activity(self, f: str | Callable[..., Any]) -> ActivityDefinition:
-        """Find an activity.
-
-        Raises:
-            UnknownNameError: it is not registered.
-        """
-        return self.app.find_activity(f)
-
-    def find_orchestration(
-        self, f: str | Callable[..., Any], version: str | None = None
-    ) -> OrchestrationDefinition:
-        """Find an orchestration; the highest version if none is given.
-
-        Raises:
-            UnknownNameError: it, or that version of it, is not registered.
-        """
-        return self.app.find_orchestration(f, version)
-
-    def exact_orchestration(self, name: str, version: str | None) -> OrchestrationDefinition:
-        """Find the very version that an instance was started with.
-
-        Raises:
-            UnknownNameError: it, or that version of it, is not registered.
-        """
-        return self.app.exact_orchestration(name, version)
+        self.striped = self.registry.striped
 
     def carry(self) -> Carried | None:
         """Give what goes along of the caller's context.
@@ -100,12 +75,12 @@ class Lookup:
             UsageError: it is no text, or none that can be stored.
             PayloadTooLargeError: over ``max_payload`` bytes.
         """
-        variables = self.app.context_vars
+        variables = self.registry.context_vars
         return read_carried(variables, self.max_payload) if variables else None
 
     def take_along(self, carried: Carried) -> None:
         """Set in the running context what came along."""
-        set_carried(self.app.context_vars, carried)
+        set_carried(self.registry.context_vars, carried)
 
     def new_context(
         self, definition: OrchestrationDefinition, carried: Carried | None = None
@@ -121,14 +96,6 @@ class Lookup:
             context.run(self.take_along, carried)
         return context
 
-    def find_entity(self, name: str) -> EntityDefinition:
-        """Find an entity.
-
-        Raises:
-            UnknownNameError: it is not registered.
-        """
-        return self.app.find_entity(name)
-
     def find_operation(
         self, id: EntityId[Any], op: str | Callable[..., Any]
     ) -> OperationDefinition:
@@ -141,7 +108,7 @@ class Lookup:
             entity_id(id)
         definition = self._entities.get(id.name)
         if definition is None:
-            definition = self._entities[id.name] = self.app.find_entity(id.name)
+            definition = self._entities[id.name] = self.registry.find_entity(id.name)
         return definition.operation(op)
 
     def encode_input(

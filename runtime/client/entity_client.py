@@ -125,7 +125,7 @@ class EntityClient(Requester):
         key = str(id)
         address = self._address(key, operation, request_id)
         message = Operation(operation.name, data, True)
-        if self._lookup.app.context_vars:
+        if self._lookup.registry.context_vars:
             message.carried = self._lookup.carry()
         if timeout is None:
             answer = await self._request(address, message, request_id)
@@ -201,7 +201,7 @@ class EntityClient(Requester):
         data = self._lookup.encode_input(operation, input, op)
         key = self._address(str(id), operation, request_id)
         message = Operation(operation.name, data)
-        if self._lookup.app.context_vars:
+        if self._lookup.registry.context_vars:
             message.carried = self._lookup.carry()
         if at is None:
             await self._request(key, message, request_id)
@@ -277,7 +277,7 @@ class EntityClient(Requester):
         row = await self._read_entity(id)
         if row is None or row.state is None:
             return None
-        state: E = self._lookup.find_entity(id.name).state.decode(row.state)
+        state: E = self._lookup.registry.find_entity(id.name).state.decode(row.state)
         return state
 
     async def get_entity(self, id: EntityId[E]) -> EntityStatus[E] | None:
@@ -297,7 +297,7 @@ class EntityClient(Requester):
 
     async def _read_entity(self, id: EntityId[Any]) -> EntityRow | None:
         entity_id(id)
-        if self._lookup.find_entity(id.name).stripes is not None:
+        if self._lookup.registry.find_entity(id.name).stripes is not None:
             await self._request(str(id), Command("fold"))
         rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
         return rows[0] if rows else None
@@ -370,7 +370,7 @@ class EntityClient(Requester):
         if name is None or is_a(name, str):
             given = optional_text(name, "name")
             return None if given is None else given.casefold()
-        return self._lookup.app.find_entity(cast("Any", name)).name
+        return self._lookup.registry.find_entity(cast("Any", name)).name
 
     @cached_property
     def _stripes(self) -> StripeRouter:
@@ -384,7 +384,7 @@ class EntityClient(Requester):
             check_text(request_id, "request_id")
         if not operation.commutative:
             return key
-        definition = self._lookup.find_entity(operation.entity)
+        definition = self._lookup.registry.find_entity(operation.entity)
         return self._stripes.choose(definition, key, len(self._all()), request_id)
 
     def _is_striped(self, id: EntityId[Any]) -> bool:

@@ -236,7 +236,7 @@ class InstanceQueries(Requester):
         """Give the stored name of an orchestration; a text may be one that is registered no more."""
         if name is None or is_a(name, str):
             return optional_text(name, "name")
-        return self._lookup.find_orchestration(cast("Any", name)).name
+        return self._lookup.registry.find_orchestration(cast("Any", name)).name
 
     async def _read(self, instance_id: str) -> InstanceRecord:
         records = await self._partition(instance_id).store.read_instances([instance_id])

@@ -129,7 +129,7 @@ class OrchestrationClient(InstanceQueries):
             InstanceAlreadyExistsError: a live instance has the id.
             UnavailableError: nothing happened; safe to repeat.
         """
-        definition = self._lookup.find_orchestration(f, version)
+        definition = self._lookup.registry.find_orchestration(f, version)
         data = self._lookup.encode_input(definition, input, f)
         given: object = on_existing
         if type(given) is not str or given != "reject":
@@ -219,7 +219,9 @@ class OrchestrationClient(InstanceQueries):
     async def _output_codec(self, instance_id: str) -> Codec[Any]:
         record = await self._read(instance_id)
         try:
-            codec: Codec[Any] = self._lookup.exact_orchestration(record.name, record.version).output
+            codec: Codec[Any] = self._lookup.registry.exact_orchestration(
+                record.name, record.version
+            ).output
         except UsageError:
             return codec_for(Any)
         return codec

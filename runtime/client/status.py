@@ -235,7 +235,7 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
     state: Any = None
     if row.state is not None:
         try:
-            state = lookup.find_entity(row.name).state.decode(row.state)
+            state = lookup.registry.find_entity(row.name).state.decode(row.state)
         except UsageError:
             state = orjson.loads(row.state)
     parked = parked_reason(row.parked)

@@ -77,7 +77,7 @@ class Loader:
         if not is_entity(key):
             return limit
         try:
-            own = self._partition.lookup.find_entity(split_entity(key)[0]).max_mailbox
+            own = self._partition.lookup.registry.find_entity(split_entity(key)[0]).max_mailbox
         except UsageError:
             return limit
         return limit if own is None else own
@@ -181,7 +181,7 @@ class Loader:
         )
         damage = read_parked(row.parked)[1] if isinstance(row, MendedEntity) else None
         try:
-            actor.define(partition.lookup.find_entity(name), len(partition.places))
+            actor.define(partition.lookup.registry.find_entity(name), len(partition.places))
             if row is not None and damage is None:
                 damage = partition.pump.lend(partial(self._load_entity, actor, row))
         except BaseException as error:

@@ -209,9 +209,9 @@ def _receiver(target: str, message: Message) -> list[str]:
 def _codec_of(receiver: object, lookup: Lookup) -> Codec[Any] | None:
     match receiver:
         case [str(name)]:
-            return lookup.find_orchestration(name).input
+            return lookup.registry.find_orchestration(name).input
         case [str(name), str(operation)]:
-            return operation_of(lookup.find_entity(name), operation).input
+            return operation_of(lookup.registry.find_entity(name), operation).input
         case _:
             return None
 

@@ -369,7 +369,7 @@ class ActivityPool:
 
     def _find(self, call: ActivityCall, post: Post) -> Kind | None:
         try:
-            definition = self.lookup.find_activity(call.name)
+            definition = self.lookup.registry.find_activity(call.name)
         except UnknownNameError as error:
             # Scheduled by an earlier release that knew it: the orchestration decides.
             caller = call.caller

@@ -227,7 +227,7 @@ class Shard:
     async def _park_unknown(self, partition: Partition, parked: set[str]) -> None:
         """Load the instances whose code is not registered, so that they are parked and listed."""
         try:
-            known = self._lookup.app.orchestration_versions
+            known = self._lookup.registry.orchestration_versions
             keys = await partition.store.find_unknown(known)
         except (StorageError, UnavailableError) as error:
             _log.warning("instances without code are parked when they are needed: %s", error)

@@ -374,12 +374,12 @@ def app_of_two_variables(name: str) -> App:
 @pytest.mark.parametrize(
     "look_up",
     [
-        app.find_activity,
-        app.find_orchestration,
-        app.find_entity,
+        app.registry.find_activity,
+        app.registry.find_orchestration,
+        app.registry.find_entity,
         EntityId.parse,
-        partial(app.find_orchestration, sized),
-        partial(app.exact_orchestration, "sized"),
+        partial(app.registry.find_orchestration, sized),
+        partial(app.registry.exact_orchestration, "sized"),
         app_of_two_variables,
     ],
     ids=range(7),

@@ -62,7 +62,7 @@ class Lone:
         actor = EntityActor(
             1, name, rest, unknown, self.lookup, lambda: "made up", careful=self.careful
         )
-        actor.define(self.lookup.find_entity(name), 4)
+        actor.define(self.lookup.registry.find_entity(name), 4)
         return actor
 
     def turn(self, *messages: Message, now: int = START) -> list[Effect]:

@@ -87,10 +87,10 @@ def striped(body: dict[str, Any], **options: Any) -> None:
 def test_a_striped_class_is_taken_and_merge_is_no_operation() -> None:
     striped({})
 
-    definition = app.find_entity(Visits)
+    definition = app.registry.find_entity(Visits)
     assert "merge" not in definition.operations
     assert definition.stripes == STRIPES
-    assert app.striped == {"visits": definition}
+    assert app.registry.striped == {"visits": definition}
 
 
 @pytest.mark.parametrize("stripes", [0, -1, 1_025, True, 1.5, "many", [4]])
@@ -182,14 +182,14 @@ def test_merge_of_a_plain_entity_is_an_operation_like_any_other() -> None:
         def merge(self, other: int) -> int:
             return other
 
-    assert "merge" in local.find_entity(Plain).operations
+    assert "merge" in local.registry.find_entity(Plain).operations
 
 
 def test_included_applications_bring_their_striped_entities_along() -> None:
     both = App()
     both.include(app)
 
-    assert set(both.striped) == {"visits"}
+    assert set(both.registry.striped) == {"visits"}
 
 
 # Addresses.
@@ -268,7 +268,7 @@ class World(Recorder):
             name, _, rest = key[1:].partition("@")
             unknown: Any = None
             found = EntityActor(1, name, rest, unknown, LOOKUP, str)
-            found.define(app.find_entity(name), STRIPES)
+            found.define(app.registry.find_entity(name), STRIPES)
             if key in self.stored:
                 found.load(self.stored[key])
             self.actors[key] = found
@@ -445,7 +445,7 @@ def actor_of(local: App, definition: Any, key: str) -> EntityActor:
     """Give an entity of an application on four partitions."""
     unknown: Any = None
     actor = EntityActor(1, "visits", key, unknown, Lookup(local, 99), str)
-    actor.define(local.find_entity(definition), 4)
+    actor.define(local.registry.find_entity(definition), 4)
     return actor
 
 

@@ -6,11 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, strategies as st
 
-from perdure.actors.errors import RegistrationError, UnknownNameError
+from perdure.actors.errors import RegistrationError
 from perdure.actors.ids import EntityId
-from perdure.actors.registry.app import App, version_key
+from perdure.actors.registry.app import App
 from perdure.actors.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -39,23 +38,6 @@ def test_a_decorated_function_is_the_function_itself() -> None:
     assert app.orchestration(version="2")(orch) is orch
 
 
-def test_what_is_registered_is_found_by_object_and_by_name() -> None:
-    app = App()
-
-    @app.activity
-    def act() -> None: ...
-
-    @app.orchestration
-    async def orch(context: OrchestrationContext) -> None: ...
-
-    @app.entity
-    class Thing: ...
-
-    assert app.find_activity(act) is app.find_activity("act")
-    assert app.find_orchestration(orch) is app.find_orchestration("orch")
-    assert app.find_entity(Thing) is app.find_entity("thing")
-
-
 def test_options_are_kept() -> None:
     app = App()
     policy = RetryPolicy(first_interval=1.0)
@@ -69,22 +51,12 @@ def test_options_are_kept() -> None:
     @app.entity(name="Thing", max_mailbox=10)
     class Other: ...
 
-    activity = app.find_activity("work")
+    activity = app.registry.find_activity("work")
     assert (activity.retry, activity.timeout, activity.max_concurrency) == (policy, 60.0, 3)
-    orchestration = app.find_orchestration("flow")
+    orchestration = app.registry.find_orchestration("flow")
     assert (orchestration.version, orchestration.retry) == ("1.2", policy)
-    assert app.find_entity("thing").max_mailbox == 10
+    assert app.registry.find_entity("thing").max_mailbox == 10
     assert EntityId(Other, "k").name == "thing"
-
-
-def test_entity_names_ignore_case() -> None:
-    app = App()
-
-    @app.entity
-    class BankAccount: ...
-
-    assert EntityId(BankAccount, "k").name == "bankaccount"
-    assert app.find_entity("BANKaccount").factory is BankAccount
 
 
 def test_a_function_may_be_an_entity() -> None:
@@ -93,7 +65,7 @@ def test_a_function_may_be_an_entity() -> None:
     @app.entity
     def counter(context: EntityContext) -> None: ...
 
-    assert app.find_entity(counter).is_function
+    assert app.registry.find_entity(counter).is_function
     assert EntityId(counter, "k").name == "counter"
 
 
@@ -124,7 +96,7 @@ def test_a_second_entity_is_refused_whatever_the_case_and_the_first_stays() -> N
 
     with pytest.raises(RegistrationError, match="registered twice"):
         app.entity(name="THING")(other)
-    assert app.find_entity("thing").factory is Thing
+    assert app.registry.find_entity("thing").factory is Thing
 
 
 def test_a_second_orchestration_of_a_version_is_refused() -> None:
@@ -155,133 +127,6 @@ def test_one_name_may_be_an_activity_an_orchestration_and_an_entity() -> None:
     assert (app.activities, app.orchestrations, app.entities) == (["same"], ["same"], ["same"])
 
 
-def test_a_name_without_version_is_its_highest_version_and_a_function_is_itself() -> None:
-    app = App()
-
-    @app.orchestration(name="orch", version="1.9")
-    async def old(context: OrchestrationContext) -> None: ...
-
-    @app.orchestration(name="orch", version="1.10")
-    async def new(context: OrchestrationContext) -> None: ...
-
-    @app.orchestration(name="orch")
-    async def bare(context: OrchestrationContext) -> None: ...
-
-    assert app.find_orchestration("orch").function is new
-    assert app.find_orchestration("orch", "1.9").function is old
-    assert app.find_orchestration(old).function is old
-    assert app.find_orchestration(bare).version is None
-    assert app.find_orchestration(old, "1.10").function is new
-    assert app.versions("orch") == [None, "1.9", "1.10"]
-
-
-def test_a_function_of_several_versions_stands_for_the_highest() -> None:
-    app = App()
-
-    async def orch(context: OrchestrationContext) -> None: ...
-
-    for version in ("2", "10", "9"):
-        app.orchestration(version=version)(orch)
-
-    assert app.find_orchestration(orch).version == "10"
-
-
-def test_an_unknown_version_is_answered_with_those_there_are() -> None:
-    app = App()
-
-    @app.orchestration(version="1")
-    async def orch(context: OrchestrationContext) -> None: ...
-
-    with pytest.raises(UnknownNameError, match="no version '2' of orchestration 'orch'; it has: 1"):
-        app.find_orchestration(orch, "2")
-
-
-ORDERED = [
-    None,
-    "0.9",
-    "1.0.dev1",
-    "1.0a1",
-    "1.0b2",
-    "1.0rc1",
-    "1.0",
-    "1.0.post1",
-    "1.0.1",
-    "1.2",
-    "1.10",
-    "v2",
-    "10.0",
-]
-
-
-@given(st.permutations(ORDERED))
-def test_versions_are_ordered_by_their_numbers(versions: list[str | None]) -> None:
-    assert sorted(versions, key=version_key) == ORDERED
-
-
-@given(st.lists(st.text(max_size=6), max_size=6))
-def test_any_texts_can_be_ordered_as_versions(versions: list[str]) -> None:
-    ordered = sorted(versions, key=version_key)
-
-    backwards = ordered[::-1]
-    assert sorted(backwards, key=version_key) == ordered
-
-
-def test_an_unknown_name_suggests_those_like_it() -> None:
-    app = App("shop")
-
-    @app.activity
-    def charge_card() -> None: ...
-
-    with pytest.raises(
-        UnknownNameError,
-        match="app 'shop' has no activity 'charge_cart'; did you mean 'charge_card'",
-    ):
-        app.find_activity("charge_cart")
-
-
-def test_an_unknown_name_in_an_empty_app_says_so() -> None:
-    app = App()
-
-    for find in (app.find_activity, app.find_orchestration, app.find_entity, app.versions):
-        with pytest.raises(UnknownNameError, match="none are registered"):
-            find("anything")
-
-
-def test_a_function_of_another_app_is_said_not_to_be_registered_in_this_one() -> None:
-    app, other = App("mine"), App()
-
-    @other.activity
-    def act() -> None: ...
-
-    with pytest.raises(
-        UnknownNameError, match="act is not registered as an activity in app 'mine'"
-    ):
-        app.find_activity(act)
-
-
-def test_another_function_of_a_registered_name_is_not_registered() -> None:
-    app = App()
-
-    def act() -> None: ...
-
-    app.activity(name="act")(act)
-
-    def impostor() -> None: ...
-
-    impostor.__name__ = "act"
-    with pytest.raises(UnknownNameError, match="not registered"):
-        app.find_activity(impostor)
-
-
-@pytest.mark.parametrize("thing", [5, [], lambda: None, int], ids=range(4))
-def test_what_cannot_be_registered_is_not_found(thing: Any) -> None:
-    app = App()
-
-    for find in (app.find_activity, app.find_orchestration, app.find_entity):
-        with pytest.raises(UnknownNameError, match="not registered"):
-            find(thing)
-
-
 def test_the_same_function_and_class_may_be_in_two_apps() -> None:
     first, second = App(), App()
 
@@ -295,8 +140,8 @@ def test_the_same_function_and_class_may_be_in_two_apps() -> None:
     second.activity(act)
 
     assert second.entity(Thing) is Thing
-    assert second.find_activity(act).function is act
-    assert second.find_entity(Thing).factory is Thing
+    assert second.registry.find_activity(act).function is act
+    assert second.registry.find_entity(Thing).factory is Thing
 
 
 def test_one_class_under_two_entity_names_is_refused() -> None:
@@ -317,60 +162,7 @@ def test_a_subclass_of_an_entity_is_another_entity() -> None:
     class Other(Thing): ...
 
     assert EntityId(Other, "k").name == "other"
-    assert app.find_entity(Thing).factory is Thing
-
-
-def test_including_an_app_registers_all_that_it_has() -> None:
-    app, other = App(), App()
-
-    @other.activity
-    def act() -> None: ...
-
-    @other.orchestration(version="2")
-    async def orch(context: OrchestrationContext) -> None: ...
-
-    @other.entity
-    class Thing: ...
-
-    app.include(other)
-
-    assert app.find_activity(act).name == "act"
-    assert app.find_orchestration("orch").function is orch
-    assert app.find_orchestration(orch).version == "2"
-    assert app.find_entity(Thing).name == "thing"
-
-
-def test_including_the_same_app_twice_changes_nothing() -> None:
-    app, middle, other = App(), App(), App()
-
-    @other.activity
-    def act() -> None: ...
-
-    middle.include(other)
-    app.include(other)
-    app.include(middle)
-
-    assert app.activities == ["act"]
-
-
-def test_including_an_app_with_a_name_that_is_taken_registers_nothing() -> None:
-    app, other = App(), App()
-
-    def act() -> None: ...
-
-    def free() -> None: ...
-
-    app.activity(act)
-    other.activity(free)
-
-    @other.entity(name="act")
-    class Thing: ...
-
-    app.entity(name="act")(an_entity())
-
-    with pytest.raises(RegistrationError, match="entity 'act' is registered twice"):
-        app.include(other)
-    assert app.activities == ["act"]
+    assert app.registry.find_entity(Thing).factory is Thing
 
 
 def function(context: Any) -> None: ...
@@ -451,14 +243,4 @@ def test_a_failed_registration_leaves_no_trace() -> None:
         app.activity(bad)
 
     app.activity(name="bad")(function)
-    assert app.find_activity("bad").function is function
-
-
-def test_a_function_of_another_kind_is_said_to_be_one() -> None:
-    app = App("shop")
-
-    @app.activity
-    async def pay() -> None: ...
-
-    with pytest.raises(UnknownNameError, match=r"registered as an activity in .*, and is no orch"):
-        app.find_orchestration(pay)
+    assert app.registry.find_activity("bad").function is function

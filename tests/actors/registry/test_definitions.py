@@ -42,7 +42,7 @@ def orchestration(function: Callable[..., Any]) -> OrchestrationDefinition:
 def entity(cls: Any) -> EntityDefinition:
     app = App()
     app.entity(cls)
-    return app.find_entity(cls.__name__)
+    return app.registry.find_entity(cls.__name__)
 
 
 # Arguments of activities.
@@ -184,7 +184,7 @@ def test_a_class_local_to_the_caller_is_resolved() -> None:
     def use(value: Local) -> Local:
         return value
 
-    definition = app.find_activity(use)
+    definition = app.registry.find_activity(use)
 
     assert definition.decode_input(b'{"number":1}') == Local(1)
 
@@ -443,7 +443,7 @@ class Counter:
         return a + b
 
 
-counter = app.find_entity("counter")
+counter = app.registry.find_entity("counter")
 
 
 def test_public_methods_are_the_operations_and_nothing_else() -> None:
@@ -640,7 +640,7 @@ def test_an_attrs_class_or_dataclass_is_taken_as_it_is(cls: type) -> None:
     local = App()
 
     assert local.entity(cls) is cls
-    definition = local.find_entity(cls.__name__)
+    definition = local.registry.find_entity(cls.__name__)
     assert definition.state.encode(definition.make()) == b'{"value":1}'
 
 
@@ -809,7 +809,7 @@ def test_a_class_local_to_a_function_may_name_other_local_classes() -> None:
             self.parts.append(part)
             return self
 
-    definition = local.find_entity("whole")
+    definition = local.registry.find_entity("whole")
     operation = operation_of(definition, Whole.put)
     value = operation.decode_input(operation.encode_input(True, Part(3)))
 
@@ -825,7 +825,7 @@ def tally(context: EntityContext) -> Any:
 
 
 def test_a_function_entity_takes_every_operation() -> None:
-    definition = app.find_entity("tally")
+    definition = app.registry.find_entity("tally")
 
     operation = operation_of(definition, "anything")
 
@@ -836,7 +836,7 @@ def test_a_function_entity_takes_every_operation() -> None:
 
 
 def test_a_function_entity_takes_more_operations_than_it_keeps() -> None:
-    definition = app.find_entity("tally")
+    definition = app.registry.find_entity("tally")
 
     names = [operation_of(definition, str(number)).name for number in range(1000)]
 
@@ -844,7 +844,7 @@ def test_a_function_entity_takes_more_operations_than_it_keeps() -> None:
 
 
 def test_a_function_entity_begins_without_state_and_keeps_any_json() -> None:
-    definition = app.find_entity("tally")
+    definition = app.registry.find_entity("tally")
 
     assert definition.is_function
     assert definition.make() is None
@@ -853,7 +853,7 @@ def test_a_function_entity_begins_without_state_and_keeps_any_json() -> None:
 
 def test_an_operation_of_a_function_entity_is_named_by_a_string() -> None:
     with pytest.raises(UnknownNameError, match="as a string"):
-        operation_of(app.find_entity("tally"), tally)
+        operation_of(app.registry.find_entity("tally"), tally)
 
 
 def test_a_function_entity_that_takes_an_input_is_refused() -> None:

@@ -149,7 +149,7 @@ def new_executor(flow: str, execution: int, input: bytes | None) -> Executor:
             executor, LOOKUP, input=input, parent_instance_id=None, version=None, tags=None
         )
 
-    return Executor(LOOKUP.find_orchestration(flow), "x", execution, new_context)
+    return Executor(LOOKUP.registry.find_orchestration(flow), "x", execution, new_context)
 
 
 def replay(executor: Executor, history: list[list[Any]], input: bytes | None) -> None:

@@ -296,7 +296,6 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("App.activity", "f"): or_none(function),
     ("App.orchestration", "f"): or_none(nothing),
     ("App.activity", "timeout"): or_none(lambda value: is_duration(value, zero=False)),
-    ("App.find_entity", "name"): nothing,
     ("Client.raise_event", "name"): is_id,
     ("Client.wait", "instance_id"): is_id,
     ("OrchestrationHandle.raise_event", "name"): is_id,
@@ -306,7 +305,6 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("EntityContext.start_new", "version"): or_none(nothing),
     ("HubView.move_partition", "partition"): at_least(0),
     ("HubView.move_partition", "to"): at_least(0),
-    ("App.exact_orchestration", "name"): nothing,
 }
 
 #: Made by the package and given to users; nobody but a test makes one, and it holds what it is given.
@@ -338,7 +336,6 @@ SEAMS = {
     "ManualClock": {"now", "wait_until", "call_at"},
     "SystemClock": {"now", "wait_until", "call_at"},
     "RetryPolicy": {"next_delay"},
-    "App": {"exact_orchestration", "find_activity", "find_orchestration", "find_entity"},
 }
 
 #: How an error may call an argument, where it is clearer than the argument's name.
@@ -576,7 +573,7 @@ def test_decorators_refuse_what_they_do_not_take() -> None:
     faces += methods_of(App, app)
 
     no_fault(try_all(faces))
-    assert app.find_orchestration(listen).name == "_listen"
+    assert app.registry.find_orchestration(listen).name == "_listen"
 
 
 async def _listen(ctx: OrchestrationContext) -> Any:

@@ -89,7 +89,7 @@ def test_only_commutative_operations_go_to_a_stripe_that_is_remembered(clock: Ma
 
 
 def test_a_client_takes_all_stripes_in_turn(clock: ManualClock) -> None:
-    client, definition = router(clock), app.find_entity(Three)
+    client, definition = router(clock), app.registry.find_entity(Three)
 
     taken = [client.choose(definition, "@three@a", 4) for _ in range(6)]
     assert sorted(taken) == sorted(2 * [stripe_key("@three@a", n) for n in range(3)])
@@ -99,7 +99,7 @@ def test_a_client_takes_all_stripes_in_turn(clock: ManualClock) -> None:
 def test_a_request_id_chooses_by_its_hash_whatever_is_remembered(
     clock: ManualClock, name: str
 ) -> None:
-    client, definition, key = router(clock), app.find_entity(name), f"@{name}@a"
+    client, definition, key = router(clock), app.registry.find_entity(name), f"@{name}@a"
     stripes = definition.stripe_count(4)
     for n in range(20):
         client.choose(definition, key, 4)
