@@ -1,29 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
-
 from perdure.actors.errors import HubStoppingError
 from perdure.runtime.partitions.watchers import Watchers
 from perdure.storage.slices import at_once
+from tests.runtime.told import Told
 
 ENDED = ("Completed", b"6", None)
-
-
-class Told:
-    """A waiter that writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    def set(self, value: Any) -> None:
-        self.told.append(value)
-
-    def fail(self, error: BaseException) -> None:
-        self.told.append(error)
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        raise NotImplementedError
 
 
 def test_all_who_wait_for_an_end_are_told_once() -> None:
