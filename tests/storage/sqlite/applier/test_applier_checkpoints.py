@@ -1,0 +1,44 @@
+"""What is left of many checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.storage import MemoryStore
+from perdure.storage.sqlite import SqliteStore
+from tests.storage.sqlite.applier.looks import Chance, look, look_wide
+from tests.storage.test_conformance import own
+
+
+@pytest.mark.usefixtures("never")
+@pytest.mark.parametrize("seed", range(30))
+async def test_whatever_is_applied_when_it_reads_like_a_store_without_a_journal(
+    store: SqliteStore, seed: int
+) -> None:
+    chance = Chance(seed)
+    owner, model = await own(store), await own(MemoryStore())
+
+    for _ in range(25):
+        checkpoint = chance.checkpoint(owner.sequence + 1, owner.recovered.epoch)
+        await owner.partition.commit(checkpoint)
+        checkpoint.epoch = model.recovered.epoch
+        await model.partition.commit(checkpoint)
+        owner.sequence += 1
+        ids = range(1, chance.next_id)
+        assert await look(owner.partition, ids) == await look(model.partition, ids)
+        event = chance.random.random()
+        if event < 0.15:
+            await owner.partition.apply()
+        elif event < 0.25:
+            assert await look_wide(owner.partition) == await look_wide(model.partition)
+        elif event < 0.35:
+            recovered = await owner.partition.recover()
+            again = await model.partition.recover()
+            owner.recovered, model.recovered = recovered, again
+            names = "sequence next_id next_row mail timers outbox peers activities"
+            for name in names.split():
+                assert getattr(recovered, name) == getattr(again, name), name
+            assert sorted(recovered.unanswered) == sorted(again.unanswered)
+            assert sorted(recovered.parked) == sorted(again.parked)
+    assert await look_wide(owner.partition) == await look_wide(model.partition)
+    await store.close()

@@ -1,0 +1,24 @@
+"""What every store does, where nothing is applied yet, and where everything is at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perdure.storage.sqlite import SqliteStore
+from tests.storage.test_conformance import StoreConformance
+
+
+@pytest.mark.usefixtures("never")
+class TestNothingApplied(StoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> SqliteStore:
+        return SqliteStore(tmp_path / "hub", synchronous="OFF")
+
+
+@pytest.mark.usefixtures("at_once")
+class TestEverythingApplied(StoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> SqliteStore:
+        return SqliteStore(tmp_path / "hub", synchronous="OFF")
