@@ -64,6 +64,10 @@ class _Choice:
             return False
 
 
+_ByClass = dict[type, list[_Choice]]
+_Parts = Callable[[Any], Iterable[Part]]
+
+
 def union_members(annotation: Any) -> list[Any]:
     """Flatten a union, with its literals made one and without those that a plain type includes."""
     flat = list(_flat_members(annotation))
@@ -137,6 +141,30 @@ def union_shape(members: list[Shape], dump_for: DumpFor) -> Shape:
     choices = _choices(members, dump_for)
     by_class = _by_class(choices)
     pick = _picker(name, choices)
+    parts_out, parts_in = _parts(by_class, pick)
+
+    def decode(value: Any, _: Any = None) -> Any:
+        choice = pick(value)
+        return choice.shape.decode(choice.inner(value))
+
+    return Shape(
+        name,
+        frozenset[str]().union(*(_written_kinds(choice) for choice in choices)),
+        tuple(dict.fromkeys(cls for member in members for cls in member.accepts)),
+        _encoder(name, by_class),
+        decode,
+        loose=any(member.loose for member in members),
+        vague=any(member.vague for member in members),
+        unsure=any(member.unsure for member in members),
+        immutable=all(member.immutable for member in members),
+        levels=max(member.levels for member in members),
+        parts_out=parts_out,
+        parts_in=parts_in,
+    )
+
+
+def _encoder(name: str, by_class: _ByClass) -> Callable[[Any], Any]:
+    """Give what writes a value as the first member that gives it back exactly."""
 
     def encode(value: Any) -> Any:
         candidates = _candidates(by_class, value)
@@ -157,9 +185,11 @@ def union_shape(members: list[Shape], dump_for: DumpFor) -> Shape:
             raise wrong(name, value)
         return usable[0]
 
-    def decode(value: Any, _: Any = None) -> Any:
-        choice = pick(value)
-        return choice.shape.decode(choice.inner(value))
+    return encode
+
+
+def _parts(by_class: _ByClass, pick: Callable[[Any], _Choice]) -> tuple[_Parts, _Parts]:
+    """Give what finds the part of a value that one member answers for, written and read."""
 
     def parts_out(value: Any) -> Iterator[Part]:
         candidates = _candidates(by_class, value)
@@ -174,20 +204,7 @@ def union_shape(members: list[Shape], dump_for: DumpFor) -> Shape:
             return
         yield Part("" if inner is value else member_path(_VALUE), choice.shape, inner)
 
-    return Shape(
-        name,
-        frozenset[str]().union(*(_written_kinds(choice) for choice in choices)),
-        tuple(dict.fromkeys(cls for member in members for cls in member.accepts)),
-        encode,
-        decode,
-        loose=any(member.loose for member in members),
-        vague=any(member.vague for member in members),
-        unsure=any(member.unsure for member in members),
-        immutable=all(member.immutable for member in members),
-        levels=max(member.levels for member in members),
-        parts_out=parts_out,
-        parts_in=parts_in,
-    )
+    return parts_out, parts_in
 
 
 def variant_shape(usual: Shape, other: Shape, dump_for: DumpFor) -> Shape:
@@ -260,7 +277,7 @@ def _tags(members: list[Shape]) -> dict[int, str]:
     return tags
 
 
-def _by_class(choices: list[_Choice]) -> dict[type, list[_Choice]]:
+def _by_class(choices: list[_Choice]) -> _ByClass:
     table: dict[type, list[_Choice]] = {}
     for choice in choices:
         for cls in choice.shape.accepts:
@@ -271,7 +288,7 @@ def _by_class(choices: list[_Choice]) -> dict[type, list[_Choice]]:
     return table
 
 
-def _candidates(by_class: dict[type, list[_Choice]], value: Any) -> list[_Choice]:
+def _candidates(by_class: _ByClass, value: Any) -> list[_Choice]:
     cls = class_of(value)
     if cls in by_class:
         return by_class[cls]

@@ -41,6 +41,7 @@ from ..transport.sockets import shard_socket
 from .crews import ENDED_S
 
 if TYPE_CHECKING:
+    from ...actors.registry.lookup import Lookup
     from ...storage import PartitionStore, SharedPartition
     from ..transport.verbs import Handlers
 
@@ -96,6 +97,9 @@ class _Worker:
         self._config = config
         self._settings = settings
         self._number: int = config["number"]
+        self._partitions: int = config["partitions"]
+        self._store: SharedStore | None = None
+        self._stores: list[SharedPartition] = []  # of all partitions, attached
         self._socket = Path(config["socket"])
         self._stopping = anyio.Event()
         self._left = threading.Event()
@@ -114,25 +118,12 @@ class _Worker:
         self._wake = thread_waker(self._stopping.set)
         if self._left.is_set():
             return
-        stores: list[SharedPartition] = []
-        count: int = self._config["partitions"]
         store = open_store(self._config["store"])
         assert isinstance(store, SharedStore)
-
-        async def release(old: PartitionStore) -> None:
-            # It may come back to this worker, and is opened anew then.
-            number = stores.index(cast("SharedPartition", old))
-            old_one, stores[number] = stores[number], (await store.attach(count))[number]
-            try:
-                # Its next owner opens it just now, and should not wait for what closing does.
-                await anyio.sleep(RELEASE_AFTER_S)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await old_one.close()
-
+        self._store = store
         try:
             lookup = make_lookup(load_app(self._config["app"]), self._settings)
-            stores += await store.attach(count)
+            self._stores += await store.attach(self._partitions)
         except PerdureError as error:
             await self._refuse(error)
             return
@@ -146,9 +137,24 @@ class _Worker:
                 )
             )
             return
+        self._shard = shard = self._make_shard(lookup)
+        shard.start()
+        # Looked at here, too: the thread that does may not have come to it yet.
+        if self._left.is_set() or _is_left(0.0):
+            return  # the socket may be that of another hub's worker by now
+        try:
+            await self._serve(shard)
+        finally:
+            with anyio.CancelScope(shield=True):
+                shard.close()
+                for one in self._stores:
+                    with suppress(PerdureError):
+                        await one.close()
+
+    def _make_shard(self, lookup: Lookup) -> Shard:
         config = self._config
         router = Router(
-            count,
+            self._partitions,
             self._number,
             waiter_factory(),
             lambda shard: dial_shard(
@@ -156,15 +162,15 @@ class _Worker:
             ),
         )
         # Until it is told better, it must not take the others' partitions for its own.
-        router.owners[:] = [-1] * count
-        self._shard = shard = Shard(
+        router.owners[:] = [-1] * self._partitions
+        shard = Shard(
             self._number,
             router,
             lookup=lookup,
             settings=self._settings,
             clock=SystemClock(),
-            store_of=stores.__getitem__,
-            release=release,
+            store_of=self._stores.__getitem__,
+            release=self._release,
             on_fatal=self._fail,
         )
         if "notes" in config:
@@ -172,29 +178,35 @@ class _Worker:
             shard.notes = notes = Notes(config["notes"])
             shard.at_fault = {key for key, _, number in config["at_fault"] if not number}
             shard.activities.warden = Warden(notes, config["suspects"], config["at_fault"])
-        shard.start()
-        # Looked at here, too: the thread that does may not have come to it yet.
-        if self._left.is_set() or _is_left(0.0):
-            return  # the socket may be that of another hub's worker by now
+        return shard
+
+    async def _serve(self, shard: Shard) -> None:
+        """Run the shard and answer whoever connects, until told to stop; then drain."""
+        async with TaskGroup() as tasks:
+            tasks.start_soon(shard.run)
+            listener = await listen(shard_socket(self._socket, self._number))
+            handlers: Handlers = {**shard.handlers, "govern": self._govern}
+            tasks.start_soon(serve, listener, self._answerer(shard, handlers), shard.keeper)
+            tasks.start_soon(self._obey)
+            await self._stopping.wait()
+            if self.error is None:
+                await shard.drain()
+            shard.halt()
+            shard.router.close()
+            tasks.cancel_scope.cancel()
+
+    async def _release(self, old: PartitionStore) -> None:
+        """Close the store of a partition that has left, which may come back: with a new one."""
+        stores, store = self._stores, self._store
+        assert store is not None
+        number = stores.index(cast("SharedPartition", old))
+        old_one, stores[number] = stores[number], (await store.attach(self._partitions))[number]
         try:
-            async with TaskGroup() as tasks:
-                tasks.start_soon(shard.run)
-                listener = await listen(shard_socket(self._socket, self._number))
-                handlers: Handlers = {**shard.handlers, "govern": self._govern}
-                tasks.start_soon(serve, listener, self._answerer(shard, handlers), shard.keeper)
-                tasks.start_soon(self._obey)
-                await self._stopping.wait()
-                if self.error is None:
-                    await shard.drain()
-                shard.halt()
-                router.close()
-                tasks.cancel_scope.cancel()
+            # Its next owner opens it just now, and should not wait for what closing does.
+            await anyio.sleep(RELEASE_AFTER_S)
         finally:
             with anyio.CancelScope(shield=True):
-                shard.close()
-                for one in stores:
-                    with suppress(PerdureError):
-                        await one.close()
+                await old_one.close()
 
     def _answerer(
         self, shard: Shard | None, handlers: Handlers
