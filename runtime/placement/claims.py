@@ -57,8 +57,11 @@ def claim_of(request: str, key: str, message: Message) -> str:
     what, content = _describe(target, message)
     data = orjson.dumps([what, *content], option=orjson.OPT_SORT_KEYS)
     digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-    given = content[0] if isinstance(message, Command) else _parsed(content[0])
-    whole = [_receiver(target, message), content[1:], what, given]
+    whole = [_receiver(target, message), content[1:], what]
+    if isinstance(message, Command):
+        whole.append(content[0])
+    elif content[0] is not None:  # no input is another one than null
+        whole.append(orjson.loads(content[0]))
     return _SEPARATOR.join((request, digest, what[:_TEXT_MAX], _packed(whole)))
 
 
@@ -141,7 +144,11 @@ def body_of(kind: bytes, value: bytes, claim: str) -> bytes:
 
 def _packed(whole: list[Any]) -> str:
     """Give a request as text, whatever the order of its keys; the hash of it if it is large."""
-    data = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+    try:
+        data = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an input nested as deeply as it may be is too deep with a list around it
+        parts = [orjson.dumps(part, option=orjson.OPT_SORT_KEYS) for part in whole]
+        return hashlib.blake2b(b",".join(parts)).hexdigest()
     if len(data) > _WHOLE_MAX:
         data = _condensed(whole)
     if len(data) <= _WHOLE_MAX:
@@ -154,7 +161,7 @@ def _packed(whole: list[Any]) -> str:
 
 
 def _unpacked(text: str) -> list[Any] | None:
-    """Give the request of such a text; None if it is a hash."""
+    """Give the request of such a text; None if it is a hash, or has no input."""
     try:
         if text.startswith(_PACKED):
             packed = base64.b64decode(text[len(_PACKED) :])
@@ -232,10 +239,6 @@ def _describe(target: str, message: Message) -> tuple[str, list[Any]]:
         return f"event {message.name!r} for {target!r}", [_text(message.data)]
     assert isinstance(message, Command)
     return f"a {message.action} of {target}", [message.reason]
-
-
-def _parsed(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
 
 
 def _text(data: bytes | None) -> str | None:

@@ -9,7 +9,13 @@ from ...storage import split_place
 
 
 def shard_socket(hub: Path, shard: int) -> Path:
-    """Name the socket of a shard, given the hub's."""
+    """Name the socket of a shard, given the hub's.
+
+    Raises:
+        UsageError: the hub's has no name: it is a folder.
+    """
+    if not hub.name:
+        raise refusal("socket", "the path of a file", str(hub))
     return hub.with_name(f"{hub.name}.{shard}")
 
 
@@ -31,10 +37,16 @@ def path_of(value: object, name: str) -> Path:
 
 
 def socket_of(place: str | Path) -> Path:
-    """Give the path of a hub's socket, named by itself or by the hub's ``sqlite:PATH``."""
+    """Give the path of a hub's socket, named by itself or by the hub's ``sqlite:PATH``.
+
+    Raises:
+        UsageError: it is named by nothing, or by what cannot be looked at.
+    """
     path = path_of(place, "place")
     if is_a(place, str) and str(place).startswith("sqlite:"):
         folder, _ = split_place(str(place))
+        if not folder:
+            raise refusal("place", "the hub's socket, or its store as 'sqlite:PATH'", place)
         return Path(folder) / "hub.sock"
     try:
         return path / "hub.sock" if path.is_dir() else path

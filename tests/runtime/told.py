@@ -10,17 +10,19 @@ class Told:
     """A waiter without an event loop.
 
     Attributes:
-        told: the values and errors that it was given, in order.
+        told: the values that it was given, in order.
+        errors: the errors that it was given.
     """
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.errors: list[BaseException] = []
 
     def set(self, value: Any) -> None:
         self.told.append(value)
 
     def fail(self, error: BaseException) -> None:
-        self.told.append(error)
+        self.errors.append(error)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         raise NotImplementedError

@@ -108,16 +108,16 @@ def test_answers_are_given_in_order_and_errors_are_raised() -> None:
 
     class Noted(Told):
         def set(self, value: Any) -> None:
-            order.append(value)
+            order.append(("set", value))
 
         def fail(self, error: BaseException) -> None:
-            order.append(error)
+            order.append(("failed", error))
 
     batch.replies = [(Noted(), b"1", None), (Noted(), error, None), (Noted(), b"2", None)]
 
     at_once(batch.release_replies(requests()))
 
-    assert order == [b"1", error, b"2"]
+    assert order == [("set", b"1"), ("failed", error), ("set", b"2")]
 
 
 def test_a_long_release_pauses_and_those_behind_the_pause_wait_till_it_goes_on() -> None:
@@ -145,7 +145,8 @@ async def test_who_repeats_a_request_is_told_with_the_batch_that_answers_it() ->
 
     at_once(batch.release_replies(asked))
 
-    assert [one.told for one in told] == [[b"6"], [error], []]
+    assert [one.told for one in told] == [[b"6"], [], []]
+    assert [one.errors for one in told] == [[], [error], []]
     assert asked.under_way.keys() == {"other"}
 
 
@@ -156,4 +157,4 @@ def test_those_that_go_on_waiting_are_not_failed_with_the_others() -> None:
 
     batch.fail_replies(error, [spared])
 
-    assert (spared.told, failed.told) == ([], [error])
+    assert (spared.errors, failed.errors) == ([], [error])

@@ -204,6 +204,26 @@ def test_a_message_that_waits_for_its_time_is_nobody_s_to_take_back(made: Made) 
     assert len(made.owner.posted) == 1
 
 
+def test_a_timer_that_has_rung_is_not_taken_back_any_more(made: Made) -> None:
+    made.timers.arm(due())
+    made.seal()
+    made.queue.ring()
+
+    made.timers.disarm(Caller(HERE, 1, 0))
+
+    assert made.owner.batch.timers_deleted == []  # its message has the row
+    assert len(made.queue.running) == 1  # and the queue has let it go itself
+
+
+def test_a_timer_rings_once(made: Made) -> None:
+    made.timers.arm(due())
+
+    made.queue.ring()
+    made.queue.ring()
+
+    assert len(made.owner.posted) == 1
+
+
 def test_what_is_written_down_in_the_middle_of_a_turn_is_in_the_same_checkpoint(
     made: Made,
 ) -> None:

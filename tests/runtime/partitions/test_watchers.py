@@ -75,5 +75,5 @@ def test_all_are_told_that_no_end_will_be_told_here() -> None:
 
     watchers.fail(stopped)
 
-    assert one.told == [stopped]
+    assert (one.told, one.errors) == ([], [stopped])
     assert len(watchers) == 0
