@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from perdure import App, Client, EntityId, OrchestrationContext, readonly
 
-from .bench import Bench
+from .bench import Bench, Timed
 from .figures import Fact, Outcome, WrongOutcomeError, expect, percentiles_ms
 from .histogram import Histogram
 
@@ -160,6 +160,19 @@ async def measure_bank(bench: Bench) -> Outcome:
         for branch in range(BRANCHES):
             await audit(branch)
         await _verify(client, transfers, moved)
+    return _outcome(timed, work, moved[warm:], warm)
+
+
+def _outcome(timed: Timed, work: list[int | None], moved: bytearray, warm: int) -> Outcome:
+    """Keep transfers and audits apart in what was timed.
+
+    Args:
+        timed: what was timed.
+        work: the numbers of transfers, and None for audits, in that order.
+        moved: of each of these transfers, whether its money was moved.
+        warm: how many transfers had gone before.
+    """
+    n = len(moved)
     latencies = {
         is_audit: [
             seconds
@@ -173,7 +186,7 @@ async def measure_bank(bench: Bench) -> Outcome:
     audits = len(latencies[True])
     audit_p50, audit_p99 = percentiles_ms(latencies[True])
     words = f"of {audits:,}, each of ten locked accounts, while transfers run"
-    refused = moved[warm:].count(0)
+    refused = moved.count(0)
     return Outcome(
         loads=[load],
         facts=[

@@ -44,6 +44,7 @@ from .activities import ActivityPool, RunningActivity
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage.protocol import PartitionStore
+    from ...storage.records import Recovered
     from ..scheduling.clock import Clock
     from ..scheduling.watch import Watch
     from ..settings import Settings
@@ -163,6 +164,23 @@ class Shard:
         """
         if number in self.hosted:
             return  # its owner was restarted while it moved here
+        partition = self._make(number)
+        waiters = {} if handover is None else self._take_over(partition, handover)
+        self._check_open()
+        recovered = await partition.store.recover()
+        self._check_open()
+        await self._admit(partition, recovered, waiters)
+        if handover is None:
+            for key in set(recovered.parked) - self.at_fault:
+                # The code may have been repaired since: each of them gets one new try.
+                partition.post(key, Command("retry"))
+        if self.keeper.is_running:
+            self._serve(partition)
+        reintroduce(partition)
+        if handover is None:
+            await self._park_unknown(partition, {*recovered.parked})
+
+    def _make(self, number: int) -> Partition:
         partition = Partition(
             number,
             self._store_of(number),
@@ -183,21 +201,23 @@ class Shard:
                 partition.crashes[key] = self.settings.crashes_max
         partition.on_fatal = self._lose
         partition.cancel_abroad = self._cancel_abroad
-        waiters: dict[int, Waiter] = {}
-        if handover is not None:
-            source = handover["shard"]
-            waiters = {
-                row: _Reply(partial(self._reply, source), n) for row, n in handover["replies"]
-            }
-            partition.abroad = {
-                shard: {Caller(*caller) for caller in callers}
-                for shard, callers in handover["abroad"]
-            }
-        self._check_open()
-        recovered = await partition.store.recover()
-        self._check_open()
+        return partition
+
+    def _take_over(self, partition: Partition, handover: Handover) -> dict[int, Waiter]:
+        """Take what a partition brings along; gives who waits for its stored messages, by row."""
+        partition.abroad = {
+            shard: {Caller(*caller) for caller in callers} for shard, callers in handover["abroad"]
+        }
+        source = handover["shard"]
+        return {row: _Reply(partial(self._reply, source), n) for row, n in handover["replies"]}
+
+    async def _admit(
+        self, partition: Partition, recovered: Recovered, waiters: dict[int, Waiter]
+    ) -> None:
+        """Have a partition among those that are hosted here, with all that waits in its store."""
+        number, gate = partition.index, partition.gate
         # Not served before it is restored; activities' answers that come meanwhile are kept.
-        partition.gate.reason = MovedError(f"partition {number} is coming to this shard")
+        gate.reason = MovedError(f"partition {number} is coming to this shard")
         self.hosted[number] = door = Door(partition)
         self.router.add(door)
         try:
@@ -210,19 +230,10 @@ class Shard:
             at_once(partition.drop_all().let_go())
             self._pass_on(partition)
             raise
-        partition.gate.reason = None
-        for instance_id, completion in partition.gate.take_late():
+        gate.reason = None
+        for instance_id, completion in gate.take_late():
             partition.post_answer(instance_id, completion)
         self.router.tell()
-        if handover is None:
-            for key in set(recovered.parked) - self.at_fault:
-                # The code may have been repaired since: each of them gets one new try.
-                partition.post(key, Command("retry"))
-        if self.keeper.is_running:
-            self._serve(partition)
-        reintroduce(partition)
-        if handover is None:
-            await self._park_unknown(partition, {*recovered.parked})
 
     async def _park_unknown(self, partition: Partition, parked: set[str]) -> None:
         """Load the instances whose code is not registered, so that they are parked and listed."""
