@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from attrs import evolve
 
 from .errors import FailedError, FailureDetails, NonRetryableError
 from .printing import class_name, stack_of, text_of, type_name
@@ -16,7 +17,9 @@ from .printing import class_name, stack_of, text_of, type_name
 _STACK_LIMIT = 8_000
 _DEPTH_MAX = 5
 _MEMBERS_MAX = 20
-_DESCRIBED_MAX = 50  # exceptions in one failure, causes and members together
+_DESCRIBED_MAX = (
+    50  # exceptions in one failure, causes and members together, also those of elsewhere
+)
 _BASES_MAX = 30
 
 # The slots of the built-in classes: a subclass may have put properties over them that raise.
@@ -42,8 +45,9 @@ def _describe(error: BaseException, depth: int, left: list[int]) -> FailureDetai
             cause = _context_of(error)
         if cause is not None:
             inner = _describe(cause, depth + 1, left) if left[0] > 0 else None
-        elif issubclass(type(error), FailedError):
-            inner = _failure_in(error)
+        elif issubclass(type(error), FailedError) and left[0] > 0:
+            failure = _failure_in(error)
+            inner = None if failure is None else _cut(failure, left)
         if issubclass(type(error), BaseExceptionGroup):
             for member in _members_of(error)[:_MEMBERS_MAX]:
                 if left[0] <= 0:
@@ -66,6 +70,20 @@ def _failure_in(error: Any) -> FailureDetails | None:
     except Exception:
         return None  # a user's subclass that forgot to call the initialiser
     return failure if type(failure) is FailureDetails else None
+
+
+def _cut(failure: FailureDetails, left: list[int]) -> FailureDetails:
+    """Leave out of a failure from elsewhere what would be too much: its chain may have no end."""
+    left[0] -= 1
+    cause = failure.cause
+    if cause is not None:
+        cause = _cut(cause, left) if left[0] > 0 else None
+    members: list[FailureDetails] = []
+    for member in failure.members:
+        if left[0] <= 0:
+            break
+        members.append(_cut(member, left))
+    return evolve(failure, cause=cause, members=tuple(members))
 
 
 def encode_failure(failure: FailureDetails) -> bytes:

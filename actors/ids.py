@@ -62,7 +62,9 @@ def _is_refused(character: str) -> bool:
 def check_folded(value: object, what: str) -> str:
     """Check a name and fold its case: names that differ in case are one."""
     folded = check_text(value, what).casefold()
-    return folded if folded.isascii() else check_text(folded, what)  # some grow when folded
+    if folded.isascii() and len(folded) <= MAX_ID_LENGTH:  # some grow when folded
+        return folded
+    return check_text(folded, what)
 
 
 def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
@@ -74,9 +76,10 @@ def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
     if type(instance_id) is str and 0 < len(instance_id) <= length and instance_id.isprintable():
         id = instance_id
     else:
-        if is_a(instance_id, str) and "::" in str(instance_id):
+        id = plain_text(instance_id, what, InvalidIdError)
+        if "::" in id:
             length += len("::") + _HASH_LENGTH
-        id = check_text(instance_id, what, length)
+        id = check_text(id, what, length)
     if id[0] == "@":
         raise InvalidIdError(
             f"{what} {id!r} must not start with '@', which is for entities (the id of an entity "

@@ -54,12 +54,14 @@ def timestamp(when: object, name: str = "a time") -> int:
     """Give an aware datetime in microseconds since the epoch.
 
     Raises:
-        InvalidTimeError: it is no datetime, or a naive one.
+        InvalidTimeError: it is no datetime, a naive one, or one that UTC has no year for.
     """
     if is_a(when, datetime):
         given = cast("datetime", when)
         try:
-            return (given - EPOCH) // timedelta(microseconds=1)
+            time = (given - EPOCH) // timedelta(microseconds=1)
+            to_datetime(time)  # in its own zone it may be of a year that UTC does not reach
+            return time
         except Exception:  # what a user's tzinfo raises; for a naive one, a TypeError
             pass
     taken = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..actors.errors import UsageError
 from .memory import MemoryStore
-from .mended import DAMAGED, TIME_MAX, MendedEntity, MendedInstance
+from .mended import DAMAGED, MendedEntity, MendedInstance, is_time
 from .protocol import PartitionStore, SharedPartition, SharedStore, Store
 from .records import (
     ENDED,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DAMAGED",
     "ENDED",
-    "TIME_MAX",
     "ActivityRow",
     "Checkpoint",
     "ChunkRow",
@@ -62,6 +61,7 @@ __all__ = [
     "SharedStore",
     "Store",
     "TimerRow",
+    "is_time",
     "open_store",
     "split_place",
 ]

@@ -19,8 +19,8 @@ from .records import ENDED, LIVE, EntityRow, InstanceRecord
 DAMAGED: Final = "StoreDamagedError"
 """The kind of trouble of a parked actor whose row is damaged."""
 
-TIME_MAX: Final = 253_402_300_800_000_000
-"""The first microsecond of the year 10000, which no time reaches."""
+# From the first microsecond of the year 1 to that of the year 10000, which no time reaches.
+_TIMES: Final = range(-62_135_596_800_000_000, 253_402_300_800_000_000)
 
 
 class Garbled(str):
@@ -56,7 +56,7 @@ def is_count(value: Any) -> bool:
 
 def is_time(value: Any) -> bool:
     """Whether it is a time that a datetime can show."""
-    return type(value) is int and 0 <= value < TIME_MAX
+    return type(value) is int and value in _TIMES
 
 
 def _is_text(value: Any) -> bool:

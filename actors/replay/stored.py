@@ -79,7 +79,7 @@ _MESSAGES: dict[str, tuple[_Check, ...]] = {
         _packed,
         _or_none(_caller),
         _packed,
-        _or_none(_count),
+        _or_none(_number),
         _text,
     ),
     "begin": (_count,),

@@ -15,7 +15,7 @@ from ...actors.classes import class_of
 from ...actors.logs import Log
 from ...actors.messages import Command, Message, encode_message
 from ...actors.replay.stored import check_actor, read_message
-from ...storage import TIME_MAX
+from ...storage import is_time
 from ...storage.mended import is_count
 from ...storage.records import SetAside
 from ..placement.hashing import partition_of
@@ -101,7 +101,7 @@ class Damage:
             self._take("timer_row", row.n, row.actor, error)
             return None, False
         try:
-            if type(row.due) is not int or not 0 <= row.due < TIME_MAX:
+            if not is_time(row.due):
                 raise ValueError(f"{row.due!r} is no time")
             return read_message(row.body), True
         except ValueError as error:

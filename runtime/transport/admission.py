@@ -18,12 +18,12 @@ from ...actors.ids import EntityId, check_instance_id, check_text, is_entity, sp
 from ...actors.messages import Command, Event, Message, Operation, Start
 from ...actors.orchestrations.commands import COMMANDS
 from ...actors.payloads import check_size
+from ...storage import is_time
 from ..placement.claims import id_of
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
 
 _ENTITY_COMMANDS = frozenset(("fold", "purge", "retry"))
-_TIME_MAX = 1 << 60  # microseconds; a store cannot hold any number
 _ON_EXISTING = frozenset(("reject", "reuse", "replace"))
 
 
@@ -145,7 +145,7 @@ def _check_key(limits: Limits, partition: int, key: Any) -> None:
 
 def _check_time(value: Any, what: str) -> None:
     _check_type(value, int, what)
-    if not 0 <= value < _TIME_MAX:
+    if not is_time(value):
         raise UsageError(f"{what} of {value} is none")
 
 

@@ -33,8 +33,7 @@ from perdure.actors.codec.codec import codec_for
 from perdure.actors.codec.recursion import MAX_RECURSION
 from perdure.actors.codec.snapshots import snapshotter
 from perdure.actors.codec.states import state_codec
-from perdure.actors.errors import PayloadError, PayloadTooLargeError, RegistrationError
-from perdure.actors.payloads import check_size, compact
+from perdure.actors.errors import PayloadError, RegistrationError
 
 T = TypeVar("T")
 Constrained = TypeVar("Constrained", int, str)
@@ -849,14 +848,6 @@ def test_what_to_json_gives_is_what_encode_writes() -> None:
     assert codec.dump(codec.to_json(value)) == codec.encode(value)
 
 
-def test_data_over_the_limit_is_refused_by_size() -> None:
-    assert check_size(b"12345", 5, "the input") == b"12345"
-    with pytest.raises(PayloadTooLargeError) as raised:
-        check_size(b"123456", 5, "the input")
-
-    assert (raised.value.size, raised.value.limit, raised.value.path) == (6, 5, "the input")
-
-
 def test_a_pydantic_model_crosses() -> None:
     pydantic: Any = pytest.importorskip("pydantic")
     model = pydantic.create_model("Model", name=(str, ...), size=(int, 1))
@@ -1160,15 +1151,3 @@ def test_a_bad_stored_field_is_named_with_its_path() -> None:
         state_codec(Large, Large).decode(b'{"items":[{"sku":"a","price":"x"}]}')
 
     assert raised.value.path == "$.items[0].price"
-
-
-@pytest.mark.parametrize("data", [b"1", b"null", b'{"a":[1,2]}', b'"' + 100 * b"x" + b'"'])
-def test_a_short_text_that_is_kept_is_a_copy_without_the_buffer_of_its_making(data: bytes) -> None:
-    assert compact(data) == data
-    assert compact(data) is not data or len(data) == 1  # Python has one object for each byte
-
-
-def test_a_long_text_is_kept_as_it_is() -> None:
-    data = 5_000 * b"1"
-
-    assert compact(data) is data

@@ -247,7 +247,7 @@ SPOILT: dict[PartitionVerb, tuple[Any, ...]] = {
     "request": (7, MESSAGE, None),
     "request_new": ("x", MESSAGE),
     "request_all": ([(KEY, MESSAGE), ("x", MESSAGE)],),
-    "request_later": (KEY, MESSAGE, -1, None),
+    "request_later": (KEY, MESSAGE, 1 << 58, None),
     "claim": ("r", "of another"),
     "wait_for_end": (7,),
     "unlock": (KEY, ["x", 1]),

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from perdure.actors.errors import PayloadTooLargeError
+from perdure.actors.payloads import check_size, compact
+
+
+def test_data_over_the_limit_is_refused_by_size() -> None:
+    assert check_size(b"12345", 5, "the input") == b"12345"
+    with pytest.raises(PayloadTooLargeError) as raised:
+        check_size(b"123456", 5, "the input")
+
+    assert (raised.value.size, raised.value.limit, raised.value.path) == (6, 5, "the input")
+
+
+@pytest.mark.parametrize("data", [b"1", b"null", b'{"a":[1,2]}', b'"' + 100 * b"x" + b'"'])
+def test_a_short_text_that_is_kept_is_a_copy_without_the_buffer_of_its_making(data: bytes) -> None:
+    assert compact(data) == data
+    assert compact(data) is not data or len(data) == 1  # Python has one object for each byte
+
+
+def test_a_long_text_is_kept_as_it_is() -> None:
+    data = 5_000 * b"1"
+
+    assert compact(data) is data

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import anyio
+import pytest
+from hypothesis import given, strategies as st
+
+from perdure.storage import slices
+from perdure.storage.slices import Breath, at_once, each, in_slices, map_each, turn_of_loop
+
+
+def counting(pauses: int) -> Generator[None, None, str]:
+    for _ in range(pauses):
+        yield
+    return "made"
+
+
+async def turns_during(work: Generator[object, None, str]) -> tuple[str, int]:
+    """Say how often the loop turned while some work was done in slices."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        made = await in_slices(work)
+        seen = turns
+        group.cancel_scope.cancel()
+    return made, seen
+
+
+async def test_the_loop_turns_at_each_pause_that_comes_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slices, "SLICE_S", -1.0)
+
+    made, turns = await turns_during(counting(20))
+
+    assert made == "made"
+    assert turns >= 15
+
+
+async def test_work_that_takes_no_time_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_S", 60.0)
+
+    assert await turns_during(counting(20)) == ("made", 0)
+
+
+async def test_a_breath_is_taken_only_where_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breathing() -> Breath:
+        return Breath()
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        monkeypatch.setattr(slices, "SLICE_S", 60.0)
+        await breathing().take()  # a turn of the loop would end here
+        monkeypatch.setattr(slices, "SLICE_S", -1.0)
+        await breathing().take()
+        raise AssertionError("no turn of the loop")
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await turn_of_loop()
+        raise AssertionError("no turn of the loop")
+    assert scope.cancelled_caught
+
+
+async def test_what_work_raises_ends_it() -> None:
+    def failing() -> Generator[None]:
+        yield
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        await in_slices(failing())
+    with pytest.raises(KeyError):
+        at_once(failing())
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_each_is_done_in_order_with_a_pause_behind_so_many(items: list[int], every: int) -> None:
+    done: list[int] = []
+
+    pauses = [len(done) for _ in each(items, done.append, every)]
+
+    assert done == items
+    assert pauses == list(range(every, len(items) + 1, every))
+
+
+def test_what_is_made_of_each_is_given_in_order() -> None:
+    assert at_once(map_each(range(200), str)) == [str(number) for number in range(200)]
