@@ -59,7 +59,8 @@ from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
 from ..values import TERMINAL, ExecutionEnd, Status
 from .commands import COMMANDS
-from .rewind import Rewind, prepare
+from .rewind import prepare
+from .rewind_plan import Rewind
 
 if TYPE_CHECKING:
     from collections.abc import Generator
