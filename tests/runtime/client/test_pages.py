@@ -71,6 +71,14 @@ def test_what_is_no_token_is_refused(token: str) -> None:
         read_token(token, QUERY)
 
 
+@pytest.mark.parametrize(
+    ("created", "key"), [(-1, "x"), (2**63, "x"), (True, "x"), (1.5, "x"), (1, 2), (1, None)]
+)
+def test_a_position_that_no_page_ends_at_is_refused(created: Any, key: Any) -> None:
+    with pytest.raises(UsageError, match="continuation_token"):
+        read_token(make_token(created, key, QUERY), QUERY)
+
+
 @pytest.mark.parametrize("token", [b"x", 7, "\ud800"])
 def test_a_token_is_a_text(token: Any) -> None:
     with pytest.raises(UsageError, match="continuation_token"):
