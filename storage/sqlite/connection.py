@@ -17,7 +17,9 @@ from ..mended import read_text
 UNDECODABLE: Final = "Could not decode to UTF-8"
 """How sqlite3 begins to say that a text is none."""
 
-COMMON: Final = "PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY;"
+COMMON: Final = (
+    "PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = FAST;"
+)
 """What every connection of a store begins with."""
 
 

@@ -129,7 +129,7 @@ READ_REQUEST: Final = "SELECT request, at, CAST(body AS BLOB) FROM request_row W
 
 # A journal is small, and what is copied from its log to the file delays a commit.
 JOURNAL_PRAGMAS: Final = (
-    "PRAGMA wal_autocheckpoint = 1000; PRAGMA cache_size = -16384;"
+    "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16384;"
     "PRAGMA journal_size_limit = 16777216;"
 )
 TABLES_PRAGMAS: Final = (
