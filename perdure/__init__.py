@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from .actors.replay.tasks import EntityLock, Task
     from .actors.retry import RetryPolicy
     from .actors.values import MISSING, RuntimeStatus
-    from .runtime.client.client import CleanResult, Client
+    from .runtime.client.client import CleanResult, Client, InstanceConditions
     from .runtime.client.handle import OrchestrationHandle
     from .runtime.client.pages import Page
     from .runtime.client.remote import HubView, connect, watch_hub
@@ -109,6 +109,7 @@ __all__ = [
     "HubStoppingError",
     "HubView",
     "InstanceAlreadyExistsError",
+    "InstanceConditions",
     "InstanceFinishedError",
     "InstanceNotFinishedError",
     "InstanceNotFoundError",
@@ -189,7 +190,7 @@ _HOMES = {
         (".actors.replay.tasks", "EntityLock Task"),
         (".actors.retry", "RetryPolicy"),
         (".actors.values", "MISSING RuntimeStatus"),
-        (".runtime.client.client", "CleanResult Client"),
+        (".runtime.client.client", "CleanResult Client InstanceConditions"),
         (".runtime.client.handle", "OrchestrationHandle"),
         (".runtime.client.pages", "Page"),
         (".runtime.client.remote", "HubView connect watch_hub"),

@@ -20,6 +20,7 @@ from ..actors.values import RuntimeStatus
 from ..storage import open_store
 from .client.applications import app_of, make_lookup
 from .client.client import Client
+from .client.hub_client import HubClient
 from .client.retention import check_retention, keep_retention
 from .cluster.balancer import Balancer, Rebalance
 from .cluster.crews import Crew
@@ -393,7 +394,7 @@ class Hub:
             raise failed
 
     def _begin_serving(self, tasks: TaskGroup) -> None:
-        self._client = Client(self._lookup, self._crew.router, self._clock, self._home)
+        self._client = HubClient(self._lookup, self._crew.router, self._clock, self._home, self)
         if self._retention:
             keep = partial(keep_retention, self._retention, self._client, self._clock)
             tasks.start_soon(self._crew.keeper.persist, "retention", keep)

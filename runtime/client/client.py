@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-import orjson
 from attrs import frozen
 
-from ...actors.arguments import flag
-from ...actors.ids import EntityId
-from .entity_client import EntityClient
-from .orchestration_client import OrchestrationClient
+from ...actors.codec import Codec
+from ...actors.contexts.entity import EntityContext
+from ...actors.contexts.orchestration import OrchestrationContext
+from ...actors.ids import EntityId, check_instance_id
+from ...actors.messages import OnExisting
+from ...actors.values import MISSING, RuntimeStatus
+from ..statistics import HubStatistics
+from .handle import OrchestrationHandle
+from .pages import Order, Page
+from .status import EntityStatus, HistoryEvent, OrchestrationStatus
+
+A = TypeVar("A")
+E = TypeVar("E")
+R = TypeVar("R")
 
 
 @frozen
@@ -26,14 +38,603 @@ class CleanResult:
     orphaned_locks_released: int
 
 
-class Client(OrchestrationClient, EntityClient):
-    """Starts, signals, queries and manages actors; ``hub.client`` gives it.
+class InstanceConditions(TypedDict, total=False):
+    """What ``query`` and ``count`` may ask of orchestration instances; None asks for nothing.
+
+    Times are aware datetimes, from inclusive, to exclusive.
+
+    Attributes:
+        statuses: which of them; any by default.
+        name: the orchestration, or its name.
+        instance_id_prefix: what the ids begin with.
+        created_from: see above.
+        created_to: see above.
+        updated_from: of the last turn.
+        updated_to: see above.
+        completed_from: see above.
+        completed_to: see above.
+        parent_instance_id: whose child it is.
+        failure_type: the error type of its failure.
+        tags: texts that it has.
+        parked: whether it takes no turns, until ``retry``.
+    """
+
+    statuses: Iterable[RuntimeStatus | str] | None
+    name: str | Callable[..., Any] | None
+    instance_id_prefix: str | None
+    created_from: datetime | None
+    created_to: datetime | None
+    updated_from: datetime | None
+    updated_to: datetime | None
+    completed_from: datetime | None
+    completed_to: datetime | None
+    parent_instance_id: str | None
+    failure_type: str | None
+    tags: Mapping[str, str] | None
+    parked: bool | None
+
+
+class Client(ABC):
+    """Starts, signals, queries and manages actors; ``hub.client`` and ``connect`` give one.
 
     What a method says is done is durable when it returns. Where it raises ``UnavailableError``,
     nothing happened. A ``request_id`` makes a request safe to repeat, also across a crash: the
     hub applies it once, and answers a repetition as it answered the first.
     """
 
+    # Orchestrations.
+
+    @overload
+    @abstractmethod
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    @abstractmethod
+    async def start_new(
+        self,
+        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
+        input: Any = ...,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    @abstractmethod
+    async def start_new(
+        self,
+        f: str,
+        input: Any = ...,
+        /,
+        *,
+        instance_id: str | None = ...,
+        version: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        start_at: datetime | timedelta | float | None = ...,
+        on_existing: OnExisting = ...,
+        request_id: str | None = ...,
+    ) -> OrchestrationHandle[Any]: ...
+    @abstractmethod
+    async def start_new(
+        self,
+        f: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        start_at: datetime | timedelta | float | None = None,
+        on_existing: OnExisting = "reject",
+        request_id: str | None = None,
+    ) -> OrchestrationHandle[Any]:
+        """Start an orchestration; it is durable when this returns.
+
+        Args:
+            f: the orchestration, or its name.
+            input: its input, if it takes one.
+            instance_id: its id; by default one is made up.
+            version: which version; the highest by default.
+            tags: texts to find it by.
+            start_at: an aware datetime, or how long from now, before which it does not begin.
+            on_existing: where a live instance has the id: ``reject`` raises, ``reuse`` returns
+                its handle, ``replace`` terminates it first. An instance that has ended is
+                replaced anyway.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such orchestration or version.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            InvalidIdError, InvalidTimeError: a bad id or time.
+            InstanceAlreadyExistsError: a live instance has the id.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        ...
+
+    def get_handle(self, instance_id: str) -> OrchestrationHandle[Any]:
+        """Give the handle of an instance, without asking whether there is one."""
+        return OrchestrationHandle(self, check_instance_id(instance_id), None)
+
+    @abstractmethod
+    async def wait(
+        self,
+        instance_id: str,
+        codec: Codec[Any] | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
+        """Wait for an instance's end and give its result; see ``OrchestrationHandle.result``."""
+        ...
+
+    @abstractmethod
+    async def raise_event(
+        self, instance_id: str, name: str, data: Any = None, *, request_id: str | None = None
+    ) -> None:
+        """Send an instance an event; it is durable, and arrives once, when this returns.
+
+        Args:
+            instance_id: which instance.
+            name: the event's name; case does not matter.
+            data: any JSON value.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+            PayloadError: the data cannot be JSON or is too large.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        ...
+
+    @abstractmethod
+    async def terminate(
+        self, instance_id: str, reason: str = "", *, recursive: bool = True
+    ) -> None:
+        """End an instance without running its code again; its locks and timers are given back.
+
+        Args:
+            instance_id: which instance.
+            reason: what its status will say.
+            recursive: whether its children end as well.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        ...
+
+    @abstractmethod
+    async def cancel(self, instance_id: str, reason: str = "") -> None:
+        """Throw ``Cancelled`` into an instance's code at its await; it may compensate durably.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        ...
+
+    @abstractmethod
+    async def suspend(self, instance_id: str, reason: str = "") -> None:
+        """Let an instance take no turns until it is resumed; what arrives is kept in order.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        ...
+
+    @abstractmethod
+    async def resume(self, instance_id: str, reason: str = "") -> None:
+        """Let a suspended instance go on with what has arrived.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceFinishedError: it has ended.
+        """
+        ...
+
+    @abstractmethod
+    async def retry(self, actor: str | EntityId[Any]) -> None:
+        """Let a parked actor try again, after what was wrong has been repaired.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+        """
+        ...
+
+    @abstractmethod
+    async def rewind(self, instance_id: str, reason: str = "", *, force: bool = False) -> None:
+        """Take a failed instance back to before its failures, and let it go on from there.
+
+        Its failed calls, and those of its failed children, are made again; the completed ones are
+        not. The execution goes on under its number, so answers still under way find it. A lock on
+        entities that it held is taken again before it calls anything under it; others may have
+        used them in between.
+
+        Args:
+            instance_id: which instance.
+            reason: what its history will say.
+            force: take all failures back even if that makes the history forget what completed
+                after them, a compensation for one, so that it may be done again.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceNotFinishedError: it has not failed.
+            RewindError: something that completed after the failures would be forgotten.
+        """
+        ...
+
+    @abstractmethod
+    async def restart(
+        self, instance_id: str, *, with_new_instance_id: bool = True
+    ) -> OrchestrationHandle[Any]:
+        """Start an orchestration anew with the name, version, input and tags of an instance.
+
+        Args:
+            instance_id: which instance.
+            with_new_instance_id: under a new id; else under the same one, which must have ended.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceAlreadyExistsError: the same id is wanted, and it is live.
+        """
+        ...
+
+    @abstractmethod
+    async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:
+        """Delete an instance that has ended or is parked, with its history.
+
+        Args:
+            instance_id: which instance.
+            recursive: whether its children are deleted as well.
+
+        Returns:
+            How many instances were deleted.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceNotFinishedError: it has not ended, and is not parked.
+        """
+        ...
+
+    @abstractmethod
+    async def purge(
+        self,
+        *,
+        statuses: Iterable[RuntimeStatus | str] | None = None,
+        name: str | Callable[..., Any] | None = None,
+        instance_id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        completed_from: datetime | None = None,
+        completed_to: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        recursive: bool = True,
+    ) -> int:
+        """Delete the instances that match every condition given and have ended, or are parked.
+
+        A parked one is ended first, as ``terminate`` does. It goes in slices, so that other work
+        goes on meanwhile; what was deleted when it is broken off stays so.
+
+        Args:
+            statuses: which; by default all in which an instance ends, and the parked ones.
+            name: the orchestration or its name.
+            instance_id_prefix: what the ids begin with.
+            created_from: an aware datetime, inclusive; ``created_to`` is exclusive.
+            created_to: see there.
+            completed_from: an aware datetime, inclusive; ``completed_to`` is exclusive.
+            completed_to: see there.
+            tags: texts that they have.
+            recursive: whether their children are deleted as well.
+
+        Returns:
+            How many instances were deleted.
+        """
+        ...
+
+    @abstractmethod
+    async def get_status(self, instance_id: str) -> OrchestrationStatus | None:
+        """Give an instance's status, as of the last checkpoint; None if there is none."""
+        ...
+
+    @abstractmethod
+    async def get_history(self, instance_id: str) -> list[HistoryEvent]:
+        """Give the events of an instance's history so far.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            StoreDamagedError: it cannot be read.
+        """
+        ...
+
+    async def query(
+        self,
+        *,
+        payloads: bool = True,
+        page_size: int = 200,
+        order: Order = "oldest",
+        **conditions: Unpack[InstanceConditions],
+    ) -> AsyncIterator[OrchestrationStatus]:
+        """Find instances that match every condition given, the oldest or the newest first.
+
+        ``payloads=False`` leaves inputs and outputs out.
+        """
+        token: str | None = None
+        while True:
+            page = await self.query_page(
+                payloads=payloads,
+                page_size=page_size,
+                order=order,
+                continuation_token=token,
+                **conditions,
+            )
+            for status in page.items:
+                yield status
+            if page.continuation_token in (None, token):  # the same where a row is damaged
+                return
+            token = page.continuation_token
+
+    @abstractmethod
+    async def query_page(
+        self,
+        *,
+        payloads: bool = True,
+        page_size: int = 100,
+        order: Order = "oldest",
+        continuation_token: str | None = None,
+        **conditions: Unpack[InstanceConditions],
+    ) -> Page[OrchestrationStatus]:
+        """Give one page of what ``query`` finds; a token goes on behind the page that gave it.
+
+        Raises:
+            UsageError: a bad status or page size, or a continuation token that the same query,
+                with the same conditions in the same order, did not give. Its pages may differ in
+                size, and in whether they have payloads.
+        """
+        ...
+
+    @abstractmethod
+    async def count(self, **conditions: Unpack[InstanceConditions]) -> int:
+        """Count the instances that match every condition given; see ``query``."""
+        ...
+
+    # Entities.
+
+    @overload
+    @abstractmethod
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Coroutine[Any, Any, R]]
+        | Callable[[E, EntityContext], Coroutine[Any, Any, R]],
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    @abstractmethod
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], R] | Callable[[E, EntityContext], R],
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    @abstractmethod
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], Coroutine[Any, Any, R]]
+        | Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
+        input: A,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    @abstractmethod
+    async def call_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], R] | Callable[[E, A, EntityContext], R],
+        input: A,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> R: ...
+    @overload
+    @abstractmethod
+    async def call_entity(
+        self,
+        id: EntityId[Any],
+        op: str,
+        input: Any = ...,
+        /,
+        *,
+        timeout: float | timedelta | None = ...,
+        request_id: str | None = ...,
+    ) -> Any: ...
+    @abstractmethod
+    async def call_entity(
+        self,
+        id: EntityId[Any],
+        op: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        timeout: float | timedelta | None = None,
+        request_id: str | None = None,
+    ) -> Any:
+        """Call an entity's operation and give its result; what it did is durable by then.
+
+        Args:
+            id: which entity.
+            op: the operation, or its name.
+            input: its input, if it takes one.
+            timeout: seconds (or a timedelta) to wait at the most.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such entity or operation.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            EntityOperationError: the operation raised; its changes were rolled back.
+            ParkedError: the entity is parked.
+            TimeoutError: no answer in time; the operation may still be applied.
+            UnavailableError: nothing happened; safe to repeat.
+            OutcomeUnknownError: it may be applied; repeat it under the same request id.
+        """
+        ...
+
+    @overload
+    @abstractmethod
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E], Any] | Callable[[E, EntityContext], Any],
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    @abstractmethod
+    async def signal_entity(
+        self,
+        id: EntityId[E],
+        op: Callable[[E, A], Any] | Callable[[E, A, EntityContext], Any],
+        input: A,
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @overload
+    @abstractmethod
+    async def signal_entity(
+        self,
+        id: EntityId[Any],
+        op: str,
+        input: Any = ...,
+        /,
+        *,
+        at: datetime | timedelta | float | None = ...,
+        request_id: str | None = ...,
+    ) -> None: ...
+    @abstractmethod
+    async def signal_entity(
+        self,
+        id: EntityId[Any],
+        op: Any,
+        input: Any = MISSING,
+        /,
+        *,
+        at: datetime | timedelta | float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Send an entity an operation; it is durable, and is applied once, when this returns.
+
+        Args:
+            id: which entity.
+            op: the operation, or its name.
+            input: its input, if it takes one.
+            at: an aware datetime, or how long from now, before which it is not applied.
+            request_id: makes the call safe to repeat.
+
+        Raises:
+            UnknownNameError: no such entity or operation.
+            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
+            MailboxFullError: too much waits for the entity or in the hub; send more slowly.
+            UnavailableError: nothing happened; safe to repeat.
+        """
+        ...
+
+    @abstractmethod
+    async def signal_entities(
+        self, signals: Iterable[tuple[EntityId[Any], str | Callable[..., Any], Any]]
+    ) -> None:
+        """Send many operations at once; each is durable, and is applied once, when this returns.
+
+        Args:
+            signals: entity, operation and input (``perdure.MISSING`` for none) of each.
+
+        Raises:
+            UnknownNameError, PayloadError: of any of them; then none was sent.
+            UnavailableError: some of them were not applied.
+        """
+        ...
+
+    @abstractmethod
+    async def read_entity_state(self, id: EntityId[E]) -> E | None:
+        """Give an entity's state, as of the last checkpoint; None if it has none.
+
+        Of a striped entity, the stripes are folded into it first.
+
+        Raises:
+            PayloadError: its class cannot read what is stored; ``get_entity`` shows it plain.
+            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
+        """
+        ...
+
+    @abstractmethod
+    async def get_entity(self, id: EntityId[E]) -> EntityStatus[E] | None:
+        """Give an entity's status, as of the last checkpoint; None if there is no such entity.
+
+        Of a striped entity, the stripes are folded into it first. A state that its class cannot
+        read is shown as plain JSON values.
+
+        Raises:
+            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
+        """
+        ...
+
+    @abstractmethod
+    def query_entities(
+        self,
+        *,
+        name: str | Callable[..., Any] | None = None,
+        key_prefix: str | None = None,
+        updated_from: datetime | None = None,
+        updated_to: datetime | None = None,
+        locked: bool | None = None,
+        parked: bool | None = None,
+        include_empty: bool = False,
+        states: bool = True,
+        page_size: int = 200,
+    ) -> AsyncIterator[EntityStatus[Any]]:
+        """Find entities that match every condition given, ordered by name and key.
+
+        ``name`` is the entity's class or function, or its name, whatever the case. Times are aware
+        datetimes, from inclusive, to exclusive.
+        A striped entity is shown as its stripes were folded into it last.
+        """
+        ...
+
+    @abstractmethod
+    async def purge_entity(self, id: EntityId[Any]) -> None:
+        """Delete an entity's state whatever it is, also of a parked one; held messages are dropped."""
+        ...
+
+    @abstractmethod
     async def clean_entity_storage(
         self, *, remove_empty_entities: bool = True, release_orphaned_locks: bool = True
     ) -> CleanResult:
@@ -41,29 +642,16 @@ class Client(OrchestrationClient, EntityClient):
 
         Neither is left behind in the ordinary course of things.
         """
-        flag(remove_empty_entities, "remove_empty_entities")
-        flag(release_orphaned_locks, "release_orphaned_locks")
-        removed = released = 0
-        async for status in self.query_entities(include_empty=True, states=True):
-            id = status.entity_id
-            if release_orphaned_locks and status.locked_by is not None:
-                holder = await self.get_status(status.locked_by)
-                if holder is None or holder.is_completed:
-                    released += await self._release(id)
-            elif (
-                remove_empty_entities
-                and not status.exists
-                and not status.waiting
-                and not self._is_striped(id)  # its stripes may have what its row has not
-            ):
-                await self.purge_entity(id)
-                removed += 1
-        return CleanResult(removed, released)
+        ...
 
-    async def _release(self, id: EntityId[Any]) -> int:
-        rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
-        if not rows or rows[0].lock is None:
-            return 0
-        owner = orjson.loads(rows[0].lock)[:3]
-        await self._at(str(id), lambda place: place.unlock(str(id), owner))
-        return 1
+    # The hub.
+
+    @abstractmethod
+    async def statistics(self, *, hottest: int = 0) -> HubStatistics:
+        """Give the hub's counters; see ``Hub.statistics``."""
+        ...
+
+    @abstractmethod
+    async def move_partition(self, partition: int, to: int) -> None:
+        """Have another shard serve a partition; see ``Hub.move_partition``."""
+        ...

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 import anyio
 
 from ...actors.arguments import flag, is_a, optional_flag, optional_text, refusal, several
-from ...actors.contexts.entity import EntityContext
 from ...actors.entities.stripes import MARK
 from ...actors.errors import EntityOperationError, FailureDetails, InvalidIdError, PerdureError
 from ...actors.ids import EntityId, check_text, entity_id
@@ -37,61 +36,6 @@ R = TypeVar("R")
 class EntityClient(Requester):
     """What a client can do with entities."""
 
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E], Coroutine[Any, Any, R]]
-        | Callable[[E, EntityContext], Coroutine[Any, Any, R]],
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E], R] | Callable[[E, EntityContext], R],
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A], Coroutine[Any, Any, R]]
-        | Callable[[E, A, EntityContext], Coroutine[Any, Any, R]],
-        input: A,
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A], R] | Callable[[E, A, EntityContext], R],
-        input: A,
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> R: ...
-    @overload
-    async def call_entity(
-        self,
-        id: EntityId[Any],
-        op: str,
-        input: Any = ...,
-        /,
-        *,
-        timeout: float | timedelta | None = ...,
-        request_id: str | None = ...,
-    ) -> Any: ...
     async def call_entity(
         self,
         id: EntityId[Any],
@@ -102,24 +46,6 @@ class EntityClient(Requester):
         timeout: float | timedelta | None = None,
         request_id: str | None = None,
     ) -> Any:
-        """Call an entity's operation and give its result; what it did is durable by then.
-
-        Args:
-            id: which entity.
-            op: the operation, or its name.
-            input: its input, if it takes one.
-            timeout: seconds (or a timedelta) to wait at the most.
-            request_id: makes the call safe to repeat.
-
-        Raises:
-            UnknownNameError: no such entity or operation.
-            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
-            EntityOperationError: the operation raised; its changes were rolled back.
-            ParkedError: the entity is parked.
-            TimeoutError: no answer in time; the operation may still be applied.
-            UnavailableError: nothing happened; safe to repeat.
-            OutcomeUnknownError: it may be applied; repeat it under the same request id.
-        """
         operation = self._lookup.find_operation(id, op)
         data = self._lookup.encode_input(operation, input, op)
         key = str(id)
@@ -140,38 +66,6 @@ class EntityClient(Requester):
             raise EntityOperationError(f"{key}.{operation.name}", answer)
         return operation.output.decode(answer or b"null")
 
-    @overload
-    async def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E], Any] | Callable[[E, EntityContext], Any],
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-        request_id: str | None = ...,
-    ) -> None: ...
-    @overload
-    async def signal_entity(
-        self,
-        id: EntityId[E],
-        op: Callable[[E, A], Any] | Callable[[E, A, EntityContext], Any],
-        input: A,
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-        request_id: str | None = ...,
-    ) -> None: ...
-    @overload
-    async def signal_entity(
-        self,
-        id: EntityId[Any],
-        op: str,
-        input: Any = ...,
-        /,
-        *,
-        at: datetime | timedelta | float | None = ...,
-        request_id: str | None = ...,
-    ) -> None: ...
     async def signal_entity(
         self,
         id: EntityId[Any],
@@ -182,21 +76,6 @@ class EntityClient(Requester):
         at: datetime | timedelta | float | None = None,
         request_id: str | None = None,
     ) -> None:
-        """Send an entity an operation; it is durable, and is applied once, when this returns.
-
-        Args:
-            id: which entity.
-            op: the operation, or its name.
-            input: its input, if it takes one.
-            at: an aware datetime, or how long from now, before which it is not applied.
-            request_id: makes the call safe to repeat.
-
-        Raises:
-            UnknownNameError: no such entity or operation.
-            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
-            MailboxFullError: too much waits for the entity or in the hub; send more slowly.
-            UnavailableError: nothing happened; safe to repeat.
-        """
         operation = self._lookup.find_operation(id, op)
         data = self._lookup.encode_input(operation, input, op)
         key = self._address(str(id), operation, request_id)
@@ -214,15 +93,6 @@ class EntityClient(Requester):
     async def signal_entities(
         self, signals: Iterable[tuple[EntityId[Any], str | Callable[..., Any], Any]]
     ) -> None:
-        """Send many operations at once; each is durable, and is applied once, when this returns.
-
-        Args:
-            signals: entity, operation and input (``perdure.MISSING`` for none) of each.
-
-        Raises:
-            UnknownNameError, PayloadError: of any of them; then none was sent.
-            UnavailableError: some of them were not applied.
-        """
         parcels: dict[int, list[tuple[str, Operation]]] = {}
         count = len(self._all())
         taken = "an iterable of (entity, operation, input)"
@@ -266,14 +136,6 @@ class EntityClient(Requester):
         await self._at(key, lambda place: place.request_all(parcels))
 
     async def read_entity_state(self, id: EntityId[E]) -> E | None:
-        """Give an entity's state, as of the last checkpoint; None if it has none.
-
-        Of a striped entity, the stripes are folded into it first.
-
-        Raises:
-            PayloadError: its class cannot read what is stored; ``get_entity`` shows it plain.
-            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
-        """
         row = await self._read_entity(id)
         if row is None or row.state is None:
             return None
@@ -281,14 +143,6 @@ class EntityClient(Requester):
         return state
 
     async def get_entity(self, id: EntityId[E]) -> EntityStatus[E] | None:
-        """Give an entity's status, as of the last checkpoint; None if there is no such entity.
-
-        Of a striped entity, the stripes are folded into it first. A state that its class cannot
-        read is shown as plain JSON values.
-
-        Raises:
-            UnavailableError: a striped entity could not be asked to fold; safe to repeat.
-        """
         row = await self._read_entity(id)
         if row is None:
             return None
@@ -315,12 +169,6 @@ class EntityClient(Requester):
         states: bool = True,
         page_size: int = 200,
     ) -> AsyncIterator[EntityStatus[Any]]:
-        """Find entities that match every condition given, ordered by name and key.
-
-        ``name`` is the entity's class or function, or its name, whatever the case. Times are aware
-        datetimes, from inclusive, to exclusive.
-        A striped entity is shown as its stripes were folded into it last.
-        """
         after: tuple[str, str] | None = None
         page_size = check_page_size(page_size)
         locked, parked = optional_flag(locked, "locked"), optional_flag(parked, "parked")
@@ -360,7 +208,6 @@ class EntityClient(Requester):
             after = (last.name, last.key)
 
     async def purge_entity(self, id: EntityId[Any]) -> None:
-        """Delete an entity's state whatever it is, also of a parked one; held messages are dropped."""
         key = str(entity_id(id))
         await self._at(key, lambda place: place.wait_durable())
         await self._request(key, Command("purge"))

@@ -10,7 +10,7 @@ from ...actors.errors import InstanceNotFoundError
 from .status import HistoryEvent, OrchestrationStatus
 
 if TYPE_CHECKING:
-    from .orchestration_client import OrchestrationClient
+    from .client import Client
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -22,9 +22,7 @@ class OrchestrationHandle(Generic[R_co]):
         instance_id: its id.
     """
 
-    def __init__(
-        self, client: OrchestrationClient, instance_id: str, codec: Codec[Any] | None
-    ) -> None:
+    def __init__(self, client: Client, instance_id: str, codec: Codec[Any] | None) -> None:
         self._client = client
         self._codec = codec
         self.instance_id = instance_id

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Unpack, cast
 
 from attrs import evolve
 
@@ -16,29 +16,21 @@ from ...actors.times import optional_timestamp
 from ...actors.values import RuntimeStatus
 from ...storage.records import InstanceFilter, InstanceRecord
 from ...storage.slices import in_slices, map_each
-from .pages import Page, check_page_size, make_token, read_statuses, read_token
+from .client import InstanceConditions
+from .pages import Order, Page, check_page_size, make_token, read_statuses, read_token
 from .requester import Requester
 from .status import HistoryEvent, OrchestrationStatus, history_event, instance_status
-
-Order = Literal["oldest", "newest"]
 
 
 class InstanceQueries(Requester):
     """What a client can ask about orchestration instances."""
 
     async def get_status(self, instance_id: str) -> OrchestrationStatus | None:
-        """Give an instance's status, as of the last checkpoint; None if there is none."""
         instance_id = check_instance_id(instance_id)
         records = await self._partition(instance_id).store.read_instances([instance_id])
         return instance_status(records[0]) if records else None
 
     async def get_history(self, instance_id: str) -> list[HistoryEvent]:
-        """Give the events of an instance's history so far.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            StoreDamagedError: it cannot be read.
-        """
         instance_id = check_instance_id(instance_id)
         record = await self._read(instance_id)
         chunks = await self._partition(instance_id).store.read_history(record.id)
@@ -50,104 +42,16 @@ class InstanceQueries(Requester):
                 f"the history of {instance_id!r} is damaged: {error}"
             ) from error
 
-    async def query(
-        self,
-        *,
-        statuses: Iterable[RuntimeStatus | str] | None = None,
-        name: str | Callable[..., Any] | None = None,
-        instance_id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        parent_instance_id: str | None = None,
-        failure_type: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-        payloads: bool = True,
-        page_size: int = 200,
-        order: Order = "oldest",
-    ) -> AsyncIterator[OrchestrationStatus]:
-        """Find instances that match every condition given, the oldest or the newest first.
-
-        ``name`` is the orchestration or its name. Times are aware datetimes, from inclusive, to
-        exclusive. ``payloads=False`` leaves inputs and outputs out.
-        """
-        token: str | None = None
-        while True:
-            page = await self.query_page(
-                statuses=statuses,
-                name=name,
-                instance_id_prefix=instance_id_prefix,
-                created_from=created_from,
-                created_to=created_to,
-                updated_from=updated_from,
-                updated_to=updated_to,
-                completed_from=completed_from,
-                completed_to=completed_to,
-                parent_instance_id=parent_instance_id,
-                failure_type=failure_type,
-                tags=tags,
-                parked=parked,
-                payloads=payloads,
-                page_size=page_size,
-                order=order,
-                continuation_token=token,
-            )
-            for status in page.items:
-                yield status
-            if page.continuation_token in (None, token):  # the same where a row is damaged
-                return
-            token = page.continuation_token
-
     async def query_page(
         self,
         *,
-        statuses: Iterable[RuntimeStatus | str] | None = None,
-        name: str | Callable[..., Any] | None = None,
-        instance_id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        parent_instance_id: str | None = None,
-        failure_type: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        parked: bool | None = None,
         payloads: bool = True,
         page_size: int = 100,
         order: Order = "oldest",
         continuation_token: str | None = None,
+        **conditions: Unpack[InstanceConditions],
     ) -> Page[OrchestrationStatus]:
-        """Give one page of what ``query`` finds; a token goes on behind the page that gave it.
-
-        Raises:
-            UsageError: a bad status or page size, or a continuation token that the same query,
-                with the same conditions in the same order, did not give. Its pages may differ in
-                size, and in whether they have payloads.
-        """
-        filter = self._filter(
-            statuses=statuses,
-            name=name,
-            instance_id_prefix=instance_id_prefix,
-            created_from=created_from,
-            created_to=created_to,
-            updated_from=updated_from,
-            updated_to=updated_to,
-            completed_from=completed_from,
-            completed_to=completed_to,
-            parent_instance_id=parent_instance_id,
-            failure_type=failure_type,
-            tags=tags,
-            parked=parked,
-            payloads=payloads,
-            page_size=page_size,
-            order=order,
-        )
+        filter = self._filter(payloads=payloads, page_size=page_size, order=order, **conditions)
         filter = evolve(filter, after=read_token(continuation_token, filter))
         found: list[InstanceRecord] = []
         for partition in self._all():
@@ -158,39 +62,8 @@ class InstanceQueries(Requester):
             last = make_token(items[-1].created, items[-1].key, filter)
         return Page(await in_slices(map_each(items, instance_status)), last)
 
-    async def count(
-        self,
-        *,
-        statuses: Iterable[RuntimeStatus | str] | None = None,
-        name: str | Callable[..., Any] | None = None,
-        instance_id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        parent_instance_id: str | None = None,
-        failure_type: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        parked: bool | None = None,
-    ) -> int:
-        """Count the instances that match every condition given; see ``query``."""
-        filter = self._filter(
-            statuses=statuses,
-            name=name,
-            instance_id_prefix=instance_id_prefix,
-            created_from=created_from,
-            created_to=created_to,
-            updated_from=updated_from,
-            updated_to=updated_to,
-            completed_from=completed_from,
-            completed_to=completed_to,
-            parent_instance_id=parent_instance_id,
-            failure_type=failure_type,
-            tags=tags,
-            parked=parked,
-        )
+    async def count(self, **conditions: Unpack[InstanceConditions]) -> int:
+        filter = self._filter(**conditions)
         return sum([await place.store.count_instances(filter) for place in self._all()])
 
     def _filter(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import anyio
 from attrs import evolve
 
 from ...actors.arguments import choice, flag, is_a, labels, refusal
 from ...actors.codec import Codec, codec_for
-from ...actors.contexts.orchestration import OrchestrationContext
 from ...actors.errors import (
     FailureDetails,
     InstanceFinishedError,
@@ -53,48 +52,6 @@ _ENDINGS = {
 class OrchestrationClient(InstanceQueries):
     """What a client can do with orchestrations."""
 
-    @overload
-    async def start_new(
-        self,
-        f: Callable[[OrchestrationContext, A], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
-        input: A,
-        /,
-        *,
-        instance_id: str | None = ...,
-        version: str | None = ...,
-        tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | float | None = ...,
-        on_existing: OnExisting = ...,
-        request_id: str | None = ...,
-    ) -> OrchestrationHandle[R]: ...
-    @overload
-    async def start_new(
-        self,
-        f: Callable[[OrchestrationContext], Coroutine[Any, Any, R] | Generator[Any, Any, R]],
-        input: Any = ...,
-        /,
-        *,
-        instance_id: str | None = ...,
-        version: str | None = ...,
-        tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | float | None = ...,
-        on_existing: OnExisting = ...,
-        request_id: str | None = ...,
-    ) -> OrchestrationHandle[R]: ...
-    @overload
-    async def start_new(
-        self,
-        f: str,
-        input: Any = ...,
-        /,
-        *,
-        instance_id: str | None = ...,
-        version: str | None = ...,
-        tags: Mapping[str, str] | None = ...,
-        start_at: datetime | timedelta | float | None = ...,
-        on_existing: OnExisting = ...,
-        request_id: str | None = ...,
-    ) -> OrchestrationHandle[Any]: ...
     async def start_new(
         self,
         f: Any,
@@ -108,27 +65,6 @@ class OrchestrationClient(InstanceQueries):
         on_existing: OnExisting = "reject",
         request_id: str | None = None,
     ) -> OrchestrationHandle[Any]:
-        """Start an orchestration; it is durable when this returns.
-
-        Args:
-            f: the orchestration, or its name.
-            input: its input, if it takes one.
-            instance_id: its id; by default one is made up.
-            version: which version; the highest by default.
-            tags: texts to find it by.
-            start_at: an aware datetime, or how long from now, before which it does not begin.
-            on_existing: where a live instance has the id: ``reject`` raises, ``reuse`` returns
-                its handle, ``replace`` terminates it first. An instance that has ended is
-                replaced anyway.
-            request_id: makes the call safe to repeat.
-
-        Raises:
-            UnknownNameError: no such orchestration or version.
-            PayloadError: the input is not of the declared type, cannot be JSON or is too large.
-            InvalidIdError, InvalidTimeError: a bad id or time.
-            InstanceAlreadyExistsError: a live instance has the id.
-            UnavailableError: nothing happened; safe to repeat.
-        """
         definition = self._lookup.registry.find_orchestration(f, version)
         data = self._lookup.encode_input(definition, input, f)
         given: object = on_existing
@@ -161,17 +97,12 @@ class OrchestrationClient(InstanceQueries):
         await self._request(instance_id, message, request_id)
         return OrchestrationHandle(self, instance_id, definition.output)
 
-    def get_handle(self, instance_id: str) -> OrchestrationHandle[Any]:
-        """Give the handle of an instance, without asking whether there is one."""
-        return OrchestrationHandle(self, check_instance_id(instance_id), None)
-
     async def wait(
         self,
         instance_id: str,
         codec: Codec[Any] | None = None,
         timeout: float | timedelta | None = None,
     ) -> Any:
-        """Wait for an instance's end and give its result; see ``OrchestrationHandle.result``."""
         instance_id = check_instance_id(instance_id)
         if timeout is None:
             return await self._wait(instance_id, codec)
@@ -229,111 +160,35 @@ class OrchestrationClient(InstanceQueries):
     async def raise_event(
         self, instance_id: str, name: str, data: Any = None, *, request_id: str | None = None
     ) -> None:
-        """Send an instance an event; it is durable, and arrives once, when this returns.
-
-        Args:
-            instance_id: which instance.
-            name: the event's name; case does not matter.
-            data: any JSON value.
-            request_id: makes the call safe to repeat.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceFinishedError: it has ended.
-            PayloadError: the data cannot be JSON or is too large.
-            UnavailableError: nothing happened; safe to repeat.
-        """
         event = Event(check_event_name(name), self._lookup.encode_any(data))
         await self._request(check_instance_id(instance_id), event, request_id)
 
     async def terminate(
         self, instance_id: str, reason: str = "", *, recursive: bool = True
     ) -> None:
-        """End an instance without running its code again; its locks and timers are given back.
-
-        Args:
-            instance_id: which instance.
-            reason: what its status will say.
-            recursive: whether its children end as well.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceFinishedError: it has ended.
-        """
         command = Command("terminate", reason, flag(recursive, "recursive"))
         await self._command(instance_id, command)
 
     async def cancel(self, instance_id: str, reason: str = "") -> None:
-        """Throw ``Cancelled`` into an instance's code at its await; it may compensate durably.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceFinishedError: it has ended.
-        """
         await self._command(instance_id, Command("cancel", reason))
 
     async def suspend(self, instance_id: str, reason: str = "") -> None:
-        """Let an instance take no turns until it is resumed; what arrives is kept in order.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceFinishedError: it has ended.
-        """
         await self._command(instance_id, Command("suspend", reason))
 
     async def resume(self, instance_id: str, reason: str = "") -> None:
-        """Let a suspended instance go on with what has arrived.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceFinishedError: it has ended.
-        """
         await self._command(instance_id, Command("resume", reason))
 
     async def retry(self, actor: str | EntityId[Any]) -> None:
-        """Let a parked actor try again, after what was wrong has been repaired.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-        """
         key = str(actor) if is_a(actor, EntityId) else check_instance_id(actor, "actor")
         await self._request(key, Command("retry"))
 
     async def rewind(self, instance_id: str, reason: str = "", *, force: bool = False) -> None:
-        """Take a failed instance back to before its failures, and let it go on from there.
-
-        Its failed calls, and those of its failed children, are made again; the completed ones are
-        not. The execution goes on under its number, so answers still under way find it. A lock on
-        entities that it held is taken again before it calls anything under it; others may have
-        used them in between.
-
-        Args:
-            instance_id: which instance.
-            reason: what its history will say.
-            force: take all failures back even if that makes the history forget what completed
-                after them, a compensation for one, so that it may be done again.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceNotFinishedError: it has not failed.
-            RewindError: something that completed after the failures would be forgotten.
-        """
         command = Command("rewind", reason, force=flag(force, "force"))
         await self._command(instance_id, command)
 
     async def restart(
         self, instance_id: str, *, with_new_instance_id: bool = True
     ) -> OrchestrationHandle[Any]:
-        """Start an orchestration anew with the name, version, input and tags of an instance.
-
-        Args:
-            instance_id: which instance.
-            with_new_instance_id: under a new id; else under the same one, which must have ended.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceAlreadyExistsError: the same id is wanted, and it is live.
-        """
         instance_id = check_instance_id(instance_id)
         flag(with_new_instance_id, "with_new_instance_id")
         record = await self._read(instance_id)
@@ -344,19 +199,6 @@ class OrchestrationClient(InstanceQueries):
         return self.get_handle(new_id)
 
     async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:
-        """Delete an instance that has ended or is parked, with its history.
-
-        Args:
-            instance_id: which instance.
-            recursive: whether its children are deleted as well.
-
-        Returns:
-            How many instances were deleted.
-
-        Raises:
-            InstanceNotFoundError: there is no such instance.
-            InstanceNotFinishedError: it has not ended, and is not parked.
-        """
         flag(recursive, "recursive")
         instance_id = check_instance_id(instance_id)
         record = await self._read(instance_id)
@@ -377,25 +219,6 @@ class OrchestrationClient(InstanceQueries):
         tags: Mapping[str, str] | None = None,
         recursive: bool = True,
     ) -> int:
-        """Delete the instances that match every condition given and have ended, or are parked.
-
-        A parked one is ended first, as ``terminate`` does. It goes in slices, so that other work
-        goes on meanwhile; what was deleted when it is broken off stays so.
-
-        Args:
-            statuses: which; by default all in which an instance ends, and the parked ones.
-            name: the orchestration or its name.
-            instance_id_prefix: what the ids begin with.
-            created_from: an aware datetime, inclusive; ``created_to`` is exclusive.
-            created_to: see there.
-            completed_from: an aware datetime, inclusive; ``completed_to`` is exclusive.
-            completed_to: see there.
-            tags: texts that they have.
-            recursive: whether their children are deleted as well.
-
-        Returns:
-            How many instances were deleted.
-        """
         flag(recursive, "recursive")
         wanted = read_statuses(statuses)
         every = self._filter(

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import orjson
 from attrs import astuple, evolve, frozen
@@ -16,6 +16,8 @@ from ...actors.values import RuntimeStatus
 from ...storage.records import InstanceFilter
 
 R = TypeVar("R")
+
+Order = Literal["oldest", "newest"]
 
 
 @frozen

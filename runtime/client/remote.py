@@ -26,6 +26,7 @@ from ..transport.router import Router
 from ..transport.sockets import shard_socket, socket_of
 from .applications import app_of, make_lookup
 from .client import Client
+from .hub_client import HubClient
 
 if TYPE_CHECKING:
     from ...actors.registry.app import App
@@ -68,7 +69,7 @@ async def connect(
         home, left = Home(), anyio.Event()
         tasks.start_soon(home.serve, left.wait)
         try:
-            yield Client(lookup, router, SystemClock(), home)
+            yield HubClient(lookup, router, SystemClock(), home, HubView(hub))
         finally:
             home.close()
             router.close()

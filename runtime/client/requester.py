@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
@@ -17,11 +17,13 @@ from ..placement.claims import claim_of
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
 from ..scheduling.homes import Home, PlacesAbroad, refuse_inside
+from .client import Client
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ..placement.places import Place
     from ..scheduling.clock import Clock
+    from ..statistics import HubStatistics
     from ..transport.router import Router
 
 #: How long a request waits for the partition of its id, where that is another than its target's.
@@ -30,14 +32,29 @@ _CLAIM_S = 2.0
 T = TypeVar("T")
 
 
-class Requester:
-    """Finds the partition of a key, and makes requests of it."""
+class Overseer(Protocol):
+    """Who sees all of a hub."""
 
-    def __init__(self, lookup: Lookup, router: Router, clock: Clock, home: Home) -> None:
+    async def statistics(self, *, hottest: int = 0) -> HubStatistics:
+        """Give the hub's counters."""
+        ...
+
+    async def move_partition(self, partition: int, to: int) -> None:
+        """Have another shard serve a partition."""
+        ...
+
+
+class Requester(Client):
+    """Finds the partition of a key, and makes requests of it: what other clients stand on."""
+
+    def __init__(
+        self, lookup: Lookup, router: Router, clock: Clock, home: Home, overseer: Overseer
+    ) -> None:
         self._lookup = lookup
         self._router = router
         self._clock = clock
         self._home = home
+        self._overseer = overseer
         self._here = home.here
         self._prefix = f"{clock.now() // 1_000:012x}{secrets.token_hex(6)}"
         self._made = count(1)  # one step, also where several threads take from it

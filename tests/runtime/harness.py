@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import anyio
 
-from perdure import LeaseLostError, MemoryStore, StorageError, Store
-from perdure.runtime.client.requester import Requester
+from perdure import Client, LeaseLostError, MemoryStore, StorageError, Store
+from perdure.runtime.client.hub_client import HubClient
 from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.partition import Partition
 from perdure.storage import (
@@ -47,8 +47,9 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await anyio.sleep(0.001)
 
 
-def partition_here(client: Requester, key: str) -> Partition:
+def partition_here(client: Client, key: str) -> Partition:
     """Give the partition of a key, which the hub's own loop serves."""
+    assert isinstance(client, HubClient)
     place = client._partition(key)
     assert isinstance(place, Door)
     return place.partition

@@ -28,6 +28,7 @@ from perdure import (
     EntityId,
     Hub,
     HubView,
+    InstanceConditions,
     ManualClock,
     MemoryStore,
     OrchestrationContext,
@@ -309,7 +310,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
 
 #: Made by the package and given to users; nobody but a test makes one, and it holds what it is given.
 MADE = {
-    "ActivityContext", "CancelScope", "CleanResult", "Client", "Clock", "EntityContext",
+    "ActivityContext", "CancelScope", "CleanResult", "Client", "Clock", "EntityContext", "InstanceConditions",
     "ActivityFacts", "CheckpointFacts", "Observer", "TurnFacts",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
@@ -395,11 +396,16 @@ class Face:
 
     @property
     def parameters(self) -> list[inspect.Parameter]:
-        return [
-            p
-            for p in inspect.signature(self.call).parameters.values()
-            if p.name not in ("self", "args")
-        ]
+        found: list[inspect.Parameter] = []
+        for one in inspect.signature(self.call).parameters.values():
+            if one.name == "conditions":  # of a TypedDict, which says what they are
+                keys = InstanceConditions.__annotations__
+                found += [
+                    one.replace(name=key, kind=one.KEYWORD_ONLY, default=None) for key in keys
+                ]
+            elif one.name not in ("self", "args"):
+                found.append(one)
+        return found
 
     def taken(self, name: str) -> Kind:
         kind = EXCEPTIONS.get((self.key, name)) or KINDS.get(name)

@@ -1,0 +1,54 @@
+"""The client that speaks with the partitions themselves, wherever they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ...actors.arguments import flag
+from ...actors.ids import EntityId
+from ..statistics import HubStatistics
+from .client import CleanResult
+from .entity_client import EntityClient
+from .orchestration_client import OrchestrationClient
+
+
+class HubClient(OrchestrationClient, EntityClient):
+    """What ``hub.client`` is, and what ``connect`` gives with the application."""
+
+    async def statistics(self, *, hottest: int = 0) -> HubStatistics:
+        return await self._overseer.statistics(hottest=hottest)
+
+    async def move_partition(self, partition: int, to: int) -> None:
+        await self._overseer.move_partition(partition, to)
+
+    async def clean_entity_storage(
+        self, *, remove_empty_entities: bool = True, release_orphaned_locks: bool = True
+    ) -> CleanResult:
+        flag(remove_empty_entities, "remove_empty_entities")
+        flag(release_orphaned_locks, "release_orphaned_locks")
+        removed = released = 0
+        async for status in self.query_entities(include_empty=True, states=True):
+            id = status.entity_id
+            if release_orphaned_locks and status.locked_by is not None:
+                holder = await self.get_status(status.locked_by)
+                if holder is None or holder.is_completed:
+                    released += await self._release(id)
+            elif (
+                remove_empty_entities
+                and not status.exists
+                and not status.waiting
+                and not self._is_striped(id)  # its stripes may have what its row has not
+            ):
+                await self.purge_entity(id)
+                removed += 1
+        return CleanResult(removed, released)
+
+    async def _release(self, id: EntityId[Any]) -> int:
+        rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
+        if not rows or rows[0].lock is None:
+            return 0
+        owner = orjson.loads(rows[0].lock)[:3]
+        await self._at(str(id), lambda place: place.unlock(str(id), owner))
+        return 1
