@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any
 
-from ...actors.messages import ActivityCall, Message
+from ...actors.messages import ActivityCall, Caller, Message
 from ...storage.slices import STEPS
 from ..placement.places import Frame
 
@@ -132,6 +132,10 @@ class Batch:
         """Whether somebody waits for it."""
         return bool(self.replies or self.answered or self.activities or self.finished)
 
+    def cancel(self, caller: Caller) -> None:
+        """Do not start an activity of an instance, or all of them for task 0."""
+        self.activities = [call for call in self.activities if not _covers(caller, call.caller)]
+
     def fail_replies(self, error: Exception, spared: Collection[Waiter] = ()) -> None:
         """Fail all that wait for the batch, except those that go on waiting."""
         for waiter, _, _ in self.replies:
@@ -159,3 +163,7 @@ class Batch:
                     waiter.fail(value)
                 else:
                     waiter.set(value)
+
+
+def _covers(wanted: Caller, caller: Caller) -> bool:
+    return wanted[:2] == caller[:2] and wanted.task in (0, caller.task)

@@ -80,7 +80,7 @@ class CommitLoop:
             try:
                 checkpoint = partition.pump.lend(partial(seal, partition, batch))
             except SealError as error:
-                partition.blame(error.activation, error)
+                partition.crashes.blame(error.activation.key, error)
                 await recover(partition, error, batch)
                 return
             if not await self._store(checkpoint, batch):
@@ -178,14 +178,14 @@ class CommitLoop:
         dropped meanwhile: that is done where batches are sealed.
         """
         partition = self._partition
-        crashes = partition.crashes
+        crashes = partition.crashes.in_a_row
         for activation in batch.dirty:
             activation.flying = False
             if crashes:
                 crashes.pop(activation.key, None)  # only those in a row count
         yield from batch.release_replies(partition.requests)
         if batch.activities:
-            partition.start_durable(batch.activities)
+            partition.calls.start(batch.activities)
         yield from partition.exchange.release(batch)
         yield from each(batch.finished, self._tell_end)
         if batch.purged:

@@ -92,7 +92,7 @@ class Door:
         limit = partition.settings.hub_messages_max
         if partition.waiting >= limit and not isinstance(message, (Command, LockRelease)):
             raise MailboxFullError(f"partition {self.index}", limit)
-        if type(message) is Start and partition.waiting + partition.calls_waiting >= limit:
+        if type(message) is Start and partition.waiting + partition.calls.waiting >= limit:
             raise MailboxFullError(f"partition {self.index}, activities included,", limit)
         activation = partition.activations.get(key) or partition.catalog.activate(key)
         if activation.count >= activation.messages_max and not isinstance(
@@ -258,7 +258,7 @@ class Door:
             MovedError: it has left, and its store is closed here.
             StorageError: the store cannot be read.
         """
-        return await self.partition.read(reading)
+        return await self._gate.read(reading)
 
     def watch_with(self, key: str, waiter: Waiter) -> None:
         """Have somebody wait for an orchestration's end."""

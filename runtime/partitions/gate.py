@@ -10,14 +10,17 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
 
-from ...actors.errors import UnavailableError
+from ...actors.errors import StorageError, UnavailableError
 from ..placement.places import MovedError
 
 if TYPE_CHECKING:
     from ...actors.messages import Completion, Message
     from ..scheduling.waiter import Waiter
+
+T = TypeVar("T")
 
 
 class Gate:
@@ -53,6 +56,20 @@ class Gate:
         if self.has_moved:
             return MovedError(str(self.reason))
         return UnavailableError(f"partition {self._index} is recovering: {self.reason}")
+
+    async def read(self, reading: Awaitable[T]) -> T:
+        """Read from the store for somebody outside, who is told where the partition has left.
+
+        Raises:
+            MovedError: it has left, and its store is closed here.
+            StorageError: the store cannot be read.
+        """
+        try:
+            return await reading
+        except StorageError:
+            if self.has_moved:
+                raise self.refusal() from None
+            raise
 
     def set_aside(self, key: str, message: Message, waiter: Waiter) -> None:
         """Keep a client's message until the partition has recovered from somebody's crash.

@@ -177,7 +177,7 @@ class Loader:
             unknown,
             partition.lookup,
             partition.new_instance_id,
-            careful=activation.key in partition.crashes,
+            careful=activation.key in partition.crashes.in_a_row,
         )
         damage = read_parked(row.parked)[1] if isinstance(row, MendedEntity) else None
         try:
@@ -218,29 +218,23 @@ class Loader:
         """Say whether it is parked, or has to be for crashing, unless a retry is asked for."""
         crashes = self._partition.crashes
         if _has_command(activation, "retry"):
-            crashes.pop(activation.key, None)
+            crashes.forgive(activation.key)
             actor.unpark()
             return False
         if actor.parked is not None:
             return True
-        reason = self._too_many_crashes(activation.key)
+        reason = crashes.too_many(activation.key)
         if reason is None:
             return False
         actor.park("Crash", reason)
         _log.error("parked %s: %s", activation.key, reason)
         return True
 
-    def _too_many_crashes(self, key: str) -> str | None:
-        count = self._partition.crashes.get(key, 0)
-        if count < self._partition.settings.crashes_max:
-            return None
-        return f"its turn crashed {count} times in a row"
-
     async def _make_instance(self, activation: Activation, record: InstanceRecord | None) -> None:
         partition = self._partition
         if record is None or activation.key in partition.catalog.purging:
             actor = OrchestrationActor(partition.new_id(), activation.key, partition.lookup)
-            reason = self._too_many_crashes(activation.key)
+            reason = partition.crashes.too_many(activation.key)
             if reason is not None:
                 actor.bar(reason)
             self._ready(activation, actor)
@@ -271,11 +265,11 @@ class Loader:
             if not self._consider(activation, actor):
                 actor.check_code()
         elif record.status == "Failed" and _is_rewound(activation):
-            reason = self._too_many_crashes(activation.key)
+            reason = partition.crashes.too_many(activation.key)
             if reason is None:
                 await self._prepare_rewind(activation, actor, record)
             else:
-                partition.crashes.pop(activation.key)  # it may be asked for again
+                partition.crashes.forgive(activation.key)  # it may be asked for again
                 refused = InternalError(f"{activation.key!r} is not rewound: {reason}")
                 actor.refuse_rewind(refused)
         self._ready(activation, actor)

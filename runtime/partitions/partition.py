@@ -1,8 +1,8 @@
 """The partition: a slice of all actors; the unit of ownership, order, commit and recovery.
 
 Below it are its parts: the ledger (what gathers), the catalog (who is in memory), the gate (whether
-messages come in), requests and watchers (who waits for what), exchange, timers, overflow and the
-loader. Above it are the door, through which everything comes in, and the commit loop, through
+messages come in), requests and watchers (who waits for what), calls (which activities run), crashes,
+exchange, timers, overflow and the loader. Above it are the door, through which everything comes in, and the commit loop, through
 which everything becomes durable or is dropped. It is itself what lies between: mailboxes, and the
 effects of turns.
 
@@ -19,15 +19,13 @@ Invariants:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...actors.errors import FailureDetails, StorageError
-from ...actors.failures import encode_failure, read_failure
-from ...actors.interrupts import is_interrupt
+from ...actors.errors import FailureDetails
+from ...actors.failures import encode_failure
 from ...actors.logs import Log
 from ...actors.messages import ActivityCall, Caller, Completion, Message, TimerDue
-from ...actors.replay.history import FAILURES
 from ..placement.claims import id_of
 from ..placement.hashing import name_in, partition_of
 from ..placement.places import ENVELOPE_SIZE, Place
@@ -35,8 +33,10 @@ from ..placement.stripe_router import StripeRouter
 from ..scheduling.clock import steady_time
 from .activation import Activation
 from .batch import Batch
+from .calls import Activities, Calls
 from .catalog import Catalog
 from .checkpoint import store_mail
+from .crashes import Crashes
 from .damage import Damage
 from .durable_timers import DurableTimer, DurableTimers
 from .exchange import Exchange
@@ -47,6 +47,7 @@ from .leftovers import Leftovers
 from .loader import Loader
 from .overflow import Overflow
 from .requests import Requests
+from .unheard import Unheard
 from .watchers import Watchers
 
 if TYPE_CHECKING:
@@ -60,49 +61,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .around import Around
 
-_CALLED = {
-    "TaskFailed": "an activity",
-    "SubOrchestrationInstanceFailed": "a sub-orchestration",
-    "EntityOperationFailed": "an entity's operation",
-}
-_STOPPED = frozenset({"Cancelled", "Terminated"})
-
 _log = Log("perdure.partition")
-
-Post = Callable[[str, Completion], None]
-
-T = TypeVar("T")
-
-_log = Log("perdure.partition")
-
-
-class Activities(Protocol):
-    """Runs activities; the answers of those of one partition go to its ``post_answer``."""
-
-    @property
-    def waiting(self) -> int:
-        """How many calls wait until they may run."""
-        ...
-
-    def submit(self, call: ActivityCall, post: Post, /) -> None:
-        """Run an activity; its answer goes to ``post``, with the caller's instance id."""
-        ...
-
-    def submit_all(self, calls: list[ActivityCall], post: Post, /) -> None:
-        """Run activities; their answers go to ``post``, with the callers' instance ids."""
-        ...
-
-    def cancel(self, caller: Caller, /) -> None:
-        """Tell one activity of an instance, or all of them for task 0, to stop."""
-        ...
-
-    def stop_all(self, post: Post | None = None, /) -> None:
-        """Tell the activities (those that answer to ``post``, if given) to stop."""
-        ...
-
-    def callers(self, post: Post, /) -> set[Caller]:
-        """Give who waits for the answers that go to ``post``."""
-        ...
 
 
 class Partition(Ledger):
@@ -137,44 +96,37 @@ class Partition(Ledger):
         self.activations = self.catalog.activations
         self.requests = Requests(
             self.store.place,
-            read=lambda request: self.read(self.store.read_request(request)),
+            read=lambda request: self.gate.read(self.store.read_request(request)),
             ledger=self,
             lookup=lookup,
             steady=self.steady,
             new_waiter=new_waiter,
         )
         self.watchers = Watchers()
+        self.calls = Calls(activities, self.post_answer)
         self.exchange = Exchange(self)
         self.timers = DurableTimers(self, timers)
         self.leftovers = Leftovers(self)
         self.overflow = Overflow(self)
         self.damage = Damage(self.store.place, self)
         self.stripe_router = StripeRouter(lookup, clock, index)
-        self._activities = activities
-        self._post_answer = self.post_answer  # one for all that run
 
         #: Clients' messages that no turn has consumed, in memory and in the store.
         self.waiting = 0
-        #: Counters: messages to other partitions, signals and calls that failed unheard.
+        #: How many messages went to other partitions.
         self.sent_away = 0
-        self.failed_operations = 0
-        self.failed_calls = 0
+        self.unheard = Unheard()
         #: How far the clock is behind the actor whose turn is under way, which is never set back.
         self.lag = 0
         #: Whether the turn under way has sent to where too much waits.
         self.slows = False
-        #: Crashes of actors' turns, in a row, and those since the last recovery.
-        self.crashes: dict[str, int] = {}
-        self.crashed: dict[str, BaseException] = {}
+        self.crashes = Crashes(settings.crashes_max)
         #: Of the turns, where processes have died.
         self.notes: Notes | None = None
         #: What is done around each turn, where anything is.
         self.around: Around | None = None
         #: When request ids are forgotten next, by the steady time.
         self.expire_requests_at = 0
-        #: Whose activities run on other shards, where this partition was before, by shard.
-        self.abroad: dict[int, set[Caller]] = {}
-        self.cancel_abroad: Callable[[int, Caller], None] = lambda shard, caller: None
         #: Why another owner has taken over, if one has; and who is told.
         self.fatal: Exception | None = None
         self.on_fatal: Callable[[Exception], None] = lambda error: None
@@ -210,10 +162,9 @@ class Partition(Ledger):
         if gate.reason is not None and gate.has_moved:
             gate.late.append((instance_id, completion))
             return
-        if self.abroad:
-            caller = Caller(instance_id, completion.execution, completion.task)
-            for callers in self.abroad.values():
-                callers.discard(caller)  # if this is recovering, it has to run again
+        if self.calls.abroad:
+            # If this is recovering, it has to run again.
+            self.calls.answered(Caller(instance_id, completion.execution, completion.task))
         if gate.reason is None:
             if not (self.leftovers.rows and self.leftovers.take(instance_id, completion)):
                 self.post(instance_id, completion)
@@ -291,12 +242,9 @@ class Partition(Ledger):
         """Do not start activities that have not been, and tell those that run to stop."""
         for batch in (self.batch, self.flying):
             if batch is not None and batch.activities:
-                calls = batch.activities
-                batch.activities = [call for call in calls if not _covers(caller, call.caller)]
+                batch.cancel(caller)
         if running:
-            self._activities.cancel(caller)
-            for shard in self.abroad:
-                self.cancel_abroad(shard, caller)
+            self.calls.cancel(caller)
 
     def leave_activity(self, instance: int, call: ActivityCall) -> None:
         """Have an activity carried out although no turn will take its answer."""
@@ -311,21 +259,11 @@ class Partition(Ledger):
         """Take note of an answer that nobody waits for."""
         if self.leftovers.rows and self.leftovers.take(instance_id, answer):
             return
-        if answer.event in FAILURES:
-            self.failed_call(instance_id, _CALLED[answer.event], read_failure(answer.body))
+        self.unheard.answer(instance_id, answer)
 
     def failed_call(self, instance_id: str, what: str, failure: FailureDetails) -> None:
         """A call failed, and nobody looked at its outcome."""
-        if failure.error_type in _STOPPED:
-            return  # that was asked for
-        self.failed_calls += 1
-        _log.error(
-            "%s, called by %s, failed and nobody awaited it: %s: %s",
-            what,
-            instance_id,
-            failure.error_type,
-            failure.message,
-        )
+        self.unheard.call(instance_id, what, failure)
 
     def reply(self, message: Message, result: bytes | None) -> None:
         """Answer whoever waits for the message, once the batch is durable."""
@@ -371,14 +309,7 @@ class Partition(Ledger):
 
     def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:
         """A signalled operation failed, and nobody awaits it."""
-        self.failed_operations += 1
-        _log.error(
-            "signal %s.%s failed and was rolled back: %s: %s",
-            entity,
-            operation,
-            failure.error_type,
-            failure.message,
-        )
+        self.unheard.operation(entity, operation, failure)
 
     def new_instance_id(self) -> str:
         """Make up an id, of this partition, for an orchestration that an entity starts."""
@@ -386,38 +317,9 @@ class Partition(Ledger):
             self._near = name_in(self.index, len(self.places))
         return f"{self._near}::{uuid.uuid4().hex}"
 
-    # What is durable already.
-
-    def start_durable(self, calls: list[ActivityCall]) -> None:
-        """Run activities that are durable now."""
-        self._activities.submit_all(calls, self._post_answer)
-
-    @property
-    def calls_waiting(self) -> int:
-        """How many calls of activities wait to run on this event loop."""
-        return self._activities.waiting
-
     def dispatch(self, call: ActivityCall) -> None:
         """Run an activity (again) that is durable already."""
-        self._activities.submit(call, self._post_answer)
-
-    def answering(self) -> set[Caller]:
-        """Give whose activities run, and answer to this partition."""
-        return self._activities.callers(self._post_answer)
-
-    async def read(self, reading: Awaitable[T]) -> T:
-        """Read from the store for somebody outside, who is told where the partition has left.
-
-        Raises:
-            MovedError: it has left, and its store is closed here.
-            StorageError: the store cannot be read.
-        """
-        try:
-            return await reading
-        except StorageError:
-            if self.gate.has_moved:
-                raise self.gate.refusal() from None
-            raise
+        self.calls.dispatch(call)
 
     # What becomes of it.
 
@@ -429,15 +331,8 @@ class Partition(Ledger):
             "a turn of %s crashed; partition %d recovers", activation.key, self.index, why=error
         )
         activation.dead = True
-        self.blame(activation, error)
+        self.crashes.blame(activation.key, error)
         self.break_down(error)
-
-    def blame(self, activation: Activation, error: BaseException) -> None:
-        """Take note of whose turn, or state, it was."""
-        key = activation.key
-        self.crashed[key] = error
-        if not is_interrupt(error):
-            self.crashes[key] = self.crashes.get(key, 0) + 1
 
     def stop(self, error: Exception) -> None:
         """Stop for good: another owner has taken over."""
@@ -473,7 +368,7 @@ class Partition(Ledger):
         self.overflow.clear()
         self.leftovers.clear()
         if activities:
-            self._activities.stop_all(self._post_answer)
+            self.calls.stop_all()
         self.batch = Batch()
         return dropped
 
@@ -495,7 +390,3 @@ class Dropped(NamedTuple):
         while self.activations:
             self.activations.pop().close()
             yield
-
-
-def _covers(wanted: Caller, caller: Caller) -> bool:
-    return wanted[:2] == caller[:2] and wanted.task in (0, caller.task)

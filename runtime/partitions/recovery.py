@@ -75,7 +75,7 @@ async def resume(partition: Partition, recovered: Recovered, mailboxes: Mailboxe
         recovered: what that gave.
         mailboxes: what waits for its actors.
     """
-    answered = callers_of(partition.abroad) | mailboxes.answered | partition.answering()
+    answered = callers_of(partition.calls.abroad) | mailboxes.answered | partition.calls.callers()
     answered |= _take_up(partition)
     # Before the checkpoint that deletes them, which comes when this has returned.
     await partition.damage.set_aside(partition.store)
@@ -111,7 +111,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     _log.error("partition %d recovers: %s", partition.index, error)
     gate = partition.gate
     gate.reason = UnavailableError(text_of(error))
-    crashed, partition.crashed = partition.crashed, {}
+    crashed = partition.crashes.take_fresh()
     reason = _unapplied()
     if crashed and not issubclass(type(error), (StorageError, UnavailableError)):
         # Nothing is wrong but with those actors: what others wait for is done over, unnoticed.

@@ -198,14 +198,14 @@ class Shard:
             partition.around = Around(self.notes, self._watch)
         for key in self.at_fault:
             if partition_of(key, len(partition.places)) == number:
-                partition.crashes[key] = self.settings.crashes_max
+                partition.crashes.bar(key)
         partition.on_fatal = self._lose
-        partition.cancel_abroad = self._cancel_abroad
+        partition.calls.cancel_abroad = self._cancel_abroad
         return partition
 
     def _take_over(self, partition: Partition, handover: Handover) -> dict[int, Waiter]:
         """Take what a partition brings along; gives who waits for its stored messages, by row."""
-        partition.abroad = {
+        partition.calls.abroad = {
             shard: {Caller(*caller) for caller in callers} for shard, callers in handover["abroad"]
         }
         source = handover["shard"]
@@ -290,7 +290,7 @@ class Shard:
         del self.hosted[number]
         self.router.remove(number)
         callers += self._pass_on(partition)
-        abroad = dict(partition.abroad)
+        abroad = dict(partition.calls.abroad)
         # What goes on elsewhere may pass here on its way, and be lost with this shard.
         here = {*callers, *callers_of(abroad)}
         if here:
@@ -326,9 +326,9 @@ class Shard:
         """Another shard has died: do what depended on it."""
         self.replies.fail(_gone_with_its_shard(), shard)
         for partition in self.partitions:
-            gone = partition.abroad.pop(shard, None)
+            gone = partition.calls.abroad.pop(shard, None)
             if gone:
-                for others in partition.abroad.values():
+                for others in partition.calls.abroad.values():
                     others -= gone
                 keys = {caller.instance_id for caller in gone}
                 await partition.loader.dispatch_unanswered(keys, gone.__contains__)
@@ -481,8 +481,8 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         turns=partition.turns,
         messages=partition.messages,
         sent_away=partition.sent_away,
-        failed_operations=partition.failed_operations,
-        failed_calls=partition.failed_calls,
+        failed_operations=partition.unheard.operations,
+        failed_calls=partition.unheard.calls,
         waiting=sum(count for _, count in waiting),
         stored=partition.overflow.count,
         owed=partition.exchange.owed,

@@ -158,3 +158,21 @@ def test_those_that_go_on_waiting_are_not_failed_with_the_others() -> None:
     batch.fail_replies(error, [spared])
 
     assert (spared.errors, failed.errors) == ([], [error])
+
+
+@pytest.mark.parametrize(
+    ("task", "left"),
+    [(1, [("i", 2), ("j", 1)]), (0, [("j", 1)]), (5, [("i", 1), ("i", 2), ("j", 1)])],
+)
+def test_a_call_that_is_cancelled_before_its_batch_is_durable_is_not_made(
+    task: int, left: list[tuple[str, int]]
+) -> None:
+    batch = Batch()
+    batch.activities = [
+        ActivityCall(Caller(key, 1, number), "work", None, None, 1, None, number)
+        for key, number in (("i", 1), ("i", 2), ("j", 1))
+    ]
+
+    batch.cancel(Caller("i", 1, task))
+
+    assert [(call.caller.instance_id, call.caller.task) for call in batch.activities] == left

@@ -372,7 +372,7 @@ async def test_a_state_that_cannot_be_stored_is_laid_at_its_actor_s_door(
         monkeypatch.setattr(EntityActor, "seal", fail)
         guilty, innocent = ask(one), ask(one, NEXT)
         await one.commit()
-        assert one.partition.crashes == {str(SUM): 1}
+        assert one.partition.crashes.in_a_row == {str(SUM): 1}
         monkeypatch.undo()
         await one.settle()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from perdure.actors.errors import UnavailableError
+from perdure.actors.errors import StorageError, UnavailableError
 from perdure.actors.messages import Completion, Operation
 from perdure.runtime.partitions.gate import Gate
 from perdure.runtime.placement.places import MovedError
@@ -90,3 +90,20 @@ def test_late_answers_are_given_once() -> None:
 
     assert gate.take_late() == [("x", answer)]
     assert gate.take_late() == []
+
+
+async def test_whoever_reads_where_the_partition_has_left_is_told_to_look_elsewhere() -> None:
+    gate = Gate(3, 10)
+
+    async def fails() -> None:
+        raise StorageError("the store is closed")
+
+    async def reads() -> int:
+        return 1
+
+    assert await gate.read(reads()) == 1
+    with pytest.raises(StorageError, match="closed"):
+        await gate.read(fails())
+    gate.reason = MovedError("it left")
+    with pytest.raises(MovedError, match="it left"):
+        await gate.read(fails())

@@ -267,7 +267,7 @@ async def test_a_state_that_its_class_cannot_read_parks_the_entity_and_stays(
 
 
 def count_crashes(one: Alone, key: str, count: int) -> None:
-    one.partition.crashes[key] = count
+    one.partition.crashes.in_a_row[key] = count
 
 
 @pytest.mark.parametrize("key", [A, "x"])
@@ -287,7 +287,7 @@ async def test_who_crashed_too_often_in_a_row_is_parked_until_that_is_tried_agai
 
         assert len(told.told) == 1
         assert actor_of(one, key).parked is None
-        assert one.partition.crashes == {}
+        assert one.partition.crashes.in_a_row == {}
 
 
 @pytest.mark.parametrize("key", [A, "x"])
@@ -503,7 +503,7 @@ async def test_who_waits_for_an_instance_that_crashed_in_its_replay_is_told(
         monkeypatch.setattr(OrchestrationActor, "replay", crash)
         told = ask(one, "x", Event("go", b"7"))
         await one.quiet()
-        assert one.partition.crashes == {"x": 1}
+        assert one.partition.crashes.in_a_row == {"x": 1}
         monkeypatch.undo()
         await one.settle()
 

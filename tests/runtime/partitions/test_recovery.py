@@ -173,11 +173,11 @@ async def test_crashes_in_a_row_are_counted_and_forgotten_with_a_turn_that_stand
             crashes.append("on purpose")
             ask(one, A, "crash")
             await one.settle()
-            assert one.partition.crashes == {A: count}
+            assert one.partition.crashes.in_a_row == {A: count}
 
         await ask_and_settle(one, 5)
 
-        assert one.partition.crashes == {}
+        assert one.partition.crashes.in_a_row == {}
 
 
 async def test_what_actors_sent_is_neither_lost_nor_sent_twice_where_another_crashes() -> None:

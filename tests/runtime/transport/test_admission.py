@@ -75,7 +75,7 @@ async def check_well(hub: Hub, path: Path, before: int) -> None:
     assert hub.placement == [0, 0]
     assert [partition.gate.reason for partition in hub._partitions] == [None, None]
     assert [partition.failed_commits for partition in hub._partitions] == [0, 0]
-    assert hub._partitions[0].crashes == {}
+    assert hub._partitions[0].crashes.in_a_row == {}
 
 
 INTERNAL: list[list[Any]] = [
