@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from perdure import watch_hub
 
@@ -145,7 +146,8 @@ def _actor_table(before: HubStatistics, now: HubStatistics, seconds: float, hott
         listed.setdefault(place, taken_by.get(place, 0))
     for (index, key), taken in listed.items():
         count = waiting.get((index, key), 0)
-        table.add_row(key, str(index), _rate(taken, seconds), f"{count:,}" if count else "")
+        # As text: a key may look like markup.
+        table.add_row(Text(key), str(index), _rate(taken, seconds), f"{count:,}" if count else "")
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,26 @@ def add_to(commands: Commands) -> None:
         description="Show the load of a running hub, live, until Ctrl-C.",
     )
     shards.add_argument("hub", metavar="HUB", help="its socket, or sqlite:PATH if that is there")
-    shards.add_argument("--interval", type=float, default=1.0, help="seconds between looks (1)")
+    shards.add_argument(
+        "--interval",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="seconds between looks (1)",
+    )
     shards.add_argument("--hottest", type=int, default=5, help="actors to name (5)")
     shards.add_argument("--once", action="store_true", help="print one look and end")
     shards.add_argument(
         "--move", nargs=2, type=int, metavar=("PARTITION", "SHARD"), help="move a partition"
     )
     shards.set_defaults(run=_shards)
+
+
+def _seconds(given: str) -> float:
+    seconds = float(given)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{given} is no time between two looks")
+    return seconds
 
 
 def _shards(wanted: argparse.Namespace) -> int:

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import App, Hub, RuntimeStatus
+from perdure.__main__ import main
+from perdure.adapters.cli import serve
+from tests.greeter import app_folder, command, read_line, start_for_later
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with app_folder(tmp_path, monkeypatch) as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
+async def test_serve_runs_a_hub_until_a_signal_and_leaves_it_in_order(
+    folder: Path, signalled: signal.Signals, anyio_backend_name: str
+) -> None:
+    await start_for_later(folder, "sqlite:hub")
+    arguments = ["greeter:app", "--store", "sqlite:hub", "--backend", anyio_backend_name]
+
+    with command(folder, "-m", "perdure", "serve", *arguments) as process:
+        lines = {read_line(process), read_line(process)}
+        process.send_signal(signalled)
+        rest, errors = process.communicate(timeout=30)
+
+    assert "served\n" in lines
+    [announced] = lines - {"served\n"}
+    assert "serves greeter:app on sqlite:hub (sqlite WAL synchronous=FULL)" in announced
+    assert "2 orchestrations, 1 entity, 2 activities" in announced
+    assert rest == "stopped; what had not ended goes on at the next start\n"
+    assert errors == ""
+    assert process.returncode == 0
+    assert not list((folder / "hub").glob("*-wal")), "the store was not closed in order"
+
+
+async def test_what_was_served_is_completed_in_the_store(folder: Path) -> None:
+    await start_for_later(folder, "sqlite:hub")
+    with command(
+        folder, "-m", "perdure", "serve", "greeter:app", "--store", "sqlite:hub"
+    ) as process:
+        lines = {read_line(process), read_line(process)}
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    async with Hub(App(), store="sqlite:hub") as hub:
+        status = await hub.client.get_status("one")
+
+    assert "served\n" in lines
+    assert status is not None
+    assert (status.runtime_status, status.output) == (RuntimeStatus.COMPLETED, "served")
+
+
+def test_serve_says_in_one_line_what_is_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["serve", "greeter:app", "--store", "sqlit:hub"])
+
+    captured = capsys.readouterr()
+    assert status == 1
+    assert captured.err.startswith("perdure: store 'sqlit:hub' is not understood")
+    assert captured.err.count("\n") == 1
+
+
+def test_serve_wants_to_be_told_where_the_hub_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "greeter:app"])
+
+    assert caught.value.code == 2
+    assert "--store" in capsys.readouterr().err
+
+
+class Served:
+    """A hub that is not run; what it was to be run with is written down."""
+
+    durability = "nowhere"
+
+    def __init__(self, orchestrations: int, entities: int, activities: int) -> None:
+        self.app = self
+        self.orchestrations = [*range(orchestrations)]
+        self.entities = [*range(entities)]
+        self.activities = [*range(activities)]
+        self.given: dict[str, Any] = {}
+
+    def run(self, app: str, *, on_ready: Callable[[Any], None], **given: Any) -> None:
+        self.given = {"app": app, **given}
+        on_ready(self)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    one = Served(1, 2, 0)
+    monkeypatch.setattr(serve, "run", one.run)
+    return one
+
+
+def test_serve_runs_a_hub_with_what_it_was_given(served: Served) -> None:
+    arguments = ["--store", "sqlite:hub", "--partitions", "8", "--shards", "2", "--workers", "3"]
+    arguments += ["--socket", "x.sock", "--backend", "trio", "--no-uvloop"]
+
+    assert main(["serve", "shop:app", *arguments]) == 0
+
+    assert served.given == {
+        "app": "shop:app",
+        "store": "sqlite:hub",
+        "partitions": 8,
+        "shards": 2,
+        "workers": 3,
+        "socket": "x.sock",
+        "backend": "trio",
+        "uvloop": False,
+    }
+
+
+def test_serve_leaves_to_the_hub_what_it_was_not_given(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "shop:app", "--store", "memory:"]) == 0
+
+    assert served.given == {
+        "app": "shop:app",
+        "store": "memory:",
+        "partitions": 4,
+        "shards": 1,
+        "workers": 0,
+        "socket": None,
+        "backend": "asyncio",
+        "uvloop": None,
+    }
+    announced, stopped = capsys.readouterr().out.splitlines()
+    assert "serves shop:app on memory: (nowhere): 1 orchestration, 2 entities, 0 activities" in (
+        announced
+    )
+    assert stopped.startswith("stopped;")
+
+
+@pytest.mark.parametrize("wrong", [["--partitions", "many"], ["--backend", "curio"], ["--fast"]])
+def test_serve_refuses_what_it_does_not_take(wrong: list[str], served: Served) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "shop:app", "--store", "memory:", *wrong])
+
+    assert caught.value.code == 2
+    assert served.given == {}
