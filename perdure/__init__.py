@@ -61,8 +61,9 @@ if TYPE_CHECKING:
     )
     from .actors.ids import EntityId
     from .actors.registry.app import App
+    from .actors.replay.locks import EntityLock
     from .actors.replay.scopes import CancelScope, TaskGroup
-    from .actors.replay.tasks import EntityLock, Task
+    from .actors.replay.tasks import Task
     from .actors.retry import RetryPolicy
     from .actors.values import MISSING, RuntimeStatus
     from .runtime.client.client import CleanResult, Client, InstanceConditions
@@ -187,7 +188,8 @@ _HOMES = {
         (".actors.ids", "EntityId"),
         (".actors.registry.app", "App"),
         (".actors.replay.scopes", "CancelScope TaskGroup"),
-        (".actors.replay.tasks", "EntityLock Task"),
+        (".actors.replay.locks", "EntityLock"),
+        (".actors.replay.tasks", "Task"),
         (".actors.retry", "RetryPolicy"),
         (".actors.values", "MISSING RuntimeStatus"),
         (".runtime.client.client", "CleanResult Client InstanceConditions"),

@@ -23,18 +23,11 @@ from ..ids import EntityId, check_instance_id, check_text, entity_id
 from ..logs import GuardedLogger
 from ..payloads import compact
 from ..printing import repr_of
+from ..replay.compound_tasks import AllTask, AnyTask, RetryTask
 from ..replay.execution import Continuation
+from ..replay.locks import EntityLock
 from ..replay.scopes import CancelScope, Shield, TaskGroup
-from ..replay.tasks import (
-    AllTask,
-    AnyTask,
-    CallTask,
-    EntityLock,
-    EventTask,
-    RetryTask,
-    Task,
-    TimerTask,
-)
+from ..replay.tasks import CallTask, EventTask, Task, TimerTask
 from ..retry import RetryPolicy
 from ..times import due_time, microseconds, seconds as seconds_of, to_datetime
 from ..values import MISSING, check_event_name

@@ -26,7 +26,8 @@ from ..messages import Command, Completion, Event, LockRequest
 from ..replay.execution import Outcome
 from ..replay.executor import Executor
 from ..replay.history import AT, KIND, NUMBER, open_activities, open_lock
-from ..replay.tasks import LOCK_AGAIN, TimerTask
+from ..replay.locks import LOCK_AGAIN
+from ..replay.tasks import TimerTask
 from .rewind_plan import Events, Rewind, find_plan
 
 if TYPE_CHECKING:

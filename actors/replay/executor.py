@@ -55,8 +55,9 @@ from .history import (
     recorded_input,
 )
 from .inputs import Given, same_input
+from .locks import EntityLock
 from .scopes import Fiber, ReplayStopped
-from .tasks import DONE, FAILED, PENDING, CallTask, EntityLock, EventTask, Task, TimerTask
+from .tasks import DONE, FAILED, PENDING, CallTask, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
     from ..carried import Carried

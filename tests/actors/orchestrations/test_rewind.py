@@ -10,7 +10,7 @@ import pytest
 from perdure.actors.errors import InternalError, RewindError
 from perdure.actors.failures import read_failure
 from perdure.actors.messages import Caller, Command
-from perdure.actors.replay.tasks import LOCK_AGAIN
+from perdure.actors.replay.locks import LOCK_AGAIN
 from tests.actors.orchestrations.flows import (
     PARENT,
     activities,

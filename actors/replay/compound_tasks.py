@@ -1,0 +1,316 @@
+"""Tasks made of others: all of them, the first of them, and the attempts of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import evolve
+
+from ..errors import Cancelled, FailedError, FailureDetails, UsageError
+from ..failures import failure_of
+from ..retry import PredicateError
+from .tasks import CANCELED, DONE, FAILED, PENDING, Task, TimerTask
+
+if TYPE_CHECKING:
+    from ..retry import RetryPolicy
+    from .executor import Executor
+    from .scopes import CancelScope
+
+R = TypeVar("R")
+
+#: How many results may wait to be read: a power of two, less one.
+UNREAD_MAX = 255
+
+
+class AllTask(Task[list[R]]):
+    """All of some tasks, their results in the order given.
+
+    These are read as they come, some at a time: a hundred thousand at once would hold the loop.
+
+    Args:
+        tasks: a list of its own; what has been read leaves it.
+    """
+
+    __slots__ = ("_fail_fast", "_missing", "_results", "_tasks", "_unread")
+
+    def __init__(self, executor: Executor, tasks: list[Task[R]], fail_fast: bool) -> None:
+        super().__init__(executor)
+        self._tasks: list[Any] = tasks
+        self._fail_fast = fail_fast
+        self._missing = 1
+        self._unread: list[Task[R]] = []
+        self._results: list[R] = []  # of the first tasks, which are not kept any more
+        for task in tasks:
+            if task.is_completed:
+                self._notice(task)
+            else:
+                self._missing += 1
+                task.watch(self)
+        self.on_counted()
+
+    @property
+    def only_notes(self) -> bool:
+        return self._missing & UNREAD_MAX > 1 or self._state != PENDING
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """One of them is settled."""
+        if task._state == DONE:
+            self._unread.append(task)
+            if not self._missing & UNREAD_MAX:
+                self._read()
+        else:
+            self._notice(task)
+        self.on_counted()
+
+    def _read(self) -> None:
+        """Read the results that have come, and gather those of the first tasks."""
+        unread, self._unread = self._unread, []
+        known = len(self._results)
+        self._gather()
+        if len(self._results) - known < len(unread):  # they did not come in order
+            with suppress(Exception):  # it raises again when it is gathered
+                for task in unread:
+                    task.outcome()
+
+    def _gather(self) -> None:
+        tasks, results = self._tasks, self._results
+        for place in range(len(results), len(tasks)):
+            task = tasks[place]
+            if task._state != DONE:
+                return
+            try:
+                results.append(task.outcome())
+            except Exception:
+                return
+            tasks[place] = None  # so that it may go
+
+    def _notice(self, task: Task[Any]) -> None:
+        if self._fail_fast and task._state != DONE and self._state == PENDING:
+            try:
+                task.outcome()
+            except Exception:
+                self.settle(FAILED, task.outcome)
+            except Cancelled:
+                self.settle(CANCELED, None)
+
+    def on_counted(self) -> None:
+        """One fewer is missing; settle when none is."""
+        self._missing -= 1
+        if self._missing or self._state != PENDING:
+            return
+        self._read()
+        results, failed = self._results, list[Task[R]]()
+        for task in self._tasks[len(results) :]:
+            try:
+                results.append(task.outcome())
+            except (Exception, Cancelled):
+                failed.append(task)
+        if not failed:
+            self.settle(DONE, results)
+        elif self._fail_fast:
+            self.settle(FAILED, partial(_error_of, failed[0]))
+        else:
+            self.settle(FAILED, partial(_errors_of, failed))
+
+    def settle(self, state: int, value: Any) -> None:
+        super().settle(state, value)
+        # Those that are not settled go on watching, in vain, and point here.
+        self._tasks, self._results, self._unread = [], [], []
+
+    def abandon(self, scope: CancelScope | None) -> None:
+        # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
+        for task in self._tasks[len(self._results) :]:
+            task.unwatch(self)
+            task.let_go(scope)
+        self.settle(CANCELED, None)
+
+    def withdraw(self) -> None:
+        for task in self._tasks[len(self._results) :]:
+            task.unwatch(self)
+            task.cancel()
+
+
+def _error_of(task: Task[Any]) -> Exception:
+    """Give the error of a task that failed or was cancelled."""
+    try:
+        task.outcome()
+    except Exception as error:
+        return error
+    except Cancelled:
+        pass
+    return UsageError("the task was cancelled")
+
+
+def _errors_of(tasks: list[Task[Any]]) -> ExceptionGroup[Exception]:
+    return ExceptionGroup("some of the tasks failed", [_error_of(task) for task in tasks])
+
+
+class AnyTask(Task[Task[Any]]):
+    """The first of some tasks that is settled; the result is that task."""
+
+    __slots__ = ("_cancel_losers", "_tasks")
+
+    def __init__(self, executor: Executor, tasks: Sequence[Task[Any]], cancel_losers: bool) -> None:
+        super().__init__(executor)
+        self._tasks = tasks
+        self._cancel_losers = cancel_losers
+        for task in tasks:
+            if task.is_completed:
+                self.on_settled(task)
+                break
+        else:
+            for task in tasks:
+                task.watch(self)
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """One of them is settled; if it is the first, it has won."""
+        if self._state != PENDING:
+            return
+        for other in self._tasks:
+            if other is not task and other._state == PENDING:
+                other.unwatch(self)
+        self.settle(DONE, task)
+        if self._cancel_losers:
+            for other in self._tasks:
+                if other is not task:
+                    other.cancel()
+
+    def abandon(self, scope: CancelScope | None) -> None:
+        # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
+        for task in self._tasks:
+            task.unwatch(self)
+            task.let_go(scope)
+        self.settle(CANCELED, None)
+
+    def withdraw(self) -> None:
+        for task in self._tasks:
+            task.unwatch(self)
+            task.cancel()
+
+
+class RetryTask(Task[R]):
+    """Attempts of one call, with durable timers between them.
+
+    Elapsed time is orchestration time and jitter comes from the instance's random numbers, so a
+    replay makes the same attempts (Durable Task's Python SDK reads the wall clock here).
+
+    Args:
+        policy: when to try again.
+        attempt: makes an attempt, of that number.
+        limit_us: how long all attempts and the waits between them may take. The attempt that is
+            under way then is given up.
+        failed: makes the error for a call that ran out of time.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_attempts",
+        "_begun",
+        "_current",
+        "_deadline",
+        "_failed",
+        "_last",
+        "_limit_us",
+        "_policy",
+    )
+
+    def __init__(
+        self,
+        executor: Executor,
+        policy: RetryPolicy,
+        attempt: Callable[[int], Task[R]],
+        limit_us: int | None,
+        failed: Callable[[FailureDetails], FailedError],
+    ) -> None:
+        super().__init__(executor)
+        self._policy = policy
+        self._attempt = attempt
+        self._attempts = 0
+        self._begun = executor.now
+        self._current: Task[Any] | None = None
+        self._deadline: TimerTask | None = None
+        self._limit_us = limit_us
+        self._failed = failed
+        self._last: FailureDetails | None = None
+        self._try()
+        if limit_us is not None and not executor.lacks_timer():
+            self._deadline = executor.create_timer(executor.later(limit_us))
+            self._deadline.watch(self)
+
+    def _try(self) -> None:
+        self._attempts += 1
+        try:
+            task = self._attempt(self._attempts)
+        except Exception as error:
+            if self._attempts == 1:
+                raise  # at the call itself
+            self.settle(FAILED, partial(type(error), *error.args))
+        else:
+            self._follow(task)
+
+    def _follow(self, task: Task[Any]) -> None:
+        self._current = task
+        if task.is_completed:
+            self.on_settled(task)
+        else:
+            task.watch(self)
+
+    def on_settled(self, task: Task[Any]) -> None:
+        """An attempt, or the wait before the next one, is over."""
+        if self._state != PENDING:
+            return
+        if task is self._deadline:
+            self._run_out()
+            return
+        if isinstance(task, TimerTask):
+            if not task.is_cancelled:
+                self._try()
+            return
+        if task.is_cancelled:
+            self.settle(CANCELED, None)
+            return
+        try:
+            result = task.outcome()
+        except FailedError as error:
+            self._decide(task, error.failure)
+        except Exception as error:
+            self._decide(task, failure_of(error))
+        else:
+            self.settle(DONE, result)
+
+    def _decide(self, task: Task[Any], failure: FailureDetails) -> None:
+        executor = self._executor
+        elapsed = executor.now - self._begun
+        try:
+            delay = self._policy.next_delay(self._attempts, elapsed, failure, executor.draw)
+        except PredicateError as mistake:
+            self.settle(FAILED, partial(self._failed, mistake.failure))
+            return
+        if delay is None or (self._limit_us is not None and elapsed + delay > self._limit_us):
+            self.settle(FAILED, task.outcome)
+        else:
+            self._last = failure
+            self._follow(executor.create_timer(executor.later(delay)))
+
+    def _run_out(self) -> None:
+        """All the time is used up: give up the attempt under way, or the wait for the next."""
+        assert self._limit_us is not None
+        self.withdraw()
+        text = f"no result within {self._limit_us / 1e6:g} seconds, attempts: {self._attempts}"
+        failure = evolve(failure_of(TimeoutError(text)), cause=self._last)
+        self.settle(FAILED, partial(self._failed, failure))
+
+    def settle(self, state: int, value: Any) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.unwatch(self)
+            deadline.cancel()
+        super().settle(state, value)
+
+    def withdraw(self) -> None:
+        if self._current is not None:
+            self._current.unwatch(self)
+            self._current.cancel()
