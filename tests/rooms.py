@@ -95,11 +95,12 @@ ROOMS = (
     _room("benchmarks", "", "the suite: uses `import perdure` alone"),
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room("adapters", "", "ways in from outside"),
-    _room("adapters/cli", "benchmarks", "the command line: uses `import perdure`"),
+    _room("adapters/http", "", "requests and answers: uses `import perdure`"),
+    _room("adapters/cli", "benchmarks adapters/http", "the command line: uses `import perdure`"),
 )
 
 #: Rooms that are users of the package: they import its public names, by their full name.
-USERS = frozenset({"adapters", "adapters/cli", "benchmarks", "benchmarks/peers"})
+USERS = frozenset({"adapters", "adapters/cli", "adapters/http", "benchmarks", "benchmarks/peers"})
 
 
 def room_of(path: str) -> Room:

@@ -618,13 +618,15 @@ class Client(ABC):
         locked: bool | None = None,
         parked: bool | None = None,
         include_empty: bool = False,
+        after: EntityId[Any] | None = None,
         states: bool = True,
         page_size: int = 200,
     ) -> AsyncIterator[EntityStatus[Any]]:
         """Find entities that match every condition given, ordered by name and key.
 
         ``name`` is the entity's class or function, or its name, whatever the case. Times are aware
-        datetimes, from inclusive, to exclusive.
+        datetimes, from inclusive, to exclusive. ``after`` is the last one that was seen, whether
+        it still exists or not; those behind it are found.
         A striped entity is shown as its stripes were folded into it last.
         """
         ...

@@ -166,10 +166,11 @@ class EntityClient(Requester):
         locked: bool | None = None,
         parked: bool | None = None,
         include_empty: bool = False,
+        after: EntityId[Any] | None = None,
         states: bool = True,
         page_size: int = 200,
     ) -> AsyncIterator[EntityStatus[Any]]:
-        after: tuple[str, str] | None = None
+        seen = None if after is None else (entity_id(after, "after").name, after.key)
         page_size = check_page_size(page_size)
         locked, parked = optional_flag(locked, "locked"), optional_flag(parked, "parked")
         while True:
@@ -182,7 +183,7 @@ class EntityClient(Requester):
                 parked=parked,
                 # Who asks for parked or locked ones means those without state, too.
                 include_empty=flag(include_empty, "include_empty") or bool(parked) or bool(locked),
-                after=after,
+                after=seen,
                 limit=page_size,
                 states=flag(states, "states"),
             )
@@ -205,7 +206,7 @@ class EntityClient(Requester):
             if len(found) < page_size:
                 return
             last = found[page_size - 1][0]
-            after = (last.name, last.key)
+            seen = (last.name, last.key)
 
     async def purge_entity(self, id: EntityId[Any]) -> None:
         key = str(entity_id(id))

@@ -1,0 +1,39 @@
+"""The way in over HTTP: an ASGI application in front of a hub, to serve alone or to mount."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .app import create_app
+    from .family import client_binding
+    from .keys import Key, Keys
+    from .limits import Limits
+
+__all__ = ["Key", "Keys", "Limits", "client_binding", "create_app"]
+
+_HOMES = {
+    "Key": ".keys",
+    "Keys": ".keys",
+    "Limits": ".limits",
+    "client_binding": ".family",
+    "create_app": ".app",
+}
+
+# Type checkers go by the imports above, and would believe in any name if they saw this.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            home = import_module(_HOMES[name], __name__)
+        except ModuleNotFoundError as error:
+            if error.name != "starlette":
+                raise
+            raise ImportError(
+                "perdure.adapters.http needs Starlette: pip install 'perdure[web]'"
+            ) from error
+        globals()[name] = value = getattr(home, name)  # so that it is asked for once
+        return value

@@ -1,0 +1,92 @@
+"""The ASGI application: which areas there are, and with what they are set up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+
+from perdure import Client, Hub, UsageError
+
+from .areas import Area, Health, Nowhere, Readiness, SignIn, SignOut
+from .entrance import Entrance
+from .keys import LOOPBACK, Guard, Keys
+from .limits import Limits
+from .webhooks import LOCAL_RPC, WEBHOOKS, Webhooks
+
+
+def create_app(
+    hub_or_client: Hub | Client,
+    *,
+    keys: Keys | None = None,
+    allowed_hosts: Sequence[str] = LOOPBACK,
+    expose_errors: bool = False,
+    limits: Limits | None = None,
+) -> Starlette:
+    """Make the ASGI application in front of a hub, to serve as it is or to mount in another.
+
+    It answers at ``/runtime/webhooks/durabletask`` and ``/durabletask`` as Durable Functions does,
+    and at ``/healthz`` and ``/readyz``. Whoever has the hub starts and stops it, such as the
+    lifespan of the application that this is mounted in; while it does not run, requests are
+    answered with 503.
+
+    Args:
+        hub_or_client: the hub, or a client of it.
+        keys: who may come in. None lets in whoever reaches the server: bind it to loopback then.
+        allowed_hosts: what the Host header may say, without the port; ``*`` is anything.
+        expose_errors: whether answers show the traceback of an unexpected error.
+        limits: what a request may be.
+
+    Raises:
+        UsageError: a bad argument.
+    """
+    areas: list[Area] = [
+        Webhooks(WEBHOOKS),
+        Webhooks(LOCAL_RPC, unwraps=True),
+        Health(),
+        Readiness(),
+        SignIn(),
+        SignOut(),
+        Nowhere(),
+    ]
+    return _application(hub_or_client, keys, allowed_hosts, expose_errors, limits, areas)
+
+
+def create_local_rpc(
+    hub_or_client: Hub | Client, *, expose_errors: bool = False, limits: Limits | None = None
+) -> Starlette:
+    """Make the application for language SDKs alone, which send no key: for a loopback listener.
+
+    It answers under ``/durabletask`` only, as a Functions host does on its local endpoint.
+
+    Raises:
+        UsageError: a bad argument.
+    """
+    areas: list[Area] = [Webhooks(LOCAL_RPC, unwraps=True), Nowhere()]
+    return _application(hub_or_client, None, LOOPBACK, expose_errors, limits, areas)
+
+
+def _application(
+    hub_or_client: Hub | Client,
+    keys: Keys | None,
+    allowed_hosts: Sequence[str],
+    expose_errors: bool,
+    limits: Limits | None,
+    areas: Sequence[Area],
+) -> Starlette:
+    if not isinstance(hub_or_client, (Hub, Client)):
+        raise UsageError("hub_or_client must be a perdure.Hub or a perdure.Client")
+    if keys is not None and not isinstance(keys, Keys):
+        raise UsageError("keys must be a perdure.adapters.http.Keys, or None")
+    if isinstance(allowed_hosts, str):
+        raise UsageError("allowed_hosts must be a list of hosts, not one text")
+    entrance = Entrance(
+        hub_or_client,
+        Guard(keys, allowed_hosts),
+        Limits() if limits is None else limits,
+        areas,
+        expose_errors=expose_errors,
+    )
+    app = Starlette(routes=[entrance])
+    app.state.entrance = entrance
+    return app

@@ -1,0 +1,107 @@
+"""The application as a whole: areas, raw paths, health, and where it may be mounted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from perdure import Hub, UsageError
+from perdure.adapters.http import create_app
+from tests.adapters.http.serving import SDK, WEBHOOKS, make_app, served
+
+
+async def test_an_orchestration_is_started_and_looked_at() -> None:
+    async with served() as it:
+        started = await it.http.post(f"{WEBHOOKS}/orchestrators/count/c1", json=21)
+        await it.ended("c1")
+        status = await it.http.get(started.json()["statusQueryGetUri"])
+
+    assert started.status_code == 202
+    assert status.status_code == 200
+    assert status.json()["output"] == 42
+
+
+async def test_what_stands_nowhere_is_not_found() -> None:
+    async with served() as it:
+        answers = [await it.http.get(path) for path in ("/nothing", f"{WEBHOOKS}/nothing")]
+
+    assert [one.status_code for one in answers] == [404, 404]
+
+
+async def test_a_server_is_healthy_and_ready_while_the_hub_serves() -> None:
+    async with served() as it:
+        healthy, ready = await it.http.get("/healthz"), await it.http.get("/readyz")
+
+    assert (healthy.status_code, ready.status_code) == (200, 200)
+
+
+async def test_a_server_whose_hub_does_not_run_is_healthy_and_not_ready() -> None:
+    transport = httpx.ASGITransport(create_app(Hub(make_app())))
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        healthy, ready = await http.get("/healthz"), await http.get("/readyz")
+        asked = await http.get(f"{WEBHOOKS}/instances/x")
+
+    assert (healthy.status_code, ready.status_code) == (200, 503)
+    assert asked.status_code == 503
+    assert "Retry-After" in asked.headers
+
+
+IDS = ["a/b", "a%2Fb", "ü ☃", "a?b#c", "..", "%", "a+b", "instances"]
+
+
+@pytest.mark.parametrize("id", IDS)
+@pytest.mark.parametrize("root", ["", "/hub/of mine"])
+async def test_an_id_may_hold_what_a_path_means_something_by(id: str, root: str) -> None:
+    from urllib.parse import quote
+
+    segment = quote(id, safe="").replace(".", "%2E")
+    mount = quote(root)
+    async with served(root_path=root) as it:
+        url = httpx.URL(f"http://localhost{mount}{WEBHOOKS}/orchestrators/echo/{segment}")
+        started = await it.http.post(url, json=1)
+        status = await it.client.get_status(id)
+        seen = await it.http.get(f"{mount}{WEBHOOKS}/instances/{segment}")
+
+    assert started.json()["id"] == id
+    assert started.json()["statusQueryGetUri"].startswith(f"http://localhost{mount}{WEBHOOKS}/")
+    assert status is not None
+    assert seen.json()["instanceId"] == id
+
+
+async def test_it_is_mounted_in_an_application_of_the_users() -> None:
+    hub = Hub(make_app())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
+        async with hub:
+            yield
+
+    outer = Starlette(routes=[Mount("/hub/{name}", create_app(hub))], lifespan=lifespan)
+    transport = httpx.ASGITransport(outer)
+    async with (
+        lifespan(outer),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+    ):
+        started = await http.post(f"/hub/a%20b{SDK}/orchestrators/echo/x%2Fy", json="1")
+        links = started.json()
+        seen = await http.get(links["statusQueryGetUri"])
+
+    assert links["statusQueryGetUri"].startswith(f"http://localhost/hub/a%20b{SDK}/instances/x%2Fy")
+    assert seen.json()["instanceId"] == "x/y"
+
+
+@pytest.mark.parametrize("bad", [{"keys": "secret"}, {"allowed_hosts": "localhost"}])
+def test_a_bad_argument_is_refused(bad: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=next(iter(bad))):
+        create_app(Hub(make_app()), **bad)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_no_hub_is_refused() -> None:
+    with pytest.raises(UsageError, match="hub_or_client"):
+        create_app(object())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
