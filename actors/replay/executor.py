@@ -10,7 +10,6 @@ that made it.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, cast
@@ -46,6 +45,7 @@ from ..payloads import compact
 from ..registry.outside import calling_line, line_of, refuse_await, translated
 from .endless import keep_for_ever
 from .execution import NO_WORK, Continuation, OpenLock, OpenWork, Outcome
+from .external_events import ExternalEvents
 from .history import (
     IDENTITY,
     SILENT,
@@ -86,14 +86,11 @@ class Executor:
     answers_later = False
 
     __slots__ = (
-        "_buffered",
         "_history",
         "_make_context",
         "_position",
         "_random",
         "_uuids",
-        "_waiters",
-        "arrivals",
         "cancel_requested",
         "carried",
         "children",
@@ -105,6 +102,7 @@ class Executor:
         "effects",
         "events",
         "execution",
+        "external",
         "fibers",
         "given_up",
         "instance_id",
@@ -161,11 +159,9 @@ class Executor:
         self.is_stepped = False  # else whoever uses its context is none of its code
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
-        self.arrivals = 0
         self.events: list[bytes] = []
         self.effects: Effects | None = None
-        self._buffered: dict[str, deque[tuple[int, Any]]] | None = None
-        self._waiters: dict[str, list[EventTask[Any]]] | None = None
+        self.external: ExternalEvents | None = None  # once there are any, or waits for one
         self._history: list[list[Any]] | None = None
         self._position = 0
         self._random: random.Random | None = None
@@ -347,24 +343,18 @@ class Executor:
         Raises:
             PayloadError: they are not of the type that the oldest open wait declares.
         """
-        waiters = self._waiters.get(name) if self._waiters is not None else None
-        if waiters:
-            self.stage(self.context, _decode, waiters[0], data)
+        waits = None if self.external is None else self.external.waits.get(name)
+        if waits:
+            self.stage(self.context, _decode, waits[0], data)
 
     def raise_event(self, name: str, raw: Any) -> None:
-        """Give an external event to the oldest waiter for its name, or keep it."""
-        if self._waiters is not None:
-            waiters = self._waiters.get(name)
-            if waiters:
-                waiter = waiters.pop(0)
-                if not waiters:
-                    del self._waiters[name]
-                waiter.accept(raw)
-                return
-        if self._buffered is None:
-            self._buffered = {}
-        self.arrivals += 1
-        self._buffered.setdefault(name, deque()).append((self.arrivals, raw))
+        """Give an external event to the oldest wait for its name, or keep it."""
+        self._external().give(name, raw)
+
+    def _external(self) -> ExternalEvents:
+        if self.external is None:
+            self.external = ExternalEvents()
+        return self.external
 
     def cancel(self, reason: str) -> None:
         """Throw ``Cancelled`` into the root at its await."""
@@ -498,11 +488,8 @@ class Executor:
             for task in self.pending.values():
                 task.forget_watchers()
             self.pending.clear()
-        if self._waiters:
-            for waiters in self._waiters.values():
-                for waiter in waiters:
-                    waiter.forget_watchers()
-            self._waiters.clear()
+        if self.external is not None:
+            self.external.let_go()
         self.unseen.clear()
 
     def wait_closed(self) -> None:
@@ -768,44 +755,23 @@ class Executor:
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
         self.check_stepped()
-        buffered = self._buffered.get(task.name) if self._buffered is not None else None
-        if buffered:
-            _, raw = buffered.popleft()
-            if not buffered and self._buffered is not None:
-                del self._buffered[task.name]
-            task.accept(raw)
-            return
-        if self._waiters is None:
-            self._waiters = {}
-        self._waiters.setdefault(task.name, []).append(task)
-        if timeout is not None:
+        if self._external().wait(task) and timeout is not None:
             task.timer = self.create_timer(self.later(timeout))
             task.timer.watch(task)
 
-    def forget_waiter(self, task: EventTask[Any]) -> None:
-        """Let a later event go to the next waiter."""
-        waiters = self._waiters.get(task.name) if self._waiters is not None else None
-        if waiters and task in waiters:
-            waiters.remove(task)
-            if not waiters and self._waiters is not None:
-                del self._waiters[task.name]
+    def forget_wait(self, task: EventTask[Any]) -> None:
+        """Let a later event go to the next wait."""
+        if self.external is not None:
+            self.external.forget(task)
 
     def unconsumed_events(self) -> list[tuple[str, bytes]]:
         """Give the events that nobody took, in the order in which they came."""
-        if not self._buffered:
-            return []
-        kept = [
-            (order, name, raw) for name, queue in self._buffered.items() for order, raw in queue
-        ]
-        kept.sort(key=lambda entry: entry[0])
-        return [
-            (name, raw if isinstance(raw, bytes) else orjson.dumps(raw)) for _, name, raw in kept
-        ]
+        return [] if self.external is None else self.external.untaken()
 
     @property
     def unconsumed_count(self) -> int:
         """How many events nobody took."""
-        return 0 if not self._buffered else sum(map(len, self._buffered.values()))
+        return 0 if self.external is None else self.external.untaken_count
 
     def send_event(self, instance_id: str, name: str, data: bytes, given: Given) -> None:
         """Ask for an event to be sent to another instance."""

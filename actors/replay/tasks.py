@@ -315,10 +315,10 @@ class EventTask(Task[R]):
         """The timeout's timer is settled: if it fired, give up waiting."""
         if task.is_cancelled or self.is_completed:
             return
-        self._executor.forget_waiter(self)
+        self._executor.forget_wait(self)
         self.settle(FAILED, partial(TimeoutError, f"no event {self.name!r} arrived in time"))
 
     def withdraw(self) -> None:
-        self._executor.forget_waiter(self)
+        self._executor.forget_wait(self)
         if self.timer is not None:
             self.timer.cancel()

@@ -211,13 +211,13 @@ class Instance:
             kept = {**stored.origin._asdict(), **stored.progress._asdict()}
         executor: Any = self.executor
         if executor is not None:
-            waiters: dict[str, list[Any]] = executor._waiters or {}
+            waits: dict[str, list[Any]] = executor.external.waits if executor.external else {}
             kept |= {
                 "tasks": sorted((n, type(t).__name__) for n, t in executor.pending.items()),
                 "unanswered": sorted(executor.unanswered),
                 "children": dict(executor.children or {}),
                 "numbers": executor.numbers,
-                "waiters": {name: len(queue) for name, queue in waiters.items()},
+                "waiters": {name: len(queue) for name, queue in waits.items()},
                 "unconsumed": executor.unconsumed_events(),
                 "fibers": len(executor.fibers),
                 "replaying": executor.is_replaying,
