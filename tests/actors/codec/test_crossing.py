@@ -26,7 +26,7 @@ from perdure.actors.codec.codec import codec_for
 from perdure.actors.errors import PayloadError, RegistrationError
 from tests.actors.codec import crossing
 from tests.actors.codec.crossing import CROSSING
-from tests.actors.codec.test_codec import typed_values
+from tests.actors.codec.samples import typed_values
 
 ROOT = Path(__file__).parents[3]
 BERLIN = ZoneInfo("Europe/Berlin")
