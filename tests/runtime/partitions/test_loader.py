@@ -214,6 +214,32 @@ async def test_what_cannot_be_read_is_found_one_by_one_and_parked_alone(
         assert "parked @counter@b: page 7 is damaged" in caplog.text
 
 
+async def test_what_was_loaded_before_the_damage_is_not_loaded_again() -> None:
+    async with alone(app) as one:
+        await begin(one, "x")
+        reads = Reads(one)
+
+        async def read_instances(keys: Any, *, payloads: bool = True) -> Any:
+            reads.take([*keys])
+            raise StoreDamagedError("page 7 is damaged")
+
+        one.partition.store.read_instances = read_instances  # type: ignore[method-assign]
+        told = ask(one, A, add(5))
+        one.door.request("x", Event("go", b"7"))
+        await one.settle()
+
+        assert reads.made == [[("counter", "a")], ["x"], ["x"]]
+        assert told.told == [b"5"]
+
+
+async def test_what_is_loaded_without_a_message_takes_those_that_come_later() -> None:
+    async with alone(app) as one:
+        one.partition.catalog.activate(A)
+        await one.settle()
+
+        assert await one.call(A, "add", b"5") == b"5"
+
+
 async def test_an_instance_that_cannot_be_read_is_parked_as_an_instance() -> None:
     async with alone(app) as one:
         await begin(one, "x")
