@@ -40,6 +40,7 @@ from ..messages import (
 )
 from ..printing import type_name
 from ..registry.definitions import no_operation
+from .failed_signals import FailedSignals
 from .stripes import Home, Stripe, split_key
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ E = TypeVar("E")
 
 _UNTAKEN: Final = object()  # no snapshot; a field's value may be None, and its snapshot with it
 
-_FAILURES_KEPT = 10
 _COMBINED_MAX = 1_000
 _CHECKED_SIZE_MAX = 4096
 _ANY = codec_for(Any)
@@ -85,8 +85,7 @@ class EntityActor(Actor):
         "encoded",
         "entity_key",
         "exists",
-        "failed_signals",
-        "failures",
+        "failed",
         "frozen",
         "gone",
         "home_key",
@@ -129,8 +128,7 @@ class EntityActor(Actor):
         self.encoded: bytes | None = None
         self.size = 0
         self.gone = False  # its partition has recovered, and another incarnation took over
-        self.failures: list[Any] | None = None
-        self.failed_signals = 0
+        self.failed: FailedSignals | None = None
         self.unreadable: bytes | None = None  # the stored state, where the class cannot read it
         self.unread_failures: bytes | None = None  # the same of its failed signals
         self.suspends = True  # whether an operation may be async
@@ -187,8 +185,8 @@ class EntityActor(Actor):
                     "was; run the former code until that orchestration has released it"
                 )
         if stored.failures is not None:
-            self.failed_signals, listed, *fold = orjson.loads(stored.failures)
-            self.failures = listed if self.failed_signals else None
+            count, last, *fold = orjson.loads(stored.failures)
+            self.failed = FailedSignals(count, last) if count else None
             if fold:
                 if not isinstance(self.striping, Home):
                     raise self._not_striped("its stripes were being asked")
@@ -196,7 +194,7 @@ class EntityActor(Actor):
         if stored.parked is not None:
             self.parked_type, self.parked = read_parked(stored.parked)
         if isinstance(self.striping, Stripe):
-            self.striping.armed = stored.state is not None or self.failures is not None
+            self.striping.armed = stored.state is not None or self.failed is not None
         if stored.state is not None:
             # Last, so that the rest is kept also where this raises.
             self.state = self.definition.state.decode(stored.state)
@@ -266,10 +264,12 @@ class EntityActor(Actor):
         # How many, the last of them, and a home's round.
         if self.unread_failures is not None:
             return self.unread_failures
+        failed = self.failed
         fold = self.striping.progress if isinstance(self.striping, Home) else None
         if fold is not None:
-            return orjson.dumps((self.failed_signals, self.failures or [], fold))
-        return None if self.failures is None else orjson.dumps((self.failed_signals, self.failures))
+            failed = failed or FailedSignals()
+            return orjson.dumps((failed.count, failed.last, fold))
+        return None if failed is None else orjson.dumps((failed.count, failed.last))
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
@@ -365,9 +365,9 @@ class EntityActor(Actor):
 
     def add_failures(self, count: int, failures: list[Any]) -> None:
         """Take over the failed signals of a stripe."""
-        self.failed_signals += count
-        self.failures = sorted([*(self.failures or ()), *failures], key=lambda one: one[0])
-        del self.failures[:-_FAILURES_KEPT]
+        if self.failed is None:
+            self.failed = FailedSignals()
+        self.failed.take(count, failures)
         self.changed = True
 
     def give_away(self) -> tuple[bytes | None, tuple[int, list[Any]] | None]:
@@ -377,9 +377,9 @@ class EntityActor(Actor):
             PayloadError: the state cannot be stored.
         """
         state = self._encode_state()
-        failures = None if self.failures is None else (self.failed_signals, self.failures)
-        self.state = self.encoded = self.failures = None
-        self.failed_signals = self.size = 0
+        failures = None if self.failed is None else (self.failed.count, self.failed.last)
+        self.state = self.encoded = self.failed = None
+        self.size = 0
         self.changed = self.changed or self.exists or self.stored
         self.exists = False
         return state, failures
@@ -424,8 +424,7 @@ class EntityActor(Actor):
         self.exists = False
         self.changed = True
         self.parked = self.parked_type = None
-        self.failures = self.unread_failures = self.unreadable = None
-        self.failed_signals = 0
+        self.failed = self.unread_failures = self.unreadable = None
         self.encoded = None
         waiting: list[Message] = []
         for held in self.held or ():
@@ -814,11 +813,9 @@ class EntityActor(Actor):
             effects.reply_failure(message, failure)
             return
         # Nobody awaits a signal: what went wrong is logged, counted and kept on the entity.
-        self.failed_signals += 1
-        if self.failures is None:
-            self.failures = []
-        self.failures.append([now, message.name, failure.error_type, failure.message])
-        del self.failures[:-_FAILURES_KEPT]
+        if self.failed is None:
+            self.failed = FailedSignals()
+        self.failed.add(now, message.name, failure)
         self.changed = True
         effects.failed_operation(self.title, message.name, failure)
         if message.reply is not None or message.request is not None:

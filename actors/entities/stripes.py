@@ -252,7 +252,7 @@ class Stripe:
     def give_unasked(self, effects: Effects) -> None:
         """Send the home what there is, since the timer has fired."""
         self.armed = False
-        if self._actor.exists or self._actor.failures is not None:
+        if self._actor.exists or self._actor.failed is not None:
             self._give(0, effects)
 
     def _give(self, number: int, effects: Effects) -> None:
