@@ -326,9 +326,10 @@ class MemoryPartition:
             and (item.created.name, item.created.version) not in names
         ]
 
-    async def waiting(self, actor: str) -> int:
-        """Count the stored messages that wait for an actor."""
-        return self._rows.waiting.get(actor, 0)
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
+        """Count the stored messages that wait for each of ``actors``."""
+        waiting = self._rows.waiting
+        return {actor: waiting[actor] for actor in actors if actor in waiting}
 
     async def size(self) -> int:
         """Give 0: memory has no size that would mean anything."""

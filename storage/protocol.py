@@ -118,8 +118,11 @@ class PartitionStore(Protocol):
         """Give the keys of live instances whose name and version are none of those known."""
         ...
 
-    async def waiting(self, actor: str) -> int:
-        """Count the stored messages that wait for an actor."""
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
+        """Count the stored messages that wait for each of ``actors``, in one round trip.
+
+        Those for whom none waits may be left out.
+        """
         ...
 
     async def size(self) -> int:

@@ -19,6 +19,7 @@ from ...actors.registry.definitions import OperationDefinition
 from ...actors.times import due_time, optional_timestamp, seconds
 from ...actors.values import MISSING
 from ...storage.records import EntityFilter, EntityRow
+from ...storage.slices import Breath
 from ..placement.hashing import partition_of
 from ..placement.stripe_router import StripeRouter
 from ..scheduling.hidden_tasks import TaskGroup
@@ -146,8 +147,8 @@ class EntityClient(Requester):
         row = await self._read_entity(id)
         if row is None:
             return None
-        waiting = await self._partition(str(id)).store.waiting(str(id))
-        return entity_status(row, self._lookup, waiting)
+        waiting = await self._partition(str(id)).store.waiting([str(id)])
+        return entity_status(row, self._lookup, waiting.get(str(id), 0))
 
     async def _read_entity(self, id: EntityId[Any]) -> EntityRow | None:
         entity_id(id)
@@ -187,26 +188,39 @@ class EntityClient(Requester):
                 limit=page_size,
                 states=flag(states, "states"),
             )
-            found = [
-                (row, partition)
-                for partition in self._all()
-                for row in await partition.store.query_entities(filter)
-            ]
-            found.sort(key=lambda entry: (entry[0].name, entry[0].key))
-            for row, partition in found[:page_size]:
+            breath = Breath()
+            page: list[tuple[EntityRow, int]] = []
+            for partition in self._all():
+                rows = await partition.store.query_entities(filter)
+                page += [(row, partition.index) for row in rows]
+                page.sort(key=_place_in_order)
+                del page[page_size:]
+                await breath.take()
+            waiting = await self._count_waiting(page)
+            for row, _ in page:
+                await breath.take()
                 if MARK in row.key:
                     continue  # a stripe is no entity of its own
-                waiting = await partition.store.waiting(f"@{row.name}@{row.key}")
                 try:
-                    status = entity_status(row, self._lookup, waiting)
+                    status = entity_status(row, self._lookup, waiting.get(_actor_of(row), 0))
                 except InvalidIdError as error:
                     _log.error("a query passes over a damaged row of an entity: %s", error)
                     continue
                 yield status
-            if len(found) < page_size:
+            if len(page) < page_size:
                 return
-            last = found[page_size - 1][0]
-            seen = (last.name, last.key)
+            seen = _place_in_order(page[-1])
+
+    async def _count_waiting(self, page: list[tuple[EntityRow, int]]) -> dict[str, int]:
+        """Count the stored messages of the entities of a page, partition by partition."""
+        actors: dict[int, list[str]] = {}
+        for row, index in page:
+            actors.setdefault(index, []).append(_actor_of(row))
+        waiting: dict[str, int] = {}
+        places = self._all()
+        for index, some in actors.items():
+            waiting |= await places[index].store.waiting(some)
+        return waiting
 
     async def purge_entity(self, id: EntityId[Any]) -> None:
         key = str(entity_id(id))
@@ -237,3 +251,13 @@ class EntityClient(Requester):
 
     def _is_striped(self, id: EntityId[Any]) -> bool:
         return id.name in self._lookup.striped
+
+
+def _place_in_order(entry: tuple[EntityRow, int]) -> tuple[str, str]:
+    """Give where an entity of a query stands among all that it finds."""
+    row, _ = entry
+    return row.name, row.key
+
+
+def _actor_of(row: EntityRow) -> str:
+    return f"@{row.name}@{row.key}"

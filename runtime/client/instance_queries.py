@@ -15,7 +15,7 @@ from ...actors.replay.stored import read_history
 from ...actors.times import optional_timestamp
 from ...actors.values import RuntimeStatus
 from ...storage.records import InstanceFilter, InstanceRecord
-from ...storage.slices import in_slices, map_each
+from ...storage.slices import Breath, in_slices, map_each
 from .client import InstanceConditions
 from .pages import Order, Page, check_page_size, make_token, read_statuses, read_token
 from .requester import Requester
@@ -53,14 +53,17 @@ class InstanceQueries(Requester):
     ) -> Page[OrchestrationStatus]:
         filter = self._filter(payloads=payloads, page_size=page_size, order=order, **conditions)
         filter = evolve(filter, after=read_token(continuation_token, filter))
+        breath = Breath()
         found: list[InstanceRecord] = []
         for partition in self._all():
             found += await partition.store.query_instances(filter)
-        found.sort(key=lambda record: (record.created, record.key), reverse=filter.newest)
-        items, last = found[: filter.limit], None
+            found.sort(key=lambda record: (record.created, record.key), reverse=filter.newest)
+            del found[filter.limit :]
+            await breath.take()
+        last: str | None = None
         if len(found) >= filter.limit:
-            last = make_token(items[-1].created, items[-1].key, filter)
-        return Page(await in_slices(map_each(items, instance_status)), last)
+            last = make_token(found[-1].created, found[-1].key, filter)
+        return Page(await in_slices(map_each(found, instance_status)), last)
 
     async def count(self, **conditions: Unpack[InstanceConditions]) -> int:
         filter = self._filter(**conditions)

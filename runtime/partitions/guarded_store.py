@@ -112,9 +112,9 @@ class GuardedStore:
         """See ``PartitionStore.find_unknown``."""
         return await _guard("find_unknown", self.inner.find_unknown(known), self._forks)
 
-    async def waiting(self, actor: str) -> int:
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
         """See ``PartitionStore.waiting``."""
-        return await _guard("waiting", self.inner.waiting(actor), self._forks)
+        return await _guard("waiting", self.inner.waiting(actors), self._forks)
 
     async def size(self) -> int:
         """See ``PartitionStore.size``."""

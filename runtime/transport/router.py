@@ -284,7 +284,7 @@ class Elsewhere:
                 try:
                     await self._ask("wait_durable")
                     # In this order: what has left the mailbox by now is stored as an instance.
-                    if await self.waiting(key) or await self.read_instances([key]):
+                    if await self.waiting([key]) or await self.read_instances([key]):
                         return None
                 except UnavailableError:
                     raise unknown from None
@@ -366,10 +366,10 @@ class Elsewhere:
         rows: list[EntityRow] = await self._read("query_entities", filter)
         return rows
 
-    async def waiting(self, actor: str) -> int:
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
         """See ``PartitionStore.waiting``."""
-        count: int = await self._read("waiting", actor)
-        return count
+        counts: dict[str, int] = await self._read("waiting", actors)
+        return counts
 
 
 def _portions(parcels: Sequence[tuple[str, Message]]) -> Iterator[Sequence[tuple[str, Message]]]:

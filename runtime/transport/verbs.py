@@ -287,8 +287,8 @@ def _query_entities(place: Hosted, filter: EntityFilter) -> Awaitable[list[Entit
     return place.store.query_entities(filter)
 
 
-def _waiting(place: Hosted, actor: str) -> Awaitable[int]:
-    return place.store.waiting(actor)
+def _waiting(place: Hosted, actors: Sequence[str]) -> Awaitable[dict[str, int]]:
+    return place.store.waiting(actors)
 
 
 # The table.

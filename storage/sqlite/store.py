@@ -92,7 +92,10 @@ UNKNOWN: Final = (
     " ('Completed', 'Failed', 'Canceled', 'Terminated') AND (name, ifnull(version, char(0))) NOT IN"
     " (SELECT value ->> 0, ifnull(value ->> 1, char(0)) FROM json_each(CAST(? AS TEXT)))"
 )
-WAITING: Final = "SELECT count(*) FROM mail_row WHERE actor = ?"
+WAITING: Final = (
+    "SELECT m.actor, count(*) FROM json_each(?) AS a CROSS JOIN mail_row m ON m.actor = a.value"
+    " GROUP BY m.actor"
+)
 READ_INSTANCES: Final = (
     f"SELECT {WITH_PAYLOADS} FROM instance_row r LEFT JOIN input_row i ON i.id = r.id"
     " WHERE r.key IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
@@ -418,11 +421,11 @@ class SqlitePartition:
         rows, _ = await self._read(self._reader, UNKNOWN, orjson.dumps([*known]))
         return [key for (key,) in rows if type(key) is str]
 
-    async def waiting(self, actor: str) -> int:
-        """Count the stored messages that wait for an actor."""
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
+        """Count the stored messages that wait for each of ``actors``, in one round trip."""
         await self.apply()
-        rows, _ = await self._read(self._reader, WAITING, actor)
-        return int(rows[0][0])
+        rows, _ = await self._read(self._reader, WAITING, orjson.dumps([*set(actors)]))
+        return dict(rows)
 
     async def size(self) -> int:
         """Give the bytes of the partition's files and of their write-ahead logs."""

@@ -162,8 +162,8 @@ class FaultyPartition:
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         return await self._inner.find_unknown(known)
 
-    async def waiting(self, actor: str) -> int:
-        return await self._inner.waiting(actor)
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
+        return await self._inner.waiting(actors)
 
     async def size(self) -> int:
         return await self._inner.size()

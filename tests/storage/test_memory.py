@@ -47,7 +47,7 @@ async def test_rows_outlive_the_owner_that_wrote_them_and_a_closed_partition_tak
             await ask()
     again = await own(store)
     assert await again.keys() == ["i1"]
-    assert (await again.partition.waiting("i1"), await again.partition.size()) == (1, 0)
+    assert (await again.partition.waiting(["i1"]), await again.partition.size()) == ({"i1": 1}, 0)
     assert again.recovered.epoch == owner.recovered.epoch + 1
 
 

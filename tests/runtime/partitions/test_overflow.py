@@ -184,7 +184,7 @@ async def test_what_waits_for_a_slow_entity_lies_in_the_store_and_comes_in_order
 
         assert await seen(hub, 120) == {"a": list(range(60)), "b": list(range(60))}
         assert partition.overflow.count == partition.waiting == 0
-        assert await partition.store.waiting("@slow@s") == 0
+        assert await partition.store.waiting(["@slow@s"]) == {}
 
 
 async def test_messages_that_come_while_others_are_read_back_come_behind_them(
@@ -382,7 +382,7 @@ async def test_purging_an_entity_refuses_what_overflowed_and_nothing_later(store
                 await asked.result()
             assert await seen(hub, 40) == {"a": list(range(40, 60)), "b": list(range(40, 60))}
         await until_true(lambda: partition_of(hub).waiting == 0)
-        assert await partition_of(hub).store.waiting("@slow@s") == 0
+        assert await partition_of(hub).store.waiting(["@slow@s"]) == {}
 
 
 async def test_clients_are_refused_by_what_waits_in_memory_and_in_the_store() -> None:

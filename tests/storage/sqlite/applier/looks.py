@@ -177,5 +177,5 @@ async def look_wide(partition: Any) -> dict[str, Any]:
     return {
         "instances": await partition.query_instances(InstanceFilter(limit=1000)),
         "entities": await partition.query_entities(EntityFilter(limit=1000)),
-        "waiting": [await partition.waiting(f"a{n}") for n in range(3)],
+        "waiting": await partition.waiting([f"a{n}" for n in range(3)]),
     }

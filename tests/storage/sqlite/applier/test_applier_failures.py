@@ -418,7 +418,7 @@ async def test_to_close_a_partition_again_does_nothing(
     await store.close()
 
     assert caplog.records == []
-    for call in (partition.apply(), partition.waiting("a"), partition.recover()):
+    for call in (partition.apply(), partition.waiting(["a"]), partition.recover()):
         with pytest.raises(StorageError, match="closed"):
             await call
 
@@ -464,5 +464,5 @@ async def test_a_round_that_was_applied_and_reported_as_failed_is_not_applied_ag
     assert await owner.keys() == ["i1"]
     await owner.commit(created=[created(2)])
     assert await owner.keys() == ["i1", "i2"]
-    assert await owner.partition.waiting("a") == 1
+    assert await owner.partition.waiting(["a"]) == {"a": 1}
     await store.close()

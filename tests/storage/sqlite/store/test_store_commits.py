@@ -52,7 +52,7 @@ async def test_a_full_disk_writes_nothing_and_can_be_emptied(folder: Path) -> No
         await owner.commit(created=large, mail=[MailRow(1, "a", b"1")])
 
     assert await owner.keys() == ["i1"]
-    assert await owner.partition.waiting("a") == 0
+    assert await owner.partition.waiting(["a"]) == {}
     await pragma(owner, "PRAGMA max_page_count = 100000")
     await owner.commit(created=large)
     assert len(await owner.keys()) == 49
