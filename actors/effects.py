@@ -28,7 +28,7 @@ class Effects(Protocol):
         ...
 
     def unload(self, key: str) -> None:
-        """Write down what was sent so far, in a turn of that actor that sends much.
+        """Write down what was recorded and sent so far, in a turn of that actor with much of it.
 
         It becomes durable with all else of the turn; only the work is done now.
         """

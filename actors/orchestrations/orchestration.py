@@ -95,11 +95,13 @@ class OrchestrationActor(Actor):
 
     * ``executor`` is there while the instance runs: live code that has been taken through every
       event of its history. A parked instance has none, and keeps history and mailbox.
-    * ``events`` holds what was recorded since the last checkpoint; ``seq`` counts the stored.
+    * ``events`` holds what was recorded since the last checkpoint; ``seq`` counts the stored. Of a
+      turn that records much, ``ahead`` has the first of it, and ``seq`` counts that as well.
     * Messages are held only while the instance is suspended, parked or waits to begin.
     """
 
     __slots__ = (
+        "ahead",
         "barred",
         "begun",
         "carried",
@@ -157,6 +159,7 @@ class OrchestrationActor(Actor):
         self.notes: bytes | None = None
         self.seq = 0
         self.events: list[bytes] = []
+        self.ahead: list[InstanceEvents] = []
         self.executor: Execution | None = None
         self.open_work = NO_WORK
         self.rewinding: Rewind | PerdureError | None = None
@@ -234,11 +237,15 @@ class OrchestrationActor(Actor):
         events = self.events
         if events:
             if len(events) > CHUNK_EVENTS:
+                if self.executor is not None:
+                    self.executor.forget_events()  # else it keeps them until its next turn
                 told = self._tell_many(events)
             else:
                 told = make(InstanceEvents, (self.id, self.seq, b"[%b]" % b",".join(events)))
             self.seq += len(events)
             self.events = []
+        if self.ahead:
+            told, self.ahead = self._behind_ahead(told), []
         is_rewritten, self.rewritten = self.rewritten, False
         origin = self._tell_origin() if self.fresh else None
         progress: InstanceProgress = make(
@@ -260,16 +267,34 @@ class OrchestrationActor(Actor):
         )
         return origin, is_rewritten, told, progress
 
+    def write_ahead(self) -> None:
+        """Write down what the turn under way has recorded so far, if that is much.
+
+        It is told with all else; only the work is done now.
+        """
+        events = self.events
+        if len(events) >= CHUNK_EVENTS:
+            self.ahead += self._tell_many(events)
+            self.seq += len(events)
+            events.clear()  # the execution goes on writing into it
+
+    def _behind_ahead(
+        self, told: InstanceEvents | list[InstanceEvents] | None
+    ) -> list[InstanceEvents]:
+        if told is None:
+            return self.ahead
+        return [*self.ahead, *(told if type(told) is list else [told])]
+
     def _tell_many(self, events: list[bytes]) -> list[InstanceEvents]:
         """Tell the events of a long turn in parts, between which whoever reads them may pause."""
-        if self.executor is not None:
-            self.executor.forget_events()  # else it keeps them until its next turn
-        return [
-            InstanceEvents(
-                self.id, self.seq + start, b"[%b]" % b",".join(events[start : start + CHUNK_EVENTS])
-            )
-            for start in range(0, len(events), CHUNK_EVENTS)
-        ]
+        told: list[InstanceEvents] = []
+        for start in range(0, len(events), CHUNK_EVENTS):
+            some = events[start : start + CHUNK_EVENTS]
+            # Not around what is joined: that is long, and would be copied once more.
+            some[0] = b"[" + some[0]
+            some[-1] += b"]"
+            told.append(InstanceEvents(self.id, self.seq + start, b",".join(some)))
+        return told
 
     def _tell_origin(self) -> InstanceOrigin:
         self.fresh = False
@@ -360,6 +385,7 @@ class OrchestrationActor(Actor):
         self.pending = 0
         self.seq = 0
         self.events = []
+        self.ahead = []
         self.begun = False
         self.fresh = True
         self.changed = True

@@ -117,6 +117,7 @@ class Batch:
         return bool(
             self.dirty
             or self.touched
+            or self.mail
             or self.mail_deleted
             or self.timers
             or self.timers_deleted

@@ -17,18 +17,24 @@ from ...storage.slices import at_once, each, in_slices
 from ..observer import CheckpointFacts
 from ..scheduling.hidden_tasks import TaskGroup
 from .batch import Batch
-from .checkpoint import SealError, seal
+from .checkpoint import SealError, seal, store_mail
 from .move import leave
 from .recovery import outcome_unknown, recover
 
 if TYPE_CHECKING:
     from ...storage.records import Checkpoint
+    from ..scheduling.allowance import Allowance
     from ..scheduling.watch import Watch
     from .partition import Partition
     from .rounds import Rounds
 
-#: How long mailboxes are drained in front of a checkpoint, in budgets of the pump.
-_DRAIN_BUDGETS = 4
+#: How long mailboxes are drained in front of checkpoints, and these sealed, in one turn of the
+#: event loop: in budgets of the pump.
+DRAIN_BUDGETS = 4
+
+#: The mailboxes of so many actors are written down while a checkpoint is sealed; those of more
+#: are so before.
+_FEW = 16
 
 
 class CommitLoop:
@@ -37,12 +43,20 @@ class CommitLoop:
     Args:
         partition: which does.
         rounds: says when the partitions of its event loop commit.
+        allowance: how long they may drain mailboxes, and seal, in one turn of it.
         watch: is told of each checkpoint, if there is one.
     """
 
-    def __init__(self, partition: Partition, rounds: Rounds, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        rounds: Rounds,
+        allowance: Allowance,
+        watch: Watch | None = None,
+    ) -> None:
         self._partition = partition
         self._rounds = rounds
+        self._allowance = allowance
         self._watch = watch
 
     async def run(self) -> bool:
@@ -66,9 +80,16 @@ class CommitLoop:
 
     async def commit_once(self) -> None:
         """Take what has gathered through its checkpoint, or recover from what broke down."""
-        partition = self._partition
+        partition, allowance = self._partition, self._allowance
+        if allowance.left <= 0:
+            await allowance.wait()
         if not partition.is_tainted:
             self.drain()
+        if len(partition.batch.touched) > _FEW:
+            await in_slices(self._store_mail(partition.batch))
+        if allowance.left <= 0:
+            await allowance.wait()
+        began = perf_counter()
         trouble = partition.take_trouble()
         if trouble is not None:
             await recover(partition, trouble, None)
@@ -83,6 +104,7 @@ class CommitLoop:
                 partition.crashes.blame(error.activation.key, error)
                 await recover(partition, error, batch)
                 return
+            allowance.spend(perf_counter() - began)
             if not await self._store(checkpoint, batch):
                 return
             partition.commits += 1
@@ -104,12 +126,22 @@ class CommitLoop:
         partition = self._partition
         batch, pump = partition.batch, partition.pump
         began = now = perf_counter()
-        given_up = began + _DRAIN_BUDGETS * partition.settings.pump_budget_s
+        given_up = began + self._allowance.left
         for activation in list(batch.touched):
             while activation.is_prompt and now < given_up and not batch.is_full:
                 activation.run()
                 now = perf_counter()
         pump.busy_s += now - began
+        self._allowance.spend(now - began)
+
+    def _store_mail(self, batch: Batch) -> Generator[None]:
+        """Write down what mailboxes hold, which takes most of sealing; pauses now and then.
+
+        What comes at a pause, or is taken then, is as if it came or was taken behind a turn that
+        has its messages written down as it sends them.
+        """
+        touched, batch.touched = batch.touched, []
+        return each(touched, partial(store_mail, self._partition, batch), every=1)
 
     async def _store(self, checkpoint: Checkpoint, batch: Batch) -> bool:
         """Commit; False if that failed, and all was done that has to be done then."""

@@ -269,24 +269,27 @@ class Exchange:
     def release(self, batch: Batch) -> Generator[None]:
         """Hand the frames of a durable batch over, and acknowledge what it made durable.
 
-        Pauses behind each frame.
+        Pauses behind each frame, which is forgotten then: all of them at once would take long.
         """
-        partition = self._partition
-        for target, frame in batch.frames:
-            peer = self.peers[target]
-            if frame.last <= peer.handed:
-                continue  # read from the store at a pause, when those before it had room
-            if target in self.choked or not self._has_room(peer):
-                # It comes when those before it are acknowledged.
-                self.choked.add(target)
-                continue
-            # Owed from now on and not before: what is sent again must be durable.
-            peer.owe(frame._replace(parcels=None))
-            partition.places[target].receive(partition.index, frame)
+        frames, batch.frames = batch.frames[::-1], []
+        while frames:
+            self._release(*frames.pop())
             yield
         for source in batch.acknowledged:
             # What was taken since is not durable yet, and must not be acknowledged.
             self.acknowledge_again(source)
+
+    def _release(self, target: int, frame: Frame) -> None:
+        partition, peer = self._partition, self.peers[target]
+        if frame.last <= peer.handed:
+            return  # read from the store at a pause, when those before it had room
+        if target in self.choked or not self._has_room(peer):
+            # It comes when those before it are acknowledged.
+            self.choked.add(target)
+            return
+        # Owed from now on and not before: what is sent again must be durable.
+        peer.owe(frame._replace(parcels=None))
+        partition.places[target].receive(partition.index, frame)
 
     # What lies in the store alone.
 

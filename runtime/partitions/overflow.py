@@ -32,7 +32,6 @@ from ...actors.errors import StorageError, UnavailableError
 from ...actors.logs import Log
 from ...actors.messages import Backlog, Caller, LockRequest, Message, Operation, request_of
 from ...storage.records import SLICE_ROWS, is_whole
-from ...storage.slices import each
 from ..placement.claims import id_of
 from ..scheduling.waiter import TOLD
 
@@ -56,6 +55,8 @@ FEW = 20
 
 #: How many messages are read back at a time.
 AT_ONCE = SLICE_ROWS
+#: How many leave it in one step.
+SPILLED_MAX = 2_000
 #: A backlog of fewer messages would hardly be smaller than these.
 RUN_MIN = 4
 _GREATEST = 2**63 - 1
@@ -107,32 +108,39 @@ class Overflow:
         """After a commit: drop from memory what is too much of it; pauses now and then."""
         self.durable = max(self.durable, batch.last_row)
         for activation in batch.crowded:
-            if not activation.dead:
-                self.spill(activation, MAIL_MAX // 2, MAIL_SIZE_MAX // 2)
+            more = True
+            while more and not activation.dead:
+                more = self.spill(activation, MAIL_MAX // 2, MAIL_SIZE_MAX // 2)
                 yield
         if self._stored > self._limit or self._size > PARTITION_SIZE_MAX:
             self._stored = self._size = 0
-
-            def relieve(activation: Activation) -> None:
+            for activation in [*self._partition.activations.values()]:
                 held = activation.actor is not None and activation.actor.held
-                if (activation.mail or held) and not activation.dead:
-                    self.spill(activation, FEW, MAIL_SIZE_MAX // 16)
+                more = bool(activation.mail or held)
+                while more and not activation.dead:
+                    more = self.spill(activation, FEW, MAIL_SIZE_MAX // 16)
+                    yield
+                if not activation.dead:
                     self._stored += activation.count - activation.spilled
-
-            yield from each([*self._partition.activations.values()], relieve)
             # What cannot leave is no reason to look again and again.
             self._limit = self._stored + PARTITION_MAX
 
-    def spill(self, activation: Activation, kept: int, kept_size: int) -> None:
-        """Drop an actor's stored messages from memory, but for so many, the first of them."""
+    def spill(self, activation: Activation, kept: int, kept_size: int) -> bool:
+        """Drop an actor's stored messages from memory, but for so many, the first of them.
+
+        Returns:
+            Whether more are to be dropped, since too many were for one slice.
+        """
         actor = activation.actor
         activation.stored_size = 0
+        before = self.count
         if actor is not None and actor.held:
             held = actor.give_back()
             kept, kept_size = self._spill(activation, held, kept, kept_size)
             for message in held:
                 actor.hold(message)
         self._spill(activation, activation.mail, kept, kept_size)
+        return self.count - before >= SPILLED_MAX
 
     def _spill(
         self, activation: Activation, box: list[Message], kept: int, kept_size: int
@@ -151,15 +159,19 @@ class Overflow:
         rest = box[start:]
         del box[start:]
         run: list[Message] = []
-        for message in rest:
+        for index, message in enumerate(rest):
             may_go = self._may_go(message, activation)
             if run and not (may_go and message.row > run[-1].row):
                 self._put(activation, box, run)
                 run = []
-            if may_go:
-                run.append(message)
-            else:
+            if not may_go:
                 box.append(message)
+                continue
+            run.append(message)
+            if len(run) >= SPILLED_MAX:
+                self._put(activation, box, run)
+                box += rest[index + 1 :]
+                return 0, 0
         if run:
             self._put(activation, box, run)
         return 0, 0

@@ -26,6 +26,7 @@ from ...actors.errors import FailureDetails
 from ...actors.failures import encode_failure
 from ...actors.logs import Log
 from ...actors.messages import ActivityCall, Caller, Completion, Message, TimerDue
+from ...actors.orchestrations.orchestration import OrchestrationActor
 from ..placement.claims import id_of
 from ..placement.hashing import name_in, partition_of
 from ..placement.places import ENVELOPE_SIZE, Place
@@ -209,8 +210,11 @@ class Partition(Ledger):
             parcels.append((target, message))
 
     def unload(self, key: str) -> None:
-        """Write down what the turn of an actor has sent so far, in rows of the batch."""
+        """Write down what the turn of an actor has recorded and sent so far, in rows."""
         batch = self.batch
+        actor = self.activations[key].actor
+        if isinstance(actor, OrchestrationActor):
+            actor.write_ahead()
         self.exchange.unload(batch)
         self.timers.unload(batch)
         # Not the actor's own: what it takes in this turn is not in its mailbox, and may come back.

@@ -22,7 +22,7 @@ from ...actors.logs import Log
 from ...actors.messages import Caller, Command, Completion
 from ...storage.slices import at_once, in_slices
 from ..partitions.around import Around
-from ..partitions.commit_loop import CommitLoop
+from ..partitions.commit_loop import DRAIN_BUDGETS, CommitLoop
 from ..partitions.door import Door
 from ..partitions.move import Replies
 from ..partitions.overflow import look_through
@@ -31,6 +31,7 @@ from ..partitions.recovery import abandon, callers_of, refill, reintroduce, resu
 from ..partitions.rounds import Rounds
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
+from ..scheduling.allowance import Allowance
 from ..scheduling.deaths import Notes
 from ..scheduling.forks import no_copies
 from ..scheduling.hidden_tasks import TaskGroup
@@ -100,6 +101,7 @@ class Shard:
         self.activities = ActivityPool(lookup, self.pump, self.timers, settings)
         self._watch = self.activities.watch = watch
         self._rounds = Rounds(router.new_waiter)
+        self._allowance = Allowance(DRAIN_BUDGETS * settings.pump_budget_s)
         self._lookup = lookup
         self._clock = clock
         self._store_of = store_of
@@ -148,9 +150,8 @@ class Shard:
 
     def _serve(self, partition: Partition) -> None:
         name = f"the commit loop of partition {partition.index}"
-        self.keeper.keep(
-            name, CommitLoop(partition, self._rounds, self._watch).run, partition.break_down
-        )
+        loop = CommitLoop(partition, self._rounds, self._allowance, self._watch)
+        self.keeper.keep(name, loop.run, partition.break_down)
 
     def _recover_all(self, trouble: InternalError) -> None:
         for partition in self.partitions:

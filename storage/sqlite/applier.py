@@ -105,6 +105,11 @@ class Applier:
         """Whether there is so much to apply that no more should come."""
         return self._gathering.size + sum(one.size for one in self._full) >= TOO_LARGE
 
+    @property
+    def mail_count(self) -> int:
+        """How many messages the tables lack."""
+        return sum(len(layer.mail) for layer in self.layers()[1])
+
     def check(self, checkpoint: Checkpoint) -> None:
         """Refuse what could never be applied, as far as what is not applied tells."""
         layers = self.layers()[1]

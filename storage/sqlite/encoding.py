@@ -68,12 +68,13 @@ def pieces(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
         yield piece(requests=request)
     for activities in _some(c.activities):
         yield piece(activities=activities)
+    # These may have megabytes each.
+    yield piece(history=c.history)
+    yield piece(outbox=c.outbox)
     yield piece(
-        history=c.history,
         entities_deleted=c.entities_deleted,
         mail_deleted=c.mail_deleted,
         timers_deleted=c.timers_deleted,
-        outbox=c.outbox,
         outbox_deleted=c.outbox_deleted,
         peers=c.peers,
         requests_deleted_before=c.requests_deleted_before,
@@ -93,14 +94,22 @@ def encode_in_steps(checkpoint: Checkpoint) -> Generator[None, None, tuple[objec
             if value is not None:
                 values.append(value)
         yield
-    return tuple(
-        None if not values else values[0] if len(values) == 1 else _join(values)
-        for values in encoded
-    )
+    whole: list[object] = []
+    for values in encoded:
+        whole.append(None if not values else values[0] if len(values) == 1 else _join(values))
+        if len(values) > 1:
+            yield
+    return tuple(whole)
 
 
 def _join(arrays: list[bytes]) -> bytes:
-    return b"[%b]" % b",".join([array[1:-1] for array in arrays])
+    # Copied once: they may have megabytes.
+    parts: list[bytes | memoryview] = []
+    for array in arrays:
+        parts += (b",", memoryview(array)[1:-1])
+    parts[0] = b"["
+    parts.append(b"]")
+    return b"".join(parts)
 
 
 def encode_parts(checkpoint: Checkpoint) -> tuple[object, ...]:

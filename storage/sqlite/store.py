@@ -92,6 +92,9 @@ UNKNOWN: Final = (
     " ('Completed', 'Failed', 'Canceled', 'Terminated') AND (name, ifnull(version, char(0))) NOT IN"
     " (SELECT value ->> 0, ifnull(value ->> 1, char(0)) FROM json_each(CAST(? AS TEXT)))"
 )
+LAYERED_MAIL: Final = 5_000
+"""Messages that the tables lack, beyond which they get them before mail is read."""
+
 WAITING: Final = (
     "SELECT m.actor, count(*) FROM json_each(?) AS a CROSS JOIN mail_row m ON m.actor = a.value"
     " GROUP BY m.actor"
@@ -338,6 +341,11 @@ class SqlitePartition:
         self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
     ) -> list[MailRow]:
         """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
+        applier = self._applier or self._last
+        if applier is not None and applier.mail_count > LAYERED_MAIL:
+            # All of it would be looked through for each slice. Where it cannot be applied, it is.
+            with suppress(StorageError):
+                await self._apply(applier)
         sql, who = (READ_ALL_MAIL, ()) if actor is None else (READ_MAIL, (actor,))
         while True:
             rows, layers = await self._read(self._reader, sql, *who, after, upto, limit, SLICE_SIZE)

@@ -186,6 +186,14 @@ def big(ctx: OrchestrationContext) -> Generator[Any, Any, str]:
     return "x" * 2_000
 
 
+@app.orchestration
+async def counts(ctx: OrchestrationContext, count: int) -> None:
+    """Has many signals in one turn, and waits behind them."""
+    for _ in range(count):
+        ctx.signal_entity(THING, Thing.add, 1)
+    await ctx.wait_for_external_event("go")
+
+
 LOOKUP = Lookup(app, 1_000)
 
 

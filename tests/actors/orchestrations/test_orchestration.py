@@ -101,6 +101,36 @@ def test_a_start_begins_and_tells_the_origin_once() -> None:
     instance.actor.close()
 
 
+class Unloading(Recorder):
+    """Effects for which an instance writes down ahead what it has recorded."""
+
+    def __init__(self, actor: OrchestrationActor) -> None:
+        super().__init__()
+        self.actor = actor
+        self.parts: list[int] = []
+
+    def unload(self, key: str) -> None:
+        self.actor.write_ahead()
+        self.parts.append(len(self.actor.events))
+
+
+@pytest.mark.parametrize("count", [1_023, 1_024, 5_000])
+def test_what_a_long_turn_has_written_down_ahead_is_told_once_and_in_order(count: int) -> None:
+    plain, instance = unborn(), unborn()
+    start = Start("counts", None, b"%d" % count)
+    plain.take(start, START)
+    recorder = Unloading(instance.actor)
+
+    instance.actor.handle(start, START, recorder)
+    instance.seal(START)
+
+    assert recorder.parts == [0] * (count // 1_024)
+    assert instance.history == plain.history
+    assert plain.stored is not None
+    assert instance.stored == plain.stored
+    assert instance.actor.seal(START) == (None, False, None, plain.stored.progress)
+
+
 @pytest.mark.parametrize(
     ("on_existing", "outcome"),
     [("reject", ("refuse", "InstanceAlreadyExistsError")), ("reuse", ("reply", b"false"))],

@@ -19,6 +19,7 @@ from perdure.runtime.partitions.overflow import look_through
 from perdure.runtime.partitions.partition import Partition
 from perdure.runtime.partitions.recovery import abandon, refill, resume
 from perdure.runtime.partitions.rounds import Rounds
+from perdure.runtime.scheduling.allowance import Allowance
 from perdure.runtime.scheduling.timers import TimerQueue
 from perdure.runtime.scheduling.waiter import waiter_factory
 from perdure.storage.slices import at_once
@@ -104,7 +105,9 @@ class Alone:
         self.partition.places = [self.door]
         self.fatal: list[Exception] = []
         self.partition.on_fatal = self.fatal.append
-        self.commit_loop = CommitLoop(self.partition, Rounds(self.partition.new_waiter))
+        self.commit_loop = CommitLoop(
+            self.partition, Rounds(self.partition.new_waiter), Allowance(0.004)
+        )
 
     async def start(self) -> None:
         """Bring it back from its store, as a shard does."""

@@ -48,7 +48,7 @@ FACE = {
     *("stay_parked", "unpark"),
     *("begin_fold", "combine", "define", "fail", "keep", "may_read", "read", "suspends"),
     *("bar", "check_code", "fail_parked", "is_live", "lie_idle", "outcome", "prepare_rewind"),
-    *("refuse_rewind", "replay", "unconsumed_count"),
+    *("refuse_rewind", "replay", "unconsumed_count", "write_ahead"),
 }
 
 

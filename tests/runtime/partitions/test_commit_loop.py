@@ -27,6 +27,7 @@ from perdure.runtime.partitions.commit_loop import CommitLoop
 from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.partition import Partition
 from perdure.runtime.partitions.rounds import Rounds
+from perdure.runtime.scheduling.allowance import Allowance
 from perdure.storage import Checkpoint
 from tests.faults import Crash, let_turns_crash, within
 from tests.runtime.harness import FaultyStore, partition_here, until
@@ -90,7 +91,7 @@ async def hub(store: FaultyStore) -> AsyncIterator[Hub]:
 
 
 def drain(partition: Partition) -> None:
-    CommitLoop(partition, Rounds(partition.new_waiter)).drain()
+    CommitLoop(partition, Rounds(partition.new_waiter), Allowance(4e-9)).drain()
 
 
 def sent(hub: Hub, id: EntityId[Any], operation: str, times: int) -> Partition:
@@ -412,7 +413,9 @@ class Watched:
 async def test_each_checkpoint_is_told_with_what_is_in_it_and_how_it_ended() -> None:
     async with alone(app) as one:
         watch: Any = Watched()
-        one.commit_loop = CommitLoop(one.partition, Rounds(one.partition.new_waiter), watch)
+        one.commit_loop = CommitLoop(
+            one.partition, Rounds(one.partition.new_waiter), Allowance(0.004), watch
+        )
         for _ in range(2):
             ask(one)
         await one.settle()

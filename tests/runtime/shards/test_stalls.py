@@ -95,27 +95,26 @@ async def wait_for_timers(ctx: OrchestrationContext, plan: list[float]) -> None:
 
 
 async def test_many_signals_of_one_turn_do_not_hold_their_loop(
-    tmp_path: Path, stretches: Stretches
+    tmp_path: Path, many: int, stretches: Stretches
 ) -> None:
     async with Hub(app, store=SqliteStore(tmp_path), rebalance=None) as hub:
         await (await hub.client.start_new(signal_many, 100)).result()
         stretches.begin_anew()
 
-        await (await hub.client.start_new(signal_many, 20_000)).result()
+        await (await hub.client.start_new(signal_many, many)).result()
+    # Closing, it lets the entities take what waits for them, and commits that.
 
-        # Each partition drains the mailboxes of its entities for some milliseconds before it
-        # commits, and several may do so in one turn of the loop.
-        assert stretches.longest_s < 2 * BOUND_S
+    assert stretches.longest_s < BOUND_S
 
 
 async def test_many_timers_that_are_due_at_once_do_not_hold_their_loop(
-    tmp_path: Path, stretches: Stretches
+    tmp_path: Path, many: int, stretches: Stretches
 ) -> None:
     async with Hub(app, store=SqliteStore(tmp_path), rebalance=None) as hub:
         await (await hub.client.start_new(wait_for_timers, [1, 0.0])).result()
         stretches.begin_anew()
 
-        await (await hub.client.start_new(wait_for_timers, [10_000, 0.2])).result()
+        await (await hub.client.start_new(wait_for_timers, [many / 2, 0.2])).result()
 
         assert stretches.longest_s < BOUND_S
 
