@@ -213,7 +213,7 @@ def middle_sweeps(outcomes: Sequence[Outcome]) -> dict[str, Sweep]:
 
 def _middle_sweep(sweeps: list[Sweep]) -> Sweep:
     first = sweeps[0]
-    if any(len(sweep.rows) != len(first.rows) for sweep in sweeps):
+    if any([*map(len, sweep.rows)] != [*map(len, first.rows)] for sweep in sweeps):
         return first
     rows = [
         [_middle_cell([sweep.rows[row][column] for sweep in sweeps]) for column in range(width)]

@@ -182,7 +182,7 @@ def _cell(cell: Cell) -> str:
 
 def is_numeric(cells: Sequence[str]) -> bool:
     """Whether a column holds numbers, and ``-`` where there is none."""
-    return all(cell == "-" or cell[:1].isdigit() for cell in cells)
+    return all(cell == "-" or cell.lstrip("-")[:1].isdigit() for cell in cells)
 
 
 def _number(value: float) -> str:

@@ -66,7 +66,7 @@ def race(names: Sequence[str], rounds: int, run_one: RunOne) -> Rounds:
     for number in range(rounds):
         runs: dict[str, Run] = {}
         for name in names:
-            before = found[0][name] if found else None
+            before = found[-1][name] if found else None
             gone = before is not None and before.unavailable is not None
             runs[name] = before if before is not None and gone else run_one(name, number)
         found.append(runs)

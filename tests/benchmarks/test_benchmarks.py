@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-from array import array
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Any, cast
 
 import anyio
@@ -19,22 +14,14 @@ import pytest
 from perdure import Client, EntityId, Hub, UsageError
 from perdure.benchmarks import command, hotspot
 from perdure.benchmarks.bank import expect_branch
-from perdure.benchmarks.bench import Bench, MakeHub, Options, place, processor_s
+from perdure.benchmarks.bench import Bench, MakeHub, Options
 from perdure.benchmarks.figures import (
-    Fact,
-    Load,
     Outcome,
     WrongOutcomeError,
-    best_fact,
-    best_load,
-    middle_fact,
-    middle_load,
-    percentile,
     percentiles_ms,
 )
 from perdure.benchmarks.hotspot import VARIANTS
 from perdure.benchmarks.replay import measure_replay
-from perdure.benchmarks.report import target_words
 from perdure.benchmarks.suite import BENCHMARKS, Benchmark
 from perdure.benchmarks.wordcount import find_texts
 from perdure.benchmarks.workloads import Meter, app
@@ -412,182 +399,6 @@ def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
         find_texts(tmp_path, 5)
 
 
-async def test_what_never_comes_about_counts_as_lost() -> None:
-    bench = Bench(Options(stalled_s=0.05), None)
-
-    async def count() -> int:
-        return 2
-
-    with pytest.raises(WrongOutcomeError, match="things: 2 instead of 3"):
-        await bench.wait_until("things", count, 3)
-
-
-def a_load(rate: float) -> Load:
-    return Load(
-        name="x",
-        unit="ones",
-        operations=100,
-        requests=100,
-        concurrency=1,
-        seconds=100 / rate,
-        p50_ms=1.0,
-        p99_ms=2.0,
-        cpu_us=3.0,
-        commits=4,
-        stored=5,
-        written=None,
-    )
-
-
-@pytest.mark.parametrize(
-    ("rates", "middle"), [([5.0], 5.0), ([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 3.0, 2.0], 2.0)]
-)
-def test_repetitions_become_a_median_and_a_best_run(rates: list[float], middle: float) -> None:
-    loads = [a_load(rate) for rate in rates]
-
-    found = middle_load(loads).rate, best_load(loads).rate
-
-    assert found == pytest.approx((middle, max(rates)))
-
-
-@pytest.mark.parametrize(
-    ("better", "value", "is_met", "words"),
-    [
-        ("lower", 1.1, True, "at most 1.1: met"),
-        ("lower", 1.2, False, "at most 1.1: not met"),
-        ("higher", 1.1, True, "at least 1.1: met"),
-        ("higher", 1.0, False, "at least 1.1: not met"),
-    ],
-)
-def test_a_target_is_met_by_what_is_as_good_or_better(
-    better: Any, value: float, is_met: bool, words: str
-) -> None:
-    fact = Fact(name="x", value=value, unit="times", better=better, target=1.1)
-
-    assert fact.is_met is is_met
-    assert target_words(fact) == words
-
-
-def test_a_figure_that_nothing_was_wanted_of_has_no_target() -> None:
-    fact = Fact(name="x", value=1.0, unit="times")
-
-    assert fact.is_met is None
-    assert target_words(fact) == ""
-
-
-def test_the_processor_time_of_other_processes_is_counted() -> None:
-    code = "import sys; [n * n for n in range(10**6)]; print(flush=True); sys.stdin.read()"
-    with Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        own, both = processor_s({os.getpid()}), processor_s({os.getpid(), other.pid})
-
-    if sys.platform == "linux":
-        assert both - own > 0.01
-    else:
-        assert both != both  # not a number
-
-
-@pytest.mark.parametrize(("better", "best"), [("lower", 1.0), ("higher", 6.0)])
-def test_the_best_of_a_fact_is_in_its_own_direction(better: Any, best: float) -> None:
-    facts = [Fact(name="x", value=value, unit="ms", better=better) for value in (6.0, 1.0, 2.0)]
-
-    found = middle_fact(facts), best_fact(facts)
-
-    assert found == (2.0, best)
-
-
-@pytest.mark.parametrize(
-    ("values", "percent", "wanted"),
-    [
-        ([1.0], 99, 1.0),
-        ([1.0, 2.0], 50, 1.0),
-        ([1.0, 2.0, 3.0], 50, 2.0),
-        ([float(value) for value in range(1, 101)], 99, 99.0),
-        ([float(value) for value in range(1, 102)], 99, 100.0),
-    ],
-)
-def test_a_percentile_is_by_nearest_rank(
-    values: list[float], percent: float, wanted: float
-) -> None:
-    assert percentile(values, percent) == wanted
-
-
-def test_percentiles_do_not_depend_on_the_order() -> None:
-    assert percentiles_ms(array("d", [0.003, 0.001, 0.002])) == (2.0, 3.0)
-
-
-def test_a_temporary_store_is_removed_and_one_that_was_asked_for_is_kept(tmp_path: Path) -> None:
-    with place(Options(), "hello") as temporary:
-        assert temporary is not None
-        assert temporary.is_dir()
-    with place(Options(store=f"sqlite:{tmp_path / 'kept'}"), "hello") as kept:
-        assert kept is not None
-        assert kept.parent == tmp_path / "kept"
-
-    assert not temporary.exists()
-    assert kept.is_dir()
-
-
-def test_two_runs_in_one_folder_do_not_share_a_store(tmp_path: Path) -> None:
-    options = Options(store=f"sqlite:{tmp_path}")
-
-    with place(options, "hello") as first, place(options, "hello") as second:
-        folders = {first, second}
-
-    assert len(folders) == 2
-
-
-def test_a_store_of_an_unknown_kind_is_refused() -> None:
-    with (
-        pytest.raises(UsageError, match="neither memory: nor sqlite:PATH"),
-        place(Options(store="postgres://x"), "hello"),
-    ):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("names", "wanted"),
-    [
-        ([], list(BENCHMARKS)),
-        (["all"], list(BENCHMARKS)),
-        (["hot", "hello"], ["hello", "hot"]),
-    ],
-)
-def test_benchmarks_are_chosen_by_name(names: list[str], wanted: list[str]) -> None:
-    assert command.choose(names) == wanted
-
-
-def test_the_command_writes_what_it_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    as_json, as_markdown = tmp_path / "figures.json", tmp_path / "figures.md"
-    wanted = ["hello", "--store", "memory:", "-n", "5", "--repeat", "2", "--no-uvloop"]
-
-    status = command.main([*wanted, "--json", f"{as_json}", "--markdown", f"{as_markdown}"])
-
-    content = orjson.loads(as_json.read_bytes())
-    rates = [run["loads"][0]["rate"] for run in content["hello"]]
-    printed = capsys.readouterr().out
-    assert status == 0
-    assert len(rates) == 2
-    assert f"{max(rates):,.0f}" in printed
-    assert f"{max(rates):,.0f}" in as_markdown.read_text("utf-8")
-    assert "memory only: lost when the process ends" in printed
-    assert content["description"]["event loop"] == "asyncio"
-
-
-def test_a_second_report_is_added_to_the_markdown_of_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "figures.md"
-    wanted = ["hot", "--store", "memory:", "-n", "5", "--markdown", f"{path}"]
-
-    command.main([*wanted, "--no-uvloop"])
-    command.main([*wanted, "--backend", "trio"])
-
-    heads = [line for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
-    assert heads == ["# Figures", "## asyncio", "## trio"]
-
-
 def test_the_command_fails_loudly_where_an_outcome_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -606,52 +417,3 @@ def test_the_command_fails_loudly_where_an_outcome_is_wrong(
     content = orjson.loads(as_json.read_bytes())
     assert "hello" not in content
     assert content["failed"]["hello"][0].startswith("WrongOutcomeError: hello: ['Hello Tokyo")
-
-
-def test_a_name_that_is_no_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    status = command.main(["helo"])
-
-    assert status == 2
-    assert "there is no benchmark helo; there are hello, fanout" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("number", ["0", "-3", "many"])
-def test_a_count_that_makes_no_sense_is_refused(
-    number: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        command.main(["hello", "-n", number])
-
-    assert caught.value.code == 2
-    assert "argument -n" in capsys.readouterr().err
-
-
-def test_uvloop_on_trio_is_refused() -> None:
-    with pytest.raises(SystemExit, match="leave it out on trio"):
-        command.main(["hello", "--backend", "trio", "--uvloop"])
-
-
-def test_list_says_what_each_benchmark_measures(capsys: pytest.CaptureFixture[str]) -> None:
-    status = command.main(["list"])
-
-    lines = capsys.readouterr().out.splitlines()
-    assert status == 0
-    assert [line.split()[0] for line in lines] == list(BENCHMARKS)
-
-
-@pytest.mark.parametrize(
-    ("given", "instances", "n"),
-    [
-        ([], 100_000, 500),
-        (["--quick"], 10_000, 50),
-        (["--long"], 1_000_000, 500),
-        (["--quick", "--instances", "70", "-n", "8"], 70, 8),
-    ],
-)
-def test_sizes_are_chosen_by_one_word(given: list[str], instances: int, n: int) -> None:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-
-    options = command.read_options(parser.parse_args(given))
-
-    assert (options.instances, Bench(options, None).n(500)) == (instances, n)

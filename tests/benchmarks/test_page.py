@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +12,9 @@ import pytest
 from perdure.benchmarks import command
 from perdure.benchmarks.bench import Bench
 from perdure.benchmarks.figures import (
-    Fact,
     Outcome,
-    Sweep,
     WrongOutcomeError,
-    gather,
-    middle_sweeps,
 )
-from perdure.benchmarks.histogram import Histogram
 from perdure.benchmarks.plots import PLOTS
 from perdure.benchmarks.replay import measure_replay
 from perdure.benchmarks.suite import BENCHMARKS, SECTIONS, Benchmark
@@ -166,38 +160,3 @@ def test_without_matplotlib_a_report_is_refused_before_anything_runs(
     assert "pip install 'perdure[bench]'" in captured.err
     assert captured.out == ""
     assert not (tmp_path / "report").exists()
-
-
-def a_sweep(*rows: Sequence[str | float | None]) -> Outcome:
-    return Outcome(sweeps=[Sweep(name="x", heads=("kind", "at", "rate"), rows=rows)])
-
-
-def test_repetitions_of_a_sweep_become_medians_cell_by_cell() -> None:
-    outcomes = [
-        a_sweep(["a", 1, 10.0], ["b", 1, None]),
-        a_sweep(["a", 1, 30.0], ["b", 1, None]),
-        a_sweep(["a", 1, 20.0], ["b", 1, None]),
-    ]
-
-    sweep = middle_sweeps(outcomes)["x"]
-
-    assert sweep.rows == [["a", 1, 20.0], ["b", 1, None]]
-    assert sweep.column("rate", kind="b") == [None]
-
-
-def test_repetitions_of_different_length_are_shown_by_the_first() -> None:
-    outcomes = [a_sweep(["a", 1, 10.0]), a_sweep(["a", 1, 30.0], ["a", 2, 30.0])]
-
-    assert middle_sweeps(outcomes)["x"] == outcomes[0].sweeps[0]
-
-
-def test_repetitions_add_up_their_histograms() -> None:
-    outcomes = [
-        Outcome(histograms={"x": Histogram([0.001])}, facts=[Fact(name="f", value=1.0, unit="s")]),
-        Outcome(histograms={"x": Histogram([0.003])}, facts=[Fact(name="f", value=3.0, unit="s")]),
-    ]
-
-    figures = gather(outcomes)
-
-    assert figures.histograms["x"].total == 2
-    assert figures.facts == {"f": 2.0}
