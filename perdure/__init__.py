@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .actors.replay.tasks import Task
     from .actors.retry import RetryPolicy
     from .actors.values import MISSING, RuntimeStatus
+    from .runtime.client.changes import Change
     from .runtime.client.client import CleanResult, Client, InstanceConditions
     from .runtime.client.handle import OrchestrationHandle
     from .runtime.client.pages import Page
@@ -92,6 +93,7 @@ __all__ = [
     "App",
     "CancelScope",
     "Cancelled",
+    "Change",
     "CheckpointFacts",
     "CleanResult",
     "Client",
@@ -192,6 +194,7 @@ _HOMES = {
         (".actors.replay.tasks", "Task"),
         (".actors.retry", "RetryPolicy"),
         (".actors.values", "MISSING RuntimeStatus"),
+        (".runtime.client.changes", "Change"),
         (".runtime.client.client", "CleanResult Client InstanceConditions"),
         (".runtime.client.handle", "OrchestrationHandle"),
         (".runtime.client.pages", "Page"),

@@ -17,7 +17,6 @@ from heapq import nlargest, nsmallest
 from operator import itemgetter
 from typing import Any
 
-import orjson
 from attrs import Factory, define, evolve
 
 from ..actors.errors import (
@@ -47,6 +46,7 @@ from .records import (
     SetAside,
     TimerRow,
     cut,
+    is_within,
 )
 
 
@@ -279,7 +279,11 @@ class MemoryPartition:
         choose = nlargest if filter.newest else nsmallest
         page = choose(
             filter.limit,
-            (item for item in self._rows.instances.values() if _instance_matches(item, filter)),
+            (
+                item
+                for item in self._rows.instances.values()
+                if filter.matches(item.created, item.progress)
+            ),
             key=lambda item: (item.created.created, item.created.key),
         )
         records = [item.record() for item in page]
@@ -290,7 +294,9 @@ class MemoryPartition:
     async def count_instances(self, filter: InstanceFilter) -> int:
         """Count the instances that match, on all pages."""
         wanted = evolve(filter, after=None)
-        return sum(_instance_matches(item, wanted) for item in self._rows.instances.values())
+        return sum(
+            wanted.matches(item.created, item.progress) for item in self._rows.instances.values()
+        )
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""
@@ -393,51 +399,11 @@ def _check_names(
             )
 
 
-def _within(value: int | None, first: int | None, behind: int | None) -> bool:
-    if first is None and behind is None:
-        return True
-    return (
-        value is not None
-        and (first is None or first <= value)
-        and (behind is None or value < behind)
-    )
-
-
-def _instance_matches(item: _Instance, filter: InstanceFilter) -> bool:
-    created, progress = item.created, item.progress
-    return (
-        (not filter.statuses or progress.status in filter.statuses)
-        and filter.name in (None, created.name)
-        and created.key.startswith(filter.prefix or "")
-        and _within(created.created, filter.created_from, filter.created_to)
-        and _within(progress.updated, filter.updated_from, filter.updated_to)
-        and _within(progress.completed, filter.completed_from, filter.completed_to)
-        and filter.parent in (None, created.parent)
-        and (not filter.parents or created.parent in filter.parents)
-        and filter.failure_type in (None, progress.failure_type)
-        and filter.parked in (None, progress.parked is not None)
-        and (filter.after is None or _is_behind((created.created, created.key), filter))
-        and _has_tags(created.tags, filter.tags)
-    )
-
-
-def _is_behind(place: tuple[int, str], filter: InstanceFilter) -> bool:
-    assert filter.after is not None
-    return place < filter.after if filter.newest else place > filter.after
-
-
-def _has_tags(tags: bytes | None, wanted: tuple[tuple[str, str], ...]) -> bool:
-    if not wanted:
-        return True
-    stored: dict[str, object] = orjson.loads(tags or b"{}")
-    return all(stored.get(name) == value for name, value in wanted)
-
-
 def _entity_matches(row: EntityRow, filter: EntityFilter) -> bool:
     return (
         filter.name in (None, row.name)
         and row.key.startswith(filter.prefix or "")
-        and _within(row.updated, filter.updated_from, filter.updated_to)
+        and is_within(row.updated, filter.updated_from, filter.updated_to)
         and filter.locked in (None, row.lock is not None)
         and filter.parked in (None, row.parked is not None)
         and (filter.include_empty or row.state is not None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
+import orjson
 from attrs import Factory, define, frozen
 
 ENDED = ("Completed", "Failed", "Canceled", "Terminated")
@@ -283,6 +284,48 @@ class InstanceFilter:
     after: tuple[int, str] | None = None
     limit: int = 100
     payloads: bool = True  # False leaves input and output None
+
+    def matches(
+        self, origin: CreatedRow | InstanceRecord, progress: ProgressRow | InstanceRecord
+    ) -> bool:
+        """Whether an instance meets every condition; its two halves may be one record."""
+        return (
+            (not self.statuses or progress.status in self.statuses)
+            and self.name in (None, origin.name)
+            and origin.key.startswith(self.prefix or "")
+            and is_within(origin.created, self.created_from, self.created_to)
+            and is_within(progress.updated, self.updated_from, self.updated_to)
+            and is_within(progress.completed, self.completed_from, self.completed_to)
+            and self.parent in (None, origin.parent)
+            and (not self.parents or origin.parent in self.parents)
+            and self.failure_type in (None, progress.failure_type)
+            and self.parked in (None, progress.parked is not None)
+            and self._is_behind((origin.created, origin.key))
+            and _has_tags(origin.tags, self.tags)
+        )
+
+    def _is_behind(self, place: tuple[int, str]) -> bool:
+        if self.after is None:
+            return True
+        return place < self.after if self.newest else place > self.after
+
+
+def is_within(value: int | None, first: int | None, behind: int | None) -> bool:
+    """Whether a time is in a window; without either bound, any time is, and none, too."""
+    if first is None and behind is None:
+        return True
+    return (
+        value is not None
+        and (first is None or first <= value)
+        and (behind is None or value < behind)
+    )
+
+
+def _has_tags(tags: bytes | None, wanted: tuple[tuple[str, str], ...]) -> bool:
+    if not wanted:
+        return True
+    stored: dict[str, object] = orjson.loads(tags or b"{}")
+    return all(stored.get(name) == value for name, value in wanted)
 
 
 @frozen(kw_only=True)

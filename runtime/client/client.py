@@ -16,6 +16,7 @@ from ...actors.ids import EntityId, check_instance_id
 from ...actors.messages import OnExisting
 from ...actors.values import MISSING, RuntimeStatus
 from ..statistics import HubStatistics
+from .changes import Change
 from .handle import OrchestrationHandle
 from .pages import Order, Page
 from .status import EntityStatus, HistoryEvent, OrchestrationStatus
@@ -410,6 +411,32 @@ class Client(ABC):
     @abstractmethod
     async def count(self, **conditions: Unpack[InstanceConditions]) -> int:
         """Count the instances that match every condition given; see ``query``."""
+        ...
+
+    @abstractmethod
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        instance_id: str | None = None,
+        **conditions: Unpack[InstanceConditions],
+    ) -> AsyncIterator[Change]:
+        """Follow what becomes of instances, for ever; see ``Change`` for what is told.
+
+        The last state of every instance is told, within a fraction of a second; one that changes
+        more often is told of less often. The stream begins with a ``reset`` unless it goes on
+        behind a change, and has another one where what changed is not known any more, since the
+        hub stopped, a partition recovered or moved, or too much changed: then query, and read on.
+        What is in the middle of several changes at a time may be told again behind ``after``.
+
+        Args:
+            after: the ``id`` of the last change that was read.
+            instance_id: follow this instance alone.
+            conditions: see ``query``.
+
+        Raises:
+            UsageError: ``after`` is no id of a change that such a stream gave.
+        """
         ...
 
     # Entities.

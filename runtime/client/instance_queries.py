@@ -16,6 +16,8 @@ from ...actors.times import optional_timestamp
 from ...actors.values import RuntimeStatus
 from ...storage.records import InstanceFilter, InstanceRecord
 from ...storage.slices import Breath, in_slices, map_each
+from ..placement.hashing import partition_of
+from .changes import Changes
 from .client import InstanceConditions
 from .pages import Order, Page, check_page_size, make_token, read_statuses, read_token
 from .requester import Requester
@@ -68,6 +70,25 @@ class InstanceQueries(Requester):
     async def count(self, **conditions: Unpack[InstanceConditions]) -> int:
         filter = self._filter(**conditions)
         return sum([await place.store.count_instances(filter) for place in self._all()])
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        instance_id: str | None = None,
+        **conditions: Unpack[InstanceConditions],
+    ) -> Changes:
+        partitions = tuple(range(len(self._all())))
+        if instance_id is not None:
+            partitions = (partition_of(check_instance_id(instance_id), len(partitions)),)
+        return Changes(
+            lambda index: self._all()[index],
+            self._wait_moved,
+            partitions,
+            self._filter(**conditions),
+            instance_id,
+            after,
+        )
 
     def _filter(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ...actors.ids import is_entity
 from ...actors.messages import ActivityCall, Caller, Message
 from ...storage.slices import STEPS
 from ..placement.places import Frame
@@ -127,6 +128,13 @@ class Batch:
             or self.left_deleted
             or self.purged
         )
+
+    def changed_instances(self) -> Iterator[str]:
+        """Give the ids of the instances that its checkpoint changes."""
+        yield from self.purged
+        for activation in self.dirty:
+            if not is_entity(activation.key):
+                yield activation.key
 
     @property
     def has_output(self) -> bool:

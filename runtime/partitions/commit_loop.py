@@ -111,6 +111,8 @@ class CommitLoop:
             partition.failed_commits = 0
             partition.sequence = checkpoint.sequence
             partition.exchange.on_durable(checkpoint)
+            if partition.news.is_followed:
+                partition.news.note(batch.changed_instances(), checkpoint.sequence)
         await self._let_out(batch)
 
     def drain(self) -> None:

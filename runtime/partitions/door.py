@@ -297,6 +297,27 @@ class Door:
             self._watchers.remove(key, waiter)
             del waiter  # has the error, if it is one, which leads here by its traceback
 
+    async def news(self, after: int | None, most: int) -> list[Any]:
+        """Wait until instances change, and tell which; see ``Place.news``.
+
+        Raises:
+            UnavailableError: the partition is recovering, or has moved.
+        """
+        partition, news = self.partition, self.partition.news
+        while True:
+            if self._gate.reason is not None:
+                raise self._gate.refusal()
+            durable = partition.sequence
+            upto, keys = news.behind(durable if after is None else after, durable, most)
+            if keys != [] or after is None:
+                return [upto, keys]
+            waiter = partition.new_waiter()
+            news.add(waiter)
+            try:
+                await waiter
+            finally:
+                news.remove(waiter)
+
     def is_live_here(self, key: str) -> bool:
         """Whether the orchestration is in memory and has not ended, and its end will be told."""
         if self._gate.reason is not None:

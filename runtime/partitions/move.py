@@ -94,6 +94,7 @@ def _keep_mail(partition: Partition) -> list[Message]:
 def _turn_away(partition: Partition) -> None:
     """Have those who wait for other things look for the partition where it will be."""
     at_once(partition.watchers.look_again())
+    partition.news.lapse()
     partition.requests.fail(partition.gate.refusal())
 
 

@@ -46,6 +46,7 @@ from .guarded_store import GuardedStore
 from .ledger import Ledger
 from .leftovers import Leftovers
 from .loader import Loader
+from .news import News
 from .overflow import Overflow
 from .requests import Requests
 from .unheard import Unheard
@@ -105,6 +106,7 @@ class Partition(Ledger):
         )
         self.watchers = Watchers()
         self.calls = Calls(activities, self.post_answer)
+        self.news = News(self.steady)
         self.exchange = Exchange(self)
         self.timers = DurableTimers(self, timers)
         self.leftovers = Leftovers(self)

@@ -160,6 +160,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     kept = {id_of(one.request) for one in gate.aside or () if one.request is not None}
     partition.requests.fail(reason, kept | mailboxes.requests.keys())
     await in_slices(partition.watchers.look_again())
+    partition.news.begin_anew(recovered.sequence)  # the checkpoint that failed may be one of them
     partition.waiting = 0
     await refill(partition, recovered, mailboxes)
     gate.reason = None
@@ -324,6 +325,7 @@ def abandon(partition: Partition) -> Generator[None]:
                 message.reply.fail(gone)
         yield
     partition.watchers.fail(gone)
+    partition.news.lapse()
     partition.requests.fail(gone)
     yield from dropped.let_go()
 

@@ -125,6 +125,14 @@ class Place(Peer, Protocol):
         """Wait for an orchestration's end; the answer None means: ask again."""
         ...
 
+    def news(self, after: int | None, most: int) -> Awaitable[list[Any]]:
+        """Wait until instances change behind a checkpoint; give its number, and their ids.
+
+        Of ``after=None`` the number is that of now, at once. The ids are None where it is not
+        known any more what has changed; of more than ``most`` the first ones are given.
+        """
+        ...
+
     def wait_durable(self) -> Awaitable[None]:
         """Return when all that gathered up to now is durable."""
         ...

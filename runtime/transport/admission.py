@@ -24,6 +24,9 @@ from ..placement.hashing import partition_of
 from ..placement.places import MovedError
 
 _ENTITY_COMMANDS = frozenset(("fold", "purge", "retry"))
+NEWS_MAX = 10_000
+"""How many changed instances are told of at a time."""
+
 _ON_EXISTING = frozenset(("reject", "reuse", "replace"))
 
 
@@ -72,6 +75,13 @@ def check_claim(limits: Limits, partition: int, request: Any, claim: Any) -> Non
     _check_type(claim, str, "a claim")
     if id_of(claim) != request or claim == request:
         raise UsageError("a client's claim is not of the request id that it names")
+
+
+def check_news(limits: Limits, partition: int, after: Any, most: Any) -> None:
+    """Check behind which checkpoint news are asked for, and how many."""
+    _check_optional(after, int, "the number of a checkpoint")
+    if type(most) is not int or not 0 < most <= NEWS_MAX:
+        raise UsageError(f"a client may ask for 1 to {NEWS_MAX:,} news")
 
 
 def check_wait_for_end(limits: Limits, partition: int, key: Any) -> None:

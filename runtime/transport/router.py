@@ -311,6 +311,11 @@ class Elsewhere:
         ended: tuple[str, bytes | None, bytes | None] = outcome
         return ended
 
+    async def news(self, after: int | None, most: int) -> list[Any]:
+        """See ``Place.news``."""
+        found: list[Any] = await self._ask("news", after, most)
+        return found
+
     async def wait_durable(self) -> None:
         """See ``Place.wait_durable``."""
         await self._ask("wait_durable")

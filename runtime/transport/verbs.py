@@ -21,6 +21,7 @@ from ..scheduling.waiter import Waiter
 from .admission import (
     admit,
     check_claim,
+    check_news,
     check_request,
     check_request_all,
     check_request_later,
@@ -41,6 +42,7 @@ PartitionVerb = Literal[
     "request_later",
     "claim",
     "wait_for_end",
+    "news",
     "wait_durable",
     "purge_ended",
     "unlock",
@@ -251,6 +253,10 @@ def _wait_for_end_at_once(place: Hosted, reply: Reply, key: str) -> bool:
     return True
 
 
+def _news(place: Hosted, after: int | None, most: int) -> Awaitable[list[Any]]:
+    return place.news(after, most)
+
+
 def _wait_durable(place: Hosted) -> Awaitable[None]:
     return place.wait_durable()
 
@@ -318,6 +324,7 @@ _ROWS: dict[PartitionVerb, Verb] = {
     "request_later": Verb(_request_later, check_request_later, form=MESSAGE, repeat="under its id"),
     "claim": Verb(_claim, check_claim),
     "wait_for_end": Verb(_wait_for_end, check_wait_for_end, at_once=_wait_for_end_at_once),
+    "news": Verb(_news, check_news),
     "wait_durable": Verb(_wait_durable, admit),
     "purge_ended": Verb(_purge_ended, admit),
     "unlock": Verb(_unlock, check_unlock),

@@ -124,7 +124,11 @@ class Raising:
     __hash__ = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("status", ["running", "", None, 7, Raising()], ids=repr)
+@pytest.mark.parametrize(
+    "status",
+    ["running", "", None, 7, Raising()],
+    ids=["small", "empty", "none", "number", "raising"],
+)
 def test_what_is_no_status_is_refused_with_those_that_are(status: Any) -> None:
     with pytest.raises(UsageError, match=r"each of statuses must be one of .*Running"):
         read_statuses([status])

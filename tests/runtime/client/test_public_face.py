@@ -234,6 +234,7 @@ KINDS: dict[str, Kind] = {
     "failure_type": or_none(is_text),
     "page_size": at_least(1, 10_000),
     "continuation_token": or_none(nothing),
+    "after": or_none(nothing),
     "hottest": at_least(0),
     "partition": at_least(0, 3),
     "to": at_least(0, 0),
@@ -310,7 +311,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
 
 #: Made by the package and given to users; nobody but a test makes one, and it holds what it is given.
 MADE = {
-    "ActivityContext", "CancelScope", "CleanResult", "Client", "Clock", "EntityContext", "InstanceConditions",
+    "ActivityContext", "CancelScope", "Change", "CleanResult", "Client", "Clock", "EntityContext", "InstanceConditions",
     "ActivityFacts", "CheckpointFacts", "Observer", "TurnFacts",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",

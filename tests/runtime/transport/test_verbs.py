@@ -42,6 +42,7 @@ REQUESTS: dict[PartitionVerb, tuple[tuple[Any, ...], Any]] = {
     "request_later": ((KEY, MESSAGE, 17, None), None),
     "claim": (("r", CLAIM), None),
     "wait_for_end": (("x",), ("Completed", b"5", None)),
+    "news": ((3, 500), [4, ["x"]]),
     "wait_durable": ((), None),
     "purge_ended": ((["x", "y"],), [["x", True]]),
     "unlock": ((KEY, OWNER), None),
@@ -250,6 +251,7 @@ SPOILT: dict[PartitionVerb, tuple[Any, ...]] = {
     "request_later": (KEY, MESSAGE, 1 << 58, None),
     "claim": ("r", "of another"),
     "wait_for_end": (7,),
+    "news": ("3", 500),
     "unlock": (KEY, ["x", 1]),
 }
 

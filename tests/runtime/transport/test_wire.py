@@ -107,6 +107,7 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "request_later": (TEXTS, MESSAGES, NUMBERS, TEXTS_OR_NONE),
     "claim": (TEXTS, TEXTS),
     "wait_for_end": (TEXTS,),
+    "news": (NUMBERS, NUMBERS),
     "wait_durable": (),
     "purge_ended": (st.lists(TEXTS),),
     "unlock": (TEXTS, st.tuples(TEXTS, NUMBERS, NUMBERS).map(list)),

@@ -1,0 +1,184 @@
+"""Changes: what a client that follows a hub's instances is told, and the ids to go on from."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
+from attrs import frozen
+
+from ...actors.arguments import refusal, text
+from ...actors.errors import HubStoppingError, UnavailableError
+from ..facts import Fact
+from ..placement.places import MovedError
+from ..scheduling.hidden_tasks import TaskGroup
+from .status import OrchestrationStatus, instance_status
+
+if TYPE_CHECKING:
+    from ...storage.records import InstanceFilter, InstanceRecord
+    from ..placement.places import Place
+
+GATHER_S: Final = 0.1
+"""Seconds between two looks: an instance that changes often is told of ten times a second."""
+
+MOST: Final = 500
+"""How many instances of a partition are read at a time."""
+
+_RETRY_S: Final = 0.05
+_TOKEN: Final = re.compile(r"\d{1,6}:\d{1,18}(,\d{1,6}:\d{1,18})*")
+
+
+@frozen(kw_only=True)
+class Change(Fact):
+    """One thing that ``client.changes`` tells.
+
+    Attributes:
+        id: what to pass as ``after`` to go on behind it.
+        kind: ``changed``: the instance is new, or changed, and meets the conditions; ``left``: it
+            changed, and does not meet them (any more); ``purged``: there is no such instance any
+            more; ``reset``: what changed before is not told, so query now.
+        instance_id: which; None of a reset.
+        status: of what changed, as it is now.
+    """
+
+    id: str
+    kind: Literal["changed", "left", "purged", "reset"]
+    instance_id: str | None = None
+    status: OrchestrationStatus | None = None
+
+
+Positions = dict[int, int]
+"""Up to which checkpoint of each partition a reader has heard of all."""
+
+
+def write_id(positions: Positions) -> str:
+    """Give the id of a place in the stream."""
+    return ",".join(f"{index}:{sequence}" for index, sequence in positions.items())
+
+
+def read_id(after: str, partitions: tuple[int, ...]) -> Positions:
+    """Give the place in the stream that an id stands for.
+
+    Raises:
+        UsageError: it is none of a stream of these partitions.
+    """
+    given = text(after, "after")
+    if _TOKEN.fullmatch(given):
+        numbers = [int(number) for number in re.split("[:,]", given)]
+        positions = dict(zip(numbers[::2], numbers[1::2], strict=True))
+        if tuple(positions) == partitions:
+            return positions
+    raise refusal("after", "the id of a change that the same stream gave", given)
+
+
+class Changes(AsyncIterator[Change]):
+    """The stream of some partitions' changes; between two items nothing of it runs.
+
+    Args:
+        place_of: gives a partition by its number.
+        wait_moved: returns when a partition that moves may have found its place.
+        partitions: which.
+        filter: what is told with its status.
+        only: the one instance that is told of, if only one is.
+        after: the id of the change behind which it begins; None for now.
+
+    Raises:
+        UsageError: ``after`` is none of such a stream.
+    """
+
+    def __init__(
+        self,
+        place_of: Callable[[int], Place],
+        wait_moved: Callable[[], Awaitable[None]],
+        partitions: tuple[int, ...],
+        filter: InstanceFilter,
+        only: str | None,
+        after: str | None,
+    ) -> None:
+        self._place_of = place_of
+        self._wait_moved = wait_moved
+        self._partitions = partitions
+        self._filter = filter
+        self._only = only
+        self._positions = None if after is None else read_id(after, partitions)
+        self._read: deque[Change] = deque()
+        self._looked = False
+
+    async def __anext__(self) -> Change:
+        while not self._read:
+            if self._positions is None:
+                self._positions = {
+                    index: (await self._news(index, None))[0] for index in self._partitions
+                }
+                return Change(id=write_id(self._positions), kind="reset")
+            if self._looked:
+                await anyio.sleep(GATHER_S)
+            for index, (upto, keys) in (await self._first(self._positions)).items():
+                self._take(index, upto, keys, await self._records(index, keys))
+            self._looked = True
+        return self._read.popleft()
+
+    def _take(
+        self, index: int, upto: int, keys: list[str] | None, records: dict[str, InstanceRecord]
+    ) -> None:
+        positions = self._positions
+        assert positions is not None
+        # All of them are told under the place before, but the last: who breaks off between them,
+        # and goes on from there, is told all of them again.
+        before = write_id(positions)
+        positions[index] = upto
+        behind = write_id(positions)
+        if keys is None:
+            self._read.append(Change(id=behind, kind="reset"))
+            return
+        wanted = keys if self._only is None else [key for key in keys if key == self._only]
+        for number, key in enumerate(wanted, 1):
+            id = behind if number == len(wanted) else before
+            self._read.append(_change(id, key, records.get(key), self._filter))
+
+    async def _first(self, positions: Positions) -> dict[int, tuple[int, list[str] | None]]:
+        """Ask all partitions at once, and give what those tell that have something to tell."""
+        told: dict[int, tuple[int, list[str] | None]] = {}
+        async with TaskGroup() as tasks:
+
+            async def ask(index: int, after: int) -> None:
+                told[index] = await self._news(index, after)
+                tasks.cancel_scope.cancel()
+
+            for index, after in positions.items():
+                tasks.start_soon(ask, index, after)
+        return told
+
+    async def _news(self, index: int, after: int | None) -> tuple[int, list[str] | None]:
+        while True:
+            try:
+                upto, keys = await self._place_of(index).news(after, MOST)
+            except MovedError:
+                await self._wait_moved()
+            except HubStoppingError:
+                raise
+            except UnavailableError:
+                await anyio.sleep(_RETRY_S)  # it recovers, or its worker is started again
+            else:
+                return upto, keys
+
+    async def _records(self, index: int, keys: list[str] | None) -> dict[str, InstanceRecord]:
+        while keys:
+            try:
+                records = await self._place_of(index).store.read_instances(keys)
+            except MovedError:
+                await self._wait_moved()
+            else:
+                return {record.key: record for record in records}
+        return {}
+
+
+def _change(id: str, key: str, record: InstanceRecord | None, filter: InstanceFilter) -> Change:
+    if record is None:
+        return Change(id=id, kind="purged", instance_id=key)
+    if not filter.matches(record, record):
+        return Change(id=id, kind="left", instance_id=key)
+    return Change(id=id, kind="changed", instance_id=key, status=instance_status(record))
