@@ -59,6 +59,17 @@ async def test_query_entities_gives_each_once_whatever_the_page_size(
     assert keys == [(f"{i:02}", i) for i in range(25)]
 
 
+async def test_query_entities_goes_on_behind_an_entity_also_one_that_is_gone(client: Client) -> None:
+    for key in ("a", "b", "c", "d"):
+        await client.signal_entity(EntityId(Counter, key), Counter.add, 1)
+        await client.call_entity(EntityId(Counter, key), Counter.get)
+    await client.purge_entity(EntityId(Counter, "b"))
+
+    found = client.query_entities(name=Counter, after=EntityId(Counter, "b"), page_size=1)
+
+    assert [one.entity_id.key async for one in found] == ["c", "d"]
+
+
 async def test_query_entities_may_leave_the_states_out(client: Client) -> None:
     await client.call_entity(EntityId(Counter, "a"), Counter.add, 1)
 

@@ -300,6 +300,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("App.activity", "timeout"): or_none(lambda value: is_duration(value, zero=False)),
     ("Client.raise_event", "name"): is_id,
     ("Client.wait", "instance_id"): is_id,
+    ("Client.query_entities", "after"): or_none(nothing),
     ("OrchestrationHandle.raise_event", "name"): is_id,
     ("OrchestrationContext.wait_for_external_event", "name"): is_id,
     ("OrchestrationContext.send_event", "name"): is_id,
