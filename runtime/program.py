@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -43,6 +43,7 @@ def run(
     uvloop: bool | None = None,
     tuned: bool = True,
     on_ready: Callable[[Hub], None] | None = None,
+    beside: Callable[[Hub], AbstractAsyncContextManager[object]] | None = None,
 ) -> None:
     """Run a hub in this thread, the main one, until SIGINT or SIGTERM; then drain it and return.
 
@@ -62,6 +63,9 @@ def run(
         uvloop: whether asyncio runs on uvloop; by default where it is installed.
         tuned: whether the interpreter is set up for a hub, see ``perdure.tune``.
         on_ready: called once, with the hub, when it serves.
+        beside: called once, with the hub, for what runs beside it on its event loop, such as a
+            server: an async context manager, entered when the hub serves, and left before it
+            drains.
 
     Raises:
         UsageError: a bad argument, no such application, or no uvloop.
@@ -72,6 +76,8 @@ def run(
     flag(tuned, "tuned")
     if on_ready is not None and not callable(on_ready):
         raise refusal("on_ready", "a function that takes the hub", on_ready)
+    if beside is not None and not callable(beside):
+        raise refusal("beside", "a function that gives an async context manager", beside)
     hub = Hub(
         app,
         store=store,
@@ -85,7 +91,7 @@ def run(
     if tuned:
         tune()
     with _Signals(hub._kill) as signals:  # pyright: ignore[reportPrivateUsage]
-        serve = partial(_serve, hub, on_ready, signals)
+        serve = partial(_serve, hub, on_ready, beside or _nothing, signals)
         anyio.run(hold, serve, backend=backend, backend_options=options)
 
 
@@ -135,10 +141,20 @@ class _Signals:
         return self._first
 
 
-async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None, signals: _Signals) -> None:
+@asynccontextmanager
+async def _nothing(_: Hub) -> AsyncGenerator[None, None]:
+    yield
+
+
+async def _serve(
+    hub: Hub,
+    on_ready: Callable[[Hub], None] | None,
+    beside: Callable[[Hub], AbstractAsyncContextManager[object]],
+    signals: _Signals,
+) -> None:
     status = 1
     try:
-        await _serve_until_told(hub, on_ready, signals)
+        await _serve_until_told(hub, on_ready, beside, signals)
         status = 0
     finally:
         if hub.left_behind:
@@ -149,10 +165,14 @@ async def _serve(hub: Hub, on_ready: Callable[[Hub], None] | None, signals: _Sig
 
 
 async def _serve_until_told(
-    hub: Hub, on_ready: Callable[[Hub], None] | None, signals: _Signals
+    hub: Hub,
+    on_ready: Callable[[Hub], None] | None,
+    beside: Callable[[Hub], AbstractAsyncContextManager[object]],
+    signals: _Signals,
 ) -> None:
     async with hub:
         if on_ready is not None:
             on_ready(hub)
-        received = await signals.wait()
-        _log.info("stopping on %s", received.name)
+        async with beside(hub):
+            received = await signals.wait()
+            _log.info("stopping on %s", received.name)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from perdure import Hub, PerdureError, __version__, run
 
+from .http import add_http_options, http_beside
+
 if TYPE_CHECKING:
     from .commands import Commands
 
@@ -37,6 +39,7 @@ def add_to(commands: Commands) -> None:
         action=argparse.BooleanOptionalAction,
         help="asyncio on uvloop or not; by default on uvloop where it is installed",
     )
+    add_http_options(serve)
     serve.set_defaults(run=_serve)
 
 
@@ -52,17 +55,25 @@ def _serve(wanted: argparse.Namespace) -> int:
         )
 
     try:
-        run(
-            wanted.app,
-            store=wanted.store,
-            partitions=wanted.partitions,
-            shards=wanted.shards,
-            workers=wanted.workers,
-            socket=wanted.socket,
-            backend=wanted.backend,
-            uvloop=wanted.uvloop,
-            on_ready=announce,
-        )
+        with http_beside(
+            http=wanted.http,
+            key_file=wanted.key_file,
+            local_rpc=wanted.local_rpc,
+            allowed_hosts=tuple(wanted.allowed_host),
+            expose_errors=wanted.expose_errors,
+        ) as beside:
+            run(
+                wanted.app,
+                store=wanted.store,
+                partitions=wanted.partitions,
+                shards=wanted.shards,
+                workers=wanted.workers,
+                socket=wanted.socket,
+                backend=wanted.backend,
+                uvloop=wanted.uvloop,
+                on_ready=announce,
+                beside=beside,
+            )
     except PerdureError as error:
         print(f"perdure: {error}", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -511,7 +511,7 @@ async def _entity_state(question: _Question, name: str, key: str) -> Response:
         id = EntityId[Any](name, key)
         status = await question.client.get_entity(id)
     except UsageError as error:  # no entity can be called that, or is
-        raise Refusal(404, str(error), error=error) from None
+        raise Refusal(404, str(error)) from None
     if status is None or not status.exists:
         raise Refusal(404, f"the entity {id} has no state")
     return _json(200, entity_state(status))
@@ -529,14 +529,23 @@ async def _entities(question: _Question, name: str | None = None) -> Response:
         states=fetch_state,
         page_size=size,
     )
-    found: list[EntityStatus[Any]] = []
-    async for status in statuses:
-        found.append(status)
-        if len(found) == size:
-            break
+    found = await _first(statuses, size)
     bodies = [entity_body(status, fetch_state=fetch_state) for status in found]
     headers = {CONTINUATION: _position(found[-1].entity_id)} if len(found) == size else None
     return _json(200, bodies, headers)
+
+
+async def _first(statuses: AsyncIterator[EntityStatus[Any]], count: int) -> list[EntityStatus[Any]]:
+    found: list[EntityStatus[Any]] = []
+    try:
+        async for status in statuses:
+            found.append(status)
+            if len(found) == count:
+                break
+    finally:
+        if isinstance(statuses, AsyncGenerator):
+            await statuses.aclose()  # trio warns of one that is left to the garbage collector
+    return found
 
 
 def _position(id: EntityId[Any]) -> str:

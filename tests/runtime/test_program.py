@@ -214,6 +214,7 @@ def test_the_second_signal_ends_the_workers_and_the_process_whatever_they_do(
         ({"tuned": "yes"}, "tuned must be"),
         ({"uvloop": "yes"}, "uvloop must be"),
         ({"on_ready": 7}, "on_ready must be a function that takes the hub, not 7"),
+        ({"beside": 7}, "beside must be a function that gives an async context manager, not 7"),
         ({"backend": 7}, "backend must be"),
     ],
 )

@@ -15,6 +15,7 @@ from perdure import (
     App,
     Client,
     EntityContext,
+    EntityId,
     Hub,
     OrchestrationContext,
     RuntimeStatus,
@@ -109,6 +110,12 @@ class Served:
                 status = await self.client.get_status(id)
                 if status is not None and status.runtime_status in statuses:
                     return
+                await anyio.sleep(0.001)
+
+    async def reaches_state(self, name: str, key: str) -> None:
+        """Wait until an entity has a state."""
+        with anyio.fail_after(10):
+            while await self.client.read_entity_state(EntityId[Any](name, key)) is None:
                 await anyio.sleep(0.001)
 
 

@@ -59,7 +59,9 @@ async def test_query_entities_gives_each_once_whatever_the_page_size(
     assert keys == [(f"{i:02}", i) for i in range(25)]
 
 
-async def test_query_entities_goes_on_behind_an_entity_also_one_that_is_gone(client: Client) -> None:
+async def test_query_entities_goes_on_behind_an_entity_also_one_that_is_gone(
+    client: Client,
+) -> None:
     for key in ("a", "b", "c", "d"):
         await client.signal_entity(EntityId(Counter, key), Counter.add, 1)
         await client.call_entity(EntityId(Counter, key), Counter.get)

@@ -257,6 +257,7 @@ KINDS: dict[str, Kind] = {
     "backend": nothing,
     "uvloop": or_none(flag),
     "on_ready": or_none(function),
+    "beside": or_none(function),
     "function": lambda value: type(value) is FunctionType,
     "operation": lambda value: type(value) is FunctionType,
     "target": or_none(function),
