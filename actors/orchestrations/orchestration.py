@@ -739,8 +739,10 @@ class OrchestrationActor(Actor):
         if self.status is None:
             self.status = "Running"  # of what is stored nothing can be read
 
-    def fail_parked(self, now: int, effects: Effects) -> None:
-        """Fail a parked instance instead, with the reason for which it was parked."""
+    def fail_mismatch(self, now: int, effects: Effects) -> None:
+        """Fail it where its code does not match its history; parked otherwise, it stays so."""
+        if self.parked_type != "NondeterminismError":
+            return
         failure = FailureDetails(self.parked_type or "", self.parked or "")
         self.finish(Outcome("Failed", failure=failure), now, effects)
 

@@ -326,9 +326,8 @@ class Loader:
     def _report(self, activation: Activation, actor: OrchestrationActor) -> None:
         partition = self._partition
         _log.error("parked %s: %s", activation.key, actor.parked)
-        fails = partition.settings.on_nondeterminism == "fail"
-        if fails and actor.parked_type == "NondeterminismError":
-            actor.fail_parked(max(partition.now(), activation.latest), partition)
+        if partition.settings.on_nondeterminism == "fail":
+            actor.fail_mismatch(max(partition.now(), activation.latest), partition)
 
     async def dispatch_unanswered(
         self, keys: Iterable[str], is_wanted: Callable[[Caller], bool]

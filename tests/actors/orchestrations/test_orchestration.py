@@ -255,7 +255,7 @@ def test_one_whose_code_does_not_match_is_parked_or_fails_if_that_is_wanted() ->
     assert again.actor.parked_type == "NondeterminismError"
 
     recorder = Recorder()
-    again.actor.fail_parked(START + 1, recorder)
+    again.actor.fail_mismatch(START + 1, recorder)
     outcome = again.actor.outcome
     assert outcome is not None
     assert outcome[0] == "Failed"

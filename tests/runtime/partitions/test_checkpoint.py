@@ -43,11 +43,11 @@ def test_an_entity_is_given_back_what_it_told() -> None:
 
 #: What those who run actors know of them: what both have, then an entity's, then an instance's.
 FACE = {
-    *("changed", "combines", "folding", "held", "id", "is_blocked", "parked", "parked_type"),
+    *("changed", "combines", "folding", "held", "id", "is_blocked", "parked"),
     *("close", "give_back", "give_up", "handle", "hold", "load", "park", "release", "seal"),
     *("stay_parked", "unpark"),
     *("begin_fold", "combine", "define", "fail", "keep", "may_read", "read", "suspends"),
-    *("bar", "check_code", "fail_parked", "is_live", "lie_idle", "outcome", "prepare_rewind"),
+    *("bar", "check_code", "fail_mismatch", "is_live", "lie_idle", "outcome", "prepare_rewind"),
     *("refuse_rewind", "replay", "unconsumed_count", "write_ahead"),
 }
 
