@@ -534,3 +534,59 @@ async def test_who_waits_for_an_instance_that_crashed_in_its_replay_is_told(
         await one.settle()
 
         assert "a turn of x crashed (ValueError: a bug)" in str(told.errors[0])
+
+
+async def test_who_was_parked_is_so_when_it_is_loaded_and_its_code_is_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with alone(app, crashes_max=3) as one:
+        ask(one, A, add(5))
+        await begin(one, "x")
+        for key, message in ((A, add()), ("x", Event("other", b"7"))):
+            count_crashes(one, key, 3)
+            one.door.request(key, message)
+        await one.settle()
+        one.partition.crashes.in_a_row.clear()
+        for key in (A, "x"):
+            one.partition.catalog.drop(one.partition.activations[key])
+
+        def replay(actor: OrchestrationActor, events: Any) -> Any:
+            raise AssertionError("it is parked")
+
+        monkeypatch.setattr(OrchestrationActor, "replay", replay)
+        one.partition.catalog.activate(A)
+        one.door.request("x", Event("another", b"8"))
+        await one.settle()
+
+        for key in (A, "x"):
+            assert actor_of(one, key).parked == "its turn crashed 3 times in a row"
+        assert (await one.partition.store.waiting(["x"]))["x"] > 0
+
+
+async def test_an_instance_that_has_not_begun_is_parked_where_its_code_is_gone() -> None:
+    store = FaultyStore()
+    async with alone(app, store) as one:
+        start = Start("flow", None, b'"go"', start_at=one.clock.now() + 10**12)
+        one.door.request("x", start)
+        await one.settle()
+
+    for lookup, is_parked in ((app, False), (application(without="flow"), True)):
+        async with alone(lookup, store) as one:
+            one.partition.catalog.activate("x")
+            await one.settle()
+            assert (actor_of(one, "x").parked is not None) is is_parked
+
+
+async def test_the_time_of_an_actor_is_not_set_back_by_its_leaving_memory() -> None:
+    async with alone(app) as one:
+        one.clock.advance(100)
+        ask(one, A, add(5))
+        await begin(one, "x")
+        then = one.clock.now()
+        one.partition.now = lambda: then - 50_000_000
+
+        for key in (A, "x"):
+            one.partition.catalog.activate(key)
+        await one.settle()
+
+        assert [one.partition.activations[key].latest for key in (A, "x")] == [then, then]
