@@ -11,9 +11,8 @@ import anyio
 import orjson
 import pytest
 
-from perdure import Client, EntityId, Hub, UsageError
+from perdure import Client, EntityId, Hub
 from perdure.benchmarks import command, hotspot
-from perdure.benchmarks.bank import expect_branch
 from perdure.benchmarks.bench import Bench, MakeHub, Options
 from perdure.benchmarks.figures import (
     Outcome,
@@ -23,7 +22,6 @@ from perdure.benchmarks.figures import (
 from perdure.benchmarks.hotspot import VARIANTS
 from perdure.benchmarks.replay import measure_replay
 from perdure.benchmarks.suite import BENCHMARKS, Benchmark
-from perdure.benchmarks.wordcount import find_texts
 from perdure.benchmarks.workloads import Meter, app
 from tests.benchmarks.sizes import make_small
 
@@ -368,35 +366,6 @@ async def test_what_runs_beside_a_load_ends_with_it() -> None:
         await bench.timed_loop(hub, "x", request, 3, unit="ones", beside=beside)
 
     assert ended.is_set()
-
-
-@pytest.mark.parametrize(
-    ("balances", "reason"),
-    [
-        ([100] * 9 + [99], "sum of branch 3: 999 instead of 1000"),
-        ([100] * 8 + [201, -1], "branch 3 has a balance below nothing"),
-    ],
-)
-def test_an_audit_refuses_what_only_half_a_transfer_shows(balances: list[int], reason: str) -> None:
-    with pytest.raises(WrongOutcomeError, match=reason):
-        expect_branch(3, balances)
-
-
-def test_fewer_files_are_a_sample_of_all(tmp_path: Path) -> None:
-    for number in range(10):
-        (tmp_path / f"{number}.txt").write_text("some words")
-    (tmp_path / "empty.txt").touch()
-    (tmp_path / "other.bin").write_text("no text")
-
-    found = [path.stem for path in find_texts(tmp_path, 5)]
-
-    assert found == ["0", "2", "4", "6", "8"]
-    assert len(find_texts(tmp_path, 100)) == 10
-
-
-def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="choose another --text"):
-        find_texts(tmp_path, 5)
 
 
 def test_the_command_fails_loudly_where_an_outcome_is_wrong(

@@ -7,33 +7,25 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
-import anyio
 import pytest
 from attrs import evolve
 
-from perdure import Client, Hub, HubStatistics, PartitionStatistics
+from perdure import Client, Hub
 from perdure.benchmarks import isolation, stripes
 from perdure.benchmarks.bench import Bench, MakeHub, Options
 from perdure.benchmarks.crossing import measure_crossing
 from perdure.benchmarks.drivers import (
     Order,
     Plan,
-    drivers_in,
-    key_in,
     make_plan,
     measure_plan,
-    place_in,
 )
-from perdure.benchmarks.figures import Outcome, Sweep, WrongOutcomeError, gather
+from perdure.benchmarks.figures import Outcome, Sweep, WrongOutcomeError
 from perdure.benchmarks.isolation import measure_isolation
-from perdure.benchmarks.rebalance import BIN_S, in_bins, longest_gap, measure_rebalance
+from perdure.benchmarks.rebalance import measure_rebalance
 from perdure.benchmarks.schedule import Arrivals, partition_of
 from perdure.benchmarks.sharding import (
-    away_percent,
-    balance_of,
-    cross_percent,
     measure_sharding,
-    plan_signals,
 )
 from perdure.benchmarks.stripes import measure_stripes
 from perdure.benchmarks.workloads import Meter
@@ -259,150 +251,3 @@ async def test_isolation_offers_the_same_operations_spread_and_on_one_key(
     assert {
         partition_of(f"@meter@load-{key}", 4) for _, drawn in loads["one"] for key in drawn
     } == {3}
-
-
-@pytest.mark.parametrize("partitions", [1, 2, 4, 12])
-def test_drivers_lie_in_their_partitions_in_equal_numbers(
-    partitions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("perdure.benchmarks.drivers.PER_PARTITION", 4)
-
-    ids = drivers_in(range(partitions), partitions, "x")
-
-    places = [partition_of(id, partitions) for id in ids]
-    last = partitions - 1
-    assert sorted(places) == sorted([*range(partitions)] * 4)
-    assert len(set(ids)) == len(ids)
-    assert {partition_of(id, partitions) for id in drivers_in([last], partitions, "x")} == {last}
-    assert partition_of(place_in(last, partitions, "x"), partitions) == last
-    assert partition_of(f"@meter@{key_in(last, partitions, 'meter')}", partitions) == last
-
-
-def test_a_plan_hands_out_every_operation_once_and_is_the_same_again() -> None:
-    plan = plan_signals("x", 500, 1.0, 4)
-
-    numbers = sorted(
-        order.first + place * order.step
-        for order in plan.orders.values()
-        for place in range(len(order.drawn))
-    )
-    assert numbers == list(range(500))
-    assert plan.operations == sum(count for count, _ in plan.wanted.values()) == 500
-    assert sum(total for _, total in plan.wanted.values()) == sum(range(500))
-    assert plan == plan_signals("x", 500, 1.0, 4)
-
-
-def test_signals_cross_between_shards_and_not_inside_one() -> None:
-    plan = plan_signals("x", 2_000, 0.0, 4)
-
-    assert cross_percent(plan, [0, 0, 0, 0]) == 0
-    assert cross_percent(plan, [0, 1, 0, 1]) == pytest.approx(50, abs=5)
-    assert cross_percent(plan, [0, 1, 2, 3]) == pytest.approx(75, abs=5)
-
-
-def counted(*messages: int, away: int = 0) -> HubStatistics:
-    return HubStatistics(
-        partitions=tuple(
-            PartitionStatistics(
-                index=index,
-                shard=index % 2,
-                commits=0,
-                turns=0,
-                messages=one,
-                sent_away=away,
-                failed_operations=0,
-                failed_calls=0,
-                waiting=0,
-                activations=0,
-                stored_bytes=0,
-            )
-            for index, one in enumerate(messages)
-        )
-    )
-
-
-def test_balance_is_the_busiest_shard_over_the_mean() -> None:
-    assert balance_of(counted(1, 1, 1, 1), counted(31, 11, 31, 11)) == pytest.approx(60 / 40)
-
-
-def test_what_left_its_partition_is_a_share_of_all_messages() -> None:
-    assert away_percent(counted(5, 5, away=1), counted(25, 25, away=11)) == pytest.approx(50)
-
-
-async def test_rebalance_moves_a_partition_in_the_middle_and_checks_the_totals() -> None:
-    moved: list[tuple[int, int]] = []
-
-    class Watched(Hub):
-        async def move_partition(self, partition: int, to: int) -> None:
-            moved.append((partition, to))
-            await super().move_partition(partition, to)
-
-    outcome = await measure_rebalance(a_bench(make_hub=Watched, n=600))
-
-    facts = {fact.name: fact.value for fact in outcome.facts}
-    [sweep] = outcome.sweeps
-    calls = [
-        sum(sweep.numbers(head)) * BIN_S
-        for head in ("moved partition, calls/s", "other partitions, calls/s")
-    ]
-    assert moved == [(0, 1)]
-    assert 0 < facts["rebalance with threads: move began"] < outcome.loads[0].seconds
-    assert facts["rebalance with threads: pause of the moved partition"] > 0
-    assert round(sum(calls)) == 600
-    assert min(calls) > 0
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # pictures are the same on both
-async def test_rebalance_between_processes_is_drawn_beside_that_between_threads(
-    tmp_path: Path,
-) -> None:
-    pytest.importorskip("matplotlib")
-    from perdure.benchmarks.plots import draw
-
-    outcome = await measure_rebalance(a_bench(tmp_path, n=600))
-
-    picture = draw("rebalancing", gather([outcome]), tmp_path)
-    assert set(outcome.sweeps[0].column("kind")) == {"threads", "processes"}
-    assert "Threads: answers" in picture.svg
-    assert "Processes: answers" in picture.svg
-
-
-async def test_rebalance_refuses_a_move_that_loses_work() -> None:
-    class Losing(Hub):
-        async def move_partition(self, partition: int, to: int) -> None:
-            found = [one.entity_id async for one in self.client.query_entities()]
-            [first, *_] = [id for id in found if partition_of(str(id), 4) == partition]
-            await self.client.purge_entity(first)
-            await super().move_partition(partition, to)
-
-    with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
-        await measure_rebalance(a_bench(make_hub=Losing, n=600))
-
-    assert "moving-" in str(leaves(caught.value)[0])
-
-
-async def test_rebalance_refuses_a_move_that_did_not_happen() -> None:
-    class Lazy(Hub):
-        async def move_partition(self, partition: int, to: int) -> None:
-            await anyio.lowlevel.checkpoint()
-
-    with pytest.raises(ExceptionGroup) as caught:
-        await measure_rebalance(a_bench(make_hub=Lazy, n=600))
-
-    assert "shard that serves the moved partition" in str(leaves(caught.value)[0])
-
-
-def test_a_pause_is_the_longest_time_without_an_answer() -> None:
-    assert longest_gap([0.0, 0.1, 0.5, 0.6]) == pytest.approx(0.4)
-    assert longest_gap([3.0]) == 0
-
-
-def test_answers_are_counted_in_bins_and_empty_ones_show() -> None:
-    rows = in_bins([0.01, 0.02, 0.16], [0.06])
-
-    assert rows == [
-        [0.0, 2 / BIN_S, 0.0],
-        [BIN_S, 0.0, 1 / BIN_S],
-        [2 * BIN_S, 0.0, 0.0],
-        [pytest.approx(3 * BIN_S), 1 / BIN_S, 0.0],
-    ]
