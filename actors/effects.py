@@ -7,7 +7,7 @@ of a state machine needs.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from .errors import FailureDetails
 from .messages import ActivityCall, Caller, Completion, Message
@@ -94,6 +94,10 @@ class Effects(Protocol):
 
     def refuse(self, message: Message, error: Exception) -> None:
         """Fail whoever waits for the message; nothing else happened."""
+        ...
+
+    def observe(self, told: Any) -> None:
+        """Have whoever traces told of something, once this turn is durable."""
         ...
 
     def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:

@@ -137,9 +137,14 @@ def _unpack(packed: list[Any]) -> bytes | None:
 
 
 class Operation(Message):
-    """An operation for an entity: a call (somebody wants the result) or a signal."""
+    """An operation for an entity: a call (somebody wants the result) or a signal.
 
-    __slots__ = ("call", "caller", "input", "name")
+    ``begun`` is set by whoever runs it, if anything traces.
+    """
+
+    __slots__ = ("begun", "call", "caller", "input", "name")
+
+    begun: Any
 
     def __init__(
         self, name: str, input: bytes | None, call: bool = False, caller: Caller | None = None

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .actors.replay.scopes import CancelScope, TaskGroup
     from .actors.replay.tasks import Task
     from .actors.retry import RetryPolicy
+    from .actors.tracing import OperationFacts, StartFacts
     from .actors.values import MISSING, RuntimeStatus
     from .runtime.client.changes import Change
     from .runtime.client.client import CleanResult, Client, InstanceConditions
@@ -74,7 +75,14 @@ if TYPE_CHECKING:
     from .runtime.client.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
     from .runtime.cluster.balancer import Rebalance
     from .runtime.hub import Hub
-    from .runtime.observer import ActivityFacts, CheckpointFacts, Observer, TurnFacts
+    from .runtime.observer import (
+        ActivityFacts,
+        CheckpointFacts,
+        Observer,
+        TraceObserver,
+        TurnFacts,
+        WorkFacts,
+    )
     from .runtime.program import run
     from .runtime.scheduling.clock import Clock, ManualClock, SystemClock
     from .runtime.scheduling.interpreter import tune
@@ -128,6 +136,7 @@ __all__ = [
     "NonRetryableError",
     "NondeterminismError",
     "Observer",
+    "OperationFacts",
     "OrchestrationCanceledError",
     "OrchestrationContext",
     "OrchestrationFailedError",
@@ -153,6 +162,7 @@ __all__ = [
     "SharedStore",
     "SilentShard",
     "SqliteStore",
+    "StartFacts",
     "StorageError",
     "Store",
     "StoreDamagedError",
@@ -165,10 +175,12 @@ __all__ = [
     "SystemClock",
     "Task",
     "TaskGroup",
+    "TraceObserver",
     "TurnFacts",
     "UnavailableError",
     "UnknownNameError",
     "UsageError",
+    "WorkFacts",
     "__version__",
     "combine",
     "commutative",
@@ -193,6 +205,7 @@ _HOMES = {
         (".actors.replay.locks", "EntityLock"),
         (".actors.replay.tasks", "Task"),
         (".actors.retry", "RetryPolicy"),
+        (".actors.tracing", "OperationFacts StartFacts"),
         (".actors.values", "MISSING RuntimeStatus"),
         (".runtime.client.changes", "Change"),
         (".runtime.client.client", "CleanResult Client InstanceConditions"),
@@ -204,7 +217,10 @@ _HOMES = {
             "EntityStatus HistoryEvent OrchestrationStatus ParkedReason",
         ),
         (".runtime.cluster.balancer", "Rebalance"),
-        (".runtime.observer", "ActivityFacts CheckpointFacts Observer TurnFacts"),
+        (
+            ".runtime.observer",
+            "ActivityFacts CheckpointFacts Observer TraceObserver TurnFacts WorkFacts",
+        ),
         (".runtime.hub", "Hub"),
         (".runtime.program", "run"),
         (".runtime.scheduling.clock", "Clock ManualClock SystemClock"),

@@ -18,7 +18,7 @@ from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, Us
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
-from .client.applications import app_of, make_lookup
+from .client.applications import app_of, load_observer, make_lookup
 from .client.client import Client
 from .client.hub_client import HubClient
 from .client.retention import check_retention, keep_retention
@@ -30,7 +30,7 @@ from .scheduling.clock import Clock, SystemClock
 from .scheduling.hidden_tasks import TaskGroup, begin
 from .scheduling.homes import Home, current_task, has_ended
 from .scheduling.waiter import event_factory, thread_waker
-from .scheduling.watch import Watch
+from .scheduling.watch import Watch, has_methods, make_watch
 from .settings import Settings
 from .statistics import HubStatistics
 from .transport.sockets import path_of
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from ..storage import Store
     from .partitions.partition import Partition
     from .shards.shard import Shard
-
-_OBSERVED = ("turn", "checkpoint", "activity")
 
 _log = Log("perdure.hub")
 
@@ -72,7 +70,10 @@ class Hub:
         clock: where time comes from; tests turn one by hand.
         retention: how long instances are kept after they ended, by status, such as
             ``{"Completed": timedelta(days=30)}``; the others are kept until somebody purges them.
-        observer: is told when turns, checkpoints and activities begin and end.
+        observer: is told when turns, checkpoints and activities begin and end; a ``TraceObserver``
+            has them belong to traces. Or where it is, such as ``"module:name"``: that of an
+            observer, or of what makes one when it is called. Worker processes import it, so with
+            ``workers`` it must be named.
 
     Raises:
         UsageError: a bad argument.
@@ -92,7 +93,7 @@ class Hub:
         settings: Settings | None = None,
         clock: Clock | None = None,
         retention: Mapping[RuntimeStatus | str, float | timedelta] | None = None,
-        observer: Observer | None = None,
+        observer: Observer | str | None = None,
     ) -> None:
         _check_numbers(partitions, shards, workers)
         self.app = app_of(app)
@@ -102,10 +103,12 @@ class Hub:
         self._clock = SystemClock() if clock is None else _check_clock(clock)
         if (shards > 1 or workers) and not is_a(self._clock, SystemClock):
             raise UsageError("only the system's clock reaches other shards: leave clock out")
-        _check_observer(observer, workers)
+        watch = _watch_of(observer, workers)
         if rebalance is not None:
             instance(rebalance, Rebalance, "rebalance", "a Rebalance or None")
         lookup = make_lookup(self.app, self.settings)
+        if watch is not None and watch.traces:
+            lookup.tracer = watch
         self._lookup = lookup
         path = None if socket is None else path_of(socket, "socket")
         self._crew: Crew
@@ -120,6 +123,7 @@ class Hub:
                 settings=self.settings,
                 socket=path,
                 stop_for=self._stop_for,
+                observer=cast("str", observer) if is_a(observer, str) else None,
             )
         else:
             self._crew = LoopCrew(
@@ -131,7 +135,7 @@ class Hub:
                 clock=self._clock,
                 socket=path,
                 stop_for=self._stop_for,
-                watch=None if observer is None else Watch(observer),
+                watch=watch,
             )
         self._crew.on_interrupt = self._interrupt
         self._balancer = None
@@ -482,33 +486,27 @@ def _store_of(store: object) -> Store:
         return open_store(text(store, "store"))
     if is_a(store, PurePath):
         return open_store(cast("Path", store))
-    if not _has(store, "open", "close"):
+    if not has_methods(store, "open", "close"):
         taken = "'memory:', 'sqlite:PATH', a Path (a folder) or a store"
         raise refusal("store", taken, store)
     return cast("Store", store)
 
 
 def _check_clock(clock: object) -> Clock:
-    if not _has(clock, "now", "wait_until"):
+    if not has_methods(clock, "now", "wait_until"):
         raise refusal("clock", "a clock: SystemClock(), ManualClock() or the like", clock)
     return cast("Clock", clock)
 
 
-def _check_observer(observer: object, workers: int) -> None:
+def _watch_of(observer: object, workers: int) -> Watch | None:
     if observer is None:
-        return
-    told = [f"{when}_{what}" for when in ("begin", "end") for what in _OBSERVED]
-    if not _has(observer, *told):
-        raise refusal("observer", f"an object with the methods {', '.join(told)}", observer)
+        return None
+    if is_a(observer, str):
+        return make_watch(load_observer(cast("str", observer)))
+    watch = make_watch(observer)
     if workers:
         raise UsageError(
-            "an observer is told of what happens in its own process: leave it out with workers"
+            "an observer is told of what happens in its own process: with workers, name one that "
+            "they can import, as in observer='shop.tracing:observer'"
         )
-
-
-def _has(value: object, *methods: str) -> bool:
-    """Say whether a value is an object with these methods."""
-    try:
-        return not is_a(value, type) and all(callable(getattr(value, name)) for name in methods)
-    except Exception:
-        return False
+    return watch

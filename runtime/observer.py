@@ -5,7 +5,11 @@ Traces and metrics are made of it. Where there is none, nothing of it costs anyt
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from ..actors.errors import FailureDetails
+from ..actors.tracing import OperationFacts, StartFacts
 
 
 class TurnFacts(NamedTuple):
@@ -26,12 +30,43 @@ class CheckpointFacts(NamedTuple):
 
 
 class ActivityFacts(NamedTuple):
-    """An attempt at an activity: which, for which instance and task, and which attempt."""
+    """An attempt at an activity: which, for which instance, execution and task, and which attempt.
+
+    ``carried`` is what went along with its call, if anything did.
+    """
 
     activity: str
     instance_id: str
     task: int
     attempt: int
+    execution: int = 1
+    carried: Mapping[str, str] | None = None
+
+
+#: What a piece of an orchestration's work is; an orchestration is its own.
+WorkKind = Literal["orchestration", "activity", "timer"]
+
+
+class WorkFacts(NamedTuple):
+    """A piece of an orchestration's work that has ended.
+
+    ``trace`` is what ``follow`` gave for the execution ``start``; ``task`` is the number of the
+    task, 0 for the execution itself; ``began`` and ``ended`` are microseconds since the epoch, as
+    the history has them; ``status`` is a word of ``RuntimeStatus``; ``rewinds`` says how often the
+    execution had been rewound, after which numbers of tasks may come again.
+    """
+
+    kind: WorkKind
+    trace: Any
+    start: StartFacts
+    task: int
+    name: str
+    attempt: int
+    began: int
+    ended: int
+    status: str
+    failure: FailureDetails | None
+    rewinds: int
 
 
 class Observer(Protocol):
@@ -66,4 +101,47 @@ class Observer(Protocol):
 
     def end_activity(self, begun: Any, failure: str | None, /) -> None:
         """It has ended; ``failure`` is the type of its error, or of what took its place."""
+        ...
+
+
+class TraceObserver(Observer, Protocol):
+    """An observer that has a hub's work belong to traces; it has all of these methods, or none.
+
+    What it has go along travels with messages as context variables do, and is stored with them and
+    in histories: texts by name.
+    """
+
+    def carry(self) -> Mapping[str, str] | None:
+        """Give what of the caller's context goes along with what a client sends."""
+        ...
+
+    def begin_trace(self, start: StartFacts, /) -> Mapping[str, str] | None:
+        """An execution is to begin: give what goes along with all that it sets going.
+
+        It is asked again where the turn was not stored, and has to give the same for the same.
+        """
+        ...
+
+    def follow(self, start: StartFacts, /) -> Any:
+        """Say by what an execution is known that comes into memory; None not to be told of it."""
+        ...
+
+    def enter_instance(self, start: StartFacts, /) -> None:
+        """The code of an execution gets its context, which is the running one."""
+        ...
+
+    def enter_activity(self, begun: Any, /) -> None:
+        """The code of an activity comes next in the running context, which is its own."""
+        ...
+
+    def begin_operation(self, operation: OperationFacts, /) -> Any:
+        """An operation of an entity, with which something came along, begins in this context."""
+        ...
+
+    def end_operation(self, begun: Any, failure: FailureDetails | None, /) -> Any:
+        """It has ended; gives what ``tell`` is given once that is durable."""
+        ...
+
+    def tell(self, ended: Sequence[Any], /) -> None:
+        """These have ended, and that is durable: ``WorkFacts``, and what ``end_operation`` gave."""
         ...

@@ -97,10 +97,20 @@ ROOMS = (
     _room("adapters", "", "ways in from outside"),
     _room("adapters/http", "", "requests and answers: uses `import perdure`"),
     _room("adapters/cli", "benchmarks adapters/http", "the command line: uses `import perdure`"),
+    _room("adapters/telemetry", "", "traces, metrics, logs: the Observer contract"),
 )
 
 #: Rooms that are users of the package: they import its public names, by their full name.
-USERS = frozenset({"adapters", "adapters/cli", "adapters/http", "benchmarks", "benchmarks/peers"})
+USERS = frozenset(
+    {
+        "adapters",
+        "adapters/cli",
+        "adapters/http",
+        "adapters/telemetry",
+        "benchmarks",
+        "benchmarks/peers",
+    }
+)
 
 
 def room_of(path: str) -> Room:

@@ -40,6 +40,7 @@ from ..messages import (
 )
 from ..printing import type_name
 from ..registry.definitions import no_operation
+from ..tracing import OperationFacts
 from .failed_signals import FailedSignals
 from .stripes import Home, Stripe, split_key
 
@@ -52,6 +53,9 @@ A = TypeVar("A")
 E = TypeVar("E")
 
 _UNTAKEN: Final = object()  # no snapshot; a field's value may be None, and its snapshot with it
+
+#: Of the caller of an operation that no orchestration calls.
+_NOBODY: Final = (None, 0, 0)
 
 _COMBINED_MAX = 1_000
 _CHECKED_SIZE_MAX = 4096
@@ -505,7 +509,7 @@ class EntityActor(Actor):
         """Run a sync operation and give its result; one that raises is rolled back."""
         definition = self.definition
         if message.carried is not None:
-            self.lookup.take_along(message.carried)
+            self._take_along(message)
         before: Any = _UNTAKEN
         try:
             if not self.exists:
@@ -527,6 +531,27 @@ class EntityActor(Actor):
             self._roll_back(before)
             raise
         return data
+
+    def _take_along(self, message: Operation) -> None:
+        """Set in the running context what came along, and tell whoever traces."""
+        carried = message.carried
+        assert carried is not None
+        self.lookup.take_along(carried)
+        tracer = self.lookup.tracer
+        if tracer is not None:
+            instance_id, execution, task = message.caller or _NOBODY
+            facts = OperationFacts(
+                self.title, message.name, message.call, instance_id, execution, task, carried
+            )
+            message.begun = tracer.begin_operation(facts)
+
+    def _end_trace(
+        self, message: Operation, failure: FailureDetails | None, effects: Effects
+    ) -> None:
+        tracer = self.lookup.tracer
+        begun = getattr(message, "begun", None)
+        if tracer is not None and begun is not None:
+            effects.observe(tracer.end_operation(begun, failure))
 
     def combine(self, mail: Sequence[Message], start: int, now: int, effects: Effects) -> int:
         """Run signals of one operation that wait one behind the other as one, where that works.
@@ -601,7 +626,7 @@ class EntityActor(Actor):
         existed = self.exists
         before: Any = None
         if message.carried is not None:
-            self.lookup.take_along(message.carried)  # in a context of its own, the pump's work
+            self._take_along(message)  # in a context of its own, the pump's work
         try:
             if not existed:
                 self.state = definition.make()
@@ -712,6 +737,8 @@ class EntityActor(Actor):
     def _read(
         self, operation: OperationDefinition, message: Operation, context: EntityContext | None
     ) -> bytes | None:
+        if message.carried is not None:
+            self._take_along(message)
         try:
             value = operation.decode_input(message.input)
             return self._answer(operation, message, operation.invoke(self._seen(), value, context))
@@ -726,6 +753,8 @@ class EntityActor(Actor):
         now: int,
         effects: Effects,
     ) -> None:
+        if message.carried is not None:
+            self._take_along(message)
         try:
             value = operation.decode_input(message.input)
             result = await operation.invoke(self._seen(), value, context)
@@ -771,6 +800,8 @@ class EntityActor(Actor):
         context: EntityContext | None,
         effects: Effects,
     ) -> None:
+        if message.carried is not None:
+            self._end_trace(message, None, effects)
         if not readonly:
             self.exists = self.state is not None
             self.changed = True
@@ -805,6 +836,8 @@ class EntityActor(Actor):
         if type(error) is PayloadError:  # not isinstance(), which asks an error of the user's
             error.of(f"what operation {message.name!r} of {self.title} gives or leaves")
         failure = failure_of(error)
+        if message.carried is not None:
+            self._end_trace(message, failure, effects)
         caller = message.caller
         if caller is not None:
             self._answer_failure(caller, failure, effects)

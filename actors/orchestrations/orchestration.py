@@ -57,6 +57,7 @@ from ..payloads import compact
 from ..replay.execution import NO_WORK, OpenLock, OpenWork, Outcome
 from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
+from ..tracing import Passed, StartFacts
 from ..values import TERMINAL, ExecutionEnd, Status
 from .commands import COMMANDS
 from .rewind import prepare
@@ -353,6 +354,8 @@ class OrchestrationActor(Actor):
         if self.status is not None or self.purged:
             self.rewritten = True
             self.purged = False
+        if self.events or self.ahead:
+            self._pass_on(None, effects)
         self.execution += 1
         self.name = message.name
         self.version = message.version
@@ -365,6 +368,8 @@ class OrchestrationActor(Actor):
         self.custom_status = None
         self.notes = None
         self._clear_outcome()
+        if self.lookup.tracer is not None:
+            self.carried = self.lookup.tracer.begin_trace(self.start_facts())
         self.status = "Pending"
         effects.reply(message, b"true")
         if message.start_at is not None and message.start_at > now:
@@ -389,6 +394,27 @@ class OrchestrationActor(Actor):
         self.begun = False
         self.fresh = True
         self.changed = True
+
+    def start_facts(self) -> StartFacts:
+        """Say whose execution it is, for whoever traces."""
+        parent = None if self.parent is None else self.parent.instance_id
+        return StartFacts(
+            self.instance_id,
+            self.name,
+            self.version,
+            self.execution,
+            parent,
+            self.created,
+            self.carried,
+        )
+
+    def _pass_on(self, continued: int | None, effects: Effects) -> None:
+        """Tell whoever traces what of an execution no history will tell, since another follows."""
+        if self.lookup.tracer is not None:
+            chunks = [one.body for one in self.ahead]
+            if self.events:
+                chunks.append(b"[%b]" % b",".join(self.events))
+            effects.observe(Passed(self.start_facts(), chunks, continued, self.failure))
 
     def _refuse_start(self, message: Start, effects: Effects) -> None:
         if message.on_existing == "reuse":
@@ -540,13 +566,16 @@ class OrchestrationActor(Actor):
         """
         lookup = self.lookup
         definition = lookup.registry.exact_orchestration(self.name, self.version)
+        context = lookup.new_context(definition, self.carried)
+        if lookup.tracer is not None and self.carried is not None:
+            context.run(lookup.tracer.enter_instance, self.start_facts())
         return Executor(
             definition,
             self.instance_id,
             self.execution,
             self._new_context,
             lookup.stage,
-            lookup.new_context(definition, self.carried),
+            context,
             self.carried,
         )
 
@@ -783,10 +812,13 @@ class OrchestrationActor(Actor):
         unconsumed = [] if self.executor is None else self.executor.unconsumed_events()
         self._clean_up(outcome.status, effects)
         if outcome.status == "ContinuedAsNew" and continuation is not None:
+            self._pass_on(now, effects)
             self.execution += 1
             self.version = continuation.version
             self.input = continuation.input
             self._clear_outcome()
+            if self.lookup.tracer is not None:
+                self.carried = self.lookup.tracer.begin_trace(self.start_facts())
             self.rewritten = True
             # Not begun right here: one that never waits would never give the loop back. Not before
             # what is in the mailbox either: it would never be terminated.

@@ -22,6 +22,7 @@ from .definitions import (
 from .outside import INSIDE
 
 if TYPE_CHECKING:
+    from ..tracing import Tracer
     from .app import App
 
 _ANY = codec_for(Any)
@@ -37,6 +38,7 @@ class Lookup:
         registry: what is registered, by name and by function.
         stage: runs each step of an orchestration's code, a function of two things that it passes
             on, in the context that it is given.
+        tracer: has what is called belong to traces, if anything does.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Lookup:
         "stripe_fold_s",
         "stripe_hot_per_s",
         "striped",
+        "tracer",
     )
 
     def __init__(
@@ -67,6 +70,7 @@ class Lookup:
         self.stripe_fold_s = stripe_fold_s
         self.stripe_hot_per_s = stripe_hot_per_s
         self.striped = self.registry.striped
+        self.tracer: Tracer | None = None
 
     def carry(self) -> Carried | None:
         """Give what goes along of the caller's context.
@@ -76,7 +80,12 @@ class Lookup:
             PayloadTooLargeError: over ``max_payload`` bytes.
         """
         variables = self.registry.context_vars
-        return read_carried(variables, self.max_payload) if variables else None
+        carried = read_carried(variables, self.max_payload) if variables else None
+        if self.tracer is not None:
+            traced = self.tracer.carry()
+            if traced:
+                carried = traced if carried is None else {**carried, **traced}
+        return carried
 
     def take_along(self, carried: Carried) -> None:
         """Set in the running context what came along."""

@@ -30,23 +30,45 @@ def load_app(place: str) -> App:
     Raises:
         UsageError: there is no such module or file, or no such application in it.
     """
-    module_name, _, attribute = text(place, "app").rpartition(":")
-    if not module_name or not attribute:
-        raise UsageError(f"app={place!r} does not say where the app is: give 'module:name'")
-    if module_name.endswith(".py") or os.sep in module_name:
-        module = _load_file(Path(module_name))
-    else:
-        module = _load_module(module_name)
+    module, attribute = _module_of(place, "app")
     app: Any = module
     for name in attribute.split("."):
         if not hasattr(app, name):
             known = sorted(name for name, value in vars(module).items() if is_a(value, App))
             there = f"its apps are {', '.join(known)}" if known else "it has no perdure.App"
-            raise UsageError(f"app: {module_name!r} has no {attribute!r}; {there}")
+            at = place.rpartition(":")[0]
+            raise UsageError(f"app: {at!r} has no {attribute!r}; {there}")
         app = getattr(app, name)
     if not is_a(app, App):
         raise UsageError(f"app={place!r} is no perdure.App but {repr_of(app)}")
     return cast("App", app)
+
+
+def load_observer(place: str) -> Any:
+    """Import the observer that ``"module:name"`` means: one, or what makes one when it is called.
+
+    Raises:
+        UsageError: there is no such module or file, or no such name in it.
+    """
+    found, attribute = _module_of(place, "observer")
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise UsageError(f"observer: there is no {attribute!r} where observer={place!r} says")
+        found = getattr(found, name)
+    makes = is_a(found, type) or (callable(found) and not hasattr(found, "begin_turn"))
+    return found() if makes else found
+
+
+def _module_of(place: str, argument: str) -> tuple[Any, str]:
+    """Import the module of ``"module:name"``; gives the name as well."""
+    module_name, _, attribute = text(place, argument).rpartition(":")
+    if not module_name or not attribute:
+        raise UsageError(
+            f"{argument}={place!r} does not say where the {argument} is: give 'module:name'"
+        )
+    if module_name.endswith(".py") or os.sep in module_name:
+        return _load_file(Path(module_name), argument), attribute
+    return _load_module(module_name, argument), attribute
 
 
 def app_of(app: object) -> App:
@@ -71,9 +93,9 @@ def make_lookup(app: App, settings: Settings) -> Lookup:
     )
 
 
-def _load_module(name: str) -> ModuleType:
+def _load_module(name: str, argument: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise UsageError(f"app: {name!r} is no name of a module, nor the path of a file")
+        raise UsageError(f"{argument}: {name!r} is no name of a module, nor the path of a file")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -81,12 +103,12 @@ def _load_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # it is there, and imports something that is not
-        raise UsageError(f"app: there is no module {name!r} here or on sys.path") from error
+        raise UsageError(f"{argument}: there is no module {name!r} here or on sys.path") from error
 
 
-def _load_file(path: Path) -> ModuleType:
+def _load_file(path: Path, argument: str) -> ModuleType:
     if not _is_program_file(path):
-        raise UsageError(f"app: there is no file {str(path)!r}")
+        raise UsageError(f"{argument}: there is no file {str(path)!r}")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as Python does for a script, and for an archive

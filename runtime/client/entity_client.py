@@ -52,7 +52,7 @@ class EntityClient(Requester):
         key = str(id)
         address = self._address(key, operation, request_id)
         message = Operation(operation.name, data, True)
-        if self._lookup.registry.context_vars:
+        if self._lookup.registry.context_vars or self._lookup.tracer is not None:
             message.carried = self._lookup.carry()
         if timeout is None:
             answer = await self._request(address, message, request_id)
@@ -81,7 +81,7 @@ class EntityClient(Requester):
         data = self._lookup.encode_input(operation, input, op)
         key = self._address(str(id), operation, request_id)
         message = Operation(operation.name, data)
-        if self._lookup.registry.context_vars:
+        if self._lookup.registry.context_vars or self._lookup.tracer is not None:
             message.carried = self._lookup.carry()
         if at is None:
             await self._request(key, message, request_id)

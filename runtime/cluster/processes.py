@@ -78,8 +78,10 @@ class ProcessCrew(Crew):
         settings: Settings,
         socket: Path | None,
         stop_for: Callable[[Exception], None],
+        observer: str | None = None,
     ) -> None:
         self._app = place_of(app)
+        self._observer = observer
         if not isinstance(store, SharedStore):
             raise UsageError(
                 "worker processes cannot share this store: give store='sqlite:PATH', or shards "
@@ -205,6 +207,7 @@ class ProcessCrew(Crew):
         backend, uvloop = running_kind()
         config = {
             "app": self._app,
+            "observer": self._observer,
             "store": self._location,
             "partitions": len(self.owners),
             "number": worker.number,

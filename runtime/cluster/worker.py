@@ -25,13 +25,14 @@ from ...actors.errors import InternalError, PerdureError, UsageError
 from ...actors.logs import Log
 from ...actors.printing import text_of, type_name
 from ...storage import SharedStore, open_store
-from ..client.applications import load_app, make_lookup
+from ..client.applications import load_app, load_observer, make_lookup
 from ..scheduling.clock import SystemClock
 from ..scheduling.deaths import Notes, Warden
 from ..scheduling.hidden_tasks import TaskGroup, hold
 from ..scheduling.interpreter import tune
 from ..scheduling.keeper import Keeper
 from ..scheduling.waiter import thread_waker, waiter_factory
+from ..scheduling.watch import make_watch
 from ..settings import Settings
 from ..shards.sessions import Session
 from ..shards.shard import Shard
@@ -43,6 +44,7 @@ from .crews import ENDED_S
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage import PartitionStore, SharedPartition
+    from ..scheduling.watch import Watch
     from ..transport.verbs import Handlers
 
 #: How often a worker looks whether its supervisor is still there.
@@ -105,6 +107,7 @@ class _Worker:
         self._left = threading.Event()
         self._wake: Callable[[], None] | None = None
         self._shard: Shard | None = None
+        self._watch: Watch | None = None
         self.error: Exception | None = None
 
     def stop(self) -> None:
@@ -123,6 +126,9 @@ class _Worker:
         self._store = store
         try:
             lookup = make_lookup(load_app(self._config["app"]), self._settings)
+            if self._config["observer"] is not None:
+                self._watch = make_watch(load_observer(self._config["observer"]))
+                lookup.tracer = self._watch if self._watch.traces else None
             self._stores += await store.attach(self._partitions)
         except PerdureError as error:
             await self._refuse(error)
@@ -172,6 +178,7 @@ class _Worker:
             store_of=self._stores.__getitem__,
             release=self._release,
             on_fatal=self._fail,
+            watch=self._watch,
         )
         if "notes" in config:
             os.set_inheritable(config["notes"], False)

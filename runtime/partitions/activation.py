@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..scheduling.hands import Hand
     from .batch import Batch
     from .partition import Partition
+    from .workbook import InstanceWork
 
 _log = Log("perdure.partition")
 
@@ -48,6 +49,7 @@ class Activation:
         strays: numbers of rows that are greater than one behind them in the mailbox.
         taken: messages it took since it was loaded, which says how hot it is.
         used: whether it took a turn since the last look for cold ones.
+        work: what of an orchestration has begun, where anything traces.
     """
 
     __slots__ = (
@@ -73,6 +75,7 @@ class Activation:
         "taken",
         "touched",
         "used",
+        "work",
     )
 
     def __init__(self, partition: Partition, key: str, actor: Actor | None) -> None:
@@ -98,6 +101,7 @@ class Activation:
         self.strays: set[int] = set()
         self.taken = 0
         self.used = True
+        self.work: InstanceWork | None = None
 
     @property
     def title(self) -> str:

@@ -72,6 +72,7 @@ class Batch:
         "timer_rows",
         "timers",
         "timers_deleted",
+        "told",
         "touched",
         "turns",
     )
@@ -101,6 +102,7 @@ class Batch:
         self.frames: list[tuple[int, Frame]] = []
         self.acknowledged: set[int] = set()
         self.finished: list[str] = []
+        self.told: list[Any] = []  # for whoever traces
         self.turns = 0
         self.messages = 0
         self.size = 0  # bytes of the payloads that the messages brought, and of what was sent

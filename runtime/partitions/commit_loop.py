@@ -113,6 +113,8 @@ class CommitLoop:
             partition.exchange.on_durable(checkpoint)
             if partition.news.is_followed:
                 partition.news.note(batch.changed_instances(), checkpoint.sequence)
+        elif partition.workbook is not None:
+            partition.workbook.tell(batch)  # of what only read
         await self._let_out(batch)
 
     def drain(self) -> None:
@@ -180,6 +182,9 @@ class CommitLoop:
     async def _commit_watched(self, checkpoint: Checkpoint, batch: Batch, watch: Watch) -> None:
         partition = self._partition
         facts = CheckpointFacts(partition.index, checkpoint.sequence, batch.turns, batch.messages)
+        workbook = partition.workbook
+        if workbook is not None:
+            workbook.gather(batch, checkpoint)
         begun = watch.begin("checkpoint", facts)
         try:
             await partition.store.commit(checkpoint)
@@ -187,6 +192,8 @@ class CommitLoop:
             watch.end("checkpoint", begun, error)
             raise
         watch.end("checkpoint", begun, None)
+        if workbook is not None:
+            workbook.tell(batch)
 
     async def _let_out(self, batch: Batch) -> None:
         partition = self._partition

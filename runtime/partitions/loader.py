@@ -254,6 +254,8 @@ class Loader:
                 _log.error("parked %s: %s", activation.key, actor.parked)
                 self._ready(activation, actor)
                 return
+            if partition.workbook is not None:
+                partition.workbook.load(activation, actor, events)
             if self._consider(activation, actor):
                 actor.lie_idle(events)
             else:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from ..scheduling.waiter import Waiter
     from ..settings import Settings
     from .around import Around
+    from .workbook import Workbook
 
 _log = Log("perdure.partition")
 
@@ -126,6 +127,8 @@ class Partition(Ledger):
         self.crashes = Crashes(settings.crashes_max)
         #: Of the turns, where processes have died.
         self.notes: Notes | None = None
+        #: What has begun of its instances, where anything traces.
+        self.workbook: Workbook | None = None
         #: What is done around each turn, where anything is.
         self.around: Around | None = None
         #: When request ids are forgotten next, by the steady time.
@@ -312,6 +315,10 @@ class Partition(Ledger):
     def finished(self, instance_id: str) -> None:
         """An orchestration has ended."""
         self.batch.finished.append(instance_id)
+
+    def observe(self, told: Any) -> None:
+        """Have whoever traces told of something, once the batch is durable."""
+        self.batch.told.append(told)
 
     def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:
         """A signalled operation failed, and nobody awaits it."""

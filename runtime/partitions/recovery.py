@@ -147,6 +147,8 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     recovered, mailboxes = found
     if failed is not None and recovered.sequence == failed.sequence:
         await in_slices(failed.release_replies(partition.requests))
+        if partition.workbook is not None:
+            partition.workbook.tell(failed)
         failed = None
     lost = _Lost(mailboxes, crashed, reason)
     for batch in (failed, tainted):

@@ -114,7 +114,7 @@ class RunningActivity:
         # cost for it. One that has suspended is cancelled with the hand it has to itself.
         try:
             if self.call.carried is not None:
-                self.pool.lookup.take_along(self.call.carried)
+                self.pool.take_along(self)
             value = self.definition.decode_input(self.call.input)
             body = self._encode(await self.definition.invoke(self.context, value))
         except BaseException as error:
@@ -146,7 +146,7 @@ class RunningActivity:
             pool.report_start(self)
         try:
             if self.call.carried is not None:
-                pool.lookup.take_along(self.call.carried)
+                pool.take_along(self)
             value = self.definition.decode_input(self.call.input)
             body = self._encode(self.definition.invoke(self.context, value))
         except BaseException as error:
@@ -509,9 +509,19 @@ class ActivityPool:
 
     def tell_begin(self, running: RunningActivity, watch: Watch) -> None:
         """Tell an observer that an activity's code begins."""
-        call = running.call
-        facts = ActivityFacts(call.name, call.caller.instance_id, call.caller.task, call.attempt)
+        call, caller = running.call, running.call.caller
+        facts = ActivityFacts(
+            call.name, caller.instance_id, caller.task, call.attempt, caller.execution, call.carried
+        )
         self._told[running] = watch.begin("activity", facts)
+
+    def take_along(self, running: RunningActivity) -> None:
+        """Set in the running context what came along with a call, and tell whoever traces."""
+        assert running.call.carried is not None
+        self.lookup.take_along(running.call.carried)
+        watch = self.watch
+        if watch is not None and watch.traces and running in self._told:
+            watch.enter_activity(self._told[running])
 
     def tell_end(self, running: RunningActivity, failure: str | None) -> None:
         """Tell it that the activity has ended, if it was told that it began."""

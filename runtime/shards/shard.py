@@ -29,6 +29,7 @@ from ..partitions.overflow import look_through
 from ..partitions.partition import Partition
 from ..partitions.recovery import abandon, callers_of, refill, reintroduce, resume
 from ..partitions.rounds import Rounds
+from ..partitions.workbook import Workbook
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
 from ..scheduling.allowance import Allowance
@@ -197,6 +198,8 @@ class Shard:
         partition.notes = self.notes
         if self.notes is not None or self._watch is not None:
             partition.around = Around(self.notes, self._watch)
+        if self._watch is not None and self._watch.traces:
+            partition.workbook = Workbook(partition, self._watch)
         for key in self.at_fault:
             if partition_of(key, len(partition.places)) == number:
                 partition.crashes.bar(key)

@@ -100,6 +100,9 @@ class Recorder:
     def refuse(self, message: Message, error: Exception) -> None:
         self.effects.append(("refuse", type(error).__name__))
 
+    def observe(self, told: Any) -> None:
+        self.effects.append(("told", told))
+
     def failed_operation(self, entity: str, operation: str, failure: FailureDetails) -> None:
         self.effects.append(("failed operation", entity, operation, failure))
 

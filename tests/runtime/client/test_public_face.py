@@ -314,7 +314,8 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
 #: Made by the package and given to users; nobody but a test makes one, and it holds what it is given.
 MADE = {
     "ActivityContext", "CancelScope", "Change", "CleanResult", "Client", "Clock", "EntityContext", "InstanceConditions",
-    "ActivityFacts", "CheckpointFacts", "Observer", "TurnFacts",
+    "ActivityFacts", "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
+    "TurnFacts", "WorkFacts",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
     "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",

@@ -48,7 +48,7 @@ FACE = {
     *("stay_parked", "unpark"),
     *("begin_fold", "combine", "define", "fail", "keep", "may_read", "read", "suspends"),
     *("bar", "check_code", "fail_mismatch", "is_live", "lie_idle", "outcome", "prepare_rewind"),
-    *("refuse_rewind", "replay", "unconsumed_count", "write_ahead"),
+    *("refuse_rewind", "replay", "start_facts", "unconsumed_count", "write_ahead"),
 }
 
 
