@@ -91,7 +91,7 @@ def run(
     if tuned:
         tune()
     with _Signals(hub._kill) as signals:  # pyright: ignore[reportPrivateUsage]
-        serve = partial(_serve, hub, on_ready, beside or _nothing, signals)
+        serve = partial(_serve, hub, on_ready, _nothing if beside is None else beside, signals)
         anyio.run(hold, serve, backend=backend, backend_options=options)
 
 
