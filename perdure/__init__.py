@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._connect import connect
     from .actors.contexts.activity import ActivityContext
     from .actors.contexts.entity import EntityContext
     from .actors.contexts.marks import combine, commutative, readonly
@@ -68,11 +69,22 @@ if TYPE_CHECKING:
     from .actors.tracing import OperationFacts, StartFacts
     from .actors.values import MISSING, RuntimeStatus
     from .runtime.client.changes import Change
-    from .runtime.client.client import CleanResult, Client, InstanceConditions
+    from .runtime.client.client import (
+        CleanResult,
+        Client,
+        EntityConditions,
+        InstanceConditions,
+    )
     from .runtime.client.handle import OrchestrationHandle
-    from .runtime.client.pages import Page
-    from .runtime.client.remote import HubView, connect, watch_hub
-    from .runtime.client.status import EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
+    from .runtime.client.pages import HistoryPage, Page
+    from .runtime.client.remote import HubView, watch_hub
+    from .runtime.client.status import (
+        AppDescription,
+        EntityStatus,
+        HistoryEvent,
+        OrchestrationStatus,
+        ParkedReason,
+    )
     from .runtime.cluster.balancer import Rebalance
     from .runtime.hub import Hub
     from .runtime.observer import (
@@ -99,6 +111,7 @@ __all__ = [
     "ActivityError",
     "ActivityFacts",
     "App",
+    "AppDescription",
     "CancelScope",
     "Cancelled",
     "Change",
@@ -106,6 +119,7 @@ __all__ = [
     "CleanResult",
     "Client",
     "Clock",
+    "EntityConditions",
     "EntityContext",
     "EntityId",
     "EntityLock",
@@ -115,6 +129,7 @@ __all__ = [
     "FailedError",
     "FailureDetails",
     "HistoryEvent",
+    "HistoryPage",
     "Hub",
     "HubStatistics",
     "HubStoppingError",
@@ -195,6 +210,7 @@ __all__ = [
 _HOMES = {
     name: home
     for home, names in (
+        ("._connect", "connect"),
         (".actors.contexts.activity", "ActivityContext"),
         (".actors.contexts.entity", "EntityContext"),
         (".actors.contexts.marks", "combine commutative readonly"),
@@ -208,13 +224,13 @@ _HOMES = {
         (".actors.tracing", "OperationFacts StartFacts"),
         (".actors.values", "MISSING RuntimeStatus"),
         (".runtime.client.changes", "Change"),
-        (".runtime.client.client", "CleanResult Client InstanceConditions"),
+        (".runtime.client.client", "CleanResult Client EntityConditions InstanceConditions"),
         (".runtime.client.handle", "OrchestrationHandle"),
-        (".runtime.client.pages", "Page"),
-        (".runtime.client.remote", "HubView connect watch_hub"),
+        (".runtime.client.pages", "HistoryPage Page"),
+        (".runtime.client.remote", "HubView watch_hub"),
         (
             ".runtime.client.status",
-            "EntityStatus HistoryEvent OrchestrationStatus ParkedReason",
+            "AppDescription EntityStatus HistoryEvent OrchestrationStatus ParkedReason",
         ),
         (".runtime.cluster.balancer", "Rebalance"),
         (

@@ -15,19 +15,26 @@ from ...actors.contexts.orchestration import OrchestrationContext
 from ...actors.ids import EntityId, check_instance_id
 from ...actors.messages import OnExisting
 from ...actors.values import MISSING, RuntimeStatus
+from ..facts import Fact
 from ..statistics import HubStatistics
 from .changes import Change
 from .handle import OrchestrationHandle
-from .pages import Order, Page
-from .status import EntityStatus, HistoryEvent, OrchestrationStatus
+from .pages import HistoryPage, Order, Page
+from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus
 
 A = TypeVar("A")
 E = TypeVar("E")
 R = TypeVar("R")
 
+#: Entity, operation, input, and the time before which it is not applied.
+Signal = (
+    tuple[EntityId[Any], str | Callable[..., Any], Any]
+    | tuple[EntityId[Any], str | Callable[..., Any], Any, datetime | timedelta | float | None]
+)
+
 
 @frozen
-class CleanResult:
+class CleanResult(Fact):
     """What ``clean_entity_storage`` did.
 
     Attributes:
@@ -73,6 +80,32 @@ class InstanceConditions(TypedDict, total=False):
     failure_type: str | None
     tags: Mapping[str, str] | None
     parked: bool | None
+
+
+class EntityConditions(TypedDict, total=False):
+    """What ``query_entities`` may ask of entities; None asks for nothing.
+
+    Times are aware datetimes, from inclusive, to exclusive.
+
+    Attributes:
+        name: the entity's class or function, or its name, whatever the case.
+        key_prefix: what the keys begin with.
+        updated_from: of the last change.
+        updated_to: see above.
+        locked: whether somebody holds its lock.
+        parked: whether it takes no operations, until ``retry``.
+        include_empty: whether those without state are found as well.
+        states: whether their states are read; True by default.
+    """
+
+    name: str | Callable[..., Any] | None
+    key_prefix: str | None
+    updated_from: datetime | None
+    updated_to: datetime | None
+    locked: bool | None
+    parked: bool | None
+    include_empty: bool
+    states: bool
 
 
 class Client(ABC):
@@ -362,6 +395,30 @@ class Client(ABC):
         """
         ...
 
+    @abstractmethod
+    async def get_history_page(
+        self,
+        instance_id: str,
+        *,
+        after: int | None = None,
+        page_size: int = 100,
+        order: Order = "oldest",
+    ) -> HistoryPage:
+        """Give some of the events of an instance's history, the oldest or the newest first.
+
+        Args:
+            instance_id: which instance.
+            after: the number of the event behind which it goes on, as the page before gave it;
+                the first event has the number 0. With ``order="newest"`` it goes on before it.
+            page_size: how many events at the most.
+            order: which come first.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            StoreDamagedError: it cannot be read.
+        """
+        ...
+
     async def query(
         self,
         *,
@@ -596,13 +653,12 @@ class Client(ABC):
         ...
 
     @abstractmethod
-    async def signal_entities(
-        self, signals: Iterable[tuple[EntityId[Any], str | Callable[..., Any], Any]]
-    ) -> None:
+    async def signal_entities(self, signals: Iterable[Signal]) -> None:
         """Send many operations at once; each is durable, and is applied once, when this returns.
 
         Args:
-            signals: entity, operation and input (``perdure.MISSING`` for none) of each.
+            signals: entity, operation and input (``perdure.MISSING`` for none) of each, and, where
+                it is not to be applied before a time, that time as ``signal_entity`` takes it.
 
         Raises:
             UnknownNameError, PayloadError: of any of them; then none was sent.
@@ -634,27 +690,46 @@ class Client(ABC):
         """
         ...
 
-    @abstractmethod
-    def query_entities(
+    async def query_entities(
         self,
         *,
-        name: str | Callable[..., Any] | None = None,
-        key_prefix: str | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        locked: bool | None = None,
-        parked: bool | None = None,
-        include_empty: bool = False,
         after: EntityId[Any] | None = None,
-        states: bool = True,
         page_size: int = 200,
+        **conditions: Unpack[EntityConditions],
     ) -> AsyncIterator[EntityStatus[Any]]:
         """Find entities that match every condition given, ordered by name and key.
 
-        ``name`` is the entity's class or function, or its name, whatever the case. Times are aware
-        datetimes, from inclusive, to exclusive. ``after`` is the last one that was seen, whether
-        it still exists or not; those behind it are found.
+        ``after`` is the last one that was seen, whether it still exists or not; those behind it
+        are found.
         A striped entity is shown as its stripes were folded into it last.
+        """
+        token: str | None = None
+        while True:
+            page = await self.query_entities_page(
+                after=after, page_size=page_size, continuation_token=token, **conditions
+            )
+            for status in page.items:
+                yield status
+            token = page.continuation_token
+            if token is None:
+                return
+
+    @abstractmethod
+    async def query_entities_page(
+        self,
+        *,
+        after: EntityId[Any] | None = None,
+        page_size: int = 100,
+        continuation_token: str | None = None,
+        **conditions: Unpack[EntityConditions],
+    ) -> Page[EntityStatus[Any]]:
+        """Give one page of what ``query_entities`` finds; a token goes on behind its page.
+
+        ``after`` is for the first page; a token goes before it. A page may have fewer than ``page_size`` entities though others follow.
+
+        Raises:
+            UsageError: a bad page size, or a continuation token that the same query, with the
+                same conditions, did not give.
         """
         ...
 
@@ -683,4 +758,25 @@ class Client(ABC):
     @abstractmethod
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition; see ``Hub.move_partition``."""
+        ...
+
+    @abstractmethod
+    async def describe(self) -> AppDescription:
+        """Say what the hub's application has: orchestrations, entities, activities."""
+        ...
+
+    @abstractmethod
+    async def ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:
+        """Do something by its name, with JSON values in and out: what the API over HTTP stands on.
+
+        Each method of a client has such an operation; ``docs/http.md`` lists them.
+
+        Args:
+            operation: its name, such as ``"start"``.
+            arguments: JSON values by their names.
+
+        Raises:
+            UsageError: there is no such operation, or it takes no such argument.
+            PerdureError: what the operation raises.
+        """
         ...

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 import anyio
+from attrs import evolve
 
 from ...actors.arguments import flag, is_a, optional_flag, optional_text, refusal, several
 from ...actors.entities.stripes import MARK
@@ -23,7 +24,8 @@ from ...storage.slices import Breath
 from ..placement.hashing import partition_of
 from ..placement.stripe_router import StripeRouter
 from ..scheduling.hidden_tasks import TaskGroup
-from .pages import check_page_size
+from .client import EntityConditions, Signal
+from .pages import Page, check_page_size, make_entity_token, read_entity_token
 from .requester import Requester
 from .status import EntityStatus, entity_status
 
@@ -48,16 +50,35 @@ class EntityClient(Requester):
         request_id: str | None = None,
     ) -> Any:
         operation = self._lookup.find_operation(id, op)
+        answer = await self._call(id, operation, op, input, timeout, request_id)
+        return operation.output.decode(answer)
+
+    async def call_plain(
+        self, id: EntityId[Any], op: str, input: Any, request_id: str | None
+    ) -> bytes:
+        """Call an entity's operation and give its result as JSON; see ``call_entity``."""
+        operation = self._lookup.find_operation(id, op)
+        return await self._call(id, operation, op, input, None, request_id)
+
+    async def _call(
+        self,
+        id: EntityId[Any],
+        operation: OperationDefinition,
+        op: Any,
+        input: Any,
+        timeout: float | timedelta | None,
+        request_id: str | None,
+    ) -> bytes:
         data = self._lookup.encode_input(operation, input, op)
         key = str(id)
         address = self._address(key, operation, request_id)
         message = Operation(operation.name, data, True)
         if self._lookup.registry.context_vars or self._lookup.tracer is not None:
             message.carried = self._lookup.carry()
+        answer: Any = None
         if timeout is None:
             answer = await self._request(address, message, request_id)
         else:
-            answer = None
             limit = seconds(timeout, "timeout")
             with anyio.move_on_after(limit) as scope:
                 answer = await self._request(address, message, request_id)
@@ -65,7 +86,7 @@ class EntityClient(Requester):
                 raise TimeoutError(f"no answer from {key}.{operation.name} in {limit:g} seconds")
         if type(answer) is FailureDetails:
             raise EntityOperationError(f"{key}.{operation.name}", answer)
-        return operation.output.decode(answer or b"null")
+        return answer or b"null"
 
     async def signal_entity(
         self,
@@ -89,48 +110,62 @@ class EntityClient(Requester):
             due = due_time(at, self._clock.now())
             if request_id is not None:
                 await self._claim(check_text(request_id, "request_id"), key, message)
-            await self._at(key, lambda place: place.request_later(key, message, due, request_id))
+            await self._request_later(key, message, due, request_id)
 
-    async def signal_entities(
-        self, signals: Iterable[tuple[EntityId[Any], str | Callable[..., Any], Any]]
-    ) -> None:
+    async def signal_entities(self, signals: Iterable[Signal]) -> None:
         parcels: dict[int, list[tuple[str, Operation]]] = {}
+        later: list[tuple[str, Operation, int]] = []
         count = len(self._all())
-        taken = "an iterable of (entity, operation, input)"
+        taken = "an iterable of (entity, operation, input) or (entity, operation, input, at)"
         for signal in several(signals, "signals", taken):
             try:
-                id, op, input = signal
+                id, op, input, *rest = signal
+                [at] = rest or (None,)
             except Exception:
-                raise refusal("each of signals", "(entity, operation, input)", signal) from None
+                raise refusal("each of signals", taken[15:], signal) from None
             operation = self._lookup.find_operation(id, op)
             data = self._lookup.encode_input(operation, input, op)
             key = self._address(str(id), operation)
             message = Operation(operation.name, data)
             message.carried = self._lookup.carry()
-            parcels.setdefault(partition_of(key, count), []).append((key, message))
-        if len(parcels) == 1:
+            if at is None:
+                parcels.setdefault(partition_of(key, count), []).append((key, message))
+            else:
+                later.append((key, message, due_time(at, self._clock.now())))
+        if len(parcels) == 1 and not later:
             [some] = parcels.values()
             await self._request_all(some)
-        elif parcels:
-            await self._request_many(parcels)
+        elif parcels or later:
+            await self._request_many(parcels, later)
 
-    async def _request_many(self, parcels: dict[int, list[tuple[str, Operation]]]) -> None:
+    async def _request_many(
+        self,
+        parcels: dict[int, list[tuple[str, Operation]]],
+        later: list[tuple[str, Operation, int]],
+    ) -> None:
         errors: list[PerdureError] = []
 
-        async def send(some: list[tuple[str, Operation]]) -> None:
+        async def send(work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
             try:
-                await self._request_all(some)
+                await work(*arguments)
             except PerdureError as error:
                 errors.append(error)
 
         async with TaskGroup() as tasks:
             for some in parcels.values():
-                tasks.start_soon(send, some)
+                tasks.start_soon(send, self._request_all, some)
+            for one in later:
+                tasks.start_soon(send, self._request_later, *one)
         if errors:
             try:
                 raise errors[0]
             finally:
                 errors.clear()  # they lead here by their tracebacks
+
+    async def _request_later(
+        self, key: str, message: Operation, due: int, request_id: str | None = None
+    ) -> None:
+        await self._at(key, lambda place: place.request_later(key, message, due, request_id))
 
     async def _request_all(self, parcels: list[tuple[str, Operation]]) -> None:
         key, _ = parcels[0]
@@ -157,9 +192,43 @@ class EntityClient(Requester):
         rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
         return rows[0] if rows else None
 
-    async def query_entities(
+    async def query_entities_page(
         self,
         *,
+        after: EntityId[Any] | None = None,
+        page_size: int = 100,
+        continuation_token: str | None = None,
+        **conditions: Unpack[EntityConditions],
+    ) -> Page[EntityStatus[Any]]:
+        filter = self._entity_filter(page_size=page_size, **conditions)
+        seen = None if after is None else (entity_id(after, "after").name, after.key)
+        filter = evolve(filter, after=read_entity_token(continuation_token, filter) or seen)
+        breath = Breath()
+        found: list[tuple[EntityRow, int]] = []
+        for partition in self._all():
+            rows = await partition.store.query_entities(filter)
+            found += [(row, partition.index) for row in rows]
+            found.sort(key=_place_in_order)
+            del found[filter.limit :]
+            await breath.take()
+        waiting = await self._count_waiting(found)
+        items: list[EntityStatus[Any]] = []
+        for row, _ in found:
+            await breath.take()
+            if MARK in row.key:
+                continue  # a stripe is no entity of its own
+            try:
+                items.append(entity_status(row, self._lookup, waiting.get(_actor_of(row), 0)))
+            except InvalidIdError as error:
+                _log.error("a query passes over a damaged row of an entity: %s", error)
+        if len(found) < filter.limit:
+            return Page(items, None)
+        return Page(items, make_entity_token(*_place_in_order(found[-1]), filter))
+
+    def _entity_filter(
+        self,
+        *,
+        page_size: int,
         name: str | Callable[..., Any] | None = None,
         key_prefix: str | None = None,
         updated_from: datetime | None = None,
@@ -167,49 +236,21 @@ class EntityClient(Requester):
         locked: bool | None = None,
         parked: bool | None = None,
         include_empty: bool = False,
-        after: EntityId[Any] | None = None,
         states: bool = True,
-        page_size: int = 200,
-    ) -> AsyncIterator[EntityStatus[Any]]:
-        seen = None if after is None else (entity_id(after, "after").name, after.key)
-        page_size = check_page_size(page_size)
+    ) -> EntityFilter:
         locked, parked = optional_flag(locked, "locked"), optional_flag(parked, "parked")
-        while True:
-            filter = EntityFilter(
-                name=self._name_of_entity(name),
-                prefix=optional_text(key_prefix, "key_prefix"),
-                updated_from=optional_timestamp(updated_from, "updated_from"),
-                updated_to=optional_timestamp(updated_to, "updated_to"),
-                locked=locked,
-                parked=parked,
-                # Who asks for parked or locked ones means those without state, too.
-                include_empty=flag(include_empty, "include_empty") or bool(parked) or bool(locked),
-                after=seen,
-                limit=page_size,
-                states=flag(states, "states"),
-            )
-            breath = Breath()
-            page: list[tuple[EntityRow, int]] = []
-            for partition in self._all():
-                rows = await partition.store.query_entities(filter)
-                page += [(row, partition.index) for row in rows]
-                page.sort(key=_place_in_order)
-                del page[page_size:]
-                await breath.take()
-            waiting = await self._count_waiting(page)
-            for row, _ in page:
-                await breath.take()
-                if MARK in row.key:
-                    continue  # a stripe is no entity of its own
-                try:
-                    status = entity_status(row, self._lookup, waiting.get(_actor_of(row), 0))
-                except InvalidIdError as error:
-                    _log.error("a query passes over a damaged row of an entity: %s", error)
-                    continue
-                yield status
-            if len(page) < page_size:
-                return
-            seen = _place_in_order(page[-1])
+        return EntityFilter(
+            name=self._name_of_entity(name),
+            prefix=optional_text(key_prefix, "key_prefix"),
+            updated_from=optional_timestamp(updated_from, "updated_from"),
+            updated_to=optional_timestamp(updated_to, "updated_to"),
+            locked=locked,
+            parked=parked,
+            # Who asks for parked or locked ones means those without state, too.
+            include_empty=flag(include_empty, "include_empty") or bool(parked) or bool(locked),
+            limit=check_page_size(page_size),
+            states=flag(states, "states"),
+        )
 
     async def _count_waiting(self, page: list[tuple[EntityRow, int]]) -> dict[str, int]:
         """Count the stored messages of the entities of a page, partition by partition."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from ...actors.arguments import flag
 from ...actors.ids import EntityId
+from ...actors.registry.versions import version_key
 from ..statistics import HubStatistics
 from .client import CleanResult
 from .entity_client import EntityClient
 from .orchestration_client import OrchestrationClient
+from .status import AppDescription
 
 
 class HubClient(OrchestrationClient, EntityClient):
@@ -22,6 +25,24 @@ class HubClient(OrchestrationClient, EntityClient):
 
     async def move_partition(self, partition: int, to: int) -> None:
         await self._overseer.move_partition(partition, to)
+
+    async def describe(self) -> AppDescription:
+        registry = self._lookup.registry
+        return AppDescription(
+            orchestrations={
+                name: tuple(sorted(versions, key=version_key))
+                for name, versions in registry.orchestrations.items()
+            },
+            entities={
+                name: tuple(sorted(entity.operations)) for name, entity in registry.entities.items()
+            },
+            activities=tuple(registry.activities),
+        )
+
+    async def ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:
+        from .operations import ask  # here, since hardly a program in one process needs it
+
+        return await ask(self, operation, arguments)
 
     async def clean_entity_storage(
         self, *, remove_empty_entities: bool = True, release_orphaned_locks: bool = True

@@ -8,7 +8,15 @@ from typing import Any, Unpack, cast
 
 from attrs import evolve
 
-from ...actors.arguments import choice, flag, is_a, labels, optional_flag, optional_text
+from ...actors.arguments import (
+    choice,
+    flag,
+    is_a,
+    labels,
+    optional_flag,
+    optional_text,
+    whole,
+)
 from ...actors.errors import InstanceNotFoundError, StoreDamagedError
 from ...actors.ids import check_instance_id
 from ...actors.replay.stored import read_history
@@ -19,7 +27,17 @@ from ...storage.slices import Breath, in_slices, map_each
 from ..placement.hashing import partition_of
 from .changes import Changes
 from .client import InstanceConditions
-from .pages import Order, Page, check_page_size, make_token, read_statuses, read_token
+from .pages import (
+    HistoryPage,
+    Order,
+    Page,
+    check_page_size,
+    history_page,
+    make_token,
+    read_statuses,
+    read_token,
+    span_of,
+)
 from .requester import Requester
 from .status import HistoryEvent, OrchestrationStatus, history_event, instance_status
 
@@ -34,11 +52,35 @@ class InstanceQueries(Requester):
 
     async def get_history(self, instance_id: str) -> list[HistoryEvent]:
         instance_id = check_instance_id(instance_id)
+        return (await self._read_history(instance_id, lambda total: (0, total)))[0]
+
+    async def get_history_page(
+        self,
+        instance_id: str,
+        *,
+        after: int | None = None,
+        page_size: int = 100,
+        order: Order = "oldest",
+    ) -> HistoryPage:
+        instance_id = check_instance_id(instance_id)
+        size, order = check_page_size(page_size), choice(order, "order", ("oldest", "newest"))
+        number = None if after is None else whole(after, "after")
+        events, begin, end, total = await self._read_history(
+            instance_id, lambda total: span_of(total, number, size, order)
+        )
+        return history_page(events, begin, end, total, order)
+
+    async def _read_history(
+        self, instance_id: str, span: Callable[[int], tuple[int, int]]
+    ) -> tuple[list[HistoryEvent], int, int, int]:
+        """Give some events of a history, their numbers, and how many there are."""
         record = await self._read(instance_id)
         chunks = await self._partition(instance_id).store.read_history(record.id)
         try:
             events = await in_slices(read_history(chunks, None))
-            return await in_slices(map_each(events, history_event))
+            begin, end = span(len(events))
+            shown = await in_slices(map_each(events[begin:end], history_event))
+            return shown, begin, end, len(events)
         except (ValueError, OverflowError) as error:
             raise StoreDamagedError(
                 f"the history of {instance_id!r} is damaged: {error}"

@@ -14,12 +14,8 @@ from attrs import evolve
 from ...actors.arguments import choice, flag, is_a, labels, refusal
 from ...actors.codec import Codec, codec_for
 from ...actors.errors import (
-    FailureDetails,
     InstanceFinishedError,
     InstanceNotFoundError,
-    OrchestrationCanceledError,
-    OrchestrationFailedError,
-    OrchestrationTerminatedError,
     PerdureError,
     UsageError,
 )
@@ -31,7 +27,7 @@ from ...storage.records import InstanceFilter
 from .handle import OrchestrationHandle
 from .instance_queries import InstanceQueries
 from .pages import read_statuses
-from .status import stored_failure
+from .status import ending_error, hindrance, stored_failure
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -41,12 +37,6 @@ PURGE_SLICE = 1_000
 
 #: How long to look for what keeps an instance from ending, once nobody waits any more.
 _LOOK_S = 1.0
-
-_ENDINGS = {
-    "Failed": OrchestrationFailedError,
-    "Terminated": OrchestrationTerminatedError,
-    "Canceled": OrchestrationCanceledError,
-}
 
 
 class OrchestrationClient(InstanceQueries):
@@ -119,33 +109,22 @@ class OrchestrationClient(InstanceQueries):
         status = None
         with anyio.move_on_after(_LOOK_S), suppress(PerdureError):
             status = await self.get_status(instance_id)
-        if status is None:
-            return ""
-        if status.parked is not None:
-            return f"; it is parked, until client.retry: {status.parked.reason}"
-        suspended = status.runtime_status == RuntimeStatus.SUSPENDED
-        return "; it is suspended" if suspended else ""
+        return hindrance(status)
 
-    async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
+    async def ending(self, instance_id: str) -> tuple[str, bytes | None, bytes | None]:
+        """Wait for an instance's end, and give its status, output and failure."""
         while True:
             outcome = await self._at(instance_id, lambda place: place.wait_for_end(instance_id))
             if outcome is not None:
-                return await self._outcome(instance_id, codec, *outcome)
+                return outcome
 
-    async def _outcome(
-        self,
-        instance_id: str,
-        codec: Codec[Any] | None,
-        status: str,
-        output: bytes | None,
-        failure: bytes | None,
-    ) -> Any:
-        if status == "Completed":
-            if codec is None:
-                codec = await self._output_codec(instance_id)
-            return codec.decode(output or b"null")
-        details = stored_failure(failure) or FailureDetails(status, "")
-        raise _ENDINGS[status](f"orchestration {instance_id!r}", details)
+    async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
+        status, output, failure = await self.ending(instance_id)
+        if status != "Completed":
+            raise ending_error(instance_id, status, stored_failure(failure))
+        if codec is None:
+            codec = await self._output_codec(instance_id)
+        return codec.decode(output or b"null")
 
     async def _output_codec(self, instance_id: str) -> Codec[Any]:
         record = await self._read(instance_id)

@@ -13,7 +13,9 @@ from attrs import astuple, evolve, frozen
 
 from ...actors.arguments import refusal, several, text, whole
 from ...actors.values import RuntimeStatus
-from ...storage.records import InstanceFilter
+from ...storage.records import EntityFilter, InstanceFilter
+from ..facts import Fact
+from .status import HistoryEvent
 
 R = TypeVar("R")
 
@@ -32,6 +34,44 @@ class Page(Generic[R]):
 
     items: list[R]
     continuation_token: str | None
+
+
+@frozen(kw_only=True)
+class HistoryPage(Fact):
+    """Some events of an instance's history.
+
+    Attributes:
+        items: the events, in the order asked for.
+        first: the number of the first of them; the first event of a history has the number 0.
+        total: how many events the history has.
+        after: what to pass to get the next page; None if there is none.
+    """
+
+    items: tuple[HistoryEvent, ...]
+    first: int
+    total: int
+    after: int | None
+
+
+def span_of(total: int, after: int | None, size: int, order: Order) -> tuple[int, int]:
+    """Give the numbers of the events of a page: the first, and the one behind the last."""
+    if order == "oldest":
+        begin = 0 if after is None else min(after + 1, total)
+        return begin, min(begin + size, total)
+    end = total if after is None else min(after, total)
+    return max(end - size, 0), end
+
+
+def history_page(
+    items: Iterable[HistoryEvent], begin: int, end: int, total: int, order: Order
+) -> HistoryPage:
+    """Give the page of the events from the number ``begin`` up to ``end``."""
+    events = tuple(items)
+    if order == "oldest":
+        after = end - 1 if begin < end < total else None
+        return HistoryPage(items=events, first=begin, total=total, after=after)
+    after = begin if 0 < begin < end else None
+    return HistoryPage(items=events[::-1], first=max(end - 1, 0), total=total, after=after)
 
 
 def check_page_size(size: object) -> int:
@@ -91,6 +131,33 @@ def read_token(token: str | None, query: InstanceFilter) -> tuple[int, str] | No
         raise refusal("continuation_token", taken, given) from None
 
 
+def make_entity_token(name: str, key: str, query: EntityFilter) -> str:
+    """Give the token of the page of a query of entities that begins behind one of them."""
+    digest = _print_of(astuple(evolve(query, after=None, limit=0, states=True)))
+    return base64.urlsafe_b64encode(orjson.dumps((name, key, digest))).decode()
+
+
+def read_entity_token(token: str | None, query: EntityFilter) -> tuple[str, str] | None:
+    """Give the entity behind which a page begins; see ``read_token``."""
+    if token is None:
+        return None
+    given = text(token, "continuation_token")
+    try:
+        name, key, _ = orjson.loads(base64.urlsafe_b64decode(given.encode()))
+        if type(name) is not str or type(key) is not str:
+            raise ValueError(given)
+        if given != make_entity_token(name, key, query):
+            raise ValueError(given)
+        return name, key
+    except (ValueError, TypeError, binascii.Error):
+        taken = "the continuation_token of a Page that the same query gave"
+        raise refusal("continuation_token", taken, given) from None
+
+
+def _print_of(fields: tuple[object, ...]) -> str:
+    return hashlib.blake2b(orjson.dumps(fields), digest_size=8).hexdigest()
+
+
 def _digest(query: InstanceFilter) -> str:
     """Give a print of what a query finds and in which order, however large its pages are."""
     first = InstanceFilter()
@@ -101,4 +168,4 @@ def _digest(query: InstanceFilter) -> str:
         limit=first.limit,
         payloads=first.payloads,
     )
-    return hashlib.blake2b(orjson.dumps(astuple(whole)), digest_size=8).hexdigest()
+    return _print_of(astuple(whole))

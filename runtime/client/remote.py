@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ...actors.arguments import instance, whole
-from ...actors.errors import HubStoppingError, UnavailableError
+from ...actors.arguments import instance, is_a, refusal, whole
+from ...actors.errors import HubStoppingError, UnavailableError, UsageError
+from ...actors.printing import type_name
 from ..placement.places import LineLostError
 from ..scheduling.clock import SystemClock
 from ..scheduling.hidden_tasks import TaskGroup
@@ -27,16 +28,18 @@ from ..transport.sockets import shard_socket, socket_of
 from .applications import app_of, make_lookup
 from .client import Client
 from .hub_client import HubClient
+from .remote_client import AnswerLostError, RemoteClient, Transport
 
 if TYPE_CHECKING:
     from ...actors.registry.app import App
+    from .operations import Operation
 
 
 @asynccontextmanager
 async def connect(
     place: str | Path, app: App | str, *, settings: Settings | None = None
 ) -> AsyncGenerator[Client, None]:
-    """Give a client of a hub in another process, inside ``async with``.
+    """Give a client of a hub in another process over its socket, with the application.
 
     It finds actors wherever the hub's shards serve them, also after they moved or were restarted.
 
@@ -50,9 +53,7 @@ async def connect(
         UsageError: the path is too long for a socket.
     """
     path = check_socket(socket_of(place))
-    if settings is not None:
-        instance(settings, Settings, "settings", "a perdure.Settings")
-    lookup = make_lookup(app_of(app), Settings() if settings is None else settings)
+    lookup = make_lookup(app_of(app), _checked(settings))
     async with _hub_line(path) as (hub, tasks):
         where = await hub.call("where", 0)
 
@@ -74,6 +75,79 @@ async def connect(
             home.close()
             router.close()
             left.set()
+
+
+@asynccontextmanager
+async def connect_plainly(place: str | Path) -> AsyncGenerator[Client, None]:
+    """Give a client of a hub in another process over its socket, without the application."""
+    async with _hub_line(check_socket(socket_of(place))) as (line, _):
+        client = RemoteClient(SocketTransport(line))
+        await client.describe()  # one that answers nothing is no hub
+        yield client
+
+
+@asynccontextmanager
+async def connect_remotely(
+    transport: Transport, app: App | str | None, settings: Settings | None
+) -> AsyncGenerator[Client, None]:
+    """Give a client over a transport, with the application or without, of a hub that answers."""
+    lookup = None
+    if app is None:
+        refuse_settings(settings)
+    else:
+        lookup = make_lookup(app_of(app), _checked(settings))
+    client = RemoteClient(transport, lookup)
+    await client.describe()
+    yield client
+
+
+class SocketTransport:
+    """Asks a hub over the line to its socket."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def ask(self, operation: Operation, arguments: dict[str, Any]) -> Any:
+        """See ``Transport``."""
+        try:
+            return await self._line.call("ask", operation.name, arguments)
+        except LineLostError as lost:
+            raise AnswerLostError(str(lost), sent=lost.sent) from None
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether a place is the address of a hub's HTTP interface."""
+    return is_a(place, str) and str(place).startswith(("http://", "https://"))
+
+
+def refuse_settings(settings: Settings | None) -> None:
+    """Refuse limits where the hub checks them.
+
+    Raises:
+        UsageError: some were given.
+    """
+    if settings is not None:
+        raise refusal("settings", "left out without app: the hub knows its limits", settings)
+
+
+def refuse_key(key: str | None) -> None:
+    """Refuse a key where nobody asks for one.
+
+    Raises:
+        UsageError: one was given.
+    """
+    if key is not None:
+        # Its kind, and not what it is: it may be one that is used elsewhere.
+        raise UsageError(
+            "key must be left out for a socket or a store, where the file says who may, not a "
+            f"{type_name(key)}"
+        )
+
+
+def _checked(settings: Settings | None) -> Settings:
+    if settings is None:
+        return Settings()
+    return instance(settings, Settings, "settings", "a perdure.Settings")
 
 
 class _Placement:

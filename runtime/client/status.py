@@ -14,7 +14,14 @@ from ...actors.changes import read_parked
 from ...actors.classes import class_of, is_a
 from ...actors.codec import codec_for
 from ...actors.codec.states import SCHEMA
-from ...actors.errors import FailureDetails, UsageError
+from ...actors.errors import (
+    FailedError,
+    FailureDetails,
+    OrchestrationCanceledError,
+    OrchestrationFailedError,
+    OrchestrationTerminatedError,
+    UsageError,
+)
 from ...actors.failures import read_failure
 from ...actors.ids import EntityId
 from ...actors.messages import Caller
@@ -127,6 +134,12 @@ class EntityStatus(Fact, Generic[E]):
     failures: list[tuple[datetime, str, str, str]]
     parked: ParkedReason | None
     _stored: Any = field(default=None, repr=False, eq=False, alias="stored")
+    _schema: int = field(default=1, repr=False, eq=False, alias="schema")
+
+    @property
+    def schema_version(self) -> int:
+        """The version of its class that the state was stored by."""
+        return self._schema
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON values only, the state as its fields."""
@@ -134,6 +147,22 @@ class EntityStatus(Fact, Generic[E]):
         failures = [dict(zip(names, json_form(one), strict=True)) for one in self.failures]
         shown = attrs.evolve(self, state=None, failures=[])
         return {**Fact.to_dict(shown), "state": self._stored, "failures": failures}
+
+
+@frozen(kw_only=True)
+class AppDescription(Fact):
+    """What a hub's application has.
+
+    Attributes:
+        orchestrations: their names, each with its versions, the lowest first; None is the one
+            without a version.
+        entities: their names, each with its operations; none where it takes any.
+        activities: their names.
+    """
+
+    orchestrations: Mapping[str, tuple[str | None, ...]]
+    entities: Mapping[str, tuple[str, ...]]
+    activities: tuple[str, ...]
 
 
 @frozen(kw_only=True)
@@ -186,6 +215,29 @@ def stored_failure(data: bytes | None) -> FailureDetails | None:
         return FailureDetails("StoreDamagedError", f"the stored failure cannot be read ({error})")
 
 
+_ENDINGS = {
+    "Failed": OrchestrationFailedError,
+    "Terminated": OrchestrationTerminatedError,
+    "Canceled": OrchestrationCanceledError,
+}
+
+
+def ending_error(instance_id: str, status: str, failure: FailureDetails | None) -> FailedError:
+    """Make the error for who waits for the result of an instance that has none."""
+    details = failure or FailureDetails(status, "")
+    return _ENDINGS[status](f"orchestration {instance_id!r}", details)
+
+
+def hindrance(status: OrchestrationStatus | None) -> str:
+    """Say what keeps an instance from ending until somebody does something about it."""
+    if status is None:
+        return ""
+    if status.parked is not None:
+        return f"; it is parked, until client.retry: {status.parked.reason}"
+    suspended = status.runtime_status == RuntimeStatus.SUSPENDED
+    return "; it is suspended" if suspended else ""
+
+
 def _time(value: int | None) -> datetime | None:
     return None if value is None else to_datetime(value)
 
@@ -223,11 +275,11 @@ def instance_status(record: InstanceRecord) -> OrchestrationStatus:
     )
 
 
-def _fields_of(state: bytes | None) -> Any:
+def _fields_of(state: bytes | None) -> tuple[Any, int]:
+    """Give a stored state as JSON values, and the version of its class."""
     stored = _json(state)
-    if class_of(stored) is dict:
-        stored.pop(SCHEMA, None)
-    return stored
+    version = stored.pop(SCHEMA, 1) if class_of(stored) is dict else 1
+    return stored, version if type(version) is int else 1
 
 
 def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[Any]:
@@ -256,8 +308,10 @@ def entity_status(row: EntityRow, lookup: Lookup, waiting: int) -> EntityStatus[
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         reason = f"its lock or its list of failures cannot be read ({error})"
         parked = parked or ParkedReason(type=DAMAGED, reason=reason)
+    stored, schema = _fields_of(row.state)
     return EntityStatus(
-        stored=_fields_of(row.state),
+        stored=stored,
+        schema=schema,
         entity_id=EntityId(row.name, row.key),
         exists=row.state is not None,
         state=state,

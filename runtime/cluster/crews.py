@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import SocketListener
 
-from ...actors.errors import PerdureError, StorageError, UnavailableError, UsageError
+from ...actors.arguments import whole
+from ...actors.errors import (
+    HubStoppingError,
+    PerdureError,
+    StorageError,
+    UnavailableError,
+    UsageError,
+)
 from ...actors.logs import Log
 from ..placement.places import LineLostError
 from ..scheduling.hidden_tasks import TaskGroup
@@ -24,6 +31,7 @@ from ..transport.channels import check_free, listen, remove_socket, serve
 from ..transport.sockets import shard_socket
 
 if TYPE_CHECKING:
+    from ..client.client import Client
     from ..shards.shard import Shard
     from ..transport.channels import Channel
     from ..transport.router import Router
@@ -68,6 +76,7 @@ class Crew(ABC):
         router: where partitions are, as seen from the hub's loop.
         keeper: begins anew what must not end on the hub's loop and is no shard's.
         left: users' code that still runs on the hub's loop after the close.
+        client: the hub's own, while it serves.
     """
 
     router: Router
@@ -89,6 +98,7 @@ class Crew(ABC):
         self._listener: SocketListener | None = None
         self.keeper = Keeper()  # of what runs on the hub's loop, and is no shard's
         self.left: list[str] = []
+        self.client: Client | None = None  # while the hub serves
         self.on_interrupt: Callable[[], None] = lambda: None  # Ctrl-C met users' code here
 
     async def _listen(self) -> None:
@@ -182,10 +192,8 @@ class Crew(ABC):
 
     async def move(self, partition: int, to: int) -> None:
         """Have a partition served by another shard."""
-        if not 0 <= partition < len(self.owners):
-            raise UsageError(f"there is no partition {partition}: 0 to {len(self.owners) - 1}")
-        if not 0 <= to < self.count:
-            raise UsageError(f"there is no shard {to}: 0 to {self.count - 1}")
+        whole(partition, "partition", most=len(self.owners) - 1)
+        whole(to, "to", most=self.count - 1)
         with anyio.move_on_after(MOVES_S) as scope:
             await self._moving.acquire()
         if scope.cancelled_caught:
@@ -256,7 +264,18 @@ class Crew(ABC):
     @property
     def handlers(self) -> Handlers:
         """What may be asked over the hub's socket, by verb."""
-        return {"where": self._where, "statistics": self._statistics, "move": self.move}
+        return {
+            "where": self._where,
+            "statistics": self._statistics,
+            "move": self.move,
+            "ask": self._ask,
+        }
+
+    async def _ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:
+        """Do an operation for a client that has not the application, with the hub's own client."""
+        if self.client is None:
+            raise HubStoppingError("the hub is starting or stopping; repeat it")
+        return await self.client.ask(operation, arguments)
 
     async def _where(self, version: int, run: str = "") -> dict[str, Any]:
         """Give the placement, once it is another than that of a version of this run."""

@@ -12,14 +12,13 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import orjson
 
-from ...actors import errors
-from ...actors.errors import FailureDetails, InternalError, PerdureError
+from ...actors.errors import FailureDetails, InternalError
 from ...actors.failures import encode_failure, read_failure
 from ...actors.messages import Caller, decode_message, read_parcels
-from ...actors.printing import text_of, type_name
 from ...storage import MendedEntity, MendedInstance
 from ...storage.records import EntityRow, InstanceRecord
-from ..placement.places import FRAME_MESSAGES_MAX, Frame, LineLostError, MovedError
+from ..placement.places import FRAME_MESSAGES_MAX, Frame
+from .errors import read_error, write_error
 from .verbs import FORMS, REFUSE
 
 #: Requests and answers, what partitions tell each other, and what greets on a connection.
@@ -208,7 +207,7 @@ def _write_value(value: Any) -> Any:
     if type(value) is FailureDetails:
         return {"failure": orjson.Fragment(encode_failure(value))}
     if isinstance(value, BaseException):
-        return {"error": _write_error(value)}
+        return {"error": write_error(value)}
     kind = value.__class__
     if kind is list and value:
         found = _ROWS.get(value[0].__class__)
@@ -275,34 +274,9 @@ _ROWS: dict[type, tuple[str, Callable[[list[list[Any]]], list[Any]]]] = {
 }
 
 
-def _write_error(error: BaseException) -> list[Any]:
-    name = type_name(error)
-    if name in _ERRORS and all(isinstance(one, (str, int, FailureDetails)) for one in error.args):
-        return [name, *(_write_argument(one) for one in error.args)]
-    return ["InternalError", f"{name}: {text_of(error)}"]
-
-
-def _write_argument(argument: Any) -> Any:
-    if isinstance(argument, FailureDetails):
-        return {"failure": orjson.Fragment(encode_failure(argument))}
-    return argument
-
-
-def _read_error(fields: list[Any]) -> PerdureError:
-    name, *arguments = fields
-    return _ERRORS[name](
-        *(read_failure(one["failure"]) if isinstance(one, dict) else one for one in arguments)
-    )
-
-
-_ERRORS: dict[str, Callable[..., PerdureError]] = {
-    kind.__name__: kind
-    for kind in (*vars(errors).values(), MovedError, LineLostError)
-    if isinstance(kind, type) and issubclass(kind, PerdureError)
-}
 _VALUES: dict[str, Callable[[Any], Any]] = {
     "failure": read_failure,
-    "error": _read_error,
+    "error": read_error,
     "texts": _read_texts,
     "end": _read_end,
     "json": _read_plain,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, GeneratorType
@@ -24,6 +24,7 @@ from perdure import (
     ActivityContext,
     App,
     Client,
+    EntityConditions,
     EntityContext,
     EntityId,
     Hub,
@@ -236,6 +237,7 @@ KINDS: dict[str, Kind] = {
     "continuation_token": or_none(nothing),
     "after": or_none(nothing),
     "hottest": at_least(0),
+    "arguments": lambda value: class_of(value) is dict and not len(value),
     "partition": at_least(0, 3),
     "to": at_least(0, 0),
     "start": at_least(0, 10**17),
@@ -306,6 +308,10 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("OrchestrationContext.wait_for_external_event", "name"): is_id,
     ("OrchestrationContext.send_event", "name"): is_id,
     ("RetryPolicy", "timeout"): or_none(lambda value: is_duration(value, zero=False)),
+    ("Client.ask", "operation"): nothing,
+    ("Client.get_history_page", "after"): or_none(at_least(0)),
+    ("connect", "key"): or_none(nothing),
+    ("connect", "app"): or_none(nothing),
     ("EntityContext.start_new", "version"): or_none(nothing),
     ("HubView.move_partition", "partition"): at_least(0),
     ("HubView.move_partition", "to"): at_least(0),
@@ -313,7 +319,8 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
 
 #: Made by the package and given to users; nobody but a test makes one, and it holds what it is given.
 MADE = {
-    "ActivityContext", "CancelScope", "Change", "CleanResult", "Client", "Clock", "EntityContext", "InstanceConditions",
+    "ActivityContext", "AppDescription", "CancelScope", "Change", "CleanResult", "Client", "Clock", "EntityConditions",
+    "EntityContext", "HistoryPage", "InstanceConditions",
     "ActivityFacts", "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
     "TurnFacts", "WorkFacts",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
@@ -358,6 +365,7 @@ WORDS = {
     "name": ("registered",),
     "reason": ("at $",),
     "app": ("App",),
+    "arguments": ("argument",),
 }
 
 #: What is given for arguments that have no default.
@@ -373,6 +381,8 @@ BASE: dict[str, Any] = {
     "tasks": [],
     "partition": 0,
     "to": 0,
+    "operation": "describe",
+    "arguments": {},
     "seconds": 1,
     "when": 1,
     "status": None,
@@ -403,7 +413,9 @@ class Face:
         found: list[inspect.Parameter] = []
         for one in inspect.signature(self.call).parameters.values():
             if one.name == "conditions":  # of a TypedDict, which says what they are
-                keys = InstanceConditions.__annotations__
+                of_entities = "entities" in self.key
+                conditions = EntityConditions if of_entities else InstanceConditions
+                keys = conditions.__annotations__
                 found += [
                     one.replace(name=key, kind=one.KEYWORD_ONLY, default=None) for key in keys
                 ]
@@ -644,10 +656,17 @@ async def test_contexts_refuse_what_they_do_not_take() -> None:
 
 # What is refused does not depend on the loop, and each odd value costs a call.
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_client_and_the_handle_refuse_what_they_do_not_take() -> None:
+@pytest.mark.parametrize("way", ["in process", "asked by name"])
+async def test_the_client_and_the_handle_refuse_what_they_do_not_take(
+    way: str, tmp_path: Path
+) -> None:
     app = application([])
-    async with Hub(app) as hub:
+    socket = None if way == "in process" else tmp_path / "s"
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(Hub(app, socket=socket))
         client = hub.client
+        if socket is not None:
+            client = await stack.enter_async_context(perdure.connect(socket))
         await client.start_new("listen", instance_id="ended")
         await client.raise_event("ended", "end")
         handle: OrchestrationHandle[Any] = client.get_handle("ended")

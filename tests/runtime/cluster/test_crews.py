@@ -119,7 +119,7 @@ async def test_a_partition_that_is_there_already_does_not_move() -> None:
 
 @pytest.mark.parametrize(("partition", "to"), [(4, 0), (-1, 0), (0, 2), (0, -1)])
 async def test_what_is_not_there_does_not_move(partition: int, to: int) -> None:
-    with pytest.raises(UsageError, match=r"there is no (partition|shard) -?\d: 0 to \d"):
+    with pytest.raises(UsageError, match=r"(partition|to) must be an int from 0 to \d, not -?\d"):
         await FakeCrew().move(partition, to)
 
 
@@ -296,7 +296,7 @@ async def test_who_does_not_know_the_placement_of_this_run_is_told_at_once(
 
 
 async def test_clients_may_ask_for_nothing_else() -> None:
-    assert FakeCrew().handlers.keys() == {"where", "statistics", "move"}
+    assert FakeCrew().handlers.keys() == {"where", "statistics", "move", "ask"}
 
 
 async def test_a_crew_without_its_own_loop_has_no_shard_there() -> None:

@@ -1,0 +1,52 @@
+"""``connect``: a client of a hub that runs elsewhere, whatever the way there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .actors.registry.app import App
+    from .runtime.client.client import Client
+    from .runtime.settings import Settings
+
+
+@asynccontextmanager
+async def connect(
+    place: str | Path,
+    app: App | str | None = None,
+    *,
+    key: str | None = None,
+    settings: Settings | None = None,
+) -> AsyncGenerator[Client, None]:
+    """Give a client of a hub in another process, inside ``async with``.
+
+    With the application, what is called is found by its function or class, checked before it is
+    sent and read back as its type, as within the hub's own process. Without, functions are given
+    by their names, and values are JSON values, which the hub checks.
+
+    It finds the hub again after that was restarted, and what may be made again is made again: a
+    lost answer is asked for under the same request id.
+
+    Args:
+        place: the hub's socket, or its store if the socket is there: ``sqlite:PATH``.
+        app: the application, or where it is.
+        key: left out for a socket, whose file says who may.
+        settings: the limits of the hub, with ``app``.
+
+    Raises:
+        UnavailableError: no hub listens there.
+        UsageError: the path is too long for a socket.
+    """
+    from .runtime.client import remote
+
+    remote.refuse_key(key)
+    if app is None:
+        remote.refuse_settings(settings)
+        async with remote.connect_plainly(place) as client:
+            yield client
+    else:
+        async with remote.connect(place, app, settings=settings) as client:
+            yield client

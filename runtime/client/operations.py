@@ -1,0 +1,960 @@
+"""The operations: one table of all that can be asked of a hub from outside, by name.
+
+Arguments and results are JSON values. A row says what an operation takes (an attrs class), what it
+does with the hub's client, and what its result looks like. The API over HTTP, its description, the
+socket's verb and the client that stands on either are made from it. To add one, write the class of
+its arguments and a function under ``@operation``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal, NewType, TypeVar, cast
+
+import anyio
+import attrs
+import orjson
+from attrs import frozen
+from cattrs import Converter
+from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+
+from ...actors.arguments import is_a, number, refusal, whole
+from ...actors.errors import InstanceNotFoundError, PerdureError, UsageError
+from ...actors.ids import EntityId, check_instance_id
+from ...actors.printing import repr_of, text_of, type_name
+from ...actors.values import MISSING
+from ..statistics import HubStatistics
+from .changes import Change
+from .client import CleanResult
+from .hub_client import HubClient
+from .pages import HistoryPage
+from .status import AppDescription, EntityStatus, OrchestrationStatus
+
+T = TypeVar("T")
+
+#: A time: an aware datetime in ISO 8601, or a number of seconds from now.
+When = NewType("When", object)
+#: What is done to one instance by ``actions``.
+Action = Literal["cancel", "terminate", "suspend", "resume", "rewind", "restart", "retry", "purge"]
+
+#: Seconds that one request may wait for an end or an answer; who wants more asks again.
+WAIT_MAX_S = 60.0
+#: Seconds for a look at what has changed, where nothing is waited for.
+_LOOK_S = 0.2
+#: How many instances one request of ``actions`` acts on, and how many failures it lists.
+ACTIONS_MAX = 1_000
+FAILURES_MAX = 100
+
+
+@frozen
+class Operation:
+    """A row of the table.
+
+    Attributes:
+        name: what it is asked by.
+        arguments: the class of its arguments.
+        do: does it with the hub's client, and gives JSON values.
+        result: the class, or the JSON schema, of what it gives.
+        writes: whether it changes anything.
+        repeatable: whether it may be asked again though it may have been applied; one with a
+            ``request_id`` may in any case.
+        title: what it does, in a line.
+    """
+
+    name: str
+    arguments: type[Any]
+    do: Callable[[HubClient, Any], Awaitable[Any]]
+    result: Any
+    writes: bool
+    repeatable: bool
+    title: str
+
+    def read(self, arguments: Mapping[str, Any]) -> Any:
+        """Structure arguments.
+
+        Raises:
+            UsageError: one of them is unknown, missing or of another kind.
+        """
+        try:
+            return _CONVERTER.structure(arguments, self.arguments)
+        except BaseValidationError as error:
+            raise _refusal(error, self.name, "") from None
+
+    def may_repeat(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether it is applied once, however often it is asked with these arguments."""
+        return not self.writes or self.repeatable or arguments.get("request_id") is not None
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(
+    name: str, arguments: type[T], *, result: Any, writes: bool = False, repeatable: bool = False
+) -> Callable[[Callable[[HubClient, T], Awaitable[Any]]], Callable[[HubClient, T], Awaitable[Any]]]:
+    """Put a function into the table."""
+
+    def add(
+        do: Callable[[HubClient, T], Awaitable[Any]],
+    ) -> Callable[[HubClient, T], Awaitable[Any]]:
+        title = (do.__doc__ or "").strip().partition("\n")[0]
+        row = Operation(name, arguments, do, result, writes, repeatable, title)
+        assert OPERATIONS.setdefault(name, row) is row, f"two operations are called {name}"
+        return do
+
+    return add
+
+
+async def ask(client: HubClient, name: str, arguments: Mapping[str, Any]) -> Any:
+    """Do an operation; see ``Client.ask``."""
+    row = OPERATIONS.get(name) if is_a(name, str) else None
+    if row is None:
+        raise refusal("operation", f"one of {', '.join(sorted(OPERATIONS))}", name)
+    if not is_a(arguments, Mapping):
+        raise refusal("arguments", "a mapping of JSON values by name", arguments)
+    return await row.do(client, row.read(arguments))
+
+
+# Arguments.
+
+
+class _Unfit(Exception):
+    """A value is not of the kind that is taken."""
+
+    def __init__(self, taken: str, value: object) -> None:
+        super().__init__(taken, value)
+        self.taken = taken
+        self.value = value
+
+
+def _plain(kind: type[Any], taken: str) -> Callable[[Any, Any], Any]:
+    def read(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise _Unfit(taken, value)
+        return value
+
+    return read
+
+
+def _read_number(value: Any, _: Any) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise _Unfit("a number", value)
+    return float(value)
+
+
+def read_time(value: Any, _: Any = None) -> datetime:
+    """Read a time in ISO 8601; what takes it refuses a naive one."""
+    if type(value) is str:
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    raise _Unfit("a time in ISO 8601 with its zone", value)
+
+
+def _read_when(value: Any, _: Any) -> Any:
+    if type(value) is int or type(value) is float:
+        return value
+    try:
+        return read_time(value)
+    except _Unfit:
+        raise _Unfit("a time in ISO 8601 with its zone, or seconds from now", value) from None
+
+
+def _read_entity(value: Any, _: Any) -> EntityId[Any]:
+    if type(value) is not str:
+        raise _Unfit("the id of an entity, such as @name@key", value)
+    return EntityId.parse(value)
+
+
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(str, _plain(str, "a str"))
+    converter.register_structure_hook(int, _plain(int, "an int"))
+    converter.register_structure_hook(bool, _plain(bool, "true or false"))
+    converter.register_structure_hook(float, _read_number)
+    converter.register_structure_hook(datetime, read_time)
+    converter.register_structure_hook_func(lambda kind: kind is When, _read_when)
+    converter.register_structure_hook_func(
+        lambda kind: getattr(kind, "__origin__", kind) is EntityId, _read_entity
+    )
+
+    def listed(kind: Any) -> Callable[[Any, Any], Any]:
+        [inner] = kind.__args__
+        read_one = converter.get_structure_hook(inner)
+
+        def read(value: Any, _: Any) -> Any:
+            if not is_a(value, list):
+                raise _Unfit("a list", value)
+            given: list[Any] = value
+            return [read_one(one, inner) for one in given]
+
+        return read
+
+    def mapped(_: Any) -> Callable[[Any, Any], Any]:
+        def read(value: Any, _: Any) -> Any:
+            given: dict[str, Any] = value if is_a(value, dict) else {"": None}
+            if not all(is_a(one, str) for one in given.values()):
+                raise _Unfit("an object of str to str", value)
+            return given
+
+        return read
+
+    def nested(kind: Any) -> Callable[[Any, Any], Any]:
+        whole_class = _make_structure(kind, converter)
+
+        def read(value: Any, cls: Any) -> Any:
+            if not is_a(value, Mapping):
+                raise _Unfit("an object", value)
+            return whole_class(value, cls)
+
+        return read
+
+    converter.register_structure_hook_factory(
+        lambda kind: getattr(kind, "__origin__", None) is list, listed
+    )
+    converter.register_structure_hook_factory(
+        lambda kind: getattr(kind, "__origin__", None) is dict, mapped
+    )
+    converter.register_structure_hook_factory(attrs.has, nested)
+    return converter
+
+
+def _make_structure(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    from cattrs.gen import make_dict_structure_fn
+
+    return cast(
+        "Callable[[Any, Any], Any]",
+        make_dict_structure_fn(
+            kind,
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            _cattrs_detailed_validation=True,
+        ),
+    )
+
+
+def _refusal(error: BaseException, name: str, path: str) -> UsageError:
+    """Make the error that names the first argument which is not taken."""
+    if is_a(error, UsageError):
+        return cast("UsageError", error)
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = ", ".join(field.name for field in attrs.fields(cast("Any", error.cl)))
+        extra = ", ".join(
+            sorted(repr_of(f"{path}.{one}" if path else one) for one in error.extra_fields)
+        )
+        return UsageError(f"{name} takes no argument {extra}; it takes: {known or 'none'}")
+    if isinstance(error, BaseValidationError):
+        inner = error.exceptions[0]
+        for note in getattr(inner, "__notes__", ()):
+            place = getattr(note, "name", None)
+            if place is not None:
+                return _refusal(inner, name, f"{path}.{place}" if path else place)
+        return _refusal(inner, name, path)
+    if isinstance(error, _Unfit):
+        return refusal(path or "arguments", error.taken, error.value)
+    if isinstance(error, KeyError):
+        return UsageError(f"{name} needs the argument {path.rpartition('.')[0]}{error.args[0]}")
+    return UsageError(f"{path or 'arguments'}: {text_of(error)}")
+
+
+def _wait(given: float | None) -> float | None:
+    return None if given is None else number(given, "wait", least=0, most=WAIT_MAX_S)
+
+
+@frozen(kw_only=True)
+class Nothing:
+    """No arguments."""
+
+
+@frozen(kw_only=True)
+class StartArguments:
+    """What an orchestration is started with."""
+
+    name: str
+    input: Any = MISSING
+    instance_id: str | None = None
+    version: str | None = None
+    tags: dict[str, str] | None = None
+    start_at: When | None = None
+    on_existing: Literal["reject", "reuse", "replace"] = "reject"
+    request_id: str | None = None
+    wait: float | None = None
+
+
+@frozen(kw_only=True)
+class InstanceArguments:
+    """Which instance."""
+
+    instance_id: str
+
+
+@frozen(kw_only=True)
+class StatusArguments:
+    """Which instance, and how long to wait for its end."""
+
+    instance_id: str
+    wait: float | None = None
+
+
+@frozen(kw_only=True)
+class HistoryArguments:
+    """Which part of which instance's history."""
+
+    instance_id: str
+    after: int | None = None
+    limit: int = 100
+    order: Literal["oldest", "newest"] = "oldest"
+
+
+@frozen(kw_only=True)
+class Conditions:
+    """What instances are looked for by."""
+
+    statuses: list[str] | None = None
+    name: str | None = None
+    instance_id_prefix: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    updated_from: datetime | None = None
+    updated_to: datetime | None = None
+    completed_from: datetime | None = None
+    completed_to: datetime | None = None
+    parent_instance_id: str | None = None
+    failure_type: str | None = None
+    tags: dict[str, str] | None = None
+    parked: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Give those that ask for something."""
+        values = {one.name: getattr(self, one.name) for one in attrs.fields(Conditions)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@frozen(kw_only=True)
+class QueryArguments(Conditions):
+    """Which page of which instances."""
+
+    payloads: bool = True
+    limit: int = 100
+    order: Literal["oldest", "newest"] = "oldest"
+    cursor: str | None = None
+    count: bool = False
+
+
+@frozen(kw_only=True)
+class ChangesArguments(Conditions):
+    """Which changes, and how long to wait for one."""
+
+    after: str | None = None
+    instance_id: str | None = None
+    wait: float = 0.0
+    limit: int = 1_000
+
+
+@frozen(kw_only=True)
+class PurgeArguments:
+    """Which instances are deleted."""
+
+    statuses: list[str] | None = None
+    name: str | None = None
+    instance_id_prefix: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    completed_from: datetime | None = None
+    completed_to: datetime | None = None
+    tags: dict[str, str] | None = None
+    recursive: bool = True
+
+
+@frozen(kw_only=True)
+class ActionsArguments:
+    """What is done to which instances: ``ids``, or those that ``filter`` finds."""
+
+    action: Action
+    ids: list[str] | None = None
+    filter: Conditions | None = None
+    dry_run: bool = False
+    reason: str = ""
+    force: bool = False
+    recursive: bool = True
+    limit: int = ACTIONS_MAX
+
+
+@frozen(kw_only=True)
+class EventArguments:
+    """Which event for which instance."""
+
+    instance_id: str
+    name: str
+    data: Any = None
+    request_id: str | None = None
+
+
+@frozen(kw_only=True)
+class ReasonArguments:
+    """Which instance, and why."""
+
+    instance_id: str
+    reason: str = ""
+
+
+@frozen(kw_only=True)
+class TerminateArguments:
+    """Which instance, why, and whether its children end as well."""
+
+    instance_id: str
+    reason: str = ""
+    recursive: bool = True
+
+
+@frozen(kw_only=True)
+class RewindArguments:
+    """Which instance, why, and whether completed work may be forgotten."""
+
+    instance_id: str
+    reason: str = ""
+    force: bool = False
+
+
+@frozen(kw_only=True)
+class RestartArguments:
+    """Which instance, and whether it gets a new id."""
+
+    instance_id: str
+    with_new_instance_id: bool = True
+
+
+@frozen(kw_only=True)
+class RetryArguments:
+    """Which parked actor: an instance's id, or an entity's as @name@key."""
+
+    actor: str
+
+
+@frozen(kw_only=True)
+class PurgeInstanceArguments:
+    """Which instance, and whether its children go as well."""
+
+    instance_id: str
+    recursive: bool = True
+
+
+@frozen(kw_only=True)
+class EntityArguments:
+    """Which entity."""
+
+    entity: EntityId[Any]
+
+
+@frozen(kw_only=True)
+class CallArguments:
+    """Which operation of which entity, and how long to wait for its answer."""
+
+    entity: EntityId[Any]
+    operation: str
+    input: Any = MISSING
+    request_id: str | None = None
+    wait: float | None = None
+
+
+@frozen(kw_only=True)
+class SignalArguments:
+    """Which operation of which entity, and from when on."""
+
+    entity: EntityId[Any]
+    operation: str
+    input: Any = MISSING
+    at: When | None = None
+    request_id: str | None = None
+
+
+@frozen(kw_only=True)
+class SignalOfMany:
+    """One of many signals."""
+
+    entity: EntityId[Any]
+    operation: str
+    input: Any = MISSING
+    at: When | None = None
+
+
+@frozen(kw_only=True)
+class SignalsArguments:
+    """Many signals, which are accepted together."""
+
+    signals: list[SignalOfMany]
+
+
+@frozen(kw_only=True)
+class EntitiesArguments:
+    """Which page of which entities."""
+
+    name: str | None = None
+    key_prefix: str | None = None
+    updated_from: datetime | None = None
+    updated_to: datetime | None = None
+    locked: bool | None = None
+    parked: bool | None = None
+    include_empty: bool = False
+    after: EntityId[Any] | None = None
+    states: bool = True
+    limit: int = 100
+    cursor: str | None = None
+
+
+@frozen(kw_only=True)
+class CleanArguments:
+    """What is tidied up among entities."""
+
+    remove_empty_entities: bool = True
+    release_orphaned_locks: bool = True
+
+
+@frozen(kw_only=True)
+class ParkedArguments:
+    """Which page of the parked actors."""
+
+    limit: int = 100
+    instances_cursor: str | None = None
+    entities_cursor: str | None = None
+
+
+@frozen(kw_only=True)
+class StatisticsArguments:
+    """How many of its most used actors each partition names."""
+
+    hottest: int = 0
+
+
+@frozen(kw_only=True)
+class MoveArguments:
+    """Which partition goes to which shard."""
+
+    partition: int
+    to: int
+
+
+# Results, where they are no fact.
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+_NOTHING: dict[str, Any] = {"type": "object"}
+_TEXT: dict[str, Any] = {"type": "string"}
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_CURSOR: dict[str, Any] = {"type": ["string", "null"]}
+
+
+@frozen
+class PageOf:
+    """A page of facts, as a result.
+
+    Attributes:
+        item: the class of each.
+    """
+
+    item: type[Any]
+
+
+@frozen
+class ItemsOf:
+    """All facts that there are, as a result.
+
+    Attributes:
+        item: the class of each.
+    """
+
+    item: type[Any]
+
+
+# What is done. Orchestrations first.
+
+
+@operation("start", StartArguments, result=OrchestrationStatus, writes=True)
+async def _start(client: HubClient, given: StartArguments) -> Any:
+    """Start an orchestration, wait for its end if asked to, and give its status."""
+    wait = _wait(given.wait)
+    handle = await client.start_new(
+        given.name,
+        given.input,
+        instance_id=given.instance_id,
+        version=given.version,
+        tags=given.tags,
+        start_at=cast("Any", given.start_at),
+        on_existing=given.on_existing,
+        request_id=given.request_id,
+    )
+    if wait is not None:
+        with anyio.move_on_after(wait):
+            await client.ending(handle.instance_id)
+    status = await client.get_status(handle.instance_id)
+    # One that was purged before this, or a repetition of its start, is known by its id alone.
+    return {"instance_id": handle.instance_id} if status is None else status.to_dict()
+
+
+@operation("status", StatusArguments, result=OrchestrationStatus)
+async def _status(client: HubClient, given: StatusArguments) -> Any:
+    """Give an instance's status, when it has ended if asked to wait."""
+    wait = _wait(given.wait)
+    if wait is not None:
+        with anyio.move_on_after(wait):
+            await client.ending(check_instance_id(given.instance_id))
+    status = await client.get_status(given.instance_id)
+    if status is None:
+        raise InstanceNotFoundError(given.instance_id)
+    return status.to_dict()
+
+
+@operation("history", HistoryArguments, result=HistoryPage)
+async def _history(client: HubClient, given: HistoryArguments) -> Any:
+    """Give some of the events of an instance's history."""
+    page = await client.get_history_page(
+        given.instance_id,
+        after=given.after,
+        page_size=whole(given.limit, "limit", least=1, most=10_000),
+        order=given.order,
+    )
+    return page.to_dict()
+
+
+@operation("query", QueryArguments, result=PageOf(OrchestrationStatus))
+async def _query(client: HubClient, given: QueryArguments) -> Any:
+    """Find instances that match every condition given."""
+    page = await client.query_page(
+        payloads=given.payloads,
+        page_size=whole(given.limit, "limit", least=1, most=10_000),
+        order=given.order,
+        continuation_token=given.cursor,
+        **cast("Any", given.given()),
+    )
+    found: dict[str, Any] = {
+        "items": [status.to_dict() for status in page.items],
+        "cursor": page.continuation_token,
+    }
+    if given.count:
+        found["count"] = await client.count(**cast("Any", given.given()))
+    return found
+
+
+@operation("count", Conditions, result=_object(count=_COUNT))
+async def _count(client: HubClient, given: Conditions) -> Any:
+    """Count the instances that match every condition given."""
+    return {"count": await client.count(**cast("Any", given.given()))}
+
+
+@operation("changes", ChangesArguments, result=ItemsOf(Change))
+async def _changes(client: HubClient, given: ChangesArguments) -> Any:
+    """Tell what became of instances behind a change, when there is something to tell."""
+    wait = _wait(given.wait)
+    limit = whole(given.limit, "limit", least=1, most=10_000)
+    stream = client.changes(
+        after=given.after, instance_id=given.instance_id, **cast("Any", given.given())
+    )
+    items: list[Any] = []
+    with anyio.move_on_after(max(wait or 0.0, _LOOK_S)):
+        items.append((await anext(stream)).to_dict())
+    with anyio.move_on_after(0):  # what is at hand comes without a wait
+        while items and len(items) < limit:
+            items.append((await anext(stream)).to_dict())
+    return {"items": items}
+
+
+@operation("raise_event", EventArguments, result=_NOTHING, writes=True)
+async def _raise_event(client: HubClient, given: EventArguments) -> Any:
+    """Send an instance an event."""
+    await client.raise_event(given.instance_id, given.name, given.data, request_id=given.request_id)
+    return {}
+
+
+@operation("cancel", ReasonArguments, result=_NOTHING, writes=True)
+async def _cancel(client: HubClient, given: ReasonArguments) -> Any:
+    """Throw Cancelled into an instance's code, which may compensate."""
+    await client.cancel(given.instance_id, given.reason)
+    return {}
+
+
+@operation("terminate", TerminateArguments, result=_NOTHING, writes=True)
+async def _terminate(client: HubClient, given: TerminateArguments) -> Any:
+    """End an instance without running its code again."""
+    await client.terminate(given.instance_id, given.reason, recursive=given.recursive)
+    return {}
+
+
+@operation("suspend", ReasonArguments, result=_NOTHING, writes=True)
+async def _suspend(client: HubClient, given: ReasonArguments) -> Any:
+    """Let an instance take no turns until it is resumed."""
+    await client.suspend(given.instance_id, given.reason)
+    return {}
+
+
+@operation("resume", ReasonArguments, result=_NOTHING, writes=True)
+async def _resume(client: HubClient, given: ReasonArguments) -> Any:
+    """Let a suspended instance go on."""
+    await client.resume(given.instance_id, given.reason)
+    return {}
+
+
+@operation("rewind", RewindArguments, result=_NOTHING, writes=True)
+async def _rewind(client: HubClient, given: RewindArguments) -> Any:
+    """Take a failed instance back to before its failures."""
+    await client.rewind(given.instance_id, given.reason, force=given.force)
+    return {}
+
+
+@operation("restart", RestartArguments, result=_object(instance_id=_TEXT), writes=True)
+async def _restart(client: HubClient, given: RestartArguments) -> Any:
+    """Start an orchestration anew with the name, version, input and tags of an instance."""
+    handle = await client.restart(
+        given.instance_id, with_new_instance_id=given.with_new_instance_id
+    )
+    return {"instance_id": handle.instance_id}
+
+
+@operation("retry", RetryArguments, result=_NOTHING, writes=True)
+async def _retry(client: HubClient, given: RetryArguments) -> Any:
+    """Let a parked actor try again."""
+    await client.retry(_actor(given.actor))
+    return {}
+
+
+def _actor(actor: str) -> str | EntityId[Any]:
+    return EntityId.parse(actor) if actor.startswith("@") else actor
+
+
+@operation("purge_instance", PurgeInstanceArguments, result=_object(deleted=_COUNT), writes=True)
+async def _purge_instance(client: HubClient, given: PurgeInstanceArguments) -> Any:
+    """Delete an instance that has ended or is parked, with its history."""
+    return {"deleted": await client.purge_instance(given.instance_id, recursive=given.recursive)}
+
+
+@operation("purge", PurgeArguments, result=_object(deleted=_COUNT), writes=True)
+async def _purge(client: HubClient, given: PurgeArguments) -> Any:
+    """Delete the instances that match every condition given and have ended, or are parked."""
+    values = {one.name: getattr(given, one.name) for one in attrs.fields(PurgeArguments)}
+    return {"deleted": await client.purge(**values)}
+
+
+_FAILED = {"type": "array", "items": _object(instance_id=_TEXT, type=_TEXT, detail=_TEXT)}
+
+
+@operation(
+    "actions",
+    ActionsArguments,
+    result=_object(
+        count=_COUNT, done=_COUNT, failed=_COUNT, failures=_FAILED, more={"type": "boolean"}
+    ),
+    writes=True,
+)
+async def _actions(client: HubClient, given: ActionsArguments) -> Any:
+    """Do the same to many instances, named or found; with dry_run, only count them."""
+    if (given.ids is None) == (given.filter is None):
+        raise UsageError("actions takes either ids or a filter: give one of them")
+    limit = whole(given.limit, "limit", least=1, most=ACTIONS_MAX)
+    conditions = {} if given.filter is None else given.filter.given()
+    if given.ids is None:
+        count = await client.count(**cast("Any", conditions))
+    else:
+        count = len(whole_list(given.ids, limit))
+    ids = given.ids or []
+    done, failures = 0, list[dict[str, str]]()
+    failed = 0
+    if not given.dry_run:
+        if given.ids is None:
+            page = await client.query_page(
+                payloads=False, page_size=limit, **cast("Any", conditions)
+            )
+            ids = [status.instance_id for status in page.items]
+        for instance_id in ids:
+            try:
+                await _act(client, given, instance_id)
+                done += 1
+            except PerdureError as error:
+                failed += 1
+                if len(failures) < FAILURES_MAX:
+                    told = {"type": type_name(error), "detail": text_of(error)}
+                    failures.append({"instance_id": instance_id, **told})
+    more = not given.dry_run and given.ids is None and count > len(ids)
+    return {"count": count, "done": done, "failed": failed, "failures": failures, "more": more}
+
+
+def whole_list(ids: list[str], limit: int) -> list[str]:
+    """Refuse a list of ids that is longer than what one request acts on."""
+    if len(ids) > limit:
+        raise UsageError(f"ids has {len(ids):,} instances; at most {limit:,} are taken at a time")
+    return ids
+
+
+async def _act(client: HubClient, given: ActionsArguments, instance_id: str) -> None:
+    match given.action:
+        case "terminate":
+            await client.terminate(instance_id, given.reason, recursive=given.recursive)
+        case "rewind":
+            await client.rewind(instance_id, given.reason, force=given.force)
+        case "restart":
+            await client.restart(instance_id)
+        case "retry":
+            await client.retry(instance_id)
+        case "purge":
+            await client.purge_instance(instance_id, recursive=given.recursive)
+        case _:
+            await getattr(client, given.action)(instance_id, given.reason)
+
+
+# Entities.
+
+
+@operation(
+    "call",
+    CallArguments,
+    result={
+        "type": "object",
+        "properties": {"ended": {"type": "boolean"}, "result": {}},
+        "required": ["ended"],
+    },
+    writes=True,
+)
+async def _call(client: HubClient, given: CallArguments) -> Any:
+    """Call an entity's operation and give its result, or say that there is none yet."""
+    wait = _wait(given.wait)
+    with anyio.move_on_after(wait):
+        answer = await client.call_plain(
+            given.entity, given.operation, given.input, given.request_id
+        )
+        return {"ended": True, "result": orjson.loads(answer)}
+    return {"ended": False}
+
+
+@operation("signal", SignalArguments, result=_NOTHING, writes=True)
+async def _signal(client: HubClient, given: SignalArguments) -> Any:
+    """Send an entity an operation."""
+    await client.signal_entity(
+        given.entity,
+        given.operation,
+        given.input,
+        at=cast("Any", given.at),
+        request_id=given.request_id,
+    )
+    return {}
+
+
+@operation("signals", SignalsArguments, result=_object(accepted=_COUNT), writes=True)
+async def _signals(client: HubClient, given: SignalsArguments) -> Any:
+    """Send many operations, of which all are accepted or, where one is refused, none."""
+    await client.signal_entities(
+        (one.entity, one.operation, one.input, cast("Any", one.at)) for one in given.signals
+    )
+    return {"accepted": len(given.signals)}
+
+
+@operation("entity", EntityArguments, result=EntityStatus)
+async def _entity(client: HubClient, given: EntityArguments) -> Any:
+    """Give an entity's status, or null where there is no such entity."""
+    status = await client.get_entity(given.entity)
+    return None if status is None else entity_form(status)
+
+
+@operation("entity_state", EntityArguments, result=_object(state={}, schema_version=_COUNT))
+async def _entity_state(client: HubClient, given: EntityArguments) -> Any:
+    """Give an entity's state, or null where it has none."""
+    status = await client.get_entity(given.entity)
+    if status is None or not status.exists:
+        return None
+    return {"state": status.to_dict()["state"], "schema_version": status.schema_version}
+
+
+def entity_form(status: EntityStatus[Any]) -> dict[str, Any]:
+    """Give an entity's status as JSON values, with the version that its state was stored by."""
+    return {**status.to_dict(), "schema_version": status.schema_version}
+
+
+@operation("entities", EntitiesArguments, result=PageOf(EntityStatus))
+async def _entities(client: HubClient, given: EntitiesArguments) -> Any:
+    """Find entities that match every condition given."""
+    page = await client.query_entities_page(
+        name=given.name,
+        key_prefix=given.key_prefix,
+        updated_from=given.updated_from,
+        updated_to=given.updated_to,
+        locked=given.locked,
+        parked=given.parked,
+        include_empty=given.include_empty,
+        after=given.after,
+        states=given.states,
+        page_size=whole(given.limit, "limit", least=1, most=10_000),
+        continuation_token=given.cursor,
+    )
+    return {
+        "items": [entity_form(status) for status in page.items],
+        "cursor": page.continuation_token,
+    }
+
+
+@operation("purge_entity", EntityArguments, result=_NOTHING, writes=True, repeatable=True)
+async def _purge_entity(client: HubClient, given: EntityArguments) -> Any:
+    """Delete an entity's state, whatever it is."""
+    await client.purge_entity(given.entity)
+    return {}
+
+
+@operation("clean_entities", CleanArguments, result=CleanResult, writes=True, repeatable=True)
+async def _clean_entities(client: HubClient, given: CleanArguments) -> Any:
+    """Remove entities without state, and locks whose holders have ended."""
+    done = await client.clean_entity_storage(
+        remove_empty_entities=given.remove_empty_entities,
+        release_orphaned_locks=given.release_orphaned_locks,
+    )
+    return done.to_dict()
+
+
+# The hub.
+
+
+@operation(
+    "parked",
+    ParkedArguments,
+    result=_object(instances=PageOf(OrchestrationStatus), entities=PageOf(EntityStatus)),
+)
+async def _parked(client: HubClient, given: ParkedArguments) -> Any:
+    """Give the actors that take no turns until somebody repairs what is wrong."""
+    limit = whole(given.limit, "limit", least=1, most=10_000)
+    instances = await client.query_page(
+        parked=True, payloads=False, page_size=limit, continuation_token=given.instances_cursor
+    )
+    entities = await client.query_entities_page(
+        parked=True, states=False, page_size=limit, continuation_token=given.entities_cursor
+    )
+    return {
+        "instances": {
+            "items": [status.to_dict() for status in instances.items],
+            "cursor": instances.continuation_token,
+        },
+        "entities": {
+            "items": [entity_form(status) for status in entities.items],
+            "cursor": entities.continuation_token,
+        },
+    }
+
+
+@operation("statistics", StatisticsArguments, result=HubStatistics)
+async def _statistics(client: HubClient, given: StatisticsArguments) -> Any:
+    """Give the hub's counters: its shards and partitions, and how loaded they are."""
+    return (await client.statistics(hottest=given.hottest)).to_dict()
+
+
+@operation("move_partition", MoveArguments, result=_NOTHING, writes=True, repeatable=True)
+async def _move_partition(client: HubClient, given: MoveArguments) -> Any:
+    """Have another shard serve a partition."""
+    await client.move_partition(given.partition, given.to)
+    return {}
+
+
+@operation("describe", Nothing, result=AppDescription)
+async def _describe(client: HubClient, _: Nothing) -> Any:
+    """Say what the application has: orchestrations, entities, activities."""
+    return (await client.describe()).to_dict()
+
+
+_CONVERTER = _converter()

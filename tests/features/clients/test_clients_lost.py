@@ -1,0 +1,130 @@
+"""What is lost on the way is asked again where that is safe, and applied once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+
+from perdure import EntityId, Hub, OutcomeUnknownError, UnavailableError, connect
+from perdure.runtime.client import remote_client
+from perdure.runtime.client.operations import Operation
+from perdure.runtime.client.remote_client import AnswerLostError, RemoteClient
+from tests.features.clients.application import app
+
+CLICKS: EntityId[Any] = EntityId("counter", "c")
+
+
+class LossyTransport:
+    """Loses the answers, or the requests, of the next operations.
+
+    Attributes:
+        lost: for each operation to come whether it is done before its answer is lost; empty where
+            nothing is lost.
+        asked: what has come this way.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.lost: list[bool] = []
+        self.asked: list[str] = []
+
+    async def ask(self, operation: Operation, arguments: dict[str, Any]) -> Any:
+        self.asked.append(operation.name)
+        arguments = orjson.loads(orjson.dumps(arguments))
+        if not self.lost:
+            return await self._hub.client.ask(operation.name, arguments)
+        sent = self.lost.pop(0)
+        if sent:
+            await self._hub.client.ask(operation.name, arguments)
+        raise AnswerLostError("lost", sent=sent)
+
+
+async def test_a_start_whose_answers_are_lost_is_applied_once() -> None:
+    async with Hub(app) as hub:
+        transport = LossyTransport(hub)
+        client = RemoteClient(transport)
+        for instance_id, request_id in ((None, None), ("given", None), (None, "r")):
+            transport.lost = [True, False, True]
+            handle = await client.start_new(
+                "hello", "you", instance_id=instance_id, request_id=request_id
+            )
+            assert await handle.result(10) == "hello YOU"
+
+        statuses = [one async for one in hub.client.query()]
+        assert [one.execution for one in statuses] == [1, 1, 1]
+        assert transport.asked.count("start") == 12
+
+
+async def test_calls_and_signals_with_a_request_id_are_applied_once() -> None:
+    async with Hub(app) as hub:
+        transport = LossyTransport(hub)
+        client = RemoteClient(transport)
+        transport.lost = [True, True]
+        assert await client.call_entity(CLICKS, "add", 2) == 2
+        transport.lost = [True, True]
+        await client.signal_entity(CLICKS, "add", 3, request_id="s")
+
+        assert await client.call_entity(CLICKS, "get") == 5
+
+
+async def test_what_has_no_request_id_is_not_asked_again_once_it_may_have_arrived() -> None:
+    async with Hub(app) as hub:
+        transport = LossyTransport(hub)
+        client = RemoteClient(transport)
+        transport.lost = [False, True]
+        with pytest.raises(OutcomeUnknownError, match="repeat it under the same request id"):
+            await client.signal_entity(CLICKS, "add", 3)
+
+        assert await client.call_entity(CLICKS, "get") == 3
+        assert transport.asked == ["signal", "signal", "call"]
+
+
+async def test_a_hub_that_is_not_reached_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Hub(app) as hub:
+        transport = LossyTransport(hub)
+        client = RemoteClient(transport)
+        transport.lost = [False] * 20
+        monkeypatch.setattr(remote_client, "PATIENCE_S", 0.05)
+        with pytest.raises(UnavailableError, match="has not been reached"):
+            await client._ask("count", {}, 0.05)
+
+
+async def test_a_wait_goes_on_with_the_next_hub(tmp_path: Path) -> None:
+    place = f"sqlite:{tmp_path}/hub"
+    results: list[Any] = []
+
+    async def wait() -> None:
+        async with connect(tmp_path / "s") as client:
+            handle = await client.start_new("listen", instance_id="one")
+            started.set()
+            results.append(await handle.result(20))
+
+    started = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        async with Hub(app, store=place, socket=tmp_path / "s"):
+            tasks.start_soon(wait)
+            await started.wait()
+        async with Hub(app, store=place, socket=tmp_path / "s") as hub:
+            await hub.client.raise_event("one", "end", "done")
+            with anyio.fail_after(20):
+                while not results:
+                    await anyio.sleep(0.01)
+
+    assert results == ["done"]
+
+
+async def test_a_long_call_is_waited_for_in_several_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote_client, "WAIT_S", 0.0)
+    async with Hub(app) as hub:
+        transport = LossyTransport(hub)
+        client = RemoteClient(transport)
+
+        assert await client.call_entity(CLICKS, "add", 2) == 2
+        assert await client.call_entity(CLICKS, "get") == 2
+        assert transport.asked.count("call") > 2
