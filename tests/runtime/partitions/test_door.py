@@ -94,12 +94,13 @@ async def test_a_client_is_answered_when_it_is_durable_and_not_before() -> None:
 
 async def test_the_answer_goes_to_whom_it_was_asked_for() -> None:
     async with alone(app) as one:
-        told = Told()
+        told, message = Told(), add(5)
 
-        given: Waiter = one.door.request(KEY, add(5), told)
+        given: Waiter = one.door.request(KEY, message, told)
         await one.settle()
 
         assert given is told
+        assert message.target == KEY  # by which a crash knows whose it was
         assert told.told == [b"5"]
 
 
@@ -111,6 +112,8 @@ async def test_a_shut_door_takes_nothing_and_says_why(reason: Exception) -> None
 
         with pytest.raises(type(reason), match=str(reason)):
             door.request(KEY, add())
+        with pytest.raises(type(reason)):
+            door.request_new("x", start())
         with pytest.raises(type(reason)):
             door.perform(lambda: None)
         with pytest.raises(type(reason)):
@@ -283,6 +286,53 @@ async def test_a_message_for_later_is_durable_at_once_and_comes_at_its_time() ->
         await one.settle()
         assert await one.call(KEY, "add", b"0") == b"5"
         tasks.cancel_scope.cancel()
+
+
+async def test_a_message_for_later_is_kept_once_also_where_it_is_repeated_after_a_restart() -> None:
+    store, later = FaultyStore(), Operation("add", b"5")
+    async with alone(app, store) as one, anyio.create_task_group() as tasks:
+        due = one.clock.now() + 1_000_000
+        Heard(one, tasks, one.door.request_later(KEY, later, due, "r"))
+        await one.settle()
+
+    async with alone(app, store) as one:
+        for _ in range(2):
+            with anyio.fail_after(5):
+                await one.door.request_later(KEY, Operation("add", b"5"), due, "r")
+        assert not one.partition.has_work
+        with pytest.raises(RequestIdReusedError):
+            await one.door.request_later(KEY, Operation("add", b"6"), due, "r")
+        assert one.partition.requests.under_way == {}
+
+
+async def test_a_message_for_later_is_refused_where_trouble_comes_while_its_id_is_read() -> None:
+    async with alone(app) as one:
+        read = one.partition.store.read_request
+
+        async def read_request(request: str) -> Any:
+            shut(one.door)
+            return await read(request)
+
+        one.partition.store.read_request = read_request  # type: ignore[method-assign]
+        with pytest.raises(UnavailableError):
+            await one.door.request_later(KEY, add(), 5, "r")
+
+        assert one.partition.requests.under_way == {}
+
+
+async def test_who_watches_hears_of_the_end_and_who_does_not_any_more_does_not() -> None:
+    async with alone(app) as one:
+        told, gone = Told(), Told()
+        one.door.request("x", start())
+        await one.settle()
+        for waiter in (told, gone):
+            one.door.watch_with("x", waiter)
+        one.door.unwatch("x", gone)
+
+        one.door.request("x", go())
+        await one.settle()
+
+        assert (told.told, gone.told) == ([("Completed", b"7", None)], [])
 
 
 async def test_a_claim_is_kept_for_a_request_elsewhere_and_another_one_is_refused() -> None:
