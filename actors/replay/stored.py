@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, get_args
 import orjson
 
 from ..carried import checked_carried
-from ..messages import Action, Message, decode_message
+from ..messages import Action, ActivityCall, Message, decode_call, decode_message
 from .history import ANSWERS, IDENTITY, SILENT, parse_history
 
 _Check = Callable[[Any], bool]
@@ -118,6 +118,51 @@ def read_message(fields: Any) -> Message:
         return decode_message(fields)
     except Exception as error:
         raise ValueError(f"the fields of this {tag} are not those of one: {error}") from error
+
+
+def _labels(value: Any) -> bool:
+    return type(value) is dict and all(map(_text, value)) and all(map(_text, value.values()))
+
+
+def _seconds(value: Any) -> bool:
+    return type(value) in (int, float) and value > 0
+
+
+#: What the fields of a call of an activity are.
+_CALL: tuple[_Check, ...] = (
+    lambda caller: _caller([*caller]),
+    _text,
+    _or_none(lambda value: type(value) is bytes),
+    _or_none(_seconds),
+    _count,
+    _or_none(_labels),
+    _count,
+    _or_none(lambda value: checked_carried(value) is not None),
+)
+
+
+def check_call(call: ActivityCall) -> ActivityCall:
+    """Give a call of an activity back that was read, if it is one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not all(check(value) for check, value in zip(_CALL, call, strict=True)):
+        raise ValueError("the fields of this call of an activity are not those of one")
+    return call
+
+
+def read_call(body: bytes) -> ActivityCall:
+    """Read a stored call of an activity.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        call = decode_call(body)
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"it is no call of an activity: {error}") from error
+    return check_call(call)
 
 
 def check_actor(key: Any) -> str:

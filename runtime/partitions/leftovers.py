@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...actors.failures import read_failure
 from ...actors.logs import Log
-from ...actors.messages import ActivityCall, Caller, Completion, decode_call, encode_call
+from ...actors.messages import ActivityCall, Caller, Completion, encode_call
+from ...actors.replay.stored import read_call
 from ...storage.records import ActivityRow
 from ...storage.slices import each
 
@@ -104,8 +105,8 @@ class Leftovers:
 
     def _read(self, row: ActivityRow) -> None:
         try:
-            call = decode_call(row.body)
-        except (ValueError, TypeError, LookupError) as error:
+            call = read_call(row.body)
+        except ValueError as error:
             # It stays where it is, for somebody to look at; nobody waits for its answer.
             place, n = self._partition.store.place, row.n
             _log.error("%s, table activity_row, row %d cannot be read: %s", place, n, error)

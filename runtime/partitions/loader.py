@@ -26,7 +26,7 @@ from ...actors.messages import Caller, Command
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...actors.printing import text_of, type_name
 from ...actors.replay.history import open_activities
-from ...actors.replay.stored import read_history
+from ...actors.replay.stored import check_call, read_history
 from ...actors.values import TERMINAL
 from ...storage import DAMAGED, MendedEntity, MendedInstance
 from ...storage.records import SetAside
@@ -347,7 +347,8 @@ class Loader:
                     continue  # what it left has rows of its own
                 try:
                     events = await self._read_history(record)
-                    calls = open_activities(events, record.key, record.execution)
+                    found = open_activities(events, record.key, record.execution)
+                    calls = [check_call(call) for call in found]
                 except (StoreDamagedError, ValueError, TypeError, LookupError):
                     if record.key not in self._partition.activations:
                         self._partition.catalog.activate(

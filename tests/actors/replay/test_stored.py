@@ -7,16 +7,24 @@ import pytest
 from hypothesis import given, strategies as st
 
 from perdure.actors.messages import (
+    ActivityCall,
     Caller,
     Event,
     Message,
     Operation,
     Start,
     TimerDue,
+    encode_call,
     encode_message,
 )
 from perdure.actors.replay.history import IDENTITY
-from perdure.actors.replay.stored import check_actor, read_history, read_message
+from perdure.actors.replay.stored import (
+    check_actor,
+    check_call,
+    read_call,
+    read_history,
+    read_message,
+)
 from perdure.storage.slices import at_once
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=5)
@@ -204,3 +212,45 @@ def test_a_decision_has_all_the_fields_that_identify_it(kind: Any) -> None:
     assert history([whole]) == [whole]
     with pytest.raises(ValueError, match="event 0"):
         history([whole[:-1]])
+
+
+CALL = ActivityCall(Caller("i", 1, 2), "work", b"7", 1.5, 1, {"a": "b"}, 2, {"user": "me"})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [CALL, ActivityCall(Caller("i", 1, 2), "work", None, None, 1, None, 2, None)],
+    ids=["all of it", "as little as there may be"],
+)
+def test_a_stored_call_of_an_activity_is_read_back(call: ActivityCall) -> None:
+    assert read_call(encode_call(call)) == call
+
+
+def test_a_call_of_before_there_was_anything_that_goes_along_is_one() -> None:
+    assert read_call(b'[["i",1,2],"work",[7],null,1,null,2]').carried is None
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *(("caller", Caller(wrong, 1, 2)) for wrong in (1, None, ["i"])),  # type: ignore[arg-type]
+        ("caller", Caller("i", 1, "2")),  # type: ignore[arg-type]
+        *(("name", wrong) for wrong in (None, ["work"], 5)),
+        ("input", "7"),
+        *(("timeout", wrong) for wrong in ("1.5", -1, 0, True)),
+        *(("attempt", wrong) for wrong in (None, "1", -1, 1.0)),
+        *(("tags", wrong) for wrong in ([1], {"a": 1}, "a")),
+        ("call", None),
+        *(("carried", wrong) for wrong in (5, {"user": 5}, ["me"])),
+    ],
+    ids=str,
+)
+def test_what_is_no_call_of_an_activity_is_refused(field: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match="not those of one"):
+        check_call(CALL._replace(**{field: wrong}))
+
+
+@pytest.mark.parametrize("body", [b"{", b"5", b"[]", b'[["i",1,2],"work",7,null,1,null,2]'])
+def test_what_has_not_the_form_of_a_call_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match="it is no call of an activity"):
+        read_call(body)

@@ -146,7 +146,14 @@ def test_only_those_are_run_again_that_are_wanted(owner: Owner, leftovers: Lefto
     assert owner.dispatched == [call(task=2), call("other")]
 
 
-@pytest.mark.parametrize("body", [b"none", b"[]", b"[1,2,3]", b'[["i"],"work",[],null,1,null,1]'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"none", b"[]", b"[1,2,3]", b'[["i"],"work",[],null,1,null,1]'),
+        b'[["i",[],1],"work",[],null,1,null,1]',
+        b'[["i",1,1],["work"],[],null,1,null,1]',
+    ],
+)
 def test_a_row_that_cannot_be_read_is_named_and_left_where_it_is(
     owner: Owner, leftovers: Leftovers, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

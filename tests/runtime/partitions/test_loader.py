@@ -500,13 +500,17 @@ async def test_activities_that_stored_histories_have_open_run_again_where_wanted
         assert [call.caller for call in one.activities.calls] == [Caller("x", 1, 1)]
 
 
-async def test_an_instance_of_which_nobody_knows_what_is_open_is_loaded_and_parked() -> None:
+@pytest.mark.parametrize("damage", [(b'"work"', b'["work"]'), (b"[", b"{")], ids=["field", "all"])
+async def test_an_instance_of_which_nobody_knows_what_is_open_is_loaded_and_parked(
+    damage: tuple[bytes, bytes],
+) -> None:
     async with alone(app) as one:
         await begin(one, "x")
         one.activities.calls.clear()
+        read = one.partition.store.read_history
 
         async def read_history(instance: int) -> list[bytes]:
-            return [b"none"]
+            return [chunk.replace(*damage) for chunk in await read(instance)]
 
         one.partition.store.read_history = read_history  # type: ignore[method-assign]
         await one.partition.loader.dispatch_unanswered(["x"], lambda caller: True)
