@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import orjson
 from attrs import field, frozen, validators
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from .refusals import Refusal
 
@@ -60,17 +60,22 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     size = 0
     try:
         with anyio.fail_after(limits.body_s):
-            async for part in request.stream():
+            # Not its stream(): that is a generator, which a refusal would leave half way.
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(400, "the connection broke off before the end of the body")
+                part: bytes = message.get("body", b"")
                 size += len(part)
                 if size > most:
                     raise _too_large(most)
                 parts.append(part)
+                if not message.get("more_body", False):
+                    break
     except TimeoutError:
         raise Refusal(
             408, f"the body did not come within {limits.body_s:g} seconds", headers=_CLOSE
         ) from None
-    except ClientDisconnect:
-        raise Refusal(400, "the connection broke off before the end of the body") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

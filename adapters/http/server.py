@@ -168,16 +168,22 @@ class HttpServer:
     async def _serve(self, hub: Hub) -> AsyncGenerator[None, None]:
         apps = [(self._app(hub, one.is_local), one.socket) for one in self._listeners]
         stop = anyio.Event()
+        failed: Exception | None = None
         async with anyio.create_task_group() as tasks:
             for app, listener in apps:
                 tasks.start_soon(_serve_socket, app, listener, self._options.limits, stop)
             self._announce(self.url)
             if self.local_rpc_url is not None:
                 self._announce(f"language SDKs without a key: {self.local_rpc_url}/durabletask/")
-            yield
+            try:
+                yield
+            except Exception as error:
+                failed = error  # it comes out as it is, and not in a group
             for app, _ in apps:
                 app.state.entrance.close()
             stop.set()
+        if failed is not None:
+            raise failed
 
     def _app(self, hub: Hub, is_local: bool) -> Starlette:
         from .app import create_app, create_local_rpc
@@ -266,7 +272,7 @@ async def _serve_hypercorn(
     import hypercorn.trio
 
     config = hypercorn.Config()
-    config.bind = [f"fd://{listener.dup().detach()}"]
+    config.bind = [f"fd://{listener.detach()}"]  # it closes it
     config.backlog = _BACKLOG
     config.errorlog = None
     config.include_server_header = False

@@ -115,6 +115,7 @@ def test_serve_runs_a_hub_with_what_it_was_given(served: Served) -> None:
         "workers": 3,
         "socket": "x.sock",
         "backend": "trio",
+        "beside": None,
         "uvloop": False,
     }
 
@@ -132,6 +133,7 @@ def test_serve_leaves_to_the_hub_what_it_was_not_given(
         "workers": 0,
         "socket": None,
         "backend": "asyncio",
+        "beside": None,
         "uvloop": None,
     }
     announced, stopped = capsys.readouterr().out.splitlines()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import httpx
 from attrs import define
+from starlette.types import ASGIApp
 
 from perdure import (
     App,
@@ -89,6 +91,7 @@ class Served:
 
     hub: Hub
     http: httpx.AsyncClient
+    web: ASGIApp
 
     @property
     def client(self) -> Client:
@@ -140,4 +143,49 @@ async def served(
         )
         transport = httpx.ASGITransport(web, root_path=root_path)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-            yield Served(hub, http)
+            yield Served(hub, http, web)
+
+
+async def ask_raw(
+    web: ASGIApp,
+    method: str,
+    path: str,
+    body: Sequence[bytes] = (b"",),
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> tuple[int, bytes]:
+    """Send a request as it is, which a client of HTTP might mend or refuse; give what comes back.
+
+    After the parts of the body the connection breaks off.
+    """
+    raw, _, query = path.partition("?")
+    status = 0
+    answer = bytearray()
+    messages = [
+        {"type": "http.request", "body": part, "more_body": number < len(body)}
+        for number, part in enumerate(body, 1)
+    ]
+
+    async def receive() -> Any:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        answer.extend(message.get("body", b""))
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(raw),
+        "raw_path": raw.encode("latin-1"),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": [(b"host", b"localhost"), *headers],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    await web(scope, receive, send)
+    return status, bytes(answer)

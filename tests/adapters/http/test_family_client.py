@@ -41,7 +41,8 @@ class Family:
 
     @property
     def served(self) -> Served:
-        return Served(self.hub, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        nothing: Any = None
+        return Served(self.hub, nothing, nothing)
 
 
 @pytest.fixture
