@@ -149,6 +149,8 @@ def _shape_of_form(annotation: Any) -> Shape:
         return union_shape([shape_for(one) for one in union_members(annotation)], dump_function)
     if origin is Literal:
         return literal_shape(annotation, shape_for)
+    if origin is tuple and annotation == tuple[()]:  # which has no arguments, as tuple has none
+        return fixed_tuple_shape(())
     alias = getattr(annotation, "__value__", None)
     if alias is not None and not isinstance(annotation, type):
         return shape_for(alias)

@@ -122,13 +122,14 @@ def runs_code(cls: Any) -> bool:
         return not (issubclass(cls, tuple) and _is_generated(cls.__new__))  # pyright: ignore[reportUnknownMemberType]
     if not _is_generated(cls.__init__):
         return True
-    if cls.__setattr__ is not object.__setattr__ and not _is_generated(cls.__setattr__):
+    frozen = is_frozen(cls)
+    set_by = cls.__setattr__
+    if not frozen and set_by is not object.__setattr__ and not _is_generated(set_by):
         return True
     if any(hasattr(cls, name) for name in _HOOKS):
         return True
     if cls.__getattribute__ is not object.__getattribute__:
         return True
-    frozen = is_frozen(cls)
     if attrs.has(cls):
         made = all(
             one.converter is None and one.validator is None and (one.init or not frozen)

@@ -70,7 +70,10 @@ _Parts = Callable[[Any], Iterable[Part]]
 
 def union_members(annotation: Any) -> list[Any]:
     """Flatten a union, with its literals made one and without those that a plain type includes."""
-    flat = list(_flat_members(annotation))
+    flat: list[Any] = []
+    for member in _flat_members(annotation):
+        if member not in flat:  # it may come twice where one was inside of an Annotated
+            flat.append(member)
     plain = {type(None) if member is None else member for member in flat} & PLAIN
     literals = [v for member in flat if _is_literal(member) for v in typing.get_args(member)]
     literals = [value for value in literals if type(value) not in plain]

@@ -7,10 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import (
-    Any,
-    Literal,
-)
+from typing import Any, Literal
 from uuid import UUID
 
 import attrs

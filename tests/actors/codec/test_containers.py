@@ -4,17 +4,18 @@ import collections
 import enum
 from collections.abc import Mapping, Sequence, Set as AbstractSet
 from datetime import date
-from typing import (
-    Annotated,
-    Any,
-    Optional,
-)
+from typing import Annotated, Any, Optional
 
 import pytest
 
+from perdure.actors.codec.annotations import shape_for
 from perdure.actors.codec.codec import codec_for
-from perdure.actors.errors import PayloadError
+from perdure.actors.codec.containers import dict_shape
+from perdure.actors.codec.shapes import Unsupported
+from perdure.actors.errors import PayloadError, RegistrationError
 from tests.actors.codec.samples import Box, Circle, Color, Constrained, inner, of, round_trip
+
+DAY = date(2024, 2, 29)
 
 
 def test_the_order_of_a_dict_is_kept() -> None:
@@ -65,3 +66,114 @@ OTHER_CONTAINERS: list[tuple[Any, Any, Any]] = [
 @pytest.mark.parametrize(("annotation", "value", "read"), OTHER_CONTAINERS)
 def test_other_containers_cross(annotation: Any, value: Any, read: Any) -> None:
     assert round_trip(annotation, value) == read
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (list[date], [DAY]),
+        (list[int], [1, True]),
+        (list[Any], [1, "a", [None]]),
+        (tuple[date, ...], (DAY,)),
+        (tuple[date, int], (DAY, 1)),
+        (set[date], {DAY}),
+        (frozenset[str], frozenset({"a"})),
+        (collections.deque[date], collections.deque([DAY])),
+        (dict[date, date], {DAY: DAY}),
+        (dict[str, date], {"a": DAY}),
+        (dict[str, int], {}),
+        (collections.OrderedDict[str, int], collections.OrderedDict(b=1, a=2)),
+    ],
+    ids=str,
+)
+def test_a_container_comes_back_of_its_class_with_its_items(annotation: Any, value: Any) -> None:
+    read = round_trip(annotation, value)
+
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "path", "reason"),
+    [
+        (list[date], [DAY, 1], "$[1]", "date expected"),
+        (list[int], (1,), "$", r"list\[int\] expected"),
+        (collections.deque[int], collections.deque([1], 3), "$", "the maxlen of a deque"),
+        (collections.deque[int], [1], "$", r"deque\[int\] expected"),
+        (set[date], {DAY, 1}, r"$[", "date expected"),
+        (set[int], frozenset({1}), "$", r"set\[int\] expected"),
+        (tuple[int, str], (1,), "$", "tuple.* expected, not 1 elements"),
+        (tuple[int, str], [1, "a"], "$", "expected, not list"),
+        (tuple[int, str], (1, 2), "$[1]", "str expected"),
+        (tuple[()], (1,), "$", r"tuple\[\(\)\] expected, not 1 elements"),
+        (dict[str, int], {"a": "b"}, "$.a", "int expected"),
+        (dict[str, int], {1: 1}, "$ key int 1", "str expected"),
+        (dict[int, int], {"1": 1}, "$ key str '1'", "int expected"),
+        (dict[str, int], collections.OrderedDict(a=1), "$", "the subclass OrderedDict"),
+        (collections.OrderedDict[str, int], {"a": 1}, "$", "OrderedDict.* expected"),
+    ],
+    ids=range(15),
+)
+def test_a_container_that_is_not_of_its_type_is_refused_where_it_is_not(
+    annotation: Any, value: Any, path: str, reason: str
+) -> None:
+    with pytest.raises(PayloadError, match=reason) as raised:
+        codec_for(annotation).encode(value)
+
+    assert raised.value.path.startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "stored", "path", "reason"),
+    [
+        (list[date], {}, "$", "an array for list"),
+        (list[date], ["2024-02-29", 1], "$[1]", "the text of a date"),
+        (set[Any], [[1]], "$", "an array inside a set.* cannot be an element"),
+        (tuple[int, str], [1], "$", "expected, not 1 elements"),
+        (tuple[int, str], {}, "$", "an array for tuple"),
+        (tuple[int, str], [1, 2], "$[1]", "str expected"),
+        (dict[str, int], [], "$", "an object for dict"),
+        (dict[str, int], {"a": "b"}, "$.a", "int expected"),
+        (dict[date, int], {"x": 1}, "$ key 'x'", "the text of a date"),
+    ],
+    ids=range(9),
+)
+def test_json_of_a_container_is_refused_where_it_is_not_of_its_type(
+    annotation: Any, stored: Any, path: str, reason: str
+) -> None:
+    with pytest.raises(PayloadError, match=reason) as raised:
+        codec_for(annotation).from_json(stored)
+
+    assert raised.value.path == path
+
+
+def test_a_dict_whose_keys_have_no_text_is_refused() -> None:
+    with pytest.raises(RegistrationError, match=r"a dict with keys of float has no JSON form"):
+        codec_for(dict[float, int])
+    with pytest.raises(Unsupported, match="keys of list"):
+        dict_shape(dict, shape_for(list[int]), shape_for(int))
+
+
+def test_a_container_of_what_never_changes_is_copied_as_a_whole() -> None:
+    found = [
+        (shape.immutable, shape.shallow, shape.levels)
+        for shape in map(
+            shape_for,
+            [
+                list[int],
+                list[list[int]],
+                tuple[int, ...],
+                tuple[list[int], int],
+                frozenset[int],
+                dict[str, list[int]],
+            ],
+        )
+    ]
+
+    assert found == [
+        (False, True, 0),
+        (False, False, 1),
+        (True, True, 0),
+        (False, False, 1),
+        (True, True, 0),
+        (False, False, 1),
+    ]

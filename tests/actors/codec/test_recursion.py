@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import (
-    Any,
-)
+from typing import Any
 
 import pytest
 
