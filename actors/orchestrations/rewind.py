@@ -134,7 +134,8 @@ def _reopen(
     actor.record(now, "ExecutionRewound", reason, *((number, calls) if lock or calls else ()))
     if lock is not None and number is not None:
         effects.send(lock.entities[0], LockRequest(executor.caller(number), lock.entities, 0))
-    for entity, message in executor.make_again(number, plan.calls, plan.again):
+    following = plan.again[0] if plan.again else None
+    for entity, message in executor.make_again(number, plan.calls, following):
         effects.send(entity, message)
     answered = {event[NUMBER] for event in plan.later if event[KIND] == "TaskCompleted"}
     for call in open_activities(plan.known, actor.instance_id, actor.execution):

@@ -47,16 +47,15 @@ from .endless import keep_for_ever
 from .execution import NO_WORK, Continuation, OpenLock, OpenWork, Outcome
 from .external_events import ExternalEvents
 from .history import (
-    IDENTITY,
     SILENT,
     DecisionKind,
     describe,
-    differs_by_input,
     recorded_input,
 )
-from .inputs import Given, same_input
+from .inputs import Given
 from .locks import EntityLock
 from .scopes import Fiber, ReplayStopped
+from .script import Script
 from .tasks import DONE, FAILED, PENDING, CallTask, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
@@ -86,10 +85,9 @@ class Executor:
     answers_later = False
 
     __slots__ = (
-        "_history",
         "_make_context",
-        "_position",
         "_random",
+        "_script",
         "_uuids",
         "cancel_requested",
         "carried",
@@ -114,7 +112,6 @@ class Executor:
         "outcome",
         "pending",
         "ready",
-        "repeating",
         "running",
         "stage",
         "stops",
@@ -155,15 +152,13 @@ class Executor:
         self.given_up: list[int] = []  # of these, the ones to be told so
         self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
         self.closed = False
-        self.repeating = False
         self.is_stepped = False  # else whoever uses its context is none of its code
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
         self.events: list[bytes] = []
         self.effects: Effects | None = None
         self.external: ExternalEvents | None = None  # once there are any, or waits for one
-        self._history: list[list[Any]] | None = None
-        self._position = 0
+        self._script: Script | None = None  # while the code is taken through what it did before
         self._random: random.Random | None = None
         self._uuids = 0
 
@@ -172,7 +167,7 @@ class Executor:
     @property
     def is_replaying(self) -> bool:
         """Whether the code is being taken through what it did before."""
-        return self._history is not None or self.closed
+        return self._script is not None or self.closed
 
     def begin_turn(self, now: int, effects: Effects, events: list[bytes]) -> None:
         """Say when the next decisions are made, where they go, and where they are written down."""
@@ -203,7 +198,7 @@ class Executor:
         except ReplayStopped:
             raise
         except BaseException as error:
-            if is_interrupt(error) or (self._history is not None and is_unreadable(error)):
+            if is_interrupt(error) or (self._script is not None and is_unreadable(error)):
                 raise
             self._end(None, error)
             return
@@ -218,20 +213,21 @@ class Executor:
         Raises:
             NondeterminismError: the code does something else than the history says.
         """
-        self._history = history
-        for _ in self._steps(history, input):
+        self._script = script = Script(history)
+        for _ in self._steps(script, input):
             yield
-        self._history = None
+        self._script = None
 
-    def _steps(self, history: list[list[Any]], input: bytes | None) -> Generator[None, None, None]:
+    def _steps(self, script: Script, input: bytes | None) -> Generator[None, None, None]:
         breath = 500
-        while self._position < len(history):
-            event = history[self._position]
+        events = script.events
+        while script.position < len(events):
+            event = events[script.position]
             kind = event[0]
             if kind not in SILENT:
                 if kind not in _APPLY and kind != "ExecutionStarted":
-                    self._refuse_replay(event, "nothing more", self._where())
-                self._position += 1
+                    self._refuse_replay("nothing more", self._where())
+                script.position += 1
                 self.now = event[1]
                 try:
                     if kind == "ExecutionStarted":
@@ -244,18 +240,18 @@ class Executor:
                     raise
                 self._check()
             else:
-                self._position += 1
+                script.position += 1
                 if kind == "ExecutionRewound" and len(event) > 3:
-                    calls = [e for e in history[: self._position] if _is_call(e, event[4])]
-                    self.make_again(event[3], calls, history[self._position :][:1])
-            if self._position > breath:
-                breath = self._position + 500
+                    calls = [e for e in events[: script.position] if _is_call(e, event[4])]
+                    self.make_again(event[3], calls, script.next)
+            if script.position > breath:
+                breath = script.position + 500
                 yield
 
     def repeat(self, decisions: list[list[Any]]) -> None:
         """Expect the code to decide this next, which is done, and to go on from there."""
         if decisions:
-            self._history, self._position, self.repeating = decisions, 0, True
+            self._script = Script(decisions, goes_on=True)
 
     def check_repeated(self) -> None:
         """Refuse code that did not decide what it was expected to.
@@ -264,27 +260,29 @@ class Executor:
             NondeterminismError: it did something else.
         """
         self._check()
-        if self._history is not None:
-            rest = self._history[self._position]
-            self._refuse_replay(rest, "nothing more", self._where())
+        if self._script is not None:
+            self._refuse_replay("nothing more", self._where())
 
     def _check(self) -> None:
         if self.mismatch is not None:
             raise self.mismatch
-        if self.outcome is not None and self._history is not None:
+        if self.outcome is not None and self._script is not None:
             # A history of a live instance never holds the event that ends it.
-            rest = self._history[self._position] if self._position < len(self._history) else None
             failure = self.outcome.failure
             why = "" if failure is None else f"{failure.error_type}: {failure.message}"
-            self._refuse_replay(rest, "the end of the function", self._where(), why)
+            self._refuse_replay("the end of the function", self._where(), why)
 
-    def _refuse_replay(
-        self, recorded: list[Any] | None, produced: str, where: str, why: str = ""
-    ) -> None:
-        self.mismatch = NondeterminismError(
-            self.instance_id, self._position, describe(recorded), produced, where, why
-        )
+    def _refuse_replay(self, produced: str, where: str, why: str = "") -> None:
+        self.mismatch = self._mismatch(produced, where, why)
         raise self.mismatch
+
+    def _mismatch(self, produced: str, where: str, why: str = "") -> NondeterminismError:
+        script = self._script
+        assert script is not None
+        recorded = describe(script.next)
+        return NondeterminismError(
+            self.instance_id, script.position, recorded, produced, where, why
+        )
 
     def apply_recorded(self, event: list[Any]) -> None:
         """Take one incoming event, as the history has it, and let the code run."""
@@ -537,7 +535,7 @@ class Executor:
         return self.numbers
 
     def _unload(self) -> None:
-        if self._history is None and not self.closed and self.effects is not None:
+        if self._script is None and not self.closed and self.effects is not None:
             self.effects.unload(self.instance_id)
 
     def child_id(self, number: int) -> str:
@@ -545,11 +543,10 @@ class Executor:
         full = f"{self.instance_id}::{self.execution}.{number}"
         if len(full) <= CHILD_ID_LENGTH:
             return full
-        if self._history is not None and self._position < len(self._history):
-            recorded = self._history[self._position]
-            if recorded[0] == "SubOrchestrationInstanceCreated" and recorded[2] == number:
-                made: str = recorded[5]  # perhaps in full, as longer ones were once
-                return made
+        recorded = self._recorded("SubOrchestrationInstanceCreated")
+        if recorded is not None and recorded[2] == number:
+            made: str = recorded[5]  # perhaps in full, as longer ones were once
+            return made
         return shortened(full)
 
     def record(
@@ -565,30 +562,20 @@ class Executor:
         Returns:
             Whether it is new, so that its effects have to be sent out.
         """
-        history = self._history
-        if history is None:
+        script = self._script
+        if script is None:
             if self.closed:
                 return False
             self.events.append(compact(orjson.dumps(decision)))
             return True
-        position = self._position
-        recorded = history[position] if position < len(history) else None
-        kind = decision[0]
-        end = 2 + IDENTITY[kind]
-        if (
-            recorded is None or recorded[0] != kind or tuple(recorded[2:end]) != decision[2:end]
-        ) and not _is_same_today(recorded, decision, data, given):
+        if not script.takes(decision, data, given):
             if self.closed:
                 return False
             if self.mismatch is None:
-                produced = describe([*decision])
-                self.mismatch = NondeterminismError(
-                    self.instance_id, position, describe(recorded), produced, calling_line()
-                )
+                self.mismatch = self._mismatch(describe([*decision]), calling_line())
             return self._stop()
-        self._position = position + 1
-        if self.repeating and self._position == len(history):
-            self._history, self.repeating = None, False
+        if script.goes_on and script.next is None:
+            self._script = None
         return False
 
     def _stop(self) -> bool:
@@ -674,7 +661,7 @@ class Executor:
 
     def later(self, delay: int) -> int:
         """Give the time, by the clock, that comes after a delay."""
-        if self._history is None:
+        if self._script is None:
             return self.now - self._out().lag + delay
         recorded = self._recorded("TimerCreated")
         lag = recorded[4] if recorded is not None and len(recorded) > 4 else 0
@@ -682,16 +669,13 @@ class Executor:
 
     def _recorded(self, kind: DecisionKind) -> list[Any] | None:
         """Give the next decision of the history that is replayed, if it is of that kind."""
-        history, position = self._history, self._position
-        if history is None or position >= len(history) or history[position][0] != kind:
-            return None
-        return history[position]
+        return None if self._script is None else self._script.next_of(kind)
 
     def create_timer(self, due: int) -> TimerTask:
         """Ask for a timer."""
         task = TimerTask(self, self.number(), due)
         self.pending[task.number] = task
-        lag = self._out().lag if self._history is None else 0
+        lag = self._out().lag if self._script is None else 0
         # With how far the clock was behind, so that a replay finds the same time.
         decision = ("TimerCreated", self.now, task.number, due)
         if self.record(decision if not lag else (*decision, lag)):
@@ -703,19 +687,19 @@ class Executor:
 
         Calls that are limited as a whole had no timer of their own in earlier releases.
         """
-        return self._history is not None and self._recorded("TimerCreated") is None
+        return self._script is not None and self._recorded("TimerCreated") is None
 
     def withdraw_timer(self, task: TimerTask) -> None:
         """Take a timer back."""
         self.pending.pop(task.number, None)
-        if self._history is None and not self.closed:
+        if self._script is None and not self.closed:
             self._out().disarm_timer(self.caller(task.number))
 
     def withdraw_call(self, task: CallTask[Any]) -> None:
         """Tell the other side of a call that nobody waits for it any more."""
         self.pending.pop(task.number, None)
         child = self.children.pop(task.number, None) if self.children is not None else None
-        if self._history is not None or self.closed:
+        if self._script is not None or self.closed:
             return
         if child is not None:
             self._out().send(child, Command("cancel", "its parent gave it up"))
@@ -848,21 +832,21 @@ class Executor:
         return message
 
     def make_again(
-        self, lock_number: int | None, calls: list[list[Any]], following: list[list[Any]]
+        self, lock_number: int | None, calls: list[list[Any]], following: list[Any] | None
     ) -> list[tuple[str, Operation]]:
         """Take note, at a rewind, of what is asked for once more.
 
         Args:
             lock_number: under which number the lock is, if one is held or waited for.
             calls: the decisions to call the entities whose calls failed.
-            following: begins with the event that follows, if one does.
+            following: the event that follows, if one does.
 
         Returns:
             The calls that need not wait until the lock is granted.
         """
         lock = self.lock
         if lock is not None and lock_number is not None:
-            if following and _is_grant(following[0], lock.number):
+            if following is not None and _is_grant(following, lock.number):
                 lock.following = lock_number  # the code has it as soon as it hears that anew
             else:
                 self.pending.pop(lock.number, None)
@@ -881,7 +865,7 @@ class Executor:
 
     def send_calls(self, calls: list[tuple[str, Operation]]) -> None:
         """Send the calls that have waited for the lock; in a replay they are sent already."""
-        if self._history is None:
+        if self._script is None:
             for entity, message in calls:
                 self._out().send(entity, message)
 
@@ -961,18 +945,6 @@ def _is_call(event: list[Any], numbers: list[int]) -> bool:
 def _kept(data: bytes | None) -> tuple[orjson.Fragment, ...]:
     """An input as the last field of an event, if there is one."""
     return () if data is None else (orjson.Fragment(data),)
-
-
-def _is_same_today(
-    recorded: list[Any] | None, decision: tuple[Any, ...], data: bytes | None, given: Given | None
-) -> bool:
-    """Whether a recorded decision differs by its input, and that by its class alone."""
-    if recorded is None or given is None or not differs_by_input(recorded, decision):
-        return False
-    then = recorded_input(recorded)
-    if then is None:
-        return True  # not recorded then: there is nothing to compare with
-    return bool(then) and data is not None and same_input(then[0], data, given)
 
 
 def is_unreadable(error: BaseException) -> bool:
