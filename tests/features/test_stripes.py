@@ -27,7 +27,6 @@ from perdure import (
     Store,
 )
 from perdure.actors.entities.stripes import MARK, stripe_key
-from perdure.runtime.partitions import commit_loop
 from perdure.runtime.placement.hashing import partition_of
 from tests.faults import FaultyStore, persist, settle, within
 from tests.guarantees.workloads import id_in
@@ -200,7 +199,9 @@ async def test_an_actors_signal_runs_in_its_own_partition_and_its_own_checkpoint
     hub: Hub, store: FaultyStore, partition: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow the machine is: what waits at a checkpoint is taken in front of it.
-    monkeypatch.setattr(commit_loop, "_DRAIN_BUDGETS", 60_000)
+    allowance = hub._shard._allowance
+    monkeypatch.setattr(allowance, "left", 240.0)
+    monkeypatch.setattr(allowance, "spend", lambda seconds: None)
     for prefix in ("first", "second"):
         store.sealed.clear()  # the first finds that the stripe has to be loaded
         name = id_in(partition, prefix, PARTITIONS)
