@@ -6,9 +6,8 @@ send each value as a JSON text that holds JSON, so there, and only there, it is 
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -22,7 +21,6 @@ from starlette.responses import Response
 from perdure import (
     MISSING,
     EntityId,
-    EntityStatus,
     FailedError,
     InstanceFinishedError,
     InstanceNotFinishedError,
@@ -299,6 +297,10 @@ def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -
     return Response(orjson.dumps(body), status, headers, "application/json; charset=utf-8")
 
 
+def _page(bodies: list[dict[str, Any]], token: str | None) -> Response:
+    return _json(200, bodies, None if token is None else {CONTINUATION: token})
+
+
 def _accepted() -> Response:
     return Response(status_code=202)
 
@@ -393,8 +395,7 @@ async def _list(question: _Question) -> Response:
         continuation_token=question.request.headers.get(CONTINUATION) or None,
     )
     bodies = [status_body(status, show_input=show_input) for status in page.items]
-    token = page.continuation_token
-    return _json(200, bodies, None if token is None else {CONTINUATION: token})
+    return _page(bodies, page.continuation_token)
 
 
 async def _purge_one(question: _Question, instance_id: str) -> Response:
@@ -519,45 +520,16 @@ async def _entity_state(question: _Question, name: str, key: str) -> Response:
 
 async def _entities(question: _Question, name: str | None = None) -> Response:
     fetch_state = question.flag("fetchState", False)
-    size = question.count("top", _PAGE, _PAGE_MAX)
-    token = question.request.headers.get(CONTINUATION)
-    statuses = question.client.query_entities(
+    page = await question.client.query_entities_page(
         name=name,
         updated_from=question.time("lastOperationTimeFrom"),
         updated_to=question.until("lastOperationTimeTo"),
-        after=_read_position(token) if token else None,
         states=fetch_state,
-        page_size=size,
+        page_size=question.count("top", _PAGE, _PAGE_MAX),
+        continuation_token=question.request.headers.get(CONTINUATION) or None,
     )
-    found = await _first(statuses, size)
-    bodies = [entity_body(status, fetch_state=fetch_state) for status in found]
-    headers = {CONTINUATION: _position(found[-1].entity_id)} if len(found) == size else None
-    return _json(200, bodies, headers)
-
-
-async def _first(statuses: AsyncIterator[EntityStatus[Any]], count: int) -> list[EntityStatus[Any]]:
-    found: list[EntityStatus[Any]] = []
-    try:
-        async for status in statuses:
-            found.append(status)
-            if len(found) == count:
-                break
-    finally:
-        if isinstance(statuses, AsyncGenerator):
-            await statuses.aclose()  # trio warns of one that is left to the garbage collector
-    return found
-
-
-def _position(id: EntityId[Any]) -> str:
-    """Give the token of the page that begins behind an entity."""
-    return base64.urlsafe_b64encode(str(id).encode()).decode()
-
-
-def _read_position(token: str) -> EntityId[Any]:
-    try:
-        return EntityId.parse(base64.b64decode(token, b"-_", validate=True).decode())
-    except (ValueError, InvalidIdError):
-        raise Refusal(400, f"{CONTINUATION} is no token that a page gave") from None
+    bodies = [entity_body(status, fetch_state=fetch_state) for status in page.items]
+    return _page(bodies, page.continuation_token)
 
 
 _ROUTES = tuple(
@@ -567,6 +539,7 @@ _ROUTES = tuple(
         ("POST", "orchestrators/{function}/{id}", _start),
         ("GET", "instances", _list),
         ("DELETE", "instances", _purge),
+        ("POST", "instances/purge", _purge),  # as guides to the family have it
         ("GET", "instances/{id}", _status),
         ("DELETE", "instances/{id}", _purge_one),
         ("POST", "instances/{id}/raiseEvent/{event}", _raise_event),

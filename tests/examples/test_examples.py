@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+
+WEBHOOKS = "/runtime/webhooks/durabletask"
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,7 +37,7 @@ def test_every_small_example_has_a_test_and_fits_a_screen() -> None:
         for name in names
     }
 
-    assert names == {"counter", "approval", "saga", "monitor", "fan_out", "transfer"}
+    assert names == {"counter", "approval", "saga", "monitor", "fan_out", "transfer", "web"}
     assert max(lengths.values()) < 60
 
 
@@ -83,6 +87,35 @@ def test_fan_out_gives_the_total_and_the_failures() -> None:
     lines = run("fan_out")
 
     assert lines == [f"{expected} steps; failed: [-2, -1, 0]"]
+
+
+def test_web_has_a_hub_in_an_application_of_ones_own() -> None:
+    assert run("web") == ["202", "shipped tea"]
+
+
+def test_web_is_served_with_its_lifespan() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "examples.web:web", "--port", "0"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            lines = iter(process.stderr.readline, "")
+            url = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
+            with httpx.Client(base_url=url, timeout=20) as http:
+                ready = http.get("/hub/readyz")
+                id = http.post("/orders/tea").json()["id"]
+                links = http.post(f"/hub{WEBHOOKS}/instances/{id}/restart")
+                seen = http.get(links.json()["statusQueryGetUri"])
+        finally:
+            process.terminate()
+            _, rest = process.communicate(timeout=20)
+
+    assert ready.status_code == 200
+    assert seen.status_code == 202
+    assert "Application shutdown complete" in rest
 
 
 def test_transfers_neither_make_nor_lose_money() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -117,6 +120,35 @@ async def test_it_serves_where_it_says() -> None:
     assert status is not None
     assert started.headers["date"]
     assert "server" not in started.headers
+
+
+CURL = """
+# Check orchestration status
+curl "https://my-functions.azurewebsites.net/runtime/webhooks/durabletask/instances/{instanceId}?code={functionKey}"
+# Query all running orchestrations
+curl "https://my-functions.azurewebsites.net/runtime/webhooks/durabletask/instances?runtimeStatus=Running&code={functionKey}"
+# Purge completed instances (cleanup)
+curl -X POST "https://my-functions.azurewebsites.net/runtime/webhooks/durabletask/instances/purge?createdTimeFrom=2024-01-01&runtimeStatus=Completed&code={functionKey}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_the_commands_of_a_guide_to_the_family_work_with_the_address_changed() -> None:
+    async with running(evolve(HERE, keys=Keys.parse(KEYS))) as it:
+        await it.served.run("echo", 7, id="ended")
+        await it.served.client.start_new("approval", instance_id="live")
+        commands = CURL.replace("https://my-functions.azurewebsites.net", it.url)
+        commands = commands.replace("{functionKey}", "work-secret").replace("{instanceId}", "ended")
+        answers = [
+            json.loads((await anyio.run_process([*shlex.split(line), "--silent"])).stdout)
+            for line in commands.splitlines()
+            if line.startswith("curl")
+        ]
+
+    status, live, purged = answers
+    assert (status["runtimeStatus"], status["output"]) == ("Completed", 7)
+    assert [one["instanceId"] for one in live] == ["live"]
+    assert purged == {"instancesDeleted": 1}
 
 
 async def test_the_listener_for_language_sdks_asks_for_no_key_and_has_nothing_else() -> None:

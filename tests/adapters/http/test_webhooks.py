@@ -143,6 +143,8 @@ TABLE = [
     Case(f"DELETE /instances?{FROM}&createdTimeTo=2020-01-02", 404, ended),
     Case(f"DELETE /instances?{LATE}", 404, ended),
     Case("DELETE /instances", 400, ended),
+    Case(f"POST /instances/purge?{FROM}", 200, ended, gives={"instancesDeleted": 1}),
+    Case(f"POST /instances/purge?{FROM}", 404),
     Case(f"DELETE /instances?{FROM}&runtimeStatus=Running", 400, ended),
     # 6: raise an event
     Case("POST /instances/i/raiseEvent/Approved", 202, live, body=True),

@@ -1,0 +1,64 @@
+"""A hub inside a web application of one's own: ``python -m examples.web``.
+
+``uvicorn examples.web:web`` serves it: ``POST /orders/tea``, and the hub's own paths under ``/hub``.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx
+from fastapi import FastAPI
+
+from perdure import App, Hub, OrchestrationContext
+from perdure.adapters.http import create_app
+
+app = App("orders")
+
+
+@app.activity
+async def ship(what: str) -> str:
+    return f"shipped {what}"
+
+
+@app.orchestration
+async def order(ctx: OrchestrationContext, what: str) -> str:
+    await ctx.wait_for_external_event("Paid")
+    return await ctx.call_activity(ship, what)
+
+
+hub = Hub(app)
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async with hub:  # what is mounted has no lifespan of its own
+        yield
+
+
+web = FastAPI(lifespan=lifespan)
+web.mount("/hub", create_app(hub))
+
+
+@web.post("/orders/{what}", status_code=202)
+async def begin(what: str) -> dict[str, str]:
+    handle = await hub.client.start_new(order, what)
+    return {"id": handle.instance_id}
+
+
+async def main() -> None:
+    asgi = httpx.ASGITransport(web)
+    async with (
+        lifespan(web),
+        httpx.AsyncClient(transport=asgi, base_url="http://localhost") as http,
+    ):
+        id = (await http.post("/orders/tea")).json()["id"]
+        instance = f"/hub/runtime/webhooks/durabletask/instances/{id}"
+        print((await http.get(instance)).status_code)
+        await http.post(f"{instance}/raiseEvent/Paid", json=True)
+        await hub.client.get_handle(id).result(timeout=60)
+        print((await http.get(instance)).json()["output"])
+
+
+if __name__ == "__main__":
+    anyio.run(main)
