@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-import httpx
 from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
 
 from perdure import App, Hub, OrchestrationContext
 from perdure.adapters.http import create_app
 
 app = App("orders")
+hub = Hub(app)
 
 
 @app.activity
@@ -27,9 +28,6 @@ async def order(ctx: OrchestrationContext, what: str) -> str:
     return await ctx.call_activity(ship, what)
 
 
-hub = Hub(app)
-
-
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     async with hub:  # what is mounted has no lifespan of its own
@@ -41,18 +39,14 @@ web.mount("/hub", create_app(hub))
 
 
 @web.post("/orders/{what}", status_code=202)
-async def begin(what: str) -> dict[str, str]:
-    handle = await hub.client.start_new(order, what)
-    return {"id": handle.instance_id}
+async def begin(what: str) -> str:
+    return (await hub.client.start_new(order, what)).instance_id
 
 
 async def main() -> None:
-    asgi = httpx.ASGITransport(web)
-    async with (
-        lifespan(web),
-        httpx.AsyncClient(transport=asgi, base_url="http://localhost") as http,
-    ):
-        id = (await http.post("/orders/tea")).json()["id"]
+    local = AsyncClient(transport=ASGITransport(web), base_url="http://localhost")
+    async with lifespan(web), local as http:
+        id = (await http.post("/orders/tea")).json()
         instance = f"/hub/runtime/webhooks/durabletask/instances/{id}"
         print((await http.get(instance)).status_code)
         await http.post(f"{instance}/raiseEvent/Paid", json=True)

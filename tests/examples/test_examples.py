@@ -106,7 +106,7 @@ def test_web_is_served_with_its_lifespan() -> None:
             url = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
             with httpx.Client(base_url=url, timeout=20) as http:
                 ready = http.get("/hub/readyz")
-                id = http.post("/orders/tea").json()["id"]
+                id = http.post("/orders/tea").json()
                 links = http.post(f"/hub{WEBHOOKS}/instances/{id}/restart")
                 seen = http.get(links.json()["statusQueryGetUri"])
         finally:
