@@ -190,7 +190,7 @@ class EntityActor(Actor):
                 )
         if stored.failures is not None:
             count, last, *fold = orjson.loads(stored.failures)
-            self.failed = FailedSignals(count, last) if count else None
+            self.failed = FailedSignals.read(count, last)
             if fold:
                 if not isinstance(self.striping, Home):
                     raise self._not_striped("its stripes were being asked")

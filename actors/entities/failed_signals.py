@@ -24,6 +24,17 @@ class FailedSignals:
         self.count = count
         self.last: list[Any] = [] if last is None else last
 
+    @classmethod
+    def read(cls, count: Any, last: Any) -> FailedSignals | None:
+        """Make those that are stored; None if there are none.
+
+        Raises:
+            ValueError: it is no list of failed signals.
+        """
+        if type(count) is not int or type(last) is not list or not all(map(_is_one, last)):
+            raise ValueError(f"{[count, last]!r} are no failed signals")
+        return cls(count, last) if count else None
+
     def add(self, now: int, operation: str, failure: FailureDetails) -> None:
         """Take note of one more."""
         self.count += 1
@@ -35,3 +46,11 @@ class FailedSignals:
         self.count += count
         self.last = sorted([*self.last, *last], key=lambda one: one[0])
         del self.last[:-_KEPT]
+
+
+def _is_one(value: Any) -> bool:
+    match value:
+        case [int(), str(), str(), str()]:
+            return True
+        case _:
+            return False

@@ -18,6 +18,7 @@ from ..errors import (
     PayloadError,
     PerdureError,
     RewindError,
+    StoreDamagedError,
     UnknownNameError,
     UsageError,
 )
@@ -40,8 +41,14 @@ def prepare(actor: OrchestrationActor, events: Events, force: bool) -> Rewind | 
 
     An error says that it would forget what was done. None, with the instance parked, if its code
     does not even match what comes before the failure.
+
+    Raises:
+        StoreDamagedError: why it failed cannot be read.
     """
-    failure = None if actor.failure is None else read_failure(actor.failure)
+    try:
+        failure = None if actor.failure is None else read_failure(actor.failure)
+    except (ValueError, TypeError, LookupError) as error:
+        raise StoreDamagedError(f"its stored failure cannot be read ({error})") from error
     plan = find_plan(events, force, failure, partial(_try_replay, actor))
     if isinstance(plan, list):
         actor.parked = actor.parked_type = None

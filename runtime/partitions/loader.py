@@ -36,6 +36,7 @@ from .checkpoint import entity_state, instance_state
 
 if TYPE_CHECKING:
     from ...actors.actor import Actor
+    from ...actors.changes import EntityState
     from ...storage.records import EntityRow, InstanceRecord
     from .activation import Activation
     from .partition import Partition
@@ -183,13 +184,13 @@ class Loader:
         try:
             actor.define(partition.lookup.registry.find_entity(name), len(partition.places))
             if row is not None and damage is None:
-                damage = partition.pump.lend(partial(self._load_entity, actor, row))
+                damage = partition.pump.lend(partial(self._take_row, actor.load, row))
         except BaseException as error:
             if is_interrupt(error):
                 raise
             # An entity that is not registered any more, or a state that its class cannot read.
             if row is not None:
-                actor.keep(entity_state(row))
+                damage = self._take_row(actor.keep, row) or damage
             actor.park(type_name(error), text_of(error))
         else:
             self._consider(activation, actor)
@@ -203,10 +204,10 @@ class Loader:
         actor.stay_parked(DAMAGED, reason)
         await self._partition.store.set_aside([SetAside(table, actor.id, key, reason)])
 
-    def _load_entity(self, actor: EntityActor, row: EntityRow) -> str | None:
+    def _take_row(self, take: Callable[[EntityState], None], row: EntityRow) -> str | None:
         """Give an entity its state; gives what is wrong with its row, if that is damaged."""
         try:
-            actor.load(entity_state(row))
+            take(entity_state(row))
         except (ValueError, TypeError, LookupError) as error:
             return (
                 f"{self._partition.store.place}, table entity_row, row {row.id}: its lock or its "

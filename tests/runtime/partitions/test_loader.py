@@ -594,3 +594,53 @@ async def test_the_time_of_an_actor_is_not_set_back_by_its_leaving_memory() -> N
         await one.settle()
 
         assert [one.partition.activations[key].latest for key in (A, "x")] == [then, then]
+
+
+def damaged(one: Alone, **fields: Any) -> None:
+    """Have the store give rows with other fields."""
+    store = one.partition.store
+    entities, instances = store.read_entities, store.read_instances
+
+    async def read_entities(ids: Any) -> Any:
+        return [row._replace(**fields) for row in await entities(ids)]
+
+    async def read_instances(keys: Any, *, payloads: bool = True) -> Any:
+        return [row._replace(**fields) for row in await instances(keys, payloads=payloads)]
+
+    store.read_entities = read_entities  # type: ignore[method-assign]
+    store.read_instances = read_instances  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("app_of_today", [app, application(without="counter")], ids=["", "gone"])
+@pytest.mark.parametrize(
+    "field", [{"lock": b"5"}, {"failures": b"[1,5]"}], ids=lambda field: next(iter(field))
+)
+async def test_an_entity_whose_row_has_fields_of_another_form_is_parked_and_set_aside(
+    field: dict[str, bytes], app_of_today: App
+) -> None:
+    store = FaultyStore()
+    async with alone(app, store) as one:
+        ask(one, A, add(5))
+        await one.settle()
+
+    async with alone(app_of_today, store) as one:
+        damaged(one, **field)
+        one.door.request(A, add())
+        await one.settle()
+
+        if field.keys() == {"failures"} and app_of_today is not app:
+            assert actor_of(one, A).parked_type == "UnknownNameError"  # nobody has read them
+        else:
+            assert actor_of(one, A).parked_type == DAMAGED
+            assert "its lock or its list of failures is none" in str(actor_of(one, A).parked)
+
+
+async def test_a_failed_instance_whose_failure_cannot_be_read_is_not_rewound() -> None:
+    async with alone(app) as one:
+        await begin(one, "x", name="fail")
+        damaged(one, failure=b"5")
+
+        told = ask(one, "x", Command("rewind", "again"))
+        await one.settle()
+
+        assert "'x' cannot be rewound: its stored failure cannot be read" in str(told.errors[0])
