@@ -121,7 +121,7 @@ def read_message(fields: Any) -> Message:
 
 
 def _labels(value: Any) -> bool:
-    return type(value) is dict and all(map(_text, value)) and all(map(_text, value.values()))
+    return value == {} or (type(value) is dict and checked_carried(value) is not None)
 
 
 def _seconds(value: Any) -> bool:
