@@ -201,7 +201,7 @@ async def test_an_actors_signal_runs_in_its_own_partition_and_its_own_checkpoint
     # However slow the machine is: what waits at a checkpoint is taken in front of it.
     allowance = hub._shard._allowance
     monkeypatch.setattr(allowance, "left", 240.0)
-    monkeypatch.setattr(allowance, "spend", lambda seconds: None)
+    monkeypatch.setattr(allowance, "_seconds", 240.0)
     for prefix in ("first", "second"):
         store.sealed.clear()  # the first finds that the stripe has to be loaded
         name = id_in(partition, prefix, PARTITIONS)

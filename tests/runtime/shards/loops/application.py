@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 
 from perdure import App, EntityContext, EntityId, Hub, OrchestrationContext, Settings, Store
 from tests.guarantees.workloads import entity_in

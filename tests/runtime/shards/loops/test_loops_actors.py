@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from perdure import (
