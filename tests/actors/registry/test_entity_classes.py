@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -9,13 +10,14 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from perdure.actors.contexts.marks import readonly
+from perdure.actors.contexts.marks import combine, commutative, readonly
 from perdure.actors.errors import RegistrationError, UnknownNameError
 from perdure.actors.registry.app import App
 from perdure.actors.registry.definitions import (
     EntityDefinition,
     operation_of,
 )
+from perdure.actors.registry.entity_classes import define_entity_class, entity_class
 
 if TYPE_CHECKING:
     from perdure.actors.contexts.entity import EntityContext
@@ -456,3 +458,283 @@ def test_a_class_local_to_a_function_may_name_other_local_classes() -> None:
 
 def test_a_class_entity_knows_no_dynamic_operation() -> None:
     assert counter.dynamic_operation("anything") is None
+
+
+def define(cls: type, **options: Any) -> EntityDefinition:
+    return define_entity_class(entity_class(cls), name="made", **options)
+
+
+class Base:
+    value: int = 0
+
+    @commutative
+    def add(self, amount: int) -> None:
+        self.value += amount
+
+
+class NoMerge(Base):
+    pass
+
+
+class MergesNothing(Base):
+    def merge(self) -> None: ...
+
+
+class MergesTwo(Base):
+    def merge(self, other: Any, more: Any) -> None: ...
+
+
+class MergesInt(Base):
+    def merge(self, other: int) -> None: ...
+
+
+class MergesLater(Base):
+    async def merge(self, other: Any) -> None: ...
+
+
+class MergesAndGives(Base):
+    def merge(self, other: Any) -> int:
+        return 1
+
+
+class MergesByYield(Base):
+    def merge(self, other: Any) -> Iterator[int]:
+        yield 1
+
+
+class NothingCommutes:
+    value: int = 0
+
+    def add(self, amount: int) -> None: ...
+
+    def merge(self, other: Any) -> None: ...
+
+
+class ReadsAndCommutes:
+    value: int = 0
+
+    @commutative
+    @readonly
+    def get(self) -> int:
+        return self.value
+
+    def merge(self, other: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [
+        (NoMerge, "so it needs a method 'def merge"),
+        (MergesNothing, "must take self and the other stripe's state, nothing else"),
+        (MergesTwo, "takes at most one input"),
+        (MergesInt, "its parameter cannot be int"),
+        (MergesLater, "merge of entity 'made' must not be async"),
+        (MergesAndGives, "changes self and returns None"),
+        (MergesByYield, "merge of entity 'made' is a generator"),
+        (NothingCommutes, r"none of its operations is marked with @perdure\.commutative"),
+        (ReadsAndCommutes, "cannot be readonly and commutative"),
+    ],
+    ids=range(9),
+)
+def test_a_striped_entity_is_refused_unless_its_stripes_can_be_merged(
+    cls: type, reason: str
+) -> None:
+    with pytest.raises(RegistrationError, match=reason):
+        define(cls, stripes=2)
+
+
+def test_stripes_are_merged_by_a_method_that_is_no_operation() -> None:
+    class Whole(Base):
+        def merge(self, other: Base) -> None:
+            self.value += other.value
+
+    definition = define(Whole, stripes="auto")
+
+    assert sorted(definition.operations) == ["add", "delete"]
+    one, other = definition.make(), definition.make()
+    one.value, other.value = 2, 3
+    assert definition.merge is not None
+    definition.merge(one, other)
+    assert one.value == 5
+    with pytest.raises(RegistrationError, match="which means something for striped entities only"):
+        define(NoMerge)
+
+
+class Adds:
+    value: int = 0
+
+    def add(self, amount: int) -> None:
+        self.value += amount
+
+    def reset(self) -> None: ...
+
+    async def slow(self, amount: int) -> None: ...
+
+    @readonly
+    def get(self, amount: int) -> int:
+        return amount
+
+
+def combining(operation: Any, function: Any, second: Any = None) -> type:
+    mark: Any = combine(operation)
+    members = {"fold": mark(function)}
+    if second is not None:
+        members["again"] = mark(second)
+    return type("Made", (Adds,), members)
+
+
+def total(amounts: list[int]) -> int:
+    return sum(amounts)
+
+
+def of_texts(amounts: list[str]) -> int:
+    return len(amounts)
+
+
+def to_text(amounts: list[int]) -> str:
+    return str(amounts)
+
+
+def of_two(amounts: list[int], more: int) -> int:
+    return more
+
+
+def of_none() -> int:
+    return 0
+
+
+async def later(amounts: list[int]) -> int:
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [
+        (combining(Adds.add, of_texts), r"gets a list of inputs of .*, list\[int\]"),
+        (combining(Adds.add, to_text), "must give an input of .*, int; its result is annotated"),
+        (combining(Adds.add, of_two), "takes at most one input"),
+        (combining(Adds.add, of_none), "must be a static function that takes one list"),
+        (combining(Adds.add, later), "must not be async"),
+        (combining(Adds.slow, total), "must not be async"),
+        (combining(Adds.reset, total), "must take an input and may not be readonly"),
+        (combining(Adds.get, total), "must take an input and may not be readonly"),
+        (combining(Adds.add, total, total), "has two combiners; 'again' is one of them"),
+        (combining(test_stripes_are_merged_by_a_method_that_is_no_operation, total), "combiner 'f"),
+    ],
+    ids=range(10),
+)
+def test_a_combiner_that_does_not_fit_its_operation_is_refused(cls: type, reason: str) -> None:
+    with pytest.raises(RegistrationError, match=reason):
+        define(cls)
+
+
+def test_a_combiner_is_given_to_its_operation_and_may_be_overridden() -> None:
+    combined = define(combining(Adds.add, total))
+    overridden = define(type("Over", (combining(Adds.add, total),), {"fold": staticmethod(total)}))
+
+    assert combined.operations["add"].combine is total
+    assert combined.operations["reset"].combine is None
+    assert overridden.operations["add"].combine is None
+
+
+class KeepsProperty:
+    value: int = 0
+
+    @functools.cached_property
+    def double(self) -> int:
+        return 2 * self.value
+
+
+class KeepsMethod:
+    value: int = 0
+
+    @functools.lru_cache  # noqa: B019
+    def double(self) -> int:
+        return 2 * self.value
+
+
+class Keeper:
+    def __set_name__(self, owner: type, name: str) -> None: ...
+
+    def __get__(self, instance: object, owner: type) -> int:
+        return 1
+
+
+class KeepsDescriptor:
+    value: int = 0
+    double = Keeper()
+
+
+@attrs.define
+class KeepsSlot:
+    value: int = 0
+
+    @functools.cached_property
+    def double(self) -> int:
+        return 2 * self.value
+
+
+@pytest.mark.parametrize(
+    ("cls", "what"),
+    [
+        (KeepsProperty, "a cached_property"),
+        (KeepsMethod, "a cached method"),
+        (KeepsDescriptor, "a Keeper, a descriptor that may keep its value in the object"),
+        (KeepsSlot, "a slot that is no field"),
+    ],
+    ids=range(4),
+)
+def test_what_keeps_a_value_beside_the_fields_is_refused(cls: type, what: str) -> None:
+    with pytest.raises(RegistrationError, match=f"'double' of entity class .* is {what}"):
+        entity_class(cls)
+
+
+@pytest.mark.parametrize("version", [0, True, "1", None])
+def test_a_schema_version_that_is_none_is_refused(version: Any) -> None:
+    cls = type("Made", (), {"__annotations__": {"value": int}, "schema_version": version})
+
+    with pytest.raises(RegistrationError, match="must be an int of at least 1"):
+        define(cls)
+
+
+class Loose:
+    anything: Any = {"a": (1, 2)}
+
+
+def test_a_default_that_any_would_change_is_refused() -> None:
+    with pytest.raises(
+        RegistrationError, match=r"\$\.anything\.a: a tuple would come back as a li"
+    ):
+        define(Loose)
+
+
+def test_a_class_that_cannot_be_made_without_arguments_is_refused() -> None:
+    @attrs.define
+    class Demanding:
+        value: int = 0
+
+        def __attrs_post_init__(self) -> None:
+            raise KeyError("no")
+
+    with pytest.raises(RegistrationError, match="cannot be made without arguments: KeyError"):
+        define(Demanding)
+
+
+def test_a_frozen_class_is_refused() -> None:
+    with pytest.raises(RegistrationError, match="is frozen, so no operation could change"):
+        define(attrs.frozen(type("Made", (), {"__annotations__": {"value": int}, "value": 0})))
+
+
+SHARED = [1]
+
+
+@attrs.define
+class Shared:
+    many: list[int] = attrs.field(default=SHARED)
+
+
+def test_each_entity_has_a_default_of_its_own() -> None:
+    make = define(Shared).make
+
+    assert make().many == SHARED
+    assert make().many is not make().many

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 import attrs
@@ -15,7 +15,20 @@ from perdure.actors.registry.definitions import (
     EntityDefinition,
 )
 from perdure.actors.registry.functions import define_activity
-from perdure.actors.registry.signatures import is_context
+from perdure.actors.registry.signatures import (
+    Signature,
+    attributes_set,
+    codec_of,
+    function_caller,
+    is_async,
+    is_context,
+    may_get_input,
+    method_caller,
+    output_codec,
+    plain_function,
+    read_signature,
+    refuse_generators,
+)
 
 if TYPE_CHECKING:
     from perdure.actors.contexts.activity import ActivityContext
@@ -208,3 +221,220 @@ def test_a_function_that_never_returns_may_be_registered() -> None:
         raise ValueError
 
     assert activity(never).output.is_any
+
+
+class Caller:
+    def __call__(self, number: int, context: ActivityContext) -> str:
+        return f"{number}{context}"
+
+    async def later(self, number: int) -> str:
+        return str(number)
+
+
+def read(function: Any, **options: Any) -> Signature:
+    given = {"what": "it", "context": "ActivityContext", "names": {}, "context_first": False}
+    return read_signature(function, **{**given, **options})
+
+
+def test_a_signature_is_what_a_function_takes_and_gives() -> None:
+    def work(number: int, context: ActivityContext, /) -> list[str]:
+        raise NotImplementedError
+
+    def free(anything=5): ...  # type: ignore[no-untyped-def]
+
+    whole = read(work)
+    loose = read(free)
+
+    assert whole == Signature(("input", "context"), int, attrs.NOTHING, list[str])
+    assert (whole.takes_input, whole.takes_context, whole.required) == (True, True, True)
+    assert loose == Signature(("input",), Any, 5, Any)
+    assert (loose.takes_context, loose.required) == (False, False)
+
+
+def test_partials_and_objects_that_can_be_called_are_read_by_what_they_call() -> None:
+    def work(number: int, factor: int = 1) -> str:
+        return str(number * factor)
+
+    assert read(Caller()).order == ("input", "context")
+    assert read(Caller().later).output is str
+    assert read(functools.partial(work, factor=2)).order == ("input",)
+    assert plain_function(functools.partial(functools.partial(work), 1)) is work
+    assert plain_function(Caller()) is Caller.__call__
+    assert plain_function(len) is len
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda *, a: a, "it has the keyword-only parameter 'a'"),
+        (lambda *a: a, r"it has \*args or \*\*kwargs, but takes at most one input"),
+        (lambda **a: a, r"it has \*args or \*\*kwargs"),
+        (lambda a, b: a, "it takes at most one input besides its context"),
+        (5, "it has no signature to read"),
+    ],
+    ids=range(5),
+)
+def test_what_takes_something_else_is_refused(function: Any, reason: str) -> None:
+    with pytest.raises(RegistrationError, match=reason):
+        read(function)
+
+
+def first_is_int(number: int) -> None: ...
+def first_is_free(ctx: Any, number: int) -> None: ...
+def first_is_bare(ctx, number: int) -> None: ...  # type: ignore[no-untyped-def]
+def first_is_context(ctx: ActivityContext) -> None: ...
+def two_contexts(one: ActivityContext, two: ActivityContext) -> None: ...
+
+
+def test_where_a_context_comes_first_it_need_not_be_annotated_but_not_as_another() -> None:
+    assert read(first_is_free, context_first=True).order == ("context", "input")
+    assert read(first_is_bare, context_first=True).order == ("context", "input")
+    assert read(first_is_context, context_first=True).order == ("context",)
+    with pytest.raises(RegistrationError, match=r"write \(ctx: ActivityContext, number: int\)"):
+        read(first_is_int, context_first=True)
+    with pytest.raises(RegistrationError, match="takes its context twice"):
+        read(two_contexts)
+
+
+@pytest.mark.parametrize(
+    "order", [("context", "input"), ("input", "context"), ("context",), ("input",), ()]
+)
+def test_what_is_wanted_is_passed_in_its_order(order: tuple[str, ...]) -> None:
+    def take(*given: Any) -> Any:
+        return given
+
+    values = {"context": "C", "input": "I"}
+    expected = tuple(values[one] for one in order)
+
+    assert function_caller(take, order)("C", "I") == expected
+    assert method_caller(take, order)("E", "I", "C") == ("E", *expected)
+
+
+async def gives_later() -> int:
+    return 1
+
+
+@functools.wraps(gives_later)
+def wraps_it() -> Any:
+    return gives_later()
+
+
+def gives_awaitable() -> Awaitable[int]:
+    return gives_later()
+
+
+def test_async_is_what_gives_an_awaitable_however_it_is_written() -> None:
+    assert is_async(gives_later, int)
+    assert is_async(wraps_it, Any)
+    assert is_async(gives_awaitable, Awaitable[int])
+    assert not is_async(len, int)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "output"),
+    [
+        (int, int),
+        (Awaitable[int], int),
+        (Coroutine[Any, Any, int], int),
+        (Generator[Any, Any, int], int),
+        (Generator[Any], Any),
+        (NoReturn, Any),
+        (Any, Any),
+    ],
+    ids=str,
+)
+def test_the_result_is_what_comes_in_the_end(annotation: Any, output: Any) -> None:
+    assert output_codec(annotation, "it").annotation == output
+
+
+def test_a_type_without_a_json_form_is_refused_with_the_part_that_has_it() -> None:
+    with pytest.raises(RegistrationError, match="the result of it: complex has no JSON form"):
+        output_codec(complex, "it")
+    with pytest.raises(RegistrationError, match="the input of it: complex has no JSON form"):
+        codec_of(complex, "it", "input")
+
+
+def test_what_yields_is_refused() -> None:
+    def steps() -> Iterator[int]:
+        yield 1
+
+    async def async_steps() -> AsyncIterator[int]:
+        yield 1
+
+    refuse_generators(len, "it")
+    with pytest.raises(RegistrationError, match="it is a generator; only orchestrations may"):
+        refuse_generators(steps, "it")
+    with pytest.raises(RegistrationError, match="it is an async generator"):
+        refuse_generators(functools.partial(async_steps), "it")
+
+
+def asks(ctx: Any) -> Any:
+    return ctx.get_input()
+
+
+def hands_on(ctx: Any) -> Any:
+    return asks(ctx)
+
+
+def keeps(ctx: Any) -> Any:
+    other = ctx
+    return other.name
+
+
+def holds(ctx: Any) -> Any:
+    return lambda: ctx
+
+
+def uses(ctx: Any) -> Any:
+    ctx.set_custom_status(ctx.name)
+    return ctx.instance_id
+
+
+def takes_two(ctx: Any, other: Any = None) -> Any:
+    return other, ctx
+
+
+def uses_not(ctx: Any) -> int:
+    return 5
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (asks, True),
+        (hands_on, True),
+        (keeps, True),
+        (holds, True),
+        (takes_two, True),
+        (uses, False),
+        (uses_not, False),
+    ],
+)
+def test_an_orchestration_may_ask_for_its_input_unless_all_its_code_does_is_something_else(
+    function: Any, expected: bool
+) -> None:
+    assert may_get_input(function) is expected
+
+
+class Setting:
+    one: int
+    two: int
+
+    def both(self, value: int) -> None:
+        self.one = self.two = value
+        self.three = [value]
+
+    def other(self, other: Any) -> None:
+        other.one = 1
+        local = self
+        local.two = 2
+
+    @staticmethod
+    def none() -> None: ...
+
+
+def test_what_a_method_sets_on_itself_is_known_by_name() -> None:
+    assert attributes_set(Setting.both) == {"one", "two", "three"}
+    assert attributes_set(Setting.other) == set()
+    assert attributes_set(Setting.none) == set()
+    assert attributes_set(len) == set()
