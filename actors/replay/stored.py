@@ -120,8 +120,12 @@ def read_message(fields: Any) -> Message:
         raise ValueError(f"the fields of this {tag} are not those of one: {error}") from error
 
 
+def _table(value: Any) -> TypeGuard[dict[Any, Any]]:
+    return type(value) is dict
+
+
 def _labels(value: Any) -> bool:
-    return value == {} or (type(value) is dict and checked_carried(value) is not None)
+    return _table(value) and all(map(_text, [*value, *value.values()]))
 
 
 def _seconds(value: Any) -> bool:

@@ -190,7 +190,11 @@ def test_a_folder_s_file_system_is_that_of_the_mount_nearest_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mounts = "/dev/a / ext4 rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\nx /my\\040disk xfs rw 0 0\n"
-    monkeypatch.setattr(Path, "read_text", lambda *_: mounts)
+
+    def read(*_: object) -> str:
+        return mounts
+
+    monkeypatch.setattr(Path, "read_text", read)
 
     assert file_system(Path("/somewhere/else")) == "ext4"
     assert file_system(Path("/dev/shm/store")) == "tmpfs"

@@ -198,7 +198,10 @@ def test_the_second_signal_ends_the_workers_and_the_process_whatever_they_do(
         if trouble:
             raise RuntimeError("in the middle of something")
 
-    monkeypatch.setattr(os, "kill", lambda pid, number: done.append((pid, number)))
+    def signal_process(pid: int, number: int) -> None:
+        done.append((pid, number))
+
+    monkeypatch.setattr(os, "kill", signal_process)
     with _Signals(kill):
         signal.raise_signal(signal.SIGTERM)
         assert done == []

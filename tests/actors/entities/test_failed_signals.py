@@ -39,20 +39,19 @@ def test_stored_ones_are_read_back_and_none_where_none_failed() -> None:
     assert FailedSignals.read(0, []) is None
 
 
-@pytest.mark.parametrize(
-    ("count", "last"),
-    [
-        ("7", []),
-        (7, 5),
-        (7, {}),
-        (7, [5]),
-        (7, [[]]),
-        (7, [[5, "add", "ValueError"]]),
-        (7, [["5", "add", "ValueError", "no"]]),
-        (7, [[5, "add", None, "no"]]),
-    ],
-    ids=str,
-)
+NONE: list[tuple[Any, Any]] = [
+    ("7", []),
+    (7, 5),
+    (7, {}),
+    (7, [5]),
+    (7, [[]]),
+    (7, [[5, "add", "ValueError"]]),
+    (7, [["5", "add", "ValueError", "no"]]),
+    (7, [[5, "add", None, "no"]]),
+]
+
+
+@pytest.mark.parametrize(("count", "last"), NONE, ids=str)
 def test_what_are_no_failed_signals_is_refused(count: Any, last: Any) -> None:
     with pytest.raises(ValueError, match="are no failed signals"):
         FailedSignals.read(count, last)

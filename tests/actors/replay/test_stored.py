@@ -230,11 +230,13 @@ def test_a_call_of_before_there_was_anything_that_goes_along_is_one() -> None:
     assert read_call(b'[["i",1,2],"work",[7],null,1,null,2]').carried is None
 
 
+CALLERS: list[Any] = [(1, 1, 2), (None, 1, 2), (["i"], 1, 2), ("i", 1, "2")]
+
+
 @pytest.mark.parametrize(
     ("field", "wrong"),
     [
-        *(("caller", Caller(wrong, 1, 2)) for wrong in (1, None, ["i"])),  # type: ignore[arg-type]
-        ("caller", Caller("i", 1, "2")),  # type: ignore[arg-type]
+        *(("caller", Caller(*wrong)) for wrong in CALLERS),
         *(("name", wrong) for wrong in (None, ["work"], 5)),
         ("input", "7"),
         *(("timeout", wrong) for wrong in ("1.5", -1, 0, True)),

@@ -25,8 +25,12 @@ class Installer:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, npm: str | None = "/usr/bin/npm") -> None:
         self.commands: list[list[str]] = []
+        self._npm = npm
         monkeypatch.setattr(environment, "_run", self.run)
-        monkeypatch.setattr(shutil, "which", lambda name: npm)
+        monkeypatch.setattr(shutil, "which", self.which)
+
+    def which(self, name: str) -> str | None:
+        return self._npm
 
     def run(self, command: Any) -> None:
         self.commands.append([*map(str, command)])

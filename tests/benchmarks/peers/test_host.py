@@ -56,7 +56,11 @@ def contend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
             return run
 
         Made.error = error
-        monkeypatch.setattr(host, "contender_class", lambda name: Made)
+
+        def find(name: str) -> type[Contender]:
+            return Made
+
+        monkeypatch.setattr(host, "contender_class", find)
         runs = {f"load {number}": run_of(load) for number, load in enumerate(loads)}
         monkeypatch.setattr(host, "LOADS", runs)
         return told

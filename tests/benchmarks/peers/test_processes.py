@@ -5,6 +5,7 @@ import pwd
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,24 @@ def test_who_runs_as_nobody_else_runs_as_himself() -> None:
     assert as_user(me.pw_name)["group"] == me.pw_gid
 
 
+def installed(monkeypatch: pytest.MonkeyPatch, on_path: Path | None, *folders: Path) -> None:
+    """Have PostgreSQL where a test says."""
+
+    def which(name: str) -> str | None:
+        return None if on_path is None else str(on_path)
+
+    def glob(path: Path, pattern: str) -> Iterator[Path]:
+        return iter(folders)
+
+    monkeypatch.setattr(shutil, "which", which)
+    monkeypatch.setattr(Path, "glob", glob)
+
+
 def test_without_its_programs_postgres_is_not_available(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "postgres").write_text("")  # but no initdb
-    monkeypatch.setattr(shutil, "which", lambda name: str(tmp_path / "postgres"))
-    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))
+    installed(monkeypatch, tmp_path / "postgres")
 
     with pytest.raises(NotAvailableError, match="are not installed"):
         processes._find_postgres()
@@ -111,9 +124,7 @@ def test_the_postgres_of_the_path_goes_before_the_newest_that_is_installed(
         folder.mkdir(parents=True)
         for name in ("postgres", "initdb", "pg_isready"):
             (folder / name).write_text("")
-    monkeypatch.setattr(Path, "glob", lambda *_: iter(folders))
-
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    installed(monkeypatch, None, *folders)
     assert processes._find_postgres() == folders[1]
-    monkeypatch.setattr(shutil, "which", lambda name: str(folders[2] / "postgres"))
+    installed(monkeypatch, folders[2] / "postgres", *folders)
     assert processes._find_postgres() == folders[2].resolve()

@@ -45,12 +45,17 @@ class FakeCrew(Crew):
     async def ask(self, shard: int, verb: str, *arguments: Any) -> Any:
         if verb != "load":
             self.asked.append((shard, verb, *arguments))
-        answer = self.answers.get((shard, verb))
-        if isinstance(answer, list):
-            answer = answer.pop(0) if answer else None
+        answer: Any = self.answers.get((shard, verb))
+        if type(answer) is list:
+            several: list[Any] = self.answers[shard, verb]
+            answer = several.pop(0) if several else None
         if isinstance(answer, BaseException):
             raise answer
-        return await answer() if callable(answer) else answer
+        if callable(answer):
+            make: Answer = answer
+            return await make()
+        given: Any = self.answers.get((shard, verb)) if type(answer) is dict else None
+        return given
 
     async def open(self) -> None:
         await self._listen()
@@ -71,11 +76,21 @@ class FakeCrew(Crew):
 def promptly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crews, "ANSWER_S", 0.01)
     monkeypatch.setattr(crews, "MOVES_S", 0.01)
-    monkeypatch.setattr(crews, "backoff", lambda tries: 0)
+
+    def at_once(tries: int) -> float:
+        return 0
+
+    monkeypatch.setattr(crews, "backoff", at_once)
 
 
 def counted(shard: int) -> dict[str, Any]:
-    says = {"index": shard, "pid": 7, "busy_s": 0.0, "activities": 0, "partitions": []}
+    says: dict[str, Any] = {
+        "index": shard,
+        "pid": 7,
+        "busy_s": 0.0,
+        "activities": 0,
+        "partitions": [],
+    }
     return {"shard": says, "partitions": []}
 
 

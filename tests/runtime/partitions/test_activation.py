@@ -85,8 +85,9 @@ class Partition(Ledger):
         self.pump = SimpleNamespace(
             items=items, alone=alone, put=items.append, put_alone=alone.append
         )
-        self.loader = SimpleNamespace(messages_max=lambda key: 7)
-        self.overflow = SimpleNamespace(feed=lambda one: self.fed.append(one))
+        self.loader = self
+        self.fed: list[Any] = []
+        self.overflow = SimpleNamespace(feed=self.fed.append)
         self.settings = SimpleNamespace(turn_messages_max=200)
         self.around: Any = None
         self.time = 100
@@ -94,10 +95,12 @@ class Partition(Ledger):
         self.lag = 0
         self.waiting = 0
         self.slows = False
-        self.fed: list[Any] = []
         self.reloads: list[Any] = []
         self.crashed: list[BaseException] = []
         self.commits = 0
+
+    def messages_max(self, key: str) -> int:
+        return 7
 
     def gathered(self) -> None:
         self.commits += 1
@@ -124,6 +127,13 @@ def made(partition: Any, actor: Any, *mail: Message) -> Activation:
 
 def messages(count: int) -> list[Operation]:
     return [Operation("add", b"%d" % n) for n in range(count)]
+
+
+def again(one: Activation) -> None:
+    """Have it take another turn."""
+    one.mail.extend(messages(1))
+    one.ready = True
+    one.run()
 
 
 def entity(name: str = "counter") -> EntityActor:
@@ -193,8 +203,7 @@ def test_an_actor_that_changed_is_in_the_batch_once(partition: Partition) -> Non
 
     actor.changed = True
     for _ in range(2):
-        one.mail, one.ready = [*messages(1)], True
-        one.run()
+        again(one)
 
     assert partition.batch.dirty == [one]
 
@@ -204,12 +213,10 @@ def test_the_time_of_an_actor_s_turns_is_never_set_back(partition: Partition) ->
     one = made(partition, actor, *messages(1))
     one.run()
     partition.time = 70
-    one.mail, one.ready = [*messages(1)], True
-    one.run()
+    again(one)
     lag = partition.lag
     partition.time = 130
-    one.mail, one.ready = [*messages(1)], True
-    one.run()
+    again(one)
 
     assert actor.times == [100, 100, 130]
     assert (lag, partition.lag) == (30, 0)
@@ -291,7 +298,11 @@ def test_ctrl_c_in_a_turn_stops_the_hub(
     partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = KeyboardInterrupt()
-    monkeypatch.setattr(activations, "is_interrupt", lambda raised: raised is error)
+
+    def is_interrupt(raised: BaseException) -> bool:
+        return raised is error
+
+    monkeypatch.setattr(activations, "is_interrupt", is_interrupt)
 
     with pytest.raises(KeyboardInterrupt):
         made(partition, FakeActor(error), *messages(1)).run()
@@ -332,7 +343,8 @@ def test_who_sent_to_where_too_much_waits_comes_behind_a_commit(partition: Parti
     one.run()
     assert (one.slow, partition.slows) == (True, False)
     partition.batch.mail_deleted = [1]  # there is a commit to come behind
-    one.mail, one.ready = [*messages(1)], True
+    one.mail = [*messages(1)]
+    one.ready = True
 
     one.run()
     one.wake()
@@ -430,7 +442,11 @@ async def test_an_operation_that_code_beside_it_cancelled_begins_again_alone(
     monkeypatch.setattr(activations, "is_foreign", is_foreign)
     actor, mail = entity(), messages(2)
     one = made(partition, actor, *mail)
-    monkeypatch.setattr(EntityActor, "handle", lambda *_: be_cancelled())
+
+    def handle(*_: Any) -> Any:
+        return be_cancelled()
+
+    monkeypatch.setattr(EntityActor, "handle", handle)
     rest = one.run()
     hand: Any = Hand(spoilt=True)
     one.hand = hand
@@ -517,7 +533,11 @@ def test_the_log_names_the_operation_that_it_works_on(partition: Partition) -> N
 
 def test_what_is_done_around_a_turn_takes_it(partition: Partition) -> None:
     taken: list[Any] = []
-    partition.around = SimpleNamespace(take=lambda one, mail: taken.append((one, mail)))
+
+    def take(one: Activation, mail: list[Message]) -> None:
+        taken.append((one, mail))
+
+    partition.around = SimpleNamespace(take=take)
     mail = messages(2)
     one = made(partition, FakeActor(), *mail)
 

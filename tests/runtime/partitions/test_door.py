@@ -10,6 +10,7 @@ from perdure import (
     EntityContext,
     InstanceNotFoundError,
     MailboxFullError,
+    ManualClock,
     OrchestrationContext,
     RequestIdReusedError,
     StoreDamagedError,
@@ -268,9 +269,8 @@ async def test_a_request_that_is_refused_holds_its_id_for_nobody() -> None:
 
 
 async def test_a_message_for_later_is_durable_at_once_and_comes_at_its_time() -> None:
-    store = FaultyStore()
+    store, due = FaultyStore(), ManualClock().now() + 1_000_000
     async with alone(app, store) as one, anyio.create_task_group() as tasks:
-        due = one.clock.now() + 1_000_000
         later = [
             Heard(one, tasks, one.door.request_later(KEY, Operation("add", b"5"), due, "r"))
             for _ in range(2)
@@ -290,8 +290,8 @@ async def test_a_message_for_later_is_durable_at_once_and_comes_at_its_time() ->
 
 async def test_a_message_for_later_is_kept_once_also_where_it_is_repeated_after_a_restart() -> None:
     store, later = FaultyStore(), Operation("add", b"5")
+    due = ManualClock().now() + 1_000_000
     async with alone(app, store) as one, anyio.create_task_group() as tasks:
-        due = one.clock.now() + 1_000_000
         Heard(one, tasks, one.door.request_later(KEY, later, due, "r"))
         await one.settle()
 
@@ -464,7 +464,10 @@ class Exchanged:
         self.told: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *_: self.told.append(name)
+        def take(*_: Any) -> None:
+            self.told.append(name)
+
+        return take
 
 
 @pytest.mark.parametrize("is_shut", [False, True])

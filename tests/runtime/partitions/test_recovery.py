@@ -69,7 +69,11 @@ A, B = "@counter@a", "@counter@b"
 def promptly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no time pass between two tries, and turns crash where a test says so."""
     crashes.clear()
-    monkeypatch.setattr(recovery, "backoff", lambda tries: 0)
+
+    def at_once(tries: int) -> float:
+        return 0
+
+    monkeypatch.setattr(recovery, "backoff", at_once)
     let_turns_crash(monkeypatch)
 
 
@@ -298,8 +302,9 @@ async def test_nobody_waits_for_long_for_a_store_that_stays_unwell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recovery, "_SILENT_S", 0.0)
+    told, repeated = Told(), Told()
     async with alone(app) as one, anyio.create_task_group() as tasks:
-        told, repeated = ask(one), Told()
+        one.door.request(A, Operation("add", b"1", call=True), told)
         await one.partition.requests.outcome_of_first("r", "r")
         one.partition.requests.under_way["r"].append(repeated)
         one.faults.commit = one.faults.recover = disk_error()

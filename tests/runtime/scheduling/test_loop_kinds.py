@@ -13,7 +13,11 @@ from perdure.runtime.scheduling.loop_kinds import backend_options, running_kind
 @pytest.fixture(params=[False, True], ids=["without uvloop", "with uvloop"])
 def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     there: bool = request.param
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if there else None)
+
+    def find_spec(name: str) -> object:
+        return object() if there else None
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     return there
 
 

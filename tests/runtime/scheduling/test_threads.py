@@ -187,7 +187,11 @@ def test_where_the_system_gives_no_thread_those_that_there_are_do_the_work(
     left: int, make: Callable[[int], Threads], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scarce = Scarce(left)
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: scarce.start(thread))
+
+    def start(thread: threading.Thread) -> None:
+        scarce.start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     threads, jobs = make(4), [Job(held=True), Job()]
 
     if not left:

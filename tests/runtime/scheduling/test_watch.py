@@ -89,7 +89,11 @@ def test_an_observer_may_give_nothing_and_is_told_of_the_end() -> None:
 
 def test_ctrl_c_in_an_observer_stops_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     error = KeyboardInterrupt()
-    monkeypatch.setattr(watching, "is_interrupt", lambda raised: raised is error)
+
+    def is_interrupt(raised: BaseException) -> bool:
+        return raised is error
+
+    monkeypatch.setattr(watching, "is_interrupt", is_interrupt)
     told = watch(Observer(error))
 
     with pytest.raises(KeyboardInterrupt):

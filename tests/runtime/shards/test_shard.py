@@ -71,7 +71,7 @@ class Made:
         given = Settings(**settings)
         self.router = Router(len(partitions), 0, waiter_factory())
         posting: Any = self.router
-        posting.post_surely = lambda shard, item: self.posted.append((shard, item))
+        posting.post_surely = self.post
         self.shard = Shard(
             0,
             self.router,
@@ -82,6 +82,9 @@ class Made:
             release=self.release,
             on_fatal=self.fatal.append,
         )
+
+    def post(self, shard: int, item: Any) -> None:
+        self.posted.append((shard, item))
 
     async def release(self, partition: Any) -> None:
         self.released.append(partition)
@@ -210,7 +213,11 @@ async def test_whose_activities_run_here_is_told_to_the_next_host_and_the_answer
         elsewhere: list[Any] = []
 
         handover = await one.shard.let_go(0, 1)
-        place: Any = SimpleNamespace(post_answer=lambda *given: elsewhere.append(given))
+
+        def post_answer(*given: Any) -> None:
+            elsewhere.append(given)
+
+        place: Any = SimpleNamespace(post_answer=post_answer)
         one.router.places[0] = place
         [running] = one.shard.activities.begun
         one.shard.activities.report(running, "TaskCompleted", b"7")
