@@ -31,22 +31,32 @@ async def connect(
     lost answer is asked for under the same request id.
 
     Args:
-        place: the hub's socket, or its store if the socket is there: ``sqlite:PATH``.
+        place: the hub's socket, its store if the socket is there (``sqlite:PATH``), or its
+            address (``http://HOST:PORT``, extra ``web``).
         app: the application, or where it is.
-        key: left out for a socket, whose file says who may.
+        key: what the hub's HTTP interface asks for, if it asks for any.
         settings: the limits of the hub, with ``app``.
 
     Raises:
         UnavailableError: no hub listens there.
-        UsageError: the path is too long for a socket.
+        UsageError: the path is too long for a socket; or the key is wrong or missing.
     """
     from .runtime.client import remote
 
-    remote.refuse_key(key)
-    if app is None:
-        remote.refuse_settings(settings)
-        async with remote.connect_plainly(place) as client:
+    if remote.is_address(place):
+        from .adapters.http.client import HttpTransport
+
+        async with (
+            HttpTransport(str(place), key) as transport,
+            remote.connect_remotely(transport, app, settings) as client,
+        ):
             yield client
     else:
-        async with remote.connect(place, app, settings=settings) as client:
-            yield client
+        remote.refuse_key(key)
+        if app is None:
+            remote.refuse_settings(settings)
+            async with remote.connect_plainly(place) as client:
+                yield client
+        else:
+            async with remote.connect(place, app, settings=settings) as client:
+                yield client

@@ -95,7 +95,11 @@ ROOMS = (
     _room("benchmarks", "", "the suite: uses `import perdure` alone"),
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room("adapters", "", "ways in from outside"),
-    _room("adapters/http", "", "requests and answers: uses `import perdure`"),
+    _room(
+        "adapters/http",
+        "runtime.client.operations runtime.client.remote_client",
+        "requests and answers: `import perdure`",
+    ),
     _room("adapters/cli", "benchmarks adapters/http", "the command line: uses `import perdure`"),
     _room("adapters/telemetry", "", "traces, metrics, logs: the Observer contract"),
 )

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 
 from perdure import Client, Hub, UsageError
 
+from .api import Api
 from .areas import Area, Health, Nowhere, Readiness, SignIn, SignOut
 from .entrance import Entrance
 from .keys import LOOPBACK, Guard, Keys
@@ -26,6 +27,7 @@ def create_app(
     """Make the ASGI application in front of a hub, to serve as it is or to mount in another.
 
     It answers at ``/runtime/webhooks/durabletask`` and ``/durabletask`` as Durable Functions does,
+    at ``/api/v1`` with all that a client can do (``docs/http.md``),
     and at ``/healthz`` and ``/readyz``. Whoever has the hub starts and stops it, such as the
     lifespan of the application that this is mounted in; while it does not run, requests are
     answered with 503.
@@ -43,6 +45,7 @@ def create_app(
     areas: list[Area] = [
         Webhooks(WEBHOOKS),
         Webhooks(LOCAL_RPC, unwraps=True),
+        Api(expose_errors=expose_errors),
         Health(),
         Readiness(),
         SignIn(),

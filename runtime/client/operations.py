@@ -25,6 +25,7 @@ from ...actors.ids import EntityId, check_instance_id
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING
 from ..statistics import HubStatistics
+from ..transport.errors import read_error as read_error, write_error as write_error
 from .changes import Change
 from .client import CleanResult
 from .hub_client import HubClient
@@ -38,8 +39,8 @@ When = NewType("When", object)
 #: What is done to one instance by ``actions``.
 Action = Literal["cancel", "terminate", "suspend", "resume", "rewind", "restart", "retry", "purge"]
 
-#: Seconds that one request may wait for an end or an answer; who wants more asks again.
-WAIT_MAX_S = 60.0
+#: Seconds that one request waits for an end or an answer at the most; who wants more asks again.
+WAIT_MAX_S = 230.0
 #: Seconds for a look at what has changed, where nothing is waited for.
 _LOOK_S = 0.2
 #: How many instances one request of ``actions`` acts on, and how many failures it lists.
@@ -259,7 +260,7 @@ def _refusal(error: BaseException, name: str, path: str) -> UsageError:
 
 
 def _wait(given: float | None) -> float | None:
-    return None if given is None else number(given, "wait", least=0, most=WAIT_MAX_S)
+    return None if given is None else min(number(given, "wait", least=0), WAIT_MAX_S)
 
 
 @frozen(kw_only=True)
@@ -622,27 +623,22 @@ async def _history(client: HubClient, given: HistoryArguments) -> Any:
 
 @operation("query", QueryArguments, result=PageOf(OrchestrationStatus))
 async def _query(client: HubClient, given: QueryArguments) -> Any:
-    """Find instances that match every condition given."""
-    page = await client.query_page(
-        payloads=given.payloads,
-        page_size=whole(given.limit, "limit", least=1, most=10_000),
-        order=given.order,
-        continuation_token=given.cursor,
-        **cast("Any", given.given()),
-    )
-    found: dict[str, Any] = {
-        "items": [status.to_dict() for status in page.items],
-        "cursor": page.continuation_token,
-    }
+    """Find instances that match every condition given; with count, say how many there are."""
+    limit = whole(given.limit, "limit", least=0 if given.count else 1, most=10_000)
+    found: dict[str, Any] = {"items": [], "cursor": None}
+    if limit:
+        page = await client.query_page(
+            payloads=given.payloads,
+            page_size=limit,
+            order=given.order,
+            continuation_token=given.cursor,
+            **cast("Any", given.given()),
+        )
+        found["items"] = [status.to_dict() for status in page.items]
+        found["cursor"] = page.continuation_token
     if given.count:
         found["count"] = await client.count(**cast("Any", given.given()))
     return found
-
-
-@operation("count", Conditions, result=_object(count=_COUNT))
-async def _count(client: HubClient, given: Conditions) -> Any:
-    """Count the instances that match every condition given."""
-    return {"count": await client.count(**cast("Any", given.given()))}
 
 
 @operation("changes", ChangesArguments, result=ItemsOf(Change))

@@ -138,6 +138,7 @@ class RemoteClient(Client):
             orjson.dumps(given)
         except Exception:
             raise refusal("arguments", "a mapping of JSON values by name", arguments) from None
+        row.read(given)  # what the hub would refuse, whichever way it goes there
         return await self._ask(operation, given)
 
     async def _ask(
@@ -431,7 +432,8 @@ class RemoteClient(Client):
         return Page([read_status(one) for one in told["items"]], told["cursor"])
 
     async def count(self, **conditions: Unpack[InstanceConditions]) -> int:
-        count: int = (await self._ask("count", self._conditions(**conditions)))["count"]
+        asked = {**self._conditions(**conditions), "count": True, "limit": 0}
+        count: int = (await self._ask("query", asked))["count"]
         return count
 
     def changes(

@@ -6,16 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from attrs import frozen
 
-from perdure import Client, Hub, connect
+from perdure import App, Client, Hub, connect
+from perdure.adapters.http import create_app
+from perdure.adapters.http.client import HttpTransport
+from perdure.adapters.http.server import Address, ServerOptions, listen
+from perdure.runtime.client.remote import connect_remotely
 from tests.features.clients.application import app
 
 #: Those over which values are JSON values, since the application is not there.
-PLAIN = ["socket"]
+PLAIN = ["socket", "http", "server"]
 #: Those that know the application.
-TYPED = ["in process", "socket with app"]
+TYPED = ["in process", "socket with app", "http with app"]
 
 
 @frozen
@@ -58,8 +63,25 @@ async def open_client(name: str, hub: Hub, folder: Path, stack: AsyncExitStack) 
             return await stack.enter_async_context(connect(folder / "s", app))
         case "socket":
             return await stack.enter_async_context(connect(folder / "s"))
+        case "http" | "http with app":
+            # A failure is the same over HTTP where its traceback may be shown.
+            web = httpx.ASGITransport(create_app(hub, expose_errors=True))
+            return await open_http(web, app if name == "http with app" else None, stack)
+        case "server":  # uvicorn on asyncio, hypercorn on trio
+            options = ServerOptions(address=Address("127.0.0.1", 0), expose_errors=True)
+            server = stack.enter_context(listen(options, announce=lambda _: None))
+            await stack.enter_async_context(server.beside(hub))
+            return await stack.enter_async_context(connect(server.url))
         case _:
             raise LookupError(name)
+
+
+async def open_http(
+    web: httpx.AsyncBaseTransport, app: App | None, stack: AsyncExitStack
+) -> Client:
+    """Open a client over HTTP that needs no network."""
+    transport = await stack.enter_async_context(HttpTransport("http://localhost", None, web))
+    return await stack.enter_async_context(connect_remotely(transport, app, None))
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ async def test_many_are_acted_on_at_once(way: Way) -> None:
         ("start", {"name": "hello", "tags": {"a": 1}}, "tags must be an object of str to str"),
         ("start", {"name": "hello", "on_existing": "keep"}, "on_existing"),
         ("start", {"name": "hello", "start_at": "soon"}, "start_at must be a time"),
-        ("start", {"name": "hello", "input": "a", "wait": 1e9}, "wait must be"),
+        ("start", {"name": "hello", "input": "a", "wait": -1}, "wait must be"),
         ("query", {"statuses": "Running"}, "statuses must be a list"),
         ("query", {"created_from": "2024-01-01"}, "created_from must be a timezone-aware"),
         ("query", {"limit": True}, "limit must be an int"),

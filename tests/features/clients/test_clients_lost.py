@@ -90,7 +90,7 @@ async def test_a_hub_that_is_not_reached_is_given_up(monkeypatch: pytest.MonkeyP
         transport.lost = [False] * 20
         monkeypatch.setattr(remote_client, "PATIENCE_S", 0.05)
         with pytest.raises(UnavailableError, match="has not been reached"):
-            await client._ask("count", {}, 0.05)
+            await client._ask("query", {}, 0.05)
 
 
 async def test_a_wait_goes_on_with_the_next_hub(tmp_path: Path) -> None:

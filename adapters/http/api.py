@@ -1,0 +1,157 @@
+"""``/api/v1``: every operation of a hub's client, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import orjson
+from starlette.responses import Response
+
+from perdure import (
+    HistoryPage,
+    HubStoppingError,
+    OrchestrationStatus,
+    OutcomeUnknownError,
+    UsageError,
+)
+
+from ...runtime.client.operations import ItemsOf, PageOf
+from .areas import Call
+from .limits import read_body
+from .paths import decoded
+from .problems import hide_stacks, missing_problem, problem_of, respond
+from .refusals import Refusal
+from .routes import API, IDEMPOTENCY_KEY, Route, find
+
+_KEY = IDEMPOTENCY_KEY.lower().encode()
+_ENDED = frozenset({"Completed", "Failed", "Canceled", "Terminated"})
+
+
+class Api:
+    """The area.
+
+    Args:
+        expose_errors: whether answers show tracebacks.
+    """
+
+    prefix: tuple[str, ...] = API
+    needs_key = True
+    checks_host = True
+
+    def __init__(self, *, expose_errors: bool = False) -> None:
+        self._exposes = expose_errors
+
+    async def answer(self, call: Call) -> Response:
+        if call.segments == ["openapi.json"]:
+            return self._describe(call)
+        route, names = _route_of(call)
+        arguments = await _read(route, names, call)
+        result = await _do(route, arguments, call)
+        if result is None and route.missing:
+            return respond(
+                missing_problem(f"there is no entity {arguments['entity']}, or no state")
+            )
+        if not self._exposes:
+            _hide(route, result)
+        return Response(orjson.dumps(result), _status_of(route, result, arguments), None, _JSON)
+
+    def _describe(self, call: Call) -> Response:
+        from .openapi import document  # here, since hardly a server is asked
+
+        if call.method != "GET":
+            raise Refusal(405, "only GET is answered here", headers={"Allow": "GET"})
+        return Response(orjson.dumps(document(call.base_url)), 200, None, _JSON)
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """Answer that it is not done."""
+        return respond(problem_of(refusal, exposes=self._exposes), refusal.headers)
+
+
+_JSON = "application/json"
+
+
+def _route_of(call: Call) -> tuple[Route, list[str]]:
+    found = find(call.segments)
+    for route, names in found:
+        if route.method == call.method:
+            return route, names
+    if not found:
+        raise Refusal(404, "no endpoint has this path; /api/v1/openapi.json lists them")
+    allowed = ", ".join(sorted({route.method for route, _ in found}))
+    raise Refusal(405, f"only {allowed} is answered here", headers={"Allow": allowed})
+
+
+async def _read(route: Route, names: list[str], call: Call) -> dict[str, Any]:
+    """Read the arguments of a request, from wherever in it they stand."""
+    request = call.request
+    arguments = route.read_path([decoded(name) for name in names])
+    if request.scope["query_string"]:
+        arguments |= route.read_query(request.query_params.multi_items())
+    body = b"" if request.method in ("GET", "HEAD") else await read_body(request, call.limits)
+    arguments |= route.read_body(body)
+    for name, value in request.scope["headers"]:
+        if name == _KEY:
+            if not route.has_key:
+                raise UsageError(f"{IDEMPOTENCY_KEY} is not taken here: leave it out")
+            try:
+                arguments["request_id"] = value.decode()
+            except UnicodeDecodeError:
+                raise UsageError(f"{IDEMPOTENCY_KEY} must be text in UTF-8") from None
+    return arguments
+
+
+async def _do(route: Route, arguments: dict[str, Any], call: Call) -> Any:
+    if route.pending is None and route.operation != "changes":
+        return await call.client.ask(route.operation, arguments)
+    most = call.limits.wait_s_max
+    if "wait" in arguments:
+        arguments["wait"] = min(arguments["wait"], most)
+    elif route.operation == "call":
+        arguments["wait"] = most
+    elif route.operation != "changes":
+        return await call.client.ask(route.operation, arguments)
+    done: list[Any] = []
+    with call.entrance.until_closing():
+        done.append(await call.client.ask(route.operation, arguments))
+    if done:
+        return done[0]
+    # The server stops, and this only waited.
+    if route.operation == "call":
+        return {"ended": False}
+    if route.row.writes:
+        raise OutcomeUnknownError(
+            "the server stops, and did not wait for the end: the request may have been applied; "
+            "repeat it under the same request id"
+        )
+    raise HubStoppingError("the server is stopping; repeat it")
+
+
+def _status_of(route: Route, result: Any, arguments: dict[str, Any]) -> int:
+    if route.pending is None or "wait" not in arguments:
+        return route.done
+    if route.operation == "call":
+        return route.done if result["ended"] else route.pending
+    return 200 if result.get("runtime_status") in _ENDED else route.pending
+
+
+def _hide(route: Route, result: Any) -> None:
+    """Take out of a result what no answer shows: the tracebacks of failures."""
+    match route.row.result:
+        case PageOf(item=kind) | ItemsOf(item=kind):
+            items = result["items"]
+            if kind is OrchestrationStatus:
+                for status in items:
+                    hide_stacks(status["failure"])
+            elif route.operation == "changes":
+                for item in items:
+                    if item["status"] is not None:
+                        hide_stacks(item["status"]["failure"])
+        case kind if kind is OrchestrationStatus:
+            hide_stacks(result.get("failure"))
+        case kind if kind is HistoryPage:
+            for event in result["items"]:
+                failure = event["fields"].get("failure")
+                if isinstance(failure, dict):
+                    hide_stacks(cast("dict[str, Any]", failure))
+        case _:
+            pass

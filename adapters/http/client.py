@@ -1,0 +1,125 @@
+"""The way to a hub over HTTP: what ``perdure.connect("http://...")`` asks with."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, cast
+
+import httpx
+import orjson
+
+from perdure import InternalError, UnavailableError, UsageError
+
+from ...runtime.client.operations import Operation
+from ...runtime.client.remote_client import AnswerLostError
+from .problems import MEDIA_TYPE, error_of
+from .routes import API, IDEMPOTENCY_KEY, ROUTE_OF
+
+#: Seconds for a connection, and for an answer beyond what the request itself waits for.
+_CONNECT_S = 5.0
+_ANSWER_S = 90.0
+_CONNECTIONS_MAX = 100
+
+_LOST = (httpx.TransportError,)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class HttpTransport:
+    """Asks a hub by its HTTP interface; inside ``async with``.
+
+    Args:
+        address: where it is, such as ``http://127.0.0.1:7071``; what it is mounted at included.
+        key: what it asks for, if it asks for any.
+        transport: what carries requests, where it is not the network.
+
+    Raises:
+        UsageError: the address or the key cannot be one.
+    """
+
+    def __init__(
+        self, address: str, key: str | None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        try:
+            self._base = httpx.URL(address)
+        except httpx.InvalidURL as error:
+            raise UsageError(f"place {address!r} is no address: {error}") from None
+        if not self._base.host or self._base.query or self._base.fragment:
+            raise UsageError(f"place must be http(s)://HOST:PORT, not {address!r}")
+        prefix = self._base.raw_path.decode("ascii").rstrip("/")
+        self._prefix = "/".join([prefix, *API])
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if key is not None:
+            if not key or not key.isascii() or not key.isprintable():
+                raise UsageError("key must be a str in ASCII, without line breaks and not empty")
+            headers["Authorization"] = f"Bearer {key}"
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            headers=headers,
+            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            limits=httpx.Limits(max_connections=_CONNECTIONS_MAX),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._http)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def ask(self, operation: Operation, arguments: dict[str, Any]) -> Any:
+        """See ``Transport``."""
+        route = ROUTE_OF.get(operation.name)
+        if route is None:
+            raise UsageError(f"{operation.name} is not asked for over HTTP")
+        path, body = route.write(arguments)
+        headers: dict[str, bytes] = {}
+        request_id = arguments.get("request_id")
+        if request_id is not None:
+            headers[IDEMPOTENCY_KEY] = request_id.encode()
+        url = self._base.copy_with(raw_path=(self._prefix + path).encode("ascii"))
+        try:
+            response = await self._http.request(
+                route.method,
+                url,
+                content=body,
+                headers=cast("dict[str, str]", headers),  # bytes are taken, and UTF-8 in them
+            )
+        except _NOT_SENT as error:
+            raise AnswerLostError(_words(error), sent=False) from error
+        except _LOST as error:
+            raise AnswerLostError(_words(error), sent=True) from error
+        return self._read(response, missing=route.missing)
+
+    def _read(self, response: httpx.Response, *, missing: bool) -> Any:
+        status = response.status_code
+        kind = response.headers.get("content-type", "").partition(";")[0].strip()
+        if response.is_success and kind == "application/json":
+            return orjson.loads(response.content)
+        if kind == MEDIA_TYPE:
+            problem = cast("dict[str, Any]", orjson.loads(response.content))
+            if missing and status == 404 and problem["type"] == "about:blank":
+                return None
+            error = error_of(problem)
+            if error is not None:
+                raise error
+        # Of a server in between, or of another than a hub's.
+        if status in (502, 504):
+            raise AnswerLostError(f"the gateway answered {status}", sent=True)
+        if status == 503:
+            raise UnavailableError(f"{self._base} answered 503; repeat it")
+        if status >= 500:
+            raise InternalError(f"{self._base} answered {status}")
+        raise UsageError(f"{self._base} answered {status}: is it the address of a hub?")
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
