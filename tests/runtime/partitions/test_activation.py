@@ -544,3 +544,63 @@ def test_what_is_done_around_a_turn_takes_it(partition: Partition) -> None:
     one.run()
 
     assert taken == [(one, mail)]
+
+
+def reading_entity(monkeypatch: pytest.MonkeyPatch, *reads: Operation) -> EntityActor:
+    """An entity to which only those messages are reads that may go past what is under way."""
+
+    def may_read(actor: EntityActor, message: Message) -> bool:
+        return message in reads
+
+    monkeypatch.setattr(EntityActor, "may_read", may_read)
+    return entity()
+
+
+def test_reads_go_past_an_operation_that_has_suspended_and_the_others_wait(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mail = messages(3)
+    one = made(partition, reading_entity(monkeypatch, mail[1]), *mail)
+    hand: Any = Hand()
+
+    one.on_suspended(hand)
+
+    assert one.mail == [mail[0], mail[2]]
+    assert [reading.message for reading in one.readings] == [mail[1]]
+    assert partition.pump.items == one.readings
+    assert partition.batch.touched == [one]  # what waits may have to wait for long
+    assert partition.commits == 1
+    assert (one.count, one.waiting) == (2, 3)
+    one.retire()
+    assert hand.cancelled == 1
+
+
+def test_a_read_that_has_answered_is_consumed_with_the_state_that_it_saw(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [message] = messages(1)
+    message.row, message.reply = 9, Told()
+    partition.waiting = 1
+    actor = reading_entity(monkeypatch, message)
+    one = made(partition, actor)
+    assert one.read_beside(message)
+    actor.changed = True
+
+    one.end_reading(one.readings[0])
+
+    assert one.readings == []
+    assert partition.batch.mail_deleted == [9]
+    assert partition.waiting == 0
+    assert partition.batch.dirty == [one]
+    assert partition.commits == 1
+
+
+def test_what_is_no_read_of_an_entity_goes_past_nothing(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [message] = messages(1)
+
+    assert not made(partition, reading_entity(monkeypatch)).read_beside(message)
+    assert not made(partition, FakeActor()).read_beside(message)
+
+    assert partition.pump.items == []

@@ -291,6 +291,7 @@ async def test_who_waits_for_a_commit_goes_on_when_it_has_ended_however_it_did()
 
         assert woken == ["woken"]
         assert one.partition.failed_commits == 1
+        assert one.faults.recoveries == 2  # one at the start
         one.faults.before_commit = None
         ask(one, NEXT)
         await one.settle()

@@ -16,7 +16,7 @@ from perdure import (
     StoreDamagedError,
     UnavailableError,
 )
-from perdure.actors.messages import Command, Event, Operation, Start
+from perdure.actors.messages import ActivityCall, Caller, Command, Event, Operation, Start
 from perdure.runtime.partitions.door import Door
 from perdure.runtime.placement.claims import claim_of
 from perdure.runtime.placement.places import Frame, MovedError
@@ -455,6 +455,22 @@ async def test_only_what_has_ended_is_purged() -> None:
         assert sorted(purged) == [("ended", False), ("fresh", False)]
         assert [record.key for record in left] == ["live"]
         assert one.partition.catalog.purging == set()
+
+
+async def test_what_is_purged_lets_go_of_the_activities_that_it_has_left() -> None:
+    async with alone(app) as one, anyio.create_task_group() as tasks:
+        one.door.request("x", start("fail"))
+        await one.evict()
+        caller = Caller("x", 1, 1)
+        one.partition.leftovers.keep(1, ActivityCall(caller, "work", None, None, 1, None, 1))
+        heard = Heard(one, tasks, one.door.purge_ended(["x"]))
+        await one.quiet()
+        assert one.partition.catalog.purging == {"x"}
+        await one.settle()
+
+        assert heard.answers == [[("x", False)]]
+        assert one.activities.cancelled == [caller]
+        assert one.partition.leftovers.rows == {}
 
 
 class Exchanged:
