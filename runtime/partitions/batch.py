@@ -55,6 +55,7 @@ class Batch:
         "dirty",
         "finished",
         "frames",
+        "given_up",
         "last_row",
         "left",
         "left_deleted",
@@ -99,6 +100,7 @@ class Batch:
         self.by_row: dict[int, Waiter] = {}  # of the replies, those to messages of the store
         self.answered: list[tuple[str, Any]] = []  # request ids, for those who repeat them
         self.activities: list[ActivityCall] = []
+        self.given_up: dict[Caller, int] = {}  # of these, and how many there were then
         self.frames: list[tuple[int, Frame]] = []
         self.acknowledged: set[int] = set()
         self.finished: list[str] = []
@@ -144,8 +146,21 @@ class Batch:
         return bool(self.replies or self.answered or self.activities or self.finished)
 
     def cancel(self, caller: Caller) -> None:
-        """Do not start an activity of an instance, or all of them for task 0."""
-        self.activities = [call for call in self.activities if not _covers(caller, call.caller)]
+        """Do not start an activity of an instance, or all for task 0, of those called so far."""
+        self.given_up[caller] = len(self.activities)
+
+    def wanted(self, start: int = 0, count: int | None = None) -> list[ActivityCall]:
+        """Give the activities that were not given up, of all, or of so many from one on."""
+        calls, given_up = self.activities, self.given_up
+        end = len(calls) if count is None else min(start + count, len(calls))
+        found: list[ActivityCall] = []
+        for place in range(start, end):
+            call = calls[place]
+            instance_id, execution, _ = caller = call.caller
+            of_all = given_up.get(Caller(instance_id, execution, 0), 0)
+            if place >= of_all and place >= given_up.get(caller, 0):
+                found.append(call)
+        return found
 
     def fail_replies(self, error: Exception, spared: Collection[Waiter] = ()) -> None:
         """Fail all that wait for the batch, except those that go on waiting."""
@@ -174,7 +189,3 @@ class Batch:
                     waiter.fail(value)
                 else:
                     waiter.set(value)
-
-
-def _covers(wanted: Caller, caller: Caller) -> bool:
-    return wanted[:2] == caller[:2] and wanted.task in (0, caller.task)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: event loop: in budgets of the pump.
 DRAIN_BUDGETS = 4
 
+#: How many activities are looked at in one step, to see whether they are wanted.
+_AT_ONCE = 500
+
 #: The mailboxes of so many actors are written down while a checkpoint is sealed; those of more
 #: are so before.
 _FEW = 16
@@ -225,7 +228,9 @@ class CommitLoop:
             if crashes:
                 crashes.pop(activation.key, None)  # only those in a row count
         yield from batch.release_replies(partition.requests)
-        if batch.activities:
+        if batch.given_up:
+            yield from self._start_wanted(batch)
+        elif batch.activities:
             partition.calls.start(batch.activities)
         yield from partition.exchange.release(batch)
         yield from each(batch.finished, self._tell_end)
@@ -236,6 +241,12 @@ class CommitLoop:
         for activation in reloaded:
             if not activation.dead:
                 partition.reload(activation)
+
+    def _start_wanted(self, batch: Batch) -> Generator[None]:
+        """Start the activities of which some were given up; more may be at each pause."""
+        for start in range(0, len(batch.activities), _AT_ONCE):
+            self._partition.calls.start(batch.wanted(start, _AT_ONCE))
+            yield
 
     def _tell_end(self, key: str) -> None:
         partition = self._partition

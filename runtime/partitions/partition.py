@@ -249,7 +249,7 @@ class Partition(Ledger):
 
     def cancel_activity(self, caller: Caller, running: bool = True) -> None:
         """Do not start activities that have not been, and tell those that run to stop."""
-        for batch in (self.batch, self.flying):
+        for batch in (self.batch, self.flying, self.releasing):
             if batch is not None and batch.activities:
                 batch.cancel(caller)
         if running:

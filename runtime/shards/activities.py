@@ -451,17 +451,22 @@ class ActivityPool:
 
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
-        for lane in self._lanes:
-            if lane.waiting:
-                lane.give_up(caller)
-        if self.waiting and not caller.task:
-            self._count_waiting()
+        if self.waiting:
+            for lane in self._lanes:
+                if lane.waiting:
+                    lane.give_up(caller)
+            if not caller.task:
+                self._count_waiting()
         tasks = self._running.get(caller.instance_id)
         if tasks is None:
             return
-        for one, running in list(tasks.items()):
-            if one.execution == caller.execution and caller.task in (0, one.task):
-                running.stop()
+        if caller.task:
+            if (one := tasks.get(caller)) is not None:
+                one.stop()
+            return
+        for one in [*tasks.values()]:
+            if one.call.caller.execution == caller.execution:
+                one.stop()
 
     def begin_again(self, running: RunningActivity) -> None:
         """Run an activity again that code beside it may have cancelled; where nothing ran before."""

@@ -175,4 +175,4 @@ def test_a_call_that_is_cancelled_before_its_batch_is_durable_is_not_made(
 
     batch.cancel(Caller("i", 1, task))
 
-    assert [(call.caller.instance_id, call.caller.task) for call in batch.activities] == left
+    assert [(call.caller.instance_id, call.caller.task) for call in batch.wanted()] == left

@@ -119,6 +119,37 @@ async def test_many_timers_that_are_due_at_once_do_not_hold_their_loop(
         assert stretches.longest_s < BOUND_S
 
 
+@app.activity
+async def rest(number: int) -> None:
+    await anyio.sleep_forever()
+
+
+@app.orchestration
+async def give_up_many(ctx: OrchestrationContext, count: int) -> None:
+    with measure.stretches.theirs():
+        tasks = [ctx.call_activity(rest, number) for number in range(count)]
+    await ctx.create_timer(timedelta(seconds=0.1))
+    with measure.stretches.theirs():
+        for task in tasks:
+            task.cancel()
+
+
+async def test_to_give_an_activity_up_takes_as_long_beside_many_as_beside_few(
+    stretches: Stretches,
+) -> None:
+    async with Hub(app, rebalance=None) as hub:
+
+        async def longest_s(count: int) -> float:
+            stretches.begin_anew()
+            await (await hub.client.start_new(give_up_many, count)).result()
+            return stretches.longest_s
+
+        await longest_s(10)
+        few = await longest_s(200)
+
+        assert await longest_s(5_000) < 80 * few
+
+
 async def test_neither_an_end_nor_a_return_with_many_timers_holds_its_loop(
     tmp_path: Path, stretches: Stretches
 ) -> None:
