@@ -12,11 +12,11 @@ Invariants of a partition's rows:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from heapq import nlargest, nsmallest
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
+from anyio import CancelScope
 from attrs import Factory, define, evolve
 
 from ..actors.errors import (
@@ -27,6 +27,7 @@ from ..actors.errors import (
     UsageError,
 )
 from .mended import why
+from .pieces import is_large, pieces
 from .records import (
     ENDED,
     SLICE_ROWS,
@@ -48,6 +49,11 @@ from .records import (
     cut,
     is_within,
 )
+from .slices import STEPS, each, in_slices, map_each
+
+_T = TypeVar("_T")
+
+_number = itemgetter(0)
 
 
 @define(eq=False)
@@ -96,8 +102,8 @@ class _Rows:
 
     def apply(self, checkpoint: Checkpoint) -> None:
         """Apply the parts in the order of the checkpoint's fields."""
-        for id in checkpoint.purged:
-            self.purge(id)
+        if checkpoint.purged:
+            self.purge(checkpoint.purged)
         for id in checkpoint.rewritten:
             self.history.pop(id, None)
         for created in checkpoint.created:
@@ -142,12 +148,14 @@ class _Rows:
             self.activities.pop(n, None)
         self.sequence = checkpoint.sequence
 
-    def purge(self, id: int) -> None:
-        self.history.pop(id, None)
-        for n in [row.n for row in self.activities.values() if row.instance == id]:
+    def purge(self, ids: list[int]) -> None:
+        gone = set(ids)
+        for n in [row.n for row in self.activities.values() if row.instance in gone]:
             del self.activities[n]
-        if (instance := self.instances.pop(id, None)) is not None:
-            del self.ids[instance.created.key]
+        for id in ids:
+            self.history.pop(id, None)
+            if (instance := self.instances.pop(id, None)) is not None:
+                del self.ids[instance.created.key]
 
     def create(self, row: CreatedRow) -> None:
         progress = ProgressRow(
@@ -181,30 +189,39 @@ class _Rows:
         if left:
             self.waiting[row.actor] = left
 
-    def recovered(self) -> Recovered:
-        instances, entities = self.instances.values(), self.entities.values()
+    def recovered(self) -> Generator[None, None, Recovered]:
+        """Read what is needed to go on; pauses now and then."""
+        mail = yield from _page(self.mail.values(), _any, _number, SLICE_ROWS)
+        outbox = yield from _page(self.outbox.values(), _any, _number, SLICE_ROWS)
+        unanswered: list[str] = []
+        parked: list[str] = []
+
+        def look_at(item: _Instance) -> None:
+            progress = item.progress
+            if progress.pending > 0 and progress.status not in ENDED:
+                unanswered.append(item.created.key)
+            if progress.parked is not None:
+                parked.append(item.created.key)
+
+        yield from each([*self.instances.values()], look_at)
+        entities = yield from _page(self.entities.values(), _is_parked, _name, len(self.entities))
         return Recovered(
             sequence=self.sequence,
             epoch=self.epoch,
             next_id=self.next_id,
             next_row=self.next_row,
-            mail=cut(_in_order(self.mail), SLICE_ROWS),
+            mail=cut(mail, SLICE_ROWS),
             timers=_in_order(self.timers),
-            outbox=cut(_in_order(self.outbox), SLICE_ROWS),
+            outbox=cut(outbox, SLICE_ROWS),
             peers=_in_order(self.peers),
-            unanswered=[
-                item.created.key
-                for item in instances
-                if item.progress.pending > 0 and item.progress.status not in ENDED
-            ],
-            parked=[item.created.key for item in instances if item.progress.parked is not None]
-            + [f"@{row.name}@{row.key}" for row in entities if row.parked is not None],
+            unanswered=unanswered,
+            parked=parked + [f"@{row.name}@{row.key}" for row in entities],
             activities=_in_order(self.activities),
         )
 
 
 class MemoryPartition:
-    """One partition of a ``MemoryStore``. Its methods never suspend."""
+    """One partition of a ``MemoryStore``. Its methods suspend where there is much to do."""
 
     place = "memory"
 
@@ -225,7 +242,7 @@ class MemoryPartition:
         """Read what is needed to go on, under a new epoch."""
         rows = self._rows
         rows.epoch += 1
-        return rows.recovered()
+        return await in_slices(rows.recovered())
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Apply the checkpoint, all of it or nothing.
@@ -236,7 +253,11 @@ class MemoryPartition:
         """
         rows = self._rows
         rows.check(checkpoint)
-        rows.apply(checkpoint)
+        if not is_large(checkpoint):
+            rows.apply(checkpoint)
+            return
+        with CancelScope(shield=True):
+            await in_slices(each(pieces(checkpoint), rows.apply, every=1))
 
     async def read_instances(
         self, keys: Sequence[str], *, payloads: bool = True
@@ -263,47 +284,52 @@ class MemoryPartition:
     ) -> list[MailRow]:
         """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
         rows = self._rows.mail.values()
-        return _first(
-            (row for row in rows if after < row.n <= upto and actor in (None, row.actor)), limit
-        )
+
+        def matches(row: MailRow) -> bool:
+            return after < row.n <= upto and actor in (None, row.actor)
+
+        return cut(await in_slices(_page(rows, matches, _number, limit)), limit)
 
     async def read_outbox(
         self, target: int, after: int, limit: int = SLICE_ROWS
     ) -> list[OutboxRow]:
         """Give the oldest frames owed to another partition with ``n > after``."""
         rows = self._rows.outbox.values()
-        return _first((row for row in rows if row.n > after and row.target == target), limit)
+
+        def matches(row: OutboxRow) -> bool:
+            return row.n > after and row.target == target
+
+        return cut(await in_slices(_page(rows, matches, _number, limit)), limit)
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
-        choose = nlargest if filter.newest else nsmallest
-        page = choose(
-            filter.limit,
-            (
-                item
-                for item in self._rows.instances.values()
-                if filter.matches(item.created, item.progress)
-            ),
-            key=lambda item: (item.created.created, item.created.key),
+        page = await in_slices(
+            _page(
+                self._rows.instances.values(),
+                lambda item: filter.matches(item.created, item.progress),
+                lambda item: (item.created.created, item.created.key),
+                filter.limit,
+                newest=filter.newest,
+            )
         )
-        records = [item.record() for item in page]
-        if filter.payloads:
-            return records
-        return [record._replace(input=None, output=None) for record in records]
+
+        def record_of(item: _Instance) -> InstanceRecord:
+            record = item.record()
+            return record if filter.payloads else record._replace(input=None, output=None)
+
+        return await in_slices(map_each(page, record_of))
 
     async def count_instances(self, filter: InstanceFilter) -> int:
         """Count the instances that match, on all pages."""
         wanted = evolve(filter, after=None)
-        return sum(
-            wanted.matches(item.created, item.progress) for item in self._rows.instances.values()
-        )
+        items = [*self._rows.instances.values()]
+        return sum(await in_slices(map_each(items, lambda item: wanted.matches(item.created, item.progress))))
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""
-        page = nsmallest(
-            filter.limit,
-            (row for row in self._rows.entities.values() if _entity_matches(row, filter)),
-            key=lambda row: (row.name, row.key),
+        rows = self._rows.entities.values()
+        page = await in_slices(
+            _page(rows, lambda row: _entity_matches(row, filter), _name, filter.limit)
         )
         return page if filter.states else [row._replace(state=None) for row in page]
 
@@ -325,12 +351,15 @@ class MemoryPartition:
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         """Give the keys of live instances whose name and version are none of those known."""
         names = set(known)
-        return [
-            item.created.key
-            for item in self._rows.instances.values()
-            if item.progress.status not in ENDED
-            and (item.created.name, item.created.version) not in names
-        ]
+        keys: list[str] = []
+
+        def look_at(item: _Instance) -> None:
+            created = item.created
+            if item.progress.status not in ENDED and (created.name, created.version) not in names:
+                keys.append(created.key)
+
+        await in_slices(each([*self._rows.instances.values()], look_at))
+        return keys
 
     async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
         """Count the stored messages that wait for each of ``actors``."""
@@ -383,8 +412,40 @@ def _in_order(rows: dict[int, Any]) -> list[Any]:
     return [rows[n] for n in sorted(rows)]
 
 
-def _first(rows: Iterable[Any], limit: int) -> list[Any]:
-    return cut(nsmallest(limit, rows, key=itemgetter(0)), limit)
+def _page(
+    rows: Iterable[_T],
+    matches: Callable[[_T], bool],
+    key: Callable[[_T], Any],
+    limit: int,
+    *,
+    newest: bool = False,
+) -> Generator[None, None, list[_T]]:
+    """Give the first, in order, of the rows that match; pauses now and then."""
+    page: list[_T] = []
+    found: list[_T] = []
+    limit = max(0, limit)
+
+    def look_at(row: _T) -> None:
+        if matches(row):
+            found.append(row)
+            if len(found) > limit + STEPS:
+                page[:] = sorted((*page, *found), key=key, reverse=newest)[:limit]
+                found.clear()
+
+    yield from each([*rows], look_at)
+    return sorted((*page, *found), key=key, reverse=newest)[:limit]
+
+
+def _any(row: object) -> bool:
+    return True
+
+
+def _is_parked(row: EntityRow) -> bool:
+    return row.parked is not None
+
+
+def _name(row: EntityRow) -> tuple[str, str]:
+    return row.name, row.key
 
 
 def _check_names(

@@ -6,13 +6,14 @@ They are the last columns of the journal's table ``entry`` and of the tables' vi
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from itertools import chain
 from operator import itemgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import orjson
 
+from ..pieces import pieces
 from ..records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
 
 PARTS: Final = 19
@@ -21,69 +22,6 @@ PARTS: Final = 19
 _dumps = orjson.dumps
 _json = orjson.Fragment
 _number = itemgetter(0)
-
-_Row = TypeVar("_Row")
-
-PIECE: Final = 500
-"""Rows that are encoded at a time, of a large checkpoint."""
-
-
-def is_large(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint has so many rows that a loop should turn while it is worked on."""
-    c = checkpoint
-    # What is created has progress, too.
-    rows = len(c.progress) + len(c.entities) + len(c.mail) + len(c.timers)
-    # More than one for an instance: the history of a long turn is in several chunks.
-    is_long = len(c.history) > 1 + len(c.progress)
-    return is_long or rows + len(c.requests) + len(c.activities) > 2 * PIECE
-
-
-def pieces(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
-    """Give a large checkpoint in pieces, which have its effects if they are applied in order."""
-    c = checkpoint
-
-    def piece(**rows: Any) -> Checkpoint:
-        return Checkpoint(sequence=c.sequence, epoch=c.epoch, **rows)
-
-    yield piece(purged=c.purged, rewritten=c.rewritten)
-    latest = {row.id: row for row in c.progress}
-    for some in _some(c.created):
-        own = [latest.pop(row.id) for row in some if row.id in latest]
-        yield piece(created=some, progress=own)
-    for progress in _some([*latest.values()]):
-        yield piece(progress=progress)
-    entities, requests = c.entities, c.requests
-    if c.entities_deleted:
-        gone = set(c.entities_deleted)
-        entities = [row for row in entities if row.id not in gone]
-    if c.requests_deleted_before is not None:
-        requests = [row for row in requests if row.at >= c.requests_deleted_before]
-    for entity in _some(entities):
-        yield piece(entities=entity)
-    for mail in _some(c.mail):
-        yield piece(mail=mail)
-    for timers in _some(c.timers):
-        yield piece(timers=timers)
-    for request in _some(requests):
-        yield piece(requests=request)
-    for activities in _some(c.activities):
-        yield piece(activities=activities)
-    # These may have megabytes each.
-    yield piece(history=c.history)
-    yield piece(outbox=c.outbox)
-    yield piece(
-        entities_deleted=c.entities_deleted,
-        mail_deleted=c.mail_deleted,
-        timers_deleted=c.timers_deleted,
-        outbox_deleted=c.outbox_deleted,
-        peers=c.peers,
-        requests_deleted_before=c.requests_deleted_before,
-        activities_deleted=c.activities_deleted,
-    )
-
-
-def _some(rows: list[_Row]) -> Iterator[list[_Row]]:
-    return (rows[start : start + PIECE] for start in range(0, len(rows), PIECE))
 
 
 def encode_in_steps(checkpoint: Checkpoint) -> Generator[None, None, tuple[object, ...]]:

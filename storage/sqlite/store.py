@@ -41,6 +41,7 @@ from ...actors.errors import (
 )
 from ...actors.logs import Log
 from ..mended import check_places, mend_entity, mend_instance
+from ..pieces import is_large, pieces
 from ..records import (
     SLICE_ROWS,
     SLICE_SIZE,
@@ -61,7 +62,7 @@ from .applier import Applier
 from .bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, connect, log_of
-from .encoding import PARTS, encode_in_steps, encode_parts, is_large, next_numbers, pieces
+from .encoding import PARTS, encode_in_steps, encode_parts, next_numbers
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
 from .journal import Journal

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from attrs import asdict
 
+from perdure.storage.pieces import pieces
 from perdure.storage.records import (
     ActivityRow,
     Checkpoint,
@@ -17,8 +18,7 @@ from perdure.storage.records import (
     TimerRow,
 )
 from perdure.storage.slices import at_once
-from perdure.storage.sqlite import encoding
-from perdure.storage.sqlite.encoding import encode_in_steps, encode_parts, next_numbers, pieces
+from perdure.storage.sqlite.encoding import encode_in_steps, encode_parts, next_numbers
 from perdure.storage.sqlite.unapplied import Unapplied
 
 
@@ -60,7 +60,7 @@ LARGE = Checkpoint(
 
 @pytest.fixture(autouse=True)
 def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "PIECE", 3)
+    monkeypatch.setattr("perdure.storage.pieces.PIECE", 3)
 
 
 def test_a_large_checkpoint_is_encoded_in_steps_as_it_is_at_once() -> None:
