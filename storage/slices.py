@@ -69,6 +69,13 @@ def each(items: Iterable[T], do: Callable[[T], object], every: int = STEPS) -> G
             yield
 
 
+def let_go(items: list[T]) -> Generator[None]:
+    """Empty a list that nobody else has; what is in many of them takes long to be freed."""
+    while items:
+        del items[-STEPS:]
+        yield
+
+
 def at_once(steps: Generator[object, None, T]) -> T:
     """Go through such work without a pause; gives what comes of it."""
     try:

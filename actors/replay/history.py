@@ -36,7 +36,7 @@ inputs were recorded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -76,6 +76,9 @@ EventKind = (
 
 #: Where in an event its type is, its time, and the number of the task that it is about, if any.
 KIND, AT, NUMBER = 0, 1, 2
+
+#: Behind how many events a long search lets a loop breathe: a power of two, less one.
+_BREATH = 255
 
 #: The names of the fields, in the order that they are stored in. What may be missing stands last.
 FIELDS: dict[EventKind, tuple[str, ...]] = {
@@ -239,15 +242,26 @@ def open_activities(
     events: list[list[Any]], instance_id: str, execution: int
 ) -> list[ActivityCall]:
     """Find the activities that must be run (again) after a restart."""
+    found = find_activities(events, instance_id, execution)
+    return [call for call in found if call is not None]
+
+
+def find_activities(
+    events: list[list[Any]], instance_id: str, execution: int
+) -> Generator[ActivityCall | None]:
+    """Find the same one by one; gives None now and then, so that a loop can breathe."""
     found: dict[int, list[Any]] = {}
     carried = carried_by(events)
-    for event in events:
+    for place, event in enumerate(events):
         if event[KIND] == "TaskScheduled":
             found[event[NUMBER]] = event
         elif event[KIND] in ("TaskCompleted", "TaskFailed"):
             found.pop(event[NUMBER], None)
-    return [
-        ActivityCall(
+        if not place & _BREATH:
+            yield None
+    for event in found.values():
+        _, _, number, name, _, packed, timeout, attempt, tags, call, *_ = event
+        yield ActivityCall(
             Caller(instance_id, execution, number),
             name,
             orjson.dumps(packed[0]) if packed else None,
@@ -257,8 +271,6 @@ def open_activities(
             call,
             carried,
         )
-        for _, _, number, name, _, packed, timeout, attempt, tags, call, *_ in found.values()
-    ]
 
 
 def open_children(events: list[list[Any]]) -> list[str]:

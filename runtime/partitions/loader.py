@@ -22,15 +22,15 @@ from ...actors.errors import (
 from ...actors.ids import is_entity, split_entity
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
-from ...actors.messages import Caller, Command
+from ...actors.messages import ActivityCall, Caller, Command
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...actors.printing import text_of, type_name
-from ...actors.replay.history import open_activities
+from ...actors.replay.history import find_activities
 from ...actors.replay.stored import check_call, read_history
 from ...actors.values import TERMINAL
 from ...storage import DAMAGED, MendedEntity, MendedInstance
 from ...storage.records import SetAside
-from ...storage.slices import Breath, in_slices
+from ...storage.slices import STEPS, Breath, each, in_slices, let_go
 from ..scheduling.deaths import turn_of
 from .checkpoint import entity_state, instance_state
 
@@ -262,6 +262,7 @@ class Loader:
             else:
                 if not await self._replay(activation, actor, events):
                     return
+                await in_slices(let_go(events))
                 if actor.parked is not None:
                     self._report(activation, actor)
         elif actor.is_live:
@@ -342,23 +343,39 @@ class Loader:
             is_wanted: whether the activity for a caller has to run.
         """
         store, wanted = self._partition.store, list(keys)
+
+        def dispatch(call: ActivityCall) -> None:
+            if is_wanted(call.caller):
+                self._partition.calls.dispatch(call)
+
         for start in range(0, len(wanted), _AT_ONCE):
             for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
                 if record.status in TERMINAL:
                     continue  # what it left has rows of its own
                 try:
                     events = await self._read_history(record)
-                    found = open_activities(events, record.key, record.execution)
-                    calls = [check_call(call) for call in found]
+                    calls = await in_slices(_find_activities(events, record))
                 except (StoreDamagedError, ValueError, TypeError, LookupError):
                     if record.key not in self._partition.activations:
                         self._partition.catalog.activate(
                             record.key
                         )  # it is parked when it is loaded
                     continue
-                for call in calls:
-                    if is_wanted(call.caller):
-                        self._partition.dispatch(call)
+                await in_slices(each(calls, dispatch))
+                await in_slices(let_go(events))
+
+
+def _find_activities(
+    events: list[list[Any]], record: InstanceRecord
+) -> Generator[None, None, list[ActivityCall]]:
+    """Find the activities that a history has open; pauses now and then."""
+    calls: list[ActivityCall] = []
+    for call in find_activities(events, record.key, record.execution):
+        if call is not None:
+            calls.append(check_call(call))
+        if call is None or not len(calls) % STEPS:
+            yield
+    return calls
 
 
 def _is_forced(activation: Activation) -> bool:
