@@ -303,10 +303,14 @@ class MemoryPartition:
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
+        parents, rest = frozenset(filter.parents), evolve(filter, parents=())
         page = await in_slices(
             _page(
                 self._rows.instances.values(),
-                lambda item: filter.matches(item.created, item.progress),
+                lambda item: (
+                    (not parents or item.created.parent in parents)
+                    and rest.matches(item.created, item.progress)
+                ),
                 lambda item: (item.created.created, item.created.key),
                 filter.limit,
                 newest=filter.newest,
@@ -323,7 +327,11 @@ class MemoryPartition:
         """Count the instances that match, on all pages."""
         wanted = evolve(filter, after=None)
         items = [*self._rows.instances.values()]
-        return sum(await in_slices(map_each(items, lambda item: wanted.matches(item.created, item.progress))))
+        return sum(
+            await in_slices(
+                map_each(items, lambda item: wanted.matches(item.created, item.progress))
+            )
+        )
 
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""

@@ -32,6 +32,7 @@ from ...actors.errors import StorageError, UnavailableError
 from ...actors.logs import Log
 from ...actors.messages import Backlog, Caller, LockRequest, Message, Operation, request_of
 from ...storage.records import SLICE_ROWS, is_whole
+from ...storage.slices import Breath
 from ..placement.claims import id_of
 from ..scheduling.waiter import TOLD
 
@@ -215,7 +216,9 @@ class Overflow:
     async def run(self) -> None:
         """Read what is wanted, for ever."""
         while True:
+            breath = Breath()
             while self._hungry:
+                await breath.take()  # a store need not suspend
                 activation = self._hungry.popleft()
                 if not activation.dead:
                     try:
