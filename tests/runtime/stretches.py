@@ -16,6 +16,10 @@ import trio
 
 from perdure.runtime.scheduling.waiter import on_asyncio
 
+#: Seconds of CPU time for which a loop is held at the most, which is 10 milliseconds, and half as
+#: much again: on a machine that is busy with other things the same work takes more of it.
+BOUND_S = 0.015
+
 
 class Stretches:
     """The stretches of one loop, from one turn of it to the next.

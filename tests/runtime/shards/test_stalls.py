@@ -11,10 +11,7 @@ import anyio
 import pytest
 
 from perdure import App, EntityId, Hub, OrchestrationContext, SqliteStore
-from tests.runtime.stretches import Stretches, measured
-
-#: Seconds of CPU time for which a loop may be held.
-BOUND_S = 0.010
+from tests.runtime.stretches import BOUND_S, Stretches, measured
 
 app = App()
 
