@@ -17,7 +17,7 @@ def refuse(*_: object) -> Any:
 
 
 ASKED = ("__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__str__", "__repr__")
-HOSTILE = dict.fromkeys(
+HOSTILE: dict[str, Any] = dict.fromkeys(
     (*ASKED, "__int__", "__float__", "__index__", "__len__", "__bool__"), refuse
 )
 Nothing: Any = type("Nothing", (), {**HOSTILE, "__class__": property(refuse)})

@@ -28,15 +28,18 @@ def test_context_variables_are_known_by_their_names() -> None:
     assert check_context_vars(()) == {}
 
 
+NO_VARIABLES: list[tuple[Any, ...]] = [
+    ({"user": USER}, "must be a list of context variables"),
+    (USER, "must be a list of context variables"),
+    (["user"], r"must be a contextvars\.ContextVar"),
+    ([USER, ContextVar("user")], "two of context_vars are named 'user'"),
+    ([ContextVar("\ud800")], "the name of each of context_vars must be text without"),
+]
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [
-        ({"user": USER}, "must be a list of context variables"),
-        (USER, "must be a list of context variables"),
-        (["user"], r"must be a contextvars\.ContextVar"),
-        ([USER, ContextVar("user")], "two of context_vars are named 'user'"),
-        ([ContextVar("\ud800")], "the name of each of context_vars must be text without"),
-    ],
+    NO_VARIABLES,
     ids=range(5),
 )
 def test_what_are_no_context_variables_is_refused(given: Any, reason: str) -> None:

@@ -70,7 +70,7 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
     "command": st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS, st.booleans()),
 }
 
-TRANSIENT = {"row", "timer", "keep", "reply", "loaded", "target"}
+TRANSIENT = {"begun", "row", "timer", "keep", "reply", "loaded", "target"}
 
 
 def fields(message: Message) -> dict[str, Any]:

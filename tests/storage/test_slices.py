@@ -18,7 +18,8 @@ def counting(pauses: int) -> Generator[None, None, str]:
 
 async def turns_during(work: Generator[object, None, str]) -> tuple[str, int]:
     """Say how often the loop turned while some work was done in slices."""
-    turns = 0
+    turns = seen = 0
+    made = ""
 
     async def count() -> None:
         nonlocal turns

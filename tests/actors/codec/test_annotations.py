@@ -203,14 +203,14 @@ class Summed:
         self.total = sum(self.items)
 
 
+def refuse_negative(_: object, attribute: object, number: int) -> None:
+    if number < 0:
+        raise ValueError("it is negative")
+
+
 @attrs.define
 class Positive:
-    number: int = attrs.field(default=1)
-
-    @number.validator
-    def _check(self, _: Any, number: int) -> None:
-        if number < 0:
-            raise ValueError("it is negative")
+    number: int = attrs.field(default=1, validator=refuse_negative)
 
 
 def test_untyped_what_runs_code_is_read_back_by_its_class_and_compared() -> None:

@@ -92,25 +92,28 @@ def test_a_container_comes_back_of_its_class_with_its_items(annotation: Any, val
     assert (read, type(read)) == (value, type(value))
 
 
+REFUSED: list[tuple[Any, ...]] = [
+    (list[date], [DAY, 1], "$[1]", "date expected"),
+    (list[int], (1,), "$", r"list\[int\] expected"),
+    (collections.deque[int], collections.deque([1], 3), "$", "the maxlen of a deque"),
+    (collections.deque[int], [1], "$", r"deque\[int\] expected"),
+    (set[date], {DAY, 1}, r"$[", "date expected"),
+    (set[int], frozenset({1}), "$", r"set\[int\] expected"),
+    (tuple[int, str], (1,), "$", "tuple.* expected, not 1 elements"),
+    (tuple[int, str], [1, "a"], "$", "expected, not list"),
+    (tuple[int, str], (1, 2), "$[1]", "str expected"),
+    (tuple[()], (1,), "$", r"tuple\[\(\)\] expected, not 1 elements"),
+    (dict[str, int], {"a": "b"}, "$.a", "int expected"),
+    (dict[str, int], {1: 1}, "$ key int 1", "str expected"),
+    (dict[int, int], {"1": 1}, "$ key str '1'", "int expected"),
+    (dict[str, int], collections.OrderedDict(a=1), "$", "the subclass OrderedDict"),
+    (collections.OrderedDict[str, int], {"a": 1}, "$", "OrderedDict.* expected"),
+]
+
+
 @pytest.mark.parametrize(
     ("annotation", "value", "path", "reason"),
-    [
-        (list[date], [DAY, 1], "$[1]", "date expected"),
-        (list[int], (1,), "$", r"list\[int\] expected"),
-        (collections.deque[int], collections.deque([1], 3), "$", "the maxlen of a deque"),
-        (collections.deque[int], [1], "$", r"deque\[int\] expected"),
-        (set[date], {DAY, 1}, r"$[", "date expected"),
-        (set[int], frozenset({1}), "$", r"set\[int\] expected"),
-        (tuple[int, str], (1,), "$", "tuple.* expected, not 1 elements"),
-        (tuple[int, str], [1, "a"], "$", "expected, not list"),
-        (tuple[int, str], (1, 2), "$[1]", "str expected"),
-        (tuple[()], (1,), "$", r"tuple\[\(\)\] expected, not 1 elements"),
-        (dict[str, int], {"a": "b"}, "$.a", "int expected"),
-        (dict[str, int], {1: 1}, "$ key int 1", "str expected"),
-        (dict[int, int], {"1": 1}, "$ key str '1'", "int expected"),
-        (dict[str, int], collections.OrderedDict(a=1), "$", "the subclass OrderedDict"),
-        (collections.OrderedDict[str, int], {"a": 1}, "$", "OrderedDict.* expected"),
-    ],
+    REFUSED,
     ids=range(15),
 )
 def test_a_container_that_is_not_of_its_type_is_refused_where_it_is_not(
@@ -122,19 +125,22 @@ def test_a_container_that_is_not_of_its_type_is_refused_where_it_is_not(
     assert raised.value.path.startswith(path)
 
 
+REFUSED_JSON: list[tuple[Any, ...]] = [
+    (list[date], {}, "$", "an array for list"),
+    (list[date], ["2024-02-29", 1], "$[1]", "the text of a date"),
+    (set[Any], [[1]], "$", "an array inside a set.* cannot be an element"),
+    (tuple[int, str], [1], "$", "expected, not 1 elements"),
+    (tuple[int, str], {}, "$", "an array for tuple"),
+    (tuple[int, str], [1, 2], "$[1]", "str expected"),
+    (dict[str, int], [], "$", "an object for dict"),
+    (dict[str, int], {"a": "b"}, "$.a", "int expected"),
+    (dict[date, int], {"x": 1}, "$ key 'x'", "the text of a date"),
+]
+
+
 @pytest.mark.parametrize(
     ("annotation", "stored", "path", "reason"),
-    [
-        (list[date], {}, "$", "an array for list"),
-        (list[date], ["2024-02-29", 1], "$[1]", "the text of a date"),
-        (set[Any], [[1]], "$", "an array inside a set.* cannot be an element"),
-        (tuple[int, str], [1], "$", "expected, not 1 elements"),
-        (tuple[int, str], {}, "$", "an array for tuple"),
-        (tuple[int, str], [1, 2], "$[1]", "str expected"),
-        (dict[str, int], [], "$", "an object for dict"),
-        (dict[str, int], {"a": "b"}, "$.a", "int expected"),
-        (dict[date, int], {"x": 1}, "$ key 'x'", "the text of a date"),
-    ],
+    REFUSED_JSON,
     ids=range(9),
 )
 def test_json_of_a_container_is_refused_where_it_is_not_of_its_type(

@@ -141,10 +141,11 @@ def test_a_literal_tells_values_apart_by_their_class() -> None:
         assert (read, type(read)) == (value, type(value))
     assert shape.kinds == {"integer", "boolean", "string", "null"}
     assert shape.key is None
-    for value in (1.0, False, 2, [], {}, Color.BLUE):
+    empty: list[Any] = [[], {}]
+    for value in (1.0, False, 2, *empty, Color.BLUE):
         with pytest.raises(Fault, match="Literal"):
             shape.encode(value)
-    for value in (1.0, False, 2, [], {}, "blue"):
+    for value in (1.0, False, 2, *empty, "blue"):
         with pytest.raises(Fault, match="Literal"):
             shape.decode(value)
 

@@ -54,7 +54,8 @@ class Mixed(Base):
 
 
 Functions = Callable[[Any, Any, bool], tuple[Any, Any]]
-BOTH = pytest.mark.parametrize("make", [generated._generated, generated._loops])
+WAYS: list[Functions] = [generated._generated, generated._loops]
+BOTH = pytest.mark.parametrize("make", WAYS)
 
 
 def functions(cls: Any, make: Functions) -> tuple[Any, Any]:

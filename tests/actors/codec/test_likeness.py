@@ -82,7 +82,8 @@ class CachedSlots:
 
 
 def with_more(value: Any, **more: Any) -> Any:
-    vars(value).update(more)
+    for name, part in more.items():
+        vars(value)[name] = part
     return value
 
 

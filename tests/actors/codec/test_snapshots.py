@@ -222,7 +222,7 @@ def test_a_tangle_is_found_where_objects_hold_objects() -> None:
 
 
 def flattened(value: Any) -> Any:
-    cls = type(value)
+    cls: Any = type(value)
     flatten = flattener(cls, state_codec(cls, cls))
     assert flatten is not None
     return flatten(value)

@@ -232,8 +232,8 @@ class Caller:
 
 
 def read(function: Any, **options: Any) -> Signature:
-    given = {"what": "it", "context": "ActivityContext", "names": {}, "context_first": False}
-    return read_signature(function, **{**given, **options})
+    given: dict[str, Any] = {"names": {}, "context_first": False, **options}
+    return read_signature(function, "it", "ActivityContext", **given)
 
 
 def test_a_signature_is_what_a_function_takes_and_gives() -> None:
@@ -263,15 +263,24 @@ def test_partials_and_objects_that_can_be_called_are_read_by_what_they_call() ->
     assert plain_function(len) is len
 
 
+def named_only(*, a: int) -> None: ...
+def any_number(*a: int) -> None: ...
+def any_names(**a: int) -> None: ...
+def two_inputs(a: int, b: int) -> None: ...
+
+
+NO_FUNCTIONS: list[tuple[Any, ...]] = [
+    (named_only, "it has the keyword-only parameter 'a'"),
+    (any_number, r"it has \*args or \*\*kwargs, but takes at most one input"),
+    (any_names, r"it has \*args or \*\*kwargs"),
+    (two_inputs, "it takes at most one input besides its context"),
+    (5, "it has no signature to read"),
+]
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
-    [
-        (lambda *, a: a, "it has the keyword-only parameter 'a'"),
-        (lambda *a: a, r"it has \*args or \*\*kwargs, but takes at most one input"),
-        (lambda **a: a, r"it has \*args or \*\*kwargs"),
-        (lambda a, b: a, "it takes at most one input besides its context"),
-        (5, "it has no signature to read"),
-    ],
+    NO_FUNCTIONS,
     ids=range(5),
 )
 def test_what_takes_something_else_is_refused(function: Any, reason: str) -> None:

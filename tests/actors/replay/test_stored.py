@@ -63,12 +63,13 @@ def test_a_message_that_was_stored_is_read(
 
 @given(JSON)
 def test_whatever_json_is_stored_is_a_message_or_a_value_error(stored: Any) -> None:
-    for fields in (
+    several: list[Any] = [
         stored,
         ["event", "x", stored],
         [stored, 1, None],
         ["lock", stored, [], 1, None],
-    ):
+    ]
+    for fields in several:
         try:
             read = read_message(orjson.dumps(fields))
         except ValueError:
@@ -88,35 +89,38 @@ def test_a_start_before_the_epoch_is_one() -> None:
 CALLER: list[Any] = ["i-1", 2, 3]
 
 
+NO_MESSAGES: list[tuple[Any, ...]] = [
+    (5, "it is no message"),
+    ([], "it is no message"),
+    (["event"], "it is no message"),
+    ([1, "x"], "it is no message"),
+    (["sing", None], "unknown kind 'sing'"),
+    (["begin", None], "fields of this begin"),
+    (["begin", -1, None], "fields of this begin"),
+    (["begin", True, None], "fields of this begin"),
+    (["begin", 1, 5], "request id of this begin"),
+    (["begin", 1, None, {"user": 5}], "goes along with this begin"),
+    (["begin", 1, None, {}], "goes along with this begin"),
+    (["operation", "add", [1, 2], False, None, None], "fields of this operation"),
+    (["operation", "add", 1, False, None, None], "fields of this operation"),
+    (["operation", "add", [], 0, None, None], "fields of this operation"),
+    (["operation", "add", [], False, ["i-1", 2], None], "fields of this operation"),
+    (["operation", "add", [], False, [5, 2, 3], None], "fields of this operation"),
+    (["operation", "add", [], False, ["i-1", 2.0, 3], None], "fields of this operation"),
+    (["lock", CALLER, ["@a@b", 5], 0, None], "fields of this lock"),
+    (["lock", None, [], 0, None], "fields of this lock"),
+    (["completion", "TimerCreated", 1, 1, 5, None], "fields of this completion"),
+    (["command", "sing", "", False, 0, False, None], "fields of this command"),
+    (["start", "f", 5, [], None, [], None, "reject", None], "fields of this start"),
+    (["start", "f", None, [], None, [], "now", "reject", None], "fields of this start"),
+    (["timer", 1, None], "fields of this timer"),
+    (["event", 5, None, None], "fields of this event"),
+]
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
-    [
-        (5, "it is no message"),
-        ([], "it is no message"),
-        (["event"], "it is no message"),
-        ([1, "x"], "it is no message"),
-        (["sing", None], "unknown kind 'sing'"),
-        (["begin", None], "fields of this begin"),
-        (["begin", -1, None], "fields of this begin"),
-        (["begin", True, None], "fields of this begin"),
-        (["begin", 1, 5], "request id of this begin"),
-        (["begin", 1, None, {"user": 5}], "goes along with this begin"),
-        (["begin", 1, None, {}], "goes along with this begin"),
-        (["operation", "add", [1, 2], False, None, None], "fields of this operation"),
-        (["operation", "add", 1, False, None, None], "fields of this operation"),
-        (["operation", "add", [], 0, None, None], "fields of this operation"),
-        (["operation", "add", [], False, ["i-1", 2], None], "fields of this operation"),
-        (["operation", "add", [], False, [5, 2, 3], None], "fields of this operation"),
-        (["operation", "add", [], False, ["i-1", 2.0, 3], None], "fields of this operation"),
-        (["lock", CALLER, ["@a@b", 5], 0, None], "fields of this lock"),
-        (["lock", None, [], 0, None], "fields of this lock"),
-        (["completion", "TimerCreated", 1, 1, 5, None], "fields of this completion"),
-        (["command", "sing", "", False, 0, False, None], "fields of this command"),
-        (["start", "f", 5, [], None, [], None, "reject", None], "fields of this start"),
-        (["start", "f", None, [], None, [], "now", "reject", None], "fields of this start"),
-        (["timer", 1, None], "fields of this timer"),
-        (["event", 5, None, None], "fields of this event"),
-    ],
+    NO_MESSAGES,
     ids=str,
 )
 def test_what_is_no_message_is_refused_with_what_is_wrong(fields: Any, reason: str) -> None:

@@ -86,7 +86,7 @@ def test_a_folder_has_one_owner_until_it_is_released(owner: Ownership, tmp_path:
     ids=str,
 )
 def test_why_a_folder_cannot_be_taken_is_said(
-    owner: Ownership, monkeypatch: pytest.MonkeyPatch, number: int, kind: type, text: str
+    owner: Ownership, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], text: str
 ) -> None:
     def refuse(**_: Any) -> Any:
         raise OSError(number, os.strerror(number))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,7 +145,7 @@ def in_memory(c: Checkpoint) -> MemoryPartition:
 
 
 @contextmanager
-def in_tables(c: Checkpoint) -> Iterator[sqlite3.Connection]:
+def in_tables(c: Checkpoint) -> Generator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.executescript(read_scripts(SCRIPTS))
         connection.execute("INSERT INTO meta VALUES (1, 3, 'hub', 0, 1, 0, 'perdure', 0, 1, 1, 1)")
