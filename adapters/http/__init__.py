@@ -10,15 +10,28 @@ if TYPE_CHECKING:
     from .family import client_binding
     from .keys import Key, Keys
     from .limits import Limits
+    from .server import Address, ServerOptions, listen
 
-__all__ = ["Key", "Keys", "Limits", "client_binding", "create_app"]
+__all__ = [
+    "Address",
+    "Key",
+    "Keys",
+    "Limits",
+    "ServerOptions",
+    "client_binding",
+    "create_app",
+    "listen",
+]
 
 _HOMES = {
+    "Address": ".server",
     "Key": ".keys",
     "Keys": ".keys",
     "Limits": ".limits",
+    "ServerOptions": ".server",
     "client_binding": ".family",
     "create_app": ".app",
+    "listen": ".server",
 }
 
 # Type checkers go by the imports above, and would believe in any name if they saw this.

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from importlib import import_module
 from inspect import CO_COROUTINE
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -146,9 +147,10 @@ def test_a_page_uses_public_names_only(page: Path) -> None:
         node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
     ]
     ours = [node for node in imported if (node.module or "").partition(".")[0] == "perdure"]
-    names = {alias.name for node in ours for alias in node.names}
-    assert {node.module for node in ours} <= {"perdure"}
-    assert names <= set(perdure.__all__)
+    for node in ours:
+        module = node.module or ""
+        assert re.fullmatch(r"perdure(\.adapters\.\w+)?", module), module
+        assert {alias.name for alias in node.names} <= {*import_module(module).__all__}
 
 
 def settings_documented() -> dict[str, str]:

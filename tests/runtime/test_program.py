@@ -86,6 +86,30 @@ def test_run_returns_after_a_signal(folder: Path) -> None:
     assert (output, errors, process.returncode) == ("returned\n", "", 0)
 
 
+def test_what_runs_beside_a_hub_is_left_before_the_hub_drains(
+    folder: Path, anyio_backend_name: str
+) -> None:
+    code = (
+        "import os, signal, perdure\n"
+        "from contextlib import asynccontextmanager\n"
+        "@asynccontextmanager\n"
+        "async def beside(hub):\n"
+        "    print('entered', (await hub.statistics()).waiting)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    yield\n"
+        "    print('left', (await hub.client.start_new('greet', 'hello')) is not None)\n"
+        "on_ready = lambda hub: print('ready')\n"
+        f"run = dict(uvloop=False, backend={anyio_backend_name!r})\n"
+        "perdure.run('greeter:app', on_ready=on_ready, beside=beside, **run)\n"
+    )
+
+    with command(folder, "-c", code) as process:
+        output, errors = process.communicate(timeout=30)
+
+    assert (output.split("\n")[:3], errors) == (["ready", "entered 0", "left True"], "")
+    assert process.returncode == 0
+
+
 async def test_a_second_signal_ends_the_process_and_loses_nothing(
     folder: Path, anyio_backend_name: str
 ) -> None:
