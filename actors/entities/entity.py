@@ -76,6 +76,8 @@ class EntityActor(Actor):
     * ``state`` is what the operations that succeeded have made of it; while an async operation
       is under way, ``frozen`` holds what it was before, since a checkpoint may come in between,
       and ``before`` an object with it, for those that only read.
+    * While it is spared nothing is told, so nothing is decided either: what is stored may be worth
+      repairing.
     * Messages are held only while ``lock`` is set, the actor is parked, or ``folding``: a striped
       entity's home waits for its stripes.
     """
@@ -93,6 +95,7 @@ class EntityActor(Actor):
         "frozen",
         "gone",
         "home_key",
+        "is_spared",
         "lock",
         "lookup",
         "name",
@@ -125,6 +128,7 @@ class EntityActor(Actor):
         self.state: Any = None
         self.exists = False
         self.stored = False
+        self.is_spared = False  # what is stored is damaged, and stays as it is
         self.careful = careful  # a turn of it crashed lately: check all that it does
         self.lock: Caller | None = None
         self.frozen: bytes | None = None
@@ -222,6 +226,8 @@ class EntityActor(Actor):
         Raises:
             PayloadError: the state cannot be stored.
         """
+        if self.is_spared:
+            return None
         state = self._encode_state()
         failures = self._encode_failures()
         self.changed = False
@@ -316,7 +322,7 @@ class EntityActor(Actor):
                 return RELOAD
             if home is not None:
                 home.retry(effects)
-        elif message.action == "park":
+        elif message.action == "park" and not self.is_spared:
             self.park("StoreDamagedError", message.reason)
         elif home is not None and self.parked is None and home.waits(message):
             return HELD
@@ -399,6 +405,8 @@ class EntityActor(Actor):
 
         Whoever waits for the lock does not wait for the repair of a parked entity as well.
         """
+        if self.is_spared:
+            return []
         if self.parked is None or self.lock is not None or self.striping is not None:
             return super().release()
         released: list[Message] = []
@@ -416,7 +424,8 @@ class EntityActor(Actor):
     def stay_parked(self, kind: str, reason: str) -> None:
         """Be parked, and say nothing of it: what is stored stays as it is."""
         self.parked_type, self.parked = kind, reason
-        self.stored = True
+        self.stored = self.is_spared = True
+        self.changed = False
 
     def close(self) -> None:
         """Be of no more use: what is under way decides nothing."""
@@ -425,7 +434,7 @@ class EntityActor(Actor):
     def purge(self, effects: Effects) -> None:
         """Delete whatever there is but its lock, and drop what is held but requests for that."""
         self.state = None
-        self.exists = False
+        self.exists = self.is_spared = False
         self.changed = True
         self.parked = self.parked_type = None
         self.failed = self.unread_failures = self.unreadable = None
@@ -860,6 +869,8 @@ class EntityActor(Actor):
         effects.send(caller.instance_id, answer)
 
     def _request_lock(self, message: LockRequest, effects: Effects) -> Any:
+        if self.is_spared:
+            return HELD
         if self.striping is not None and self.parked is None:
             # Asked for by code from before it was striped.
             self.park("LockRuleError", f"{message.owner.instance_id} locks it, but it is striped")
@@ -879,6 +890,8 @@ class EntityActor(Actor):
         return None
 
     def _release_lock(self, message: LockRelease, effects: Effects) -> Any:
+        if self.is_spared and message.reply is None:
+            return HELD  # who holds the lock cannot be read; a client does not wait for that
         if self.lock == message.owner:
             self.lock = None
             self.changed = True

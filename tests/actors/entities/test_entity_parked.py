@@ -13,6 +13,7 @@ from perdure.actors.messages import (
     Backlog,
     Command,
     Folded,
+    LockRelease,
     LockRequest,
     Operation,
 )
@@ -143,6 +144,33 @@ def test_an_entity_whose_row_is_damaged_stays_parked_without_saying_so() -> None
     told = lone.actor.seal(START)
     assert told is not None
     assert told.is_empty
+
+
+def test_an_entity_whose_row_is_damaged_gives_its_lock_to_nobody_and_tells_nothing() -> None:
+    lone = account()
+    lone.actor.stay_parked("StoreDamagedError", "its row is damaged")
+
+    assert lone.turn_unsealed(lock(A), unlock(B), Command("park", "a message is damaged")) == [
+        ("reply", None)
+    ]
+    lone.turn_unsealed(lock(B))
+
+    assert [type(one) for one in lone.held] == [LockRequest, LockRelease, LockRequest]
+    assert lone.actor.lock is None
+    assert lone.actor.seal(START) is None
+    assert lone.actor.parked == "its row is damaged"
+
+
+def test_purged_an_entity_whose_row_was_damaged_is_locked_by_who_waits() -> None:
+    lone = account()
+    lone.actor.stay_parked("StoreDamagedError", "its row is damaged")
+    lone.turn_unsealed(lock(A))
+
+    effects = lone.turn(Command("purge"))
+
+    assert answers(effects) == [("a", "EntityLockGranted", None)]
+    assert lone.stored is not None
+    assert lone.stored.lock is not None
 
 
 @pytest.mark.parametrize(

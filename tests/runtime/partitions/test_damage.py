@@ -50,6 +50,12 @@ def store_in(folder: Path) -> SqliteStore:
     return SqliteStore(folder, synchronous="OFF")
 
 
+@app.orchestration
+async def lock_and_add(ctx: OrchestrationContext) -> int:
+    async with ctx.lock_entities(EntityId(Counter, A)):
+        return await ctx.call_entity(EntityId(Counter, A), Counter.add)
+
+
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
     """A stopped hub: entities ``a`` and ``b``, and an instance with three events in its mail."""
@@ -218,6 +224,28 @@ async def test_an_entity_whose_lock_cannot_be_read_is_parked_and_keeps_its_row(
     change(file, "UPDATE entity_row SET lock = NULL WHERE key = 'a'")
     async with Hub(app, store=store_in(folder), partitions=1) as hub:
         assert await hub.client.call_entity(EntityId(Counter, A), Counter.add) == 2
+
+
+@pytest.mark.parametrize("harm", ["state = 'zz'", "updated = 'then'", "lock = '[1]'"])
+async def test_who_locks_an_entity_whose_row_is_damaged_waits_and_leaves_the_row_alone(
+    folder: Path, harm: str
+) -> None:
+    file = spoil(folder, f"UPDATE entity_row SET {harm} WHERE key = 'a'")
+    columns = "SELECT id, updated, state, lock, failures FROM entity_row WHERE key = 'a'"
+    spoilt = rows(file, columns)
+
+    async with Hub(app, store=store_in(folder), partitions=1) as hub:
+        await hub.client.start_new(lock_and_add, instance_id="locker")
+        await check_innocent(hub)
+        await hub.client.retry(EntityId(Counter, A))
+        await check_innocent(hub)
+    assert rows(file, columns) == spoilt
+
+    change(
+        file, "UPDATE entity_row SET state = '{\"n\":1}', updated = 1, lock = NULL WHERE key = 'a'"
+    )
+    async with Hub(app, store=store_in(folder), partitions=1) as hub:
+        assert await hub.client.get_handle("locker").result(timeout=10) == 2
 
 
 NO_ANSWERS = [
