@@ -15,7 +15,7 @@ holds it keeps these up to date:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -307,12 +307,22 @@ class Begin(Message):
         return ["begin", self.execution]
 
 
+#: When an attempt of an activity began (microseconds), and the number of the shard that it ran on.
+Run = tuple[int, int]
+
+
 class Completion(Message):
-    """The answer to a task of an orchestration: ``event`` is the history event it becomes."""
+    """The answer to a task of an orchestration: ``event`` is the history event it becomes.
 
-    __slots__ = ("body", "event", "execution", "task")
+    Attributes:
+        ran: of an activity that began, when and where.
+    """
 
-    def __init__(self, event: AnswerKind, execution: int, task: int, body: bytes) -> None:
+    __slots__ = ("body", "event", "execution", "ran", "task")
+
+    def __init__(
+        self, event: AnswerKind, execution: int, task: int, body: bytes, ran: Run | None = None
+    ) -> None:
         self.carried = None
         self.row = 0
         self.timer = 0
@@ -323,10 +333,12 @@ class Completion(Message):
         self.execution = execution
         self.task = task
         self.body = body
+        self.ran = ran
         self.size = len(body)
 
     def content(self) -> list[Any]:
-        return ["completion", self.event, self.execution, self.task, orjson.Fragment(self.body)]
+        answer = orjson.Fragment(self.body)
+        return ["completion", self.event, self.execution, self.task, answer, *(self.ran or ())]
 
 
 class TimerDue(Message):
@@ -515,8 +527,17 @@ def _read_folded(
     )
 
 
-def _read_completion(event: AnswerKind, execution: int, task: int, body: Any) -> Completion:
-    return Completion(event, execution, task, compact(orjson.dumps(body)))
+def _read_completion(
+    event: AnswerKind, execution: int, task: int, body: Any, *ran: Any
+) -> Completion:
+    return Completion(event, execution, task, compact(orjson.dumps(body)), read_run(ran))
+
+
+def read_run(fields: Sequence[Any]) -> Run | None:
+    """Read when and where an attempt ran, if that is known."""
+    if len(fields) < 2 or type(fields[0]) is not int or type(fields[1]) is not int:
+        return None
+    return fields[0], fields[1]
 
 
 def _read_event(name: str, data: Any) -> Event:

@@ -44,6 +44,13 @@ ExecutionEnd = Literal["Completed", "Failed", "Canceled", "Terminated", "Continu
 #: Where an instance stands: the words of ``RuntimeStatus``.
 Status = Literal["Pending", "Running", "Suspended"] | ExecutionEnd
 
+#: What a strand of code, or a task, may wait for.
+WaitKind = Literal[
+    "activity", "timer", "event", "child", "entity", "lock", "all", "any", "branches", "task"
+]
+#: What a timer is for: the code's own, or part of something else.
+TimerPurpose = Literal["timer", "deadline", "event_timeout", "retry", "overall_timeout"]
+
 TERMINAL: Final = frozenset({"Completed", "Failed", "Canceled", "Terminated"})
 
 

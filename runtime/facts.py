@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
+from attrs import frozen
 
 from ..actors.classes import class_of, is_a
 from ..actors.ids import EntityId
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+F = TypeVar("F", bound="Fact")
 
 
 class Fact:
@@ -24,6 +31,19 @@ class Fact:
             for field in attrs.fields(cast("Any", type(self)))
             if not field.name.startswith("_")
         }
+
+
+@frozen(kw_only=True)
+class ParkedReason(Fact):
+    """Why an actor takes no turns.
+
+    Attributes:
+        type: the kind of trouble: ``NondeterminismError``, ``UnknownNameError``, ``Crash``, ...
+        reason: what is wrong, and where.
+    """
+
+    type: str
+    reason: str
 
 
 def json_form(value: Any) -> Any:
@@ -44,3 +64,22 @@ def json_form(value: Any) -> Any:
             for field in attrs.fields(class_of(value))
         }
     return value
+
+
+def read_fact(kind: type[F], value: Mapping[str, Any]) -> F:
+    """Read a fact back from what its ``to_dict`` gave."""
+    return _converter().structure(value, kind)
+
+
+@cache
+def _converter() -> Converter:
+    from cattrs import Converter  # which a program that reads no facts never needs
+
+    converter = Converter()
+    converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+    converter.register_structure_hook_func(_is_entity_id, lambda text, _: EntityId.parse(text))
+    return converter
+
+
+def _is_entity_id(kind: Any) -> bool:
+    return kind is EntityId or getattr(kind, "__origin__", None) is EntityId

@@ -53,7 +53,12 @@ ROOMS = (
         "actors.errors actors.logs actors.printing storage",
         "a folder with two files a partition",
     ),
-    _room(_VALUES, "actors", "limits, counters", "settings statistics facts observer"),
+    _room(
+        _VALUES,
+        "actors",
+        "limits, counters, facts",
+        "settings statistics facts explanations observer",
+    ),
     _room(
         "runtime/scheduling",
         f"actors {_VALUES} actors.registry.outside actors.replay.endless storage.bells"

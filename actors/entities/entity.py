@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, TypeVar
 
 import orjson
 
@@ -66,6 +66,24 @@ def _end(context: EntityContext | None) -> None:
     """Let a context be of no more use: its operation has ended."""
     if context is not None:
         context._is_over = True  # pyright: ignore[reportPrivateUsage]
+
+
+class EntityLook(NamedTuple):
+    """What an entity is at one moment.
+
+    Attributes:
+        exists: whether it has state.
+        holder: the instance that has its lock, or None.
+        waiters: those that wait for the lock, as far as they are known.
+        waiter_count: how many do.
+        parked: why it takes no turns, if it does not: the kind of trouble, and the reason.
+    """
+
+    exists: bool
+    holder: str | None
+    waiters: list[str]
+    waiter_count: int
+    parked: tuple[str, str] | None
 
 
 class EntityActor(Actor):
@@ -165,6 +183,17 @@ class EntityActor(Actor):
         """Whether messages may have to wait for long."""
         return self.lock is not None or self.parked is not None
 
+    def look(self) -> EntityLook:
+        """Give what it is at this moment, apart from what an operation under way has made of it."""
+        waiters, count = ([], 0) if self.lock is None else self._lock_queue()
+        return EntityLook(
+            self.exists if self.frozen is None else bool(self.frozen),
+            None if self.lock is None else self.lock.instance_id,
+            waiters,
+            count,
+            None if self.parked is None else (self.parked_type or "", self.parked),
+        )
+
     def define(self, definition: EntityDefinition, partitions: int) -> None:
         """Take over what its entity is, in a hub of so many partitions."""
         self.definition = definition
@@ -257,8 +286,13 @@ class EntityActor(Actor):
         return encoded
 
     def _encode_lock(self, holder: Caller) -> bytes:
-        # For people with who waits for it, and how many. Of those whose requests lie in the store
-        # alone only the number is known.
+        # For people with who waits for it, and how many.
+        waiters, count = self._lock_queue()
+        return orjson.dumps([*holder, waiters, count] if count else [*holder])
+
+    def _lock_queue(self) -> tuple[list[str], int]:
+        # The next one first. Of those whose requests lie in the store alone only the number is
+        # known.
         waiters: list[str] = []
         count = 0
         for one in self.held or ():
@@ -268,7 +302,7 @@ class EntityActor(Actor):
                 if count == len(waiters):  # not behind some that are not known
                     waiters.append(one.owner.instance_id)
                 count += 1
-        return orjson.dumps([*holder, waiters, count] if count else [*holder])
+        return waiters, count
 
     def _encode_failures(self) -> bytes | None:
         # How many, the last of them, and a home's round.

@@ -10,7 +10,7 @@ and sent out. Nothing of the user's code runs for a terminated instance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import orjson
 
@@ -57,9 +57,12 @@ from ..payloads import compact
 from ..replay.execution import NO_WORK, OpenLock, OpenWork, Outcome
 from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
+from ..replay.trace import Tracer
+from ..replay.waits import OpenTask, open_tasks
 from ..tracing import Passed, StartFacts
 from ..values import TERMINAL, ExecutionEnd, Status
 from .commands import COMMANDS
+from .looks import InstanceLook
 from .rewind import prepare
 from .rewind_plan import Rewind
 
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from ..registry.lookup import Lookup
     from ..replay.execution import Execution
 
+E = TypeVar("E", bound=Executor)
 
 #: More events of one turn are told in several parts.
 CHUNK_EVENTS = 1_000
@@ -564,12 +568,23 @@ class OrchestrationActor(Actor):
         Raises:
             UnknownNameError: its code is not registered.
         """
+        return self._execution_of(Executor)
+
+    def new_tracer(self) -> Tracer:
+        """Make an execution of its code for a look at it, which has no effects.
+
+        Raises:
+            UnknownNameError: its code is not registered.
+        """
+        return self._execution_of(Tracer)
+
+    def _execution_of(self, kind: type[E]) -> E:
         lookup = self.lookup
         definition = lookup.registry.exact_orchestration(self.name, self.version)
         context = lookup.new_context(definition, self.carried)
         if lookup.tracer is not None and self.carried is not None:
             context.run(lookup.tracer.enter_instance, self.start_facts())
-        return Executor(
+        return kind(
             definition,
             self.instance_id,
             self.execution,
@@ -612,6 +627,15 @@ class OrchestrationActor(Actor):
         else:
             self.parked = None
             self.parked_type = None
+
+    def look(self) -> InstanceLook:
+        """Give what it is at this moment, between two turns."""
+        return InstanceLook(self)
+
+    def open_tasks(self) -> Generator[None, None, list[OpenTask] | None]:
+        """Give its tasks without an answer, or None where its code is not here; pauses now and then."""
+        executor = self.executor
+        return (yield from open_tasks(executor)) if isinstance(executor, Executor) else None
 
     def lie_idle(self, events: list[list[Any]]) -> None:
         """Note, for a parked instance whose code is not live, what its history has open."""
@@ -666,7 +690,12 @@ class OrchestrationActor(Actor):
             elif event in FAILURES and event != "TaskFailed":
                 effects.drop_answer(self.instance_id, message)
             return None
-        written = b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body)
+        ran = message.ran
+        if ran is None:
+            written = b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body)
+        else:
+            given = (event.encode(), now, message.task, message.body, *ran)
+            written = b'["%b",%d,%d,%b,%d,%d]' % given
         came = (event, now, message.task, message.body)
         if executor.answers_later:
             return self._take_in_later(executor, written, came, now, effects, None)
@@ -689,16 +718,13 @@ class OrchestrationActor(Actor):
     def _keep_answer(self, message: Completion, now: int) -> None:
         # For a rewind: what has completed is not done again, and an operation's answer comes once.
         if message.event in _KEPT:
-            body = orjson.Fragment(message.body)
-            self.events.append(orjson.dumps((message.event, now, message.task, body)))
+            self.events.append(_answer(message, now))
             self.changed = True
 
     def _drop_answer(self, message: Completion, executor: Execution, now: int) -> None:
         # Recorded all the same, so that a restart does not run the activity once more.
         executor.unanswered.pop(message.task, None)
-        self.events.append(
-            b'["%b",%d,%d,%b]' % (message.event.encode(), now, message.task, message.body)
-        )
+        self.events.append(_answer(message, now))
         self.pending = len(executor.unanswered)
         self.updated = now
         self.changed = True
@@ -924,6 +950,11 @@ def _open_work(events: list[list[Any]]) -> OpenWork:
         is_granted = any(event[0] == "EntityLockGranted" and event[2] == number for event in events)
         held = OpenLock(number, entities, is_granted)
     return OpenWork(open_children(events), held)
+
+
+def _answer(message: Completion, now: int) -> bytes:
+    body = orjson.Fragment(message.body)
+    return compact(orjson.dumps((message.event, now, message.task, body, *(message.ran or ()))))
 
 
 def _event(kind: bytes, now: int, name: bytes, data: bytes) -> bytes:

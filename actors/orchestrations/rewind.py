@@ -23,7 +23,7 @@ from ..errors import (
     UsageError,
 )
 from ..failures import failure_of, read_failure
-from ..messages import Command, Completion, Event, LockRequest
+from ..messages import Command, Completion, Event, LockRequest, read_run
 from ..replay.execution import Outcome
 from ..replay.executor import Executor
 from ..replay.history import AT, KIND, NUMBER, open_activities, open_lock
@@ -184,9 +184,8 @@ def _take_in(actor: OrchestrationActor, later: Events, now: int, effects: Effect
         if event[KIND] == "EventRaised":
             message: Event | Completion = Event(event[2], orjson.dumps(event[3]))
         else:
-            message = Completion(
-                event[KIND], actor.execution, event[NUMBER], orjson.dumps(event[3])
-            )
+            answer, ran = orjson.dumps(event[3]), read_run(event[4:])
+            message = Completion(event[KIND], actor.execution, event[NUMBER], answer, ran)
         if actor.handle(message, now, effects) is HELD:
             message.keep = True
             actor.held = [*(actor.held or ()), message]

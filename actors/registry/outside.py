@@ -11,13 +11,13 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..classes import is_a
 from ..errors import NonDurableAwaitError
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType, FrameType
 
     from .definitions import OrchestrationDefinition
 
@@ -28,6 +28,8 @@ INSIDE: ContextVar[OrchestrationDefinition | None] = ContextVar("perdure_inside"
 _CLIENTS = {
     "Client": "Client",
     "EntityClient": "Client",
+    "ExplanationClient": "Client",
+    "HubClient": "Client",
     "InstanceQueries": "Client",
     "OrchestrationClient": "Client",
     "OrchestrationHandle": "OrchestrationHandle",
@@ -79,6 +81,19 @@ _INSTEAD = (
     (("current_task",), "ctx.move_on_after(seconds), whose scope can be cancelled"),
 )
 _ANYTHING = "only tasks made by its context, and an activity for other work"
+
+
+class CodeLine(NamedTuple):
+    """A line of users' code, and the function that it is of.
+
+    Attributes:
+        first: the first line of that function.
+    """
+
+    file: str
+    line: int
+    function: str
+    first: int
 
 
 def refuse_use(name: str) -> NonDurableAwaitError:
@@ -145,6 +160,22 @@ def calling_line() -> str:
 def line_of(coroutine: Any) -> str:
     """File and line at which a suspended coroutine or generator stands."""
     return next((_line(frame) for frame in _awaiting(coroutine)), "unknown")
+
+
+def lines_of(coroutine: Any) -> list[CodeLine]:
+    """Where a suspended coroutine or generator stands: the lines of users' code, outermost first."""
+    return [_code_line(frame) for frame in _awaiting(coroutine) if _is_users(frame)]
+
+
+def running_lines(runner: CodeType) -> list[CodeLine]:
+    """The lines of users' code that runs now, outermost first, up to the function that runs it."""
+    lines: list[CodeLine] = []
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None and frame.f_code is not runner:
+        if _is_users(frame):
+            lines.append(_code_line(frame))
+        frame = frame.f_back
+    return lines[::-1] if frame is not None else []
 
 
 def _calling(frame: FrameType | None) -> Iterator[FrameType]:
@@ -221,6 +252,12 @@ def _module(frame: FrameType) -> str:
 def _is_users(frame: FrameType) -> bool:
     module = _module(frame)
     return not module.startswith(_OURS) and module.partition(".")[0] not in _LIBRARIES
+
+
+def _code_line(frame: FrameType) -> CodeLine:
+    code = frame.f_code
+    first = code.co_firstlineno
+    return CodeLine(code.co_filename, frame.f_lineno or first, code.co_qualname, first)
 
 
 def _line(frame: FrameType) -> str:

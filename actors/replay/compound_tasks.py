@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from attrs import evolve
 
 from ..errors import Cancelled, FailedError, FailureDetails, UsageError
 from ..failures import failure_of
 from ..retry import PredicateError
-from .tasks import CANCELED, DONE, FAILED, PENDING, Task, TimerTask
+from .tasks import CANCELED, DONE, FAILED, PENDING, CallTask, Task, TimerTask
 
 if TYPE_CHECKING:
     from ..retry import RetryPolicy
@@ -64,6 +64,15 @@ class AllTask(Task[list[R]]):
         else:
             self._notice(task)
         self.on_counted()
+
+    @property
+    def missing(self) -> int:
+        """How many of them are not settled."""
+        return self._missing
+
+    def open_tasks(self) -> Iterator[Task[Any]]:
+        """Give those that are not settled."""
+        return _open(self._tasks[len(self._results) :])
 
     def _read(self) -> None:
         """Read the results that have come, and gather those of the first tasks."""
@@ -133,6 +142,10 @@ class AllTask(Task[list[R]]):
             task.cancel()
 
 
+def _open(tasks: Sequence[Task[Any]]) -> Iterator[Task[Any]]:
+    return (task for task in tasks if not task.is_completed)
+
+
 def _error_of(task: Task[Any]) -> Exception:
     """Give the error of a task that failed or was cancelled."""
     try:
@@ -165,6 +178,10 @@ class AnyTask(Task[Task[Any]]):
             for task in tasks:
                 task.watch(self)
 
+    def open_tasks(self) -> Iterator[Task[Any]]:
+        """Give the tasks of which the first is waited for."""
+        return _open(self._tasks)
+
     def on_settled(self, task: Task[Any]) -> None:
         """One of them is settled; if it is the first, it has won."""
         if self._state != PENDING:
@@ -191,6 +208,34 @@ class AnyTask(Task[Task[Any]]):
             task.cancel()
 
 
+class Called(NamedTuple):
+    """What a task has called: the number of the task, the error of its failing, and what it is."""
+
+    number: int
+    error: type[FailedError]
+    target: str
+
+
+class Retrying(NamedTuple):
+    """How far a call has come that is tried again where it fails.
+
+    Attributes:
+        attempts: how many attempts were begun.
+        attempts_max: how many there may be.
+        failed: the last attempt that failed, if one has.
+        failure: why that failed.
+        due: when the next attempt begins, where that is waited for.
+        limit: when the call is given up as a whole, if that is limited.
+    """
+
+    attempts: int
+    attempts_max: int
+    failed: Called | None
+    failure: FailureDetails | None
+    due: int | None
+    limit: int | None
+
+
 class RetryTask(Task[R]):
     """Attempts of one call, with durable timers between them.
 
@@ -213,6 +258,7 @@ class RetryTask(Task[R]):
         "_deadline",
         "_failed",
         "_last",
+        "_last_call",
         "_limit_us",
         "_policy",
     )
@@ -235,10 +281,29 @@ class RetryTask(Task[R]):
         self._limit_us = limit_us
         self._failed = failed
         self._last: FailureDetails | None = None
+        self._last_call: Called | None = None
         self._try()
         if limit_us is not None and not executor.lacks_timer():
             self._deadline = executor.create_timer(executor.later(limit_us))
             self._deadline.watch(self)
+
+    @property
+    def current(self) -> Task[Any] | None:
+        """The attempt that is under way, or the wait for the next one."""
+        return self._current
+
+    @property
+    def progress(self) -> Retrying:
+        """How far it has come."""
+        current, deadline = self._current, self._deadline
+        return Retrying(
+            self._attempts,
+            self._policy.max_attempts,
+            self._last_call,
+            self._last,
+            current.due if isinstance(current, TimerTask) else None,
+            None if deadline is None else deadline.due,
+        )
 
     def _try(self) -> None:
         self._attempts += 1
@@ -293,6 +358,8 @@ class RetryTask(Task[R]):
             self.settle(FAILED, task.outcome)
         else:
             self._last = failure
+            if isinstance(task, CallTask):
+                self._last_call = Called(task.number, task.error, task.target)
             self._follow(executor.create_timer(executor.later(delay)))
 
     def _run_out(self) -> None:

@@ -169,6 +169,11 @@ class Executor:
         """Whether the code is being taken through what it did before."""
         return self._script is not None or self.closed
 
+    @property
+    def position(self) -> int:
+        """How many events of its history it has been taken through; 0 where it does not replay."""
+        return 0 if self._script is None else self._script.position
+
     def begin_turn(self, now: int, effects: Effects, events: list[bytes]) -> None:
         """Say when the next decisions are made, where they go, and where they are written down."""
         self.now = now
@@ -207,19 +212,29 @@ class Executor:
         else:
             self._end(made, None)
 
-    def replay(self, history: list[list[Any]], input: bytes | None) -> Generator[None, None, None]:
+    def replay(
+        self, history: list[list[Any]], input: bytes | None, every: int = 500
+    ) -> Generator[None, None, None]:
         """Take the code through its history; yields now and then, so that a loop can breathe.
+
+        Args:
+            history: the events.
+            input: its input.
+            every: after how many events it yields; for 0, behind each that came in and what was
+                decided by that.
 
         Raises:
             NondeterminismError: the code does something else than the history says.
         """
         self._script = script = Script(history)
-        for _ in self._steps(script, input):
+        for _ in self._steps(script, input, every):
             yield
         self._script = None
 
-    def _steps(self, script: Script, input: bytes | None) -> Generator[None, None, None]:
-        breath = 500
+    def _steps(
+        self, script: Script, input: bytes | None, every: int
+    ) -> Generator[None, None, None]:
+        breath = every
         events = script.events
         while script.position < len(events):
             event = events[script.position]
@@ -245,7 +260,7 @@ class Executor:
                     calls = [e for e in events[: script.position] if _is_call(e, event[4])]
                     self.make_again(event[3], calls, script.next)
             if script.position > breath:
-                breath = script.position + 500
+                breath = script.position + every
                 yield
 
     def repeat(self, decisions: list[list[Any]]) -> None:
@@ -739,6 +754,7 @@ class Executor:
     def wait_for_event(self, task: EventTask[Any], timeout: int | None) -> None:
         """Take the oldest event of that name, or wait for one."""
         self.check_stepped()
+        task.since = self.now
         if self._external().wait(task) and timeout is not None:
             task.timer = self.create_timer(self.later(timeout))
             task.timer.watch(task)
@@ -748,9 +764,18 @@ class Executor:
         if self.external is not None:
             self.external.forget(task)
 
+    def awaited_events(self) -> list[EventTask[Any]]:
+        """Give the open waits for events, the oldest for each name first."""
+        external = self.external
+        return [] if external is None else [one for some in external.waits.values() for one in some]
+
     def unconsumed_events(self) -> list[tuple[str, bytes]]:
         """Give the events that nobody took, in the order in which they came."""
         return [] if self.external is None else self.external.untaken()
+
+    def unconsumed_names(self) -> list[str]:
+        """Give the names of the events that nobody took."""
+        return [] if self.external is None else self.external.untaken_names()
 
     @property
     def unconsumed_count(self) -> int:

@@ -71,6 +71,10 @@ class ExternalEvents:
             (name, raw if isinstance(raw, bytes) else orjson.dumps(raw)) for _, name, raw in kept
         ]
 
+    def untaken_names(self) -> list[str]:
+        """Give the names of the events that nobody took."""
+        return [name for name, queue in (self._kept or {}).items() for _ in queue]
+
     @property
     def untaken_count(self) -> int:
         """How many events nobody took."""

@@ -10,7 +10,8 @@ name, target, a hash of the input) right behind the time.
 |---|---|
 | ``ExecutionStarted`` | name, version, execution, parent, context variables if any came along |
 | ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt, summary if given |
-| ``TaskCompleted`` / ``TaskFailed`` | number, result / failure |
+| ``TaskCompleted`` | number, result, when the attempt began, on which shard |
+| ``TaskFailed`` | number, failure, when the attempt began if it did, on which shard |
 | ``TimerCreated`` | number, due, how far the clock was behind if it was |
 | ``TimerFired`` | number |
 | ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version, input |
@@ -94,8 +95,8 @@ FIELDS: dict[EventKind, tuple[str, ...]] = {
         "first_task_id",
         "summary",
     ),
-    "TaskCompleted": ("task_id", "result"),
-    "TaskFailed": ("task_id", "failure"),
+    "TaskCompleted": ("task_id", "result", "started", "shard"),
+    "TaskFailed": ("task_id", "failure", "started", "shard"),
     "TimerCreated": ("task_id", "due", "clock_behind_us"),
     "TimerFired": ("task_id",),
     "SubOrchestrationInstanceCreated": (
@@ -195,8 +196,9 @@ def named_fields(event: list[Any]) -> dict[str, Any]:
     more = [value for value in values[len(names) :] if value is not None]  # a grant has no content
     if more:
         fields["more"] = more
-    if type(fields.get("due")) is int:
-        fields["due"] = EPOCH + timedelta(microseconds=fields["due"])
+    for name in ("due", "started"):
+        if type(fields.get(name)) is int:
+            fields[name] = EPOCH + timedelta(microseconds=fields[name])
     if type(fields.get("failure")) is list:
         fields["failure"] = read_failure(fields["failure"])
     if event[KIND] == "TaskScheduled" and "input" in fields:

@@ -189,6 +189,16 @@ class CancelScope:
         """Whether time may cancel it."""
         return self._delay is not None
 
+    @property
+    def due(self) -> int | None:
+        """When time cancels it, if that is under way."""
+        return None if self._timer is None else self._timer.due
+
+    @property
+    def fiber(self) -> Fiber | None:
+        """The strand that entered it."""
+        return self._fiber
+
     def postpone(self, error: Cancelled) -> None:
         """Keep a cancellation of what is around until the end of this shield."""
         # One of a narrower scope than the last does not come: that scope was overtaken.
@@ -275,6 +285,11 @@ class TaskGroup:
         self._errors: list[BaseException] = []
         self._idle: Task[None] | None = None
         self.cancel_scope = CancelScope(executor, None, fails=False)
+
+    @property
+    def idle(self) -> Task[None] | None:
+        """What stands for the end of its branches, where that is waited for."""
+        return self._idle
 
     def start_soon(
         self,

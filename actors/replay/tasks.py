@@ -280,14 +280,19 @@ class TimerTask(Task[None]):
 
 
 class EventTask(Task[R]):
-    """A wait for one external event."""
+    """A wait for one external event.
 
-    __slots__ = ("_codec", "name", "timer")
+    Attributes:
+        since: when it was asked for.
+    """
+
+    __slots__ = ("_codec", "name", "since", "timer")
 
     def __init__(self, executor: Executor, name: str, codec: Codec[R]) -> None:
         super().__init__(executor)
         self.name = name
         self._codec = codec
+        self.since = 0
         self.timer: TimerTask | None = None
 
     def accept(self, raw: Any) -> None:

@@ -295,6 +295,9 @@ _ROUTES = (
           query=("recursive",)),
     Route(method="GET", path="/instances/{instance_id}/history", operation="history",
           query=("after", "limit", "order")),
+    Route(method="GET", path="/instances/{instance_id}/explain", operation="explain"),
+    Route(method="GET", path="/instances/{instance_id}/trace", operation="trace",
+          query=("after", "limit")),
     Route(method="POST", path="/instances/{instance_id}/events/{name}", operation="raise_event",
           body="data", done=202),
     *(
@@ -313,6 +316,8 @@ _ROUTES = (
     Route(method="DELETE", path="/entities/{entity_name}/{entity_key}", operation="purge_entity"),
     Route(method="GET", path="/entities/{entity_name}/{entity_key}/state",
           operation="entity_state", missing=True),
+    Route(method="GET", path="/entities/{entity_name}/{entity_key}/explain",
+          operation="explain_entity"),
     Route(method="POST", path="/entities/{entity_name}/{entity_key}/call/{operation}",
           operation="call", query=("wait",), body="input", pending=202),
     Route(method="POST", path="/entities/{entity_name}/{entity_key}/signal/{operation}",

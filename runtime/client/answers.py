@@ -12,10 +12,11 @@ from ...actors.codec.states import SCHEMA
 from ...actors.errors import FailureDetails, UsageError
 from ...actors.ids import EntityId
 from ...actors.values import RuntimeStatus
+from ..facts import ParkedReason
 from ..statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
 from .changes import Change
 from .pages import HistoryPage
-from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus, ParkedReason
+from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
@@ -118,8 +119,9 @@ def read_state(id: EntityId[Any], told: Mapping[str, Any], lookup: Lookup) -> An
 def read_event(told: Mapping[str, Any]) -> HistoryEvent:
     """Read an event of a history."""
     fields: dict[str, Any] = dict(told["fields"])
-    if isinstance(fields.get("due"), str):
-        fields["due"] = datetime.fromisoformat(fields["due"])
+    for name in ("due", "started"):
+        if isinstance(fields.get(name), str):
+            fields[name] = datetime.fromisoformat(fields[name])
     if isinstance(fields.get("failure"), dict):
         fields["failure"] = read_failure(fields["failure"])
     return HistoryEvent(

@@ -15,6 +15,7 @@ from ...actors.contexts.orchestration import OrchestrationContext
 from ...actors.ids import EntityId, check_instance_id
 from ...actors.messages import OnExisting
 from ...actors.values import MISSING, RuntimeStatus
+from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import Fact
 from ..statistics import HubStatistics
 from .changes import Change
@@ -416,6 +417,48 @@ class Client(ABC):
         Raises:
             InstanceNotFoundError: there is no such instance.
             StoreDamagedError: it cannot be read.
+        """
+        ...
+
+    @overload
+    @abstractmethod
+    async def explain(self, actor: str) -> InstanceExplanation: ...
+    @overload
+    @abstractmethod
+    async def explain(self, actor: EntityId[Any]) -> EntityExplanation: ...
+    @abstractmethod
+    async def explain(self, actor: str | EntityId[Any]) -> InstanceExplanation | EntityExplanation:
+        """Say why an instance waits, and where its code stands; or what an entity is busy with.
+
+        It is told as of the last checkpoint, and nothing is done to the actor: what is in memory is
+        looked at, and an instance that is not is taken through its history aside, by an execution
+        of its code that has no effects.
+
+        Args:
+            actor: an instance id, or an entity's id.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            StoreDamagedError: it cannot be read.
+            UnavailableError: it cannot be told now; safe to repeat.
+        """
+        ...
+
+    @abstractmethod
+    async def trace(self, instance_id: str, *, after: int = 0, limit: int = 1_000) -> Trace:
+        """Give the steps of an instance: for each event of its history where the code stood then.
+
+        They are found as for ``explain``: by a replay aside, and with no effect.
+
+        Args:
+            instance_id: the instance, which may have ended.
+            after: behind how many events to begin; ``Trace.next_after`` gives it for the next page.
+            limit: how many events to step through, 1,000 at the most.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            StoreDamagedError: it cannot be read.
+            UnavailableError: it cannot be told now; safe to repeat.
         """
         ...
 

@@ -10,6 +10,7 @@ from ...actors.errors import InstanceNotFoundError
 from .status import HistoryEvent, OrchestrationStatus
 
 if TYPE_CHECKING:
+    from ..explanations import InstanceExplanation
     from .client import Client
 
 R_co = TypeVar("R_co", covariant=True)
@@ -96,6 +97,10 @@ class OrchestrationHandle(Generic[R_co]):
     async def purge(self, *, recursive: bool = True) -> int:
         """Delete it, once it has ended. See ``Client.purge_instance``."""
         return await self._client.purge_instance(self.instance_id, recursive=recursive)
+
+    async def explain(self) -> InstanceExplanation:
+        """Say what it waits for, and where its code stands. See ``Client.explain``."""
+        return await self._client.explain(self.instance_id)
 
     async def history(self) -> list[HistoryEvent]:
         """Give the events of its history so far.

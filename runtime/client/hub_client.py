@@ -13,11 +13,12 @@ from ...actors.registry.versions import version_key
 from ..statistics import HubStatistics
 from .client import CleanResult
 from .entity_client import EntityClient
+from .explanation_client import ExplanationClient
 from .orchestration_client import OrchestrationClient
 from .status import AppDescription
 
 
-class HubClient(OrchestrationClient, EntityClient):
+class HubClient(OrchestrationClient, EntityClient, ExplanationClient):
     """What ``hub.client`` is, and what ``connect`` gives with the application."""
 
     async def statistics(self, *, hottest: int = 0) -> HubStatistics:

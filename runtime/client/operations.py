@@ -24,6 +24,7 @@ from ...actors.errors import InstanceNotFoundError, PerdureError, UsageError
 from ...actors.ids import EntityId, check_instance_id
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING
+from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..statistics import HubStatistics
 from ..transport.errors import read_error as read_error, write_error as write_error
 from .changes import Change
@@ -306,6 +307,15 @@ class HistoryArguments:
     after: int | None = None
     limit: int = 100
     order: Literal["oldest", "newest"] = "oldest"
+
+
+@frozen(kw_only=True)
+class TraceArguments:
+    """Which part of which instance's steps."""
+
+    instance_id: str
+    after: int = 0
+    limit: int = 100
 
 
 @frozen(kw_only=True)
@@ -619,6 +629,25 @@ async def _history(client: HubClient, given: HistoryArguments) -> Any:
         order=given.order,
     )
     return page.to_dict()
+
+
+@operation("explain", InstanceArguments, result=InstanceExplanation)
+async def _explain(client: HubClient, given: InstanceArguments) -> Any:
+    """Say what an instance waits for, and at which lines its code stands."""
+    return (await client.explain(given.instance_id)).to_dict()
+
+
+@operation("explain_entity", EntityArguments, result=EntityExplanation)
+async def _explain_entity(client: HubClient, given: EntityArguments) -> Any:
+    """Say what an entity is busy with, and who waits for its lock."""
+    return (await client.explain(given.entity)).to_dict()
+
+
+@operation("trace", TraceArguments, result=Trace)
+async def _trace(client: HubClient, given: TraceArguments) -> Any:
+    """Give the steps of an instance: for each event of its history where its code stood then."""
+    found = await client.trace(given.instance_id, after=given.after, limit=given.limit)
+    return found.to_dict()
 
 
 @operation("query", QueryArguments, result=PageOf(OrchestrationStatus))

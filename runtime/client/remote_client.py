@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, Protocol, TypeVar, Unpack, cast
+from typing import Any, NoReturn, Protocol, TypeVar, Unpack, cast, overload
 
 import anyio
 import orjson
@@ -45,8 +45,11 @@ from ...actors.registry.definitions import OperationDefinition
 from ...actors.registry.lookup import Lookup
 from ...actors.times import microseconds, seconds, timestamp
 from ...actors.values import MISSING, RuntimeStatus, check_event_name
+from ..explanations import EntityExplanation, InstanceExplanation, Trace
+from ..facts import read_fact
 from ..scheduling.homes import refuse_inside
 from ..statistics import HubStatistics
+from ..transport.admission import TRACE_MAX
 from .answers import (
     read_change,
     read_description,
@@ -412,6 +415,23 @@ class RemoteClient(Client):
         if after is not None:
             arguments["after"] = whole(after, "after")
         return read_history_page(await self._ask("history", arguments))
+
+    @overload
+    async def explain(self, actor: str) -> InstanceExplanation: ...
+    @overload
+    async def explain(self, actor: EntityId[Any]) -> EntityExplanation: ...
+    async def explain(self, actor: str | EntityId[Any]) -> InstanceExplanation | EntityExplanation:
+        if is_a(actor, EntityId):
+            told = await self._ask("explain_entity", {"entity": str(entity_id(actor))})
+            return read_fact(EntityExplanation, told)
+        told = await self._ask("explain", {"instance_id": check_instance_id(actor, "actor")})
+        return read_fact(InstanceExplanation, told)
+
+    async def trace(self, instance_id: str, *, after: int = 0, limit: int = TRACE_MAX) -> Trace:
+        arguments: dict[str, Any] = {"instance_id": check_instance_id(instance_id)}
+        arguments["after"] = whole(after, "after")
+        arguments["limit"] = whole(limit, "limit", least=1, most=TRACE_MAX)
+        return read_fact(Trace, await self._ask("trace", arguments))
 
     async def query_page(
         self,

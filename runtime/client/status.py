@@ -29,7 +29,7 @@ from ...actors.replay.history import named_fields
 from ...actors.times import to_datetime
 from ...actors.values import RuntimeStatus
 from ...storage import DAMAGED
-from ..facts import Fact, json_form
+from ..facts import Fact, ParkedReason, json_form
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
@@ -38,19 +38,6 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 
 _ANY = codec_for(Any)
-
-
-@frozen(kw_only=True)
-class ParkedReason(Fact):
-    """Why an actor takes no turns.
-
-    Attributes:
-        type: the kind of trouble: ``NondeterminismError``, ``UnknownNameError``, ``Crash``, ...
-        reason: what is wrong, and where.
-    """
-
-    type: str
-    reason: str
 
 
 @frozen(kw_only=True)

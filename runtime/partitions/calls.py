@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...actors.messages import ActivityCall, Caller, Completion
 
 Post = Callable[[str, Completion], None]
 
 
+class Run(NamedTuple):
+    """Where an attempt of an activity is.
+
+    Attributes:
+        shard: the shard where it waits, or runs.
+        is_running: whether its code has begun.
+        started: when that was, if it is known.
+    """
+
+    shard: int
+    is_running: bool
+    started: int | None
+
+
 class Activities(Protocol):
     """Runs activities; the answers of those of one partition go to its ``post_answer``."""
+
+    @property
+    def shard(self) -> int:
+        """The number of the shard whose they are."""
+        ...
+
+    def started_at(self, caller: Caller, /) -> int | None:
+        """When the code of an activity began that runs here; None where it has not."""
+        ...
 
     @property
     def waiting(self) -> int:
@@ -76,6 +99,19 @@ class Calls:
         """Take note of an answer."""
         for callers in self.abroad.values():
             callers.discard(caller)
+
+    @property
+    def shard(self) -> int:
+        """The shard that the partition is on."""
+        return self._activities.shard
+
+    def find(self, caller: Caller) -> Run:
+        """Say where an activity is that has not answered."""
+        for shard, callers in self.abroad.items():
+            if caller in callers:
+                return Run(shard, True, None)
+        started = self._activities.started_at(caller)
+        return Run(self.shard, started is not None, started)
 
     def callers(self) -> set[Caller]:
         """Give whose activities run here."""

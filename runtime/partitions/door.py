@@ -25,7 +25,9 @@ from ..placement.claims import claim_of
 from ..scheduling.waiter import Countdown
 from .activation import Activation
 from .batch import Errand
+from .explanation import Explanations
 from .requests import UNTRIED
+from .tracing import trace
 
 if TYPE_CHECKING:
     from ..placement.places import Ending, Frame
@@ -45,6 +47,7 @@ class Door:
         self._gate = partition.gate
         self._requests = partition.requests
         self._watchers = partition.watchers
+        self._explanations = Explanations(partition, self.wait_durable)
 
     @property
     def store(self) -> GuardedStore:
@@ -259,6 +262,26 @@ class Door:
             StorageError: the store cannot be read.
         """
         return await self._gate.read(reading)
+
+    async def explain(self, key: str) -> dict[str, Any] | None:
+        """Say why an actor waits, as JSON values; None where there is no such instance.
+
+        Raises:
+            MovedError: the partition has left.
+            StorageError: it cannot be read.
+            UnavailableError: it cannot be told now; safe to repeat.
+        """
+        return await self.read(self._explanations.explain(key))
+
+    async def trace(self, key: str, after: int, limit: int) -> dict[str, Any] | None:
+        """Give the steps behind an event of an instance's history, as JSON values.
+
+        Raises:
+            MovedError: the partition has left.
+            StorageError: it cannot be read.
+            UnavailableError: it cannot be told now; safe to repeat.
+        """
+        return await self.read(trace(self.partition, key, after, limit))
 
     def watch_with(self, key: str, waiter: Waiter) -> None:
         """Have somebody wait for an orchestration's end."""

@@ -245,11 +245,11 @@ class Loader:
         activation.latest = max(activation.latest, record.updated)
         if isinstance(record, MendedInstance):
             with suppress(StoreDamagedError):
-                actor.lie_idle(await self._read_history(record))
+                actor.lie_idle(await self.history_of(record))
             await self._mark(actor, activation.key, "instance_row", read_parked(record.parked)[1])
         elif actor.is_live and record.status != "Pending":
             try:
-                events = await self._read_history(record)
+                events = await self.history_of(record)
             except StoreDamagedError as error:
                 actor.park(DAMAGED, str(error))
                 _log.error("parked %s: %s", activation.key, actor.parked)
@@ -278,7 +278,7 @@ class Loader:
                 actor.refuse_rewind(refused)
         self._ready(activation, actor)
 
-    async def _read_history(self, record: InstanceRecord) -> list[list[Any]]:
+    async def history_of(self, record: InstanceRecord) -> list[list[Any]]:
         """Read an instance's history.
 
         Raises:
@@ -298,7 +298,7 @@ class Loader:
         self, activation: Activation, actor: OrchestrationActor, record: InstanceRecord
     ) -> None:
         try:
-            actor.prepare_rewind(await self._read_history(record), _is_forced(activation))
+            actor.prepare_rewind(await self.history_of(record), _is_forced(activation))
         except StoreDamagedError as error:
             refused = StoreDamagedError(f"{record.key!r} cannot be rewound: {error}")
             for message in list(activation.mail):
@@ -353,7 +353,7 @@ class Loader:
                 if record.status in TERMINAL:
                     continue  # what it left has rows of its own
                 try:
-                    events = await self._read_history(record)
+                    events = await self.history_of(record)
                     calls = await in_slices(_find_activities(events, record))
                 except (StoreDamagedError, ValueError, TypeError, LookupError):
                     if record.key not in self._partition.activations:

@@ -145,6 +145,14 @@ class Place(Peer, Protocol):
         """Take the lock of an entity from an owner that is gone."""
         ...
 
+    def explain(self, key: str) -> Awaitable[dict[str, Any] | None]:
+        """Say why an actor waits, as JSON values; None where there is no such instance."""
+        ...
+
+    def trace(self, key: str, after: int, limit: int) -> Awaitable[dict[str, Any] | None]:
+        """Give the steps behind an event of an instance's history, as JSON values."""
+        ...
+
 
 class Hosted(Place, Protocol):
     """A partition as its own event loop sees it."""

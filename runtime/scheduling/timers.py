@@ -80,14 +80,12 @@ class TimerQueue:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        #: The clock's time, in microseconds since the epoch.
+        self.now = clock.now
         self._steady = steady_time(clock)
         self._at = _Heap()  # by the clock
         self._after = _Heap()  # by a time that nobody sets
         self._woken = anyio.Event()
-
-    def now(self) -> int:
-        """The clock's time, in microseconds since the epoch."""
-        return self._clock.now()
 
     def set(self, due: int, callback: Callable[[], None]) -> Alarm:
         """Have ``callback`` called on the loop when the clock shows ``due`` (microseconds)."""

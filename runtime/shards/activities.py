@@ -47,7 +47,7 @@ class RunningActivity:
 
     Attributes:
         ended: whether the answer was given, or is not wanted any more; what runs may go on.
-        begun: whether its code has begun.
+        started: when its code began, by the clock; None while it has not.
         hand: the task it has to itself since it suspended.
         abandoned: whether it is counted among those that go on though nobody waits for them.
         counted: whether it is counted among those that run.
@@ -57,7 +57,6 @@ class RunningActivity:
     __slots__ = (
         "abandoned",
         "alarm",
-        "begun",
         "call",
         "context",
         "counted",
@@ -67,6 +66,7 @@ class RunningActivity:
         "kind",
         "pool",
         "post",
+        "started",
     )
 
     def __init__(self, pool: ActivityPool, call: ActivityCall, kind: Kind, post: Post) -> None:
@@ -79,7 +79,7 @@ class RunningActivity:
         self.hand: Hand | None = None
         self.alarm: Alarm | None = None
         self.ended = False
-        self.begun = False
+        self.started: int | None = None
         self.abandoned = False
         self.counted = False
 
@@ -96,11 +96,12 @@ class RunningActivity:
         if not self.definition.is_async:
             self.pool.run_in_thread(self)
             return None
-        if self.pool.warden is not None and not self.begun:
-            self.pool.warden.begin(self)
-        if self.pool.watch is not None and not self.begun:
-            self.pool.tell_begin(self, self.pool.watch)
-        self.begun = True
+        pool = self.pool
+        if pool.warden is not None and self.started is None:
+            pool.warden.begin(self)
+        if pool.watch is not None and self.started is None:
+            pool.tell_begin(self, pool.watch)
+        self.started = pool.now()
         if self.call.timeout is not None:
             self.set_alarm()
         return self._run()
@@ -137,7 +138,7 @@ class RunningActivity:
         if self.ended:
             pool.report(self, None, b"")
             return
-        self.begun = True
+        self.started = pool.now()
         if pool.warden is not None:
             pool.warden.begin(self)
         if pool.watch is not None:
@@ -187,14 +188,16 @@ class RunningActivity:
         caller = self.call.caller
         seconds = self.call.timeout
         body = encode_failure(failure_of(TimeoutError(f"no answer within {seconds:g} seconds")))
-        self.post(caller.instance_id, Completion("TaskFailed", caller.execution, caller.task, body))
+        ran = None if self.started is None else (self.started, self.pool.shard)
+        answer = Completion("TaskFailed", caller.execution, caller.task, body, ran)
+        self.post(caller.instance_id, answer)
         self.stop()
 
     def stop(self) -> None:
         """Tell the activity that its answer is not wanted; it keeps its place until it ends."""
         self.ended = True
         self.stop_alarm()
-        if self.begun and not self.abandoned:
+        if self.started is not None and not self.abandoned:
             self.abandoned = True
             self.pool.abandoned += 1
         if self.context is not None:
@@ -212,7 +215,10 @@ class RunningActivity:
         if event is not None and not self.ended:
             self.ended = True
             caller = self.call.caller
-            self.post(caller.instance_id, Completion(event, caller.execution, caller.task, body))
+            started = self.started
+            ran = None if started is None else (started, self.pool.shard)
+            answer = Completion(event, caller.execution, caller.task, body, ran)
+            self.post(caller.instance_id, answer)
         self.pool.free(self)
 
 
@@ -254,9 +260,13 @@ class ActivityPool:
     * A lane is full, or nobody waits in it.
     """
 
-    def __init__(self, lookup: Lookup, pump: Pump, timers: TimerQueue, settings: Settings) -> None:
+    def __init__(
+        self, lookup: Lookup, pump: Pump, timers: TimerQueue, settings: Settings, shard: int
+    ) -> None:
         self.lookup = lookup
         self.timers = timers
+        self.shard = shard  # the number of the one that it is of
+        self.now = timers.now
         self._pump = pump
         self._settings = settings
         self._running: dict[str, dict[Caller, RunningActivity]] = {}  # by instance
@@ -305,7 +315,7 @@ class ActivityPool:
             running
             for tasks in self._running.values()
             for running in tasks.values()
-            if running.begun
+            if running.started is not None
         ]
 
     def stop_starting(self) -> None:
@@ -449,6 +459,11 @@ class ActivityPool:
                 callers.update(parcel.callers())
         return callers
 
+    def started_at(self, caller: Caller) -> int | None:
+        """When the code of an activity began that runs here; None where it has not."""
+        running = self._running.get(caller.instance_id, {}).get(caller)
+        return None if running is None else running.started
+
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
         if self.waiting:
@@ -578,7 +593,7 @@ class ActivityPool:
         self._threads.close()
         self._threads = None
         for running in [one for tasks in self._running.values() for one in tasks.values()]:
-            if running.begun and not running.definition.is_async:
+            if running.started is not None and not running.definition.is_async:
                 _log.warning("left %s behind: its thread runs on", running.title)
 
 

@@ -27,6 +27,8 @@ _ENTITY_COMMANDS = frozenset(("fold", "purge", "retry"))
 NEWS_MAX = 10_000
 """How many changed instances are told of at a time."""
 
+#: How many steps of a trace are given at a time.
+TRACE_MAX = 1_000
 _ON_EXISTING = frozenset(("reject", "reuse", "replace"))
 
 
@@ -87,6 +89,20 @@ def check_news(limits: Limits, partition: int, after: Any, most: Any) -> None:
 def check_wait_for_end(limits: Limits, partition: int, key: Any) -> None:
     """Check whose end is waited for."""
     check_instance_id(key)
+
+
+def check_explain(limits: Limits, partition: int, key: Any) -> None:
+    """Check whose waiting is to be explained."""
+    _check_key(limits, partition, key)
+
+
+def check_trace(limits: Limits, partition: int, key: Any, after: Any, limit: Any) -> None:
+    """Check whose steps are asked for, and which."""
+    check_instance_id(key)
+    _check_type(after, int, "a step's number")
+    _check_type(limit, int, "a number of steps")
+    if after < 0 or not 0 < limit <= TRACE_MAX:
+        raise UsageError(f"{limit} steps behind step {after} are no page of a trace")
 
 
 def check_unlock(limits: Limits, partition: int, key: Any, owner: Any) -> None:

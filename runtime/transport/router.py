@@ -329,6 +329,16 @@ class Elsewhere:
         """See ``Place.unlock``."""
         await self._ask("unlock", key, owner)
 
+    async def explain(self, key: str) -> dict[str, Any] | None:
+        """See ``Place.explain``."""
+        explanation: dict[str, Any] | None = await self._read("explain", key)
+        return explanation
+
+    async def trace(self, key: str, after: int, limit: int) -> dict[str, Any] | None:
+        """See ``Place.trace``."""
+        trace: dict[str, Any] | None = await self._read("trace", key, after, limit)
+        return trace
+
     async def _read(self, verb: PartitionVerb, *arguments: Any) -> Any:
         """Read, also from a partition that has moved here meanwhile."""
         router = self._router

@@ -21,11 +21,13 @@ from ..scheduling.waiter import Waiter
 from .admission import (
     admit,
     check_claim,
+    check_explain,
     check_news,
     check_request,
     check_request_all,
     check_request_later,
     check_request_new,
+    check_trace,
     check_unlock,
     check_wait_for_end,
 )
@@ -53,6 +55,8 @@ PartitionVerb = Literal[
     "count_instances",
     "query_entities",
     "waiting",
+    "explain",
+    "trace",
 ]
 #: What a hub asks of a shard.
 ShardVerb = Literal["host", "let_go", "count", "load", "died", "drain", "govern"]
@@ -297,6 +301,14 @@ def _waiting(place: Hosted, actors: Sequence[str]) -> Awaitable[dict[str, int]]:
     return place.store.waiting(actors)
 
 
+def _explain(place: Hosted, key: str) -> Awaitable[dict[str, Any] | None]:
+    return place.explain(key)
+
+
+def _trace(place: Hosted, key: str, after: int, limit: int) -> Awaitable[dict[str, Any] | None]:
+    return place.trace(key, after, limit)
+
+
 # The table.
 
 _ROWS: dict[PartitionVerb, Verb] = {
@@ -335,6 +347,8 @@ _ROWS: dict[PartitionVerb, Verb] = {
     "count_instances": Verb(_count_instances, admit, form=_INSTANCES, reads=True),
     "query_entities": Verb(_query_entities, admit, form=_ENTITIES, reads=True),
     "waiting": Verb(_waiting, admit, reads=True),
+    "explain": Verb(_explain, check_explain, reads=True),
+    "trace": Verb(_trace, check_trace, reads=True),
 }
 #: The rows by name, also by one that came over the wire and is none.
 VERBS: dict[str, Verb] = {name: verb for name, verb in _ROWS.items()}  # noqa: C416

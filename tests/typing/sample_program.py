@@ -18,11 +18,13 @@ from perdure import (
     App,
     CleanResult,
     EntityContext,
+    EntityExplanation,
     EntityId,
     EntityLock,
     EntityStatus,
     HistoryEvent,
     Hub,
+    InstanceExplanation,
     ManualClock,
     MemoryStore,
     OrchestrationContext,
@@ -34,6 +36,8 @@ from perdure import (
     SqliteStore,
     Store,
     Task,
+    Trace,
+    WaitingBranch,
 )
 
 app = App("sample")
@@ -449,6 +453,10 @@ async def main() -> None:
         assert_type(await handle.status(), OrchestrationStatus)
         assert_type(await client.get_status("one"), OrchestrationStatus | None)
         assert_type(await handle.history(), list[HistoryEvent])
+        assert_type(await handle.explain(), InstanceExplanation)
+        assert_type(await client.explain("x"), InstanceExplanation)
+        assert_type((await handle.explain()).branches, tuple[WaitingBranch, ...])
+        assert_type(await client.trace("x", after=1, limit=2), Trace)
         assert_type(await handle.restart(), OrchestrationHandle[int])
         await handle.raise_event("approved", True, request_id="r-1")
         assert_type(await every(client.query(statuses=["Running"])), list[OrchestrationStatus])
@@ -502,6 +510,7 @@ async def main() -> None:
         await client.signal_entity(counter, "add", 5)
         await client.signal_entities([(counter, Counter.add, 1), (counter, "get", perdure.MISSING)])
         assert_type(await client.read_entity_state(counter), Counter | None)
+        assert_type(await client.explain(counter), EntityExplanation)
         assert_type(await client.get_entity(counter), EntityStatus[Counter] | None)
         assert_type(await client.clean_entity_storage(), CleanResult)
         async for entity in client.query_entities(name="counter"):

@@ -31,7 +31,17 @@ async def test_the_description_is_served_for_where_it_stands() -> None:
     assert (answer.status_code, other.status_code) == (200, 405)
 
 
-@pytest.mark.parametrize("name", ["OrchestrationStatus", "EntityStatus", "HubStatistics", "Change"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OrchestrationStatus",
+        "EntityStatus",
+        "HubStatistics",
+        "Change",
+        "InstanceExplanation",
+        "Trace",
+    ],
+)
 def test_facts_are_described_with_what_their_docstrings_say(name: str) -> None:
     schema = document("http://localhost/api/v1")["components"]["schemas"][name]
 

@@ -7,6 +7,7 @@ import pytest
 
 from perdure import (
     Client,
+    EntityId,
     HistoryEvent,
     InstanceAlreadyExistsError,
     InstanceFinishedError,
@@ -273,3 +274,20 @@ async def test_changes_of_one_instance_are_followed(way: Way) -> None:
         assert (await anext(stream)).instance_id == "one"
         with pytest.raises(UsageError, match="after must be the id of a change"):
             await anext(way.client.changes(after="soon"))
+
+
+async def test_why_an_instance_waits_and_how_it_came_there_is_told_alike(way: Way) -> None:
+    handle = await way.client.start_new("listen", instance_id="waits")
+    with anyio.fail_after(10):
+        while not (await handle.explain()).events:
+            await anyio.sleep(0.001)
+
+    here = way.hub.client
+    assert await way.client.explain("waits") == await here.explain("waits")
+    assert await way.client.trace("waits") == await here.trace("waits")
+    page = await way.client.trace("waits", after=1, limit=1)
+    assert page == await here.trace("waits", after=1, limit=1)
+    thing = EntityId("thing", "x")
+    assert await way.client.explain(thing) == await here.explain(thing)
+    await told(InstanceNotFoundError, way, "explain", "nobody")
+    await told(InstanceNotFoundError, way, "trace", "nobody")

@@ -190,7 +190,9 @@ async def test_a_history_tells_what_happened_in_order() -> None:
             "SubOrchestrationInstanceCompleted",
             "ExecutionCompleted",
         ]
-        assert history[3].fields == {"task_id": 2, "result": 8}
+        began = history[0].timestamp
+        fields = {"task_id": 2, "result": 8, "started": began, "shard": 0}
+        assert history[3].fields == fields
         assert history[5].fields == {"name": "go", "data": {"a": 1}}
         assert (history[5].timestamp - history[0].timestamp).total_seconds() == 5
         assert history[0].timestamp == datetime(2030, 1, 1, tzinfo=UTC)

@@ -313,6 +313,8 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("connect", "key"): or_none(nothing),
     ("connect", "app"): or_none(nothing),
     ("EntityContext.start_new", "version"): or_none(nothing),
+    ("Client.trace", "after"): at_least(0),
+    ("Client.trace", "limit"): at_least(1, 1_000),
     ("HubView.move_partition", "partition"): at_least(0),
     ("HubView.move_partition", "to"): at_least(0),
 }
@@ -327,6 +329,9 @@ MADE = {
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
     "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",
     "TaskGroup",
+    "AskedLock", "AwaitedEvent", "EntityExplanation", "InstanceExplanation", "PendingActivity", "PendingChild",
+    "PendingEntityCall", "PendingTimer", "RunningOperation", "SourceFunction", "SourceLine", "Trace", "TraceStep",
+    "Waited", "WaitingBranch",
 }  # fmt: skip
 
 #: Methods that are not for users' own arguments.

@@ -58,6 +58,8 @@ class Pump:
 class Activities:
     """Activities that nobody carries out; the test answers."""
 
+    shard = 0
+
     def __init__(self) -> None:
         self.calls: list[ActivityCall] = []
         self.cancelled: list[Caller] = []
@@ -76,6 +78,9 @@ class Activities:
     def stop_all(self, post: Post | None = None) -> None:
         self.stopped += 1
         self.calls.clear()
+
+    def started_at(self, caller: Caller) -> int | None:
+        return None
 
     def callers(self, post: Post) -> set[Caller]:
         return {call.caller for call in self.calls}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from perdure.actors.messages import ActivityCall, Caller, Completion
-from perdure.runtime.partitions.calls import Calls, Post
+from perdure.runtime.partitions.calls import Calls, Post, Run
 
 HERE, THERE = Caller("i", 1, 1), Caller("i", 1, 2)
 
@@ -27,6 +27,11 @@ class Pool:
 
     def callers(self, post: Post, /) -> set[Caller]:
         return {HERE}
+
+    shard = 2
+
+    def started_at(self, caller: Caller, /) -> int | None:
+        return 5 if caller == HERE else None
 
 
 def post(instance_id: str, completion: Completion) -> None: ...
@@ -57,6 +62,16 @@ def test_what_is_cancelled_is_told_here_and_where_the_partition_was() -> None:
     calls.cancel(THERE)
 
     assert (pool.did, told) == ([("cancel", THERE)], [(3, THERE)])
+
+
+def test_where_an_activity_runs_is_known_here_and_where_the_partition_was() -> None:
+    calls = Calls(Pool(), post)
+    waits = calls.find(THERE)
+    calls.abroad = {3: {THERE}}
+
+    assert calls.find(HERE) == Run(2, True, 5)
+    assert waits == Run(2, False, None)
+    assert calls.find(THERE) == Run(3, True, None)
 
 
 def test_what_was_answered_from_abroad_is_under_way_no_more() -> None:

@@ -45,10 +45,17 @@ def test_an_entity_is_given_back_what_it_told() -> None:
 FACE = {
     *("changed", "combines", "folding", "held", "id", "is_blocked", "parked"),
     *("close", "give_back", "give_up", "handle", "hold", "load", "park", "release", "seal"),
-    *("stay_parked", "unpark"),
+    *("look", "stay_parked", "unpark"),
     *("begin_fold", "combine", "define", "fail", "keep", "may_read", "read", "suspends"),
-    *("bar", "check_code", "fail_mismatch", "is_live", "lie_idle", "outcome", "prepare_rewind"),
-    *("refuse_rewind", "replay", "start_facts", "unconsumed_count", "write_ahead"),
+    *("bar", "check_code", "fail_mismatch", "is_live", "lie_idle", "open_tasks", "outcome"),
+    *(
+        "prepare_rewind",
+        "refuse_rewind",
+        "replay",
+        "start_facts",
+        "unconsumed_count",
+        "write_ahead",
+    ),
 }
 
 

@@ -53,6 +53,8 @@ REQUESTS: dict[PartitionVerb, tuple[tuple[Any, ...], Any]] = {
     "count_instances": ((InstanceFilter(parents=("x",)),), 7),
     "query_entities": ((EntityFilter(name="counter", after=("counter", "a")),), []),
     "waiting": ((KEY,), 2),
+    "explain": ((KEY,), {"backlog": 3}),
+    "trace": (("x", 0, 5), {"steps": []}),
 }
 #: Those that are done in another way where they have a request id.
 UNDER_ITS_ID: dict[PartitionVerb, tuple[tuple[Any, ...], Any]] = {
@@ -60,6 +62,8 @@ UNDER_ITS_ID: dict[PartitionVerb, tuple[tuple[Any, ...], Any]] = {
     "request_later": ((KEY, MESSAGE, 17, "r"), None),
 }
 ALL = [*REQUESTS.items(), *UNDER_ITS_ID.items()]
+#: What is read off a partition itself, and not off its store alone.
+LOOKED_AT = {"explain", "trace"}
 #: What may have happened, and must not happen twice.
 ONCE = ("request", "request_new", "request_all", "request_later")
 
@@ -187,7 +191,8 @@ async def test_each_request_comes_to_the_method_that_it_is_for_and_its_answer_ba
 
     wanted = plain(arguments[:-1] if method == "request at once" else arguments)
     if VERBS[verb].reads:
-        assert hosted.calls == [(f"store.{method}", wanted), "read"]
+        of = "" if verb in LOOKED_AT else "store."
+        assert hosted.calls == [(f"{of}{method}", wanted), "read"]
     else:
         assert hosted.calls == [(method, wanted)]
     assert plain(found) == plain(answer)
@@ -238,10 +243,8 @@ async def test_what_may_have_happened_is_asked_again_where_it_cannot_happen_twic
 def test_a_client_may_send_unchecked_what_harms_nobody_alone() -> None:
     unchecked = {name for name, verb in VERBS.items() if verb.check is admit}
 
-    assert unchecked == {name for name, verb in VERBS.items() if verb.reads} | {
-        "wait_durable",
-        "purge_ended",
-    }
+    reading = {name for name, verb in VERBS.items() if verb.reads} - LOOKED_AT
+    assert unchecked == reading | {"wait_durable", "purge_ended"}
 
 
 SPOILT: dict[PartitionVerb, tuple[Any, ...]] = {
@@ -253,6 +256,8 @@ SPOILT: dict[PartitionVerb, tuple[Any, ...]] = {
     "wait_for_end": (7,),
     "news": ("3", 500),
     "unlock": (KEY, ["x", 1]),
+    "explain": (7,),
+    "trace": ("x", -1, 5),
 }
 
 

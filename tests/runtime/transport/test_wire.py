@@ -118,6 +118,8 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "count_instances": (INSTANCE_FILTERS,),
     "query_entities": (ENTITY_FILTERS,),
     "waiting": (TEXTS,),
+    "explain": (TEXTS,),
+    "trace": (TEXTS, NUMBERS, NUMBERS),
     "host": (st.none() | st.dictionaries(TEXTS, VALUES),),
     "let_go": (NUMBERS,),
 }
