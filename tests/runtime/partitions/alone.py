@@ -23,7 +23,7 @@ from perdure.runtime.scheduling.allowance import Allowance
 from perdure.runtime.scheduling.timers import TimerQueue
 from perdure.runtime.scheduling.waiter import waiter_factory
 from perdure.storage.slices import at_once
-from tests.runtime.harness import FaultyStore
+from tests.runtime.harness import PATIENCE_S, FaultyStore
 
 T = TypeVar("T")
 Post = Callable[[str, Completion], None]
@@ -159,19 +159,24 @@ class Alone:
 async def alone(
     app: App, store: FaultyStore | None = None, **settings: Any
 ) -> AsyncGenerator[Alone]:
-    """Have a partition that is the only one, on a store in memory or on one that was used before."""
+    """Have a partition that is the only one, on a store in memory or on one that was used before.
+
+    Raises:
+        TimeoutError: the test hangs.
+    """
     used = FaultyStore() if store is None else store
     [inner] = await used.open(1)
     try:
         one = Alone(app, used, inner, Settings(**settings))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one.partition.loader.run)
-            tasks.start_soon(one.partition.overflow.run)
-            await one.start()
-            try:
-                yield one
-            finally:
-                at_once(abandon(one.partition))
-                tasks.cancel_scope.cancel()
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one.partition.loader.run)
+                tasks.start_soon(one.partition.overflow.run)
+                await one.start()
+                try:
+                    yield one
+                finally:
+                    at_once(abandon(one.partition))
+                    tasks.cancel_scope.cancel()
     finally:
         await used.close()

@@ -17,7 +17,7 @@ from perdure import (
     StoreMovedError,
     UnavailableError,
 )
-from perdure.actors.messages import Caller, Completion, Event, Operation, Start
+from perdure.actors.messages import Caller, Command, Completion, Event, Operation, Start
 from perdure.runtime.partitions import recovery
 from perdure.runtime.partitions.recovery import abandon, callers_of, outcome_unknown, reintroduce
 from perdure.storage.slices import at_once
@@ -261,19 +261,20 @@ async def test_who_waits_for_an_end_looks_again_after_a_recovery() -> None:
         assert told.told == [None]
 
 
-async def test_requests_in_a_stored_mailbox_are_answered_though_memory_was_dropped() -> None:
+async def test_what_waits_in_a_stored_mailbox_is_there_again_though_memory_was_dropped() -> None:
     async with alone(app) as one:
         one.door.request("x", Start("wait", None, None))
+        one.door.request("x", Command("suspend"))
         await one.settle()
         event = Told()
-        one.door.request("x", Event("other", b"1"), event)
+        one.door.request("x", Event("go", b"7"), event)
         await one.settle()
-        assert event.told == [None]
+        assert event.told == [None]  # it waits, and is as good as done
         one.faults.commit = disk_error()
         ask(one)
         await one.commit()
         one.faults.commit = None
-        one.door.request("x", Event("go", b"7"))
+        one.door.request("x", Command("resume"))
         await one.settle()
 
         assert await one.door.wait_for_end("x") == ("Completed", b"7", None)
