@@ -68,22 +68,25 @@ def test_other_containers_cross(annotation: Any, value: Any, read: Any) -> None:
     assert round_trip(annotation, value) == read
 
 
+CROSSING: list[tuple[Any, ...]] = [
+    (list[date], [DAY]),
+    (list[int], [1, True]),
+    (list[Any], [1, "a", [None]]),
+    (tuple[date, ...], (DAY,)),
+    (tuple[date, int], (DAY, 1)),
+    (set[date], {DAY}),
+    (frozenset[str], frozenset({"a"})),
+    (collections.deque[date], collections.deque([DAY])),
+    (dict[date, date], {DAY: DAY}),
+    (dict[str, date], {"a": DAY}),
+    (dict[str, int], {}),
+    (collections.OrderedDict[str, int], collections.OrderedDict(b=1, a=2)),
+]
+
+
 @pytest.mark.parametrize(
     ("annotation", "value"),
-    [
-        (list[date], [DAY]),
-        (list[int], [1, True]),
-        (list[Any], [1, "a", [None]]),
-        (tuple[date, ...], (DAY,)),
-        (tuple[date, int], (DAY, 1)),
-        (set[date], {DAY}),
-        (frozenset[str], frozenset({"a"})),
-        (collections.deque[date], collections.deque([DAY])),
-        (dict[date, date], {DAY: DAY}),
-        (dict[str, date], {"a": DAY}),
-        (dict[str, int], {}),
-        (collections.OrderedDict[str, int], collections.OrderedDict(b=1, a=2)),
-    ],
+    CROSSING,
     ids=str,
 )
 def test_a_container_comes_back_of_its_class_with_its_items(annotation: Any, value: Any) -> None:

@@ -63,16 +63,19 @@ def functions(cls: Any, make: Functions) -> tuple[Any, Any]:
     return make(cls, shapes, is_frozen(cls))
 
 
+OBJECTS: list[tuple[Any, ...]] = [
+    (Private(b"s"), {"_secret": "cw==", "derived": "ZA=="}),
+    (Frozen(b"1"), {"one": "MQ=="}),
+    (Written(b"1"), {"one": "MQ==", "two": "Mg=="}),
+    (Box(b"c"), {"content": "Yw=="}),
+    (Case(b"c"), {"content": "Yw=="}),
+]
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("value", "written"),
-    [
-        (Private(b"s"), {"_secret": "cw==", "derived": "ZA=="}),
-        (Frozen(b"1"), {"one": "MQ=="}),
-        (Written(b"1"), {"one": "MQ==", "two": "Mg=="}),
-        (Box(b"c"), {"content": "Yw=="}),
-        (Case(b"c"), {"content": "Yw=="}),
-    ],
+    OBJECTS,
     ids=range(5),
 )
 def test_an_object_is_taken_apart_and_put_together_field_by_field(

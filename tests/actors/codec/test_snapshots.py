@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
+from perdure.actors.classes import class_of
 from perdure.actors.codec.annotations import shape_for
 from perdure.actors.codec.snapshots import (
     copier,
@@ -222,7 +223,7 @@ def test_a_tangle_is_found_where_objects_hold_objects() -> None:
 
 
 def flattened(value: Any) -> Any:
-    cls: Any = type(value)
+    cls = class_of(value)
     flatten = flattener(cls, state_codec(cls, cls))
     assert flatten is not None
     return flatten(value)

@@ -240,7 +240,7 @@ def test_a_signature_is_what_a_function_takes_and_gives() -> None:
     def work(number: int, context: ActivityContext, /) -> list[str]:
         raise NotImplementedError
 
-    def free(anything=5): ...  # type: ignore[no-untyped-def]
+    def free(anything=5): ...  # type: ignore[no-untyped-def] # pyright: ignore[reportMissingParameterType]
 
     whole = read(work)
     loose = read(free)
@@ -290,7 +290,7 @@ def test_what_takes_something_else_is_refused(function: Any, reason: str) -> Non
 
 def first_is_int(number: int) -> None: ...
 def first_is_free(ctx: Any, number: int) -> None: ...
-def first_is_bare(ctx, number: int) -> None: ...  # type: ignore[no-untyped-def]
+def first_is_bare(ctx, number: int) -> None: ...  # type: ignore[no-untyped-def] # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
 def first_is_context(ctx: ActivityContext) -> None: ...
 def two_contexts(one: ActivityContext, two: ActivityContext) -> None: ...
 
