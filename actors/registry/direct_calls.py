@@ -9,6 +9,7 @@ orchestrations may call.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
@@ -45,20 +46,32 @@ class _Door:
 
 _PLACE = "its door"
 
-
-def _call(*_args: Any, **_named: Any) -> Any:
-    door: Any = "its door"
-    return door(*_args, **_named)
-
-
-async def _call_async(*_args: Any, **_named: Any) -> Any:
-    door: Any = "its door"
-    return await door(*_args, **_named)
+# How each kind of function calls its door.
+_CALLS = {
+    "plain": ("def", "return door(*_args, **_named)"),
+    "async": ("async def", "return await door(*_args, **_named)"),
+    "yield": ("def", "return (yield from door(*_args, **_named))"),
+}
 
 
-def _call_by_yield(*_args: Any, **_named: Any) -> Any:
-    door: Any = "its door"
-    return (yield from door(*_args, **_named))  # pyright: ignore[reportUnknownVariableType]
+@functools.cache
+def _template(kind: str, count: int) -> types.CodeType:
+    """Give the code of a function with so many free variables that calls its door.
+
+    They have to be free in what is compiled, though it does not use them: code begins by taking
+    them from its function. Where it has not, whoever looks at the variables of its frame, as
+    debuggers and pytest do, ends the interpreter.
+    """
+    define, call = _CALLS[kind]
+    names = ", ".join(f"_{number}" for number in range(count))
+    source = (
+        f"def outer({names}):\n {define} call(*_args, **_named):\n  door = {_PLACE!r}\n"
+        f"  {call}\n  {names}\n return call"
+    )
+    made: dict[str, Any] = {}
+    exec(source, made)
+    code: types.CodeType = made["outer"](*range(count)).__code__
+    return code
 
 
 def guard(function: Callable[..., Any], title: str, instead: str) -> Callable[..., Any]:
@@ -76,12 +89,13 @@ def guard(function: Callable[..., Any], title: str, instead: str) -> Callable[..
         plain: Callable[..., Any] = known[1]
         return plain
     copy = _copy(function)
-    template = _call
+    kind = "plain"
     if inspect.iscoroutinefunction(function):
-        template = _call_async
+        kind = "async"
     elif inspect.isgeneratorfunction(function):
-        template = _call_by_yield
-    code, was = template.__code__, function.__code__
+        kind = "yield"
+    was = function.__code__
+    code = _template(kind, len(was.co_freevars))
     door = _Door(copy, title, instead)
     function.__code__ = code.replace(
         co_consts=tuple(door if one == _PLACE else one for one in code.co_consts),

@@ -9,7 +9,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from perdure.actors.codec.codec import codec_for
 from perdure.actors.codec.scalars import is_bare_number, scalar_shapes
@@ -85,6 +85,10 @@ class Rate(float):
     pass
 
 
+class Bare(float):
+    __slots__ = ()
+
+
 @pytest.mark.parametrize(
     ("annotation", "taken", "refused"),
     [
@@ -146,6 +150,7 @@ def test_a_float_of_c_code_is_a_float_and_one_of_a_class_statement_is_none() -> 
     assert is_bare_number(Number.ONE)
     assert is_bare_number(0.5)
     assert not is_bare_number(Rate(0.5))
+    assert not is_bare_number(Bare(0.5))
     assert not is_bare_number(1)
     assert not is_bare_number("1")
 
@@ -210,6 +215,8 @@ def test_what_is_no_duration_is_refused(value: Any) -> None:
 
 
 @given(st.timedeltas(timedelta(hours=-23), timedelta(hours=23)), st.integers(0, 1))
+@example(timedelta(microseconds=1), 0)
+@example(timedelta(microseconds=-1), 1)
 def test_an_offset_is_kept_to_the_microsecond(offset: timedelta, fold: int) -> None:
     for moment in (datetime(2024, 2, 29, 12), time(12)):  # noqa: DTZ001
         aware: Any = moment.replace(tzinfo=timezone(offset), fold=fold)

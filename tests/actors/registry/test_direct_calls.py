@@ -145,3 +145,42 @@ def test_a_wrapper_that_copied_what_the_function_in_it_has_is_another_function()
 @pytest.mark.parametrize("function", [len, functools.partial(make(1), 1), int], ids=range(3))
 def test_what_is_not_written_in_python_is_given_as_it_is(function: Any) -> None:
     assert guarded(function) is function
+
+
+def add_alone(number: int) -> int:
+    raise KeyError(number)
+
+
+def test_who_looks_at_the_variables_of_its_frames_finds_them() -> None:
+    """As debuggers and pytest do; in a frame that has not taken its closure, they ended Python."""
+
+    def outer() -> None:
+        raise KeyError(outer)
+
+    async def later() -> None:
+        raise KeyError(outer)
+
+    def steps() -> Generator[None]:
+        yield
+        raise KeyError(outer)
+
+    guarded(add_alone)
+    for one in (outer, later, steps):
+        guarded(one)
+    calls: list[Callable[[], Any]] = [
+        lambda: add_alone(1),
+        outer,
+        lambda: asyncio.run(later()),
+        lambda: list(steps()),
+    ]
+    for call in calls:
+        with pytest.raises(KeyError) as raised:
+            call()
+
+        seen: list[dict[str, Any]] = []
+        trace = raised.value.__traceback__
+        while trace is not None:
+            seen.append(dict(trace.tb_frame.f_locals))
+            trace = trace.tb_next
+        assert any("door" in names for names in seen)
+        assert seen[-1].get("outer", outer) is outer
