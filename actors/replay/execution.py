@@ -7,7 +7,7 @@ A turn of an execution: ``begin_turn`` says when it is, where effects go and whe
 written; then ``start``, or ``apply`` for an event that came in, which is written down already. The
 execution writes what its code decides behind that, sends it out as effects, and has what came of it
 ready to be read. One that answers later does all of this behind its last await, at once: so a turn
-is whole or has not happened.
+is whole or has not happened. What it awaits is cancelled where the instance is terminated meanwhile.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from ...actors.effects import FEED, HELD, RELOAD
 from ...actors.entities.entity import EntityActor
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
-from ...actors.messages import Message
+from ...actors.messages import Command, Message
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ..scheduling.hands import is_foreign
 from .batch import SIZE_MAX
@@ -231,6 +231,27 @@ class Activation:
         self.partition.touch(self)
         self.partition.gathered()
         self.mail = [message for message in self.mail if not self.read_beside(message)]
+        if isinstance(self.actor, OrchestrationActor):
+            any(map(self.gives_way, self.mail))  # until one of them does
+
+    def gives_way(self, message: Message) -> bool:
+        """Give up what an orchestration awaits, where a message of its mailbox terminates it.
+
+        Nothing of the turn has happened, and what that took comes behind the end.
+        """
+        is_end = isinstance(message, Command) and message.action == "terminate"
+        hand, current = self.hand, self.current
+        if not is_end or hand is None or current is None:
+            return False
+        if not isinstance(self.actor, OrchestrationActor):
+            return False
+        self.mail.remove(message)
+        self.mail = [message, current, *self.mail]
+        self.current = self.hand = None
+        self.busy = False
+        self.wake()
+        hand.cancel()
+        return True
 
     def read_beside(self, message: Message) -> bool:
         """Let an operation go past the async one that is under way, if it only reads."""
@@ -327,6 +348,8 @@ class Activation:
             try:
                 await operation
             except BaseException as error:
+                if self.current is not message:
+                    return  # it was given up
                 actor = self.actor
                 # What the actor does not take itself is no Exception; others are our own.
                 is_ours = issubclass(type(error), Exception) or is_interrupt(error)
@@ -339,7 +362,8 @@ class Activation:
                     self._begin_again(message, partition)
                     return
                 actor.fail(message, error, partition.now(), partition)
-            if not self.dead:  # else the partition recovered, and the operation runs again
+            # Else the partition recovered, and the operation runs again; or it was given up.
+            if not self.dead and self.current is message:
                 self._end_operation(message, partition)
         except BaseException as error:
             partition.crash(self, error)

@@ -156,8 +156,11 @@ class Partition(Ledger):
                 self.gathered()  # no turn will say so for long
         if not activation.queued:
             activation.wake()
-        elif activation.hand is not None and activation.read_beside(message):
-            activation.mail.pop()
+        elif activation.hand is not None:
+            if activation.read_beside(message):
+                activation.mail.pop()
+            else:
+                activation.gives_way(message)
 
     def _activation(self, key: str) -> Activation:
         return Activation(self, key, None)
