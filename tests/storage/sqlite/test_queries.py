@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,24 +144,34 @@ def in_memory(c: Checkpoint) -> MemoryPartition:
     return partition
 
 
-@contextmanager
-def in_tables(c: Checkpoint) -> Generator[sqlite3.Connection]:
+@pytest.fixture(scope="module")
+def empty() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.executescript(read_scripts(SCRIPTS))
         connection.execute("INSERT INTO meta VALUES (1, 3, 'hub', 0, 1, 0, 'perdure', 0, 1, 1, 1)")
-        connection.execute(APPLY, (0, 1, 1, *next_numbers(c), *encode_parts(c)))
         yield connection
+
+
+@contextmanager
+def applied(tables: sqlite3.Connection, c: Checkpoint) -> Generator[sqlite3.Connection]:
+    """Have a checkpoint in the tables for a while."""
+    tables.execute("BEGIN")
+    try:
+        tables.execute(APPLY, (0, 1, 1, *next_numbers(c), *encode_parts(c)))
+        yield tables
+    finally:
+        tables.execute("ROLLBACK")
 
 
 @given(checkpoints(), INSTANCES | FEW)
 @example(Checkpoint(1, 1), InstanceFilter())
 def test_whatever_index_drives_a_page_of_instances_is_the_same(
-    c: Checkpoint, filter: InstanceFilter
+    empty: sqlite3.Connection, c: Checkpoint, filter: InstanceFilter
 ) -> None:
     expected = done(in_memory(c).query_instances(filter))
     count = done(in_memory(c).count_instances(filter))
 
-    with in_tables(c) as tables:
+    with applied(empty, c) as tables:
         drivers = instance_candidates(filter)
         for driver in drivers:
             rows = tables.execute(*instance_page(filter, driver)).fetchall()
@@ -173,10 +183,12 @@ def test_whatever_index_drives_a_page_of_instances_is_the_same(
 
 
 @given(checkpoints(), ENTITIES)
-def test_a_page_of_entities_is_what_matches_in_order(c: Checkpoint, filter: EntityFilter) -> None:
+def test_a_page_of_entities_is_what_matches_in_order(
+    empty: sqlite3.Connection, c: Checkpoint, filter: EntityFilter
+) -> None:
     expected = done(in_memory(c).query_entities(filter))
 
-    with in_tables(c) as tables:
+    with applied(empty, c) as tables:
         rows = tables.execute(*entity_page(filter)).fetchall()
 
     assert [mend_entity(row, FILE) for row in rows] == expected
@@ -234,8 +246,8 @@ def test_a_range_without_bounds_offers_no_index() -> None:
     ]
 
 
-def test_an_instance_whose_place_cannot_be_read_is_on_no_page() -> None:
-    with in_tables(Checkpoint(1, 1, created=[created(1), created(2)])) as tables:
+def test_an_instance_whose_place_cannot_be_read_is_on_no_page(empty: sqlite3.Connection) -> None:
+    with applied(empty, Checkpoint(1, 1, created=[created(1), created(2)])) as tables:
         tables.execute("UPDATE instance_row SET created = 'x' WHERE id = 1")
         for driver in instance_candidates(InstanceFilter(prefix="i")):
             rows = tables.execute(*instance_page(InstanceFilter(prefix="i"), driver)).fetchall()
