@@ -15,8 +15,9 @@ from perdure import (
     UsageError,
 )
 
-from ...runtime.client.operations import ItemsOf, PageOf
+from ...runtime.client.operations import ChangesArguments, ItemsOf, PageOf
 from .areas import Call
+from .changes import EventStream
 from .limits import read_body
 from .paths import decoded
 from .problems import hide_stacks, missing_problem, problem_of, respond
@@ -46,6 +47,8 @@ class Api:
             return self._describe(call)
         route, names = _route_of(call)
         arguments = await _read(route, names, call)
+        if route.operation == "changes" and "wait" not in arguments:
+            return self._follow(route, arguments, call)
         result = await _do(route, arguments, call)
         if result is None and route.missing:
             return respond(
@@ -61,6 +64,17 @@ class Api:
         if call.method != "GET":
             raise Refusal(405, "only GET is answered here", headers={"Allow": "GET"})
         return Response(orjson.dumps(document(call.base_url)), 200, None, _JSON)
+
+    def _follow(self, route: Route, arguments: dict[str, Any], call: Call) -> Response:
+        """Answer with a stream of events, that goes on behind the last one which was heard."""
+        last = call.request.headers.get("last-event-id")
+        if last:
+            arguments["after"] = last
+        given: ChangesArguments = route.row.read(arguments)
+        changes = call.client.changes(
+            after=given.after, instance_id=given.instance_id, **cast("Any", given.given())
+        )
+        return EventStream(changes, call.entrance, exposes=self._exposes)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer that it is not done."""

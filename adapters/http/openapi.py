@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 import attrs
 
 import perdure
-from perdure import EntityId, EntityStatus
+from perdure import EntityId, EntityStatus, RuntimeStatus
 
-from ...runtime.client.operations import ItemsOf, PageOf, When
+from ...runtime.client.operations import ItemsOf, Operation, PageOf, StatusName, When
 from .problems import MEDIA_TYPE
 from .routes import IDEMPOTENCY_KEY, ROUTES, Route
 
@@ -29,6 +29,7 @@ _PLAIN: dict[Any, Schema] = {
     float: {"type": "number"},
     type(None): {"type": "null"},
     datetime: _TIME,
+    StatusName: {"enum": [one.value for one in RuntimeStatus]},
     When: {"anyOf": [_TIME, {"type": "number", "minimum": 0, "description": "seconds from now"}]},
 }
 _ENTITY: Schema = {"type": "string", "pattern": "^@[^@]+@.+$", "description": "@name@key"}
@@ -123,7 +124,7 @@ def _operation(route: Route, schemas: _Schemas) -> Schema:
             {
                 "name": "tag" if name == "tags" else name,
                 "in": "query",
-                "schema": _without_null(schema),
+                "schema": _without_null(schema) | dict(fields[name].metadata),
                 **_described(notes.get(name, "")),
             }
         )
@@ -174,7 +175,13 @@ def _json(schema: Schema, **more: Any) -> Schema:
 
 def _responses(route: Route, schemas: _Schemas) -> Schema:
     result = schemas.of_result(route.row.result)
+    if route.operation == "changes":
+        result["description"] = "Some changes, where wait is given."
     responses: Schema = {str(route.done): _json(result, description="Done.")}
+    if route.operation == "changes":
+        parts = dict.fromkeys(("id", "event", "data"), _PLAIN[str])
+        stream: Schema = {"type": "object", "properties": parts, "description": "one event"}
+        responses["200"]["content"]["text/event-stream"] = {"schema": stream}
     if route.pending is not None:
         responses[str(route.pending)] = _json(result, description="It has not ended yet.")
         responses.setdefault("200", _json(result, description="It has ended."))
@@ -264,6 +271,8 @@ class _Schemas:
             one.name: one for one in attrs.fields(cast("Any", kind)) if not one.name.startswith("_")
         }
         schema = self.object_of(get_type_hints(kind), fields, _notes(kind))
+        if kind.__module__ == Operation.__module__:  # arguments, of which no others are taken
+            schema["additionalProperties"] = False
         if kind is EntityStatus:
             schema["properties"] |= {"failures": _FAILURES, "schema_version": _COUNT}
         return schema
@@ -274,7 +283,7 @@ class _Schemas:
         """Give the schema of an object of some fields."""
         properties: dict[str, Schema] = {}
         for name, one in fields.items():
-            schema = {**self.of(types[name]), **_described(notes.get(name, ""))}
+            schema = {**self.of(types[name]), **_described(notes.get(name, "")), **one.metadata}
             if isinstance(one.default, (str, int, bool, float)):
                 schema["default"] = one.default
             properties[name] = schema

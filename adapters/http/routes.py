@@ -69,7 +69,7 @@ class Route:
         named = tuple(one[1:-1] for one in pattern if one.startswith("{"))
         elsewhere = {*named, *self.query, "request_id"}
         if "entity_key" in named:
-            elsewhere.add("entity")
+            elsewhere |= {"entity", "actor"}
         put(self, "pattern", pattern)
         put(self, "row", row)
         put(self, "in_path", named)

@@ -205,9 +205,9 @@ class EntityClient(Requester):
         filter = evolve(filter, after=read_entity_token(continuation_token, filter) or seen)
         breath = Breath()
         found: list[tuple[EntityRow, int]] = []
-        for partition in self._all():
+        for index, partition in enumerate(self._all()):
             rows = await partition.store.query_entities(filter)
-            found += [(row, partition.index) for row in rows]
+            found += [(row, index) for row in rows]
             found.sort(key=_place_in_order)
             del found[filter.limit :]
             await breath.take()

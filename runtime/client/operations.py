@@ -15,7 +15,7 @@ from typing import Any, Literal, NewType, TypeVar, cast
 import anyio
 import attrs
 import orjson
-from attrs import frozen
+from attrs import NOTHING, field, frozen
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 #: A time: an aware datetime in ISO 8601, or a number of seconds from now.
 When = NewType("When", object)
+#: What ``RuntimeStatus`` has; what takes them says so where one is none.
+StatusName = NewType("StatusName", str)
 #: What is done to one instance by ``actions``.
 Action = Literal["cancel", "terminate", "suspend", "resume", "rewind", "restart", "retry", "purge"]
 
@@ -172,6 +174,7 @@ def _read_entity(value: Any, _: Any) -> EntityId[Any]:
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(str, _plain(str, "a str"))
+    converter.register_structure_hook_func(lambda kind: kind is StatusName, _plain(str, "a str"))
     converter.register_structure_hook(int, _plain(int, "an int"))
     converter.register_structure_hook(bool, _plain(bool, "true or false"))
     converter.register_structure_hook(float, _read_number)
@@ -260,6 +263,16 @@ def _refusal(error: BaseException, name: str, path: str) -> UsageError:
     return UsageError(f"{path or 'arguments'}: {text_of(error)}")
 
 
+def _number(default: Any, least: int, most: int | None = None) -> Any:
+    """Give a field that is described with its bounds; what takes it is what refuses others."""
+    bounds = {"minimum": least} if most is None else {"minimum": least, "maximum": most}
+    return field(default=default, metadata=bounds)
+
+
+def _limit(least: int = 1) -> Any:
+    return _number(100, least, 10_000)
+
+
 def _wait(given: float | None) -> float | None:
     return None if given is None else min(number(given, "wait", least=0), WAIT_MAX_S)
 
@@ -281,7 +294,7 @@ class StartArguments:
     start_at: When | None = None
     on_existing: Literal["reject", "reuse", "replace"] = "reject"
     request_id: str | None = None
-    wait: float | None = None
+    wait: float | None = _number(None, 0)
 
 
 @frozen(kw_only=True)
@@ -296,7 +309,7 @@ class StatusArguments:
     """Which instance, and how long to wait for its end."""
 
     instance_id: str
-    wait: float | None = None
+    wait: float | None = _number(None, 0)
 
 
 @frozen(kw_only=True)
@@ -304,8 +317,8 @@ class HistoryArguments:
     """Which part of which instance's history."""
 
     instance_id: str
-    after: int | None = None
-    limit: int = 100
+    after: int | None = _number(None, 0)
+    limit: int = _limit()
     order: Literal["oldest", "newest"] = "oldest"
 
 
@@ -322,7 +335,7 @@ class TraceArguments:
 class Conditions:
     """What instances are looked for by."""
 
-    statuses: list[str] | None = None
+    statuses: list[StatusName] | None = None
     name: str | None = None
     instance_id_prefix: str | None = None
     created_from: datetime | None = None
@@ -347,7 +360,7 @@ class QueryArguments(Conditions):
     """Which page of which instances."""
 
     payloads: bool = True
-    limit: int = 100
+    limit: int = _limit(0)
     order: Literal["oldest", "newest"] = "oldest"
     cursor: str | None = None
     count: bool = False
@@ -359,15 +372,15 @@ class ChangesArguments(Conditions):
 
     after: str | None = None
     instance_id: str | None = None
-    wait: float = 0.0
-    limit: int = 1_000
+    wait: float = _number(0.0, 0)
+    limit: int = _number(1_000, 1, 10_000)
 
 
 @frozen(kw_only=True)
 class PurgeArguments:
     """Which instances are deleted."""
 
-    statuses: list[str] | None = None
+    statuses: list[StatusName] | None = None
     name: str | None = None
     instance_id_prefix: str | None = None
     created_from: datetime | None = None
@@ -389,7 +402,7 @@ class ActionsArguments:
     reason: str = ""
     force: bool = False
     recursive: bool = True
-    limit: int = ACTIONS_MAX
+    limit: int = _number(ACTIONS_MAX, 1, ACTIONS_MAX)
 
 
 @frozen(kw_only=True)
@@ -466,7 +479,7 @@ class CallArguments:
     operation: str
     input: Any = MISSING
     request_id: str | None = None
-    wait: float | None = None
+    wait: float | None = _number(None, 0)
 
 
 @frozen(kw_only=True)
@@ -510,7 +523,7 @@ class EntitiesArguments:
     include_empty: bool = False
     after: EntityId[Any] | None = None
     states: bool = True
-    limit: int = 100
+    limit: int = _limit()
     cursor: str | None = None
 
 
@@ -526,7 +539,7 @@ class CleanArguments:
 class ParkedArguments:
     """Which page of the parked actors."""
 
-    limit: int = 100
+    limit: int = _limit()
     instances_cursor: str | None = None
     entities_cursor: str | None = None
 
@@ -535,15 +548,15 @@ class ParkedArguments:
 class StatisticsArguments:
     """How many of its most used actors each partition names."""
 
-    hottest: int = 0
+    hottest: int = _number(0, 0)
 
 
 @frozen(kw_only=True)
 class MoveArguments:
     """Which partition goes to which shard."""
 
-    partition: int
-    to: int
+    partition: int = _number(NOTHING, 0)
+    to: int = _number(NOTHING, 0)
 
 
 # Results, where they are no fact.

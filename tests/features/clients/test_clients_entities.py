@@ -167,34 +167,31 @@ async def test_many_are_acted_on_at_once(way: Way) -> None:
     assert await way.client.count(statuses=["Terminated"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("operation", "arguments", "text"),
-    [
-        ("fly", {}, "operation must be one of"),
-        ("start", {"name": 5}, "name must be a str, not 5"),
-        ("start", {}, "start needs the argument name"),
-        ("start", {"name": "hello", "nmae": 1}, "start takes no argument 'nmae'; it takes: name,"),
-        ("start", {"name": "hello", "tags": {"a": 1}}, "tags must be an object of str to str"),
-        ("start", {"name": "hello", "on_existing": "keep"}, "on_existing"),
-        ("start", {"name": "hello", "start_at": "soon"}, "start_at must be a time"),
-        ("start", {"name": "hello", "input": "a", "wait": -1}, "wait must be"),
-        ("query", {"statuses": "Running"}, "statuses must be a list"),
-        ("query", {"created_from": "2024-01-01"}, "created_from must be a timezone-aware"),
-        ("query", {"limit": True}, "limit must be an int"),
-        ("signals", {"signals": [{"entity": "@a@b", "operation": 1}]}, "operation must be a str"),
-        ("signals", {"signals": [{"entity": "a", "operation": "b"}]}, "no entity id"),
-        ("call", {"entity": 3, "operation": "b"}, "entity must be the id of an entity"),
-        ("actions", {"action": "fly", "ids": []}, "action"),
-        ("actions", {"action": "cancel"}, "either ids or a filter"),
-        ("actions", {"action": "cancel", "filter": {"nmae": 1}}, "no argument 'filter.nmae'"),
-    ],
-    ids=repr,
-)
-async def test_bad_arguments_are_refused_by_their_names(
-    client: Client, operation: str, arguments: dict[str, Any], text: str
-) -> None:
-    with pytest.raises(UsageError) as caught:
-        await client.ask(operation, arguments)
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("fly", {}, "operation must be one of"),
+    ("start", {"name": 5}, "name must be a str, not 5"),
+    ("start", {}, "start needs the argument name"),
+    ("start", {"name": "hello", "nmae": 1}, "start takes no argument 'nmae'; it takes: name,"),
+    ("start", {"name": "hello", "tags": {"a": 1}}, "tags must be an object of str to str"),
+    ("start", {"name": "hello", "on_existing": "keep"}, "on_existing"),
+    ("start", {"name": "hello", "start_at": "soon"}, "start_at must be a time"),
+    ("start", {"name": "hello", "input": "a", "wait": -1}, "wait must be"),
+    ("query", {"statuses": "Running"}, "statuses must be a list"),
+    ("query", {"created_from": "2024-01-01"}, "created_from must be a timezone-aware"),
+    ("query", {"limit": True}, "limit must be an int"),
+    ("signals", {"signals": [{"entity": "@a@b", "operation": 1}]}, "operation must be a str"),
+    ("signals", {"signals": [{"entity": "a", "operation": "b"}]}, "no entity id"),
+    ("call", {"entity": 3, "operation": "b"}, "entity must be the id of an entity"),
+    ("actions", {"action": "fly", "ids": []}, "action"),
+    ("actions", {"action": "cancel"}, "either ids or a filter"),
+    ("actions", {"action": "cancel", "filter": {"nmae": 1}}, "no argument 'filter.nmae'"),
+]
 
-    assert text in str(caught.value)
+
+async def test_bad_arguments_are_refused_by_their_names(client: Client) -> None:
+    for operation, arguments, text in BAD:
+        with pytest.raises(UsageError) as caught:
+            await client.ask(operation, arguments)
+
+        assert text in str(caught.value), (operation, arguments)
     assert await client.count() == 0

@@ -534,9 +534,9 @@ def try_all(faces: Iterable[Face]) -> list[str]:
     return faults
 
 
-async def finish(result: Any) -> None:
+async def finish(result: Any, limit: float = 0.05) -> None:
     """Let a call happen, for a moment at the most."""
-    with anyio.move_on_after(0.05):
+    with anyio.move_on_after(limit):
         if isinstance(result, AbstractAsyncContextManager) and not isinstance(result, Hub):
             async with cast("AbstractAsyncContextManager[Any]", result):
                 return
@@ -557,7 +557,9 @@ async def try_all_async(faces: Iterable[Face]) -> list[str]:
                 value = make()
                 error: BaseException | None = None
                 try:
-                    await finish(face.try_with(parameter.name, value))
+                    # A refusal comes, however busy the machine is; what is taken may wait for ever.
+                    limit = 0.05 if face.taken(parameter.name)(value) else 5
+                    await finish(face.try_with(parameter.name, value), limit)
                 except Exception as raised:
                     error = raised
                 fault = fault_of(face, parameter.name, value, error)
