@@ -65,7 +65,9 @@ class Hub:
         workers: how many processes of their own serve them instead; 0 for none.
         rebalance: how partitions move off busy shards; None leaves them where they are.
         socket: where clients of other processes find the hub (``perdure.connect``). With workers
-            it is ``hub.sock`` in the store's folder by default; without, there is none.
+            it is ``hub.sock`` in the store's folder by default; without, there is none. Where the
+            folder's path is too long for a socket, it lies in ``$XDG_RUNTIME_DIR/perdure``, and
+            ``hub.sock.path`` in the store's folder says where.
         settings: the limits.
         clock: where time comes from; tests turn one by hand.
         retention: how long instances are kept after they ended, by status, such as
@@ -98,7 +100,7 @@ class Hub:
         _check_numbers(partitions, shards, workers)
         self.app = app_of(app)
         self.settings = Settings() if settings is None else _settings(settings)
-        self._store = _store_of(store)
+        self._store = store_of(store)
         self._retention = check_retention(retention)
         self._clock = SystemClock() if clock is None else _check_clock(clock)
         if (shards > 1 or workers) and not is_a(self._clock, SystemClock):
@@ -481,7 +483,7 @@ def _settings(settings: object) -> Settings:
     return instance(settings, Settings, "settings", "a perdure.Settings")
 
 
-def _store_of(store: object) -> Store:
+def store_of(store: object) -> Store:
     """Make the store that is meant by ``store``: a place, or an object that is a store."""
     if is_a(store, str):
         return open_store(text(store, "store"))

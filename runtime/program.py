@@ -14,11 +14,12 @@ import anyio
 
 from ..actors.arguments import choice, flag, optional_flag, refusal
 from ..actors.logs import Log
-from .hub import Hub
+from .hub import Hub, store_of
 from .scheduling.hidden_tasks import hold
 from .scheduling.interpreter import tune
 from .scheduling.loop_kinds import backend_options
 from .scheduling.waiter import thread_waker
+from .transport.sockets import folder_of, own_socket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,8 @@ def run(
         partitions: how many partitions a new store gets; an existing one must have as many.
         shards: how many event loops of this process serve them.
         workers: how many processes of their own serve them instead; 0 for none.
-        socket: where clients of other processes find the hub; see ``Hub``.
+        socket: where clients of other processes find the hub; by default ``hub.sock`` in the
+            store's folder, if it has one.
         settings: the limits.
         backend: which event loop.
         uvloop: whether asyncio runs on uvloop; by default where it is installed.
@@ -78,9 +80,13 @@ def run(
         raise refusal("on_ready", "a function that takes the hub", on_ready)
     if beside is not None and not callable(beside):
         raise refusal("beside", "a function that gives an async context manager", beside)
+    made = store_of(store)
+    folder = folder_of(made)
+    if socket is None and folder is not None:
+        socket = own_socket(folder)
     hub = Hub(
         app,
-        store=store,
+        store=made,
         partitions=partitions,
         shards=shards,
         workers=workers,

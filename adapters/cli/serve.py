@@ -30,8 +30,8 @@ def add_to(commands: Commands) -> None:
     serve.add_argument("--workers", type=int, default=0, help="worker processes (0: none)")
     serve.add_argument(
         "--socket",
-        help="where clients of other processes and 'perdure shards' find the hub; by default "
-        "hub.sock in the store's folder, with --workers",
+        help="where clients of other processes and the other commands find the hub; by default "
+        "hub.sock in the store's folder",
     )
     serve.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     serve.add_argument(

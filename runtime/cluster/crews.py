@@ -28,9 +28,10 @@ from ..scheduling.timers import backoff
 from ..shards.sessions import Session
 from ..statistics import HubStatistics, read_counts
 from ..transport.channels import check_free, listen, remove_socket, serve
-from ..transport.sockets import shard_socket
+from ..transport.sockets import leave_note, make_room, remove_note, shard_socket
 
 if TYPE_CHECKING:
+    from ...storage import Store
     from ..client.client import Client
     from ..shards.shard import Shard
     from ..transport.channels import Channel
@@ -81,10 +82,13 @@ class Crew(ABC):
 
     router: Router
 
-    def __init__(self, count: int, partitions: int, socket: Path | None) -> None:
+    def __init__(
+        self, count: int, partitions: int, socket: Path | None, store: Store | None = None
+    ) -> None:
         self.count = count
         self.owners = [number * count // partitions for number in range(partitions)]
         self._socket = socket
+        self._place = store  # by which clients find the socket
         self._moving = anyio.Lock()
         self._heard: dict[int, float] = {}  # when each shard last answered
         self._version = 1
@@ -106,7 +110,9 @@ class Crew(ABC):
         if self._socket is not None:
             for path in self._shard_sockets(self._socket):
                 await check_free(path, of_shard=True)
+            make_room(self._socket)
             self._listener = await listen(self._socket, of_shard=False)
+            leave_note(self._place, self._socket)
             # Now the place is this hub's, and nobody should meet the shards of an earlier one.
             for path in self._shard_sockets(self._socket):
                 await remove_socket(path)
@@ -119,6 +125,7 @@ class Crew(ABC):
             return
         await self._listener.aclose()
         self._listener = None
+        remove_note(self._place, self._socket)
         for path in (self._socket, *self._shard_sockets(self._socket)):
             await remove_socket(path)
 

@@ -105,7 +105,7 @@ class LoopCrew(Crew):
         stop_for: Callable[[Exception], None],
         watch: Watch | None,
     ) -> None:
-        super().__init__(shards, partitions, socket)
+        super().__init__(shards, partitions, socket, store)
         self._watch = watch
         if socket is not None:
             check_socket(shard_socket(socket, shards - 1))

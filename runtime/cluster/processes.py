@@ -34,7 +34,7 @@ from ...actors.errors import (
     UsageError,
 )
 from ...actors.logs import Log
-from ...storage import SharedStore
+from ...storage import SharedStore, split_place
 from ..client.applications import place_of
 from ..partitions.guarded_store import close_guarded, open_guarded
 from ..placement.places import LineLostError
@@ -45,7 +45,7 @@ from ..scheduling.loop_kinds import running_kind
 from ..scheduling.waiter import waiter_factory
 from ..transport.channels import check_socket, dial_shard
 from ..transport.router import Router
-from ..transport.sockets import shard_socket, socket_of
+from ..transport.sockets import own_socket, shard_socket
 from .crews import DRAINED_S, ENDED_S, Crew
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ class ProcessCrew(Crew):
             )
         self._location = store.location
         if socket is None:
-            socket = socket_of(self._location)
+            socket = own_socket(Path(split_place(self._location)[0]))
         self._path = socket.absolute()
-        super().__init__(workers, partitions, self._path)
+        super().__init__(workers, partitions, self._path, store)
         check_socket(shard_socket(self._path, workers - 1))
         self._store = store
         self._settings = settings

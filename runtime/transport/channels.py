@@ -11,7 +11,6 @@ import os
 import socket
 import stat
 import struct
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -28,6 +27,7 @@ from ...actors.logs import Log
 from ..scheduling.forks import close_in_children
 from ..scheduling.hidden_tasks import TaskGroup
 from ..scheduling.waiter import thread_waker
+from .sockets import LENGTH_MAX
 from .wire import Item, Splitter, encode
 
 if TYPE_CHECKING:
@@ -336,12 +336,11 @@ def check_socket(path: Path) -> Path:
     Raises:
         UsageError: it is too long.
     """
-    limit = 107 if sys.platform == "linux" else 103  # sun_path, less its closing zero byte
     size = len(os.fsencode(path))
-    if size > limit:
+    if size > LENGTH_MAX:
         raise UsageError(
-            f"the socket path {path} is {size} bytes long, and the system takes {limit}: give the "
-            "hub a shorter folder for its sockets with sockets=..."
+            f"the socket path {path} is {size} bytes long, and the system takes {LENGTH_MAX}: give "
+            "the hub another with socket=..., or leave that out"
         )
     return path
 

@@ -150,16 +150,29 @@ async def test_a_clock_that_other_processes_do_not_see_is_refused(folder: Path) 
         Hub(make_flows(folder), store=f"sqlite:{folder / 'hub'}", workers=1, clock=ManualClock())
 
 
-@pytest.mark.parametrize("in_socket", [True, False])
-async def test_a_socket_path_that_is_too_long_is_refused(folder: Path, in_socket: bool) -> None:
-    deep = folder / ("x" * 100)
-    store = folder / "hub" if in_socket else deep
-    socket = deep / "hub.sock" if in_socket else None
+async def test_a_socket_path_that_is_too_long_is_refused(folder: Path) -> None:
+    deep, store = folder / ("x" * 100), f"sqlite:{folder / 'hub'}"
 
     with pytest.raises(UsageError, match="bytes long, and the system takes"):
-        Hub(make_flows(folder), store=f"sqlite:{store}", workers=2, socket=socket)
+        Hub(make_flows(folder), store=store, workers=2, socket=deep / "hub.sock")
 
     assert not deep.exists()
+
+
+async def test_a_hub_with_workers_in_a_folder_of_a_long_path_has_its_sockets_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    deep = folder / ("x" * 100)
+
+    async with Hub(make_flows(folder), store=f"sqlite:{deep}", workers=1):
+        async with connect(f"sqlite:{deep}") as client:
+            described = await client.describe()
+        sockets = {path.suffix for path in (folder / "perdure").iterdir()}
+
+    assert described.entities == {"counter": ("add", "delete")}
+    assert sockets == {".sock", ".0"}
+    assert [*(folder / "perdure").iterdir()] == []
 
 
 async def test_a_socket_in_a_folder_that_is_not_there_is_refused(folder: Path) -> None:
