@@ -6,11 +6,9 @@ A hub is found by its store: its socket is ``hub.sock`` in the store's folder, o
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path, PurePath
 
@@ -78,6 +76,8 @@ def _fits(path: Path) -> bool:
 
 
 def _short(folder: Path) -> Path:
+    import hashlib  # here, as hardly a hub needs it
+
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
     return _user_folder() / f"{name}.sock"
 
@@ -86,6 +86,8 @@ def _user_folder() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime):
         return Path(runtime, "perdure")
+    import tempfile
+
     owner = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir(), f"perdure-{owner}")
 
