@@ -7,11 +7,11 @@ send each value as a JSON text that holds JSON, so there, and only there, it is 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
@@ -64,12 +64,6 @@ _TERMINAL = tuple(status for status in RuntimeStatus if status.is_terminal)
 Handler = Callable[..., Awaitable[Response]]
 
 
-class _Route(NamedTuple):
-    methods: tuple[str, ...]
-    pattern: tuple[str, ...]
-    handler: Handler
-
-
 class Webhooks:
     """The family's API under one prefix.
 
@@ -86,18 +80,19 @@ class Webhooks:
         self._unwraps = unwraps
 
     async def answer(self, call: Call) -> Response:
+        segments = call.segments
+        found = _ROUTES.get((segments[0].casefold(), len(segments)), ()) if segments else ()
         known: set[str] = set()
-        for methods, pattern, handler in _ROUTES:
-            names = match(pattern, call.segments)
-            if names is None:
-                continue
-            if call.method in methods:
-                return await handler(_Question(call, self._unwraps), *names)
-            known.update(methods)
+        for pattern, handlers in found:
+            names = match(pattern, segments)
+            if names is not None:
+                handler = handlers.get(call.method)
+                if handler is not None:
+                    return await handler(_Question(call, self._unwraps), *names)
+                known.update(handlers)
         if known:
-            raise Refusal(
-                404, f"{call.method} is not answered here, but {', '.join(sorted(known))}"
-            )
+            methods = ", ".join(sorted(known))
+            raise Refusal(404, f"{call.method} is not answered here, but {methods}")
         raise Refusal(404, "no endpoint has this path")
 
     def refuse(self, refusal: Refusal) -> Response:
@@ -532,9 +527,26 @@ async def _entities(question: _Question, name: str | None = None) -> Response:
     return _page(bodies, page.continuation_token)
 
 
-_ROUTES = tuple(
-    _Route(tuple(methods.split()), tuple(pattern.split("/")), handler)
-    for methods, pattern, handler in (
+_Pattern = tuple[str, ...]
+_Routes = dict[tuple[str, int], list[tuple[_Pattern, dict[str, Handler]]]]
+
+
+def _index(rows: Iterable[tuple[str, str, Handler]]) -> _Routes:
+    """Put the routes together by their first word and their length."""
+    routes: _Routes = {}
+    for method, path, handler in rows:
+        pattern = tuple(path.split("/"))
+        here = routes.setdefault((pattern[0], len(pattern)), [])
+        handlers = next((found for same, found in here if same == pattern), None)
+        if handlers is None:
+            handlers = {}
+            here.append((pattern, handlers))
+        handlers[method] = handler
+    return routes
+
+
+_ROUTES = _index(
+    (
         ("POST", "orchestrators/{function}", _start),
         ("POST", "orchestrators/{function}/{id}", _start),
         ("GET", "instances", _list),

@@ -64,6 +64,10 @@ async def live(it: Served) -> None:
     await it.reaches("i", RuntimeStatus.RUNNING)
 
 
+async def purge(it: Served) -> None:
+    await it.client.start_new("approval", instance_id="purge")
+
+
 async def suspended(it: Served) -> None:
     await live(it)
     await it.client.suspend("i", "")
@@ -145,6 +149,8 @@ TABLE = [
     Case("DELETE /instances", 400, ended),
     Case(f"POST /instances/purge?{FROM}", 200, ended, gives={"instancesDeleted": 1}),
     Case(f"POST /instances/purge?{FROM}", 404),
+    Case("GET /instances/purge", 202, purge),
+    Case("DELETE /instances/purge", 404, purge),
     Case(f"DELETE /instances?{FROM}&runtimeStatus=Running", 400, ended),
     # 6: raise an event
     Case("POST /instances/i/raiseEvent/Approved", 202, live, body=True),
