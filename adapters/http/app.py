@@ -27,7 +27,7 @@ def create_app(
     """Make the ASGI application in front of a hub, to serve as it is or to mount in another.
 
     It answers at ``/runtime/webhooks/durabletask`` and ``/durabletask`` as Durable Functions does,
-    at ``/api/v1`` with all that a client can do (``docs/how-to/http.md``),
+    at ``/api/v1`` with all that a client can do (``docs/http.md``),
     and at ``/healthz`` and ``/readyz``. Whoever has the hub starts and stops it, such as the
     lifespan of the application that this is mounted in; while it does not run, requests are
     answered with 503.

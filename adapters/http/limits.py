@@ -58,25 +58,20 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise _too_large(most)
     parts: list[bytes] = []
     size = 0
-    try:
-        with anyio.fail_after(limits.body_s):
-            # Not its stream(): that is a generator, which a refusal would leave half way.
-            while True:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise Refusal(400, "the connection broke off before the end of the body")
-                part: bytes = message.get("body", b"")
-                size += len(part)
-                if size > most:
-                    raise _too_large(most)
-                parts.append(part)
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        raise Refusal(
-            408, f"the body did not come within {limits.body_s:g} seconds", headers=_CLOSE
-        ) from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    with anyio.move_on_after(limits.body_s):
+        # Not its stream(): that is a generator, which a refusal would leave half way.
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "the connection broke off before the end of the body")
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return part if len(parts) == 1 else b"".join(parts)
+    raise Refusal(408, f"the body did not come within {limits.body_s:g} seconds", headers=_CLOSE)
 
 
 #: The rest of a body that was not read must not be taken for the next request.

@@ -21,13 +21,11 @@ from starlette.responses import Response
 from perdure import (
     MISSING,
     EntityId,
-    FailedError,
     InstanceFinishedError,
     InstanceNotFinishedError,
     InstanceNotFoundError,
     InvalidIdError,
     OrchestrationStatus,
-    PayloadError,
     RuntimeStatus,
     UsageError,
 )
@@ -335,14 +333,13 @@ def _read_wait(question: _Question) -> float | None:
 async def _wait_or_point(question: _Question, instance_id: str, wait: float | None) -> Response:
     """Answer with the end, if it comes while the caller waits; else with where to look."""
     if wait is not None:
-        with (
-            question.call.entrance.until_closing(),
-            suppress(TimeoutError, FailedError, PayloadError),
-        ):
-            await question.client.get_handle(instance_id).result(timeout=wait)
+        ended: dict[str, Any] = {}
+        with question.call.entrance.until_closing():
+            asked = {"instance_id": instance_id, "wait": wait}
+            ended = await question.client.ask("status", asked)
+        if ended.get("runtime_status") == RuntimeStatus.COMPLETED:
+            return _json(200, ended["output"])
         status = await question.status(instance_id)
-        if status.runtime_status is RuntimeStatus.COMPLETED:
-            return _json(200, status.output)
         if status.is_completed:
             return await _status_response(question, status)
     links = management_links(
