@@ -69,6 +69,10 @@ class Tracer(Protocol):
         """Give what goes along with all that an execution sets going."""
         ...
 
+    def continue_trace(self, start: StartFacts, /) -> Carried | None:
+        """Give the same for the execution that goes on from one, as a new one."""
+        ...
+
     def enter_instance(self, start: StartFacts, /) -> None:
         """The code of an execution gets its context, which is the running one."""
         ...

@@ -25,7 +25,7 @@ from .client.retention import check_retention, keep_retention
 from .cluster.balancer import Balancer, Rebalance
 from .cluster.crews import Crew
 from .cluster.loops import LoopCrew
-from .observer import Observer
+from .observer import Observer, TraceObserver
 from .scheduling.clock import Clock, SystemClock
 from .scheduling.hidden_tasks import TaskGroup, begin
 from .scheduling.homes import Home, current_task, has_ended
@@ -95,7 +95,7 @@ class Hub:
         settings: Settings | None = None,
         clock: Clock | None = None,
         retention: Mapping[RuntimeStatus | str, float | timedelta] | None = None,
-        observer: Observer | str | None = None,
+        observer: Observer | TraceObserver | str | None = None,
     ) -> None:
         _check_numbers(partitions, shards, workers)
         self.app = app_of(app)

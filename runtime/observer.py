@@ -104,12 +104,21 @@ class Observer(Protocol):
         ...
 
 
-class TraceObserver(Observer, Protocol):
-    """An observer that has a hub's work belong to traces; it has all of these methods, or none.
+class TraceObserver(Protocol):
+    """An observer that has a hub's work belong to traces.
 
-    What it has go along travels with messages as context variables do, and is stored with them and
+    It has all of these methods, and those of an ``Observer`` for turns and for checkpoints only if
+    it is to be told of these. What it has go along travels with messages as context variables do, and is stored with them and
     in histories: texts by name.
     """
+
+    def begin_activity(self, activity: ActivityFacts, /) -> Any:
+        """The code of an activity begins."""
+        ...
+
+    def end_activity(self, begun: Any, failure: str | None, /) -> None:
+        """It has ended; ``failure`` is the type of its error, or of what took its place."""
+        ...
 
     def carry(self) -> Mapping[str, str] | None:
         """Give what of the caller's context goes along with what a client sends."""
@@ -118,8 +127,12 @@ class TraceObserver(Observer, Protocol):
     def begin_trace(self, start: StartFacts, /) -> Mapping[str, str] | None:
         """An execution is to begin: give what goes along with all that it sets going.
 
-        It is asked again where the turn was not stored, and has to give the same for the same.
+        What it gives is stored with the execution. It is asked again where that failed.
         """
+        ...
+
+    def continue_trace(self, start: StartFacts, /) -> Mapping[str, str] | None:
+        """An execution continues as a new one: give the same for that; ``start`` has the former."""
         ...
 
     def follow(self, start: StartFacts, /) -> Any:

@@ -844,7 +844,7 @@ class OrchestrationActor(Actor):
             self.input = continuation.input
             self._clear_outcome()
             if self.lookup.tracer is not None:
-                self.carried = self.lookup.tracer.begin_trace(self.start_facts())
+                self.carried = self.lookup.tracer.continue_trace(self.start_facts())
             self.rewritten = True
             # Not begun right here: one that never waits would never give the loop back. Not before
             # what is in the mailbox either: it would never be terminated.

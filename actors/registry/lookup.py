@@ -89,7 +89,9 @@ class Lookup:
 
     def take_along(self, carried: Carried) -> None:
         """Set in the running context what came along."""
-        set_carried(self.registry.context_vars, carried)
+        variables = self.registry.context_vars
+        if variables:
+            set_carried(variables, carried)
 
     def new_context(
         self, definition: OrchestrationDefinition, carried: Carried | None = None

@@ -8,16 +8,13 @@ of the orchestration, whose own parent is kept beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from opentelemetry import baggage, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
-
-from perdure import StartFacts
-
-from .ids import span_id_of
 
 #: Where the parent of an orchestration's own span is kept.
 PARENT = "perdure-parent"
@@ -29,27 +26,37 @@ _BAGGAGE = W3CBaggagePropagator()
 
 
 class Place(NamedTuple):
-    """A span that others are part of: its ids, whether it is sampled, and its state."""
+    """A span that others are part of: its ids, whether it is sampled, and its trace's state."""
 
     trace_id: int
     span_id: int
-    is_sampled: bool
+    flags: TraceFlags
     state: TraceState
 
-    def at(self, span_id: int, *, is_remote: bool = False) -> SpanContext:
+    @property
+    def is_sampled(self) -> bool:
+        """Whether it is recorded."""
+        return self.flags is SAMPLED
+
+    def at(self, span_id: int, is_remote: bool = False) -> SpanContext:
         """Give a span's context in the same trace."""
-        flags = SAMPLED if self.is_sampled else UNSAMPLED
-        return SpanContext(self.trace_id, span_id, is_remote, flags, self.state)
+        return SpanContext(self.trace_id, span_id, is_remote, self.flags, self.state)
 
 
-_NO_STATE = TraceState()
+NO_STATE = TraceState()
 
 
 def read_place(carried: Mapping[str, str] | None) -> Place | None:
     """Read the span that a message says; None if it says none."""
-    parent = None if carried is None else carried.get("traceparent")
-    if carried is None or parent is None:
+    if carried is None:
         return None
+    parent = carried.get("traceparent")
+    return None if parent is None else _parse(parent, carried.get("tracestate"))
+
+
+# One trace is read where it begins, and at each of its pieces.
+@lru_cache(maxsize=4_096)
+def _parse(parent: str, state: str | None) -> Place | None:
     parts = parent.split("-")
     if len(parts) < 4:
         return None
@@ -59,18 +66,13 @@ def read_place(carried: Mapping[str, str] | None) -> Place | None:
         return None
     if not trace_id or not span_id:
         return None
-    state = carried.get("tracestate")
-    return Place(
-        trace_id,
-        span_id,
-        bool(flags & TraceFlags.SAMPLED),
-        TraceState.from_header([state]) if state else _NO_STATE,
-    )
+    sampled = SAMPLED if flags & TraceFlags.SAMPLED else UNSAMPLED
+    return Place(trace_id, span_id, sampled, TraceState.from_header([state]) if state else NO_STATE)
 
 
 def write_parent(place: Place) -> str:
     """Give the ``traceparent`` of a span."""
-    return f"00-{place.trace_id:032x}-{place.span_id:016x}-0{int(place.is_sampled)}"
+    return f"00-{place.trace_id:032x}-{place.span_id:016x}-0{place.flags:x}"
 
 
 def carry_current() -> dict[str, str] | None:
@@ -78,9 +80,8 @@ def carry_current() -> dict[str, str] | None:
     carried: dict[str, str] = {}
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
-        place = Place(
-            context.trace_id, context.span_id, context.trace_flags.sampled, context.trace_state
-        )
+        flags = SAMPLED if context.trace_flags.sampled else UNSAMPLED
+        place = Place(context.trace_id, context.span_id, flags, context.trace_state)
         carried["traceparent"] = write_parent(place)
         if context.trace_state:
             carried["tracestate"] = context.trace_state.to_header()
@@ -94,13 +95,3 @@ def with_baggage(carried: Mapping[str, str] | None) -> Context:
     if carried is None or "baggage" not in carried:
         return Context()
     return _BAGGAGE.extract(carried, Context())
-
-
-def parent_of(start: StartFacts, place: Place) -> int:
-    """Give the id of the span that an execution is part of, where a message's says ``place``."""
-    before = span_id_of(place.trace_id, start.instance_id, start.execution - 1, 0)
-    if place.span_id == before and start.carried is not None:
-        # It goes on from an execution that has ended, as a new one: part of the same.
-        kept = start.carried.get(PARENT)
-        return int(kept, 16) if kept else before
-    return place.span_id

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode
 
+from .context import UNSAMPLED
 from .spans import Note
 
 if TYPE_CHECKING:
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 
 #: More is not kept of what code says of one span.
 _NOTES_MAX = 128
+
+
+class QuietSpan(NonRecordingSpan):
+    """The span of an orchestration, while its code runs: nothing inside of it is recorded.
+
+    Args:
+        place: the span.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def get_span_context(self) -> SpanContext:
+        """Give its ids."""
+        return self._place._replace(flags=UNSAMPLED).at(self._place.span_id)
 
 
 class CurrentSpan(Span):
@@ -54,8 +70,8 @@ class CurrentSpan(Span):
         self.failure: Any = None
         self.status: Status | None = None
         self.attributes: dict[str, Any] | None = None
-        self.notes: list[Note] = []
-        self.links: list[Link] = []
+        self.notes: list[Note] | None = None
+        self.links: list[Link] | None = None
         self._context: SpanContext | None = None
 
     def get_span_context(self) -> SpanContext:
@@ -66,7 +82,14 @@ class CurrentSpan(Span):
 
     def is_recording(self) -> bool:
         """Whether what is said of it is kept."""
-        return not self.ended
+        return not self.ended and self.place.is_sampled
+
+    @property
+    def is_said(self) -> bool:
+        """Whether anything was said of it."""
+        return bool(
+            self.attributes or self.notes or self.links or self.name or self.status is not None
+        )
 
     def end(self, end_time: int | None = None) -> None:
         """Do nothing: it ends with what it is of."""
@@ -84,11 +107,15 @@ class CurrentSpan(Span):
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         """Say that something happened."""
+        if self.notes is None:
+            self.notes = []
         if not self.ended and len(self.notes) < _NOTES_MAX:
             self.notes.append(Note(name, attributes, timestamp or time_ns()))
 
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:
         """Say that it has to do with another span."""
+        if self.links is None:
+            self.links = []
         if not self.ended and len(self.links) < _NOTES_MAX:
             self.links.append(Link(context, attributes))
 

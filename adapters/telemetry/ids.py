@@ -1,7 +1,8 @@
-"""Ids of traces and spans: those of a hub's work follow from what it is, others are random.
+"""Ids of traces and spans: those of a hub's work follow from what is stored of it.
 
-What is done again after a crash has the same id again, so that what was made of it the first time
-is still its child, and a backend that sees it twice sees one.
+An orchestration's trace and its own span are drawn once, and stored with it; the spans of its tasks
+follow from these. So what is done again after a crash has the same id again: what was made of it the
+first time is still its child, and a backend that sees it twice sees one.
 """
 
 from __future__ import annotations
@@ -9,23 +10,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from hashlib import blake2b
+from random import Random
 
 from opentelemetry.sdk.trace.id_generator import IdGenerator as SdkIdGenerator, RandomIdGenerator
 
+# Not the module's functions: a program that seeds these would have the same traces in each run.
+_draw = Random().getrandbits
 
-def span_id_of(trace_id: int, instance_id: str, execution: int, task: int, rewinds: int = 0) -> int:
-    """Give the id of the span of an orchestration's task; of itself, for task 0."""
-    text = f"{trace_id:x}/{execution}.{task}.{rewinds}/{instance_id}"
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") or 1
+_MASK = (1 << 64) - 1
+_PER_TASK = 0x9E3779B97F4A7C15  # odd, so that no two tasks have one id
+_PER_REWIND = 0xD1342543DE82EF95
 
 
-def trace_id_of(instance_id: str, execution: int, created: int) -> int:
-    """Give the id of the trace that an instance begins, which was started at that microsecond."""
-    text = f"{created}/{execution}/{instance_id}"
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return int.from_bytes(digest, "big") or 1
+def new_trace_id() -> int:
+    """Draw the id of a trace."""
+    return _draw(128) or 1
+
+
+def new_span_id() -> int:
+    """Draw the id of a span."""
+    return _draw(64) or 1
+
+
+def task_span_id(own: int, task: int, rewinds: int = 0) -> int:
+    """Give the id of the span of an execution's task, from that of its own."""
+    return (own + task * _PER_TASK + rewinds * _PER_REWIND) & _MASK or 1
 
 
 class IdGenerator(SdkIdGenerator):

@@ -36,7 +36,7 @@ from perdure import __version__
 from .ids import IdGenerator
 
 _NAME = "perdure"
-_UNSET = Status(StatusCode.UNSET)
+UNSET = Status(StatusCode.UNSET)
 
 
 class Note(NamedTuple):
@@ -57,7 +57,7 @@ class SpanFacts(NamedTuple):
     attributes: dict[str, Any]
     began: int
     ended: int
-    status: Status = _UNSET
+    status: Status = UNSET
     notes: Sequence[Note] = ()
     links: Sequence[Link] = ()
 
@@ -76,6 +76,8 @@ class SpanMaker:
         self._scope = InstrumentationScope(_NAME, __version__)
         self._checked: object = None  # the processors that were looked at last
         self._is_plain = False  # whether these only look at spans that have ended
+        self._sampler: Sampler | None = None  # the one that was looked at last
+        self._constant: bool | None = None  # what it says of each new trace, if that is the same
 
     @property
     def tracer(self) -> trace.Tracer | None:
@@ -101,6 +103,13 @@ class SpanMaker:
             return False, None
         if not isinstance(tracer, SdkTracer):
             return True, None
+        if tracer.sampler is not self._sampler:
+            self._sampler = tracer.sampler
+            is_by_parent = type(tracer.sampler) is ParentBased
+            root = vars(tracer.sampler)["_root"] if is_by_parent else tracer.sampler
+            self._constant = {id(ALWAYS_ON): True, id(ALWAYS_OFF): False}.get(id(root))
+        if self._constant is not None:
+            return self._constant, None
         result = tracer.sampler.should_sample(Context(), trace_id, name, SpanKind.SERVER)
         return result.decision is Decision.RECORD_AND_SAMPLE, result.trace_state
 
@@ -160,7 +169,7 @@ class SpanMaker:
                 span = _begin(tracer, facts, context)
         for note in facts.notes:
             span.add_event(note.name, note.attributes, note.at)
-        if facts.status is not _UNSET:
+        if facts.status is not UNSET:
             span.set_status(facts.status)
         span.end(facts.ended)
 

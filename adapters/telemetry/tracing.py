@@ -3,48 +3,52 @@
 Invariants:
 
 * A span is made once, when its end is durable; no replay makes one.
-* Its id follows from what it is of, so what is done again is the same span.
+* Its id follows from what is stored, so what is done again is the same span.
 * What was not sampled when its trace began makes no spans, and has nothing kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from random import getrandbits
 from time import time_ns
 from typing import Any, NamedTuple
 
 from opentelemetry import context as current
 from opentelemetry.context import Context
 from opentelemetry.trace import (
-    NonRecordingSpan,
+    SpanContext,
     SpanKind,
     Status,
     StatusCode,
     TracerProvider,
-    TraceState,
     set_span_in_context,
 )
 
 from perdure import (
     ActivityFacts,
-    CheckpointFacts,
     FailureDetails,
     OperationFacts,
     StartFacts,
-    TurnFacts,
     WorkFacts,
 )
 
-from .context import PARENT, Place, carry_current, parent_of, read_place, with_baggage, write_parent
-from .current import CurrentSpan
-from .ids import span_id_of, trace_id_of
-from .spans import SpanFacts, SpanMaker
+from .context import (
+    NO_STATE,
+    PARENT,
+    SAMPLED,
+    UNSAMPLED,
+    Place,
+    carry_current,
+    read_place,
+    with_baggage,
+    write_parent,
+)
+from .current import CurrentSpan, QuietSpan
+from .ids import new_span_id, new_trace_id, task_span_id
+from .spans import UNSET, SpanFacts, SpanMaker
 
 #: Attempts whose code has begun and whose ends are not durable; more are not kept.
 _RUNNING_MAX = 20_000
-
-_UNSET = Status(StatusCode.UNSET)
 
 _Attempt = tuple[str, int, int]
 
@@ -53,8 +57,9 @@ class _Trace(NamedTuple):
     """What an execution is part of: its own span, and the parent of that."""
 
     place: Place
-    parent: int | None
-    context: Context  # with the baggage that came along
+    own: SpanContext
+    parent: SpanContext | None
+    baggage: Context
 
 
 class Tracing:
@@ -78,18 +83,6 @@ class Tracing:
         self._maker = SpanMaker(tracer_provider)
         self._running: dict[_Attempt, CurrentSpan] = {}
 
-    def begin_turn(self, turn: TurnFacts, /) -> None:
-        """Take no note: turns are no part of a trace."""
-
-    def end_turn(self, begun: None, error: BaseException | None, /) -> None:
-        """Take no note."""
-
-    def begin_checkpoint(self, checkpoint: CheckpointFacts, /) -> None:
-        """Take no note: checkpoints are of many traces."""
-
-    def end_checkpoint(self, begun: None, error: BaseException | None, /) -> None:
-        """Take no note."""
-
     def carry(self) -> Mapping[str, str] | None:
         """Give the current span and the baggage."""
         return carry_current()
@@ -97,20 +90,33 @@ class Tracing:
     def begin_trace(self, start: StartFacts, /) -> Mapping[str, str] | None:
         """Give an execution its span, which all is part of that it sets going."""
         place = read_place(start.carried)
-        carried = dict(start.carried or {})
-        if place is None:
-            if self._maker.tracer is None:
-                return start.carried
-            trace_id = trace_id_of(start.instance_id, start.execution, start.created)
-            sampled, state = self._maker.samples(trace_id, _name_of(start))
-            place = Place(trace_id, 0, sampled, state or TraceState())
+        if place is not None:
+            return self._own(start, place, place.span_id)
+        if self._maker.tracer is None:
+            return start.carried
+        trace_id = new_trace_id()
+        is_sampled, state = self._maker.samples(trace_id, f"orchestration {start.name}")
+        flags = SAMPLED if is_sampled else UNSAMPLED
+        carried = self._own(start, Place(trace_id, 0, flags, NO_STATE), None)
+        if state:
+            carried["tracestate"] = state.to_header()
+        return carried
+
+    def continue_trace(self, start: StartFacts, /) -> Mapping[str, str] | None:
+        """Give the execution its span that goes on from this one: part of the same as this."""
+        place = read_place(start.carried)
+        if place is None or start.carried is None:
+            return start.carried
+        kept = start.carried.get(PARENT)
+        return self._own(start, place, int(kept, 16) if kept else place.span_id)
+
+    def _own(self, start: StartFacts, place: Place, parent: int | None) -> dict[str, str]:
+        carried = {} if start.carried is None else {**start.carried}
+        if parent is None:
             carried.pop(PARENT, None)
-            if state:
-                carried["tracestate"] = state.to_header()
         else:
-            carried[PARENT] = f"{parent_of(start, place):016x}"
-        own = span_id_of(place.trace_id, start.instance_id, start.execution, 0)
-        carried["traceparent"] = write_parent(place._replace(span_id=own))
+            carried[PARENT] = f"{parent:016x}"
+        carried["traceparent"] = write_parent(place._replace(span_id=new_span_id()))
         return carried
 
     def follow(self, start: StartFacts, /) -> _Trace | None:
@@ -119,28 +125,31 @@ class Tracing:
         if place is None or not place.is_sampled or start.carried is None:
             return None
         parent = start.carried.get(PARENT)
-        return _Trace(place, int(parent, 16) if parent else None, with_baggage(start.carried))
+        return _Trace(
+            place,
+            place.at(place.span_id),
+            place.at(int(parent, 16), True) if parent else None,
+            with_baggage(start.carried),
+        )
 
     def enter_instance(self, start: StartFacts, /) -> None:
         """Have code of an orchestration know its trace, and record no spans: it is run again."""
         place = read_place(start.carried)
         if place is not None:
-            own = place._replace(is_sampled=False).at(place.span_id)
-            _enter(NonRecordingSpan(own), start.carried)
+            _enter(QuietSpan(place), start.carried)
 
     def begin_activity(self, activity: ActivityFacts, /) -> CurrentSpan | None:
         """Give an attempt its span."""
-        place = read_place(activity.carried)
+        _, instance_id, task, _, execution, carried = activity
+        place = read_place(carried)
         if place is None:
             return None
-        _, instance_id, task, _, execution, _ = activity
-        span = CurrentSpan(
-            place, span_id_of(place.trace_id, instance_id, execution, task), activity
-        )
-        if place.is_sampled:
-            if len(self._running) >= _RUNNING_MAX:
-                self._running.pop(next(iter(self._running)), None)
-            self._running[instance_id, execution, task] = span
+        span = CurrentSpan(place, task_span_id(place.span_id, task), activity)
+        if place.flags is SAMPLED:
+            running = self._running
+            if len(running) >= _RUNNING_MAX:
+                running.pop(next(iter(running)), None)
+            running[instance_id, execution, task] = span
         return span
 
     def end_activity(self, begun: CurrentSpan | None, failure: str | None, /) -> None:
@@ -160,12 +169,8 @@ class Tracing:
             if "baggage" in operation.carried:
                 current.attach(with_baggage(operation.carried))
             return None
-        instance_id, execution, task = operation.instance_id, operation.execution, operation.task
-        span_id = (
-            getrandbits(64) or 1
-            if instance_id is None
-            else span_id_of(place.trace_id, instance_id, execution, task)
-        )
+        is_task = operation.instance_id is not None
+        span_id = task_span_id(place.span_id, operation.task) if is_task else new_span_id()
         span = CurrentSpan(place, span_id, operation)
         _enter(span, operation.carried)
         return span
@@ -190,12 +195,18 @@ class Tracing:
 
     def _work_span(self, work: WorkFacts) -> tuple[SpanFacts, Context]:
         kind, trace, start, task, name, attempt, began, ended, status, failure, rewinds = work
-        place, parent, context = trace
+        place, own, above, baggage = trace
+        context, parent = own, above
         attributes: dict[str, Any] = {"perdure.instance_id": start.instance_id}
         said: CurrentSpan | None = None
         span_kind = SpanKind.INTERNAL
-        span_id = place.span_id
-        if kind == "orchestration":
+        if kind == "activity":
+            title = f"activity {name}"
+            attributes["perdure.activity"] = name
+            attributes["perdure.task"] = task
+            attributes["perdure.attempt"] = attempt
+            said = self._running.pop((start.instance_id, start.execution, task), None)
+        elif kind == "orchestration":
             title = f"orchestration {name}"
             attributes["perdure.orchestration"] = name
             attributes["perdure.execution"] = start.execution
@@ -205,54 +216,33 @@ class Tracing:
                 span_kind = SpanKind.SERVER
             else:
                 attributes["perdure.parent_instance_id"] = start.parent_instance_id
-            if rewinds:
-                parent = span_id
-                span_id = span_id_of(place.trace_id, start.instance_id, start.execution, 0, rewinds)
         else:
-            parent = span_id
-            span_id = span_id_of(place.trace_id, start.instance_id, start.execution, task, rewinds)
-            attributes["perdure.task"] = task
             title = kind
-            if kind == "activity":
-                title = f"activity {name}"
-                attributes["perdure.activity"] = name
-                attributes["perdure.attempt"] = attempt
-                said = self._running.pop((start.instance_id, start.execution, task), None)
+            attributes["perdure.task"] = task
+        if task or rewinds:
+            context, parent = place.at(task_span_id(place.span_id, task, rewinds)), own
         attributes["perdure.status"] = status
+        how = UNSET if failure is None else _status_of(status, failure, attributes)
         facts = SpanFacts(
-            title,
-            span_kind,
-            place.at(span_id),
-            None if parent is None else place.at(parent, is_remote=kind == "orchestration"),
-            attributes,
-            began * 1000,
-            ended * 1000,
-            _status_of(status, failure, attributes),
+            title, span_kind, context, parent, attributes, began * 1000, ended * 1000, how
         )
         if said is not None:
             attributes["perdure.waited_s"] = max(0, said.began - began * 1000) / 1e9
-            facts = _with_said(facts, said)
-        return facts, context
+            if said.is_said:
+                facts = _with_said(facts, said)
+        return facts, baggage
 
 
-def _enter(span: CurrentSpan | NonRecordingSpan, carried: Mapping[str, str] | None) -> None:
+def _enter(span: CurrentSpan | QuietSpan, carried: Mapping[str, str] | None) -> None:
     """Have a span be the current one, for the rest of the running context."""
     current.attach(set_span_in_context(span, with_baggage(carried)))
 
 
-def _name_of(start: StartFacts) -> str:
-    return f"orchestration {start.name}"
-
-
-def _status_of(status: str, failure: FailureDetails | None, attributes: dict[str, Any]) -> Status:
-    if failure is not None:
-        attributes["error.type"] = failure.error_type
+def _status_of(status: str, failure: FailureDetails, attributes: dict[str, Any]) -> Status:
+    attributes["error.type"] = failure.error_type
     if status != "Failed":
-        return _UNSET
-    return Status(
-        StatusCode.ERROR,
-        None if failure is None else f"{failure.error_type}: {failure.message}",
-    )
+        return UNSET  # it was asked to end
+    return Status(StatusCode.ERROR, f"{failure.error_type}: {failure.message}")
 
 
 def _operation_span(span: CurrentSpan) -> tuple[SpanFacts, Context]:
@@ -266,16 +256,16 @@ def _operation_span(span: CurrentSpan) -> tuple[SpanFacts, Context]:
     if operation.instance_id is not None:
         attributes["perdure.instance_id"] = operation.instance_id
         attributes["perdure.task"] = operation.task
-    status = "Completed" if span.failure is None else "Failed"
+    failure: FailureDetails | None = span.failure
     facts = SpanFacts(
         f"entity {name}.{operation.operation}",
         SpanKind.SERVER if operation.instance_id is None else SpanKind.INTERNAL,
         span.get_span_context(),
-        span.place.at(span.place.span_id, is_remote=True),
+        span.place.at(span.place.span_id, True),
         attributes,
         span.began,
         span.ended,
-        _status_of(status, span.failure, attributes),
+        UNSET if failure is None else _status_of("Failed", failure, attributes),
     )
     return _with_said(facts, span), with_baggage(operation.carried)
 
@@ -288,9 +278,7 @@ def _with_said(facts: SpanFacts, said: CurrentSpan) -> SpanFacts:
     is_said = status is not None and status.status_code is not StatusCode.UNSET
     return facts._replace(
         name=facts.name if said.name is None else said.name,
-        status=status
-        if is_said and status is not None and facts.status is _UNSET
-        else facts.status,
-        notes=tuple(said.notes),
-        links=tuple(said.links),
+        status=status if is_said and status is not None and facts.status is UNSET else facts.status,
+        notes=tuple(said.notes or ()),
+        links=tuple(said.links or ()),
     )

@@ -184,17 +184,20 @@ class CommitLoop:
 
     async def _commit_watched(self, checkpoint: Checkpoint, batch: Batch, watch: Watch) -> None:
         partition = self._partition
-        facts = CheckpointFacts(partition.index, checkpoint.sequence, batch.turns, batch.messages)
         workbook = partition.workbook
         if workbook is not None:
             workbook.gather(batch, checkpoint)
-        begun = watch.begin("checkpoint", facts)
-        try:
+        if not watch.sees_checkpoints:
             await partition.store.commit(checkpoint)
-        except BaseException as error:
-            watch.end("checkpoint", begun, error)
-            raise
-        watch.end("checkpoint", begun, None)
+        else:
+            numbers = partition.index, checkpoint.sequence, batch.turns, batch.messages
+            begun = watch.begin("checkpoint", CheckpointFacts(*numbers))
+            try:
+                await partition.store.commit(checkpoint)
+            except BaseException as error:
+                watch.end("checkpoint", begun, error)
+                raise
+            watch.end("checkpoint", begun, None)
         if workbook is not None:
             workbook.tell(batch)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ...actors.changes import make
 from ...actors.failures import read_failure
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...actors.replay.history import AT, FAILURES, KIND, NUMBER, carried_by
@@ -101,19 +102,10 @@ class InstanceWork:
         self, task: int, begun: _Begun, at: int, failure: FailureDetails | None
     ) -> WorkFacts:
         kind, since, name, attempt = begun
-        return WorkFacts(
-            kind,
-            self.trace,
-            self.start,
-            task,
-            name,
-            attempt,
-            since,
-            at,
-            "Completed" if failure is None else "Failed",
-            failure,
-            self.rewinds,
-        )
+        status = "Completed" if failure is None else "Failed"
+        what = (kind, self.trace, self.start, task, name, attempt, since, at, status, failure)
+        facts: WorkFacts = make(WorkFacts, (*what, self.rewinds))
+        return facts
 
 
 class Workbook:
@@ -150,11 +142,17 @@ class Workbook:
                 ended.append(told)
         bodies: dict[int, list[bytes]] = {}
         for instance, _, body in checkpoint.history:
-            bodies.setdefault(instance, []).append(body)
+            if instance in bodies:
+                bodies[instance].append(body)
+            else:
+                bodies[instance] = [body]
         for activation in batch.dirty:
             actor = activation.actor
-            if isinstance(actor, OrchestrationActor) and actor.id in bodies:
-                self._take(activation, actor, bodies[actor.id], ended)
+            found = bodies.get(actor.id) if actor is not None else None
+            if found is not None and isinstance(actor, OrchestrationActor):
+                work = activation.work
+                if work is None or work.trace is not None or found[0].startswith(_STARTED):
+                    self._take(activation, actor, found, ended)
         batch.told = ended
 
     def _open(self, start: StartFacts) -> InstanceWork:
@@ -173,7 +171,9 @@ class Workbook:
             work = activation.work = self._open(actor.start_facts())
         if work.trace is None:
             return
-        events = [event for body in bodies for event in orjson.loads(body)]
+        events: list[list[Any]] = orjson.loads(bodies[0])
+        for body in bodies[1:]:
+            events += orjson.loads(body)
         if is_begun:
             again = [n for n, event in enumerate(events) if event[KIND] == "ExecutionRewound"]
             if again:

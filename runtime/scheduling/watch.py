@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...actors.carried import Carried
     from ...actors.errors import FailureDetails
     from ...actors.tracing import OperationFacts, StartFacts
-    from ..observer import Observer
+    from ..observer import Observer, TraceObserver
 
 _log = Log("perdure.observer")
 
@@ -28,8 +28,11 @@ _log = Log("perdure.observer")
 _OBSERVED = ("turn", "checkpoint", "activity")
 _TOLD = tuple(f"{when}_{what}" for when in ("begin", "end") for what in _OBSERVED)
 _TRACED = (
+    "begin_activity",
+    "end_activity",
     "carry",
     "begin_trace",
+    "continue_trace",
     "follow",
     "enter_instance",
     "enter_activity",
@@ -45,13 +48,14 @@ def make_watch(observer: object) -> Watch:
     Raises:
         UsageError: it is none, or traces by some of the methods only.
     """
-    if not has_methods(observer, *_TOLD):
-        raise refusal("observer", f"an object with the methods {', '.join(_TOLD)}", observer)
     traced = [name for name in _TRACED if has_methods(observer, name)]
-    if traced and len(traced) < len(_TRACED):
-        missing = ", ".join(name for name in _TRACED if name not in traced)
-        raise refusal("observer", f"an observer that traces to have {missing} as well", observer)
-    return Watch(cast("Observer", observer))
+    if len(traced) < len(_TRACED):
+        if "begin_trace" in traced:
+            missing = ", ".join(name for name in _TRACED if name not in traced)
+            raise refusal("observer", f"one that traces to have {missing} as well", observer)
+        if not has_methods(observer, *_TOLD):
+            raise refusal("observer", f"an object with the methods {', '.join(_TOLD)}", observer)
+    return Watch(cast("Observer | TraceObserver", observer))
 
 
 def has_methods(value: object, *methods: str) -> bool:
@@ -68,15 +72,22 @@ class Watch:
     Attributes:
         failures: how often it has raised.
         traces: whether it has the hub's work belong to traces.
+        sees_turns: whether it is told of turns.
+        sees_checkpoints: whether it is told of checkpoints.
     """
 
     NOTHING: Final = object()
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer | TraceObserver) -> None:
         self._observer = observer
         self._sparing = Sparing(_log.error)
         self.failures = 0
         self.traces = has_methods(observer, *_TRACED)
+        told = ("turn", "checkpoint")
+        self.sees_turns, self.sees_checkpoints = (
+            not self.traces or has_methods(observer, f"begin_{what}", f"end_{what}")
+            for what in told
+        )
 
     def begin(self, what: str, facts: Any) -> Any:
         """Tell that a turn, a checkpoint or an activity begins."""
@@ -102,6 +113,11 @@ class Watch:
     def begin_trace(self, start: StartFacts) -> Carried | None:
         """Give what goes along with all that an execution sets going."""
         carried = self._ask("begin_trace", start)
+        return start.carried if carried is None else checked_carried(carried)
+
+    def continue_trace(self, start: StartFacts) -> Carried | None:
+        """Give the same for the execution that goes on from one, as a new one."""
+        carried = self._ask("continue_trace", start)
         return start.carried if carried is None else checked_carried(carried)
 
     def follow(self, start: StartFacts) -> Any:

@@ -196,8 +196,9 @@ class Shard:
         )
         partition.places = self.router.places
         partition.notes = self.notes
-        if self.notes is not None or self._watch is not None:
-            partition.around = Around(self.notes, self._watch)
+        turns = self._watch if self._watch is not None and self._watch.sees_turns else None
+        if self.notes is not None or turns is not None:
+            partition.around = Around(self.notes, turns)
         if self._watch is not None and self._watch.traces:
             partition.workbook = Workbook(partition, self._watch)
         for key in self.at_fault:

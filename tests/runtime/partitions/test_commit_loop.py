@@ -400,6 +400,8 @@ async def test_the_end_of_an_instance_that_goes_on_is_what_is_durable() -> None:
 class Watched:
     """A watch that writes down what it is told of checkpoints."""
 
+    sees_checkpoints = True
+
     def __init__(self) -> None:
         self.told: list[Any] = []
 
