@@ -117,6 +117,7 @@ if TYPE_CHECKING:
     from .runtime.scheduling.interpreter import tune
     from .runtime.settings import Settings
     from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
+    from .runtime.stopped_hub import read_store
     from .storage import MemoryStore, SharedStore, Store
     from .storage.sqlite import SqliteStore
 
@@ -232,6 +233,7 @@ __all__ = [
     "combine",
     "commutative",
     "connect",
+    "read_store",
     "readonly",
     "run",
     "tune",
@@ -278,6 +280,7 @@ _HOMES = {
         ),
         (".runtime.hub", "Hub"),
         (".runtime.program", "run"),
+        (".runtime.stopped_hub", "read_store"),
         (".runtime.scheduling.clock", "Clock ManualClock SystemClock"),
         (".runtime.scheduling.interpreter", "tune"),
         (".runtime.settings", "Settings"),

@@ -33,7 +33,10 @@ from .records import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .sqlite import Synchronous
+    from .sqlite.stopped import StoppedStore
 
 __all__ = [
     "DAMAGED",
@@ -62,6 +65,7 @@ __all__ = [
     "Store",
     "TimerRow",
     "is_time",
+    "open_stopped",
     "open_store",
     "split_place",
 ]
@@ -97,3 +101,10 @@ def _open_folder(path: str | os.PathLike[str], synchronous: str = "FULL") -> Sto
     from .sqlite import SqliteStore  # with aiosqlite and sqlite3, which a hub in memory never needs
 
     return SqliteStore(path, synchronous=cast("Synchronous", synchronous))
+
+
+def open_stopped(folder: Path) -> StoppedStore:
+    """Make what reads the folder of a hub that does not run."""
+    from .sqlite.stopped import StoppedStore
+
+    return StoppedStore(folder)

@@ -26,8 +26,9 @@ COMMON: Final = (
 class Connection:
     """An aiosqlite connection that reads, and opens when it is first used."""
 
-    def __init__(self, path: Path, pragmas: str) -> None:
+    def __init__(self, path: Path, pragmas: str, mode: Literal["ro", "still"] = "ro") -> None:
         self._path = path
+        self._mode: Literal["ro", "still"] = mode
         self._pragmas = pragmas
         self._opened: aiosqlite.Connection | None = None
         self._closed = False
@@ -54,7 +55,7 @@ class Connection:
     async def _open(self) -> aiosqlite.Connection:
         if self._closed:
             raise ValueError("closed")
-        connector = Connector(location(self._path, "ro"))
+        connector = Connector(location(self._path, self._mode))
         opening = _connection(connector)
         try:
             try:
@@ -95,9 +96,9 @@ def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
-def location(path: Path, mode: Literal["rw", "ro"]) -> str:
-    """Name a file as SQLite's ``uri=True`` takes it."""
-    return f"{path.resolve().as_uri()}?mode={mode}"
+def location(path: Path, mode: Literal["rw", "ro", "still"]) -> str:
+    """Name a file as SQLite's ``uri=True`` takes it; a still one is read, and written by nobody."""
+    return f"{path.resolve().as_uri()}?mode={'ro&immutable=1' if mode == 'still' else mode}"
 
 
 def companions(path: Path) -> list[Path]:

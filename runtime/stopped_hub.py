@@ -1,0 +1,206 @@
+"""A hub that does not run, as its files show it: a client that reads, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
+
+from ..actors.arguments import refusal
+from ..actors.errors import StoreDamagedError, UnavailableError
+from ..actors.ids import EntityId, entity_id
+from ..actors.messages import Caller
+from ..actors.registry.app import App
+from ..actors.replay.stored import read_history
+from ..storage import open_stopped
+from ..storage.slices import in_slices
+from .client.applications import app_of, make_lookup
+from .client.hub_client import HubClient
+from .partitions.calls import Run
+from .partitions.explanation import Explanations
+from .partitions.tracing import trace
+from .scheduling.clock import SystemClock
+from .scheduling.homes import Home
+from .scheduling.waiter import waiter_factory
+from .settings import Settings
+from .transport.router import Router
+from .transport.sockets import folder_of, path_of
+
+if TYPE_CHECKING:
+    from ..actors.registry.lookup import Lookup
+    from ..storage import PartitionStore
+    from ..storage.records import EntityRow, InstanceRecord
+    from .client.changes import Changes
+    from .client.client import Client, InstanceConditions
+    from .client.status import AppDescription
+    from .placement.places import Ending, Place
+    from .statistics import HubStatistics
+
+
+@asynccontextmanager
+async def read_store(
+    place: str | Path, app: App | str | None = None
+) -> AsyncGenerator[Client, None]:
+    """Give a client that reads what a hub has left in its store, inside ``async with``.
+
+    Nothing is written there, no lock is taken, and the folder may be a copy, or on a disk that
+    cannot be written to. What a hub that was killed has committed last is brought into a copy of
+    its files first, as its next start would bring it in. What is not for reading raises
+    ``UnavailableError``, since no hub runs.
+
+    Args:
+        place: the store: ``sqlite:PATH``, or the folder itself.
+        app: the application, or where it is: then ``explain`` says at which lines its code stands,
+            and states of entities are objects of their classes.
+
+    Raises:
+        UnavailableError: no hub's files are there, or a hub is at work on them.
+        StorageError: they cannot be read.
+    """
+    folder = folder_of(place) or path_of(place, "place")
+    if "://" in str(place):
+        raise refusal("place", "a store, such as 'sqlite:PATH'", place)
+    lookup = make_lookup(App() if app is None else app_of(app), Settings())
+    store = open_stopped(folder)
+    try:
+        stores = await store.open()
+        yield _StoredClient(lookup, stores, f"sqlite:{folder}")
+    finally:
+        await store.close()
+
+
+def _refuse(place: str) -> NoReturn:
+    raise UnavailableError(
+        f"no hub runs at {place}: start one (perdure serve MODULE:APP --store {place}) and repeat it"
+    )
+
+
+class _StoredPlace:
+    """A partition that nobody serves."""
+
+    def __init__(self, index: int, store: PartitionStore, lookup: Lookup, place: str) -> None:
+        self.index = index
+        self.store = store
+        self._place = place
+        # What explaining looks at of a partition, where nothing of it is in memory.
+        looked_at: Any = SimpleNamespace(
+            index=index,
+            store=store,
+            lookup=lookup,
+            activations={},
+            gate=SimpleNamespace(reason=None),
+            crashes=SimpleNamespace(in_a_row={}),
+            calls=SimpleNamespace(shard=0, find=_find),
+            loader=SimpleNamespace(history_of=self._history_of),
+            notes=None,
+        )
+        self._looked_at = looked_at
+        self.explain = Explanations(looked_at, self._wait_durable).explain
+        self.trace = partial(trace, looked_at)
+
+    async def wait_for_end(self, key: str) -> Ending | None:
+        """Give the outcome of what has ended."""
+        records = await self.store.read_instances([key])
+        if not records or records[0].completed is None:
+            _refuse(self._place)
+        [record] = records
+        return record.status, record.output, record.failure
+
+    async def _wait_durable(self) -> None:
+        """Return at once: all is."""
+
+    async def _history_of(self, record: InstanceRecord) -> list[list[Any]]:
+        chunks = await self.store.read_history(record.id)
+        try:
+            return await in_slices(read_history(chunks, record.events))
+        except ValueError as error:
+            raise StoreDamagedError(
+                f"{self.store.place}, table history_row, instance {record.id}: {error}"
+            ) from error
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        async def refuse(*_: Any, **__: Any) -> NoReturn:
+            _refuse(self._place)
+
+        return refuse
+
+
+def _find(_: Caller) -> Run:
+    return Run(0, False, None)
+
+
+class _Nobody:
+    """Who sees all of a hub that does not run."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    async def statistics(self, *, hottest: int = 0) -> HubStatistics:
+        _refuse(self._place)
+
+    async def move_partition(self, partition: int, to: int) -> None:
+        _refuse(self._place)
+
+
+class _StoredClient(HubClient):
+    """What ``read_store`` gives."""
+
+    def __init__(self, lookup: Lookup, stores: Any, place: str) -> None:
+        router = Router(len(stores), None, waiter_factory())
+        router.places[:] = [
+            cast("Place", _StoredPlace(number, store, lookup, place))
+            for number, store in enumerate(stores)
+        ]
+        super().__init__(lookup, router, SystemClock(), Home(), _Nobody(place))
+        self._place = place
+
+    async def ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:
+        from .client.operations import OPERATIONS
+
+        row = OPERATIONS.get(operation)
+        if row is not None and row.writes:
+            _refuse(self._place)
+        return await super().ask(operation, arguments)
+
+    async def start_new(self, f: Any, *_: Any, **__: Any) -> NoReturn:
+        _refuse(self._place)
+
+    async def call_entity(self, id: EntityId[Any], *_: Any, **__: Any) -> NoReturn:
+        _refuse(self._place)
+
+    async def signal_entity(self, id: EntityId[Any], *_: Any, **__: Any) -> NoReturn:
+        _refuse(self._place)
+
+    async def signal_entities(self, signals: Any) -> NoReturn:
+        _refuse(self._place)
+
+    async def clean_entity_storage(self, **_: Any) -> NoReturn:
+        _refuse(self._place)
+
+    async def describe(self) -> AppDescription:
+        _refuse(self._place)
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        instance_id: str | None = None,
+        **conditions: Unpack[InstanceConditions],
+    ) -> Changes:
+        _refuse(self._place)
+
+    async def _read_entity(self, id: EntityId[Any]) -> EntityRow | None:
+        # Whether its class is known or not, and as its stripes were folded into it last.
+        entity_id(id)
+        rows = await self._partition(str(id)).store.read_entities([(id.name, id.key)])
+        return rows[0] if rows else None
+
+    async def read_entity_state(self, id: EntityId[Any]) -> Any:
+        status = await self.get_entity(id)
+        return None if status is None else status.state
