@@ -3,7 +3,7 @@
 ``uvicorn examples.web:web`` serves it: ``POST /orders/tea``, and the hub's own paths under ``/hub``.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -29,7 +29,7 @@ async def order(ctx: OrchestrationContext, what: str) -> str:
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     async with hub:  # what is mounted has no lifespan of its own
         yield
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 from perdure import Hub, UsageError
@@ -45,7 +45,7 @@ def http_beside(
     local_rpc: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
     expose_errors: bool = False,
-) -> Iterator[Beside | None]:
+) -> Generator[Beside | None]:
     """Take the addresses, and give what ``perdure.run(beside=)`` takes; None without ``http``.
 
     Raises:

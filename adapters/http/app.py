@@ -77,12 +77,7 @@ def _application(
     limits: Limits | None,
     areas: Sequence[Area],
 ) -> Starlette:
-    if not isinstance(hub_or_client, (Hub, Client)):
-        raise UsageError("hub_or_client must be a perdure.Hub or a perdure.Client")
-    if keys is not None and not isinstance(keys, Keys):
-        raise UsageError("keys must be a perdure.adapters.http.Keys, or None")
-    if isinstance(allowed_hosts, str):
-        raise UsageError("allowed_hosts must be a list of hosts, not one text")
+    _check_kinds(hub_or_client, keys, allowed_hosts)
     entrance = Entrance(
         hub_or_client,
         Guard(keys, allowed_hosts),
@@ -93,3 +88,12 @@ def _application(
     app = Starlette(routes=[entrance])
     app.state.entrance = entrance
     return app
+
+
+def _check_kinds(hub_or_client: object, keys: object, allowed_hosts: object) -> None:
+    if not isinstance(hub_or_client, (Hub, Client)):
+        raise UsageError("hub_or_client must be a perdure.Hub or a perdure.Client")
+    if keys is not None and not isinstance(keys, Keys):
+        raise UsageError("keys must be a perdure.adapters.http.Keys, or None")
+    if isinstance(allowed_hosts, str):
+        raise UsageError("allowed_hosts must be a list of hosts, not one text")

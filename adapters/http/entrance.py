@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from traceback import format_exception
 
@@ -66,7 +66,7 @@ class Entrance(BaseRoute):
         return target.client if isinstance(target, Hub) else target
 
     @contextmanager
-    def until_closing(self) -> Iterator[anyio.CancelScope]:
+    def until_closing(self) -> Generator[anyio.CancelScope]:
         """Break the block off when the server begins to stop: for waits and event streams."""
         with anyio.CancelScope() as scope:
             self._waits.add(scope)

@@ -291,9 +291,13 @@ async def sign_in(request: Request, guard: Guard, limits: Limits) -> Response:
     """
     body = await read_body(request, limits)
     is_json = _is_json(request)
+    secret: object
     if is_json:
         given = read_json(body)
-        secret = given.get("code") if isinstance(given, dict) else None
+        try:
+            secret = given["code"]
+        except (TypeError, LookupError):  # it is no object, or has none
+            secret = None
     else:
         secret = dict(parse_qsl(body.decode("utf-8", "replace"))).get("code")
     response = _led_home(request, is_json)

@@ -10,8 +10,9 @@ import asyncio
 import ipaddress
 import math
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -99,7 +100,7 @@ def _print(text: str) -> None:
 @contextmanager
 def listen(
     options: ServerOptions, *, announce: Callable[[str], None] = _print
-) -> Iterator[HttpServer]:
+) -> Generator[HttpServer]:
     """Take the addresses, and give what serves there beside a hub; ``perdure.run(beside=)`` takes it.
 
     Args:
@@ -269,8 +270,8 @@ async def _serve_hypercorn(
     app: Starlette, listener: socket.socket, limits: Limits, stop: anyio.Event
 ) -> None:
     import hypercorn
-    import hypercorn.trio
 
+    on_trio: Any = import_module("hypercorn.trio")  # whose types are not all known
     config = hypercorn.Config()
     config.bind = [f"fd://{listener.detach()}"]  # it closes it
     config.backlog = _BACKLOG
@@ -280,8 +281,7 @@ async def _serve_hypercorn(
     config.graceful_timeout = limits.drain_s
     config.h11_max_incomplete_size = limits.head_bytes_max + limits.url_bytes_max
     config.websocket_max_message_size = 1
-    typed: Any = app
-    await hypercorn.trio.serve(typed, config, shutdown_trigger=stop.wait, mode="asgi")
+    await on_trio.serve(app, config, shutdown_trigger=stop.wait, mode="asgi")
 
 
 async def _serve_uvicorn(
@@ -293,7 +293,7 @@ async def _serve_uvicorn(
         """One that leaves signals alone: the program's own lead to the end of the hub."""
 
         @contextmanager
-        def capture_signals(self) -> Iterator[None]:
+        def capture_signals(self) -> Generator[None]:
             yield
 
         async def main_loop(self) -> None:
@@ -329,11 +329,13 @@ def _bounded(kind: Any, head_bytes_max: int) -> Any:
         _head_bytes = 0
 
         def connection_made(self, transport: BaseTransport) -> None:
-            super().connection_made(transport)
+            told: Any = super()
+            told.connection_made(transport)
             self._timer = self.loop.call_later(_HEAD_S, transport.close)
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+            told: Any = super()
+            told.data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._head_bytes = 0
                 if self._timer is not None:
@@ -349,6 +351,7 @@ def _bounded(kind: Any, head_bytes_max: int) -> Any:
         def connection_lost(self, exc: Exception | None) -> None:
             if self._timer is not None:
                 self._timer.cancel()
-            super().connection_lost(exc)
+            told: Any = super()
+            told.connection_lost(exc)
 
     return Bounded

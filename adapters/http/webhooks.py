@@ -534,11 +534,11 @@ def _index(rows: Iterable[tuple[str, str, Handler]]) -> _Routes:
     for method, path, handler in rows:
         pattern = tuple(path.split("/"))
         here = routes.setdefault((pattern[0], len(pattern)), [])
-        handlers = next((found for same, found in here if same == pattern), None)
-        if handlers is None:
-            handlers = {}
-            here.append((pattern, handlers))
-        handlers[method] = handler
+        if all(known != pattern for known, _ in here):
+            here.append((pattern, {}))
+        for known, handlers in here:
+            if known == pattern:
+                handlers[method] = handler
     return routes
 
 

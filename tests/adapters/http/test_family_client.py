@@ -326,10 +326,11 @@ async def test_signal_entity_raises_for_what_is_no_entity(family: Family) -> Non
 
 def test_every_method_of_the_client_is_called_here(anyio_backend: str) -> None:
     source = Path(__file__).read_text("utf-8")
+    names: list[str] = dir(DurableOrchestrationClient)
     methods = {
         name
-        for name, value in vars(DurableOrchestrationClient).items()
-        if callable(value) and not name.startswith("_")
+        for name in names
+        if callable(getattr(DurableOrchestrationClient, name)) and not name.startswith("_")
     }
 
     missing = {name for name in methods if f"family.client.{name}" not in source}

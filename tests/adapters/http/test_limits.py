@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import anyio
+import httpx
 import pytest
 
-from perdure import MailboxFullError, OutcomeUnknownError, ParkedError, StoreFullError
+from perdure import (
+    MailboxFullError,
+    OutcomeUnknownError,
+    ParkedError,
+    RuntimeStatus,
+    StoreFullError,
+)
 from perdure.adapters.http import Limits
 from tests.adapters.http.serving import WEBHOOKS, Served, ask_raw, served
 
@@ -82,23 +88,17 @@ async def test_a_start_waits_no_longer_than_a_request_may() -> None:
 
 
 async def test_no_more_requests_are_under_way_than_there_may_be() -> None:
+    busy = httpx.Response(0)
     async with served(limits=Limits(requests_max=1)) as it, anyio.create_task_group() as tasks:
         waiting = f"{WEBHOOKS}/orchestrators/approval/i?timeout=60"
         tasks.start_soon(it.http.post, waiting)
-        await it.reaches("i", *type(await seen(it)).__members__.values())
+        await it.reaches("i", *RuntimeStatus)
         busy = await it.http.get(f"{WEBHOOKS}/instances")
         await it.client.raise_event("i", "Approved", 1)
         await it.ended("i")
 
     assert busy.status_code == 503
     assert busy.headers["retry-after"] == "1"
-
-
-async def seen(it: Served) -> Any:
-    with anyio.fail_after(10):
-        while (status := await it.client.get_status("i")) is None:
-            await anyio.sleep(0.001)
-    return status.runtime_status
 
 
 @pytest.mark.parametrize(

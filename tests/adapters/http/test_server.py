@@ -202,11 +202,10 @@ async def test_requests_that_wait_are_answered_when_it_stops() -> None:
                     tasks.start_soon(wait, lines[0])
                     while await hub.client.get_status("i") is None:
                         await anyio.sleep(0.001)
-            still = await hub.client.get_status("i")
+            assert await hub.client.get_status("i") is not None
 
     assert [one.status_code for one in answers] == [202]
     assert answers[0].json()["id"] == "i"
-    assert still is not None
 
 
 async def test_a_request_under_way_ends_before_the_server_does() -> None:
@@ -252,7 +251,8 @@ async def test_a_request_that_does_not_end_is_given_up_after_a_while() -> None:
     with listen(options, announce=lines.append) as listening:
         async with Hub(make_app()) as hub, anyio.create_task_group() as tasks:
 
-            async def get_status(_: str) -> None:
+            async def get_status(instance_id: str) -> None:
+                del instance_id
                 inside.set()
                 await anyio.sleep_forever()
 
@@ -263,7 +263,7 @@ async def test_a_request_that_does_not_end_is_given_up_after_a_while() -> None:
                     except httpx.RemoteProtocolError:
                         return
 
-            hub.client.get_status = get_status  # type: ignore[method-assign,assignment]
+            hub.client.get_status = get_status  # type: ignore[method-assign]
             with anyio.fail_after(20):
                 async with listening.beside(hub):
                     tasks.start_soon(ask)
@@ -363,6 +363,8 @@ async def wait(ctx: perdure.OrchestrationContext) -> None:
 async def test_serve_prints_where_it_is_and_answers_what_is_under_way_when_it_is_stopped(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
 ) -> None:
+    refused = ready = httpx.Response(0)
+    waiting: list[httpx.Response] = []
     with app_folder(tmp_path, monkeypatch) as folder:
         (folder / "keys").write_text(KEYS, "utf-8")
         (folder / "patience.py").write_text(PATIENCE, "utf-8")
@@ -377,7 +379,6 @@ async def test_serve_prints_where_it_is_and_answers_what_is_under_way_when_it_is
                 anyio.create_task_group() as tasks,
             ):
                 params = {"code": "work-secret"}
-                waiting: list[httpx.Response] = []
 
                 async def wait() -> None:
                     path = f"{WEBHOOKS}/orchestrators/wait/i"

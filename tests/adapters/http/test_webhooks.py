@@ -30,7 +30,7 @@ class Case:
     before: Prepare | None = None
     body: Any = None
     content: bytes | None = None
-    headers: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict[str, str])
     gives: Any = ...  # the whole body, where it is not looked at apart
 
     @property
