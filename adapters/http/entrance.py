@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from perdure import Client, Hub
 
 from .areas import Area, Call
+from .callers import in_trace_of, says_trace
 from .keys import Guard, Key
 from .limits import Limits, check_size
 from .paths import raw_segments
@@ -91,7 +92,11 @@ class Entrance(BaseRoute):
         self._under_way += 1
         status = 500
         try:
-            response = await self._answer(Request(scope, receive))
+            if says_trace(scope):
+                with in_trace_of(scope):
+                    response = await self._answer(Request(scope, receive))
+            else:
+                response = await self._answer(Request(scope, receive))
             status = response.status_code
             await response(scope, receive, send)
         finally:

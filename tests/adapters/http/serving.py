@@ -19,8 +19,10 @@ from perdure import (
     EntityContext,
     EntityId,
     Hub,
+    Observer,
     OrchestrationContext,
     RuntimeStatus,
+    TraceObserver,
 )
 from perdure.adapters.http import Keys, Limits, create_app
 
@@ -131,9 +133,10 @@ async def served(
     allowed_hosts: tuple[str, ...] = ("localhost",),
     expose_errors: bool = False,
     root_path: str = "",
+    observer: Observer | TraceObserver | None = None,
 ) -> AsyncGenerator[Served, None]:
     """Serve a hub in memory, without a socket."""
-    async with Hub(app or make_app()) as hub:
+    async with Hub(app or make_app(), observer=observer) as hub:
         web = create_app(
             hub,
             keys=None if keys is None else Keys.parse(keys),
