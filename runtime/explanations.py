@@ -113,7 +113,8 @@ class PendingActivity(Fact):
         summary: the text that the call was given for people, or None.
         attempt: which attempt it is, from 1.
         max_attempts: how many there may be; None where the code is not there to say it.
-        scheduled_at: when the attempt was called for.
+        scheduled_at: when the attempt was called for; None where an execution that has ended left
+            it behind, to be carried out though nobody awaits it.
         state: whether it waits for a place (or is about to begin), runs, or the next attempt is
             waited for.
         started_at: when it began to run, if that is known.
@@ -128,7 +129,7 @@ class PendingActivity(Fact):
     summary: str | None
     attempt: int
     max_attempts: int | None
-    scheduled_at: datetime
+    scheduled_at: datetime | None
     state: AttemptState
     started_at: datetime | None
     shard: int | None
@@ -257,7 +258,7 @@ class InstanceExplanation(Fact):
         backlog: messages that were sent to it and that it has not taken.
         backlog_in_memory: how many of these are in memory; the others lie in the store.
         unconsumed_events: names of events that it has taken and that nothing in it has waited for.
-        activities: what it has called.
+        activities: what it has called, and what an execution that has ended left behind.
         timers: what it has set.
         events: what it waits for from outside.
         children: its sub-orchestrations.
@@ -357,10 +358,10 @@ class TraceStep(Fact):
         made_at: of what the code asked for: the line that did, and those that it was called by,
             outermost first; empty where no line did (the next attempt of a call, say).
         decided: of an event that came in: the numbers of what the code asked for then.
-        branches: where the code stood then, and waited, the first 50 branches. Of what the code
+        branches: where the code stood then, and waited, the first 20 branches. Of what the code
             asked for on the way there, nothing.
         branch_count: how many branches there were.
-        open: what was open then, the first 100 things.
+        open: what was open then, the first 50 things.
         open_count: how many there were.
     """
 

@@ -694,7 +694,8 @@ class OrchestrationActor(Actor):
         if ran is None:
             written = b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body)
         else:
-            given = (event.encode(), now, message.task, message.body, *ran)
+            started, shard = ran
+            given = (event.encode(), now, message.task, message.body, started, shard)
             written = b'["%b",%d,%d,%b,%d,%d]' % given
         came = (event, now, message.task, message.body)
         if executor.answers_later:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .inputs import Given
 
 #: Strands of code, and open tasks, that a step names.
-BRANCHES_MAX = 50
-OPEN_MAX = 100
+BRANCHES_MAX = 20
+OPEN_MAX = 50
 
 #: Events that end an execution: nothing that comes behind them was seen by its code.
 _ENDS = frozenset({"ExecutionTerminated", "ContinueAsNew", "ExecutionCompleted"})

@@ -177,6 +177,8 @@ class Explanations:
             await in_slices(
                 work.gather(Caller(look.instance_id, look.execution, 0), events, opened)
             )
+        for _, call in partition.leftovers.rows.get(look.instance_id, {}).values():
+            work.take_left(call)
         lock = None if look.lock is None else _lock(look.lock, work.asked_at(look.lock.number))
         return InstanceExplanation(
             instance_id=look.instance_id,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ...actors.ids import EntityId, split_entity
-from ...actors.messages import Caller
+from ...actors.messages import ActivityCall, Caller
 from ...actors.replay.history import AT, KIND, NUMBER
 from ...actors.replay.locks import LOCK_AGAIN
 from ...actors.replay.waits import PAUSE, Branch, OpenTask, Wait, decisions_of, unanswered
@@ -64,6 +64,27 @@ class OpenWork:
             decision = self._decisions.get(task.number)
             if decision is not None:
                 self._take(caller, task, decision, is_known=opened is not None)
+
+    def take_left(self, call: ActivityCall) -> None:
+        """Tell of an activity that was left behind by an execution that has ended."""
+        if self._count("activities", self.activities):
+            run = self._find(call.caller)
+            self.activities.append(
+                PendingActivity(
+                    task_id=call.caller.task,
+                    name=call.name,
+                    summary=None,
+                    attempt=call.attempt,
+                    max_attempts=None,
+                    scheduled_at=None,
+                    state="running" if run.is_running else "waiting",
+                    started_at=time_of(run.started),
+                    shard=run.shard,
+                    next_attempt_at=None,
+                    last_failure=None,
+                    gives_up_at=None,
+                )
+            )
 
     def asked_at(self, number: int) -> int | None:
         """When a lock was asked for first, by its number."""

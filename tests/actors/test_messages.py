@@ -21,10 +21,12 @@ from perdure.actors.messages import (
     LockRequest,
     Message,
     Operation,
+    Run,
     Start,
     TimerDue,
     decode_message,
     encode_message,
+    read_run,
 )
 
 TEXTS = st.text(st.characters(codec="utf-8"))
@@ -64,7 +66,11 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
         on_existing=st.sampled_from(["reject", "reuse", "replace"]),
     ),
     "begin": st.builds(Begin, NUMBERS),
-    "completion": st.builds(Completion, TEXTS, NUMBERS, NUMBERS, PAYLOADS),
+    "completion": st.builds(
+        Completion,
+        *(TEXTS, NUMBERS, NUMBERS, PAYLOADS),
+        st.none() | st.tuples(NUMBERS, NUMBERS),
+    ),
     "timer": st.builds(TimerDue, NUMBERS, NUMBERS),
     "event": st.builds(Event, TEXTS, PAYLOADS),
     "command": st.builds(Command, TEXTS, TEXTS, st.booleans(), NUMBERS, st.booleans()),
@@ -131,3 +137,18 @@ def test_no_input_and_null_are_different() -> None:
 def test_a_message_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InternalError, match="'telegram'"):
         decode_message(["telegram", 1, None])
+
+
+@pytest.mark.parametrize("ran", [None, (1_700_000_000_000_000, 3)])
+def test_an_answer_keeps_when_and_where_its_attempt_ran(ran: Run | None) -> None:
+    answer = Completion("TaskCompleted", 1, 2, b"5", ran)
+
+    again = decode_message(orjson.loads(encode_message(answer)))
+
+    assert isinstance(again, Completion)
+    assert (again.ran, again.body) == (ran, b"5")
+
+
+@pytest.mark.parametrize("fields", [[], [5], ["x", 1], [1, None], [True, 1], [1.5, 1]])
+def test_what_does_not_say_when_and_where_an_attempt_ran_is_passed_over(fields: list[Any]) -> None:
+    assert read_run(fields) is None

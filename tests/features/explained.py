@@ -125,6 +125,12 @@ async def locks(ctx: OrchestrationContext) -> None:
 
 
 @app.orchestration
+async def leaves(ctx: OrchestrationContext) -> str:
+    ctx.call_activity(fetch, "left")
+    return "done"
+
+
+@app.orchestration
 async def counts(ctx: OrchestrationContext, n: int) -> int:
     total = 0
     for i in range(n):

@@ -35,6 +35,7 @@ from tests.features.explained import (
     app,
     counts,
     fans_out,
+    leaves,
     let_go,
     locks,
     queue,
@@ -43,7 +44,7 @@ from tests.features.explained import (
     shop_by_yield,
     stands,
 )
-from tests.runtime.harness import until
+from tests.runtime.harness import partition_here, until
 from tests.runtime.orchestrating import EVICTED, event_types, evict, quiet, running
 
 
@@ -201,6 +202,39 @@ async def test_a_call_between_two_attempts_is_told_with_the_next_and_the_last_fa
         assert (branch.waits_for.kind, branch.waits_for.name) == ("activity", "fails")
 
 
+@EVICTED
+async def test_what_an_instance_left_behind_is_told_when_it_has_ended(evicted: bool) -> None:
+    async with running(app) as hub, holding(hub):
+        handle = await hub.client.start_new(leaves)
+        assert await handle.result(10) == "done"
+
+        async def runs() -> bool:
+            return [one.state for one in (await handle.explain()).activities] == ["running"]
+
+        await until(runs)
+        if evicted:
+            put_away(hub)
+        found = await handle.explain()
+
+        [activity] = found.activities
+        assert (activity.name, activity.scheduled_at) == ("fetch", None)
+        assert found.runtime_status == RuntimeStatus.COMPLETED
+
+
+async def test_code_that_has_crashed_its_turn_is_not_run_to_be_looked_at() -> None:
+    async with running(app) as hub:
+        handle = await hub.client.start_new(shop_by_yield, instance_id="x")
+        await quiet(hub)
+        await evict(hub)
+        partition_here(hub.client, "x").crashes.in_a_row["x"] = 1
+        found, trace = await handle.explain(), await hub.client.trace("x")
+
+        for trouble in (found.code_trouble, trace.code_trouble):
+            assert trouble is not None
+            assert "crashed" in trouble
+        assert (found.branches, found.counts["activities"]) == ((), 0)
+
+
 async def test_waiting_for_a_place_is_told_from_running() -> None:
     clock = ManualClock()
     async with running(app, clock=clock) as hub, holding(hub):
@@ -216,6 +250,7 @@ async def test_waiting_for_a_place_is_told_from_running() -> None:
 
         assert (waits.state, waits.started_at, waits.shard) == ("waiting", None, 0)
         assert runs_first.started_at is not None
+        assert waits.scheduled_at is not None
         assert (waits.scheduled_at - runs_first.started_at).seconds == 7
 
 

@@ -158,5 +158,12 @@ def test_an_event_is_shown_by_names() -> None:
     assert named_fields(["TaskFailed", 5, 1, failure])["failure"] == FailureDetails(
         "ValueError", "no"
     )
+    assert named_fields(["TaskCompleted", 5, 1, 7, 1_000_000, 3]) == {
+        "task_id": 1,
+        "result": 7,
+        "started": when,
+        "shard": 3,
+    }
+    assert named_fields(["TaskCompleted", 5, 1, 7]) == {"task_id": 1, "result": 7}
     assert named_fields(["TimerFired", 5, 1, "new"]) == {"task_id": 1, "more": ["new"]}
     assert named_fields(["Unknown", 5, "x"]) == {"more": ["x"]}

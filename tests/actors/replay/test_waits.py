@@ -187,7 +187,7 @@ def test_each_step_of_a_trace_is_what_the_instance_was_then(
             executor = instance.executor
             if executor is not None and len(history) > before:
                 opened = at_once(open_tasks(executor))
-                lived[len(history)] = branches_of(executor, 50), opened[:100]
+                lived[len(history)] = branches_of(executor, 20), opened[:50]
         if not instance.actor.begun:
             return
         tracer: Tracer = instance.actor.new_tracer()
