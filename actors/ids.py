@@ -88,6 +88,11 @@ def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
     return id
 
 
+#: Names of entities as they were given, with the checked and folded form of each.
+_FOLDED: dict[str, str] = {}
+_FOLDED_MAX = 256
+
+
 class EntityId(Generic[E]):
     """The address of an entity: its name, which ignores case, and its key, which does not.
 
@@ -129,8 +134,17 @@ class EntityId(Generic[E]):
         given = plain_text(text, "text", InvalidIdError)
         if given.startswith("@"):
             name, separator, key = given[1:].partition("@")
+            folded = _FOLDED.get(name)
+            if folded is not None and 0 < len(key) <= MAX_ID_LENGTH and key.isprintable():
+                id: EntityId[Any] = EntityId.__new__(EntityId)
+                id.name, id.key, id._text = folded, key, f"@{folded}@{key}"
+                return id
             if separator:
-                return EntityId(name, key)
+                made: EntityId[Any] = EntityId(name, key)
+                if len(_FOLDED) >= _FOLDED_MAX:
+                    _FOLDED.clear()  # names come from callers, and must not fill the memory
+                _FOLDED[name] = made.name
+                return made
         raise InvalidIdError(f"text {repr_of(given)} is no entity id; the form is @name@key")
 
     def __str__(self) -> str:

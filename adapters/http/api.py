@@ -56,14 +56,14 @@ class Api:
             )
         if not self._exposes:
             _hide(route, result)
-        return Response(orjson.dumps(result), _status_of(route, result, arguments), None, _JSON)
+        return _Json(orjson.dumps(result), _status_of(route, result, arguments))
 
     def _describe(self, call: Call) -> Response:
         from .openapi import document  # here, since hardly a server is asked
 
         if call.method != "GET":
             raise Refusal(405, "only GET is answered here", headers={"Allow": "GET"})
-        return Response(orjson.dumps(document(call.base_url)), 200, None, _JSON)
+        return _Json(orjson.dumps(document(call.base_url)), 200)
 
     def _follow(self, route: Route, arguments: dict[str, Any], call: Call) -> Response:
         """Answer with a stream of events, that goes on behind the last one which was heard."""
@@ -81,7 +81,17 @@ class Api:
         return respond(problem_of(refusal, exposes=self._exposes), refusal.headers)
 
 
-_JSON = "application/json"
+class _Json(Response):
+    """A response that is made without a look at what all of them have."""
+
+    def __init__(self, body: bytes, status: int) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+        ]
 
 
 def _route_of(call: Call) -> tuple[Route, list[str]]:

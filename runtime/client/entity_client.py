@@ -118,9 +118,12 @@ class EntityClient(Requester):
         count = len(self._all())
         taken = "an iterable of (entity, operation, input) or (entity, operation, input, at)"
         for signal in several(signals, "signals", taken):
+            at: Any = None
             try:
-                id, op, input, *rest = signal
-                [at] = rest or (None,)
+                if len(signal) == 3:
+                    id, op, input = signal
+                else:
+                    id, op, input, at = signal
             except Exception:
                 raise refusal("each of signals", taken[15:], signal) from None
             operation = self._lookup.find_operation(id, op)

@@ -222,6 +222,18 @@ def _converter() -> Converter:
         lambda kind: getattr(kind, "__origin__", None) is dict, mapped
     )
     converter.register_structure_hook_factory(attrs.has, nested)
+    read_signal = nested(SignalOfMany)
+
+    def signal(value: Any, cls: Any) -> Any:
+        # Of these there are many in a request, nearly all of the same form.
+        if type(value) is dict and len(value) == 3 and "input" in value:
+            entity, called = value.get("entity"), value.get("operation")
+            if type(entity) is str and type(called) is str:
+                id: EntityId[Any] = EntityId.parse(entity)
+                return SignalOfMany(entity=id, operation=called, input=value["input"])
+        return read_signal(value, cls)
+
+    converter.register_structure_hook(SignalOfMany, signal)
     return converter
 
 

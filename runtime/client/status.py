@@ -84,6 +84,31 @@ class OrchestrationStatus(Fact):
     tags: Mapping[str, str]
     parked: ParkedReason | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values only: times in ISO 8601, the status as a text."""
+        completed = self.completed_time
+        return {
+            "instance_id": self.instance_id,
+            "name": self.name,
+            "version": self.version,
+            "runtime_status": self.runtime_status.value,
+            "created_time": self.created_time.isoformat(),
+            "last_updated_time": self.last_updated_time.isoformat(),
+            "completed_time": None if completed is None else completed.isoformat(),
+            # What was stored as JSON needs no look at every part of it.
+            "input": self.input,
+            "output": self.output,
+            "custom_status": self.custom_status,
+            "failure": None if self.failure is None else json_form(self.failure),
+            "parent_instance_id": self.parent_instance_id,
+            "execution": self.execution,
+            "rewinds": self.rewinds,
+            "suspended": self.suspended,
+            "history_length": self.history_length,
+            "tags": dict(self.tags),
+            "parked": None if self.parked is None else self.parked.to_dict(),
+        }
+
     @property
     def is_completed(self) -> bool:
         """Whether it has ended, one way or another."""
