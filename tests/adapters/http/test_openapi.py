@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from openapi_spec_validator import validate
 
 from perdure.adapters.http.openapi import document
 from perdure.adapters.http.routes import ROUTES
+from perdure.runtime.client.operations import OPERATIONS
 from tests.adapters.http.serving import served
+
+ROOT = Path(__file__).parent.parent.parent.parent
 
 
 def test_the_description_is_one_of_openapi() -> None:
@@ -47,3 +52,17 @@ def test_facts_are_described_with_what_their_docstrings_say(name: str) -> None:
 
     described = [one for one in schema["properties"].values() if "description" in one]
     assert len(described) >= len(schema["properties"]) - 2
+
+
+def test_every_route_and_operation_is_in_the_page() -> None:
+    page = (ROOT / "docs" / "http.md").read_text("utf-8")
+
+    together = {"terminate", "suspend", "resume", "rewind"}  # in the row of cancel
+    missing = [
+        route
+        for route in ROUTES
+        if route.operation not in together
+        and f"| `{route.method} {route.path}` | `{route.operation}` |" not in page
+    ]
+    assert missing == []
+    assert {route.operation for route in ROUTES} == set(OPERATIONS)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from perdure import App, EntityId, Hub, OrchestrationContext, SubOrchestrationError
+import pytest
+
+from perdure import (
+    App,
+    EntityId,
+    Hub,
+    OrchestrationContext,
+    OrchestrationFailedError,
+    SubOrchestrationError,
+)
 from perdure.actors.replay.history import FIELDS
+from perdure.runtime.facts import Fact
 
 app = App("facts")
 
@@ -107,3 +117,18 @@ async def test_queries_take_functions_and_classes_for_names() -> None:
         assert [status.name async for status in client.query(name=everything)] == []
         assert [str(one.entity_id) async for one in client.query_entities(name=Box)] == ["@box@b"]
         assert await client.purge(name=child) == 1
+
+
+async def test_a_status_tells_all_that_any_fact_would() -> None:
+    async with Hub(app) as hub:
+        handle = await hub.client.start_new(everything, "a", tags={"k": "v"})
+        await handle.result(20)
+        await hub.client.start_new("child", -1, instance_id="bad")
+        with pytest.raises(OrchestrationFailedError):
+            await hub.client.wait("bad")
+        statuses = [one async for one in hub.client.query()]
+
+    assert len(statuses) > 2
+    for status in statuses:
+        assert status.to_dict() == Fact.to_dict(status)
+        assert [*status.to_dict()] == [*Fact.to_dict(status)]
