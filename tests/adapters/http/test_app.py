@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from perdure import Hub, UsageError
+from perdure import EntityId, Hub, UsageError, connect
 from perdure.adapters.http import create_app
 from tests.adapters.http.serving import SDK, WEBHOOKS, make_app, served
 
@@ -105,3 +106,41 @@ def test_a_bad_argument_is_refused(bad: dict[str, str]) -> None:
 def test_what_is_no_hub_is_refused() -> None:
     with pytest.raises(UsageError, match="hub_or_client"):
         create_app(object())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("has_app", [False, True])
+async def test_it_stands_in_front_of_a_client_as_well(tmp_path: Path, has_app: bool) -> None:
+    app = make_app()
+    async with (
+        Hub(app, socket=tmp_path / "s") as hub,
+        connect(tmp_path / "s", app if has_app else None) as client,
+    ):
+        transport = httpx.ASGITransport(create_app(client))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            ended = await http.post(f"{WEBHOOKS}/orchestrators/count/c?timeout=10", json=21)
+            failed = await http.post(f"{WEBHOOKS}/orchestrators/fail/f?timeout=10")
+            history = await http.get(f"{WEBHOOKS}/instances/c?showHistory=true")
+            listed = await http.get(f"{WEBHOOKS}/instances?runtimeStatus=Failed")
+            signalled = await http.post(f"{WEBHOOKS}/entities/counter/k?op=add", json=3)
+            await hub.client.call_entity(EntityId("counter", "k"), "get")
+            state = await http.get(f"{WEBHOOKS}/entities/counter/k")
+            entities = await http.get(f"{WEBHOOKS}/entities?fetchState=true")
+            unknown = await http.post(f"{WEBHOOKS}/orchestrators/unknown")
+            nobody = await http.post(f"{WEBHOOKS}/instances/nobody/terminate")
+            purged = await http.delete(f"{WEBHOOKS}/instances?createdTimeFrom=2020-01-01")
+            ready = await http.get("/readyz")
+
+    assert (ended.status_code, ended.json()) == (200, 42)
+    assert failed.json()["output"] == "Orchestrator function 'fail' failed: ValueError: no luck"
+    assert [one["EventType"] for one in history.json()["historyEvents"]] == [
+        "ExecutionStarted",
+        "TaskCompleted",
+        "ExecutionCompleted",
+    ]
+    assert [one["instanceId"] for one in listed.json()] == ["f"]
+    assert signalled.status_code == 202
+    assert state.json() == {"value": 3}
+    assert [one["state"] for one in entities.json()] == [{"value": 3}]
+    assert (unknown.status_code, nobody.status_code) == (400, 404)
+    assert purged.json() == {"instancesDeleted": 2}
+    assert ready.status_code == 200
