@@ -42,6 +42,14 @@ async def test_an_input_that_is_over_the_hubs_own_limit_is_refused() -> None:
     assert answer.json()["ExceptionType"] == "PayloadTooLargeError"
 
 
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for() -> None:
+    async with served(limits=Limits(body_bytes_max=100)) as it:
+        length = [(b"content-length", b"101")]
+        status, _ = await ask_raw(it.web, "POST", START, [], length)
+
+    assert status == 413
+
+
 async def test_a_body_that_breaks_off_is_not_taken_for_whole() -> None:
     class Broken(list[bytes]):
         """Says of each part that more comes."""

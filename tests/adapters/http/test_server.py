@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import shutil
@@ -323,6 +324,42 @@ async def test_a_connection_that_does_not_send_its_head_is_closed(
                 rest = [part async for part in stream]
 
     assert rest == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_head_is_bounded_whatever_reads_it(anyio_backend: str) -> None:
+    closed: list[str] = []
+
+    class Transport(asyncio.Transport):
+        def close(self) -> None:
+            closed.append("closed")
+
+    class Collecting:
+        """A protocol that takes all that comes for the head of a request."""
+
+        cycle = None
+
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+
+        def connection_made(self, transport: Transport) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            pass
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            pass
+
+    protocol = server._bounded(Collecting, 100)()
+    protocol.connection_made(Transport())
+    protocol.data_received(b"x" * 60)
+    protocol.data_received(b"x" * 40)
+    before = list(closed)
+    protocol.data_received(b"x")
+    protocol.connection_lost(None)
+
+    assert (before, closed) == ([], ["closed"])
 
 
 @pytest.mark.parametrize("size", [100_000, 10_000_000])
