@@ -402,6 +402,7 @@ class Hub:
     def _begin_serving(self, tasks: TaskGroup) -> None:
         self._client = HubClient(self._lookup, self._crew.router, self._clock, self._home, self)
         self._crew.client = self._client
+        self._crew.payload_max = self.settings.max_payload
         if self._retention:
             keep = partial(keep_retention, self._retention, self._client, self._clock)
             tasks.start_soon(self._crew.keeper.persist, "retention", keep)

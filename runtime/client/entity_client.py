@@ -50,43 +50,46 @@ class EntityClient(Requester):
         request_id: str | None = None,
     ) -> Any:
         operation = self._lookup.find_operation(id, op)
-        answer = await self._call(id, operation, op, input, timeout, request_id)
-        return operation.output.decode(answer)
+        address, message = self._call(id, operation, op, input, request_id)
+        if timeout is None:
+            answer = await self._request(address, message, request_id)
+        else:
+            answer = None
+            limit = seconds(timeout, "timeout")
+            with anyio.move_on_after(limit) as scope:
+                answer = await self._request(address, message, request_id)
+            if scope.cancelled_caught:
+                raise TimeoutError(f"no answer from {id}.{operation.name} in {limit:g} seconds")
+        if type(answer) is FailureDetails:
+            raise EntityOperationError(f"{id}.{operation.name}", answer)
+        return operation.output.decode(answer or b"null")
 
     async def call_plain(
         self, id: EntityId[Any], op: str, input: Any, request_id: str | None
     ) -> bytes:
         """Call an entity's operation and give its result as JSON; see ``call_entity``."""
         operation = self._lookup.find_operation(id, op)
-        return await self._call(id, operation, op, input, None, request_id)
+        address, message = self._call(id, operation, op, input, request_id)
+        answer = await self._request(address, message, request_id)
+        if type(answer) is FailureDetails:
+            raise EntityOperationError(f"{id}.{operation.name}", answer)
+        return answer or b"null"
 
-    async def _call(
+    def _call(
         self,
         id: EntityId[Any],
         operation: OperationDefinition,
         op: Any,
         input: Any,
-        timeout: float | timedelta | None,
         request_id: str | None,
-    ) -> bytes:
+    ) -> tuple[str, Operation]:
+        """Make the message of a call, and give it with the key of the actor that takes it."""
         data = self._lookup.encode_input(operation, input, op)
-        key = str(id)
-        address = self._address(key, operation, request_id)
+        address = self._address(str(id), operation, request_id)
         message = Operation(operation.name, data, True)
         if self._lookup.registry.context_vars or self._lookup.tracer is not None:
             message.carried = self._lookup.carry()
-        answer: Any = None
-        if timeout is None:
-            answer = await self._request(address, message, request_id)
-        else:
-            limit = seconds(timeout, "timeout")
-            with anyio.move_on_after(limit) as scope:
-                answer = await self._request(address, message, request_id)
-            if scope.cancelled_caught:
-                raise TimeoutError(f"no answer from {key}.{operation.name} in {limit:g} seconds")
-        if type(answer) is FailureDetails:
-            raise EntityOperationError(f"{key}.{operation.name}", answer)
-        return answer or b"null"
+        return address, message
 
     async def signal_entity(
         self,

@@ -63,6 +63,7 @@ class Operation:
         writes: whether it changes anything.
         repeatable: whether it may be asked again though it may have been applied; one with a
             ``request_id`` may in any case.
+        is_large: whether it may give much: a page, a history.
         title: what it does, in a line.
     """
 
@@ -72,6 +73,7 @@ class Operation:
     result: Any
     writes: bool
     repeatable: bool
+    is_large: bool
     title: str
 
     def read(self, arguments: Mapping[str, Any]) -> Any:
@@ -94,7 +96,13 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(
-    name: str, arguments: type[T], *, result: Any, writes: bool = False, repeatable: bool = False
+    name: str,
+    arguments: type[T],
+    *,
+    result: Any,
+    writes: bool = False,
+    repeatable: bool = False,
+    is_large: bool = False,
 ) -> Callable[[Callable[[HubClient, T], Awaitable[Any]]], Callable[[HubClient, T], Awaitable[Any]]]:
     """Put a function into the table."""
 
@@ -102,11 +110,17 @@ def operation(
         do: Callable[[HubClient, T], Awaitable[Any]],
     ) -> Callable[[HubClient, T], Awaitable[Any]]:
         title = (do.__doc__ or "").strip().partition("\n")[0]
-        row = Operation(name, arguments, do, result, writes, repeatable, title)
+        row = Operation(name, arguments, do, result, writes, repeatable, is_large, title)
         assert OPERATIONS.setdefault(name, row) is row, f"two operations are called {name}"
         return do
 
     return add
+
+
+def is_large(name: object) -> bool:
+    """Whether an operation of that name may give much."""
+    row = OPERATIONS.get(name) if isinstance(name, str) else None
+    return row is not None and row.is_large
 
 
 async def ask(client: HubClient, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -644,7 +658,7 @@ async def _status(client: HubClient, given: StatusArguments) -> Any:
     return status.to_dict()
 
 
-@operation("history", HistoryArguments, result=HistoryPage)
+@operation("history", HistoryArguments, result=HistoryPage, is_large=True)
 async def _history(client: HubClient, given: HistoryArguments) -> Any:
     """Give some of the events of an instance's history."""
     page = await client.get_history_page(
@@ -668,14 +682,14 @@ async def _explain_entity(client: HubClient, given: EntityArguments) -> Any:
     return (await client.explain(given.entity)).to_dict()
 
 
-@operation("trace", TraceArguments, result=Trace)
+@operation("trace", TraceArguments, result=Trace, is_large=True)
 async def _trace(client: HubClient, given: TraceArguments) -> Any:
     """Give the steps of an instance: for each event of its history where its code stood then."""
     found = await client.trace(given.instance_id, after=given.after, limit=given.limit)
     return found.to_dict()
 
 
-@operation("query", QueryArguments, result=PageOf(OrchestrationStatus))
+@operation("query", QueryArguments, result=PageOf(OrchestrationStatus), is_large=True)
 async def _query(client: HubClient, given: QueryArguments) -> Any:
     """Find instances that match every condition given; with count, say how many there are."""
     limit = whole(given.limit, "limit", least=0 if given.count else 1, most=10_000)
@@ -920,7 +934,7 @@ def entity_form(status: EntityStatus[Any]) -> dict[str, Any]:
     return {**status.to_dict(), "schema_version": status.schema_version}
 
 
-@operation("entities", EntitiesArguments, result=PageOf(EntityStatus))
+@operation("entities", EntitiesArguments, result=PageOf(EntityStatus), is_large=True)
 async def _entities(client: HubClient, given: EntitiesArguments) -> Any:
     """Find entities that match every condition given."""
     page = await client.query_entities_page(

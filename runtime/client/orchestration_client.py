@@ -119,7 +119,11 @@ class OrchestrationClient(InstanceQueries):
                 return outcome
 
     async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
-        status, output, failure = await self.ending(instance_id)
+        while True:
+            ending = await self._at(instance_id, lambda place: place.wait_for_end(instance_id))
+            if ending is not None:
+                break
+        status, output, failure = ending
         if status != "Completed":
             raise ending_error(instance_id, status, stored_failure(failure))
         if codec is None:

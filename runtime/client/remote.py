@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import orjson
 
 from ...actors.arguments import instance, is_a, refusal, whole
 from ...actors.errors import HubStoppingError, UnavailableError, UsageError
@@ -32,7 +33,11 @@ from .remote_client import AnswerLostError, RemoteClient, Transport
 
 if TYPE_CHECKING:
     from ...actors.registry.app import App
+    from ..transport.verbs import HubVerb
     from .operations import Operation
+
+#: Bytes of a batch of signals that fit into one request, whatever ``max_payload`` is.
+_BATCH_SIZE_MAX = 10 * 1024 * 1024
 
 
 @asynccontextmanager
@@ -109,10 +114,23 @@ class SocketTransport:
 
     async def ask(self, operation: Operation, arguments: dict[str, Any]) -> Any:
         """See ``Transport``."""
+        if operation.name == "signals":
+            _check_size(arguments)
         try:
-            return await self._line.call("ask", operation.name, arguments)
+            verb: HubVerb = "look" if operation.is_large else "ask"
+            return await self._line.call(verb, operation.name, arguments)
         except LineLostError as lost:
             raise AnswerLostError(str(lost), sent=lost.sent) from None
+
+
+def _check_size(arguments: dict[str, Any]) -> None:
+    """Refuse a batch for which the hub would end the connection."""
+    size = len(orjson.dumps(arguments))
+    if size > _BATCH_SIZE_MAX:
+        raise UsageError(
+            f"the signals have {size:,} bytes together, and {_BATCH_SIZE_MAX:,} are taken at a "
+            "time: send them in several batches"
+        )
 
 
 def is_address(place: str | Path) -> bool:

@@ -78,6 +78,7 @@ class Crew(ABC):
         keeper: begins anew what must not end on the hub's loop and is no shard's.
         left: users' code that still runs on the hub's loop after the close.
         client: the hub's own, while it serves.
+        payload_max: bytes of the largest value that clients may send.
     """
 
     router: Router
@@ -103,6 +104,7 @@ class Crew(ABC):
         self.keeper = Keeper()  # of what runs on the hub's loop, and is no shard's
         self.left: list[str] = []
         self.client: Client | None = None  # while the hub serves
+        self.payload_max = 0
         self.on_interrupt: Callable[[], None] = lambda: None  # Ctrl-C met users' code here
 
     async def _listen(self) -> None:
@@ -276,12 +278,23 @@ class Crew(ABC):
             "statistics": self._statistics,
             "move": self.move,
             "ask": self._ask,
+            "look": self._look,
         }
 
     async def _ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         """Do an operation for a client that has not the application, with the hub's own client."""
         if self.client is None:
-            raise HubStoppingError("the hub is starting or stopping; repeat it")
+            raise _not_serving()
+        from ..client.operations import is_large  # here, since hardly a hub is asked
+
+        if is_large(operation):
+            raise UsageError(f"{operation} gives much: it is asked for with 'look'")
+        return await self.client.ask(operation, arguments)
+
+    async def _look(self, operation: str, arguments: Mapping[str, Any]) -> Any:
+        """Do an operation that may give much; few of a connection are done at a time."""
+        if self.client is None:
+            raise _not_serving()
         return await self.client.ask(operation, arguments)
 
     async def _where(self, version: int, run: str = "") -> dict[str, Any]:
@@ -320,4 +333,9 @@ class Crew(ABC):
 
     async def _answer(self, channel: Channel) -> None:
         """Answer a client of another process."""
-        await Session(channel, None, self.handlers, trusted=False).run()
+        session = Session(channel, None, self.handlers, trusted=False, payload_max=self.payload_max)
+        await session.run()
+
+
+def _not_serving() -> HubStoppingError:
+    return HubStoppingError("the hub is starting or stopping; repeat it")

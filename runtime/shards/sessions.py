@@ -44,6 +44,7 @@ class Session:
             session.
         trusted: whether the other side is of the hub. All that anybody else sends is checked, and
             he may only do what a client does.
+        payload_max: bytes of the largest value, where there is no shard to say so.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Session:
         handlers: Handlers,
         *,
         trusted: bool,
+        payload_max: int = 0,
     ) -> None:
         self._channel = channel
         self._trusted = trusted
@@ -65,7 +67,7 @@ class Session:
         self._open: dict[int, int] = {}  # requests without an answer, with bytes of their payload
         self._size = 0
         self._reading = anyio.Semaphore(READS_MAX)
-        payload = 0 if shard is None else shard.settings.max_payload
+        payload = payload_max if shard is None else shard.settings.max_payload
         if shard is not None and not trusted:
             self._limits = Limits(len(shard.router.places), payload)
         channel.take_requests(REQUEST_SIZE_MAX + 4 * payload)
@@ -151,7 +153,10 @@ class Session:
         handler = self._handlers.get(verb)
         if handler is not None:
             self.governs = self.governs or verb == "govern"
-            self._start(number, handler, *arguments)
+            if verb == "look":
+                self._start(number, self._look, handler, *arguments)
+            else:
+                self._start(number, handler, *arguments)
             return
         if verb == REFUSE:  # the asking side could not write what it asked
             reply.fail(UsageError(arguments[0]))
@@ -186,6 +191,11 @@ class Session:
             self._start(number, self._read, verb, door, *arguments)
         else:
             self._start(number, verb.serve, door, *arguments)
+
+    async def _look(self, handler: Handler, *arguments: Any) -> Any:
+        async with self._reading:  # as for what is read of a partition
+            await self._channel.sent()
+            return await handler(*arguments)
 
     async def _read(self, verb: Verb, door: Hosted, *arguments: Any) -> Any:
         # What was read before is on its way by now, so no more than a few answers gather.

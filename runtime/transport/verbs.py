@@ -61,7 +61,7 @@ PartitionVerb = Literal[
 #: What a hub asks of a shard.
 ShardVerb = Literal["host", "let_go", "count", "load", "died", "drain", "govern"]
 #: What clients ask of a hub.
-HubVerb = Literal["where", "statistics", "move", "ask"]
+HubVerb = Literal["where", "statistics", "move", "ask", "look"]
 #: What stands on the wire for a request that could not be written.
 REFUSE: Literal["refuse"] = "refuse"
 

@@ -162,3 +162,13 @@ async def in_a_client(client: Client) -> None:
     await client.signal_entity(EntityId(Visits, "page"), Visits.add, "one")  # error
     print((await client.read_entity_state(counter)).value)  # error
     print(text)
+
+
+async def elsewhere() -> None:
+    perdure.connect(5)  # error
+    perdure.connect("hub.sock", key=5)  # error
+    perdure.connect("hub.sock", settings={})  # error
+    async with perdure.connect("hub.sock", app) as client:
+        await client.start_new(double, "one")  # error
+        await client.query_entities_page(page_size="ten")  # error
+        await client.get_history_page("x", order="random")  # error

@@ -16,13 +16,16 @@ import perdure
 from perdure import (
     ActivityContext,
     App,
+    AppDescription,
     CleanResult,
+    Client,
     EntityContext,
     EntityExplanation,
     EntityId,
     EntityLock,
     EntityStatus,
     HistoryEvent,
+    HistoryPage,
     Hub,
     InstanceExplanation,
     ManualClock,
@@ -515,3 +518,16 @@ async def main() -> None:
         assert_type(await client.clean_entity_storage(), CleanResult)
         async for entity in client.query_entities(name="counter"):
             assert_type(entity, EntityStatus[Any])
+
+
+async def elsewhere() -> None:
+    async with perdure.connect("hub.sock") as client:
+        assert_type(client, Client)
+        assert_type(await client.start_new("double", 1), OrchestrationHandle[Any])
+        assert_type(await client.ask("describe", {}), Any)
+    async with perdure.connect("http://host:7071", app, key="k", settings=Settings()) as client:
+        assert_type(client, Client)
+        assert_type(await client.start_new(double, 1), OrchestrationHandle[int])
+        assert_type(await client.describe(), AppDescription)
+        assert_type(await client.get_history_page("x", after=5, order="newest"), HistoryPage)
+        assert_type(await client.query_entities_page(name="counter"), Page[EntityStatus[Any]])

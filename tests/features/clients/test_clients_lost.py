@@ -9,9 +9,18 @@ import anyio
 import orjson
 import pytest
 
-from perdure import EntityId, Hub, OutcomeUnknownError, UnavailableError, connect
+from perdure import (
+    EntityId,
+    Hub,
+    OutcomeUnknownError,
+    Settings,
+    UnavailableError,
+    UsageError,
+    connect,
+)
 from perdure.runtime.client import remote_client
 from perdure.runtime.client.operations import Operation
+from perdure.runtime.client.remote import SocketTransport
 from perdure.runtime.client.remote_client import AnswerLostError, RemoteClient
 from tests.features.clients.application import app
 
@@ -128,3 +137,31 @@ async def test_a_long_call_is_waited_for_in_several_requests(
         assert await client.call_entity(CLICKS, "add", 2) == 2
         assert await client.call_entity(CLICKS, "get") == 2
         assert transport.asked.count("call") > 2
+
+
+async def test_what_gives_much_is_done_a_few_at_a_time(tmp_path: Path) -> None:
+    async with Hub(app, socket=tmp_path / "s"), connect(tmp_path / "s") as client:
+        assert isinstance(client, RemoteClient)
+        assert isinstance(client._transport, SocketTransport)
+        line = client._transport._line
+        with pytest.raises(UsageError, match="asked for with 'look'"):
+            await line.call("ask", "query", {})
+        assert (await line.call("look", "query", {}))["items"] == []
+
+
+async def test_a_value_may_be_as_large_as_the_hub_says_over_its_socket(tmp_path: Path) -> None:
+    large = "x" * (20 * 1024 * 1024)
+    settings = Settings(max_payload=32 * 1024 * 1024)
+    async with (
+        Hub(app, socket=tmp_path / "s", settings=settings),
+        connect(tmp_path / "s") as client,
+    ):
+        assert await client.call_entity(EntityId("box", "b"), "set", large) == ["set"]
+
+
+async def test_a_batch_that_is_too_large_for_a_request_is_refused(tmp_path: Path) -> None:
+    async with Hub(app, socket=tmp_path / "s"), connect(tmp_path / "s") as client:
+        signals = [(EntityId[Any]("box", str(n)), "set", "x" * 1_000_000) for n in range(12)]
+        with pytest.raises(UsageError, match="in several batches"):
+            await client.signal_entities(signals)
+        assert [one async for one in client.query_entities()] == []
