@@ -307,8 +307,9 @@ class Begin(Message):
         return ["begin", self.execution]
 
 
-#: When an attempt of an activity began (microseconds), and the number of the shard that it ran on.
-Run = tuple[int, int]
+#: When an attempt of an activity began (microseconds; None for one that ran in one go, and ended as
+#: soon as it began), and the number of the shard that it ran on.
+Run = tuple[int | None, int]
 
 
 class Completion(Message):
@@ -535,9 +536,10 @@ def _read_completion(
 
 def read_run(fields: Sequence[Any]) -> Run | None:
     """Read when and where an attempt ran, if that is known."""
-    if len(fields) < 2 or type(fields[0]) is not int or type(fields[1]) is not int:
+    started, shard = fields[:2] if len(fields) > 1 else (None, None)
+    if type(shard) is not int or not (started is None or type(started) is int):
         return None
-    return fields[0], fields[1]
+    return started, shard
 
 
 def _read_event(name: str, data: Any) -> Event:

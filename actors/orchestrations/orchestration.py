@@ -693,10 +693,11 @@ class OrchestrationActor(Actor):
         ran = message.ran
         if ran is None:
             written = b'["%b",%d,%d,%b]' % (event.encode(), now, message.task, message.body)
+        elif ran[0] is None:
+            given = (event.encode(), now, message.task, message.body, ran[1])
+            written = b'["%b",%d,%d,%b,null,%d]' % given
         else:
-            started, shard = ran
-            given = (event.encode(), now, message.task, message.body, started, shard)
-            written = b'["%b",%d,%d,%b,%d,%d]' % given
+            written = _answer(message, now)
         came = (event, now, message.task, message.body)
         if executor.answers_later:
             return self._take_in_later(executor, written, came, now, effects, None)

@@ -10,8 +10,8 @@ name, target, a hash of the input) right behind the time.
 |---|---|
 | ``ExecutionStarted`` | name, version, execution, parent, context variables if any came along |
 | ``TaskScheduled`` | number, name, hash, [input], timeout, attempt, tags, number of the first attempt, summary if given |
-| ``TaskCompleted`` | number, result, when the attempt began, on which shard |
-| ``TaskFailed`` | number, failure, when the attempt began if it did, on which shard |
+| ``TaskCompleted`` | number, result, when the attempt began (null if it ended at once), on which shard |
+| ``TaskFailed`` | number, failure, when the attempt began (null if it ended at once), on which shard |
 | ``TimerCreated`` | number, due, how far the clock was behind if it was |
 | ``TimerFired`` | number |
 | ``SubOrchestrationInstanceCreated`` | number, name, hash, instance id, version, input |

@@ -15,7 +15,7 @@ from ...actors.errors import PayloadError, UnknownNameError
 from ...actors.failures import encode_failure, failure_of, read_failure
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
-from ...actors.messages import ActivityCall, AnswerKind, Caller, Completion
+from ...actors.messages import ActivityCall, AnswerKind, Caller, Completion, Run
 from ...actors.payloads import check_size, compact
 from ...storage.slices import STEPS
 from ..observer import ActivityFacts
@@ -47,7 +47,8 @@ class RunningActivity:
 
     Attributes:
         ended: whether the answer was given, or is not wanted any more; what runs may go on.
-        started: when its code began, by the clock; None while it has not.
+        ran: when its code began, and where; None while it has not. On the loop the clock is read
+            where it first waits: most that run there do not, and end as soon as they began.
         hand: the task it has to itself since it suspended.
         abandoned: whether it is counted among those that go on though nobody waits for them.
         counted: whether it is counted among those that run.
@@ -66,7 +67,7 @@ class RunningActivity:
         "kind",
         "pool",
         "post",
-        "started",
+        "ran",
     )
 
     def __init__(self, pool: ActivityPool, call: ActivityCall, kind: Kind, post: Post) -> None:
@@ -79,7 +80,7 @@ class RunningActivity:
         self.hand: Hand | None = None
         self.alarm: Alarm | None = None
         self.ended = False
-        self.started: int | None = None
+        self.ran: Run | None = None
         self.abandoned = False
         self.counted = False
 
@@ -97,11 +98,11 @@ class RunningActivity:
             self.pool.run_in_thread(self)
             return None
         pool = self.pool
-        if pool.warden is not None and self.started is None:
+        if pool.warden is not None and self.ran is None:
             pool.warden.begin(self)
-        if pool.watch is not None and self.started is None:
+        if pool.watch is not None and self.ran is None:
             pool.tell_begin(self, pool.watch)
-        self.started = pool.now()
+        self.ran = pool.at_once
         if self.call.timeout is not None:
             self.set_alarm()
         return self._run()
@@ -109,6 +110,7 @@ class RunningActivity:
     def on_suspended(self, hand: Hand) -> None:
         """The activity waits for something, so from here on it may have to be cancelled."""
         self.hand = hand
+        self.ran = self.pool.now(), self.pool.shard
 
     async def _run(self) -> None:
         # No cancel scope here: most activities that do not suspend would pay a tenth of their
@@ -138,7 +140,7 @@ class RunningActivity:
         if self.ended:
             pool.report(self, None, b"")
             return
-        self.started = pool.now()
+        self.ran = pool.now(), pool.shard
         if pool.warden is not None:
             pool.warden.begin(self)
         if pool.watch is not None:
@@ -188,8 +190,7 @@ class RunningActivity:
         caller = self.call.caller
         seconds = self.call.timeout
         body = encode_failure(failure_of(TimeoutError(f"no answer within {seconds:g} seconds")))
-        ran = None if self.started is None else (self.started, self.pool.shard)
-        answer = Completion("TaskFailed", caller.execution, caller.task, body, ran)
+        answer = Completion("TaskFailed", caller.execution, caller.task, body, self.ran)
         self.post(caller.instance_id, answer)
         self.stop()
 
@@ -197,7 +198,7 @@ class RunningActivity:
         """Tell the activity that its answer is not wanted; it keeps its place until it ends."""
         self.ended = True
         self.stop_alarm()
-        if self.started is not None and not self.abandoned:
+        if self.ran is not None and not self.abandoned:
             self.abandoned = True
             self.pool.abandoned += 1
         if self.context is not None:
@@ -215,9 +216,7 @@ class RunningActivity:
         if event is not None and not self.ended:
             self.ended = True
             caller = self.call.caller
-            started = self.started
-            ran = None if started is None else (started, self.pool.shard)
-            answer = Completion(event, caller.execution, caller.task, body, ran)
+            answer = Completion(event, caller.execution, caller.task, body, self.ran)
             self.post(caller.instance_id, answer)
         self.pool.free(self)
 
@@ -267,6 +266,7 @@ class ActivityPool:
         self.timers = timers
         self.shard = shard  # the number of the one that it is of
         self.now = timers.now
+        self.at_once: Run = (None, shard)  # of what runs in one go
         self._pump = pump
         self._settings = settings
         self._running: dict[str, dict[Caller, RunningActivity]] = {}  # by instance
@@ -315,7 +315,7 @@ class ActivityPool:
             running
             for tasks in self._running.values()
             for running in tasks.values()
-            if running.started is not None
+            if running.ran is not None
         ]
 
     def stop_starting(self) -> None:
@@ -462,7 +462,7 @@ class ActivityPool:
     def started_at(self, caller: Caller) -> int | None:
         """When the code of an activity began that runs here; None where it has not."""
         running = self._running.get(caller.instance_id, {}).get(caller)
-        return None if running is None else running.started
+        return None if running is None or running.ran is None else running.ran[0]
 
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
@@ -593,7 +593,7 @@ class ActivityPool:
         self._threads.close()
         self._threads = None
         for running in [one for tasks in self._running.values() for one in tasks.values()]:
-            if running.started is not None and not running.definition.is_async:
+            if running.ran is not None and not running.definition.is_async:
                 _log.warning("left %s behind: its thread runs on", running.title)
 
 

@@ -69,7 +69,7 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
     "completion": st.builds(
         Completion,
         *(TEXTS, NUMBERS, NUMBERS, PAYLOADS),
-        st.none() | st.tuples(NUMBERS, NUMBERS),
+        st.none() | st.tuples(st.none() | NUMBERS, NUMBERS),
     ),
     "timer": st.builds(TimerDue, NUMBERS, NUMBERS),
     "event": st.builds(Event, TEXTS, PAYLOADS),
@@ -139,7 +139,7 @@ def test_a_message_of_an_unknown_kind_is_refused() -> None:
         decode_message(["telegram", 1, None])
 
 
-@pytest.mark.parametrize("ran", [None, (1_700_000_000_000_000, 3)])
+@pytest.mark.parametrize("ran", [None, (1_700_000_000_000_000, 3), (None, 3)])
 def test_an_answer_keeps_when_and_where_its_attempt_ran(ran: Run | None) -> None:
     answer = Completion("TaskCompleted", 1, 2, b"5", ran)
 
@@ -149,6 +149,8 @@ def test_an_answer_keeps_when_and_where_its_attempt_ran(ran: Run | None) -> None
     assert (again.ran, again.body) == (ran, b"5")
 
 
-@pytest.mark.parametrize("fields", [[], [5], ["x", 1], [1, None], [True, 1], [1.5, 1]])
+@pytest.mark.parametrize(
+    "fields", [[], [5], ["x", 1], [1, None], [None, None], [True, 1], [1.5, 1]]
+)
 def test_what_does_not_say_when_and_where_an_attempt_ran_is_passed_over(fields: list[Any]) -> None:
     assert read_run(fields) is None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from perdure import App, EntityId, OrchestrationContext, RetryPolicy, SourceLine
 
@@ -35,6 +36,7 @@ async def fetch(url: str) -> str:
 
 @app.activity(max_concurrency=1)
 async def one_at_a_time() -> None:
+    await anyio.lowlevel.checkpoint()
     await held()
 
 
@@ -46,6 +48,11 @@ async def fails() -> None:
 @app.activity
 async def echo(n: int) -> int:
     return n
+
+
+@app.activity
+def sync() -> None:
+    """Runs in a thread."""
 
 
 @app.entity
@@ -106,6 +113,11 @@ def shop_by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
 def _approval(ctx: OrchestrationContext) -> Generator[Any, Any, Any]:
     answer = yield ctx.wait_for_external_event("approve")  # inside of it
     return answer
+
+
+@app.orchestration
+async def in_a_thread(ctx: OrchestrationContext) -> None:
+    await ctx.call_activity(sync)
 
 
 @app.orchestration

@@ -35,6 +35,7 @@ from tests.features.explained import (
     app,
     counts,
     fans_out,
+    in_a_thread,
     leaves,
     let_go,
     locks,
@@ -254,7 +255,7 @@ async def test_waiting_for_a_place_is_told_from_running() -> None:
         assert (waits.scheduled_at - runs_first.started_at).seconds == 7
 
 
-async def test_an_answer_says_when_its_attempt_began_and_where() -> None:
+async def test_an_answer_says_when_its_attempt_began_and_where_it_ran() -> None:
     clock = ManualClock()
     async with running(app, clock=clock) as hub:
         first = await hub.client.start_new(queue)
@@ -272,6 +273,19 @@ async def test_an_answer_says_when_its_attempt_began_and_where() -> None:
 
         assert [one["shard"] for one in fields] == [0, 0]
         assert (fields[1]["started"] - fields[0]["started"]).seconds == 7
+
+
+async def test_an_answer_of_a_thread_says_when_it_began_and_one_of_no_wait_only_where() -> None:
+    clock = ManualClock()
+    async with running(app, clock=clock) as hub:
+        threads = await hub.client.start_new(in_a_thread)
+        at_once = await hub.client.start_new(counts, 1)
+        await threads.result(10)
+        await quiet(hub)
+        [one, other] = [(await each.history())[2] for each in (threads, at_once)]
+
+        assert (one.fields["started"], one.fields["shard"]) == (one.timestamp, 0)
+        assert (other.fields["started"], other.fields["shard"]) == (None, 0)
 
 
 @EVICTED

@@ -385,15 +385,18 @@ def test_an_instance_that_ends_under_a_lock_gives_it_back_behind_the_request() -
     assert ("@thing@t", "unlock") in [(target, fields[0]) for target, fields in sent(effects)]
 
 
+@pytest.mark.parametrize("started", [START, None])
 @pytest.mark.parametrize("has_failed", [False, True])
-def test_the_history_keeps_when_and_where_an_attempt_ran(has_failed: bool) -> None:
+def test_the_history_keeps_when_and_where_an_attempt_ran(
+    has_failed: bool, started: int | None
+) -> None:
     instance = begun(many)
     if has_failed:
         instance.take(failed(2, kind="SubOrchestrationInstance"), START + 1)
     answer = done(1, "a")
-    answer.ran = (START, 3)
+    answer.ran = (started, 3)
 
     instance.take(answer, START + 5)
 
-    assert instance.history[-1] == ["TaskCompleted", START + 5, 1, "a", START, 3]
+    assert instance.history[-1] == ["TaskCompleted", START + 5, 1, "a", started, 3]
     assert instance.actor.status == ("Failed" if has_failed else "Running")
