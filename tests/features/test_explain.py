@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from perdure import (
     App,
@@ -45,7 +46,7 @@ from tests.features.explained import (
     shop_by_yield,
     stands,
 )
-from tests.runtime.harness import partition_here, until
+from tests.runtime.harness import FaultyStore, partition_here, until, until_true
 from tests.runtime.orchestrating import EVICTED, event_types, evict, quiet, running
 
 
@@ -554,6 +555,35 @@ async def test_a_memory_store_is_as_before() -> None:
         await hub.client.trace("x")
 
         assert rows_of(store) == before
+
+
+async def test_what_is_told_is_durable() -> None:
+    store, gate = FaultyStore(), anyio.Event()
+    told: list[InstanceExplanation] = []
+
+    async def hold(_: object) -> None:
+        await gate.wait()
+
+    async with running(app, store) as hub, anyio.create_task_group() as tasks:
+        handle = await hub.client.start_new(locks, instance_id="x")
+        await quiet(hub)
+        store.faults.before_commit = hold
+        partition = partition_here(hub.client, "x")
+
+        async def explain() -> None:
+            told.append(await handle.explain())
+
+        tasks.start_soon(handle.raise_event, "misspelt")
+        await until_true(lambda: partition.activations["x"].events == 1)
+        tasks.start_soon(explain)
+        for _ in range(50):
+            await checkpoint()
+        before = list(told)
+        store.faults.before_commit = None
+        gate.set()
+
+    assert before == []
+    assert [one.unconsumed_events for one in told] == [("misspelt",)]
 
 
 async def test_of_much_the_first_is_listed_and_all_is_counted() -> None:
