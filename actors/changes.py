@@ -68,6 +68,8 @@ class InstanceProgress(NamedTuple):
     custom_status: bytes | None
     parked: bytes | None  # see encode_parked()
     notes: bytes | None
+    waits: bytes | None = None  # JSON array of texts: what it waits for, in short
+    attempts: int | None = None  # of the call that was tried most, if more than once
 
 
 class InstanceState(NamedTuple):

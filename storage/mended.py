@@ -107,6 +107,8 @@ _INSTANCE: Final[_Checks] = {
     "custom_status": (_or_none(_is_json), None),
     "parked": (_or_none(_is_json), None),
     "notes": (_or_none(_is_json), None),
+    "waits": (_or_none(_is_json), None),
+    "attempts": (_or_none(is_count), None),
 }
 _ENTITY: Final[_Checks] = {
     "id": (is_count, 0),

@@ -8,7 +8,7 @@ the rows are what the partition says they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 from attrs import Factory, define, frozen
@@ -52,6 +52,8 @@ class ProgressRow(NamedTuple):
     custom_status: bytes | None  # JSON
     parked: bytes | None  # JSON: why it is parked
     notes: bytes | None = None  # JSON object: what few instances have to say of themselves
+    waits: bytes | None = None  # JSON array of texts: what it waits for, for queries
+    attempts: int | None = None  # how often what is tried most was tried, if more than once
 
 
 class ChunkRow(NamedTuple):
@@ -257,6 +259,8 @@ class InstanceRecord(NamedTuple):
     custom_status: bytes | None
     parked: bytes | None
     notes: bytes | None = None
+    waits: bytes | None = None
+    attempts: int | None = None
 
 
 @frozen(kw_only=True)
@@ -280,6 +284,8 @@ class InstanceFilter:
     failure_type: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
     parked: bool | None = None
+    waits: str | None = None  # what it waits for is one of these
+    attempts: int | None = None  # a call was tried so often, or more; at least 2
     newest: bool = False
     after: tuple[int, str] | None = None
     limit: int = 100
@@ -300,6 +306,8 @@ class InstanceFilter:
             and (not self.parents or origin.parent in self.parents)
             and self.failure_type in (None, progress.failure_type)
             and self.parked in (None, progress.parked is not None)
+            and (self.attempts is None or (progress.attempts or 0) >= self.attempts)
+            and (self.waits is None or _is_among(self.waits, progress.waits))
             and self._is_behind((origin.created, origin.key))
             and _has_tags(origin.tags, self.tags)
         )
@@ -319,6 +327,11 @@ def is_within(value: int | None, first: int | None, behind: int | None) -> bool:
         and (first is None or first <= value)
         and (behind is None or value < behind)
     )
+
+
+def _is_among(word: str, words: bytes | None) -> bool:
+    stored: Any = orjson.loads(words or b"[]")
+    return isinstance(stored, list) and word in stored
 
 
 def _has_tags(tags: bytes | None, wanted: tuple[tuple[str, str], ...]) -> bool:

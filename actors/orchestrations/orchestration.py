@@ -54,7 +54,7 @@ from ..messages import (
     TimerDue,
 )
 from ..payloads import compact
-from ..replay.execution import NO_WORK, OpenLock, OpenWork, Outcome
+from ..replay.execution import NO_WORK, NOTHING, OpenLock, OpenWork, Outcome
 from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
 from ..replay.trace import Tracer
@@ -253,6 +253,8 @@ class OrchestrationActor(Actor):
             told, self.ahead = self._behind_ahead(told), []
         is_rewritten, self.rewritten = self.rewritten, False
         origin = self._tell_origin() if self.fresh else None
+        executor = self.executor
+        waits, attempts = NOTHING if executor is None else executor.summary()
         progress: InstanceProgress = make(
             InstanceProgress,
             (
@@ -268,6 +270,8 @@ class OrchestrationActor(Actor):
                 self.custom_status,
                 None if self.parked is None else encode_parked(self.parked_type, self.parked),
                 self.notes,
+                waits,
+                attempts,
             ),
         )
         return origin, is_rewritten, told, progress

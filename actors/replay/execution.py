@@ -67,6 +67,22 @@ class OpenWork(NamedTuple):
 NO_WORK = OpenWork([], None)
 
 
+class Summary(NamedTuple):
+    """What an execution waits for, in short.
+
+    Attributes:
+        waits: a JSON array of texts: ``activity:NAME``, ``event:NAME``, ``entity:@NAME@KEY``,
+            ``lock:@NAME@KEY``, ``child``, ``timer``; None where it waits for nothing.
+        attempts: how often the call was tried that was tried most; None for once.
+    """
+
+    waits: bytes | None
+    attempts: int | None
+
+
+NOTHING = Summary(None, None)
+
+
 class Execution(Protocol):
     """One execution of an orchestration's code, wherever that runs.
 
@@ -115,6 +131,10 @@ class Execution(Protocol):
 
     def unheard(self) -> list[tuple[str, FailureDetails]]:
         """Give the calls that failed and that the code did not look at, by what was called."""
+        ...
+
+    def summary(self) -> Summary:
+        """Give what it waits for, in short."""
         ...
 
     # What happens to it.

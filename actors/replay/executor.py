@@ -44,7 +44,7 @@ from ..messages import (
 from ..payloads import compact
 from ..registry.outside import calling_line, line_of, refuse_await, translated
 from .endless import keep_for_ever
-from .execution import NO_WORK, Continuation, OpenLock, OpenWork, Outcome
+from .execution import NO_WORK, NOTHING, Continuation, OpenLock, OpenWork, Outcome, Summary
 from .external_events import ExternalEvents
 from .history import (
     SILENT,
@@ -56,6 +56,7 @@ from .inputs import Given
 from .locks import EntityLock
 from .scopes import Fiber, ReplayStopped
 from .script import Script
+from .summary import of_one_activity, summary_of
 from .tasks import DONE, FAILED, PENDING, CallTask, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
@@ -731,6 +732,20 @@ class Executor:
             effects.send(
                 self.instance_id, Completion("TaskFailed", self.execution, number, GIVEN_UP)
             )
+
+    def summary(self) -> Summary:
+        """Give what it waits for, in short."""
+        pending = self.pending
+        if self.external is None:
+            if not pending:
+                return NOTHING
+            if len(pending) == 1:  # nearly always, and asked at every turn
+                (task,) = pending.values()
+                if type(task) is CallTask and task.error is ActivityError:
+                    call = self.unanswered.get(task.number)
+                    if call is not None and call.attempt == 1:
+                        return of_one_activity(task.target)
+        return summary_of(self)
 
     def open_activities(self) -> list[ActivityCall]:
         """Give the activities that have no answer and were not given up."""

@@ -115,7 +115,7 @@ def open_tasks(executor: Executor) -> Generator[None, None, list[OpenTask]]:
         if not place % PAUSE:
             yield
         if task._state == PENDING:  # pyright: ignore[reportPrivateUsage]
-            found.append(_open_task(number, task))
+            found.append(open_task(number, task))
     return found
 
 
@@ -149,7 +149,8 @@ def unanswered(events: list[list[Any]]) -> Generator[None, None, list[OpenTask]]
 _ASKING: frozenset[DecisionKind] = frozenset(ANSWERS.values())
 
 
-def _open_task(number: int, task: Task[Any]) -> OpenTask:
+def open_task(number: int, task: Task[Any]) -> OpenTask:
+    """Describe a task without an answer."""
     retrying: Retrying | None = None
     purpose: TimerPurpose = "timer"
     for watcher in task._watchers or ():  # pyright: ignore[reportPrivateUsage]

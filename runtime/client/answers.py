@@ -53,6 +53,7 @@ def read_status(told: Mapping[str, Any]) -> OrchestrationStatus:
         fields[name] = _time(told[name])
     fields["failure"] = read_failure(told["failure"])
     fields["parked"] = _parked(told["parked"])
+    fields["waiting_for"] = tuple(told["waiting_for"])
     return OrchestrationStatus(**fields)
 
 

@@ -66,6 +66,11 @@ class InstanceConditions(TypedDict, total=False):
         failure_type: the error type of its failure.
         tags: texts that it has.
         parked: whether it takes no turns, until ``retry``.
+        waiting_for: what it waits for: ``event:NAME``, ``activity:NAME``, ``entity:@NAME@KEY``,
+            ``lock:@NAME@KEY``, ``child`` or ``timer``. Of many things that an instance has open
+            the first 32 are known.
+        min_attempts: a call of it is tried again where it fails, and is at this attempt at least,
+            from 2, or waits for it.
     """
 
     statuses: Iterable[RuntimeStatus | str] | None
@@ -81,6 +86,8 @@ class InstanceConditions(TypedDict, total=False):
     failure_type: str | None
     tags: Mapping[str, str] | None
     parked: bool | None
+    waiting_for: str | None
+    min_attempts: int | None
 
 
 class EntityConditions(TypedDict, total=False):

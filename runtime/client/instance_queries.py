@@ -34,8 +34,10 @@ from .pages import (
     check_page_size,
     history_page,
     make_token,
+    read_attempts,
     read_statuses,
     read_token,
+    read_wait,
     span_of,
 )
 from .requester import Requester
@@ -148,6 +150,8 @@ class InstanceQueries(Requester):
         failure_type: str | None = None,
         tags: Mapping[str, str] | None = None,
         parked: bool | None = None,
+        waiting_for: str | None = None,
+        min_attempts: int | None = None,
         payloads: bool = True,
         page_size: int = 100,
         order: Order = "oldest",
@@ -166,6 +170,8 @@ class InstanceQueries(Requester):
             failure_type=optional_text(failure_type, "failure_type"),
             tags=() if tags is None else tuple(sorted(labels(tags).items())),
             parked=optional_flag(parked, "parked"),
+            waits=read_wait(waiting_for),
+            attempts=read_attempts(min_attempts),
             newest=choice(order, "order", ("oldest", "newest")) == "newest",
             limit=check_page_size(page_size),
             payloads=flag(payloads, "payloads"),

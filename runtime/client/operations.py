@@ -374,6 +374,8 @@ class Conditions:
     failure_type: str | None = None
     tags: dict[str, str] | None = None
     parked: bool | None = None
+    waiting_for: str | None = None
+    min_attempts: int | None = None
 
     def given(self) -> dict[str, Any]:
         """Give those that ask for something."""

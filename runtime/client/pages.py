@@ -12,6 +12,7 @@ import orjson
 from attrs import astuple, evolve, frozen
 
 from ...actors.arguments import refusal, several, text, whole
+from ...actors.ids import EntityId
 from ...actors.values import RuntimeStatus
 from ...storage.records import EntityFilter, InstanceFilter
 from ..facts import Fact
@@ -99,6 +100,38 @@ def read_statuses(statuses: Iterable[RuntimeStatus | str] | None) -> list[str]:
     if not wanted:
         raise refusal("statuses", "one status or more, or left out for all of them", statuses)
     return list(wanted)
+
+
+def read_wait(waiting_for: str | None) -> str | None:
+    """Give what instances wait for as it is stored.
+
+    Raises:
+        UsageError: it is nothing that one waits for.
+    """
+    if waiting_for is None:
+        return None
+    given = text(waiting_for, "waiting_for")
+    kind, _, what = given.partition(":")
+    if given in ("child", "timer") or (kind == "activity" and what):
+        return given
+    if kind == "event" and what:
+        return f"event:{what.casefold()}"
+    if kind in ("entity", "lock"):
+        return f"{kind}:{EntityId.parse(what)}"
+    taken = (
+        "child, timer, event:NAME, activity:NAME, entity:@NAME@KEY or lock:@NAME@KEY, as in "
+        "event:approval"
+    )
+    raise refusal("waiting_for", taken, waiting_for)
+
+
+def read_attempts(min_attempts: int | None) -> int | None:
+    """Give how often a call was tried at least; None for no matter how often.
+
+    Raises:
+        UsageError: it is no number from 2: the first attempt is not a repeated one.
+    """
+    return None if min_attempts is None else whole(min_attempts, "min_attempts", least=2)
 
 
 def make_token(created: int, key: str, query: InstanceFilter) -> str:

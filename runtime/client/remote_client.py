@@ -64,7 +64,15 @@ from .changes import Change
 from .client import CleanResult, Client, EntityConditions, InstanceConditions, Signal
 from .handle import OrchestrationHandle
 from .operations import OPERATIONS, Operation
-from .pages import HistoryPage, Order, Page, check_page_size, read_statuses
+from .pages import (
+    HistoryPage,
+    Order,
+    Page,
+    check_page_size,
+    read_attempts,
+    read_statuses,
+    read_wait,
+)
 from .status import (
     AppDescription,
     EntityStatus,
@@ -485,6 +493,8 @@ class RemoteClient(Client):
         tags = given("tags")
         made["tags"] = None if tags is None else labels(tags)
         made["parked"] = optional_flag(given("parked"), "parked")
+        made["waiting_for"] = read_wait(given("waiting_for"))
+        made["min_attempts"] = read_attempts(given("min_attempts"))
         return {name: value for name, value in made.items() if value is not None}
 
     def _name_of(self, name: object) -> str | None:

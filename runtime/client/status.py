@@ -63,6 +63,9 @@ class OrchestrationStatus(Fact):
         history_length: events in its history.
         tags: the tags it was started with.
         parked: why it takes no turns, or None.
+        waiting_for: what it waits for, in the words of ``InstanceConditions``; of many things the
+            first are told. ``explain`` has all, and more of each.
+        attempts: which attempt the call is at that was tried most; 1 where nothing is repeated.
     """
 
     instance_id: str
@@ -83,6 +86,8 @@ class OrchestrationStatus(Fact):
     history_length: int
     tags: Mapping[str, str]
     parked: ParkedReason | None
+    waiting_for: tuple[str, ...] = ()
+    attempts: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON values only: times in ISO 8601, the status as a text."""
@@ -262,6 +267,14 @@ def _notes(data: bytes | None) -> dict[str, Any]:
     return notes if is_a(notes, dict) else {}
 
 
+def _words(data: bytes | None) -> list[str]:
+    try:
+        words: list[Any] = _json(data)
+    except ValueError:
+        return []  # damaged, and nothing that anybody acts on
+    return [str(word) for word in words] if is_a(words, list) else []
+
+
 def instance_status(record: InstanceRecord) -> OrchestrationStatus:
     """Show a stored instance."""
     notes = _notes(record.notes)
@@ -284,6 +297,8 @@ def instance_status(record: InstanceRecord) -> OrchestrationStatus:
         history_length=record.events,
         tags=_tags(record.tags),
         parked=parked_reason(record.parked),
+        waiting_for=tuple(_words(record.waits)),
+        attempts=record.attempts or 1,
     )
 
 

@@ -37,11 +37,12 @@ BEGIN
   -- An id keeps its key for life, so a replaced row leaves the index of keys alone.
   INSERT INTO instance_row (id, key, name, version, execution, created, parent, parent_task,
                             parent_execution, tags, start_at, status, updated, completed, pending,
-                            events, output, failure, failure_type, custom_status, parked, notes)
+                            events, output, failure, failure_type, custom_status, parked, notes,
+                            waits, attempts)
   SELECT v ->> 0, v ->> 1, v ->> 2, v ->> 3, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
          v -> '$[9][0]', v ->> 11, v ->> 12, v ->> 13, v ->> 14, v ->> 15, v ->> 16,
          v -> '$[17][0]', v -> '$[18][0]', v ->> 19, v -> '$[20][0]', v -> '$[21][0]',
-         v -> '$[22][0]'
+         v -> '$[22][0]', v -> '$[23][0]', v ->> 24
   FROM (SELECT value AS v FROM json_each(CAST(NEW.created AS TEXT)) LIMIT -1) WHERE true
   ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, version = excluded.version, execution = excluded.execution,
@@ -50,7 +51,8 @@ BEGIN
     start_at = excluded.start_at, status = excluded.status, updated = excluded.updated,
     completed = excluded.completed, pending = excluded.pending, events = excluded.events,
     output = excluded.output, failure = excluded.failure, failure_type = excluded.failure_type,
-    custom_status = excluded.custom_status, parked = excluded.parked, notes = excluded.notes;
+    custom_status = excluded.custom_status, parked = excluded.parked, notes = excluded.notes,
+    waits = excluded.waits, attempts = excluded.attempts;
   INSERT OR REPLACE INTO input_row (id, body)
   SELECT v ->> 0, v -> '$[10][0]'
   FROM (SELECT value AS v FROM json_each(CAST(NEW.created AS TEXT)) LIMIT -1);
@@ -58,12 +60,14 @@ BEGIN
   UPDATE instance_row SET
     status = p.status, updated = p.updated, completed = p.completed, pending = p.pending,
     events = p.events, output = p.output, failure = p.failure, failure_type = p.failure_type,
-    custom_status = p.custom_status, parked = p.parked, notes = p.notes
+    custom_status = p.custom_status, parked = p.parked, notes = p.notes, waits = p.waits,
+    attempts = p.attempts
   FROM (
     SELECT v ->> 0 AS id, v ->> 1 AS status, v ->> 2 AS updated, v ->> 3 AS completed,
            v ->> 4 AS pending, v ->> 5 AS events, v -> '$[6][0]' AS output,
            v -> '$[7][0]' AS failure, v ->> 8 AS failure_type, v -> '$[9][0]' AS custom_status,
-           v -> '$[10][0]' AS parked, v -> '$[11][0]' AS notes
+           v -> '$[10][0]' AS parked, v -> '$[11][0]' AS notes, v -> '$[12][0]' AS waits,
+           v ->> 13 AS attempts
     FROM (SELECT value AS v FROM json_each(CAST(NEW.progress AS TEXT)) LIMIT -1)
   ) AS p
   WHERE instance_row.id = p.id;

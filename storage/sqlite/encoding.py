@@ -115,7 +115,22 @@ def _encode_created(rows: list[CreatedRow], latest: dict[int, ProgressRow]) -> b
     for row in {row.id: row for row in rows}.values():
         a, b, c, d, e, f, g, h, i, tags, input, start = row
         progress = latest.pop(a, None) or pending(row)
-        _, status, k, m, n, o, output, failure, failure_type, custom, parked, notes = progress
+        (
+            _,
+            status,
+            k,
+            m,
+            n,
+            o,
+            output,
+            failure,
+            failure_type,
+            custom,
+            parked,
+            notes,
+            waits,
+            tries,
+        ) = progress
         encoded.append(
             (
                 *(a, b, c, d, e, f, g, h, i),
@@ -128,6 +143,8 @@ def _encode_created(rows: list[CreatedRow], latest: dict[int, ProgressRow]) -> b
                 custom and (_json(custom),),
                 parked and (_json(parked),),
                 notes and (_json(notes),),
+                waits and (_json(waits),),
+                tries,
             )
         )
     return _dumps(encoded)
@@ -170,8 +187,14 @@ def _encode_progress(rows: list[ProgressRow]) -> bytes:
                 custom and (_json(custom),),
                 parked and (_json(parked),),
                 notes and (_json(notes),),
+                waits and (_json(waits),),
+                tries,
             )
-            for a, b, c, d, e, f, output, failure, failure_type, custom, parked, notes in rows
+            for (
+                *(a, b, c, d, e, f, output, failure, failure_type, custom, parked, notes),
+                waits,
+                tries,
+            ) in rows
         ]
     )
 

@@ -278,13 +278,14 @@ def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> N
         _change(journal, f"UPDATE meta SET epoch = {found.epoch};")
     elif stored[journal].version < SCHEMA_VERSION:
         # Values are bound by position, so the new columns are the last ones there too.
-        _change(
-            journal,
+        activities = (
             "ALTER TABLE entry ADD COLUMN activities TEXT;"
-            "ALTER TABLE entry ADD COLUMN activities_deleted TEXT;",
+            "ALTER TABLE entry ADD COLUMN activities_deleted TEXT;"
         )
+        _change(journal, activities if stored[journal].version < 3 else "")
     path = partition_file(folder, found.partition)
-    _change(path, f"DROP VIEW checkpoint;\n{read_scripts(SCRIPTS[1:])}\n")
+    has = 1 if found.version < 3 else 2  # of the scripts, in whose order they were added
+    _change(path, f"DROP VIEW checkpoint;\n{read_scripts(SCRIPTS[has:])}\n")
 
 
 def _change(path: Path, script: str) -> None:

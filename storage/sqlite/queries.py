@@ -14,6 +14,8 @@ from attrs import Factory, define, evolve, frozen
 
 from ..records import EntityFilter, InstanceFilter
 
+_WAITS = "wait_row"
+
 NARROW = 10_000
 """Sorting this many rows takes some tens of milliseconds, so what matches fewer may drive."""
 
@@ -21,7 +23,8 @@ INSTANCE_COLUMNS = (
     "r.id, r.key, r.name, r.version, r.execution, r.created, r.parent, r.parent_task,"
     " r.parent_execution, CAST(r.tags AS BLOB), {input}, r.start_at, r.status, r.updated,"
     " r.completed, r.pending, r.events, {output}, CAST(r.failure AS BLOB), r.failure_type,"
-    " CAST(r.custom_status AS BLOB), CAST(r.parked AS BLOB), CAST(r.notes AS BLOB)"
+    " CAST(r.custom_status AS BLOB), CAST(r.parked AS BLOB), CAST(r.notes AS BLOB), CAST(r.waits AS BLOB),"
+    " r.attempts"
 )
 WITH_PAYLOADS = INSTANCE_COLUMNS.format(
     input="CAST(i.body AS BLOB)", output="CAST(r.output AS BLOB)"
@@ -64,6 +67,13 @@ class Candidate:
     where: _Where
     ordered: bool  # gives rows by `created`
 
+    @property
+    def source(self) -> str:
+        """What rows come from, by this index."""
+        if self.index == _WAITS:
+            return "wait_row CROSS JOIN instance_row ON id = instance"
+        return f"instance_row INDEXED BY {self.index}"
+
 
 def behind_prefix(prefix: str) -> str | None:
     """Give the least text that is greater than every text with this prefix, if there is one."""
@@ -93,6 +103,12 @@ def instance_candidates(filter: InstanceFilter) -> list[Candidate]:
         offer("instance_failure", "failure_type = ?", filter.failure_type)
     if filter.parked:
         offer("instance_parked", "parked IS NOT NULL")
+    if filter.attempts is not None:
+        offer("instance_attempts", "attempts > 1 AND attempts >= ?", filter.attempts)
+    if filter.waits is not None:
+        where = _Where(["wait = ?"], [filter.waits])
+        where.range("begun", filter.created_from, filter.created_to)
+        found.append(Candidate(_WAITS, where, ordered=True))
     if filter.statuses:
         offer("instance_status", f"status IN ({_marks(filter.statuses)})", *filter.statuses)
     if filter.name is not None:
@@ -117,7 +133,7 @@ def _ranges(filter: InstanceFilter) -> Iterable[Candidate]:
 def count_matches(candidates: list[Candidate]) -> tuple[str, list[object]]:
     """Make the statement that counts what each candidate matches, up to ``NARROW``."""
     counts = [
-        f"(SELECT count(*) FROM (SELECT 1 FROM instance_row INDEXED BY {candidate.index}"
+        f"(SELECT count(*) FROM (SELECT 1 FROM {candidate.source}"
         f" WHERE {candidate.where.text()} LIMIT {NARROW}))"
         for candidate in candidates
     ]
@@ -139,9 +155,9 @@ def instance_page(filter: InstanceFilter, driver: Candidate) -> tuple[str, list[
     """
     statuses = filter.statuses
     if driver.index == "instance_status" and len(statuses) > 1:
-        arms = [_arm(filter, driver.index, (status,)) for status in dict.fromkeys(statuses)]
+        arms = [_arm(filter, driver, (status,)) for status in dict.fromkeys(statuses)]
     else:
-        arms = [_arm(filter, driver.index, statuses)]
+        arms = [_arm(filter, driver, statuses)]
     ids = " UNION ALL ".join(f"SELECT * FROM ({sql})" for sql, _ in arms)
     down = " DESC" if filter.newest else ""
     columns = WITH_PAYLOADS if filter.payloads else WITHOUT_PAYLOADS
@@ -156,8 +172,8 @@ def instance_page(filter: InstanceFilter, driver: Candidate) -> tuple[str, list[
 
 def instance_count(filter: InstanceFilter, driver: Candidate) -> tuple[str, list[object]]:
     """Make the statement that counts the instances on all pages."""
-    where = _instance_where(evolve(filter, after=None), filter.statuses)
-    sql = f"SELECT count(*) FROM instance_row INDEXED BY {driver.index} WHERE {where.text()}"
+    where = _instance_where(evolve(filter, after=None), filter.statuses, driver)
+    sql = f"SELECT count(*) FROM {driver.source} WHERE {where.text()}"
     return sql, where.values
 
 
@@ -165,17 +181,20 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _arm(filter: InstanceFilter, index: str, statuses: tuple[str, ...]) -> tuple[str, list[object]]:
-    where = _instance_where(filter, statuses)
+def _arm(
+    filter: InstanceFilter, driver: Candidate, statuses: tuple[str, ...]
+) -> tuple[str, list[object]]:
+    where = _instance_where(filter, statuses, driver)
+    created = "begun" if driver.index == _WAITS else "created"
     down = " DESC" if filter.newest else ""
     sql = (
-        f"SELECT id, created, key FROM instance_row INDEXED BY {index}"
-        f" WHERE {where.text()} ORDER BY created{down}, key{down} LIMIT ?"
+        f"SELECT id, created, key FROM {driver.source}"
+        f" WHERE {where.text()} ORDER BY {created}{down}, key{down} LIMIT ?"
     )
     return sql, [*where.values, max(0, filter.limit)]
 
 
-def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where:
+def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...], driver: Candidate) -> _Where:
     # Rows whose place in the order cannot be read are left out: no page could go on behind them.
     where = _Where(["typeof(created) = 'integer'"])
     if statuses:
@@ -195,6 +214,10 @@ def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where
     where.range("updated", filter.updated_from, filter.updated_to)
     where.range("completed", filter.completed_from, filter.completed_to)
     _add_presence(where, "parked", filter.parked)
+    if filter.attempts is not None:
+        where.add("attempts > 1 AND attempts >= ?", filter.attempts)
+    if filter.waits is not None:
+        _add_wait(where, filter, driver)
     if filter.after is not None:
         # The first term repeats the second for the indexes, which have no key behind `created`.
         behind = "created <= ? AND (created, key) < (?, ?)"
@@ -209,6 +232,17 @@ def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...]) -> _Where
             value,
         )
     return where
+
+
+def _add_wait(where: _Where, filter: InstanceFilter, driver: Candidate) -> None:
+    if driver.index != _WAITS:
+        found = "wait = ? AND begun = created AND instance = id"
+        where.add(f"EXISTS (SELECT 1 FROM wait_row WHERE {found})", filter.waits)
+        return
+    where.add("wait = ?", filter.waits)
+    where.range("begun", filter.created_from, filter.created_to)
+    if filter.after is not None:
+        where.add(f"begun {'<' if filter.newest else '>'}= ?", filter.after[0])
 
 
 def _add_presence(where: _Where, column: str, wanted: bool | None) -> None:

@@ -638,6 +638,8 @@ class StoreConformance:
             for n in range(12, 0, -1)
         ]
         ended = {1, 2}
+        go = b'["event:go"]'
+        waits = {3: go, 4: b'["timer","event:go"]', 8: b'["activity:work"]', 11: go, 12: go}
         moves = [
             progress(
                 n,
@@ -647,6 +649,8 @@ class StoreConformance:
                 output=b"%d" % n,
                 failure_type="OSError" if n in (2, 6) else None,
                 parked=b'"why"' if n == 7 else None,
+                waits=waits.get(n),
+                attempts={8: 3, 12: 2}.get(n),
             )
             for n in range(1, 13)
         ]
@@ -681,6 +685,18 @@ class StoreConformance:
             ({"newest": True, "updated_from": 1011}, [11, 12]),
             ({"failure_type": "OSError"}, [2, 6]),
             ({"parked": True}, [7]),
+            ({"waits": "event:go"}, [4, 3, 12, 11]),
+            ({"waits": "event:go", "newest": True}, [11, 12, 3, 4]),
+            ({"waits": "event:go", "created_from": 101}, [12, 11]),
+            ({"waits": "event:go", "after": (100, "even-04"), "limit": 2}, [3, 12]),
+            ({"waits": "event:go", "after": (102, "even-12"), "newest": True}, [3, 4]),
+            ({"waits": "event:go", "statuses": ("Running", "Suspended")}, [4, 3, 12, 11]),
+            ({"waits": "event:go", "name": "index", "updated_from": 1012}, [12]),
+            ({"waits": "timer", "parent": "p1"}, [4]),
+            ({"waits": "go"}, []),
+            ({"attempts": 2}, [8, 12]),
+            ({"attempts": 3}, [8]),
+            ({"attempts": 2, "waits": "event:go"}, [12]),
             ({"parked": False, "created_from": 101, "created_to": 102}, [6, 8, 5]),
             ({"tags": (("color", "blue"),)}, [3, 6, 12, 9]),
             ({"tags": (("color", "blue"), ("size", "xl")), "name": "crawl"}, [3, 6]),
@@ -703,6 +719,33 @@ class StoreConformance:
         found = await crowd.keys(**conditions)
 
         assert found == [f"{'odd' if n % 2 else 'even'}-{n:02}" for n in numbers]
+
+    async def test_what_instances_wait_for_goes_with_what_becomes_of_them(
+        self, owner: Owner
+    ) -> None:
+        event = b'["event:go"]'
+        await owner.commit(
+            created=[created(n) for n in range(1, 6)],
+            progress=[progress(n, waits=event, attempts=2) for n in range(1, 6)],
+        )
+        assert await owner.keys(waits="event:go") == ["i1", "i2", "i3", "i4", "i5"]
+
+        await owner.commit(
+            purged=[1],
+            created=[created(4, created=90)],
+            progress=[
+                progress(2, "Completed"),
+                progress(3, waits=b'["timer"]'),
+                progress(4, waits=event),
+            ],
+        )
+
+        assert await owner.keys(waits="event:go") == ["i4", "i5"]
+        assert await owner.keys(waits="timer") == ["i3"]
+        assert await owner.keys(attempts=2) == ["i5"]
+        assert await owner.partition.count_instances(InstanceFilter(waits="event:go")) == 2
+        [found] = await owner.partition.read_instances(["i5"])
+        assert (found.waits, found.attempts) == (event, 2)
 
     @pytest.mark.parametrize("limit", [1, 5, 12, 13])
     async def test_pages_make_up_the_whole(self, crowd: Owner, limit: int) -> None:

@@ -81,7 +81,7 @@ def test_an_instance_with_a_damaged_field_is_parked_with_the_field_named(
     assert parked["reason"] == (f"{FILE}, table instance_row, row {row}: {field} is {value!r}")
 
 
-@given(st.lists(ANY_ROW, min_size=23, max_size=23), st.lists(ANY_ROW, min_size=8, max_size=8))
+@given(st.lists(ANY_ROW, min_size=25, max_size=25), st.lists(ANY_ROW, min_size=8, max_size=8))
 def test_whatever_the_file_holds_a_row_has_fields_of_the_promised_types(
     instance: list[Any], entity: list[Any]
 ) -> None:

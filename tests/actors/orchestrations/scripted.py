@@ -15,11 +15,13 @@ from perdure.actors.errors import FailureDetails, NondeterminismError, PayloadEr
 from perdure.actors.messages import ActivityCall, Caller
 from perdure.actors.replay.execution import (
     NO_WORK,
+    NOTHING,
     Continuation,
     Execution,
     OpenLock,
     OpenWork,
     Outcome,
+    Summary,
 )
 
 Decision = tuple[Any, ...]
@@ -73,6 +75,9 @@ class Scripted:
 
     def unconsumed_events(self) -> list[tuple[str, bytes]]:
         return self._events
+
+    def summary(self) -> Summary:
+        return NOTHING
 
     def open_activities(self) -> list[ActivityCall]:
         return list(self.unanswered.values())

@@ -160,9 +160,17 @@ async def test_a_first_partition_whose_journal_alone_is_left_is_missed(
 
 
 #: What makes tables as they were, but for the view that only writing needs.
-WITHOUT_VERSION_3 = (
+WITHOUT_VERSION_4 = (
     "DROP VIEW checkpoint",
     "CREATE VIEW checkpoint AS SELECT 1",
+    *(f"DROP TRIGGER waits_{what}" for what in ("inserted", "updated", "deleted")),
+    "DROP TABLE wait_row",
+    "DROP INDEX instance_attempts",
+    "ALTER TABLE instance_row DROP COLUMN waits",
+    "ALTER TABLE instance_row DROP COLUMN attempts",
+)
+WITHOUT_VERSION_3 = (
+    *WITHOUT_VERSION_4,
     "DROP INDEX instance_live",
     "DROP VIEW activities",
     "DROP TABLE activity_row",
@@ -191,8 +199,8 @@ async def test_a_folder_of_the_first_schema_is_upgraded(store: SqliteStore, fold
     await store.close()
     for number in range(2):
         path = folder / f"partition-0{number}.sqlite"
-        assert rows(path, "PRAGMA user_version") == [(3,)]
-        assert rows(path, "SELECT schema_version FROM meta") == [(3,)]
+        assert rows(path, "PRAGMA user_version") == [(4,)]
+        assert rows(path, "SELECT schema_version FROM meta") == [(4,)]
 
 
 async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_has(
@@ -224,7 +232,37 @@ async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_h
     await upgraded.close()
     await store.close()
     for name in ("journal", "partition"):
-        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(3,)]
+        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(4,)]
+
+
+async def test_a_folder_of_the_third_schema_is_upgraded_with_what_its_journal_has(
+    store: SqliteStore, folder: Path, never: None
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+    await owner.commit(progress=[progress(1)])
+    copied = copy_of(folder, "copy")
+    older = "UPDATE meta SET schema_version = 3", "PRAGMA user_version = 3"
+    change(
+        copied / "journal-00.sqlite",
+        "UPDATE entry SET progress = json_remove(progress, "
+        "'$[0][13]', '$[0][12]') WHERE progress IS NOT NULL",
+        *older,
+    )
+    change(copied / "partition-00.sqlite", *WITHOUT_VERSION_4, *older)
+
+    owner = await own(upgraded := SqliteStore(copied))
+    waiting = InstanceFilter(waits="timer")
+    assert await owner.partition.query_instances(waiting) == []
+    await owner.commit(progress=[progress(1, waits=b'["timer"]')])
+
+    assert await owner.keys() == ["i1"]
+    [found] = await owner.partition.query_instances(waiting)
+    assert (found.key, found.waits) == ("i1", b'["timer"]')
+    await upgraded.close()
+    await store.close()
+    for name in ("journal", "partition"):
+        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(4,)]
 
 
 CRASHING = """
