@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
+import anyio
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +31,7 @@ from perdure import (
     UsageError,
 )
 
+from ...runtime.client.operations import wait_for_output
 from .areas import Call
 from .family import (
     entity_body,
@@ -56,6 +58,8 @@ _PAGE = 100
 #: Language SDKs read one page and take it for all.
 _PAGE_FOR_SDKS = 1_000
 _PAGE_MAX = 10_000
+
+_JSON = "application/json; charset=utf-8"
 
 _TERMINAL = tuple(status for status in RuntimeStatus if status.is_terminal)
 
@@ -287,7 +291,7 @@ def _gone(error: UsageError) -> Refusal:
 
 def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
     # What is stored was JSON, but its objects may have been decoded.
-    return Response(orjson.dumps(body), status, headers, "application/json; charset=utf-8")
+    return Response(orjson.dumps(body), status, headers, _JSON)
 
 
 def _page(bodies: list[dict[str, Any]], token: str | None) -> Response:
@@ -333,12 +337,12 @@ def _read_wait(question: _Question) -> float | None:
 async def _wait_or_point(question: _Question, instance_id: str, wait: float | None) -> Response:
     """Answer with the end, if it comes while the caller waits; else with where to look."""
     if wait is not None:
-        ended: dict[str, Any] = {}
-        with question.call.entrance.until_closing():
-            asked = {"instance_id": instance_id, "wait": wait}
-            ended = await question.client.ask("status", asked)
-        if ended.get("runtime_status") == RuntimeStatus.COMPLETED:
-            return _json(200, ended["output"])
+        output: bytes | None = None
+        with question.call.entrance.until_closing() as scope:
+            scope.deadline = anyio.current_time() + wait
+            output = await wait_for_output(question.client, instance_id)
+        if output is not None:
+            return Response(output, 200, None, _JSON)
         status = await question.status(instance_id)
         if status.is_completed:
             return await _status_response(question, status)

@@ -23,12 +23,12 @@ from ...actors.arguments import is_a, number, refusal, whole
 from ...actors.errors import InstanceNotFoundError, PerdureError, UsageError
 from ...actors.ids import EntityId, check_instance_id
 from ...actors.printing import repr_of, text_of, type_name
-from ...actors.values import MISSING
+from ...actors.values import MISSING, RuntimeStatus
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..statistics import HubStatistics
 from ..transport.errors import read_error as read_error, write_error as write_error
 from .changes import Change
-from .client import CleanResult
+from .client import CleanResult, Client
 from .hub_client import HubClient
 from .pages import HistoryPage
 from .status import AppDescription, EntityStatus, OrchestrationStatus
@@ -44,6 +44,8 @@ Action = Literal["cancel", "terminate", "suspend", "resume", "rewind", "restart"
 
 #: Seconds that one request waits for an end or an answer at the most; who wants more asks again.
 WAIT_MAX_S = 230.0
+#: How long another hub is asked to wait for an end in one request.
+_WAIT_S = 30.0
 #: Seconds for a look at what has changed, where nothing is waited for.
 _LOOK_S = 0.2
 #: How many instances one request of ``actions`` acts on, and how many failures it lists.
@@ -121,6 +123,23 @@ def is_large(name: object) -> bool:
     """Whether an operation of that name may give much."""
     row = OPERATIONS.get(name) if isinstance(name, str) else None
     return row is not None and row.is_large
+
+
+async def wait_for_output(client: Client, instance_id: str) -> bytes | None:
+    """Wait for an instance's end, and give its output as JSON; None if it did not complete.
+
+    Raises:
+        InstanceNotFoundError: there is no such instance.
+    """
+    if isinstance(client, HubClient):
+        # As it is stored: what it would be decoded to had to be encoded again.
+        status, output, _ = await client.ending(check_instance_id(instance_id))
+        return (output or b"null") if status == RuntimeStatus.COMPLETED else None
+    while True:
+        ended = await client.ask("status", {"instance_id": instance_id, "wait": _WAIT_S})
+        status = RuntimeStatus(ended["runtime_status"])
+        if status.is_terminal:
+            return orjson.dumps(ended["output"]) if status is RuntimeStatus.COMPLETED else None
 
 
 async def ask(client: HubClient, name: str, arguments: Mapping[str, Any]) -> Any:
