@@ -112,6 +112,8 @@ class OrchestrationStatus(Fact):
             "history_length": self.history_length,
             "tags": dict(self.tags),
             "parked": None if self.parked is None else self.parked.to_dict(),
+            "waiting_for": list(self.waiting_for),
+            "attempts": self.attempts,
         }
 
     @property
