@@ -805,8 +805,8 @@ async def _retry(client: HubClient, given: RetryArguments) -> Any:
     return {}
 
 
-def _actor(actor: str) -> str | EntityId[Any]:
-    return EntityId.parse(actor) if actor.startswith("@") else actor
+def _actor(key: str) -> str | EntityId[Any]:
+    return EntityId.parse(key) if key.startswith("@") else key
 
 
 @operation("purge_instance", PurgeInstanceArguments, result=_object(deleted=_COUNT), writes=True)

@@ -40,7 +40,7 @@ from .open_work import OpenWork, branch_fact, time_of
 
 if TYPE_CHECKING:
     from ...actors.replay.execution import OpenLock
-    from ...storage.records import EntityRow
+    from ...storage.records import EntityRow, InstanceRecord
     from .activation import Activation
     from .partition import Partition
 
@@ -120,17 +120,20 @@ class Explanations:
 
     async def _history(self, look: InstanceLook) -> list[list[Any]] | None:
         """Read the history that an instance had when it was looked at; None if it has another."""
-        if not look.events:
+        if not look.events or look.status in TERMINAL:
             return []
         store = self._partition.store
         chunks = await store.read_history(look.id)
         try:
             events = await in_slices(read_history(chunks, None))
         except ValueError as error:
+            if look.parked is not None:
+                return []  # for that, perhaps
             raise StoreDamagedError(f"{store.place}, instance {look.id}: {error}") from error
-        if len(events) < look.events or events[0][4:5] != [look.execution]:
-            return None
-        return events[: look.events]
+        is_its = len(events) >= look.events and events[0][4:5] == [look.execution]
+        if is_its or look.parked is not None:
+            return events[: look.events]
+        return None
 
     async def _stored(self, key: str) -> InstanceExplanation | None:
         """Explain an instance by what is stored, and a replay aside."""
@@ -144,16 +147,7 @@ class Explanations:
         activation = partition.activations.get(key)
         stored = (await partition.store.waiting([key])).get(key, 0)
         backlog = (stored, 0) if activation is None else _backlog(activation)
-        events: list[list[Any]] = []
-        trouble: str | None = None
-        if actor.is_live and record.events:
-            events = await partition.loader.history_of(record)
-            if key in partition.crashes.in_a_row:
-                trouble = CRASHED
-            else:
-                trouble = await replayed_aside(partition, key, rebuild(actor, events, STEP))
-        elif actor.is_live:
-            actor.check_code()
+        events, trouble = await self._rebuild(actor, record)
         try:
             look = actor.look()
             look.trouble = trouble or look.trouble
@@ -161,6 +155,23 @@ class Explanations:
             return await self._tell(look, opened, events, backlog, is_in_memory=False)
         finally:
             actor.close()
+
+    async def _rebuild(
+        self, actor: OrchestrationActor, record: InstanceRecord
+    ) -> tuple[list[list[Any]], str | None]:
+        """Give an actor made for a look its code; gives its history, and why it has no code."""
+        partition, key = self._partition, record.key
+        if not actor.is_live or not record.events:
+            return [], None
+        try:
+            events = await partition.loader.history_of(record)
+        except StoreDamagedError as error:
+            if self._live(key) is not None:
+                raise  # it may only have gone on meanwhile
+            return [], str(error)
+        if key in partition.crashes.in_a_row:
+            return events, CRASHED
+        return events, await replayed_aside(partition, key, rebuild(actor, events, STEP))
 
     async def _tell(
         self,

@@ -16,6 +16,7 @@ from perdure.actors.replay.execution import Execution
 from perdure.storage import Store
 from tests.actors.orchestrations.scripted import Decision, Scripted
 from tests.runtime.harness import until_true
+from tests.runtime.orchestrating import running
 
 app = App()
 
@@ -95,3 +96,40 @@ async def test_messages_wait_while_its_code_is_asked_and_a_new_hub_asks_again(
 
     assert result == 6
     assert made[0].is_closed
+
+
+@pytest.mark.parametrize("evicted", [False, True], ids=["live", "evicted"])
+async def test_what_it_waits_for_is_told_without_where_its_code_stands(
+    evicted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = App()
+    entered, gate = anyio.Event(), anyio.Event()
+
+    @local.activity
+    async def double(n: int) -> int:
+        entered.set()
+        await gate.wait()
+        return 2 * n
+
+    local.orchestration(name="flow")(flow_of_none)
+    answer_later(monkeypatch, anyio.lowlevel.checkpoint)
+    async with running(local) as hub:
+        handle = await hub.client.start_new("flow", 3)
+        await entered.wait()
+        if evicted:
+            for partition in hub._partitions:
+                partition.catalog.evict(10)
+                partition.catalog.evict(10)
+        found, trace = await handle.explain(), await hub.client.trace(handle.instance_id)
+        gate.set()
+
+        assert [(one.name, one.state) for one in found.activities] == [("double", "running")]
+        assert found.is_in_memory is not evicted
+        for one in (found, trace):
+            assert one.code_trouble is not None
+            assert "another process" in one.code_trouble
+        assert [step.event_type for step in trace.steps] == ["ExecutionStarted", "TaskScheduled"]
+
+
+async def flow_of_none(ctx: OrchestrationContext, n: int) -> int:
+    raise AssertionError("its code is elsewhere")

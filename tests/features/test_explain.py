@@ -294,7 +294,7 @@ async def test_a_lock_that_is_asked_for_has_a_holder_and_a_place_in_the_queue(
     evicted: bool, store: str
 ) -> None:
     async with running(app, store) as hub:
-        handles = []
+        handles: list[OrchestrationHandle[None]] = []
         for name in ("first", "second", "third"):
             handles.append(await hub.client.start_new(locks, instance_id=name))
             await quiet(hub)
@@ -515,7 +515,7 @@ async def figures(hub: Hub) -> list[tuple[Any, ...]]:
             one.messages,
             one.sequence,
             one.waiting,
-            sorted(key for key, each in one.activations.items()),
+            sorted(one.activations),
             {key: (each.used, each.taken) for key, each in one.activations.items()},
             one.batch.has_rows,
         )
@@ -557,9 +557,31 @@ async def test_a_memory_store_is_as_before() -> None:
         assert rows_of(store) == before
 
 
+async def test_an_instance_whose_history_is_damaged_is_told_without_it() -> None:
+    store = MemoryStore()
+    async with running(app, store, partitions=1) as hub:
+        handle = await hub.client.start_new(locks, instance_id="x")
+        await quiet(hub)
+        await evict(hub)
+        [rows] = store._rows
+        rows.history[rows.ids["x"]].clear()
+        aside = await handle.explain()
+        await handle.raise_event("go")  # which loads it, and has it parked
+        await quiet(hub)
+        parked = await handle.explain()
+
+        for one in (aside, parked):
+            assert one.code_trouble is not None
+            assert "events" in one.code_trouble
+            assert one.branches == ()
+        assert parked.parked is not None
+        assert (parked.parked.type, parked.backlog) == ("StoreDamagedError", 1)
+
+
 async def test_what_is_told_is_durable() -> None:
     store, gate = FaultyStore(), anyio.Event()
     told: list[InstanceExplanation] = []
+    before: list[InstanceExplanation] = []
 
     async def hold(_: object) -> None:
         await gate.wait()
@@ -578,7 +600,7 @@ async def test_what_is_told_is_durable() -> None:
         tasks.start_soon(explain)
         for _ in range(50):
             await checkpoint()
-        before = list(told)
+        before += told
         store.faults.before_commit = None
         gate.set()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -25,7 +25,7 @@ measure = Measure()
 
 
 @contextmanager
-def theirs() -> Iterator[None]:
+def theirs() -> Generator[None]:
     """Leave out what is done inside."""
     if measure.stretches is None:
         yield
