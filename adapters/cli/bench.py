@@ -1,21 +1,21 @@
-"""``perdure bench``: the benchmark suite."""
+"""``perdure bench``: the benchmark suite, which reads what it takes by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from .commands import Commands
+import typer
 
 
-def add_to(commands: Commands, given: Sequence[str]) -> None:
-    """Declare the command, and what it takes where it is the one that is given."""
-    bench = commands.add_parser("bench", help="run the benchmarks")
-    if given[:1] != ["bench"]:
-        return
+def add_to(app: typer.Typer, kind: Any) -> None:
+    """Declare the command; it is about hubs of its own, so its kind is another."""
+    del kind
+    passed_on = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+    app.command("bench", context_settings=passed_on)(bench)
+
+
+def bench(context: typer.Context) -> None:
+    """Run the benchmarks."""
     from ...benchmarks import command  # all of the suite
 
-    command.add_arguments(bench)
-    bench.set_defaults(run=partial(command.run, command=" ".join(["perdure", *given])))
+    raise typer.Exit(command.main(context.args, "perdure bench"))

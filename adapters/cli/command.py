@@ -2,26 +2,148 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
 
 from perdure import __version__
 
-from . import bench, serve, shards
+from . import bench, dev, entities, instances, manage, new, serve, shards
+
+#: What a command ends with.
+FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT = 1, 2, 3, 4, 5
+
+
+class HubCommand(TyperCommand):
+    """A command that is about a hub, which may be its first argument."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Give what it takes, for its usage line."""
+        options, *arguments = super().collect_usage_pieces(ctx)
+        return [options, "[HUB]", *arguments]
+
+
+class Commands(TyperGroup):
+    """All commands: finds the hub among their arguments, and ends with a status that says why."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command, and take the hub out of its arguments."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if isinstance(command, HubCommand):
+            at = _first_argument(command, rest)
+            if at is not None:
+                from .hubs import is_hub
+
+                if is_hub(rest[at]):
+                    ctx.obj = rest[at]
+                    rest = [*rest[:at], *rest[at + 1 :]]
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do what a command says; what goes wrong is told in a line."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            status = _status_of(error)
+            if status is None:
+                raise
+            sys.stdout.flush()
+            typer.echo(f"perdure: {error}", err=True)
+            raise typer.Exit(status) from None
+
+
+def _first_argument(command: Any, arguments: Sequence[str]) -> int | None:
+    """Give the place of the first argument that is no option, nor an option's value."""
+    takes_value = {
+        name
+        for option in command.params
+        if option.param_type_name == "option" and not option.is_flag and not option.count
+        for name in option.opts
+    }
+    at = 0
+    while at < len(arguments):
+        argument = arguments[at]
+        if argument == "--":
+            return at + 1 if at + 1 < len(arguments) else None
+        if not argument.startswith("-") or argument == "-":
+            return at
+        at += 2 if argument in takes_value else 1
+    return None
+
+
+def _status_of(error: Exception) -> int | None:
+    """Give the status that a failure ends the command with; None of one that is a bug."""
+    import perdure
+
+    if isinstance(error, TimeoutError):
+        return TIMED_OUT
+    if not isinstance(error, perdure.PerdureError):
+        return None
+    kinds: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
+        (NOT_FOUND, (perdure.InstanceNotFoundError, perdure.UnknownNameError)),
+        (
+            FAILED,  # well said, and refused for what there is
+            (
+                perdure.InstanceAlreadyExistsError,
+                perdure.InstanceFinishedError,
+                perdure.InstanceNotFinishedError,
+                perdure.RequestIdReusedError,
+                perdure.RewindError,
+                perdure.MailboxFullError,
+            ),
+        ),
+        (USAGE, (perdure.UsageError,)),
+        (NO_HUB, (perdure.UnavailableError,)),
+    )
+    return next((status for status, some in kinds if isinstance(error, some)), FAILED)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="perdure",
+    help="Durable virtual actors. The hub is the first argument of a command (sqlite:PATH, "
+    "http://HOST:PORT or a socket), or PERDURE_HUB, or the one in ./.perdure.",
+    epilog="Status: 0 done, 1 refused or failed, 2 usage, 3 not found, 4 no hub, 5 timed out.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"perdure {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _begin(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(USAGE)
+
+
+for _module in (serve, dev, new, instances, entities, manage, shards, bench):
+    _module.add_to(app, HubCommand)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or the process's; gives the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="perdure", description="Durable virtual actors.")
-    parser.add_argument("--version", action="version", version=f"perdure {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    serve.add_to(commands)
-    shards.add_to(commands)
-    bench.add_to(commands, given)
-    wanted = parser.parse_args(given)
-    if wanted.command is None:
-        parser.print_help()
-        return 2
-    return int(wanted.run(wanted))
+    try:
+        app(given, prog_name="perdure")
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+            return FAILED
+        return ended.code or 0
+    return 0

@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TYPE_CHECKING, Annotated
 
-from perdure import Hub, UsageError
+import typer
 
-Beside = Callable[[Hub], AbstractAsyncContextManager[object]]
+from perdure import UsageError
 
+if TYPE_CHECKING:
+    from perdure import Hub
 
-def add_http_options(command: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    command.add_argument("--http", metavar="HOST:PORT", help="serve HTTP there; port 0: a free one")
-    command.add_argument(
+    Beside = Callable[[Hub], AbstractAsyncContextManager[object]]
+
+Keys = Annotated[
+    str | None,
+    typer.Option(
         "--key-file",
         metavar="FILE",
-        help="who may come in over HTTP: lines NAME read|full SECRET; by default those in "
-        "PERDURE_KEYS; without any, HTTP is served on loopback alone",
-    )
-    command.add_argument(
-        "--local-rpc",
+        help="Who may come in over HTTP: lines NAME read|full SECRET; by default those in "
+        "PERDURE_KEYS; without any, HTTP is served on loopback alone.",
+        show_default=False,
+    ),
+]
+LocalRpc = Annotated[
+    str | None,
+    typer.Option(
         metavar="127.0.0.1:PORT",
-        help="answer language SDKs there as a Functions host does, without a key",
-    )
-    command.add_argument(
+        help="Answer language SDKs there as a Functions host does, without a key.",
+        show_default=False,
+    ),
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
         "--allowed-host",
         metavar="HOST",
-        action="append",
-        default=[],
-        help="what the Host header may say, besides the address served at; may be repeated",
-    )
-    command.add_argument(
-        "--expose-errors", action="store_true", help="show tracebacks in answers over HTTP"
-    )
+        help="What the Host header may say, besides the address served at; may be repeated.",
+    ),
+]
+ExposeErrors = Annotated[
+    bool, typer.Option("--expose-errors", help="Show tracebacks in answers over HTTP.")
+]
 
 
 @contextmanager
@@ -45,7 +54,7 @@ def http_beside(
     local_rpc: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
     expose_errors: bool = False,
-) -> Generator[Beside | None]:
+) -> Iterator[Beside | None]:
     """Take the addresses, and give what ``perdure.run(beside=)`` takes; None without ``http``.
 
     Raises:

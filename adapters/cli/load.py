@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from perdure import watch_hub
+from perdure import connect
+
+from .screen import Screen
 
 if TYPE_CHECKING:
     from perdure import HubStatistics
@@ -27,29 +30,46 @@ def show_load(
     hottest: int = 5,
     once: bool = False,
     move: Sequence[int] | None = None,
+    key: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Show the load of a hub of another process until it stops or the user does.
 
     Args:
-        place: its socket, or the ``sqlite:PATH`` where that is.
+        place: its address, its socket, or the ``sqlite:PATH`` where that is.
         interval_s: seconds between two looks.
         hottest: how many actors to name.
         once: print one look, and return.
         move: a partition and the shard that it is to move to, first.
+        key: what its HTTP interface is asked with.
+        as_json: print its counters at each look, an object a line.
 
     Raises:
         UnavailableError: no hub listens there, or it stopped.
     """
-    anyio.run(_show, place, interval_s, hottest, once, move)
+    anyio.run(_show, place, interval_s, hottest, once, move, key, as_json)
 
 
 async def _show(
-    place: str, interval_s: float, hottest: int, once: bool, move: Sequence[int] | None
+    place: str,
+    interval_s: float,
+    hottest: int,
+    once: bool,
+    move: Sequence[int] | None,
+    key: str | None,
+    as_json: bool,
 ) -> None:
     console = Console()
-    async with watch_hub(place) as hub:
+    is_address = place.startswith(("http://", "https://"))
+    async with connect(place, key=key if is_address else None) as hub:
         if move is not None:
             await hub.move_partition(move[0], move[1])
+        while as_json:
+            Screen(as_json=True).json((await hub.statistics(hottest=hottest)).to_dict())
+            sys.stdout.flush()
+            if once:
+                return
+            await anyio.sleep(interval_s)
         before = await hub.statistics(hottest=hottest)
         began = anyio.current_time()
         with Live(console=console, auto_refresh=False, screen=False) as live:

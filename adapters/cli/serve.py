@@ -2,83 +2,126 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
-from perdure import Hub, PerdureError, __version__, run
+import typer
 
-from .http import add_http_options, http_beside
+from perdure import __version__
+
+from .http import AllowedHosts, ExposeErrors, Keys, LocalRpc, http_beside
 
 if TYPE_CHECKING:
-    from .commands import Commands
+    from perdure import Hub
+
+_LOOK_S = 0.5
 
 
-def add_to(commands: Commands) -> None:
-    """Declare the command and what it takes."""
-    serve = commands.add_parser(
-        "serve",
-        help="run a hub until SIGINT or SIGTERM",
-        description="Run a hub until SIGINT or SIGTERM; then let what is under way come to a "
-        "durable stop. A second signal does not wait for that, and loses nothing.",
-    )
-    serve.add_argument("app", metavar="MODULE:APP", help="the application: examples.shop:app")
-    serve.add_argument("--store", required=True, help="sqlite:PATH, a folder; or memory:")
-    serve.add_argument("--partitions", type=int, default=4, help="of a new store (4)")
-    serve.add_argument("--shards", type=int, default=1, help="event loops of this process (1)")
-    serve.add_argument("--workers", type=int, default=0, help="worker processes (0: none)")
-    serve.add_argument(
-        "--socket",
-        help="where clients of other processes and the other commands find the hub; by default "
-        "hub.sock in the store's folder",
-    )
-    serve.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
-    serve.add_argument(
-        "--uvloop",
-        action=argparse.BooleanOptionalAction,
-        help="asyncio on uvloop or not; by default on uvloop where it is installed",
-    )
-    add_http_options(serve)
-    serve.set_defaults(run=_serve)
+class Backend(StrEnum):
+    """Which event loop."""
+
+    asyncio = "asyncio"
+    trio = "trio"
 
 
-def _serve(wanted: argparse.Namespace) -> int:
+Application = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:APP", help="The application: examples.shop:app, or FILE.py:app."
+    ),
+]
+
+
+def add_to(app: typer.Typer, kind: Any) -> None:
+    """Declare the command; it is about a hub that does not run yet, so its kind is another."""
+    del kind
+    example = "Example: perdure serve shop:app --store sqlite:hub --http 127.0.0.1:7071"
+    app.command("serve", epilog=example)(serve)
+
+
+def serve(
+    app: Application,
+    store: Annotated[str, typer.Option(help="sqlite:PATH, a folder; or memory:.")],
+    partitions: Annotated[int, typer.Option(help="Of a new store.")] = 4,
+    shards: Annotated[int, typer.Option(help="Event loops of this process.")] = 1,
+    workers: Annotated[int, typer.Option(help="Worker processes; 0 for none.")] = 0,
+    socket: Annotated[
+        str | None,
+        typer.Option(
+            help="Where clients of other processes and the other commands find the hub.",
+            show_default="hub.sock in the store's folder",
+        ),
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="The event loop.")] = Backend.asyncio,
+    uvloop: Annotated[
+        bool | None,
+        typer.Option(
+            "--uvloop/--no-uvloop", help="asyncio on uvloop or not.", show_default="if installed"
+        ),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Serve HTTP there; port 0: a free one.", show_default=False
+        ),
+    ] = None,
+    key_file: Keys = None,
+    local_rpc: LocalRpc = None,
+    allowed_host: AllowedHosts = None,
+    expose_errors: ExposeErrors = False,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run a hub until SIGINT or SIGTERM.
+
+    Then what is under way comes to a durable stop. A second signal does not wait for that, and
+    loses nothing.
+    """
+    import perdure
+
     def announce(hub: Hub) -> None:
-        app = hub.app
+        served = hub.app
         print(
-            f"perdure {__version__} serves {wanted.app} on {wanted.store} ({hub.durability}): "
-            f"{_count(app.orchestrations, 'orchestration')}, "
-            f"{_count(app.entities, 'entity', 'entities')}, "
-            f"{_count(app.activities, 'activity', 'activities')}; Ctrl-C stops it",
+            f"perdure {__version__} serves {app} on {store} ({hub.durability}): "
+            f"{_count(served.orchestrations, 'orchestration')}, "
+            f"{_count(served.entities, 'entity', 'entities')}, "
+            f"{_count(served.activities, 'activity', 'activities')}; Ctrl-C stops it",
             flush=True,
         )
 
-    try:
-        with http_beside(
-            http=wanted.http,
-            key_file=wanted.key_file,
-            local_rpc=wanted.local_rpc,
-            allowed_hosts=tuple(wanted.allowed_host),
-            expose_errors=wanted.expose_errors,
-        ) as beside:
-            run(
-                wanted.app,
-                store=wanted.store,
-                partitions=wanted.partitions,
-                shards=wanted.shards,
-                workers=wanted.workers,
-                socket=wanted.socket,
-                backend=wanted.backend,
-                uvloop=wanted.uvloop,
-                on_ready=announce,
-                beside=beside,
-            )
-    except PerdureError as error:
-        print(f"perdure: {error}", file=sys.stderr)
-        return 1
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with http_beside(
+        http=http,
+        key_file=key_file,
+        local_rpc=local_rpc,
+        allowed_hosts=tuple(allowed_host or ()),
+        expose_errors=expose_errors,
+    ) as beside:
+        perdure.run(
+            app,
+            store=store,
+            partitions=partitions,
+            shards=shards,
+            workers=workers,
+            socket=socket,
+            backend=backend.value,
+            uvloop=uvloop,
+            on_ready=announce,
+            beside=beside,
+        )
     print("stopped; what had not ended goes on at the next start", flush=True)
-    return 0
+
+
+def _end_with(parent: int) -> None:
+    """Stop in order when the process that has started this one is gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _count(names: Sequence[str], one: str, many: str | None = None) -> str:

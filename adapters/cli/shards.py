@@ -2,61 +2,60 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-from typing import TYPE_CHECKING
+from typing import Annotated, Any
 
-from perdure import PerdureError
+import typer
 
-if TYPE_CHECKING:
-    from .commands import Commands
+from .options import AsJson, KeyFile
 
 
-def add_to(commands: Commands) -> None:
+def add_to(app: typer.Typer, kind: Any) -> None:
     """Declare the command and what it takes."""
-    shards = commands.add_parser(
-        "shards",
-        help="show the load of a running hub: its shards, partitions and hottest actors",
-        description="Show the load of a running hub, live, until Ctrl-C.",
-    )
-    shards.add_argument("hub", metavar="HUB", help="its socket, or sqlite:PATH if that is there")
-    shards.add_argument(
-        "--interval",
-        type=_seconds,
-        default=1.0,
-        metavar="SECONDS",
-        help="seconds between looks (1)",
-    )
-    shards.add_argument("--hottest", type=int, default=5, help="actors to name (5)")
-    shards.add_argument("--once", action="store_true", help="print one look and end")
-    shards.add_argument(
-        "--move", nargs=2, type=int, metavar=("PARTITION", "SHARD"), help="move a partition"
-    )
-    shards.set_defaults(run=_shards)
+    del kind  # its only argument is the hub, also where that is no socket yet
+    example = "Example: perdure shards sqlite:hub --once"
+    app.command("shards", epilog=example)(shards)
 
 
-def _seconds(given: str) -> float:
-    seconds = float(given)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{given} is no time between two looks")
-    return seconds
+def _seconds(given: float) -> float:
+    if not 0 < given < math.inf:
+        raise typer.BadParameter(f"{given:g} is no time between two looks")
+    return given
 
 
-def _shards(wanted: argparse.Namespace) -> int:
-    from .load import show_load  # rich takes its time
+def shards(
+    hub: Annotated[
+        str | None,
+        typer.Argument(help="Its address, socket, or store: sqlite:PATH.", show_default=False),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", callback=_seconds, help="Between looks.")
+    ] = 1.0,
+    hottest: Annotated[int, typer.Option(min=0, help="Actors to name.")] = 5,
+    once: Annotated[bool, typer.Option("--once", help="Print one look and end.")] = False,
+    move: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="PARTITION SHARD", help="Move a partition first.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    key_file: KeyFile = None,
+) -> None:
+    """Show the load of a running hub, live.
+
+    Its shards, partitions and hottest actors, until Ctrl-C.
+    """
+    from . import load  # rich takes its time
+    from .hubs import choose_hub, read_key
 
     try:
-        show_load(
-            wanted.hub,
-            interval_s=wanted.interval,
-            hottest=wanted.hottest,
-            once=wanted.once,
-            move=wanted.move,
+        load.show_load(
+            choose_hub(hub),
+            interval_s=interval,
+            hottest=hottest,
+            once=once,
+            move=move,
+            key=read_key(key_file),
+            as_json=as_json,
         )
     except KeyboardInterrupt:
-        return 0
-    except PerdureError as error:
-        print(f"perdure: {error}", file=sys.stderr)
-        return 1
-    return 0
+        raise typer.Exit(0) from None

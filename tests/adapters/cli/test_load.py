@@ -181,11 +181,11 @@ def test_one_look_moves_first_and_shows_what_was_done_between_two_counts(
     fake, places = FakeHub(), list[str]()
 
     @asynccontextmanager
-    async def watch_hub(place: str) -> AsyncGenerator[FakeHub]:
+    async def connect(place: str, *, key: str | None) -> AsyncGenerator[FakeHub]:
         places.append(place)
         yield fake
 
-    monkeypatch.setattr(load, "watch_hub", watch_hub)
+    monkeypatch.setattr(load, "connect", connect)
     show_load("sqlite:shop", interval_s=0.001, hottest=3, once=True, move=move)
 
     counts = [("statistics", 3), ("statistics", 20)]

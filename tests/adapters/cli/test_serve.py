@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+import perdure
 from perdure import App, Hub, RuntimeStatus
 from perdure.__main__ import main
-from perdure.adapters.cli import serve
 from tests.greeter import app_folder, command, read_line, start_for_later
 
 
@@ -58,22 +58,35 @@ async def test_what_was_served_is_completed_in_the_store(folder: Path) -> None:
     assert (status.runtime_status, status.output) == (RuntimeStatus.COMPLETED, "served")
 
 
+async def test_a_served_hub_is_found_by_its_store_without_workers_too(folder: Path) -> None:
+    with command(
+        folder, "-m", "perdure", "serve", "greeter:app", "--store", "sqlite:hub"
+    ) as process:
+        read_line(process)
+        async with perdure.connect("sqlite:hub") as client:
+            handle = await client.start_new("greet", "found", instance_id="two")
+            result = await handle.result(timeout=30)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    assert result == "found"
+    assert not (folder / "hub" / "hub.sock").exists()
+
+
 def test_serve_says_in_one_line_what_is_wrong(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = main(["serve", "greeter:app", "--store", "sqlit:hub"])
 
     captured = capsys.readouterr()
-    assert status == 1
+    assert status == 2
     assert captured.err.startswith("perdure: store 'sqlit:hub' is not understood")
     assert captured.err.count("\n") == 1
 
 
 def test_serve_wants_to_be_told_where_the_hub_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["serve", "greeter:app"])
+    assert main(["serve", "greeter:app"]) == 2
 
-    assert caught.value.code == 2
     assert "--store" in capsys.readouterr().err
 
 
@@ -97,7 +110,7 @@ class Served:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     one = Served(1, 2, 0)
-    monkeypatch.setattr(serve, "run", one.run)
+    monkeypatch.setattr(perdure, "run", one.run)
     return one
 
 
@@ -145,8 +158,5 @@ def test_serve_leaves_to_the_hub_what_it_was_not_given(
 
 @pytest.mark.parametrize("wrong", [["--partitions", "many"], ["--backend", "curio"], ["--fast"]])
 def test_serve_refuses_what_it_does_not_take(wrong: list[str], served: Served) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["serve", "shop:app", "--store", "memory:", *wrong])
-
-    assert caught.value.code == 2
+    assert main(["serve", "shop:app", "--store", "memory:", *wrong]) == 2
     assert served.given == {}

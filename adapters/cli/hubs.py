@@ -1,0 +1,102 @@
+"""Which hub a command means, and the way there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perdure import UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from perdure import Client
+
+VARIABLE = "PERDURE_HUB"
+KEY_VARIABLE = "PERDURE_KEY"
+#: Where ``perdure dev`` has its hub, and where one is looked for that nobody has named.
+FOLDER = ".perdure"
+
+
+def is_hub(text: str) -> bool:
+    """Whether a command's first argument is a hub: an address, a store or a socket."""
+    if "://" in text or text.startswith("sqlite:"):
+        return True
+    try:
+        return stat.S_ISSOCK(os.stat(text).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def choose_hub(given: str | None) -> str:
+    """Give the hub that is meant: the one given, that of the environment, or the one here.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    place = given or os.environ.get(VARIABLE)
+    if place:
+        return f"sqlite:{place}" if not is_hub(place) and os.path.isdir(place) else place
+    if Path(FOLDER, "partition-00.sqlite").exists():
+        return f"sqlite:{FOLDER}"
+    raise UnavailableError(
+        f"no hub is named, and there is none in ./{FOLDER}: give one as the first argument "
+        f"(sqlite:PATH, http://HOST:PORT or a socket), or in {VARIABLE}"
+    )
+
+
+def read_key(key_file: Path | None) -> str | None:
+    """Give the key that a hub's HTTP interface is asked with, if there is one.
+
+    The file has nothing but the key, or is the one that the hub has its keys from: then the first
+    that may do anything is taken, else the first.
+
+    Raises:
+        UsageError: the file cannot be read, or has no key.
+    """
+    if key_file is None:
+        return os.environ.get(KEY_VARIABLE) or None
+    try:
+        lines = [line.split() for line in key_file.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--key-file {key_file} cannot be read: {error}") from None
+    keys = [words for words in lines if words and not words[0].startswith("#")]
+    for words in [words for words in keys if words[1:2] == ["full"]] + keys:
+        return words[-1]
+    raise UsageError(f"--key-file {key_file} has no key in it")
+
+
+@asynccontextmanager
+async def reach(
+    place: str, key: str | None, *, reads: bool, app: str | None = None
+) -> AsyncGenerator[Client, None]:
+    """Give a client of a hub: of the one that runs, or, to read, of what one has left in its store.
+
+    Args:
+        place: the hub.
+        key: what its HTTP interface is asked with.
+        reads: whether nothing but reading is wanted.
+        app: the application of one that does not run, or where it is.
+
+    Raises:
+        UnavailableError: no hub runs there, and there is nothing to read or more is wanted.
+    """
+    import perdure
+
+    is_address = place.startswith(("http://", "https://"))
+    async with AsyncExitStack() as entered:
+        try:
+            client = await entered.enter_async_context(
+                perdure.connect(place, key=key if is_address else None)
+            )
+        except UnavailableError as error:
+            if not place.startswith("sqlite:"):
+                raise
+            if not reads:
+                raise UnavailableError(
+                    f"no hub runs at {place}, so nothing can be changed"
+                ) from error
+            client = await entered.enter_async_context(perdure.read_store(place, app))
+        yield client

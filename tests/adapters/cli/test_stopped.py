@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.cli.shop import Run
+
+
+def test_what_only_reads_is_read_from_the_files_where_no_hub_runs(run: Run, stopped: str) -> None:
+    listed = run("list", stopped, "--json").values
+    count = run("list", stopped, "--count")
+    shown = run("show", stopped, "ended")
+    events = run("history", stopped, "ended", "--json").values
+    entities = run("entities", stopped, "--json").values
+    entity = run("entity", stopped, "@counter@a")
+    parked = run("parked", stopped)
+    result = run("wait", stopped, "ended")
+
+    assert [one["instance_id"] for one in listed] == ["ended", "waits"]
+    assert count.out == "2\n"
+    assert "Completed" in shown.out
+    assert [event["event_type"] for event in events] == ["ExecutionStarted", "ExecutionCompleted"]
+    assert [one["entity_id"] for one in entities] == ["@counter@a"]
+    assert '{"value":3}' in entity.out
+    assert parked == (0, "", "nothing is parked\n")
+    assert result.out == "8\n"
+
+
+def test_what_is_stored_is_explained_and_with_the_application_the_lines_as_well(
+    run: Run, stopped: str
+) -> None:
+    without = run("explain", stopped, "waits")
+    explained = run("explain", stopped, "waits", "--app", "tests.adapters.cli.shop:app")
+
+    assert without.status == explained.status == 0
+    assert "--app MODULE:APP" in without.out
+    assert 'return await ctx.wait_for_external_event("Go")' in explained.out
+    assert "go, since" in explained.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("start", "double", "1"),
+        ("raise-event", "waits", "Go"),
+        ("signal", "@counter@a", "add", "1"),
+        ("call", "@counter@a", "add", "1"),
+        ("cancel", "waits"),
+        ("terminate", "waits", "--yes"),
+        ("purge", "ended", "--yes"),
+        ("retry", "waits"),
+        ("wait", "waits"),
+        ("shards", "--once"),
+    ],
+    ids=lambda one: one[0],
+)
+def test_what_takes_a_running_hub_says_that_none_runs(
+    run: Run, stopped: str, arguments: tuple[str, ...]
+) -> None:
+    command, *rest = arguments
+
+    ended = run(command, stopped, *rest)
+
+    assert ended.status == 4
+    assert ended.err.startswith("perdure: no hub ")
+
+
+def test_a_store_that_is_not_there_is_not_made(run: Run, tmp_path: Path) -> None:
+    ended = run("list", f"sqlite:{tmp_path / 'none'}")
+
+    assert ended.status == 4
+    assert "no hub has its files in" in ended.err
+    assert not (tmp_path / "none").exists()
