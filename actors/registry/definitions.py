@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, cast
 
 import attrs
+import orjson
 
 from ..arguments import is_a, text
 from ..codec import Codec
@@ -148,6 +149,7 @@ class ActivityDefinition(_Definition):
         timeout: seconds that an attempt may take, where the call says nothing.
         max_concurrency: how many may run at once in a hub.
         invoke: calls it with context and input; gives an awaitable if it is async.
+        waits: how the summary of who waits for it alone names it: a JSON array.
     """
 
     is_async: bool
@@ -156,6 +158,12 @@ class ActivityDefinition(_Definition):
     timeout: float | None = None
     max_concurrency: int | None = None
     invoke: Callable[[Any, Any], Any]
+    waits: bytes = attrs.field(init=False, eq=False, repr=False)
+
+    @waits.default
+    def _make_waits(self) -> bytes:
+        waits: bytes = orjson.dumps([f"activity:{self.name}"])
+        return waits
 
     @property
     def title(self) -> str:

@@ -67,20 +67,15 @@ class OpenWork(NamedTuple):
 NO_WORK = OpenWork([], None)
 
 
-class Summary(NamedTuple):
-    """What an execution waits for, in short.
+Summary = tuple[bytes | None, int | None]
+"""What an execution waits for, in short.
 
-    Attributes:
-        waits: a JSON array of texts: ``activity:NAME``, ``event:NAME``, ``entity:@NAME@KEY``,
-            ``lock:@NAME@KEY``, ``child``, ``timer``; None where it waits for nothing.
-        attempts: how often the call was tried that was tried most; None for once.
-    """
+That is a JSON array of texts: ``activity:NAME``, ``event:NAME``, ``entity:@NAME@KEY``,
+``lock:@NAME@KEY``, ``child``, ``timer``, or None where it waits for nothing; and how often the call
+was tried that was tried most, or None for once.
+"""
 
-    waits: bytes | None
-    attempts: int | None
-
-
-NOTHING = Summary(None, None)
+NOTHING: Summary = (None, None)
 
 
 class Execution(Protocol):

@@ -56,7 +56,7 @@ from .inputs import Given
 from .locks import EntityLock
 from .scopes import Fiber, ReplayStopped
 from .script import Script
-from .summary import of_one_activity, summary_of
+from .summary import summary_of
 from .tasks import DONE, FAILED, PENDING, CallTask, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
@@ -631,6 +631,8 @@ class Executor:
         )
         self.unanswered[number] = call
         self.pending[number] = task
+        if attempt == 1:
+            task.waits = activity.waits
         decision: tuple[Any, ...] = (
             "TaskScheduled",
             self.now,
@@ -736,15 +738,12 @@ class Executor:
     def summary(self) -> Summary:
         """Give what it waits for, in short."""
         pending = self.pending
-        if self.external is None:
-            if not pending:
-                return NOTHING
-            if len(pending) == 1:  # nearly always, and asked at every turn
-                (task,) = pending.values()
-                if type(task) is CallTask and task.error is ActivityError:
-                    call = self.unanswered.get(task.number)
-                    if call is not None and call.attempt == 1:
-                        return of_one_activity(task.target)
+        if self.external is None and len(pending) < 2:  # nearly always, and asked at every turn
+            for task in pending.values():
+                if task.waits is not None:
+                    return task.waits, None
+                return summary_of(self)
+            return NOTHING
         return summary_of(self)
 
     def open_activities(self) -> list[ActivityCall]:

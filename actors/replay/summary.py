@@ -12,7 +12,6 @@ import orjson
 
 from ..errors import ActivityError, SubOrchestrationError
 from .compound_tasks import Called
-from .execution import Summary
 from .locks import EntityLock
 from .tasks import CallTask, Task, TimerTask
 from .waits import open_task
@@ -20,21 +19,11 @@ from .waits import open_task
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .execution import Summary
     from .executor import Executor
 
 LOOKED_AT: Final = 32
 """Of many things that are open, so many are looked at, the oldest first."""
-
-
-_ALONE: dict[str, Summary] = {}
-
-
-def of_one_activity(name: str) -> Summary:
-    """Give the summary of who waits for an activity at its first attempt, and for nothing else."""
-    summary = _ALONE.get(name)
-    if summary is None:
-        summary = _ALONE[name] = Summary(orjson.dumps([f"activity:{name}"]), None)
-    return summary
 
 
 def summary_of(executor: Executor) -> Summary:
@@ -57,7 +46,7 @@ def summary_of(executor: Executor) -> Summary:
     if executor.external is not None:
         words.update(f"event:{name}" for name in islice(executor.external.waits, LOOKED_AT))
     waits = orjson.dumps(sorted(words)) if words else None
-    return Summary(waits, attempts if attempts > 1 else None)
+    return waits, attempts if attempts > 1 else None
 
 
 def _words(task: Task[Any] | Called) -> Iterable[str]:

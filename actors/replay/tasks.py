@@ -61,6 +61,9 @@ class Task(Generic[R_co]):
 
     __slots__ = ("_executor", "_scope", "_state", "_value", "_watchers")
 
+    #: What the summary says where this is all that is waited for, if that is known beforehand.
+    waits: bytes | None = None
+
     @property
     def only_notes(self) -> bool:
         """As a watcher of other tasks; most look at once."""
@@ -204,7 +207,7 @@ class CallTask(Task[R]):
     Its result stays encoded until somebody looks at it.
     """
 
-    __slots__ = ("_codec", "entity", "error", "number", "target")
+    __slots__ = ("_codec", "entity", "error", "number", "target", "waits")
 
     def __init__(
         self,
@@ -225,6 +228,7 @@ class CallTask(Task[R]):
         self.number = number
         self.target = target
         self.entity: str | None = None  # which entity is called, if one is
+        self.waits: bytes | None = None  # as the summary says it, of a first attempt
 
     def __repr__(self) -> str:
         state = ("to be awaited", "completed", "failed", "cancelled")[self._state]

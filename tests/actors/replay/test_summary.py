@@ -12,7 +12,7 @@ from perdure import App, OrchestrationContext
 from perdure.actors.messages import Start
 from perdure.actors.registry.lookup import Lookup
 from perdure.actors.replay.execution import NOTHING, Summary
-from perdure.actors.replay.summary import LOOKED_AT, of_one_activity, summary_of
+from perdure.actors.replay.summary import LOOKED_AT, summary_of
 from tests.actors.orchestrations.flows import failed
 from tests.actors.recording import FLOWS, PROGRAMS, START, Instance
 from tests.actors.replay.test_executor import LOOKUP, live
@@ -37,7 +37,7 @@ async def wide(ctx: OrchestrationContext, n: int) -> None:
 
 
 def of(*words: str, attempts: int | None = None) -> Summary:
-    return Summary(orjson.dumps(sorted(words)), attempts)
+    return orjson.dumps(sorted(words)), attempts
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,3 @@ def test_the_short_way_gives_what_the_long_one_does(flow: str, program: Any, see
                 assert executor.summary() == summary_of(executor)
                 if not executor.pending and executor.external is None:
                     assert executor.summary() is NOTHING
-
-
-def test_the_summary_of_one_activity_is_made_once() -> None:
-    assert of_one_activity("work") is of_one_activity("work")
-    assert of_one_activity('a"b') == Summary(b'["activity:a\\"b"]', None)
