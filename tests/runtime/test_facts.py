@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from perdure import App, EntityId, RuntimeStatus
+from perdure import App, EntityId, Hub, OrchestrationContext, RuntimeStatus
 from perdure.runtime.facts import Fact, json_form
 
 app = App()
@@ -16,6 +16,11 @@ app = App()
 @app.entity
 class Box:
     items: int = 0
+
+
+@app.orchestration
+async def rest(ctx: OrchestrationContext) -> None:
+    await ctx.wait_for_external_event("never")
 
 
 @frozen
@@ -75,3 +80,12 @@ def test_a_fact_tells_all_but_what_is_its_own() -> None:
         "children": [{"name": "two", "at": "2026-01-02T03:04:05+00:00", "children": []}],
     }
     assert json_form([fact]) == [fact.to_dict()]
+
+
+async def test_a_status_tells_every_field_though_it_is_written_by_hand() -> None:
+    async with Hub(app) as hub:
+        await hub.client.start_new("rest", instance_id="i")
+        status = await hub.client.get_status("i")
+
+    assert status is not None
+    assert status.to_dict() == Fact.to_dict(status)
