@@ -142,7 +142,11 @@ class _Question:
     def query(self) -> Mapping[str, str]:
         """The parameters, whose names ignore case; of several the first counts."""
         text = self.request.scope.get("query_string", b"").decode("latin-1")
-        pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
+        if text.isascii() and "%" not in text and "+" not in text:  # nothing in it is encoded
+            parts = [part.partition("=") for part in text.split("&") if part]
+            pairs = [(name, value) for name, _, value in parts]
+        else:
+            pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
         found: dict[str, str] = {}
         for name, value in pairs:
             found.setdefault(name.lower(), value)

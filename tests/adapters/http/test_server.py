@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +324,55 @@ async def test_a_connection_that_does_not_send_its_head_is_closed(
                 rest = [part async for part in stream]
 
     assert rest == []
+
+
+MALFORMED = [
+    b"\r\n\r\n\r\n",
+    b"nonsense\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /%ff%fe?\xff=\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET runtime HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET http://elsewhere/runtime/webhooks/durabletask/instances HTTP/1.1\r\nHost: evil\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: \xff\r\nX\x00: y\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    bytes(range(256)) * 4,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
+]
+
+
+async def test_what_is_no_request_is_refused_or_hung_up_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers: list[bytes] = []
+    async with running() as it:
+        host, port = it.url.removeprefix("http://").split(":")
+        for sent in MALFORMED:
+            async with await anyio.connect_tcp(host, int(port)) as stream:
+                answer = b""
+                with suppress(anyio.BrokenResourceError):
+                    await stream.send(sent)
+                    await stream.send_eof()
+                    with anyio.move_on_after(5):
+                        async for part in stream:
+                            answer += part
+                answers.append(answer)
+        healthy = await it.served.http.get("/healthz")
+
+    statuses = [int(answer[9:12]) for answer in answers if answer]
+    assert all(400 <= status < 500 for status in statuses), answers
+    assert healthy.status_code == 200
+    assert not [one for one in caplog.records if one.exc_info and one.name.startswith("perdure")]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
