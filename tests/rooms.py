@@ -100,9 +100,10 @@ ROOMS = (
     _room("benchmarks", "", "the suite: uses `import perdure` alone"),
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room("adapters", "", "ways in from outside"),
+    _room("adapters/dashboard", "", "pages: HTML, CSS, ES modules"),
     _room(
         "adapters/http",
-        "runtime.client.operations runtime.client.remote_client",
+        "adapters/dashboard runtime.client.operations runtime.client.remote_client",
         "requests and answers: `import perdure`",
     ),
     _room("adapters/cli", "benchmarks adapters/http", "the command line: uses `import perdure`"),
@@ -114,6 +115,7 @@ USERS = frozenset(
     {
         "adapters",
         "adapters/cli",
+        "adapters/dashboard",
         "adapters/http",
         "adapters/telemetry",
         "benchmarks",

@@ -53,7 +53,9 @@ def files_to_install(root: Path) -> set[str]:
         f"{package.replace('.', '/')}/{file.name}"
         for folder, package in PACKAGES.items()
         for file in (root / folder).iterdir()
-        if file.is_file() and not file.is_symlink() and file.suffix in {".py", ".sql", ".typed"}
+        if file.is_file()
+        and not file.is_symlink()
+        and file.suffix in {".py", ".sql", ".typed", ".html", ".css", ".js", ".svg"}
     }
 
 

@@ -13,6 +13,7 @@ from .areas import Area, Health, Nowhere, Readiness, SignIn, SignOut
 from .entrance import Entrance
 from .keys import LOOPBACK, Guard, Keys
 from .limits import Limits
+from .pages import PageFiles, Pages
 from .webhooks import LOCAL_RPC, WEBHOOKS, Webhooks
 
 
@@ -28,7 +29,7 @@ def create_app(
 
     It answers at ``/runtime/webhooks/durabletask`` and ``/durabletask`` as Durable Functions does,
     at ``/api/v1`` with all that a client can do (``docs/http.md``),
-    and at ``/healthz`` and ``/readyz``. Whoever has the hub starts and stops it, such as the
+    at ``/healthz`` and ``/readyz``, and at ``/`` with the dashboard. Whoever has the hub starts and stops it, such as the
     lifespan of the application that this is mounted in; while it does not run, requests are
     answered with 503.
 
@@ -50,7 +51,8 @@ def create_app(
         Readiness(),
         SignIn(),
         SignOut(),
-        Nowhere(),
+        PageFiles(),
+        Pages(),
     ]
     return _application(hub_or_client, keys, allowed_hosts, expose_errors, limits, areas)
 

@@ -8,7 +8,7 @@ from attrs import define
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from .keys import sign_in, sign_out
+from .keys import sign_in, sign_out, signed_in
 from .readiness import is_ready
 from .refusals import Refusal
 
@@ -148,11 +148,13 @@ class Readiness(Plain):
 
 
 class SignIn(Plain):
-    """``/sign-in``: a key becomes a cookie."""
+    """``/sign-in``: a key becomes a cookie; a GET says who is signed in."""
 
     prefix: tuple[str, ...] = ("sign-in",)
 
     async def answer(self, call: Call) -> Response:
+        if call.method == "GET" and not call.segments:
+            return signed_in(call.request, call.entrance.guard)
         self.expect(call, "POST")
         return await sign_in(call.request, call.entrance.guard, call.limits)
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from attrs import field, frozen
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from perdure import UsageError
 
@@ -274,6 +274,18 @@ def _is_same(origin: str, host: str) -> bool:
     usual = {"http": 80, "https": 443}[given.scheme]
     named = {f"{bare}:{port or usual}"} | ({bare} if port in (None, usual) else set[str]())
     return host.strip().lower() in named
+
+
+def signed_in(request: Request, guard: Guard) -> Response:
+    """Answer ``GET /sign-in``: the name of the key that a request has, and what that lets it do."""
+    key = None if guard.keys is None else guard.key_of(request, guard.keys)
+    told = {
+        "needs_key": guard.keys is not None,
+        "key": None if key is None else key.name,
+        "may_read": guard.keys is None or key is not None,
+        "may_write": guard.keys is None or (key is not None and key.may_write),
+    }
+    return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
 
 async def sign_in(request: Request, guard: Guard, limits: Limits) -> Response:

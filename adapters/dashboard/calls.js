@@ -1,0 +1,217 @@
+/** What an orchestration has done, read off its history: one call for each bar of the timeline. */
+
+/**
+ * @typedef {object} Part a stretch of a bar
+ * @property {"waiting" | "running" | "backoff" | "held" | "point"} kind
+ * @property {number} from in milliseconds since the epoch
+ * @property {number | null} to null while it goes on
+ * @property {boolean} [failed]
+ */
+
+/**
+ * @typedef {object} Call
+ * @property {string} key
+ * @property {"activity" | "timer" | "child" | "event" | "entity" | "lock" | "control"} kind
+ * @property {string} name
+ * @property {string} label what people read: the call's summary, where it has one
+ * @property {Part[]} parts
+ * @property {boolean} failed whether its last answer was a failure
+ * @property {number} attempts
+ * @property {string | null} target the instance or entity that it leads to
+ * @property {import("./history.js").HistoryEvent[]} events
+ */
+
+const ANSWERS = new Set([
+  "TaskCompleted",
+  "TaskFailed",
+  "SubOrchestrationInstanceCompleted",
+  "SubOrchestrationInstanceFailed",
+  "EntityOperationCompleted",
+  "EntityOperationFailed",
+  "TimerFired",
+  "EntityLockGranted",
+]);
+
+/**
+ * Read the calls off events.
+ * @param {import("./history.js").HistoryEvent[]} events in their order
+ * @param {Map<number, string | null>} [started] of activities under way, when they began to run
+ * @returns {Call[]}
+ */
+export function callsOf(events, started = new Map()) {
+  const reader = new Reader(started);
+  for (const event of events) reader.take(event);
+  return reader.calls;
+}
+
+class Reader {
+  constructor(started) {
+    this.started = started;
+    /** @type {Call[]} */
+    this.calls = [];
+    /** @type {Map<number, Call>} */
+    this.byTask = new Map();
+    /** @type {Call | null} */
+    this.suspension = null;
+    /** @type {any} */
+    this.last = null;
+  }
+
+  take(event) {
+    const at = Date.parse(event.timestamp);
+    if (ANSWERS.has(event.event_type)) this.answer(event, at);
+    else if (event.event_type in DECISIONS) DECISIONS[event.event_type](this, event, at);
+    else this.control(event, at);
+    this.last = event;
+  }
+
+  begin(event, kind, name, part, label = name, target = null) {
+    const call = {
+      key: String(event.seq),
+      kind,
+      name,
+      label,
+      parts: [part],
+      failed: false,
+      attempts: 1,
+      target,
+      events: [event],
+    };
+    this.calls.push(call);
+    const task = event.fields.task_id;
+    if (task !== undefined) this.byTask.set(task, call);
+    return call;
+  }
+
+  /** An attempt of an activity: the first of a call, or another one behind a timer. */
+  activity(event, at) {
+    const { task_id, name, summary, attempt, first_task_id } = event.fields;
+    const began = this.started.get(task_id);
+    const parts = began ? [waiting(at, Date.parse(began)), running(Date.parse(began))] : [waiting(at)];
+    const call = attempt > 1 ? this.byTask.get(first_task_id) : undefined;
+    if (call === undefined) {
+      const made = this.begin(event, "activity", name, parts[0], summary || name);
+      made.parts = parts;
+      made.attempts = attempt || 1;
+      // What is before was not read: the next attempts find this one all the same.
+      this.byTask.set(first_task_id ?? task_id, made);
+      return;
+    }
+    this.takeBackoff(call, at);
+    call.parts.push(...parts);
+    call.attempts = attempt;
+    call.events.push(event);
+    this.byTask.set(task_id, call);
+  }
+
+  /** The timer that has just fired was what stood between two attempts, and is no call of its own. */
+  takeBackoff(call, at) {
+    const ended = call.parts[call.parts.length - 1];
+    if (ended.to !== null) call.parts.push({ kind: "backoff", from: ended.to, to: at });
+    if (this.last?.event_type !== "TimerFired") return;
+    const timer = this.byTask.get(this.last.fields.task_id);
+    if (timer?.kind === "timer") this.calls.splice(this.calls.lastIndexOf(timer), 1);
+  }
+
+  answer(event, at) {
+    const failed = event.event_type.endsWith("Failed");
+    let call = this.byTask.get(event.fields.task_id);
+    if (call === undefined) {
+      const kind = KIND_OF_ANSWER[event.event_type];
+      call = this.begin(event, kind, `#${event.fields.task_id}`, waiting(at), `#${event.fields.task_id} (began earlier)`);
+    } else call.events.push(event);
+    const open = call.parts[call.parts.length - 1];
+    const began = event.fields.started ? Date.parse(event.fields.started) : null;
+    if (call.kind === "activity" && began !== null) {
+      if (open.kind === "running") call.parts.pop();
+      const wait = call.parts[call.parts.length - 1];
+      if (wait?.kind === "waiting") wait.to = Math.max(began, wait.from);
+      call.parts.push({ kind: "running", from: began, to: Math.max(at, began), failed });
+    } else {
+      open.to = at;
+      open.failed = failed;
+    }
+    if (event.event_type === "EntityLockGranted") call.parts.push({ kind: "held", from: at, to: null });
+    call.failed = failed;
+  }
+
+  release(event, at) {
+    for (let index = this.calls.length - 1; index >= 0; index -= 1) {
+      const call = this.calls[index];
+      if (call.kind !== "lock" || call.parts[call.parts.length - 1].to !== null) continue;
+      call.parts[call.parts.length - 1].to = at;
+      call.events.push(event);
+      return;
+    }
+  }
+
+  control(event, at) {
+    const { event_type: type, fields } = event;
+    if (type === "ExecutionResumed" && this.suspension) {
+      this.suspension.parts[0].to = at;
+      this.suspension.events.push(event);
+      this.suspension = null;
+      return;
+    }
+    const reason = fields.reason || fields.status || fields.name;
+    const label = reason ? `${type}: ${reason}` : type;
+    const isStop = type === "ExecutionSuspended";
+    const call = this.begin(event, "control", type, isStop ? waiting(at) : point(at), label);
+    if (isStop) this.suspension = call;
+    call.failed = fields.status === "Failed";
+  }
+}
+
+const KIND_OF_ANSWER = /** @type {Object<string, any>} */ ({
+  TaskCompleted: "activity",
+  TaskFailed: "activity",
+  SubOrchestrationInstanceCompleted: "child",
+  SubOrchestrationInstanceFailed: "child",
+  EntityOperationCompleted: "entity",
+  EntityOperationFailed: "entity",
+  TimerFired: "timer",
+  EntityLockGranted: "lock",
+});
+
+const DECISIONS = /** @type {Object<string, (reader: Reader, event: any, at: number) => void>} */ ({
+  TaskScheduled: (reader, event, at) => reader.activity(event, at),
+  TimerCreated: (reader, event, at) => {
+    reader.begin(event, "timer", "timer", waiting(at), "timer");
+  },
+  SubOrchestrationInstanceCreated: (reader, event, at) => {
+    const { name, instance_id: id } = event.fields;
+    reader.begin(event, "child", name, running(at), `${name} ${id}`, id);
+  },
+  EntityOperationCalled: (reader, event, at) => {
+    const { entity_id: id, operation } = event.fields;
+    reader.begin(event, "entity", `${id}.${operation}`, running(at), `${id} ${operation}`, id);
+  },
+  EntityOperationSignaled: (reader, event, at) => {
+    const { entity_id: id, operation } = event.fields;
+    reader.begin(event, "entity", `${id}.${operation}`, point(at), `${id} ${operation} (signal)`, id);
+  },
+  EntityLockRequested: (reader, event, at) => {
+    const name = event.fields.entity_ids.join(", ");
+    reader.begin(event, "lock", name, waiting(at), `lock of ${name}`);
+  },
+  EntityLockReleased: (reader, event, at) => reader.release(event, at),
+  EventSent: (reader, event, at) => {
+    const { name, instance_id: id } = event.fields;
+    reader.begin(event, "event", name, point(at), `${name} sent to ${id}`, id);
+  },
+  EventRaised: (reader, event, at) => {
+    reader.begin(event, "event", event.fields.name, point(at), event.fields.name);
+  },
+});
+
+function waiting(from, to = /** @type {number | null} */ (null)) {
+  return /** @type {Part} */ ({ kind: "waiting", from, to });
+}
+
+function running(from) {
+  return /** @type {Part} */ ({ kind: "running", from, to: null });
+}
+
+function point(at) {
+  return /** @type {Part} */ ({ kind: "point", from: at, to: at });
+}

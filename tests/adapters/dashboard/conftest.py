@@ -1,0 +1,48 @@
+"""The shop and the browser, once for each file of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.adapters.dashboard.serving import (
+    CHROMIUM,
+    Shop,
+    open_browser,
+    open_page,
+    open_shop,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    pytest.importorskip("playwright", reason="playwright is not installed, so no page is looked at")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is missing, so no page is looked at: install chromium")
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    with open_shop() as shop:
+        yield shop
+
+
+@pytest.fixture
+def visit(browser: Browser, shop: Shop) -> Iterator[Callable[..., Page]]:
+    """Open a page of the shop at an address, in a window of its own."""
+    with ExitStack() as stack:
+
+        def visit(address: str = "", **options: Any) -> Page:
+            page = stack.enter_context(open_page(browser, shop.url, **options))
+            page.goto(f"{shop.url}/{address}")
+            return page
+
+        yield visit

@@ -1,0 +1,171 @@
+"""The list of instances, in a browser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from perdure import Client
+from tests.adapters.dashboard.serving import Shop, Visit, expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+
+def row(page: Page, id: str) -> Locator:
+    return page.get_by_role("row").filter(has=page.get_by_role("link", name=id, exact=True))
+
+
+def test_a_filter_stands_in_the_address_and_the_address_filters(shop: Shop, visit: Visit) -> None:
+    shop.run("quick", 1, id="address-1")
+    shop.start("payment", 5, id="address-2", tags={"shop": "north"})
+    shop.reach("address-2", "Failed")
+    page = visit("#/instances")
+
+    page.get_by_label("Id begins with").fill("address-")
+    page.get_by_label("Failed", exact=True).check()
+
+    expect(row(page, "address-2")).to_contain_text("the bank does not answer")
+    expect(row(page, "address-1")).to_have_count(0)
+    expect(page.locator("#count")).to_have_text("1")
+    address = page.url.partition("#")[2]
+    assert address == "/instances?statuses=Failed&instance_id_prefix=address-"
+    other = visit(f"#{address}&tag=shop%3Anorth")
+    expect(row(other, "address-2")).to_be_visible()
+    expect(other.get_by_label("Id begins with")).to_have_value("address-")
+    expect(other.get_by_label("Tag")).to_have_value("shop:north")  # a rare one, shown when given
+    expect(other.locator("#count")).to_have_text("1")
+
+
+def test_the_list_changes_without_a_reload(shop: Shop, visit: Visit) -> None:
+    page = visit("#/instances?statuses=Running&instance_id_prefix=live-")
+    expect(page.locator("#count")).to_have_text("0")
+
+    shop.start("approval", "tea", id="live-1")
+
+    expect(row(page, "live-1")).to_contain_text("Running")
+    expect(page.locator("#count")).to_have_text("1")
+    shop.do(lambda client: client.raise_event("live-1", "approved", "yes"))
+    expect(row(page, "live-1")).to_have_count(0)
+    expect(page.locator("#count")).to_have_text("0")
+
+
+def test_a_view_is_saved_opened_and_forgotten(shop: Shop, visit: Visit) -> None:
+    page = visit("#/instances?name=approval")
+    page.get_by_role("button", name="Save view").click()
+    page.get_by_label("Name", exact=True).fill("approvals")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_label("Orchestration", exact=True).fill("")
+    page.wait_for_url("**/#/instances")
+    page.reload()
+
+    page.get_by_label("Saved views").select_option("approvals")
+
+    page.wait_for_url("**/#/instances?name=approval")
+    page.get_by_role("button", name="Forget view").click()
+    expect(page.get_by_label("Saved views")).to_be_disabled()
+
+
+def test_what_is_selected_is_terminated_once_its_count_was_seen(shop: Shop, visit: Visit) -> None:
+    for number in range(3):
+        shop.start("approval", "tea", id=f"some-{number}")
+    page = visit("#/instances?instance_id_prefix=some-")
+    page.get_by_label("Select some-0").check()
+    page.get_by_label("Select some-2").check()
+
+    page.get_by_role("button", name="Terminate", exact=True).click()
+
+    page.get_by_label("Reason").fill("no more of it")
+    page.get_by_role("button", name="Terminate 2 instances").click()
+    expect(row(page, "some-0")).to_contain_text("Terminated")
+    expect(row(page, "some-2")).to_contain_text("no more of it")
+    expect(row(page, "some-1")).to_contain_text("Running")
+
+
+def test_all_that_a_filter_finds_is_purged_once_its_count_was_seen(
+    shop: Shop, visit: Visit
+) -> None:
+    for number in range(4):
+        shop.run("quick", number, id=f"old-{number}")
+    shop.run("quick", 5, id="kept-1")
+    page = visit("#/instances?instance_id_prefix=old-")
+    expect(row(page, "old-3")).to_be_visible()
+    page.get_by_role("button", name="Purge", exact=True).click()
+    page.get_by_role("button", name="Do nothing").click()
+    assert shop.do(lambda client: client.count(instance_id_prefix="old-")) == 4
+
+    page.get_by_role("button", name="Purge", exact=True).click()
+    page.get_by_role("button", name="Purge 4 instances").click()
+
+    expect(page.get_by_text("Purge: 4 done")).to_be_visible()
+    expect(row(page, "old-3")).to_have_count(0)
+    assert shop.do(lambda client: client.count(instance_id_prefix="old-")) == 0
+    assert shop.do(lambda client: client.count(instance_id_prefix="kept-")) == 1
+
+
+def test_the_keyboard_alone_leads_to_an_instance(shop: Shop, visit: Visit) -> None:
+    for number in range(3):
+        shop.run("quick", number, id=f"keys-{number}")
+    page = visit()
+    expect(page.locator("#tiles a").first).to_be_visible()
+
+    page.keyboard.press("g")
+    page.keyboard.press("i")
+    expect(page.get_by_role("grid")).to_be_visible()
+    page.keyboard.press("/")  # to the first status; the field behind the last is the id's
+    for _ in range(7):
+        page.keyboard.press("Tab")
+    page.keyboard.type("keys-")
+    expect(page.locator("#count")).to_have_text("3")
+    page.get_by_role("grid").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("j")
+    page.keyboard.press(" ")
+    expect(page.get_by_label("Select keys-1")).to_be_checked()
+    page.keyboard.press("Enter")
+
+    page.wait_for_url("**/#/instances/keys-1")
+    expect(page.get_by_role("heading", name="keys-1")).to_be_visible()
+
+
+def test_ten_thousand_instances_are_listed_with_few_rows_in_the_page(
+    shop: Shop, visit: Visit
+) -> None:
+    async def start(client: Client) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def start_some(worker: int) -> None:
+                for number in range(worker, 10_000, 50):
+                    await client.start_new("quick", number, instance_id=f"many-{number:04}")
+
+            for worker in range(50):
+                tasks.start_soon(start_some, worker)
+
+    shop.do(start)
+    page = visit("#/instances?instance_id_prefix=many-&statuses=Completed")
+    expect(page.locator("#count")).to_have_text("10,000")
+    grid = page.get_by_role("grid")
+
+    slowest = page.evaluate(_SCROLL)
+
+    assert page.evaluate("document.querySelectorAll('.rows .row').length") < 100
+    assert int(grid.get_attribute("aria-rowcount") or 0) == 10_000
+    assert slowest < 500, f"a frame took {slowest} ms"
+
+
+#: Scrolls to the end, as more comes, and gives the time of the slowest frame.
+_SCROLL = """async () => {
+  const list = document.querySelector(".list");
+  const frame = () => new Promise(requestAnimationFrame);
+  let slowest = 0;
+  let last = performance.now();
+  while (Number(list.getAttribute("aria-rowcount")) < 10000 || list.scrollTop + list.clientHeight < list.scrollHeight - 2) {
+    list.scrollTop += 4000;
+    await frame();
+    slowest = Math.max(slowest, performance.now() - last);
+    last = performance.now();
+  }
+  return slowest;
+}"""
