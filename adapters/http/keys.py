@@ -170,7 +170,7 @@ class Guard:
 
     Args:
         keys: who may come in; None lets in whoever reaches the server.
-        allowed_hosts: what the Host header may say, without the port; ``*`` is anything.
+        allowed_hosts: what the Host header may say, with any port or with one; ``*`` is anything.
     """
 
     def __init__(self, keys: Keys | None, allowed_hosts: Sequence[str]) -> None:
@@ -184,7 +184,7 @@ class Guard:
             Refusal: 421.
         """
         host = request.headers.get("host", "")
-        if self._hosts is not None and _without_port(host) not in self._hosts:
+        if self._hosts is not None and not {_without_port(host), host.lower()} & self._hosts:
             raise Refusal(
                 421,
                 f"the Host header says {host[:100]!r}, and this server is not that: allow it "

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from perdure import EntityId, Hub, UsageError, connect
-from perdure.adapters.http import create_app
+from perdure import (
+    EntityId,
+    Hub,
+    HubStatistics,
+    PartitionStatistics,
+    SilentShard,
+    UsageError,
+    connect,
+)
+from perdure.adapters.http import create_app, readiness
 from tests.adapters.http.serving import SDK, WEBHOOKS, make_app, served
 
 
@@ -144,3 +154,48 @@ async def test_it_stands_in_front_of_a_client_as_well(tmp_path: Path, has_app: b
     assert (unknown.status_code, nobody.status_code) == (400, 404)
     assert purged.json() == {"instancesDeleted": 2}
     assert ready.status_code == 200
+
+
+def counted(partitions: Sequence[int], silent: Sequence[int] = ()) -> HubStatistics:
+    """Give the statistics of shards that answer, and of some that do not."""
+    count: dict[str, Any] = {}
+    count |= dict.fromkeys(["commits", "turns", "messages", "sent_away", "failed_operations"], 0)
+    count |= dict.fromkeys(["failed_calls", "waiting", "activations", "stored_bytes"], 0)
+    return HubStatistics(
+        partitions=tuple(
+            PartitionStatistics(index=index, shard=0, **count) for index in partitions
+        ),
+        silent=tuple(SilentShard(index=index, silent_s=3.0) for index in silent),
+    )
+
+
+@pytest.mark.parametrize(
+    ("statistics", "status"),
+    [
+        (counted([0, 1, 2, 3]), 200),
+        (counted([0, 1, 3]), 503),  # a worker is started again
+        (counted([0, 1, 2]), 503),
+        (counted([0, 1, 2, 3], silent=[1]), 503),
+    ],
+    ids=str,
+)
+async def test_it_is_ready_while_shards_that_answer_serve_every_partition(
+    statistics: HubStatistics, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def told() -> HubStatistics:
+        return statistics
+
+    async with served() as it:
+        monkeypatch.setattr(it.hub, "statistics", told)
+        answer = await it.http.get("/readyz")
+
+    assert answer.status_code == status
+
+
+async def test_a_hub_that_does_not_say_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "_LOOK_S", 0.01)
+    async with served() as it:
+        monkeypatch.setattr(it.hub, "statistics", anyio.sleep_forever)
+        answer = await it.http.get("/readyz")
+
+    assert answer.status_code == 503

@@ -186,6 +186,16 @@ async def test_an_unknown_host_is_misdirected(host: str, status: int) -> None:
     assert probe.status_code == 200
 
 
+async def test_a_host_may_be_allowed_with_one_port_alone() -> None:
+    async with served(allowed_hosts=("shop.example:81",)) as it:
+        statuses = [
+            (await it.http.get(LIST, headers={"Host": host})).status_code
+            for host in ("shop.example:81", "shop.example", "shop.example:82")
+        ]
+
+    assert statuses == [200, 421, 421]
+
+
 async def test_any_host_is_good_where_all_are_allowed() -> None:
     async with served(allowed_hosts=("*",)) as it:
         answer = await it.http.get(LIST, headers={"Host": "anything.example"})
