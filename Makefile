@@ -18,6 +18,7 @@ test-3.%: export TMPDIR := $(SCRATCH)
 export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := .venv/.installed
 INSTALLED_BENCH := .venv/.installed-bench
+INSTALLED_WEB := .venv/.installed-web
 INSTALLED_DEV := .venv/.installed-dev
 
 # The Pythons that pyproject.toml claims, oldest first.
@@ -29,7 +30,7 @@ ENDS := $(firstword $(CLAIMED)) $(lastword $(CLAIMED))
 .PHONY: help demo test test-ends lint mypy pyright bench bench-peers long clean
 
 help:
-	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."'
+	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."; --serve serves it then'
 	@echo 'make test    all checks: formatting, lint, types, tests'
 	@echo 'make test-ends  the tests on the oldest and the newest Python that is claimed'
 	@echo 'make test-3.13  the tests on one of them, in .venv-3.13'
@@ -41,7 +42,7 @@ help:
 	@echo
 	@echo 'PYTHON=python3.13 chooses the interpreter when .venv is made.'
 
-demo: $(INSTALLED)
+demo: $(if $(findstring --serve,$(ARGS)),$(INSTALLED_WEB),$(INSTALLED))
 	@$(BIN)/python -m examples.documents $(ARGS)
 
 test: lint
@@ -137,6 +138,11 @@ $(INSTALLED): .venv/pyvenv.cfg pyproject.toml
 $(INSTALLED_BENCH): $(INSTALLED)
 	@echo 'Installing what the benchmarks need in .venv'
 	@$(PIP) install -qq --editable '.[bench,uvloop]'
+	@touch $@
+
+$(INSTALLED_WEB): $(INSTALLED)
+	@echo 'Installing what serves HTTP in .venv'
+	@$(PIP) install -qq --editable '.[web]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

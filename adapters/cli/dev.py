@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,7 +112,8 @@ class _Development:
         except _Stopped:
             return 0
         finally:
-            self._stop()
+            with suppress(_Stopped):  # once more, which has told it to what serves
+                self._stop()
 
     def _ended(self) -> int | None:
         """Give the status that all ends with, if what serves has ended by itself."""
@@ -149,6 +150,10 @@ class _Development:
         served.terminate()
         try:
             served.wait(_STOP_S)
+        except _Stopped:
+            served.terminate()  # a second one does not wait for a stop in order
+            served.wait()
+            raise
         except subprocess.TimeoutExpired:
             served.kill()
             served.wait()
@@ -198,9 +203,13 @@ def _import(app: str) -> list[str] | None:
         os.close(writing)
         try:
             files: list[str] | None = json.loads(told.read() or b"null")
-        finally:
-            if process.wait() and process.returncode < 0:
-                print(f"perdure dev: its import ended with {process.returncode}", flush=True)
+            process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode < 0:
+        print(f"perdure dev: its import ended with {process.returncode}", flush=True)
     return files
 
 

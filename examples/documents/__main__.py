@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from .plan import DOCUMENTS_MAX, PlanError, documents_in, everyday_documents, ma
 from .run import run_batch
 
 DIE_AFTER = 0.4
+PORT = 7071
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"kill the process with SIGKILL when {DIE_AFTER:.0%} of the documents have ended,"
         " start it again and see that nothing was lost or done twice",
     )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="on a terminal: then serve the hub over HTTP until Ctrl-C, and print the address"
+        " (needs the extra web)",
+    )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live panel")
     parser.add_argument("--die-after", type=float, help=argparse.SUPPRESS)
     return parser
@@ -88,7 +96,7 @@ def _run(
     plain = options.plain or not console.is_terminal
     console.print(f"batch {batch.batch_id}: {len(batch.documents)} documents")
     try:
-        return anyio.run(
+        status = anyio.run(
             lambda: run_batch(batch, workspace, console, plain=plain, die_after=options.die_after)
         )
     except (PerdureError, ExceptionGroup) as error:
@@ -99,6 +107,20 @@ def _run(
         again = "" if options.store is None else "; the same command goes on from here"
         console.print(f"stopped{again}")
         return 130
+    if options.serve and console.is_terminal:
+        return _serve(workspace) or status
+    return status
+
+
+def _serve(workspace: Path) -> int:
+    """Serve the hub that has done it, to be looked into; gives the exit code."""
+    from perdure.__main__ import main as perdure
+
+    with socket.socket() as probe:
+        port = 0 if probe.connect_ex(("127.0.0.1", PORT)) == 0 else PORT
+    store = f"sqlite:{workspace / 'hub'}"
+    application = f"{__package__ or 'examples.documents'}.app:app"
+    return perdure(["serve", application, "--store", store, "--http", f"127.0.0.1:{port}"])
 
 
 def _problems(error: Exception) -> list[Exception]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 
 from examples.documents.desk import Desk
@@ -417,3 +419,35 @@ def test_a_limit_takes_documents_from_the_whole_folder(folder: Path) -> None:
     names = [name for name, _ in documents_in(folder, 3)]
 
     assert names == ["binary.txt", "more/02.txt", "more/09.txt"]
+
+
+def test_served_on_a_terminal_it_ends_with_an_address_and_off_one_with_its_results(
+    folder: Path, tmp_path: Path
+) -> None:
+    ended = run(folder, "--store", tmp_path / "store", "--serve")
+    ours, theirs = os.openpty()
+    arguments = ["--store", str(tmp_path / "store"), "--serve", "--plain"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "examples.documents", str(folder), *arguments],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    try:
+        os.close(theirs)
+        shown = b""
+        while not (found := re.search(rb"http://127\.0\.0\.1:\d+", shown)):
+            shown += os.read(ours, 65_536)
+        health = httpx.get(f"{found[0].decode()}/healthz").status_code
+        process.send_signal(signal.SIGINT)
+        status = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+    assert ended.returncode == 0
+    assert "http://" not in ended.stdout
+    assert health == 200
+    assert status == 0

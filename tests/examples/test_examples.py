@@ -37,7 +37,7 @@ def test_every_small_example_has_a_test_and_fits_a_screen() -> None:
         for name in names
     }
 
-    assert names == {"counter", "approval", "saga", "monitor", "fan_out", "transfer", "web"}
+    assert names == {"counter", "approval", "saga", "monitor", "fan_out", "shop", "transfer", "web"}
     assert max(lengths.values()) < 60
 
 
@@ -67,6 +67,10 @@ def test_saga_releases_what_it_reserved_when_the_payment_fails() -> None:
         "o-2: failed, process_payment failed: ValueError: the card was declined",
         "o-3: rejected: no items",
     ]
+
+
+def test_shop_ships_what_is_paid_and_has_no_more_than_there_is() -> None:
+    assert run("shop") == ["shipped 2 tea", "no tea left"]
 
 
 def test_monitor_alerts_and_keeps_its_history_short() -> None:

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from perdure.adapters.cli.dev import _own_files
+from tests.adapters.cli.shop import Run
+from tests.greeter import command
+
+SOURCE = """
+import perdure
+import words
+
+app = perdure.App("greeter")
+
+@app.orchestration
+async def greet(ctx: perdure.OrchestrationContext, name: str) -> str:
+    return f"{words.HELLO} {name}"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "greeter.py").write_text(SOURCE, "utf-8")
+    (tmp_path / "words.py").write_text("HELLO = 'Hello'\n", "utf-8")
+    return tmp_path
+
+
+def lines_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
+    """Read lines up to the one that is waited for."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if re.search(pattern, line):
+            return lines
+    raise AssertionError(f"it ended, and said: {lines}")
+
+
+def test_what_is_served_is_served_anew_when_it_changes_and_goes_on_while_it_is_broken(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with command(
+        folder, "-m", "perdure", "dev", "greeter.py:app", "--http", "127.0.0.1:0"
+    ) as process:
+        address = lines_until(process, "http://")[-1]
+        first = run("start", "greet", '"Ada"', "--wait", "20")
+
+        (folder / "words.py").write_text("HELLO = 'Bonjour\n", "utf-8")
+        said = lines_until(process, "waits for a change")
+        still = run("start", "greet", '"Ada"', "--wait", "20")
+        alive = httpx.get(f"{address}/healthz").status_code
+
+        (folder / "words.py").write_text("HELLO = 'Bonjour'\n", "utf-8")
+        lines_until(process, "http://")
+        second = run("start", "greet", '"Ada"', "--wait", "20")
+        listed = run("list", "--count")
+
+        process.send_signal(signal.SIGTERM)
+        rest, errors = process.communicate(timeout=30)
+
+    assert first.out == still.out == '"Hello Ada"\n'
+    assert said == ["perdure dev: what was served goes on; waits for a change"]
+    assert alive == 200
+    assert second.out == '"Bonjour Ada"\n'
+    assert listed.out == "3\n"
+    assert "SyntaxError" in errors
+    assert rest.count("stopped;") == 1
+    assert process.returncode == 0
+    assert not (folder / ".perdure" / "hub.sock").exists()
+
+
+def test_an_application_that_is_broken_at_first_is_served_when_it_is_repaired(
+    folder: Path,
+) -> None:
+    (folder / "greeter.py").write_text("import nothing_of_that_name\n", "utf-8")
+    with command(folder, "-m", "perdure", "dev", "greeter:app", "--http", "127.0.0.1:0") as process:
+        lines_until(process, "nothing is served; waits for a change")
+        (folder / "greeter.py").write_text(SOURCE, "utf-8")
+        lines_until(process, "http://")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+
+    assert "nothing_of_that_name" in errors
+    assert process.returncode == 0
+
+
+def test_what_cannot_be_served_at_first_ends_it_with_its_status(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with command(folder, "-m", "perdure", "dev", "greeter:app", "--http", address) as process:
+            _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 2
+    assert f"{address} is not to be had" in errors
+
+
+def test_what_serves_stops_in_order_when_the_one_that_watches_is_killed(folder: Path) -> None:
+    with command(folder, "-m", "perdure", "dev", "greeter:app", "--http", "127.0.0.1:0") as process:
+        lines_until(process, "http://")
+        process.kill()
+        lines = lines_until(process, "stopped;")
+
+    assert lines == ["stopped; what had not ended goes on at the next start"]
+
+
+def test_the_files_of_an_application_are_neither_python_s_nor_this_package_s() -> None:
+    files = {Path(file).name for file in _own_files()}
+
+    assert "test_dev.py" in files or "shop.py" in files
+    assert not files & {"dev.py", "hub.py", "typing.py", "core.py"}
+
+
+def test_a_new_application_runs_its_own_test_and_can_be_served(run: Run, tmp_path: Path) -> None:
+    made = run("new", str(tmp_path / "my greeter"))
+    again = run("new", str(tmp_path / "my greeter"))
+    folder = tmp_path / "my greeter"
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    with command(folder, "-m", "perdure", "dev", "app.py:app", "--http", "127.0.0.1:0") as process:
+        lines_until(process, "http://")
+        greeted = run("start", f"sqlite:{folder / '.perdure'}", "greet", '"Ada"', "--wait", "20")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    assert made.status == 0
+    assert "perdure dev app.py:app" in made.out
+    assert again.status == 2
+    assert "is there already" in again.err
+    assert tested.returncode == 0, tested.stdout
+    assert "1 passed" in tested.stdout
+    assert greeted.out == '"Hello Ada, for the 1. time!"\n'
