@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import frozen
@@ -69,6 +69,39 @@ def json_form(value: Any) -> Any:
 def read_fact(kind: type[F], value: Mapping[str, Any]) -> F:
     """Read a fact back from what its ``to_dict`` gave."""
     return _converter().structure(value, kind)
+
+
+def in_parts(fact: Fact) -> Generator[None, None, dict[str, Any]]:
+    """Give what its ``to_dict`` does, of a fact with long lists; pauses behind each of their items."""
+    told: dict[str, Any] = {}
+    for field in attrs.fields(cast("Any", type(fact))):
+        if field.name.startswith("_"):
+            continue
+        value = getattr(fact, field.name)
+        if is_a(value, tuple):
+            listed = told[field.name] = list[Any]()
+            for one in value:
+                listed.append(json_form(one))
+                yield
+        else:
+            told[field.name] = json_form(value)
+    return told
+
+
+def read_in_parts(kind: type[F], value: Mapping[str, Any]) -> Generator[None, None, F]:
+    """Read a fact with long lists back; pauses behind each of their items."""
+    converter, types = _converter(), get_type_hints(kind)
+    fields: dict[str, Any] = {}
+    for name, told in value.items():
+        if get_origin(types[name]) is tuple:
+            listed: list[Any] = []
+            for one in told:
+                listed.append(converter.structure(one, get_args(types[name])[0]))
+                yield
+            fields[name] = tuple(listed)
+        else:
+            fields[name] = converter.structure(told, types[name])
+    return kind(**fields)
 
 
 @cache

@@ -13,7 +13,7 @@ from ..errors import NondeterminismError, PayloadError
 from ..registry.outside import CodeLine, running_lines
 from .executor import Executor
 from .history import IDENTITY, KIND
-from .waits import Branch, OpenTask, branches_of, open_tasks
+from .waits import Branch, OpenTask, Wait, branches_of, open_tasks
 
 if TYPE_CHECKING:
     from .inputs import Given
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: Strands of code, and open tasks, that a step names.
 BRANCHES_MAX = 20
 OPEN_MAX = 50
+
+#: How much the steps of one trace may say together, before it ends early.
+WEIGHT_MAX = 10_000
 
 #: Events that end an execution: nothing that comes behind them was seen by its code.
 _ENDS = frozenset({"ExecutionTerminated", "ContinueAsNew", "ExecutionCompleted"})
@@ -45,6 +48,16 @@ class Step(NamedTuple):
     open_count: int
     events: list[str]
 
+    @property
+    def weight(self) -> int:
+        """How much it has to say, about: lines, and things that are waited for."""
+        lines = sum(1 + len(one.lines) + _parts(one.wait) for one in self.branches)
+        return 1 + lines + len(self.open) + len(self.events)
+
+
+def _parts(wait: Wait | None) -> int:
+    return 0 if wait is None else 1 + sum(map(_parts, wait.parts))
+
 
 class Trace:
     """What a trace has found so far.
@@ -52,10 +65,12 @@ class Trace:
     Attributes:
         steps: the steps, in order.
         made_at: the lines of the code that made the decisions, by their places.
+        end: the place behind its last step, where it says so much that it ends early.
         trouble: why it went no further, where the code is not the history's.
     """
 
     def __init__(self) -> None:
+        self.end: int | None = None
         self.steps: list[Step] = []
         self.made_at: dict[int, list[CodeLine]] = {}
         self.trouble: str | None = None
@@ -77,14 +92,19 @@ class Tracer(Executor):
         self.first, self.made_at = first, trace.made_at
         seen = seen_by_code(history)
         steps = self.replay(seen, input, 0)
-        before = 0
+        before = weight = 0
         try:
             while before < min(end, len(seen)):
                 next(steps)
                 if self.position > first and not _is_decision(seen, self.position):
-                    trace.steps.append((yield from self._look(before)))
-                yield
+                    step = yield from self._look(before)
+                    trace.steps.append(step)
+                    weight += step.weight
                 before = self.position
+                if weight > WEIGHT_MAX:
+                    trace.end = before
+                    break
+                yield
         except StopIteration:
             pass
         except (NondeterminismError, PayloadError) as error:

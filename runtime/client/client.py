@@ -460,7 +460,8 @@ class Client(ABC):
         Args:
             instance_id: the instance, which may have ended.
             after: behind how many events to begin; ``Trace.next_after`` gives it for the next page.
-            limit: how many events to step through, 1,000 at the most.
+            limit: how many events to step through, 1,000 at the most; a page whose steps say much
+                ends earlier.
 
         Raises:
             InstanceNotFoundError: there is no such instance.

@@ -9,8 +9,9 @@ from attrs import evolve
 from ...actors.arguments import is_a, whole
 from ...actors.errors import InstanceNotFoundError
 from ...actors.ids import EntityId, check_instance_id, entity_id
+from ...storage.slices import in_slices
 from ..explanations import AskedLock, EntityExplanation, InstanceExplanation, Trace
-from ..facts import read_fact
+from ..facts import read_fact, read_in_parts
 from ..transport.admission import TRACE_MAX
 from .requester import Requester
 
@@ -29,7 +30,7 @@ class ExplanationClient(Requester):
         found = await self._at(instance_id, lambda place: place.explain(instance_id))
         if found is None:
             raise InstanceNotFoundError(instance_id)
-        explanation = read_fact(InstanceExplanation, found)
+        explanation = await in_slices(read_in_parts(InstanceExplanation, found))
         lock = explanation.lock
         if lock is None or lock.is_granted:
             return explanation
@@ -59,4 +60,4 @@ class ExplanationClient(Requester):
         found = await self._at(instance_id, lambda place: place.trace(instance_id, after, limit))
         if found is None:
             raise InstanceNotFoundError(instance_id)
-        return read_fact(Trace, found)
+        return await in_slices(read_in_parts(Trace, found))

@@ -24,7 +24,9 @@ from ...actors.errors import InstanceNotFoundError, PerdureError, UsageError
 from ...actors.ids import EntityId, check_instance_id
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING, RuntimeStatus
+from ...storage.slices import in_slices
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
+from ..facts import in_parts
 from ..statistics import HubStatistics
 from ..transport.errors import read_error as read_error, write_error as write_error
 from .changes import Change
@@ -694,7 +696,7 @@ async def _history(client: HubClient, given: HistoryArguments) -> Any:
 @operation("explain", InstanceArguments, result=InstanceExplanation)
 async def _explain(client: HubClient, given: InstanceArguments) -> Any:
     """Say what an instance waits for, and at which lines its code stands."""
-    return (await client.explain(given.instance_id)).to_dict()
+    return await in_slices(in_parts(await client.explain(given.instance_id)))
 
 
 @operation("explain_entity", EntityArguments, result=EntityExplanation)
@@ -707,7 +709,7 @@ async def _explain_entity(client: HubClient, given: EntityArguments) -> Any:
 async def _trace(client: HubClient, given: TraceArguments) -> Any:
     """Give the steps of an instance: for each event of its history where its code stood then."""
     found = await client.trace(given.instance_id, after=given.after, limit=given.limit)
-    return found.to_dict()
+    return await in_slices(in_parts(found))
 
 
 @operation("query", QueryArguments, result=PageOf(OrchestrationStatus), is_large=True)

@@ -45,8 +45,9 @@ from ...actors.registry.definitions import OperationDefinition
 from ...actors.registry.lookup import Lookup
 from ...actors.times import microseconds, seconds, timestamp
 from ...actors.values import MISSING, RuntimeStatus, check_event_name
+from ...storage.slices import in_slices
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
-from ..facts import read_fact
+from ..facts import read_fact, read_in_parts
 from ..scheduling.homes import refuse_inside
 from ..statistics import HubStatistics
 from ..transport.admission import TRACE_MAX
@@ -433,13 +434,13 @@ class RemoteClient(Client):
             told = await self._ask("explain_entity", {"entity": str(entity_id(actor))})
             return read_fact(EntityExplanation, told)
         told = await self._ask("explain", {"instance_id": check_instance_id(actor, "actor")})
-        return read_fact(InstanceExplanation, told)
+        return await in_slices(read_in_parts(InstanceExplanation, told))
 
     async def trace(self, instance_id: str, *, after: int = 0, limit: int = TRACE_MAX) -> Trace:
         arguments: dict[str, Any] = {"instance_id": check_instance_id(instance_id)}
         arguments["after"] = whole(after, "after")
         arguments["limit"] = whole(limit, "limit", least=1, most=TRACE_MAX)
-        return read_fact(Trace, await self._ask("trace", arguments))
+        return await in_slices(read_in_parts(Trace, await self._ask("trace", arguments)))
 
     async def query_page(
         self,

@@ -33,7 +33,7 @@ from ..explanations import (
     InstanceExplanation,
     RunningOperation,
 )
-from ..facts import ParkedReason
+from ..facts import ParkedReason, in_parts
 from ..scheduling.deaths import turn_of
 from .checkpoint import instance_state
 from .open_work import OpenWork, branch_fact, time_of
@@ -77,7 +77,7 @@ class Explanations:
         if is_entity(key):
             return (await self._entity(key)).to_dict()
         explanation = await self._instance(key)
-        return None if explanation is None else explanation.to_dict()
+        return None if explanation is None else await in_slices(in_parts(explanation))
 
     # Instances.
 

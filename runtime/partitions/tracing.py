@@ -16,6 +16,7 @@ from ...actors.replay.waits import OpenTask, decisions_of
 from ...actors.times import to_datetime
 from ...storage.slices import in_slices
 from ..explanations import SourceFunction, Trace, TraceStep, Waited
+from ..facts import in_parts
 from .checkpoint import instance_state
 from .explanation import CRASHED, TRIES, replayed_aside
 from .open_work import branch_fact
@@ -47,7 +48,9 @@ async def trace(partition: Partition, key: str, after: int, limit: int) -> dict[
             return None
         events = await _history(partition, records[0])
         if events is not None:
-            return (await _trace(partition, records[0], events, after, limit)).to_dict()
+            return await in_slices(
+                in_parts(await _trace(partition, records[0], events, after, limit))
+            )
     raise UnavailableError(f"{key!r} changes while it is looked at; repeat it")
 
 
@@ -66,7 +69,7 @@ async def _trace(
     partition: Partition, record: InstanceRecord, events: list[list[Any]], after: int, limit: int
 ) -> Trace:
     end = min(after + limit, len(events))
-    page, found = _Page(events, after, end), Steps()
+    page, found = _Page(events, after), Steps()
     if after < end:
         key = record.key
         actor = OrchestrationActor(record.id, key, partition.lookup)
@@ -76,7 +79,8 @@ async def _trace(
             found.trouble = CRASHED
         else:
             found = await replayed_aside(partition, key, steps_of(actor, events, after, end))
-        await in_slices(page.fill(found))
+            end = max(min(end, found.end or end), after + 1)
+        await in_slices(page.fill(found, end))
     return Trace(
         instance_id=record.key,
         execution=record.execution,
@@ -96,22 +100,21 @@ class _Page:
         sources: the functions in which they stand, by file and first line.
     """
 
-    def __init__(self, events: list[list[Any]], after: int, end: int) -> None:
+    def __init__(self, events: list[list[Any]], after: int) -> None:
         self._events = events
         self._after = after
-        self._end = end
         self._decisions: dict[int, list[Any]] = {}
         self.steps: list[TraceStep] = []
         self.sources: dict[tuple[str, int], SourceFunction] = {}
 
-    def fill(self, found: Steps) -> Generator[None]:
-        """Make a step of each event; pauses now and then."""
+    def fill(self, found: Steps, end: int) -> Generator[None]:
+        """Make a step of each event up to before ``end``; pauses behind each."""
         self._decisions = yield from decisions_of(self._events)
         looked = {step.position: step for step in found.steps}
         cause = self._after
         while cause > 0 and self._events[cause][KIND] in IDENTITY:
             cause -= 1
-        for position in range(self._after, self._end):
+        for position in range(self._after, end):
             if self._events[position][KIND] not in IDENTITY:
                 cause = position
             self.steps.append(

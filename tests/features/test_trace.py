@@ -221,3 +221,31 @@ async def test_a_trace_comes_back_from_its_json_values() -> None:
         trace = await hub.client.trace("x")
 
         assert read_fact(Trace, trace.to_dict()) == trace
+
+
+async def test_a_page_whose_steps_say_much_ends_early_and_none_is_lost() -> None:
+    local = App()
+
+    @local.orchestration
+    async def spreads(ctx: OrchestrationContext) -> None:
+        async def branch() -> None:
+            await ctx.wait_for_external_event("go")
+
+        async with ctx.create_task_group() as branches:
+            for _ in range(200):
+                branches.start_soon(branch)
+
+    async with running(local) as hub:
+        handle = await begun(hub, spreads)
+        for _ in range(150):
+            await handle.raise_event("go")
+        pages: list[Trace] = []
+        after: int | None = 0
+        while after is not None:
+            pages.append(await hub.client.trace("x", after=after))
+            after = pages[-1].next_after
+
+        last = pages[-1].steps[-1]
+        assert [step.seq for page in pages for step in page.steps] == list(range(151))
+        assert len(pages) > 1
+        assert (last.branch_count, len(last.branches)) == (1 + 50, 20)
