@@ -65,6 +65,9 @@ def http_beside(
             raise UsageError("nothing is served over HTTP: say where with --http HOST:PORT")
         yield None
         return
+    from ..http.packages import SERVING, check_packages
+
+    check_packages(*SERVING)
     from ..http.server import Address, ServerOptions, keys_of, listen
 
     options = ServerOptions(

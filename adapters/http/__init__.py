@@ -40,13 +40,14 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from perdure import UsageError
+
+        from .packages import check_packages
+
         try:
-            home = import_module(_HOMES[name], __name__)
-        except ModuleNotFoundError as error:
-            if error.name != "starlette":
-                raise
-            raise ImportError(
-                "perdure.adapters.http needs Starlette: pip install 'perdure[web]'"
-            ) from error
+            check_packages("starlette")
+        except UsageError as error:
+            raise ImportError(str(error)) from error
+        home = import_module(_HOMES[name], __name__)
         globals()[name] = value = getattr(home, name)  # so that it is asked for once
         return value

@@ -22,6 +22,7 @@ from perdure import Hub, UsageError
 
 from .keys import LOOPBACK, VARIABLE, Keys
 from .limits import Limits
+from .packages import SERVING, check_packages
 
 if TYPE_CHECKING:
     from asyncio import BaseTransport, TimerHandle
@@ -110,7 +111,7 @@ def listen(
     Raises:
         UsageError: an address is not to be had, or is not loopback though no key is asked for.
     """
-    _check_packages()
+    check_packages(*SERVING)
     listeners: list[_Listener] = []
     try:
         listeners.append(_Listener(_bind(options.address, "--http")))
@@ -208,16 +209,6 @@ def keys_of(key_file: str | None) -> Keys | None:
         UsageError: they cannot be read.
     """
     return Keys.of_environment() if key_file is None else Keys.of_file(key_file)
-
-
-def _check_packages() -> None:
-    try:
-        import hypercorn
-        import starlette
-        import uvicorn
-    except ModuleNotFoundError as error:
-        raise UsageError(f"serving HTTP needs {error.name}: pip install 'perdure[web]'") from error
-    del hypercorn, starlette, uvicorn
 
 
 def _bind(address: Address, what: str) -> socket.socket:

@@ -344,7 +344,8 @@ async def _wait_or_point(question: _Question, instance_id: str, wait: float | No
         output: bytes | None = None
         with question.call.entrance.until_closing() as scope:
             scope.deadline = anyio.current_time() + wait
-            output = await wait_for_output(question.client, instance_id)
+            client: Any = question.client  # of the package, which has its modules once more here
+            output = await wait_for_output(client, instance_id)
         if output is not None:
             return Response(output, 200, None, _JSON)
         status = await question.status(instance_id)

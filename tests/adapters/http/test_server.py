@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -97,13 +96,33 @@ def test_an_address_that_is_taken_is_named() -> None:
 
 
 @pytest.mark.parametrize("package", ["uvicorn", "hypercorn", "starlette"])
-def test_without_its_packages_it_says_what_to_install(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+def test_without_its_packages_serve_says_what_to_install(package: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from perdure.__main__ import main\n"
+        "sys.exit(main(['serve', 'x:app', '--store', 'memory:', '--http', '127.0.0.1:0']))\n"
+    )
+    with command(tmp_path, "-c", code) as process:
+        _, errors = process.communicate(timeout=30)
 
-    with pytest.raises(UsageError, match=rf"{package}: pip install 'perdure\[web\]'"):
-        take(HERE)
+    assert errors == f"perdure: HTTP needs the package {package}: pip install 'perdure[web]'\n"
+    assert process.returncode in (1, 2)
+
+
+def test_without_starlette_the_application_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['starlette'] = None\n"
+        "try:\n"
+        "    from perdure.adapters.http import create_app\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    with command(tmp_path, "-c", code) as process:
+        output, _ = process.communicate(timeout=30)
+
+    assert output == "HTTP needs the package starlette: pip install 'perdure[web]'\n"
 
 
 async def test_it_serves_where_it_says() -> None:
