@@ -297,6 +297,32 @@ class Bench:
         load = await meter.load(name, unit, latencies, n, concurrency=0, note=note)
         return Timed(load, latencies, late, due[-1] / load.seconds)
 
+    async def outside(
+        self,
+        hub: Hub,
+        name: str,
+        load: Callable[[], Awaitable[Sequence[float]]],
+        *,
+        unit: str,
+        per_request: int,
+        concurrency: int,
+        note: str,
+    ) -> Load:
+        """Measure requests that another process sends; ``load`` gives the latency of each."""
+        meter = await _Meter.start(hub)
+        meter.begin()
+        latencies = array("d", await load())
+        await _settled(hub)
+        meter.end()
+        return await meter.load(
+            name,
+            unit,
+            latencies,
+            len(latencies) * per_request,
+            concurrency=concurrency,
+            note=note,
+        )
+
     async def unmeasured(self, what: str, request: Request, n: int) -> None:
         """Send requests that no figure counts: to warm up, or to fill a store."""
         indices = iter(range(n))

@@ -12,6 +12,7 @@ from .crossing import measure_crossing
 from .figures import Outcome
 from .growth import measure_growth
 from .hotspot import measure_hotspot
+from .http import measure_http
 from .isolation import measure_isolation
 from .latency import measure_latency
 from .memory import measure_memory
@@ -78,6 +79,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "growth": Benchmark(
         measure_growth, "operations beside 1,000 to 100,000 actors (--long: a million)"
     ),
+    "http": Benchmark(
+        measure_http, "hellos, signals, statuses and event streams over HTTP, from another process"
+    ),
     "memory": Benchmark(measure_memory, "bytes of an idle orchestration and of an idle entity"),
 }
 
@@ -104,7 +108,7 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-BASIC = ("hello", "fanout", "hot", "spread", "signal")
+BASIC = ("hello", "fanout", "hot", "spread", "signal", "http")
 
 SECTIONS = (
     Section(

@@ -97,8 +97,6 @@ ROOMS = (
         "loops, worker processes, the balance",
     ),
     _room("runtime", "actors/* storage runtime/*", "the hub, and a hub as a program"),
-    _room("benchmarks", "", "the suite: uses `import perdure` alone"),
-    _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room("adapters", "", "ways in from outside"),
     _room("adapters/dashboard", "", "pages: HTML, CSS, ES modules"),
     _room(
@@ -106,6 +104,8 @@ ROOMS = (
         "adapters/dashboard runtime.client.operations runtime.client.remote_client",
         "requests and answers: `import perdure`",
     ),
+    _room("benchmarks", "adapters/http", "the suite: uses `import perdure`"),
+    _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room("adapters/cli", "benchmarks adapters/http", "the command line: uses `import perdure`"),
     _room("adapters/telemetry", "", "traces, metrics, logs: the Observer contract"),
 )

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.benchmarks import crossing, drivers, hotspot, isolation, rebalance, sharding, stripes
+from perdure.benchmarks import (
+    crossing,
+    drivers,
+    hotspot,
+    http,
+    isolation,
+    rebalance,
+    sharding,
+    stripes,
+)
 
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
@@ -12,6 +21,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(drivers, "PER_PARTITION", 1)
     patch.setattr(drivers, "WAVE", 5)
     patch.setattr(hotspot, "KEYS", 30)
+    patch.setattr(http, "CHANGES", 2)
     patch.setattr(isolation, "PROBES", 5)
     patch.setattr(isolation, "MANY", 40)
     patch.setattr(isolation, "ORDER", 20)

@@ -1,0 +1,264 @@
+"""A hub over HTTP: hellos, signals, statuses and event streams, asked for by another process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from perdure import EntityId, Hub
+
+from .bench import Bench
+from .figures import Fact, Load, Outcome, expect, percentiles_ms
+from .workloads import Meter, app, completed, greetings
+
+CONNECTIONS = 64
+ENTITIES = 1_000
+BATCH = 100
+PAGE = 100
+STREAMS = 1_000
+CHANGES = 20
+
+API = "/api/v1"
+_SCRIPT = Path(__file__).with_name("http_load.py")
+_LINE_MAX = 1 << 30
+
+Asked = tuple[str, str, str | None]
+
+
+async def measure_http(bench: Bench) -> Outcome:
+    """Ask a hub by its HTTP interface, with a client on the same processors."""
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        return Outcome(verified=["nothing: it needs pip install 'perdure[web]'"])
+    from ..adapters.http.server import Address, ServerOptions, listen
+
+    async with bench.hub(app) as hub:
+        options = ServerOptions(address=Address("127.0.0.1", 0))
+        with listen(options, announce=lambda _: None) as server:
+            async with server.beside(hub):
+                host, port = server.url.removeprefix("http://").rsplit(":", 1)
+                return await _Measurement(bench, hub, (host, int(port))).run()
+
+
+class _Measurement:
+    """One run, against one server."""
+
+    def __init__(self, bench: Bench, hub: Hub, address: tuple[str, int]) -> None:
+        self._bench = bench
+        self._hub = hub
+        self._address = address
+        self._loads: list[Load] = []
+        self._facts: list[Fact] = []
+
+    async def run(self) -> Outcome:
+        hellos = await self._hello()
+        signals = await self._signals()
+        await self._alone(hellos)
+        streams = await self._streams()
+        return Outcome(
+            loads=self._loads,
+            facts=self._facts,
+            verified=[
+                f"every result of {hellos:,} hellos",
+                f"count and sum at each entity, of {signals:,} signals",
+                f"the end of each instance, seen by each of {streams:,} streams",
+            ],
+        )
+
+    async def _hello(self) -> int:
+        warm, n = self._bench.n(1_000), self._bench.n(10_000)
+
+        def request(number: int) -> Asked:
+            body = json.dumps({"name": "hello", "input": number})
+            return "POST", f"{API}/instances?wait=60", body
+
+        await self._ask("hello", [request(number) for number in range(warm)], measured=False)
+        bodies = await self._ask(
+            "http-hello",
+            [request(number) for number in range(n)],
+            unit="orchestrations",
+            target=2_000,
+            keeps=True,
+        )
+        for number, body in enumerate(bodies):
+            expect("hello", json.loads(body)["output"], greetings(number))
+        expect("completed", await completed(self._hub.client, "hello"), warm + n)
+        return n
+
+    async def _signals(self) -> int:
+        n, batches = self._bench.n(20_000), self._bench.n(2_000)
+        path = f"{API}/entities/meter/{{}}/signal/mark"
+        single: list[Asked] = [
+            ("POST", path.format(f"one-{number % ENTITIES}"), str(number)) for number in range(n)
+        ]
+        await self._ask("http-signal", single, unit="signals", target=4_000)
+        many: list[Asked] = []
+        for batch in range(batches):
+            numbers = range(batch * BATCH, (batch + 1) * BATCH)
+            signals = [
+                {"entity": f"@meter@many-{one % ENTITIES}", "operation": "mark", "input": one}
+                for one in numbers
+            ]
+            many.append(("POST", f"{API}/signals", json.dumps(signals)))
+        await self._ask("http-batch", many, unit="signals", per_request=BATCH, target=40_000)
+        for prefix, count in (("one", n), ("many", batches * BATCH)):
+            for index in range(min(ENTITIES, count)):
+                numbers = range(index, count, ENTITIES)
+                meter: EntityId[Meter] = EntityId(Meter, f"{prefix}-{index}")
+                found = await self._hub.client.call_entity(meter, Meter.read)
+                # Those of different connections have no order among them.
+                expect(f"{meter}", found[:2], [len(numbers), sum(numbers)])
+        return n + batches * BATCH
+
+    async def _alone(self, hellos: int) -> None:
+        client = self._hub.client
+        await (await client.start_new("hello", 1, instance_id="looked-at")).result()
+        n = self._bench.n(2_000)
+        status: Asked = ("GET", f"{API}/instances/looked-at", None)
+        await self._fact("http-status", [status] * n, "GET of a status, alone", 2.0)
+        query = f"statuses=Completed&order=newest&limit={PAGE}"
+        page: Asked = ("GET", f"{API}/instances?{query}", None)
+        note = f"the newest {PAGE} completed of {hellos:,} and more, alone"
+        await self._fact("http-page", [page] * max(n // 20, 1), note, 20.0)
+
+    async def _streams(self) -> int:
+        count = min(STREAMS, max(self._bench.n(STREAMS), 1))
+        ids = [f"seen-{number}" for number in range(CHANGES)]
+        work = {
+            "kind": "streams",
+            "address": self._address,
+            "connections": count,
+            "path": f"{API}/changes?name=hello",
+            "wanted": ids,
+        }
+        before = _resident_mb()
+        async with _client(work) as go:
+            grown = _resident_mb() - before
+            async with anyio.create_task_group() as tasks:
+                told: list[dict[str, Any]] = []
+
+                async def listen() -> None:
+                    told.append(await go())
+
+                tasks.start_soon(listen)
+                for number, id in enumerate(ids):
+                    await self._hub.client.start_new("hello", number, instance_id=id)
+        self._facts += [
+            Fact(
+                name="http-streams-memory",
+                value=grown,
+                unit="MB",
+                target=60.0,
+                note=f"what {count:,} open event streams take",
+            ),
+            Fact(
+                name="http-streams-last",
+                value=max(told[0]["latencies"]),
+                unit="s",
+                note=f"until each of {count:,} streams has seen the end of {CHANGES} instances",
+            ),
+        ]
+        return count
+
+    async def _ask(
+        self,
+        name: str,
+        requests: Sequence[Asked],
+        *,
+        unit: str = "requests",
+        per_request: int = 1,
+        target: float | None = None,
+        keeps: bool = False,
+        measured: bool = True,
+    ) -> list[str]:
+        """Send requests over all connections, and give the bodies of the answers."""
+        told: dict[str, Any] = {}
+
+        async def go() -> Sequence[float]:
+            told.update(await run())
+            latencies: list[float] = told["latencies"]
+            return latencies
+
+        async with _client(self._work(requests, CONNECTIONS, keeps)) as run:
+            if measured:
+                load = await self._bench.outside(
+                    self._hub,
+                    name,
+                    go,
+                    unit=unit,
+                    per_request=per_request,
+                    concurrency=min(CONNECTIONS, len(requests)),
+                    note="the client is another process, whose processor time is not counted",
+                )
+                self._loads.append(load)
+                self._facts.append(
+                    Fact(
+                        name=f"{name} rate",
+                        value=load.rate,
+                        unit=f"{unit}/s",
+                        better="higher",
+                        target=target,
+                    )
+                )
+            else:
+                await go()
+        self._expect_done(name, told, len(requests))
+        bodies: list[str] = told["bodies"]
+        return bodies
+
+    async def _fact(self, name: str, requests: Sequence[Asked], note: str, target: float) -> None:
+        async with _client(self._work(requests, 1, False)) as go:
+            told = await go()
+        self._expect_done(name, told, len(requests))
+        p50, _ = percentiles_ms(told["latencies"])
+        self._facts.append(Fact(name=name, value=p50, unit="ms", note=note, target=target))
+
+    def _work(self, requests: Sequence[Asked], connections: int, keeps: bool) -> dict[str, Any]:
+        return {
+            "kind": "closed",
+            "address": self._address,
+            "connections": min(connections, len(requests)),
+            "requests": requests,
+            "keeps": keeps,
+        }
+
+    @staticmethod
+    def _expect_done(name: str, told: dict[str, Any], count: int) -> None:
+        done = sum(one for status, one in told["statuses"].items() if status in ("200", "202"))
+        expect(f"answers of {name}, {told['statuses']}", done, count)
+
+
+@asynccontextmanager
+async def _client(work: dict[str, Any]) -> AsyncGenerator[Callable[[], Awaitable[dict[str, Any]]]]:
+    """Start the client and have it connect; what is given has it begin, and gives what it tells."""
+    async with await anyio.open_process([sys.executable, str(_SCRIPT)], stderr=None) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines = BufferedByteReceiveStream(process.stdout)
+        await process.stdin.send(json.dumps(work).encode() + b"\n")
+        expect("the client says", await lines.receive_until(b"\n", 100), b"ready")
+
+        async def go() -> dict[str, Any]:
+            assert process.stdin is not None
+            await process.stdin.send(b"go\n")
+            told = json.loads(await lines.receive_until(b"\n", _LINE_MAX))
+            return cast("dict[str, Any]", told)
+
+        yield go
+
+
+def _resident_mb() -> float:
+    """Give what this process has in memory; not a number where nobody says so."""
+    try:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    except OSError:
+        return float("nan")
+    [resident] = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
+    return int(resident) / 1024
