@@ -17,7 +17,7 @@ from perdure import (
 
 from ...runtime.client.operations import ChangesArguments, ItemsOf, PageOf
 from .areas import Call
-from .changes import EventStream
+from .changes import EncodedStatuses, EventStream
 from .limits import read_body
 from .paths import decoded
 from .problems import hide_stacks, missing_problem, problem_of, respond
@@ -41,6 +41,7 @@ class Api:
 
     def __init__(self, *, expose_errors: bool = False) -> None:
         self._exposes = expose_errors
+        self._encoded = EncodedStatuses(exposes=expose_errors)
 
     async def answer(self, call: Call) -> Response:
         if call.segments == ["openapi.json"]:
@@ -74,7 +75,7 @@ class Api:
         changes = call.client.changes(
             after=given.after, instance_id=given.instance_id, **cast("Any", given.given())
         )
-        return EventStream(changes, call.entrance, exposes=self._exposes)
+        return EventStream(changes, call.entrance, self._encoded, exposes=self._exposes)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer that it is not done."""

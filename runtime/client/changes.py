@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
+from weakref import WeakValueDictionary
 
 import anyio
 from attrs import frozen
@@ -74,6 +75,53 @@ def read_id(after: str, partitions: tuple[int, ...]) -> Positions:
     raise refusal("after", "the id of a change that the same stream gave", given)
 
 
+class _Reading:
+    """The records of what changed in one partition up to a checkpoint, or while they are read."""
+
+    __slots__ = ("__weakref__", "_shown", "keys", "read", "records", "upto")
+
+    def __init__(self, upto: int, keys: list[str]) -> None:
+        self.upto = upto
+        self.keys = keys
+        self.records: dict[str, InstanceRecord] | None = None
+        self.read = anyio.Event()
+        self._shown: dict[str, OrchestrationStatus] = {}
+
+    def status(self, record: InstanceRecord) -> OrchestrationStatus:
+        """Show a record, the same for all who read it."""
+        shown = self._shown.get(record.key)
+        if shown is None:
+            shown = self._shown[record.key] = instance_status(record)
+        return shown
+
+
+class Readings:
+    """What many streams want to know at the same moment is read once, and kept while they do."""
+
+    def __init__(self) -> None:
+        self._latest: WeakValueDictionary[int, _Reading] = WeakValueDictionary()
+
+    async def read(
+        self,
+        index: int,
+        upto: int,
+        keys: list[str],
+        fetch: Callable[[int, list[str]], Awaitable[dict[str, InstanceRecord]]],
+    ) -> _Reading:
+        """Give what a partition has of some instances, as of a checkpoint or later."""
+        latest = self._latest.get(index)
+        if latest is not None and latest.upto == upto and latest.keys == keys:
+            await latest.read.wait()
+            if latest.records is not None:
+                return latest
+        reading = self._latest[index] = _Reading(upto, keys)
+        try:
+            reading.records = await fetch(index, keys)
+        finally:
+            reading.read.set()  # also where it was not read: then whoever waits reads for himself
+        return reading
+
+
 class Changes(AsyncIterator[Change]):
     """The stream of some partitions' changes; between two items nothing of it runs.
 
@@ -84,6 +132,7 @@ class Changes(AsyncIterator[Change]):
         filter: what is told with its status.
         only: the one instance that is told of, if only one is.
         after: the id of the change behind which it begins; None for now.
+        readings: what streams of the same event loop share.
 
     Raises:
         UsageError: ``after`` is none of such a stream.
@@ -97,7 +146,10 @@ class Changes(AsyncIterator[Change]):
         filter: InstanceFilter,
         only: str | None,
         after: str | None,
+        readings: Readings,
     ) -> None:
+        self._readings = readings
+        self._held: dict[int, _Reading] = {}  # for others, until this one reads on
         self._place_of = place_of
         self._wait_moved = wait_moved
         self._partitions = partitions
@@ -117,13 +169,13 @@ class Changes(AsyncIterator[Change]):
             if self._looked:
                 await anyio.sleep(GATHER_S)
             for index, (upto, keys) in (await self._first(self._positions)).items():
-                self._take(index, upto, keys, await self._records(index, keys))
+                reading = await self._readings.read(index, upto, keys or [], self._records)
+                self._held[index] = reading
+                self._take(index, upto, keys, reading)
             self._looked = True
         return self._read.popleft()
 
-    def _take(
-        self, index: int, upto: int, keys: list[str] | None, records: dict[str, InstanceRecord]
-    ) -> None:
+    def _take(self, index: int, upto: int, keys: list[str] | None, reading: _Reading) -> None:
         positions = self._positions
         assert positions is not None
         # All of them are told under the place before, but the last: who breaks off between them,
@@ -137,7 +189,7 @@ class Changes(AsyncIterator[Change]):
         wanted = keys if self._only is None else [key for key in keys if key == self._only]
         for number, key in enumerate(wanted, 1):
             id = behind if number == len(wanted) else before
-            self._read.append(_change(id, key, records.get(key), self._filter))
+            self._read.append(_change(id, key, reading, self._filter))
 
     async def _first(self, positions: Positions) -> dict[int, tuple[int, list[str] | None]]:
         """Ask all partitions at once, and give what those tell that have something to tell."""
@@ -165,7 +217,7 @@ class Changes(AsyncIterator[Change]):
             else:
                 return upto, keys
 
-    async def _records(self, index: int, keys: list[str] | None) -> dict[str, InstanceRecord]:
+    async def _records(self, index: int, keys: list[str]) -> dict[str, InstanceRecord]:
         while keys:
             try:
                 records = await self._place_of(index).store.read_instances(keys)
@@ -176,9 +228,10 @@ class Changes(AsyncIterator[Change]):
         return {}
 
 
-def _change(id: str, key: str, record: InstanceRecord | None, filter: InstanceFilter) -> Change:
+def _change(id: str, key: str, reading: _Reading, filter: InstanceFilter) -> Change:
+    record = (reading.records or {}).get(key)
     if record is None:
         return Change(id=id, kind="purged", instance_id=key)
     if not filter.matches(record, record):
         return Change(id=id, kind="left", instance_id=key)
-    return Change(id=id, kind="changed", instance_id=key, status=instance_status(record))
+    return Change(id=id, kind="changed", instance_id=key, status=reading.status(record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Unpack, cast
 
 from attrs import evolve
@@ -25,7 +26,7 @@ from ...actors.values import RuntimeStatus
 from ...storage.records import InstanceFilter, InstanceRecord
 from ...storage.slices import Breath, in_slices, map_each
 from ..placement.hashing import partition_of
-from .changes import Changes
+from .changes import Changes, Readings
 from .client import InstanceConditions
 from .pages import (
     HistoryPage,
@@ -132,7 +133,12 @@ class InstanceQueries(Requester):
             self._filter(**conditions),
             instance_id,
             after,
+            self._readings if self._here() == self._home.door else Readings(),
         )
+
+    @cached_property
+    def _readings(self) -> Readings:
+        return Readings()
 
     def _filter(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -125,3 +125,42 @@ async def test_a_place_that_no_stream_gave_is_refused() -> None:
         ]
 
     assert [one.status_code for one in answers] == [400, 400, 400]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_many_streams_tell_of_is_read_and_encoded_once() -> None:
+    count = 20
+    with anyio.fail_after(20):
+        async with serving() as (hub, http), AsyncExitStack() as stack:
+            listeners: list[Listener] = []
+            for _ in range(count):
+                response = await stack.enter_async_context(
+                    http.stream("GET", f"{CHANGES}?name=approval")
+                )
+                listeners.append(Listener(response))
+                await listeners[-1].next()
+            reads = Reads(hub)
+            await hub.client.start_new("approval", instance_id="one")
+            told = [await listener.next() for listener in listeners]
+
+    assert {data["instance_id"] for _, _, data in told} == {"one"}
+    assert 0 < reads.count < count
+
+
+class Reads:
+    """Counts how often instances are read from the store of any partition."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.count = 0
+        for partition in hub._partitions:
+            store: Any = partition.store
+            self._watch(store)
+
+    def _watch(self, store: Any) -> None:
+        read = store.read_instances
+
+        async def counted(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            return await read(*arguments, **options)
+
+        store.read_instances = counted
