@@ -269,6 +269,16 @@ class Shield:
         self._scope.__exit__(kind, error, trace)
 
 
+class GroupEnd(Task[None]):
+    """What stands for the end of a group's branches."""
+
+    __slots__ = ("group",)
+
+    def __init__(self, executor: Executor, group: TaskGroup) -> None:
+        super().__init__(executor)
+        self.group = group
+
+
 class TaskGroup:
     """Branches of an orchestration that end before the ``async with`` block does.
 
@@ -283,13 +293,13 @@ class TaskGroup:
         self._open = False
         self._children = 0
         self._errors: list[BaseException] = []
-        self._idle: Task[None] | None = None
+        self._idle: GroupEnd | None = None
         self.cancel_scope = CancelScope(executor, None, fails=False)
 
     @property
-    def idle(self) -> Task[None] | None:
-        """What stands for the end of its branches, where that is waited for."""
-        return self._idle
+    def count(self) -> int:
+        """How many of its branches have not ended."""
+        return self._children
 
     def start_soon(
         self,
@@ -351,7 +361,7 @@ class TaskGroup:
             self.cancel_scope.cancel()
         try:
             while self._children:
-                self._idle = Task(self._executor)
+                self._idle = GroupEnd(self._executor, self)
                 try:
                     await self._idle
                 except Cancelled as cancelled:
@@ -369,4 +379,4 @@ class TaskGroup:
                 raise outer
             return True
         finally:
-            outer = None  # which leads here by its traceback
+            outer = self._idle = None  # which lead here, the one by its traceback

@@ -15,7 +15,7 @@ from ..registry.outside import CodeLine, lines_of
 from .compound_tasks import AllTask, AnyTask, Called, Retrying, RetryTask
 from .history import ANSWERS, KIND, NUMBER, DecisionKind
 from .locks import EntityLock
-from .scopes import CancelScope
+from .scopes import CancelScope, GroupEnd, TaskGroup
 from .tasks import PENDING, CallTask, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ class OpenTask(NamedTuple):
 
 def branches_of(executor: Executor, most: int) -> list[Branch]:
     """Give where the code stands: its first strands, in the order they began."""
-    numbers = {fiber: number for number, fiber in enumerate(executor.fibers)}
-    groups = _groups(executor.fibers)
+    numbers = {fiber: number for number, fiber in enumerate(executor.fibers[:most])}
+    groups = _groups(numbers)
     found: list[Branch] = []
-    for fiber, number in islice(numbers.items(), most):
+    for fiber, number in numbers.items():
         group = fiber.group
         opener = None if group is None else group.cancel_scope.fiber
         lines = lines_of(fiber.coroutine)
@@ -177,19 +177,15 @@ def _deadline(fiber: Fiber) -> int | None:
     return min(dues, default=None)
 
 
-#: The first branches of each group that somebody waits for, and their count, by what stands for it.
-_Groups = dict[Task[Any], tuple[list[int], int]]
+#: The first branches of each group.
+_Groups = dict[TaskGroup, list[int]]
 
 
-def _groups(fibers: list[Fiber]) -> _Groups:
+def _groups(numbers: dict[Fiber, int]) -> _Groups:
     found: _Groups = {}
-    for number, fiber in enumerate(fibers):
-        idle = None if fiber.group is None else fiber.group.idle
-        if idle is not None:
-            numbers, count = found.get(idle, ([], 0))
-            if count < NAMED_MAX:
-                numbers.append(number)
-            found[idle] = numbers, count + 1
+    for fiber, number in numbers.items():
+        if fiber.group is not None:
+            found.setdefault(fiber.group, []).append(number)
     return found
 
 
@@ -210,9 +206,9 @@ def _wait(executor: Executor, task: Task[Any], groups: _Groups, depth: int = 0) 
         if isinstance(task, AllTask):
             return Wait("all", None, "", task.missing, parts)
         return Wait("any", None, "", sum(1 for _ in task.open_tasks()), parts)
-    if task in groups:
-        numbers, count = groups[task]
-        return Wait("branches", None, "", count, (), tuple(numbers))
+    if isinstance(task, GroupEnd):
+        numbers = groups.get(task.group, [])[:NAMED_MAX]
+        return Wait("branches", None, "", task.group.count, (), tuple(numbers))
     return Wait("task")
 
 
