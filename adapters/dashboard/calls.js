@@ -118,10 +118,11 @@ class Reader {
     let call = this.byTask.get(event.fields.task_id);
     if (call === undefined) {
       const kind = KIND_OF_ANSWER[event.event_type];
-      call = this.begin(event, kind, `#${event.fields.task_id}`, waiting(at), `#${event.fields.task_id} (began earlier)`);
+      const from = beganAt(event, at) ?? at;
+      call = this.begin(event, kind, `#${event.fields.task_id}`, running(from), `#${event.fields.task_id} (began earlier)`);
     } else call.events.push(event);
     const open = call.parts[call.parts.length - 1];
-    const began = event.fields.started ? Date.parse(event.fields.started) : null;
+    const began = beganAt(event, at);
     if (call.kind === "activity" && began !== null) {
       if (open.kind === "running") call.parts.pop();
       const wait = call.parts[call.parts.length - 1];
@@ -203,6 +204,12 @@ const DECISIONS = /** @type {Object<string, (reader: Reader, event: any, at: num
     reader.begin(event, "event", event.fields.name, point(at), event.fields.name);
   },
 });
+
+/** When the attempt that an event answers began; one that ended at once has no time of its own. */
+function beganAt(event, at) {
+  if (event.fields.started) return Date.parse(event.fields.started);
+  return Number.isInteger(event.fields.shard) ? at : null;
+}
 
 function waiting(from, to = /** @type {number | null} */ (null)) {
   return /** @type {Part} */ ({ kind: "waiting", from, to });
