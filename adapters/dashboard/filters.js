@@ -9,6 +9,7 @@ import { element } from "./element.js";
  * @property {"text" | "number" | "time" | "choice" | "several"} kind
  * @property {string[]} [options] of a choice, the first of which is the usual, or of several
  * @property {string} [hint]
+ * @property {number} [least] of a number
  * @property {boolean} [isRare] whether it is shown only where more are asked for
  */
 
@@ -79,7 +80,7 @@ export class Filters {
   }
 
   labelled(condition) {
-    const { name, label, kind, options = [], hint = "" } = condition;
+    const { name, label, kind, options = [], hint = "", least = 0 } = condition;
     if (kind === "several") {
       const boxes = options.map((text) =>
         element("label.chip", {}, element("input", { type: "checkbox", value: text, name }), text),
@@ -95,7 +96,7 @@ export class Filters {
             name,
             type: { text: "text", number: "number", time: "datetime-local" }[kind],
             placeholder: hint,
-            min: kind === "number" ? "1" : null,
+            min: kind === "number" ? least : null,
             step: kind === "time" ? "1" : null,
             spellcheck: "false",
             autocomplete: "off",

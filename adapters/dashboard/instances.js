@@ -26,8 +26,8 @@ const CONDITIONS = [
   { name: "statuses", label: "Status", kind: "several", options: STATUSES },
   { name: "instance_id_prefix", label: "Id begins with", kind: "text" },
   { name: "name", label: "Orchestration", kind: "text" },
-  { name: "waiting_for", label: "Waits for", kind: "text", hint: "event:NAME, timer, child …" },
-  { name: "min_attempts", label: "Attempts, at least", kind: "number" },
+  { name: "waiting_for", label: "Waits for", kind: "text", hint: "event:NAME, timer, …" },
+  { name: "min_attempts", label: "Attempt, at least", kind: "number", least: 2 },
   { name: "parked", label: "Parked", kind: "choice", options: ["", "true", "false"] },
   { name: "order", label: "Order", kind: "choice", options: ["newest", "oldest"] },
   { name: "tag", label: "Tag", kind: "text", hint: "key:value", isRare: true },
@@ -274,11 +274,20 @@ class InstanceList {
   }
 }
 
+/** Say in a line what an instance waits for, and at which attempt of it it is. */
+function waitsOf(status) {
+  if (hasEnded(status) || !status.waiting_for?.length) return "";
+  const attempt = status.attempts > 1 ? `, attempt ${status.attempts}` : "";
+  return `waits for ${status.waiting_for.join(", ")}${attempt}`;
+}
+
 /** Say in a line what there is to say of an instance. */
 function said(status) {
   if (status.parked) return status.parked.reason;
   if (status.suspended) return `suspended: ${status.suspended}`;
   if (status.failure) return `${status.failure.error_type}: ${status.failure.message}`;
+  const waits = waitsOf(status);
+  if (waits) return waits;
   if (status.custom_status !== null) return brief(status.custom_status);
   return Object.entries(status.tags)
     .map(([name, value]) => `${name}:${value}`)

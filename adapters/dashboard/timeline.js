@@ -37,6 +37,7 @@ export class Timeline {
     /** @type {import("./calls.js").Call[]} events that have not come: the history has nothing of them */
     this.awaited = [];
     this.hasEnded = true;
+    this.now = 0;
     /** @type {Map<string, History>} children that are shown inline */
     this.children = new Map();
     /** @type {Set<string>} groups that are shown with all that is in them */
@@ -103,9 +104,12 @@ export class Timeline {
   }
 
   show() {
+    const { events } = this.history;
+    // What an ended instance has left open was open until its end.
+    this.now = this.hasEnded && events.length ? Date.parse(events[events.length - 1].timestamp) : Date.now();
     const calls = [...callsOf(this.history.events, this.started), ...this.awaited];
     const times = calls.flatMap((call) => call.parts.flatMap((part) => [part.from, part.to ?? part.from]));
-    if (!this.hasEnded) times.push(Date.now());
+    times.push(this.now);
     this.scale = new Scale(times, this.even.checked);
     const found = calls.filter((call) => this.fits(call));
     this.list.renew();
@@ -161,10 +165,10 @@ export class Timeline {
   }
 
   cells({ call, depth, key, members }) {
-    const now = Date.now();
+    const { now } = this;
     const first = call.parts[0].from;
     const last = call.parts.reduce((most, part) => Math.max(most, part.to ?? now), first);
-    const isOpen = call.parts.some((part) => part.to === null);
+    const isOpen = !this.hasEnded && call.parts.some((part) => part.to === null);
     const took = call.parts[0].kind === "point" && !members ? "" : span(last - first) + (isOpen ? " …" : "");
     const toggle = members
       ? this.toggle(this.opened.has(key), `calls of ${call.name}`, () => this.toggleGroup(key))
@@ -183,7 +187,7 @@ export class Timeline {
     const from = this.scale.at(part.from);
     const to = this.scale.at(part.to ?? now);
     const words = part.kind === "point" ? "" : `${part.kind}${part.failed ? ", failed" : ""}: ${span((part.to ?? now) - part.from)}`;
-    return element(`span.part.is-${part.kind}${part.failed ? ".has-failed" : ""}${part.to === null ? ".is-open" : ""}`, {
+    return element(`span.part.is-${part.kind}${part.failed ? ".has-failed" : ""}${part.to === null && !this.hasEnded ? ".is-open" : ""}`, {
       title: words,
       style: { left: `${from * 100}%`, width: `${(to - from) * 100}%` },
     });

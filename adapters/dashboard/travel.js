@@ -4,7 +4,7 @@ import { get, path } from "./api.js";
 import { element, fill } from "./element.js";
 import { complain } from "./notice.js";
 import { exact } from "./times.js";
-import { shownWaited } from "./waits.js";
+import { shortPath, shownWaited } from "./waits.js";
 
 /** Steps that are read at a time. */
 const PAGE = 200;
@@ -152,7 +152,7 @@ function shownSource(source, standing, isMade) {
   return element(
     "section.card.source",
     {},
-    element("h3", {}, element("span.quiet", {}, `${source.file} `), source.function),
+    element("h3", {}, element("span.quiet", { title: source.file }, `${shortPath(source.file)} `), source.function),
     element(
       "div.code",
       { tabindex: "0", role: "group", "aria-label": `Source of ${source.function}` },

@@ -60,11 +60,19 @@ export function shownBranch(branch) {
       element(
         "div.source-line",
         {},
-        element("span.quiet", {}, `${line.file}:${line.line}`),
+        element("span.quiet", { title: line.file }, `${shortPath(line.file)}:${line.line}`),
         element("code", {}, line.text ?? "(the file cannot be read)"),
       ),
     ),
   );
+}
+
+/**
+ * Write a file's path in short: its name, and the folder that it is in.
+ * @param {string} file
+ */
+export function shortPath(file) {
+  return file.split(/[\\/]/).slice(-2).join("/");
 }
 
 /**

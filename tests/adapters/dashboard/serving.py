@@ -52,12 +52,17 @@ class Shop:
     def reach(self, id: str, status: str = "Completed") -> None:
         """Wait until an instance stands somewhere."""
 
+        self.until(
+            lambda client: client.get_status(id),
+            lambda found: found is not None and found.runtime_status == status,
+        )
+
+    def until(self, ask: Callable[[Client], Awaitable[T]], is_reached: Callable[[T], bool]) -> None:
+        """Ask until the answer is the one that is waited for."""
+
         async def reach(client: Client) -> None:
             with anyio.fail_after(20):
-                while True:
-                    found = await client.get_status(id)
-                    if found is not None and found.runtime_status == status:
-                        return
+                while not is_reached(await ask(client)):
                     await anyio.sleep(0.005)
 
         self.do(reach)

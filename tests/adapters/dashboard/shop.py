@@ -103,5 +103,13 @@ async def approval(ctx: OrchestrationContext, what: str) -> str:
 
 
 @app.orchestration
+async def stocktaking(ctx: OrchestrationContext, what: str) -> int:
+    stock = EntityId(Stock, what)
+    async with ctx.lock_entities(stock):
+        await ctx.wait_for_external_event("counted")
+        return await ctx.call_entity(stock, Stock.add, 0)
+
+
+@app.orchestration
 async def gifts(ctx: OrchestrationContext, count: int) -> int:
     return len(await ctx.task_all([ctx.call_activity(wrap, one) for one in range(count)]))

@@ -27,10 +27,16 @@ def calls(page: Page) -> Locator:
 def test_the_timeline_has_a_bar_for_each_call_under_its_summary(visit: Visit) -> None:
     page = visit("#/instances/order-1")
 
-    expect(calls(page).filter(has_text="take the money").locator(".part.is-running")).to_have_count(1)
-    expect(calls(page).filter(has_text="lock of @stock@tea").locator(".part.is-held")).to_have_count(1)
+    expect(calls(page).filter(has_text="take the money").locator(".part.is-running")).to_have_count(
+        1
+    )
+    expect(
+        calls(page).filter(has_text="lock of @stock@tea").locator(".part.is-held")
+    ).to_have_count(1)
     expect(calls(page).filter(has_text="@stock@tea take")).to_have_count(1)
-    expect(calls(page).filter(has_text="approved (awaited)").locator(".is-waiting.is-open")).to_have_count(1)
+    expect(
+        calls(page).filter(has_text="approved (awaited)").locator(".is-waiting.is-open")
+    ).to_have_count(1)
     expect(calls(page).filter(has_text="parcel")).to_have_count(1)
 
 
@@ -69,7 +75,7 @@ def test_the_timeline_is_filtered_grouped_and_unfolds_children(visit: Visit) -> 
     page.get_by_label("Kind").select_option("timer")
     page.get_by_label("Grouped by name").check()
     expect(calls(page)).to_have_count(1)
-    page.get_by_role("button", name="timer × 2").click()
+    page.get_by_role("button", name="timer \N{MULTIPLICATION SIGN} 2").click()
     expect(calls(page)).to_have_count(3)
 
 
@@ -79,8 +85,10 @@ def test_why_it_waits_is_said_with_the_line_and_an_event_ends_it_without_a_reloa
     shop.start("order", "coffee", id="order-2")
     page = visit("#/instances/order-2?tab=waits")
     expect(page.locator("#panel")).to_contain_text('await ctx.wait_for_external_event("approved")')
-    expect(page.locator("#panel")).to_contain_text("shop.py:")
-    expect(page.locator("#panel")).to_contain_text("order.<locals>.approve waits for event approved")
+    expect(page.locator("#panel")).to_contain_text("dashboard/shop.py:")
+    expect(page.locator("#panel")).to_contain_text(
+        "order.<locals>.approve waits for event approved"
+    )
 
     page.get_by_role("button", name="Raise event").click()
     expect(page.get_by_label("Name", exact=True)).to_have_value("approved")
@@ -184,7 +192,7 @@ def test_ten_thousand_events_are_read_last_page_first_and_drawn_with_few_rows(
     assert page.evaluate("document.querySelectorAll('.rows .row').length") < 100
     assert slowest < 500, f"a frame took {slowest} ms"
     page.get_by_label("Grouped by name").check()
-    expect(calls(page).filter(has_text="wrap × 5,000")).to_have_count(1)
+    expect(calls(page).filter(has_text="wrap \N{MULTIPLICATION SIGN} 5,000")).to_have_count(1)
 
 
 _SCROLL = """async () => {

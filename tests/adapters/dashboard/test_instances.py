@@ -38,6 +38,22 @@ def test_a_filter_stands_in_the_address_and_the_address_filters(shop: Shop, visi
     expect(other.locator("#count")).to_have_text("1")
 
 
+def test_what_waits_and_what_is_tried_again_is_found_by_that(shop: Shop, visit: Visit) -> None:
+    shop.start("approval", "tea", id="waits-1")
+    shop.start("subscription", 5, id="waits-2")  # tried again in an hour
+    page = visit("#/instances?instance_id_prefix=waits-")
+    expect(row(page, "waits-2")).to_contain_text("waits for activity:bank, attempt 2")
+
+    page.get_by_label("Waits for").fill("event:approved")
+
+    expect(row(page, "waits-2")).to_have_count(0)
+    expect(row(page, "waits-1")).to_contain_text("waits for event:approved")
+    page.get_by_label("Waits for").fill("")
+    page.get_by_label("Attempt, at least").fill("2")
+    expect(row(page, "waits-1")).to_have_count(0)
+    expect(row(page, "waits-2")).to_be_visible()
+
+
 def test_the_list_changes_without_a_reload(shop: Shop, visit: Visit) -> None:
     page = visit("#/instances?statuses=Running&instance_id_prefix=live-")
     expect(page.locator("#count")).to_have_text("0")
