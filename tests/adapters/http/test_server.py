@@ -401,7 +401,7 @@ async def test_what_is_no_request_is_refused_or_hung_up_on(
         healthy = await it.served.http.get("/healthz")
 
     statuses = [int(answer[9:12]) for answer in answers if answer]
-    assert all(400 <= status < 500 for status in statuses), answers
+    assert all(300 <= status < 500 for status in statuses), answers
     assert healthy.status_code == 200
     assert not [one for one in caplog.records if one.exc_info and one.name.startswith("perdure")]
 
