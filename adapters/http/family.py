@@ -23,7 +23,7 @@ CONNECTION = "Storage"
 
 
 def client_binding(
-    url: str, *, code: str | None = None, task_hub: str = TASK_HUB
+    url: str, *, code: str | None = None, local_rpc: str | None = None, task_hub: str = TASK_HUB
 ) -> dict[str, Any]:
     """Give what a Functions host passes to a durable client: ``json.dumps`` it for the client.
 
@@ -33,6 +33,8 @@ def client_binding(
     Args:
         url: where the server is.
         code: a key of the server, which then stands in the management links.
+        local_rpc: where SDKs are answered without a key, if that is elsewhere: the address that
+            was given as ``--local-rpc``, as a URL.
         task_hub: what the client is to call the hub; the server does not look at it.
     """
     base = f"{url.rstrip('/')}/runtime/webhooks/durabletask"
@@ -49,7 +51,7 @@ def client_binding(
         "managementUrls": _links(base, "INSTANCEID", "INSTANCEID", query),
         "baseUrl": base,
         "requiredQueryStringParameters": query,
-        "rpcBaseUrl": f"{url.rstrip('/')}/durabletask/",
+        "rpcBaseUrl": f"{(local_rpc or url).rstrip('/')}/durabletask/",
     }
 
 

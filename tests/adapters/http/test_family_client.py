@@ -16,9 +16,8 @@ import pytest
 from attrs import frozen
 
 from perdure import EntityId, Hub, RuntimeStatus
-from perdure.adapters.http import client_binding
-from perdure.adapters.http.server import Address, ServerOptions, listen
-from tests.adapters.http.serving import Served, make_app
+from perdure.adapters.http import Address, Keys, ServerOptions, client_binding, listen
+from tests.adapters.http.serving import KEYS, Served, make_app
 
 # They have no types.
 func: Any = import_module("azure.functions")
@@ -292,6 +291,24 @@ async def test_the_links_that_it_makes_lead_here(family: Family) -> None:
     sent = payload["sendEventPostUri"].replace("{eventName}", "Approved")
     assert (await http_utils.post_async_request(sent, {"by": "me"}))[0] == 202
     await family.served.ended(id)
+
+
+async def test_it_reaches_a_server_with_keys_by_the_address_that_asks_for_none(
+    anyio_backend: str,
+) -> None:
+    here = Address("127.0.0.1", 0)
+    options = ServerOptions(address=here, keys=Keys.parse(KEYS), local_rpc=here)
+    with listen(options, announce=lambda _: None) as server:
+        async with Hub(make_app()) as hub, server.beside(hub):
+            binding = client_binding(server.url, code="work-secret", local_rpc=server.local_rpc_url)
+            client = DurableOrchestrationClient(json.dumps(binding))
+            id = await client.start_new("approval")
+            links = client.create_http_management_payload(id)
+            status, _ = await http_utils.get_async_request(links["statusQueryGetUri"])
+            refused, _ = await http_utils.get_async_request(f"{server.url}/durabletask/instances")
+            await http_utils._close_session()
+
+    assert (status, refused) == (202, 401)
 
 
 async def test_signal_entity_and_read_entity_state(family: Family) -> None:

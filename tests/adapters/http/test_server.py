@@ -339,7 +339,9 @@ async def test_a_disconnect_in_the_middle_of_a_request_loses_nothing_acknowledge
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvicorn's, which has no such limit itself
-@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET / HT", b"GET /none/such HTTP/1.1\r\nHost: localhost\r\nX: "]
+)
 async def test_a_connection_that_does_not_send_its_head_is_closed(
     begun: bytes, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,16 +369,16 @@ MALFORMED = [
     b"GET http://elsewhere/runtime/webhooks/durabletask/instances HTTP/1.1\r\nHost: evil\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"GET / HTTP/1.1\r\n\r\n",
-    b"GET / HTTP/1.0\r\n\r\n",
-    b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: \xff\r\nX\x00: y\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-    b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    b"GET /none/such HTTP/1.1\r\n\r\n",
+    b"GET /none/such HTTP/1.0\r\n\r\n",
+    b"GET /none/such HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    b"GET /none/such HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
+    b"GET /none/such HTTP/1.1\r\nHost: \xff\r\nX\x00: y\r\n\r\n",
+    b"GET /none/such HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+    b"POST /none/such HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"POST /none/such HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    b"POST /none/such HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /none/such HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     bytes(range(256)) * 4,
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
 ]
