@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from perdure import EntityId, Hub
@@ -42,16 +43,17 @@ async def measure_http(bench: Bench) -> Outcome:
     async with bench.hub(app) as hub:
         options = ServerOptions(address=Address("127.0.0.1", 0))
         with listen(options, announce=lambda _: None) as server:
-            async with server.beside(hub):
+            async with server.beside(hub), _client() as client:
                 host, port = server.url.removeprefix("http://").rsplit(":", 1)
-                return await _Measurement(bench, hub, (host, int(port))).run()
+                return await _Measurement(bench, hub, client, (host, int(port))).run()
 
 
 class _Measurement:
     """One run, against one server."""
 
-    def __init__(self, bench: Bench, hub: Hub, address: tuple[str, int]) -> None:
+    def __init__(self, bench: Bench, hub: Hub, client: _Client, address: tuple[str, int]) -> None:
         self._bench = bench
+        self._client = client
         self._hub = hub
         self._address = address
         self._loads: list[Load] = []
@@ -139,17 +141,17 @@ class _Measurement:
             "wanted": ids,
         }
         told: list[dict[str, Any]] = []
-        before = grown = _resident_mb()
-        async with _client(work) as go:
-            grown = _resident_mb() - before
-            async with anyio.create_task_group() as tasks:
+        before = _resident_mb()
+        go = await self._client.connect(work)
+        grown = _resident_mb() - before
+        async with anyio.create_task_group() as tasks:
 
-                async def listen() -> None:
-                    told.append(await go())
+            async def listen() -> None:
+                told.append(await go())
 
-                tasks.start_soon(listen)
-                for number, id in enumerate(ids):
-                    await self._hub.client.start_new("hello", number, instance_id=id)
+            tasks.start_soon(listen)
+            for number, id in enumerate(ids):
+                await self._hub.client.start_new("hello", number, instance_id=id)
         self._facts += [
             Fact(
                 name="http-streams-memory",
@@ -181,41 +183,40 @@ class _Measurement:
         """Send requests over all connections, and give the bodies of the answers."""
         told: dict[str, Any] = {}
 
+        run = await self._client.connect(self._work(requests, CONNECTIONS, keeps))
+
         async def go() -> Sequence[float]:
             told.update(await run())
             latencies: list[float] = told["latencies"]
             return latencies
 
-        async with _client(self._work(requests, CONNECTIONS, keeps)) as run:
-            if measured:
-                load = await self._bench.outside(
-                    self._hub,
-                    name,
-                    go,
-                    unit=unit,
-                    per_request=per_request,
-                    concurrency=min(CONNECTIONS, len(requests)),
-                    note="the client is another process, whose processor time is not counted",
-                )
-                self._loads.append(load)
-                self._facts.append(
-                    Fact(
-                        name=f"{name} rate",
-                        value=load.rate,
-                        unit=f"{unit}/s",
-                        better="higher",
-                        target=target,
-                    )
-                )
-            else:
-                await go()
+        if measured:
+            load = await self._bench.outside(
+                self._hub,
+                name,
+                go,
+                unit=unit,
+                per_request=per_request,
+                concurrency=min(CONNECTIONS, len(requests)),
+                note="the client is another process, whose processor time is not counted",
+            )
+            self._loads.append(load)
+            rate = Fact(
+                name=f"{name} rate",
+                value=load.rate,
+                unit=f"{unit}/s",
+                better="higher",
+                target=target,
+            )
+            self._facts.append(rate)
+        else:
+            await go()
         self._expect_done(name, told, len(requests))
         bodies: list[str] = told["bodies"]
         return bodies
 
     async def _fact(self, name: str, requests: Sequence[Asked], note: str, target: float) -> None:
-        async with _client(self._work(requests, 1, False)) as go:
-            told = await go()
+        told = await (await self._client.connect(self._work(requests, 1, False)))()
         self._expect_done(name, told, len(requests))
         p50, _ = percentiles_ms(told["latencies"])
         self._facts.append(Fact(name=name, value=p50, unit="ms", note=note, target=target))
@@ -235,23 +236,36 @@ class _Measurement:
         expect(f"answers of {name}, {told['statuses']}", done, count)
 
 
-@asynccontextmanager
-async def _client(work: dict[str, Any]) -> AsyncGenerator[Callable[[], Awaitable[dict[str, Any]]]]:
-    """Start the client and have it connect; what is given has it begin, and gives what it tells."""
-    async with await anyio.open_process([sys.executable, str(_SCRIPT)], stderr=None) as process:
+Go = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class _Client:
+    """The client's process."""
+
+    def __init__(self, process: Process) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        lines = BufferedByteReceiveStream(process.stdout)
-        await process.stdin.send(json.dumps(work).encode() + b"\n")
-        expect("the client says", await lines.receive_until(b"\n", 100), b"ready")
+        self._given = process.stdin
+        self._lines = BufferedByteReceiveStream(process.stdout)
 
-        async def go() -> dict[str, Any]:
-            assert process.stdin is not None
-            await process.stdin.send(b"go\n")
-            told = json.loads(await lines.receive_until(b"\n", _LINE_MAX))
-            return cast("dict[str, Any]", told)
+    async def connect(self, work: dict[str, Any]) -> Go:
+        """Have it connect; what is given has it begin, and gives what it tells."""
+        await self._given.send(json.dumps(work).encode() + b"\n")
+        expect("the client says", await self._lines.receive_until(b"\n", 100), b"ready")
+        return self._go
 
-        yield go
+    async def _go(self) -> dict[str, Any]:
+        await self._given.send(b"go\n")
+        told = json.loads(await self._lines.receive_until(b"\n", _LINE_MAX))
+        return cast("dict[str, Any]", told)
+
+
+@asynccontextmanager
+async def _client() -> AsyncGenerator[_Client]:
+    async with await anyio.open_process([sys.executable, str(_SCRIPT)], stderr=None) as process:
+        yield _Client(process)
+        assert process.stdin is not None
+        await process.stdin.aclose()
 
 
 def _resident_mb() -> float:

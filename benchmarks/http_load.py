@@ -3,6 +3,7 @@
 It is run as a script, and knows nothing but the standard library. What to ask comes as a line of
 JSON on its standard input; it says ``ready`` when it is connected, begins at the next line, and
 answers with a line of JSON: the seconds that each request took, and the bodies if they are wanted.
+Then the next line says what to ask next.
 """
 
 from __future__ import annotations
@@ -116,16 +117,17 @@ class _Streams:
 
 
 def main() -> None:
-    """Do what the standard input says."""
-    work: dict[str, Any] = json.loads(sys.stdin.readline())
+    """Do what the standard input says, one load after another, until it ends."""
 
     async def run() -> None:
-        load = _Streams(work) if work["kind"] == "streams" else _Closed(work)
-        await load.connect()
-        print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
-        await load.run()
-        print(json.dumps(load.told()), flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            work: dict[str, Any] = json.loads(line)
+            load = _Streams(work) if work["kind"] == "streams" else _Closed(work)
+            await load.connect()
+            print("ready", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+            await load.run()
+            print(json.dumps(load.told()), flush=True)
 
     try:
         import uvloop

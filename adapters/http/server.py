@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 
 from perdure import Hub, UsageError
 
@@ -133,9 +133,13 @@ def listen(
 class _Listener:
     socket: socket.socket
     is_local: bool = False
+    port: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.port = self.socket.getsockname()[1]  # whoever serves may take the socket's place
 
     def url(self, host: str) -> str:
-        return f"http://{host}:{self.socket.getsockname()[1]}"
+        return f"http://{host}:{self.port}"
 
 
 class HttpServer:

@@ -87,6 +87,17 @@ def test_language_sdks_are_answered_without_a_key_on_loopback_alone() -> None:
         take(options)
 
 
+async def test_a_server_says_where_it_is_while_it_serves_and_afterwards() -> None:
+    options = ServerOptions(address=Address("127.0.0.1", 0))
+    async with Hub(make_app()) as hub:
+        with listen(options, announce=lambda _: None) as server:
+            before = server.url
+            async with server.beside(hub), httpx.AsyncClient(base_url=before) as http:
+                await http.get("/healthz")
+                assert server.url == before
+            assert server.url == before
+
+
 def test_an_address_that_is_taken_is_named() -> None:
     with listen(HERE) as first:
         port = int(first.url.rpartition(":")[2])
