@@ -22,9 +22,10 @@ from .limits import read_body
 from .paths import decoded
 from .problems import hide_stacks, missing_problem, problem_of, respond
 from .refusals import Refusal
-from .routes import API, IDEMPOTENCY_KEY, Route, find
+from .routes import API, CONTEXT, IDEMPOTENCY_KEY, Route, find
 
 _KEY = IDEMPOTENCY_KEY.lower().encode()
+_CONTEXT = CONTEXT.lower().encode()
 _ENDED = frozenset({"Completed", "Failed", "Canceled", "Terminated"})
 
 
@@ -116,13 +117,23 @@ async def _read(route: Route, names: list[str], call: Call) -> dict[str, Any]:
     arguments |= route.read_body(body)
     for name, value in request.scope["headers"]:
         if name == _KEY:
-            if not route.has_key:
-                raise UsageError(f"{IDEMPOTENCY_KEY} is not taken here: leave it out")
+            arguments["request_id"] = _text(value, route.has_key, IDEMPOTENCY_KEY)
+        elif name == _CONTEXT:
+            text = _text(value, route.has_context, CONTEXT)
             try:
-                arguments["request_id"] = value.decode()
-            except UnicodeDecodeError:
-                raise UsageError(f"{IDEMPOTENCY_KEY} must be text in UTF-8") from None
+                arguments["carried"] = orjson.loads(text)
+            except orjson.JSONDecodeError as error:
+                raise UsageError(f"{CONTEXT} is no JSON: {error}") from None
     return arguments
+
+
+def _text(value: bytes, is_taken: bool, name: str) -> str:
+    if not is_taken:
+        raise UsageError(f"{name} is not taken here: leave it out")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} must be text in UTF-8") from None
 
 
 async def _do(route: Route, arguments: dict[str, Any], call: Call) -> Any:

@@ -14,7 +14,7 @@ from perdure import InternalError, UnavailableError, UsageError
 from ...runtime.client.operations import Operation
 from ...runtime.client.remote_client import AnswerLostError
 from .problems import MEDIA_TYPE, error_of
-from .routes import API, IDEMPOTENCY_KEY, ROUTE_OF
+from .routes import API, CONTEXT, IDEMPOTENCY_KEY, ROUTE_OF
 
 #: Seconds for a connection, and for an answer beyond what the request itself waits for.
 _CONNECT_S = 5.0
@@ -85,6 +85,9 @@ class HttpTransport:
         request_id = arguments.get("request_id")
         if request_id is not None:
             headers[IDEMPOTENCY_KEY] = request_id.encode()
+        carried = arguments.get("carried")
+        if carried:
+            headers[CONTEXT] = orjson.dumps(carried)
         url = self._base.copy_with(raw_path=(self._prefix + path).encode("ascii"))
         try:
             response = await self._http.request(

@@ -16,7 +16,7 @@ from perdure import EntityId, EntityStatus, RuntimeStatus
 
 from ...runtime.client.operations import ItemsOf, Operation, PageOf, StatusName, When
 from .problems import MEDIA_TYPE
-from .routes import IDEMPOTENCY_KEY, ROUTES, Route
+from .routes import CONTEXT, IDEMPOTENCY_KEY, ROUTES, Route
 
 Schema = dict[str, Any]
 
@@ -130,6 +130,8 @@ def _operation(route: Route, schemas: _Schemas) -> Schema:
         )
     if route.has_key:
         parameters.append(_KEY)
+    if route.has_context:
+        parameters.append(_CONTEXT)
     described: Schema = {
         "operationId": route.operation,
         "summary": route.row.title,
@@ -157,6 +159,12 @@ _KEY: Schema = {
     "in": "header",
     "description": "makes the request safe to repeat: it is applied once",
     "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+}
+_CONTEXT: Schema = {
+    "name": CONTEXT,
+    "in": "header",
+    "description": "what the application's context variables are to hold, as a JSON object",
+    "schema": {"type": "string"},
 }
 
 

@@ -25,6 +25,9 @@ API = ("api", "v1")
 #: The header that has the request id.
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
+#: The header that has what goes along of the caller's context variables, as a JSON object.
+CONTEXT = "Perdure-Context"
+
 Body = Literal["none", "fields"] | str
 
 
@@ -59,6 +62,7 @@ class Route:
     in_body: frozenset[str] = field(init=False)
     readers: Mapping[str, Callable[[list[str], str], Any]] = field(init=False)
     has_key: bool = field(init=False)
+    has_context: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         put = object.__setattr__
@@ -67,7 +71,7 @@ class Route:
         attrs.resolve_types(row.arguments)
         types = {one.name: one.type for one in attrs.fields(row.arguments)}
         named = tuple(one[1:-1] for one in pattern if one.startswith("{"))
-        elsewhere = {*named, *self.query, "request_id"}
+        elsewhere = {*named, *self.query, "request_id", "carried"}
         if "entity_key" in named:
             elsewhere |= {"entity", "actor"}
         put(self, "pattern", pattern)
@@ -76,6 +80,7 @@ class Route:
         put(self, "in_body", frozenset(types) - elsewhere if self.body == "fields" else frozenset())
         put(self, "readers", {_shown(name): _reader(types[name]) for name in self.query})
         put(self, "has_key", "request_id" in types)
+        put(self, "has_context", "carried" in types)
 
     # On the server's side.
 
@@ -146,7 +151,8 @@ class Route:
 
     def write(self, arguments: Mapping[str, Any]) -> tuple[str, bytes | None]:
         """Give the path with its query, and the body, that say these arguments."""
-        left = {name: value for name, value in arguments.items() if name != "request_id"}
+        in_head = ("request_id", "carried")
+        left = {name: value for name, value in arguments.items() if name not in in_head}
         if "entity_key" in self.in_path:
             id = EntityId.parse(left.pop("actor" if self.operation == "retry" else "entity"))
             left.update(entity_name=id.name, entity_key=id.key)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 
 from ...actors.arguments import flag
+from ...actors.errors import UsageError
 from ...actors.ids import EntityId
+from ...actors.printing import repr_of
 from ...actors.registry.versions import version_key
 from ..statistics import HubStatistics
 from .client import CleanResult
@@ -44,6 +47,30 @@ class HubClient(OrchestrationClient, EntityClient, ExplanationClient):
         from .operations import ask  # here, since hardly a program in one process needs it
 
         return await ask(self, operation, arguments)
+
+    @contextmanager
+    def carrying(self, carried: Mapping[str, str] | None) -> Generator[None]:
+        """Let context variables of the application hold what a caller elsewhere has in them.
+
+        Raises:
+            UsageError: the application declares no such variable.
+        """
+        if not carried:
+            yield
+            return
+        variables = self._lookup.registry.context_vars
+        for name in carried:
+            if name not in variables:
+                known = ", ".join(map(repr_of, variables)) or "none"
+                raise UsageError(
+                    f"carried: the app declares no context variable {repr_of(name)}; it has: {known}"
+                )
+        tokens = [(variables[name], variables[name].set(text)) for name, text in carried.items()]
+        try:
+            yield
+        finally:
+            for variable, token in tokens:
+                variable.reset(token)
 
     async def clean_entity_storage(
         self, *, remove_empty_entities: bool = True, release_orphaned_locks: bool = True

@@ -342,6 +342,7 @@ class StartArguments:
     on_existing: Literal["reject", "reuse", "replace"] = "reject"
     request_id: str | None = None
     wait: float | None = _number(None, 0)
+    carried: dict[str, str] | None = None
 
 
 @frozen(kw_only=True)
@@ -496,6 +497,7 @@ class RestartArguments:
 
     instance_id: str
     with_new_instance_id: bool = True
+    carried: dict[str, str] | None = None
 
 
 @frozen(kw_only=True)
@@ -529,6 +531,7 @@ class CallArguments:
     input: Any = MISSING
     request_id: str | None = None
     wait: float | None = _number(None, 0)
+    carried: dict[str, str] | None = None
 
 
 @frozen(kw_only=True)
@@ -540,6 +543,7 @@ class SignalArguments:
     input: Any = MISSING
     at: When | None = None
     request_id: str | None = None
+    carried: dict[str, str] | None = None
 
 
 @frozen(kw_only=True)
@@ -557,6 +561,7 @@ class SignalsArguments:
     """Many signals, which are accepted together."""
 
     signals: list[SignalOfMany]
+    carried: dict[str, str] | None = None
 
 
 @frozen(kw_only=True)
@@ -650,16 +655,17 @@ class ItemsOf:
 async def _start(client: HubClient, given: StartArguments) -> Any:
     """Start an orchestration, wait for its end if asked to, and give its status."""
     wait = _wait(given.wait)
-    handle = await client.start_new(
-        given.name,
-        given.input,
-        instance_id=given.instance_id,
-        version=given.version,
-        tags=given.tags,
-        start_at=cast("Any", given.start_at),
-        on_existing=given.on_existing,
-        request_id=given.request_id,
-    )
+    with client.carrying(given.carried):
+        handle = await client.start_new(
+            given.name,
+            given.input,
+            instance_id=given.instance_id,
+            version=given.version,
+            tags=given.tags,
+            start_at=cast("Any", given.start_at),
+            on_existing=given.on_existing,
+            request_id=given.request_id,
+        )
     if wait is not None:
         with anyio.move_on_after(wait):
             await client.ending(handle.instance_id)
@@ -794,9 +800,10 @@ async def _rewind(client: HubClient, given: RewindArguments) -> Any:
 @operation("restart", RestartArguments, result=_object(instance_id=_TEXT), writes=True)
 async def _restart(client: HubClient, given: RestartArguments) -> Any:
     """Start an orchestration anew with the name, version, input and tags of an instance."""
-    handle = await client.restart(
-        given.instance_id, with_new_instance_id=given.with_new_instance_id
-    )
+    with client.carrying(given.carried):
+        handle = await client.restart(
+            given.instance_id, with_new_instance_id=given.with_new_instance_id
+        )
     return {"instance_id": handle.instance_id}
 
 
@@ -906,7 +913,7 @@ async def _act(client: HubClient, given: ActionsArguments, instance_id: str) -> 
 async def _call(client: HubClient, given: CallArguments) -> Any:
     """Call an entity's operation and give its result, or say that there is none yet."""
     wait = _wait(given.wait)
-    with anyio.move_on_after(wait):
+    with anyio.move_on_after(wait), client.carrying(given.carried):
         answer = await client.call_plain(
             given.entity, given.operation, given.input, given.request_id
         )
@@ -917,22 +924,24 @@ async def _call(client: HubClient, given: CallArguments) -> Any:
 @operation("signal", SignalArguments, result=_NOTHING, writes=True)
 async def _signal(client: HubClient, given: SignalArguments) -> Any:
     """Send an entity an operation."""
-    await client.signal_entity(
-        given.entity,
-        given.operation,
-        given.input,
-        at=cast("Any", given.at),
-        request_id=given.request_id,
-    )
+    with client.carrying(given.carried):
+        await client.signal_entity(
+            given.entity,
+            given.operation,
+            given.input,
+            at=cast("Any", given.at),
+            request_id=given.request_id,
+        )
     return {}
 
 
 @operation("signals", SignalsArguments, result=_object(accepted=_COUNT), writes=True)
 async def _signals(client: HubClient, given: SignalsArguments) -> Any:
     """Send many operations, of which all are accepted or, where one is refused, none."""
-    await client.signal_entities(
-        (one.entity, one.operation, one.input, cast("Any", one.at)) for one in given.signals
-    )
+    with client.carrying(given.carried):
+        await client.signal_entities(
+            (one.entity, one.operation, one.input, cast("Any", one.at)) for one in given.signals
+        )
     return {"accepted": len(given.signals)}
 
 

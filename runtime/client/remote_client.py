@@ -28,6 +28,7 @@ from ...actors.arguments import (
     text,
     whole,
 )
+from ...actors.carried import read_carried
 from ...actors.codec import Codec, codec_for
 from ...actors.errors import (
     InstanceNotFoundError,
@@ -235,6 +236,7 @@ class RemoteClient(Client):
             instance_id = request_id = uuid.uuid4().hex
         arguments["instance_id"] = instance_id
         arguments["request_id"] = request_id or uuid.uuid4().hex
+        self._carry(arguments)
         await self._ask("start", arguments)
         return OrchestrationHandle(self, instance_id, codec)
 
@@ -346,10 +348,10 @@ class RemoteClient(Client):
     ) -> OrchestrationHandle[Any]:
         instance_id = check_instance_id(instance_id)
         flag(with_new_instance_id, "with_new_instance_id")
-        told = await self._ask(
-            "restart",
-            {"instance_id": instance_id, "with_new_instance_id": with_new_instance_id},
-        )
+        arguments: dict[str, Any] = {"instance_id": instance_id}
+        arguments["with_new_instance_id"] = with_new_instance_id
+        self._carry(arguments)
+        told = await self._ask("restart", arguments)
         return self.get_handle(told["instance_id"])
 
     async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:
@@ -523,6 +525,7 @@ class RemoteClient(Client):
         arguments["request_id"] = (
             uuid.uuid4().hex if request_id is None else check_text(request_id, "request_id")
         )
+        self._carry(arguments)
         told: Any = None
         if timeout is None:
             told = await self._answer(arguments)
@@ -557,6 +560,14 @@ class RemoteClient(Client):
             arguments["input"] = orjson.Fragment(data)
         return arguments, definition
 
+    def _carry(self, arguments: dict[str, Any]) -> None:
+        """Add what the application's context variables hold, to go along."""
+        variables = None if self._lookup is None else self._lookup.registry.context_vars
+        if self._lookup is not None and variables:
+            carried = read_carried(variables, self._lookup.max_payload)
+            if carried:
+                arguments["carried"] = carried
+
     async def signal_entity(
         self,
         id: EntityId[Any],
@@ -571,6 +582,7 @@ class RemoteClient(Client):
         _add_request_id(arguments, request_id)
         if at is not None:
             arguments["at"] = _when(at, "at")
+        self._carry(arguments)
         await self._ask("signal", arguments)
 
     async def signal_entities(self, signals: Iterable[Signal]) -> None:
@@ -587,7 +599,9 @@ class RemoteClient(Client):
                 arguments["at"] = _when(at, "at")
             made.append(arguments)
         if made:
-            await self._ask("signals", {"signals": made})
+            given: dict[str, Any] = {"signals": made}
+            self._carry(given)
+            await self._ask("signals", given)
 
     async def read_entity_state(self, id: EntityId[E]) -> E | None:
         told = await self._ask("entity_state", self._entity(id))

@@ -104,6 +104,10 @@ CASES = [
     Case("POST /instances?wait=soon", 400, {"name": "echo"}, problem("UsageError")),
     Case("POST /instances?colour=1", 400, {"name": "echo"}, problem("UsageError")),
     Case("POST /instances", 413, {"name": "echo", "input": "x" * 2_000_000}, problem("PayloadTooLargeError") | {"limit": 1_048_576}),
+    Case("POST /instances", 400, {"name": "echo"}, headers={"Perdure-Context": "{"}),
+    Case("POST /instances", 400, {"name": "echo"}, headers={"Perdure-Context": "[1]"}),
+    Case("POST /instances", 400, {"name": "echo"}, headers={"Perdure-Context": '{"no": "one"}'}),
+    Case("GET /instances", 400, headers={"Perdure-Context": "{}"}),
     # queries
     Case("GET /instances?statuses=Running&order=newest&limit=1", 200),
     Case("GET /instances?statuses=Running,Failed&count=true&limit=0", 200, gives={"count": 3, "items": []}),

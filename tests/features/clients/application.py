@@ -8,8 +8,9 @@ from attrs import frozen
 
 from perdure import ActivityContext, App, EntityContext, OrchestrationContext
 
-app = App()
-TENANT: ContextVar[str] = ContextVar("tenant")
+TENANT: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+app = App(context_vars=[TENANT])
 
 
 @frozen
@@ -84,3 +85,17 @@ async def listen(ctx: OrchestrationContext) -> object:
 @app.orchestration
 async def fail(ctx: OrchestrationContext, text: str) -> None:
     raise LookupError(text)
+
+
+@app.orchestration
+async def tenant(ctx: OrchestrationContext) -> str:
+    return TENANT.get()
+
+
+@app.entity
+class Visitor:
+    last: str = ""
+
+    def come(self) -> str:
+        self.last = TENANT.get()
+        return self.last

@@ -139,6 +139,7 @@ async def test_the_hub_says_what_it_has_and_does(way: Way) -> None:
     assert description.entities == {
         "counter": ("add", "delete", "fail", "get"),
         "shelf": ("delete", "put"),
+        "visitor": ("come", "delete"),
         "box": (),
     }
     assert description.activities == ("shout",)

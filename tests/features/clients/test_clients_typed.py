@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from perdure import Client, EntityId, EntityStatus, Hub, PayloadError, UsageError, connect
-from tests.features.clients.application import Order, Shelf, app, hello, order
-from tests.features.clients.conftest import TYPED, open_client
+from perdure import MISSING, Client, EntityId, EntityStatus, Hub, PayloadError, UsageError, connect
+from tests.features.clients.application import (
+    TENANT,
+    Order,
+    Shelf,
+    Visitor,
+    app,
+    hello,
+    order,
+    tenant,
+)
+from tests.features.clients.conftest import PLAIN, TYPED, open_client
+from tests.runtime.harness import until
 
 
 @pytest.mark.parametrize("name", TYPED)
@@ -33,6 +44,49 @@ async def test_functions_and_objects_cross_as_what_they_are(name: str, tmp_path:
     assert isinstance(status, EntityStatus)
     assert isinstance(status.state, Shelf)
     assert len(found) == len(shelves) == 1
+
+
+@pytest.mark.parametrize("name", TYPED)
+async def test_context_variables_go_along(name: str, tmp_path: Path) -> None:
+    visitor = EntityId(Visitor, "v")
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(Hub(app, socket=tmp_path / "s"))
+        client = await open_client(name, hub, tmp_path, stack)
+        token = TENANT.set("ümlaut & co")
+        try:
+            handle = await client.start_new(tenant)
+            started = await handle.result(10)
+            restarted = await (await handle.restart()).result(10)
+            called = await client.call_entity(visitor, Visitor.come)
+            await client.signal_entity(EntityId(Visitor, "one"), Visitor.come)
+            await client.signal_entities([(EntityId(Visitor, "many"), "come", MISSING)])
+        finally:
+            TENANT.reset(token)
+        for key in ("one", "many"):
+            id = EntityId(Visitor, key)
+            await until(partial(has_come, client, id))
+        alone = await (await client.start_new(tenant)).result(10)
+
+    assert [started, restarted, called] == ["ümlaut & co"] * 3
+    assert alone == "nobody"
+
+
+async def has_come(client: Client, id: EntityId[Visitor]) -> bool:
+    state = await client.read_entity_state(id)
+    return state is not None and state.last == "ümlaut & co"
+
+
+@pytest.mark.parametrize("name", [*TYPED, *PLAIN])
+async def test_what_goes_along_may_be_said_by_name(name: str, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(Hub(app, socket=tmp_path / "s"))
+        client = await open_client(name, hub, tmp_path, stack)
+        started = await client.ask("start", {"name": "tenant", "carried": {"tenant": "me"}})
+        with pytest.raises(UsageError, match="no context variable 'nothing'"):
+            await client.ask("start", {"name": "tenant", "carried": {"nothing": "me"}})
+
+        assert await client.get_handle(started["instance_id"]).result(10) == "me"
+        assert TENANT.get() == "nobody"
 
 
 async def test_without_the_application_functions_are_refused_and_values_are_plain(
