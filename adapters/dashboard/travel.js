@@ -60,10 +60,23 @@ export class Travel {
   page(number) {
     let page = this.pages.get(number);
     if (page === undefined) {
-      const query = { after: number * PAGE, limit: PAGE };
-      page = get(this.where, { query, signal: this.signal });
+      page = this.read(number * PAGE, (number + 1) * PAGE);
       page.catch(() => this.pages.delete(number));
       this.pages.set(number, page);
+    }
+    return page;
+  }
+
+  /** Read a page; one whose steps say much comes in several parts. */
+  async read(first, end) {
+    const part = (after) => get(this.where, { query: { after, limit: end - after }, signal: this.signal });
+    const page = await part(first);
+    for (let next = page.next_after; next !== null && next < end; ) {
+      const more = await part(next);
+      page.steps.push(...more.steps);
+      page.sources.push(...more.sources.filter((one) => !page.sources.some((other) => isSame(one, other))));
+      page.code_trouble ??= more.code_trouble;
+      next = more.next_after;
     }
     return page;
   }
@@ -138,6 +151,10 @@ export class Travel {
 function isIn(line, source) {
   const length = source.text === null ? Infinity : source.text.split("\n").length;
   return line.file === source.file && line.line >= source.first_line && line.line < source.first_line + length;
+}
+
+function isSame(source, other) {
+  return source.file === other.file && source.first_line === other.first_line;
 }
 
 function isInside(source, other) {

@@ -113,3 +113,14 @@ async def stocktaking(ctx: OrchestrationContext, what: str) -> int:
 @app.orchestration
 async def gifts(ctx: OrchestrationContext, count: int) -> int:
     return len(await ctx.task_all([ctx.call_activity(wrap, one) for one in range(count)]))
+
+
+@app.orchestration
+async def hampers(ctx: OrchestrationContext, count: int) -> None:
+    async with ctx.create_task_group() as branches:
+
+        async def fill() -> None:
+            await ctx.wait_for_external_event("filled")
+
+        for _ in range(count):
+            branches.start_soon(fill)

@@ -146,6 +146,19 @@ def test_time_travel_shows_the_source_with_the_line_at_each_step(visit: Visit) -
     expect(here).to_have_text(["    await ctx.call_entity(stock, Stock.add, 2)"])
 
 
+def test_time_travel_goes_through_an_instance_of_many_branches(shop: Shop, visit: Visit) -> None:
+    shop.start("hampers", 170, id="hampers-1")
+    for _ in range(160):
+        shop.do(lambda client: client.raise_event("hampers-1", "filled"))
+    page = visit("#/instances/hampers-1?tab=travel")
+    slider = page.get_by_role("slider", name="Step")
+
+    for step, branches in ((160, 11), (150, 21), (80, 91), (0, 171)):
+        slider.fill(str(step))
+        expect(page.locator("#step")).to_contain_text(f"step {step + 1} of 161")
+        expect(page.get_by_text(f"Its branches ({branches})")).to_be_visible()
+
+
 def test_the_family_is_a_tree_and_leads_to_the_parent(visit: Visit) -> None:
     page = visit("#/instances/order-1?tab=family")
 
