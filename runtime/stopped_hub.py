@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
@@ -20,8 +19,6 @@ from ..storage.slices import in_slices
 from .client.applications import app_of, make_lookup
 from .client.hub_client import HubClient
 from .partitions.calls import Run
-from .partitions.explanation import Explanations
-from .partitions.tracing import trace
 from .scheduling.clock import SystemClock
 from .scheduling.homes import Home
 from .scheduling.waiter import waiter_factory
@@ -95,11 +92,22 @@ class _StoredPlace:
             crashes=SimpleNamespace(in_a_row={}),
             calls=SimpleNamespace(shard=0, find=_find),
             loader=SimpleNamespace(history_of=self._history_of),
+            leftovers=SimpleNamespace(rows={}),  # nothing runs on
             notes=None,
         )
         self._looked_at = looked_at
-        self.explain = Explanations(looked_at, self._wait_durable).explain
-        self.trace = partial(trace, looked_at)
+
+    async def explain(self, key: str) -> dict[str, Any] | None:
+        """Say why an actor waits, by what is stored."""
+        from .partitions.explanation import Explanations  # with all that replays
+
+        return await Explanations(self._looked_at, self._wait_durable).explain(key)
+
+    async def trace(self, key: str, after: int, limit: int) -> dict[str, Any] | None:
+        """Give the steps of an instance, by what is stored."""
+        from .partitions.tracing import trace
+
+        return await trace(self._looked_at, key, after, limit)
 
     async def wait_for_end(self, key: str) -> Ending | None:
         """Give the outcome of what has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import typer
@@ -18,4 +19,5 @@ def bench(context: typer.Context) -> None:
     """Run the benchmarks."""
     from ...benchmarks import command  # all of the suite
 
+    gc.enable()
     raise typer.Exit(command.main(context.args, "perdure bench"))

@@ -233,6 +233,18 @@ def list_instances(
         bool | None,
         typer.Option("--parked/--not-parked", help="Whether they are parked.", show_default=False),
     ] = None,
+    waiting_for: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="event:NAME, activity:NAME, entity:@NAME@KEY, lock:@NAME@KEY, child or timer.",
+            show_default=False,
+        ),
+    ] = None,
+    min_attempts: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="A call is at this attempt at least.", show_default=False),
+    ] = None,
     order: Annotated[Order, typer.Option(help="Which come first.")] = Order.newest,
     limit: Annotated[int, typer.Option(min=0, help="How many at the most; 0 for all.")] = 50,
     count: Annotated[
@@ -250,6 +262,8 @@ def list_instances(
         parent_instance_id=parent_instance_id,
         failure_type=failure_type,
         parked=parked,
+        waiting_for=waiting_for,
+        min_attempts=min_attempts,
         times={
             "created_from": created_from,
             "created_to": created_to,

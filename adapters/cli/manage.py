@@ -27,6 +27,7 @@ Recursive = Annotated[
     bool, typer.Option("--recursive/--not-recursive", help="With its children, and theirs.")
 ]
 _ENDED = ["Completed", "Failed", "Terminated", "Canceled"]
+_LIVE = ["Pending", "Running", "Suspended", "ContinuedAsNew"]
 
 
 def add_to(app: typer.Typer, kind: Any) -> None:
@@ -222,6 +223,8 @@ def _purge_found(
     async def work(ask: Ask, screen: Screen) -> None:
         counted = {"statuses": _ENDED, **found, "limit": 0, "count": True}
         count = (await ask("query", counted))["count"]
+        if "statuses" not in found:
+            count += (await ask("query", {**counted, "statuses": _LIVE, "parked": True}))["count"]
         confirm(f"Delete {count:,} instances and their histories?", yes=yes)
         done = await ask("purge", {**found, "recursive": recursive})
         screen.json(done) if as_json else screen.line(f"deleted {done['deleted']:,}")

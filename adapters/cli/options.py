@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -58,6 +59,7 @@ def run(
 
     async def main() -> None:
         async with reach(place, key, reads=reads, app=app) as client:
+            gc.enable()  # all that is needed is loaded
             await work(client.ask, screen)
 
     anyio.run(main)

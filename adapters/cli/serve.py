@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -102,6 +103,7 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
         expose_errors=expose_errors,
     ) as beside:
+        gc.enable()  # what is needed is loaded
         perdure.run(
             app,
             store=store,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -80,3 +81,65 @@ def test_on_a_terminal_it_is_asked_whether_that_is_meant(run: Run, live: Live) -
         statuses.append(f"{ended.returncode} {status}")
 
     assert statuses == ["1 Running", "0 Terminated"]
+
+
+def test_what_shows_the_help_loads_nothing_that_works() -> None:
+    code = (
+        "import sys\n"
+        "from perdure.__main__ import main\n"
+        "main(['--help'])\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+
+    loaded = {*ended.stderr.split()}
+    assert not loaded & {"anyio", "asyncio", "orjson", "sqlite3", "httpx", "starlette"}
+    assert not {name for name in loaded if name.startswith("perdure.runtime")}
+
+
+@pytest.mark.parametrize("was", [True, False])
+def test_garbage_is_collected_afterwards_as_it_was(was: bool) -> None:
+    before = gc.isenabled()
+    try:
+        gc.enable() if was else gc.disable()
+        main(["--version"])
+        after = gc.isenabled()
+    finally:
+        gc.enable() if before else gc.disable()
+
+    assert after is was
+
+
+def test_a_shell_completes_commands() -> None:
+    asked = {"_PERDURE_COMPLETE": "complete_bash", "COMP_WORDS": "perdure re", "COMP_CWORD": "1"}
+    code = (
+        "import sys; sys.argv[0] = 'perdure'; from perdure.__main__ import main; sys.exit(main())"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert {"resume", "rewind", "restart", "retry"} == {*ended.stdout.split()}
+
+
+def test_who_reads_the_first_lines_alone_ends_a_command_quietly(run: Run, live: Live) -> None:
+    for _ in range(3):
+        run("start", live.socket, "double", "1")
+    command = [sys.executable, "-m", "perdure", "list", live.socket, "--json", "--limit", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.wait(30)
+
+    assert b"Traceback" not in errors

@@ -115,6 +115,38 @@ def test_instances_are_listed_by_conditions_newest_first(run: Run, place: str, i
     assert old == (0, "", "no instance is found\n")
 
 
+def test_instances_are_listed_by_what_they_wait_for(run: Run, place: str, id: str) -> None:
+    run("start", place, "wait_for_go", "--id", f"{id}-event")
+    run("start", place, "work", "--id", f"{id}-activity")
+
+    by_event = run("list", place, "--prefix", id, "--waiting-for", "event:Go", "--json").values
+    by_activity = run("list", place, "--prefix", id, "--waiting-for", "activity:hang", "--json")
+    tried = run("list", place, "--prefix", id, "--min-attempts", "2")
+    wrong = run("list", place, "--waiting-for", "godot")
+    run("terminate", place, f"{id}-activity", "--yes")
+
+    assert [one["instance_id"] for one in by_event] == [f"{id}-event"]
+    assert by_activity.value()["instance_id"] == f"{id}-activity"
+    assert tried.out == ""
+    assert wrong.status == 2
+
+
+def test_a_list_fits_a_terminal_of_80_columns_with_every_id_whole(
+    run: Run, place: str, id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        run("start", place, "wait_for_go", "--id", f"{id}-{'x' * 20 * number}")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    shown = run("list", place, "--prefix", id).out
+    short = run("list", place, "--prefix", f"{id}-", "--order", "oldest", "--limit", "1").out
+
+    assert f"{id}-{'x' * 20}\n" in shown  # each row is some lines, since no table fits
+    assert max(map(len, shown.splitlines())) <= 80
+    assert short.splitlines()[0].split() == ["ID", "NAME", "STATUS", "CREATED", "UPDATED"]
+    assert max(map(len, short.splitlines())) <= 80
+
+
 def test_more_than_a_page_is_listed_where_all_are_asked_for(
     run: Run, place: str, id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
