@@ -57,7 +57,8 @@ async def read_store(
         UnavailableError: no hub's files are there, or a hub is at work on them.
         StorageError: they cannot be read.
     """
-    folder = folder_of(place) or path_of(place, "place")
+    path = path_of(place, "place")
+    folder = folder_of(place) or path
     if "://" in str(place):
         raise refusal("place", "a store, such as 'sqlite:PATH'", place)
     lookup = make_lookup(App() if app is None else app_of(app), Settings())

@@ -58,7 +58,7 @@ class StoppedStore:
             StorageError: they cannot be read.
         """
         check_sqlite()
-        if not partition_file(self._folder, 0).exists():
+        if not _exists(partition_file(self._folder, 0)):
             raise UnavailableError(f"no hub has its files in {self._folder}")
         try:
             count = await to_thread.run_sync(_count_in_order, self._folder)
@@ -251,3 +251,11 @@ def _copied(files: Iterable[Path], copy: Path) -> bool:
             except OSError as error:
                 raise StorageError(f"{source} cannot be copied: {error.strerror}") from error
     return True
+
+
+def _exists(file: Path) -> bool:
+    """Whether there is such a file; a name that none can have is that of none."""
+    try:
+        return file.exists()
+    except OSError:
+        return False

@@ -312,6 +312,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("Client.get_history_page", "after"): or_none(at_least(0)),
     ("connect", "key"): or_none(nothing),
     ("connect", "app"): or_none(nothing),
+    ("read_store", "app"): or_none(nothing),
     ("EntityContext.start_new", "version"): or_none(nothing),
     ("Client.trace", "after"): at_least(0),
     ("Client.trace", "limit"): at_least(1, 1_000),
@@ -570,7 +571,7 @@ async def try_all_async(faces: Iterable[Face]) -> list[str]:
 def test_every_public_name_is_tried_or_is_made_by_the_package() -> None:
     tried = {"App", "EntityId", "Hub", "ManualClock", "MemoryStore", "Rebalance", "RetryPolicy"}
     tried |= {"Settings", "SqliteStore", "SystemClock", "combine", "commutative", "connect"}
-    tried |= {"readonly", "run", "tune", "watch_hub"}
+    tried |= {"read_store", "readonly", "run", "tune", "watch_hub"}
     errors = {
         name
         for name in perdure.__all__
@@ -706,6 +707,7 @@ async def test_what_begins_outside_of_a_hub_refuses_what_it_does_not_take(
             Face("run", perdure.run, {"app": app}),
             Face("connect", perdure.connect, {"app": app, "place": tmp_path / "s"}),
             Face("watch_hub", perdure.watch_hub),
+            Face("read_store", perdure.read_store),
             *methods_of(HubView, view),
         ]
 
