@@ -41,12 +41,54 @@ export function fill(parent, ...children) {
   append(parent, children);
 }
 
+/**
+ * Have an element show other children, and leave those as they are that show the same: they keep
+ * the focus, what is selected in them, and a click that is half done.
+ *
+ * Of two that look the same the listeners must do the same.
+ * @param {Element} parent
+ * @param {...Child} children
+ */
+export function refill(parent, ...children) {
+  const wanted = document.createDocumentFragment();
+  append(wanted, children);
+  patch(parent, [...wanted.childNodes]);
+}
+
+/**
+ * Have a node look like another one.
+ * @param {any} old
+ * @param {any} wanted
+ * @returns {any} the node that is in the page now
+ */
+export function become(old, wanted) {
+  if (old.isEqualNode(wanted)) return old;
+  // What has listeners is what these are about: with another text it is another thing.
+  if (listening.has(old) || !old.cloneNode(false).isEqualNode(wanted.cloneNode(false)) || old.nodeType !== Node.ELEMENT_NODE) {
+    old.replaceWith(wanted);
+    return wanted;
+  }
+  patch(old, [...wanted.childNodes]);
+  return old;
+}
+
+/** @type {WeakSet<Node>} */
+const listening = new WeakSet();
+
+function patch(parent, wanted) {
+  const old = [...parent.childNodes];
+  wanted.forEach((node, at) => (at < old.length ? become(old[at], node) : parent.append(node)));
+  for (const node of old.slice(wanted.length)) node.remove();
+}
+
 function furnish(made, classes, given, children) {
   if (classes.length) made.classList.add(...classes);
   for (const [name, value] of Object.entries(given)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name === "style") {
+    if (name.startsWith("on")) {
+      made.addEventListener(name.slice(2), value);
+      listening.add(made);
+    } else if (name === "style") {
       for (const [property, text] of Object.entries(value)) made.style.setProperty(property, text);
     } else if (PROPERTIES.has(name) && name in made) made[name] = value;
     else made.setAttribute(name, value === true ? "" : String(value));

@@ -4,7 +4,7 @@ import { addressOf, goTo } from "./address.js";
 import { ACTIONS, actOnOne } from "./actions.js";
 import { Problem, get, path, post } from "./api.js";
 import { ask } from "./dialog.js";
-import { element, fill } from "./element.js";
+import { element, fill, refill } from "./element.js";
 import { EventList } from "./events.js";
 import { showFamily } from "./family.js";
 import { History } from "./history.js";
@@ -50,7 +50,6 @@ class InstancePage {
     this.tab = "timeline";
     this.status = null;
     this.explanation = null;
-    this.isFresh = false;
     /** @type {Promise<void> | null} */
     this.refreshing = null;
     this.isStale = false;
@@ -65,6 +64,8 @@ class InstancePage {
     this.tabs = element("div.tabs", { role: "tablist", "aria-label": "What is shown" });
     this.panel = element("div.panel", { role: "tabpanel", id: "panel" });
     this.tabs.addEventListener("keydown", (event) => this.press(event));
+    this.tabs.hidden = true;
+    fill(this.tabs, TABS.map(([name, label]) => this.tabOf(name, label)));
     fill(place, this.head, this.tabs, this.panel);
     fill(this.head, element("h1", {}, id));
     const timer = setInterval(() => this.look(), LOOK_MS);
@@ -104,7 +105,7 @@ class InstancePage {
     if (this.signal.aborted) return;
     if (error instanceof Problem && error.status === 404) {
       this.status = null;
-      fill(this.tabs);
+      this.tabs.hidden = true;
       fill(this.panel, element("p.card", {}, "There is no such instance: it was purged, or never was."));
       fill(this.head, element("h1", {}, this.id));
     } else complain(error);
@@ -129,7 +130,8 @@ class InstancePage {
   showHead() {
     const { status } = this;
     const began = Date.parse(status.created_time);
-    fill(
+    this.tabs.hidden = false;
+    refill(
       this.head,
       element(
         "div.list-top",
@@ -154,24 +156,11 @@ class InstancePage {
         ["Failed", status.failure && `${status.failure.error_type}: ${status.failure.message}`],
       ]),
     );
-    fill(
-      this.tabs,
-      TABS.map(([name, label]) =>
-        element(
-          "button.tab",
-          {
-            type: "button",
-            role: "tab",
-            id: `tab-${name}`,
-            "aria-controls": "panel",
-            "aria-selected": String(name === this.tab),
-            tabindex: name === this.tab ? "0" : "-1",
-            onclick: () => this.choose(name),
-          },
-          label,
-        ),
-      ),
-    );
+  }
+
+  tabOf(name, label) {
+    const given = { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "panel" };
+    return element("button.tab", { ...given, onclick: () => this.choose(name) }, label);
   }
 
   choose(tab) {

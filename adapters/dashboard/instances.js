@@ -56,7 +56,10 @@ class InstanceList {
     this.selected = new Set();
     this.items = [];
     this.cursor = null;
-    this.isReading = false;
+    /** @type {symbol | null} */
+    this.reading = null;
+    /** @type {import("./stream.js").Change[]} what is told while a page is read, which may be older */
+    this.told = [];
     this.countedAt = 0;
     this.counting = 0;
     this.turn = new AbortController();
@@ -103,6 +106,7 @@ class InstanceList {
     this.conditions = new URLSearchParams(query);
     for (const name of FORM) this.conditions.delete(name);
     this.isOldest = query.get("order") === "oldest";
+    this.reading = null;
     this.selected.clear();
     this.showBar();
     follow(
@@ -112,38 +116,42 @@ class InstanceList {
     );
   }
 
-  async readFirst() {
-    this.isReading = true;
-    try {
-      const page = await this.read(null);
-      this.items = page.items;
-      this.cursor = page.cursor;
-      this.list.show(this.items);
-    } catch (error) {
-      if (!this.ended.aborted) fill(this.count, "–");
-      complain(error);
-    } finally {
-      this.isReading = false;
-    }
-    this.countSoon();
+  readFirst() {
+    this.told = [];
+    return this.readPage(null, []);
   }
 
-  async readMore() {
-    if (this.isReading || this.cursor === null) return;
-    this.isReading = true;
-    const ended = this.ended;
+  readMore() {
+    if (!this.reading && this.cursor !== null) this.readPage(this.cursor, this.items);
+  }
+
+  /** Read a page behind what is there; one that is asked for later takes its place. */
+  async readPage(cursor, before) {
+    const reading = Symbol("a page");
+    this.reading = reading;
     try {
-      const page = await this.read(this.cursor);
-      if (ended.aborted) return;
-      const known = new Set(this.items.map((status) => status.instance_id));
-      this.items = [...this.items, ...page.items.filter((one) => !known.has(one.instance_id))];
+      const page = await this.read(cursor);
+      if (this.reading !== reading) return;
+      const known = new Set(before.map((status) => status.instance_id));
+      this.items = [...before, ...page.items.filter((one) => !known.has(one.instance_id))];
       this.cursor = page.cursor;
       this.list.show(this.items);
     } catch (error) {
+      if (this.reading !== reading) return;
+      this.reading = null;
+      if (cursor === null) this.showNothing();
       complain(error);
-    } finally {
-      this.isReading = false;
+      return;
     }
+    this.reading = null;
+    this.take(this.told.splice(0));
+  }
+
+  showNothing() {
+    this.items = [];
+    this.cursor = null;
+    this.list.show([]);
+    fill(this.count, "–");
   }
 
   read(cursor) {
@@ -157,6 +165,10 @@ class InstanceList {
 
   /** Take in what has become of some: it is put where it belongs, or taken out. */
   take(changes) {
+    if (this.reading) {
+      this.told.push(...changes);
+      return;
+    }
     const latest = new Map(changes.map((change) => [change.instance_id, change]));
     const items = [];
     for (const status of this.items) {
@@ -189,7 +201,7 @@ class InstanceList {
     this.counting = setTimeout(() => {
       this.counting = 0;
       this.countedAt = Date.now();
-      if (!this.ended.aborted) this.readCount();
+      if (!this.signal.aborted) this.readCount();
     }, wait);
   }
 

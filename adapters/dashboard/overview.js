@@ -3,7 +3,7 @@
 import { addressOf } from "./address.js";
 import { get, path, post } from "./api.js";
 import { ask } from "./dialog.js";
-import { element, fill } from "./element.js";
+import { element, fill, refill } from "./element.js";
 import { complain, say } from "./notice.js";
 import { Rates } from "./rates.js";
 import { mayWrite } from "./session.js";
@@ -105,7 +105,7 @@ class Overview {
       ["Parked", { parked: true }],
     ];
     const counts = await Promise.all(kinds.map(([, conditions]) => this.count(conditions)));
-    fill(
+    refill(
       this.tiles,
       kinds.map(([name, conditions], index) =>
         element(
@@ -130,13 +130,13 @@ class Overview {
         return [minutes === 1 ? "1 minute" : `${minutes} minutes`, ...counts.map(shownCount)];
       }),
     );
-    fill(this.windows, rows.map(row));
+    refill(this.windows, rows.map(row));
   }
 
   async readFailures() {
     const query = { statuses: "Failed", order: "newest", limit: FAILURES, payloads: false };
     const { items } = await get("instances", { query, signal: this.signal });
-    fill(
+    refill(
       this.failures,
       items.length === 0 && nothing(3, "Nothing has failed."),
       items.map((status) =>
@@ -156,7 +156,7 @@ class Overview {
       ...entities.items.map((status) => [status.entity_id, status.parked]),
     ];
     const more = instances.cursor || entities.cursor;
-    fill(
+    refill(
       this.parked,
       actors.length === 0 && nothing(3, "No actor is parked."),
       actors.map(([id, why]) =>
@@ -183,11 +183,11 @@ class Overview {
 
   showCounters({ partitions, shards, silent }) {
     const most = Math.max(...partitions.map((one) => this.rates.of(one.index)), 1);
-    fill(
+    refill(
       this.partitions,
       partitions.map((one) => this.partitionRow(one, most, shards.length + silent.length)),
     );
-    fill(
+    refill(
       this.shards,
       shards.map((one) =>
         row([
@@ -224,7 +224,7 @@ class Overview {
     const field = { name: "to", label: "To shard", required: true, kind: /** @type {"json"} */ ("json") };
     const given = await ask({
       title: `Move partition ${partition.index}?`,
-      text: `Shard ${partition.shard} serves it. It moves when its turns under way have ended.`,
+      text: `It moves when its turns under way have ended.`,
       action: "Move",
       fields: [field],
     });
@@ -242,7 +242,7 @@ class Overview {
     const taken = new Map(partitions.flatMap((one) => one.hottest));
     for (const id of waiting.keys()) if (!taken.has(id)) taken.set(id, 0);
     const first = [...taken].sort((one, other) => other[1] - one[1]).slice(0, HOTTEST);
-    fill(
+    refill(
       this.hottest,
       first.length === 0 && nothing(3, "No actor is in memory."),
       first.map(([id, count]) => row([actorLink(id), shownCount(count), shownCount(waiting.get(id) ?? 0)])),

@@ -31,6 +31,7 @@ export function follow(query, told, signal) {
   let timer = 0;
   let gathered = /** @type {Change[]} */ ([]);
   let gathering = 0;
+  let isTold = false;
 
   function open() {
     close();
@@ -40,7 +41,11 @@ export function follow(query, told, signal) {
     source.onopen = () => say("live");
     source.onerror = () => {
       say("waiting");
-      if (source?.readyState === EventSource.CLOSED) timer = setTimeout(open, AGAIN_MS);
+      if (source?.readyState !== EventSource.CLOSED) return; // the browser asks again by itself
+      timer = setTimeout(open, AGAIN_MS);
+      if (isTold) return;
+      isTold = true;
+      told.reset(); // which shows what there is, or says what is wrong with what was asked
     };
   }
 
@@ -53,6 +58,7 @@ export function follow(query, told, signal) {
   function hear(event) {
     const change = JSON.parse(event.data);
     if (change.kind === "reset") {
+      isTold = true;
       gathered = [];
       told.reset();
       return;

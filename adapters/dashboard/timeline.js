@@ -112,7 +112,6 @@ export class Timeline {
     times.push(this.now);
     this.scale = new Scale(times, this.even.checked);
     const found = calls.filter((call) => this.fits(call));
-    this.list.renew();
     this.list.show(this.grouped.checked ? this.groups(found) : this.rows(found, 0));
     const { earlier, total } = this.history;
     this.earlier.hidden = earlier === 0;
@@ -175,7 +174,7 @@ export class Timeline {
       : call.kind === "child" && call.target
         ? this.toggle(this.children.has(call.target), call.target, () => this.toggleChild(call.target))
         : null;
-    const name = element("button.link", { type: "button", tabindex: "-1", onclick: () => this.pick({ key, depth, call, members }) }, call.label);
+    const name = element("button.link", { type: "button", tabindex: "-1", onclick: () => this.pickAt(key) }, call.label);
     return [
       cell("call-name", element("span.indent", { style: { width: `${depth * 14}px` } }), toggle, icon(call.kind), name, call.attempts > 1 && element("span.attempts", {}, ` ${call.attempts} attempts`)),
       cell("track", call.parts.slice(-BARS_MAX).map((part) => this.bar(part, now))),
@@ -215,6 +214,12 @@ export class Timeline {
       this.children.set(id, history);
     }
     this.show();
+  }
+
+  /** Show what is known of the call whose row has this key now. */
+  pickAt(key) {
+    const row = this.list.items.find((one) => one.key === key);
+    if (row) this.pick(row);
   }
 
   pick(row) {

@@ -1,6 +1,6 @@
 /** A list of any length, of which only the rows that are seen are in the page. */
 
-import { element } from "./element.js";
+import { element, refill } from "./element.js";
 
 /** Rows beyond what is seen that are made beforehand. */
 const BEYOND = 12;
@@ -69,13 +69,6 @@ export class VirtualList {
     this.drawSoon();
   }
 
-  /** Make all rows anew, since what they show has another form. */
-  renew() {
-    for (const { row } of this.made.values()) row.remove();
-    this.made.clear();
-    this.drawSoon();
-  }
-
   drawSoon() {
     this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
@@ -107,9 +100,11 @@ export class VirtualList {
     let known = this.made.get(key);
     if (!known || known.item !== item || known.isMarked !== isMarked) {
       const row = this.make(item, at, isMarked);
-      if (known) known.row.replaceWith(row);
+      if (known && known.isMarked === isMarked) this.renew(known, row);
+      else if (known) known.row.replaceWith(row);
       else this.rows.append(row);
-      known = { item, at: -1, row, isMarked };
+      const isKept = known?.isMarked === isMarked;
+      known = { item, at: isKept ? known.at : -1, row: isKept ? known.row : row, isMarked };
       this.made.set(key, known);
     }
     if (known.at !== at || known.row.dataset.height !== String(height)) {
@@ -122,6 +117,13 @@ export class VirtualList {
     known.row.classList.toggle("is-active", at === this.active);
     known.row.id = `${this.name}-${at}`;
     return key;
+  }
+
+  /** Have a row show what its item is now, and stay where it is. */
+  renew(known, row) {
+    known.row.className = row.className;
+    known.row.setAttribute("aria-selected", row.getAttribute("aria-selected") ?? "false");
+    refill(known.row, [...row.childNodes]);
   }
 
   make(item, at, isMarked) {

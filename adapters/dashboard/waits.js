@@ -1,6 +1,6 @@
 /** Why an instance waits: what for, since when, and at which line of its code. */
 
-import { element, fill } from "./element.js";
+import { element, refill } from "./element.js";
 import { actorLink } from "./status.js";
 import { shownTime } from "./times.js";
 
@@ -15,7 +15,7 @@ export function showWaits(place, told) {
     told.suspended !== null && `It is suspended: ${told.suspended || "no reason was given"}`,
     told.code_trouble && `There is no word of its code: ${told.code_trouble}`,
   ].filter(Boolean);
-  fill(
+  refill(
     place,
     hindrances.map((text) => element("p.card.hindrance", {}, text)),
     told.start_at && element("p.card", {}, "It begins ", shownTime(told.start_at)),

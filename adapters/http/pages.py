@@ -35,9 +35,11 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # A new version of the package is seen at once; what has not changed is not sent again.
-    "Cache-Control": "no-cache",
 }
+#: The page is asked for again each time, so that a new version of the package is seen at once.
+_ASKED = "no-cache"
+#: Its files stand under their version, where they never change.
+_KEPT = "public, max-age=31536000, immutable"
 
 
 @frozen
@@ -48,11 +50,21 @@ class _File:
 
 
 @cache
-def _files() -> dict[str, _File]:
-    return {
-        name: _File(kind, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-        for name, (kind, body) in read_files().items()
+def _files() -> tuple[str, dict[str, _File]]:
+    """Give the version of the files, and the files by name."""
+    files = read_files()
+    version = _digest(b"".join(_digest(files[name][1]) for name in sorted(files))).decode()
+    kind, page = files["index.html"]
+    files["index.html"] = kind, page.replace(b'"dashboard/', f'"dashboard/{version}/'.encode())
+    made = {
+        name: _File(kind, body, f'"{_digest(body).decode()}"')
+        for name, (kind, body) in files.items()
     }
+    return version, made
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest()[:20].encode()
 
 
 class Pages(Plain):
@@ -66,27 +78,30 @@ class Pages(Plain):
         self.expect(call, "GET")
         if not call.request.scope["path"].endswith("/"):
             return RedirectResponse(f"{call.before}/")  # what the page loads lies beside it
-        return await _send(call, "index.html")
+        return await _send(call, [], "index.html")
 
 
 class PageFiles(Plain):
-    """``/dashboard``: what the page loads."""
+    """``/dashboard``: what the page loads, by name, under its version or not."""
 
     prefix: tuple[str, ...] = ("dashboard",)
 
     async def answer(self, call: Call) -> Response:
-        if len(call.segments) != 1:
+        if len(call.segments) not in (1, 2):
             raise Refusal(404, "there is nothing here")
         if call.method != "GET":
             raise Refusal(405, "only GET is answered here", headers={"Allow": "GET"})
-        return await _send(call, call.segments[0])
+        return await _send(call, call.segments[:-1], call.segments[-1])
 
 
-async def _send(call: Call, name: str) -> Response:
-    file = (await anyio.to_thread.run_sync(_files)).get(name)
+async def _send(call: Call, under: list[str], name: str) -> Response:
+    version, files = await anyio.to_thread.run_sync(_files)
+    file = files.get(name)
     if file is None:
         raise Refusal(404, "there is nothing here")
-    headers = {**_HEADERS, "ETag": file.etag}
+    # An older page may ask for a file that has changed since.
+    caching = _KEPT if under == [version] else _ASKED
+    headers = {**_HEADERS, "ETag": file.etag, "Cache-Control": caching}
     known = call.request.headers.get("if-none-match", "")
     if file.etag in (one.strip().removeprefix("W/") for one in known.split(",")):
         return Response(None, 304, headers)

@@ -92,6 +92,19 @@ async def test_a_file_that_is_known_is_not_sent_again() -> None:
     assert (again.content, other.content) == (b"", first.content)
 
 
+async def test_the_page_leads_to_files_that_are_kept_since_they_never_change() -> None:
+    async with served() as shop:
+        page = await shop.http.get("/")
+        [path] = re.findall(r'src="(dashboard/[^"]+/main\.js)"', page.text)
+        kept = await shop.http.get(f"/{path}")
+        older = await shop.http.get("/dashboard/another-version/main.js")
+
+    assert page.headers["cache-control"] == "no-cache"
+    assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert (older.status_code, older.headers["cache-control"]) == (200, "no-cache")
+    assert kept.text == older.text == MODULES["main.js"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -100,6 +113,7 @@ async def test_a_file_that_is_known_is_not_sent_again() -> None:
         ("GET", "/dashboard/..%2F__init__.py", 404),
         ("GET", "/dashboard", 404),
         ("GET", "/dashboard/main.js/more", 404),
+        ("GET", "/dashboard/one/two/main.js", 404),
         ("GET", "/elsewhere", 404),
         ("HEAD", "/", 200),
         ("POST", "/", 405),

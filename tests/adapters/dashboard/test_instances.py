@@ -67,6 +67,15 @@ def test_the_list_changes_without_a_reload(shop: Shop, visit: Visit) -> None:
     expect(page.locator("#count")).to_have_text("0")
 
 
+def test_a_filter_that_is_none_is_said_to_be(shop: Shop, visit: Visit) -> None:
+    page = visit("#/instances?created_from=yesterday")
+
+    expect(page.locator("#notices")).to_contain_text("created_from must be a time")
+    expect(page.locator("#count")).to_have_text("–")  # noqa: RUF001
+    page.get_by_label("Id begins with").fill("none-")
+    expect(page.locator("#count")).to_have_text("0")
+
+
 def test_a_view_is_saved_opened_and_forgotten(shop: Shop, visit: Visit) -> None:
     page = visit("#/instances?name=approval")
     page.get_by_role("button", name="Save view").click()

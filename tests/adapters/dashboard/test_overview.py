@@ -44,6 +44,20 @@ def test_failures_say_why_and_hot_actors_are_named(shop: Shop, visit: Visit) -> 
     expect(page.locator("#hottest")).to_contain_text("hot-1")
 
 
+def test_what_has_the_focus_keeps_it_while_the_counters_change(shop: Shop, visit: Visit) -> None:
+    page = visit()
+    button = page.get_by_role("button", name="Move partition 0")
+    button.focus()
+    row = page.locator("#partitions tr").first
+    before = row.inner_text()
+
+    for number in range(100):
+        shop.run("quick", number, id=f"busy-{number}")
+
+    expect(row).not_to_have_text(before)
+    expect(button).to_be_focused()
+
+
 def test_a_partition_is_moved_from_here(shop: Shop, visit: Visit) -> None:
     statistics: HubStatistics = shop.do(lambda client: client.statistics())
     partition = statistics.partitions[0]
