@@ -116,7 +116,14 @@ if TYPE_CHECKING:
     from .runtime.scheduling.clock import Clock, ManualClock, SystemClock
     from .runtime.scheduling.interpreter import tune
     from .runtime.settings import Settings
-    from .runtime.statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
+    from .runtime.statistics import (
+        ActivityStatistics,
+        Durations,
+        HubStatistics,
+        PartitionStatistics,
+        ShardStatistics,
+        SilentShard,
+    )
     from .runtime.stopped_hub import read_store
     from .storage import MemoryStore, SharedStore, Store
     from .storage.sqlite import SqliteStore
@@ -128,6 +135,7 @@ __all__ = [
     "ActivityContext",
     "ActivityError",
     "ActivityFacts",
+    "ActivityStatistics",
     "App",
     "AppDescription",
     "AskedLock",
@@ -139,6 +147,7 @@ __all__ = [
     "CleanResult",
     "Client",
     "Clock",
+    "Durations",
     "EntityConditions",
     "EntityContext",
     "EntityExplanation",
@@ -286,7 +295,8 @@ _HOMES = {
         (".runtime.settings", "Settings"),
         (
             ".runtime.statistics",
-            "HubStatistics PartitionStatistics ShardStatistics SilentShard",
+            "ActivityStatistics Durations HubStatistics PartitionStatistics "
+            "ShardStatistics SilentShard",
         ),
         (".storage.memory", "MemoryStore"),
         (".storage.protocol", "SharedStore Store"),

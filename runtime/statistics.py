@@ -2,15 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from attrs import frozen
 
 from .facts import Fact
 
-if TYPE_CHECKING:
-    pass
+_BOUNDS_S = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+
+
+@frozen(kw_only=True)
+class Durations(Fact):
+    """How long things took that were done.
+
+    Attributes:
+        BOUNDS_S: seconds, in order.
+        total_s: seconds that they took together.
+        counts: how many took up to each of the bounds, and longer than the one before; behind
+            them, how many took longer than the last.
+    """
+
+    BOUNDS_S: ClassVar[tuple[float, ...]] = _BOUNDS_S
+
+    total_s: float = 0.0
+    counts: tuple[int, ...] = (0,) * (len(_BOUNDS_S) + 1)
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self.counts)
+
+
+class DurationCounter:
+    """Counts how long things take."""
+
+    __slots__ = ("_counts", "_total_s")
+
+    def __init__(self) -> None:
+        self._total_s = 0.0
+        self._counts = [0] * (len(_BOUNDS_S) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self._total_s += seconds
+        self._counts[bisect_left(_BOUNDS_S, seconds)] += 1
+
+    def read(self) -> Durations:
+        """Give what was counted."""
+        return Durations(total_s=self._total_s, counts=tuple(self._counts))
+
+
+@frozen(kw_only=True)
+class ActivityStatistics(Fact):
+    """What one event loop has done of one activity since its counters were first asked for.
+
+    Attributes:
+        name: its name.
+        ended: attempts whose code has ended.
+        failed: those of them that failed.
+        retried: those of them that were not the first of their call.
+        durations: how long their code took.
+    """
+
+    name: str
+    ended: int
+    failed: int
+    retried: int
+    durations: Durations
 
 
 @frozen(kw_only=True)
@@ -33,6 +96,13 @@ class PartitionStatistics(Fact):
         owed: messages to other partitions that these have not made durable yet.
         activations: actors in memory.
         stored_bytes: what it takes in the store, write-ahead log included; 0 in memory.
+        commit_durations: how long the store took for each checkpoint.
+        committed_bytes: bytes of the payloads that the turns of stored checkpoints took and sent.
+        replays: histories of instances that were replayed, since these came into memory.
+        replayed_events: the events in them.
+        parked: parked actors in memory; one is brought there when a hub opens the store.
+        longest_wait_s: of the actors for which messages wait, how long ago the one had its last
+            turn that has had none for longest; 0 if none waits, or none of them had one yet.
         hottest: the actors that took most messages since they were loaded, with how many; empty
             unless asked for.
         fullest: the actors for which most messages wait, with how many; as ``hottest``.
@@ -51,6 +121,12 @@ class PartitionStatistics(Fact):
     owed: int = 0
     activations: int
     stored_bytes: int
+    commit_durations: Durations = Durations()
+    committed_bytes: int = 0
+    replays: int = 0
+    replayed_events: int = 0
+    parked: int = 0
+    longest_wait_s: float = 0.0
     hottest: tuple[tuple[str, int], ...] = ()
     fullest: tuple[tuple[str, int], ...] = ()
 
@@ -67,6 +143,9 @@ class ShardStatistics(Fact):
         abandoned: attempts among them whose answer is not wanted any more, since they took too
             long or were cancelled, and that go on all the same.
         replaced: tasks of its own that ended or were spoilt by users' code, and were replaced.
+        waiting_activities: those of ``activities`` that their limits have not let begin.
+        longest_wait_s: how long the one that was called first has waited for that.
+        by_activity: what it has done, by activity.
         partitions: which partitions it serves.
     """
 
@@ -77,6 +156,9 @@ class ShardStatistics(Fact):
     partitions: tuple[int, ...]
     abandoned: int = 0
     replaced: int = 0
+    waiting_activities: int = 0
+    longest_wait_s: float = 0.0
+    by_activity: tuple[ActivityStatistics, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -165,6 +247,31 @@ class HubStatistics(Fact):
         return sum(partition.stored_bytes for partition in self.partitions)
 
 
+def _read_durations(told: Mapping[str, Any]) -> Durations:
+    return Durations(total_s=told["total_s"], counts=tuple(told["counts"]))
+
+
+def read_partition(told: Mapping[str, Any]) -> PartitionStatistics:
+    """Read what a partition has counted, which may have crossed as JSON."""
+    one = dict(told)
+    for name in ("hottest", "fullest"):
+        one[name] = tuple((key, count) for key, count in one[name])
+    if "commit_durations" in one:
+        one["commit_durations"] = _read_durations(one["commit_durations"])
+    return PartitionStatistics(**one)
+
+
+def read_shard(told: Mapping[str, Any]) -> ShardStatistics:
+    """Read what an event loop has counted, which may have crossed as JSON."""
+    one = dict(told)
+    one["partitions"] = tuple(one["partitions"])
+    one["by_activity"] = tuple(
+        ActivityStatistics(**{**row, "durations": _read_durations(row["durations"])})
+        for row in one.get("by_activity", ())
+    )
+    return ShardStatistics(**one)
+
+
 def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
     """Put together what the shards have counted, which may have crossed as JSON."""
     shards: list[ShardStatistics] = []
@@ -178,14 +285,8 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
         if "silent" in count:
             silent.append(SilentShard(**count["silent"]))
             continue
-        shard: dict[str, Any] = dict(count["shard"])
-        shard["partitions"] = tuple(shard["partitions"])
-        shards.append(ShardStatistics(**shard))
-        for row in count["partitions"]:
-            one: dict[str, Any] = dict(row)
-            for name in ("hottest", "fullest"):
-                one[name] = tuple((key, count) for key, count in one[name])
-            partitions.append(PartitionStatistics(**one))
+        shards.append(read_shard(count["shard"]))
+        partitions += map(read_partition, count["partitions"])
     return HubStatistics(
         partitions=tuple(sorted(partitions, key=lambda one: one.index)),
         shards=tuple(shards),

@@ -13,7 +13,7 @@ from ...actors.errors import FailureDetails, UsageError
 from ...actors.ids import EntityId
 from ...actors.values import RuntimeStatus
 from ..facts import ParkedReason
-from ..statistics import HubStatistics, PartitionStatistics, ShardStatistics, SilentShard
+from ..statistics import HubStatistics, SilentShard, read_partition, read_shard
 from .changes import Change
 from .pages import HistoryPage
 from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus
@@ -138,23 +138,11 @@ def read_history_page(told: Mapping[str, Any]) -> HistoryPage:
     return HistoryPage(items=items, first=told["first"], total=told["total"], after=told["after"])
 
 
-def _read_shard(row: Mapping[str, Any]) -> ShardStatistics:
-    shard: dict[str, Any] = dict(row)
-    shard["partitions"] = tuple(shard["partitions"])
-    return ShardStatistics(**shard)
-
-
 def read_statistics(told: Mapping[str, Any]) -> HubStatistics:
     """Read a hub's counters."""
-    partitions: list[PartitionStatistics] = []
-    for row in told["partitions"]:
-        one: dict[str, Any] = dict(row)
-        for name in ("hottest", "fullest"):
-            one[name] = tuple((key, count) for key, count in one[name])
-        partitions.append(PartitionStatistics(**one))
     return HubStatistics(
-        partitions=tuple(partitions),
-        shards=tuple(map(_read_shard, told["shards"])),
+        partitions=tuple(map(read_partition, told["partitions"])),
+        shards=tuple(map(read_shard, told["shards"])),
         silent=tuple(SilentShard(**row) for row in told["silent"]),
         restarted=told["restarted"],
     )

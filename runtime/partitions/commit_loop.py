@@ -111,6 +111,7 @@ class CommitLoop:
             if not await self._store(checkpoint, batch):
                 return
             partition.commits += 1
+            partition.committed_bytes += batch.size
             partition.failed_commits = 0
             partition.sequence = checkpoint.sequence
             partition.exchange.on_durable(checkpoint)
@@ -155,6 +156,7 @@ class CommitLoop:
         partition = self._partition
         partition.flying = batch
         flight = self._rounds.begin()
+        began = perf_counter()
         try:
             if self._watch is None:
                 await partition.store.commit(checkpoint)
@@ -180,6 +182,7 @@ class CommitLoop:
             partition.flying = None
             flight.end()
             partition.let_on()
+        partition.commit_durations.add(perf_counter() - began)
         return True
 
     async def _commit_watched(self, checkpoint: Checkpoint, batch: Batch, watch: Watch) -> None:

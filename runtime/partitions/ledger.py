@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
+from ..statistics import DurationCounter
 from .batch import Batch
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Ledger:
         #: Of all sealed batches.
         self.turns = 0
         self.messages = 0
+        #: Of those that became durable.
+        self.commit_durations = DurationCounter()
+        self.committed_bytes = 0
         #: Who waits for the partition to leave; there is none while nobody has asked for that.
         self.leaving: Waiter | None = None
         #: Activations whose next turn comes behind the commit in flight.

@@ -55,6 +55,9 @@ class Loader:
         self._gate = anyio.Event()
         self.is_loading = False
         self._is_held = False
+        #: Histories that were replayed, and the events in them.
+        self.replays = 0
+        self.replayed_events = 0
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -260,6 +263,8 @@ class Loader:
             if self._consider(activation, actor):
                 actor.lie_idle(events)
             else:
+                self.replays += 1
+                self.replayed_events += len(events)
                 if not await self._replay(activation, actor, events):
                     return
                 await in_slices(let_go(events))

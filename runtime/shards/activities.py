@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ...actors.contexts.activity import ActivityContext
@@ -23,6 +24,7 @@ from ..scheduling.forks import end_child, forks
 from ..scheduling.hands import is_foreign
 from ..scheduling.threads import Threads
 from ..scheduling.waiter import context_for_threads, thread_waker
+from ..statistics import ActivityStatistics, DurationCounter
 from .lanes import Lane, Parcel
 
 if TYPE_CHECKING:
@@ -210,6 +212,8 @@ class RunningActivity:
         """Take note that it has ended; answer, unless the answer was given or given up before."""
         if self.alarm is not None:
             self.stop_alarm()
+        if self.pool.is_timed and self.started is not None:
+            self.kind.count(self, event, self.pool.now() - self.started)
         if self.pool.watch is not None:
             failed = event == "TaskFailed" and body
             self.pool.tell_end(self, read_failure(body).error_type if failed else None)
@@ -237,9 +241,12 @@ class Kind:
     Attributes:
         own: of its own limit, if it has one.
         shared: of all that run on the loop, or of all that run in threads.
+        durations: how long its attempts took that were counted.
+        failed: how many of these failed.
+        retried: how many of these were not the first of their call.
     """
 
-    __slots__ = ("definition", "first", "own", "shared")
+    __slots__ = ("definition", "durations", "failed", "first", "own", "retried", "shared")
 
     def __init__(self, definition: ActivityDefinition, shared: Lane) -> None:
         self.definition = definition
@@ -247,6 +254,26 @@ class Kind:
         most = definition.max_concurrency
         self.own = None if most is None else Lane(most)
         self.first = shared if self.own is None else self.own
+        self.durations = DurationCounter()
+        self.failed = 0
+        self.retried = 0
+
+    def count(self, running: RunningActivity, event: AnswerKind | None, took: int) -> None:
+        """Count an attempt that has ended, and took so many microseconds."""
+        self.durations.add(max(0, took) / 1e6)
+        self.failed += event == "TaskFailed"
+        self.retried += running.call.attempt > 1
+
+    def read(self) -> ActivityStatistics:
+        """Give what was counted."""
+        durations = self.durations.read()
+        return ActivityStatistics(
+            name=self.definition.name,
+            ended=durations.count,
+            failed=self.failed,
+            retried=self.retried,
+            durations=durations,
+        )
 
 
 class ActivityPool:
@@ -281,6 +308,7 @@ class ActivityPool:
         self._context = context_for_threads()
         self._stopping = False
         self.waiting = 0  # calls that were not let in
+        self.is_timed = False  # whether somebody has asked how long they take
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
         self._forks = 0
         self.warden: Warden | None = None  # where processes have died
@@ -292,6 +320,22 @@ class ActivityPool:
         """How many run or wait to run."""
         waiting = sum(lane.waiting_count for lane in self._lanes)
         return self._on_loop.count + self._in_threads.count + waiting
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait for their limits."""
+        return sum(lane.waiting_count for lane in self._lanes)
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long the call has waited that came first of those that were not let in."""
+        waiting = [parcel.since for parcel in self._parcels if parcel.calls]
+        return max(0.0, perf_counter() - min(waiting)) if waiting else 0.0
+
+    def read_kinds(self) -> tuple[ActivityStatistics, ...]:
+        """Give what was counted of each activity; from now on, that is done."""
+        self.is_timed = True
+        return tuple(kind.read() for _, kind in sorted(self._kinds.items()))
 
     @property
     def _lanes(self) -> list[Lane]:

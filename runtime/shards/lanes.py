@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ...actors.messages import Completion
@@ -20,15 +21,17 @@ class Parcel:
     Attributes:
         instances: whose calls they are, and perhaps were.
         given_up: those that are skipped.
+        since: when the first of them came, by the performance counter.
     """
 
-    __slots__ = ("calls", "given_up", "instances", "post")
+    __slots__ = ("calls", "given_up", "instances", "post", "since")
 
     def __init__(self, calls: Iterable[ActivityCall], post: Post) -> None:
         self.calls = deque(calls)
         self.post = post
         self.instances: set[str] | None = None
         self.given_up: set[Caller] = set()
+        self.since = perf_counter()
 
     def give_up(self, caller: Caller) -> None:
         """Skip a call, or drop all of an execution for task 0, if they are here."""

@@ -444,6 +444,9 @@ class Shard:
             abandoned=self.activities.abandoned,
             replaced=self.pump.replaced + self.keeper.restarts,
             partitions=tuple(one.index for one in counted),
+            waiting_activities=self.activities.waiting_count,
+            longest_wait_s=self.activities.longest_wait_s,
+            by_activity=self.activities.read_kinds(),
         )
         return {"shard": asdict(shard), "partitions": [asdict(one) for one in counted]}
 
@@ -479,6 +482,9 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
     stored_bytes = await partition.store.size()
     actors = partition.activations.values()
     waiting = [(one.key, count) for one in actors if (count := one.waiting)]
+    now = partition.now()
+    turns = [one.latest for one in actors if one.mail and one.latest]
+    longest = max(0, now - min(turns)) / 1e6 if turns else 0.0
     return PartitionStatistics(
         index=partition.index,
         shard=shard,
@@ -493,6 +499,12 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         owed=partition.exchange.owed,
         activations=len(partition.activations),
         stored_bytes=stored_bytes,
+        commit_durations=partition.commit_durations.read(),
+        committed_bytes=partition.committed_bytes,
+        replays=partition.loader.replays,
+        replayed_events=partition.loader.replayed_events,
+        parked=sum(1 for one in actors if one.actor is not None and one.actor.parked is not None),
+        longest_wait_s=longest,
         hottest=tuple(
             (one.key, one.taken) for one in nlargest(hottest, actors, key=lambda one: one.taken)
         ),

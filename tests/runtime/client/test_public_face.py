@@ -324,7 +324,8 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
 MADE = {
     "ActivityContext", "AppDescription", "CancelScope", "Change", "CleanResult", "Client", "Clock", "EntityConditions",
     "EntityContext", "HistoryPage", "InstanceConditions",
-    "ActivityFacts", "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
+    "ActivityFacts", "ActivityStatistics", "Durations",
+    "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
     "TurnFacts", "WorkFacts",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
