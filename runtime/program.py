@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..actors.registry.app import App
     from ..storage import Store
+    from .observer import Observer, TraceObserver
     from .settings import Settings
 
 _log = Log("perdure.hub")
@@ -40,6 +41,7 @@ def run(
     workers: int = 0,
     socket: str | Path | None = None,
     settings: Settings | None = None,
+    observer: Observer | TraceObserver | str | None = None,
     backend: Literal["asyncio", "trio"] = "asyncio",
     uvloop: bool | None = None,
     tuned: bool = True,
@@ -61,6 +63,7 @@ def run(
         socket: where clients of other processes find the hub; by default ``hub.sock`` in the
             store's folder, if it has one.
         settings: the limits.
+        observer: is told of the hub's work, or has it belong to traces; see ``Hub``.
         backend: which event loop.
         uvloop: whether asyncio runs on uvloop; by default where it is installed.
         tuned: whether the interpreter is set up for a hub, see ``perdure.tune``.
@@ -92,6 +95,7 @@ def run(
         workers=workers,
         socket=socket,
         settings=settings,
+        observer=observer,
     )
     options = backend_options(backend, uvloop)
     if tuned:

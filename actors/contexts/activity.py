@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ..logs import GuardedLogger
 from ..messages import ActivityCall
 
 
@@ -42,6 +44,20 @@ class ActivityContext:
         self.idempotency_key = f"{caller.instance_id}/{caller.execution}/{call.call}"
         self.progress: Any = None
         self._cancelled = False
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger (``perdure.activities.NAME``) whose records say which call they are of.
+
+        They have ``instance_id``, ``activity``, ``task_id`` and ``attempt``.
+        """
+        ids = {
+            "instance_id": self.instance_id,
+            "activity": self.name,
+            "task_id": self.task_id,
+            "attempt": self.attempt,
+        }
+        return GuardedLogger(f"perdure.activities.{self.name}", ids)
 
     @property
     def cancelled(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
@@ -10,6 +11,7 @@ from ..arguments import refusal
 from ..codec import codec_of_type
 from ..errors import UsageError
 from ..ids import EntityId, check_instance_id
+from ..logs import GuardedLogger
 from ..messages import Message, Operation, Start
 from ..registry.outside import calling_line
 from ..times import due_time, to_datetime
@@ -103,6 +105,16 @@ class EntityContext:
     def key(self) -> str:
         """The entity's key."""
         return self.entity_id.key
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger (``perdure.entities.NAME``) whose records say which operation they are of.
+
+        They have ``entity_id`` (a text) and ``operation``. What a log was told stays told where the
+        operation fails and is rolled back, or runs again.
+        """
+        ids = {"entity_id": str(self.entity_id), "operation": self.operation_name}
+        return GuardedLogger(f"perdure.entities.{self.entity_id.name}", ids)
 
     @property
     def current_utc_datetime(self) -> datetime:

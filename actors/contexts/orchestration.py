@@ -51,7 +51,8 @@ class _ReplaySafeLogger(GuardedLogger):
 
     def __init__(self, executor: Executor) -> None:
         name = f"perdure.orchestrations.{executor.definition.name}"
-        super().__init__(name, {"instance_id": executor.instance_id})
+        ids = {"instance_id": executor.instance_id, "orchestration": executor.definition.name}
+        super().__init__(name, ids)
         self._executor = executor
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802

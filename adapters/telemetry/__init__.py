@@ -10,11 +10,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .ids import IdGenerator
+    from .logs import JsonFormatter
+    from .metrics import METRICS_CONTENT_TYPE, HubCollector, instrument, metrics_text
     from .tracing import Tracing
 
-__all__ = ["IdGenerator", "Tracing"]
+__all__ = [
+    "METRICS_CONTENT_TYPE",
+    "HubCollector",
+    "IdGenerator",
+    "JsonFormatter",
+    "Tracing",
+    "instrument",
+    "metrics_text",
+]
 
-_HOMES = {"IdGenerator": ".ids", "Tracing": ".tracing"}
+_HOMES = {
+    "HubCollector": ".metrics",
+    "IdGenerator": ".ids",
+    "JsonFormatter": ".logs",
+    "METRICS_CONTENT_TYPE": ".metrics",
+    "Tracing": ".tracing",
+    "instrument": ".metrics",
+    "metrics_text": ".metrics",
+}
 
 # Type checkers go by the imports above, and would believe in any name if they saw this.
 if not TYPE_CHECKING:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode
 
+from perdure import ActivityFacts, OperationFacts
+
 from .context import UNSAMPLED
 from .spans import Note
 
@@ -42,7 +44,7 @@ class CurrentSpan(Span):
     Args:
         place: the span that it is part of.
         span_id: its own id.
-        facts: what it is of.
+        facts: what it is of: an activity's attempt, or an operation.
     """
 
     __slots__ = (
@@ -60,7 +62,7 @@ class CurrentSpan(Span):
         "status",
     )
 
-    def __init__(self, place: Place, span_id: int, facts: Any) -> None:
+    def __init__(self, place: Place, span_id: int, facts: ActivityFacts | OperationFacts) -> None:
         self.place = place
         self.span_id = span_id
         self.facts = facts
@@ -79,6 +81,19 @@ class CurrentSpan(Span):
         if self._context is None:
             self._context = self.place.at(self.span_id)
         return self._context
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """Say what it is of, for logs."""
+        facts = self.facts
+        if isinstance(facts, ActivityFacts):
+            return {
+                "instance_id": facts.instance_id,
+                "activity": facts.activity,
+                "task_id": facts.task,
+                "attempt": facts.attempt,
+            }
+        return {"entity_id": facts.entity_id, "operation": facts.operation}
 
     def is_recording(self) -> bool:
         """Whether what is said of it is kept."""

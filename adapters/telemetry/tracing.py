@@ -246,7 +246,8 @@ def _status_of(status: str, failure: FailureDetails, attributes: dict[str, Any])
 
 
 def _operation_span(span: CurrentSpan) -> tuple[SpanFacts, Context]:
-    operation: OperationFacts = span.facts
+    operation = span.facts
+    assert isinstance(operation, OperationFacts)
     name = operation.entity_id[1:].partition("@")[0]
     attributes: dict[str, Any] = {
         "perdure.entity_id": operation.entity_id,
