@@ -212,8 +212,9 @@ class RunningActivity:
         """Take note that it has ended; answer, unless the answer was given or given up before."""
         if self.alarm is not None:
             self.stop_alarm()
-        if self.pool.is_timed and self.started is not None:
-            self.kind.count(self, event, self.pool.now() - self.started)
+        if self.pool.is_timed and self.ran is not None:
+            began = self.ran[0]  # None where it ran in one go
+            self.kind.count(self, event, self.pool.now() - began if began else 0)
         if self.pool.watch is not None:
             failed = event == "TaskFailed" and body
             self.pool.tell_end(self, read_failure(body).error_type if failed else None)
