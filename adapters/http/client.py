@@ -19,7 +19,9 @@ from .routes import API, CONTEXT, IDEMPOTENCY_KEY, ROUTE_OF
 #: Seconds for a connection, and for an answer beyond what the request itself waits for.
 _CONNECT_S = 5.0
 _ANSWER_S = 90.0
-_CONNECTIONS_MAX = 100
+#: Waits for an end hold a connection each, and others must not wait behind them.
+_CONNECTIONS_MAX = 1_000
+_KEPT_MAX = 100
 
 _LOST = (httpx.TransportError,)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -50,14 +52,17 @@ class HttpTransport:
         self._prefix = "/".join([prefix, *API])
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if key is not None:
-            if not key or not key.isascii() or not key.isprintable():
-                raise UsageError("key must be a str in ASCII, without line breaks and not empty")
+            given: object = key
+            if not (isinstance(given, str) and given and given.isascii() and given.isprintable()):
+                raise _bad_key(given)
             headers["Authorization"] = f"Bearer {key}"
         self._http = httpx.AsyncClient(
             transport=transport,
             headers=headers,
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            limits=httpx.Limits(max_connections=_CONNECTIONS_MAX),
+            limits=httpx.Limits(
+                max_connections=_CONNECTIONS_MAX, max_keepalive_connections=_KEPT_MAX
+            ),
             follow_redirects=False,
             trust_env=False,
         )
@@ -122,6 +127,14 @@ class HttpTransport:
         if status >= 500:
             raise InternalError(f"{self._base} answered {status}")
         raise UsageError(f"{self._base} answered {status}: is it the address of a hub?")
+
+
+def _bad_key(key: object) -> UsageError:
+    # Its kind, and not what it is: it may be nearly right.
+    kind = type(key).__name__
+    return UsageError(
+        f"key must be a str in ASCII, without line breaks and not empty, not a {kind}"
+    )
 
 
 def _words(error: Exception) -> str:

@@ -29,12 +29,12 @@ from ..transport.sockets import shard_socket, socket_of
 from .applications import app_of, make_lookup
 from .client import Client
 from .hub_client import HubClient
+from .operations import OPERATIONS, Operation
 from .remote_client import AnswerLostError, RemoteClient, Transport
 
 if TYPE_CHECKING:
     from ...actors.registry.app import App
     from ..transport.verbs import HubVerb
-    from .operations import Operation
 
 #: Bytes of a batch of signals that fit into one request, whatever ``max_payload`` is.
 _BATCH_SIZE_MAX = 10 * 1024 * 1024
@@ -85,9 +85,10 @@ async def connect(
 @asynccontextmanager
 async def connect_plainly(place: str | Path) -> AsyncGenerator[Client, None]:
     """Give a client of a hub in another process over its socket, without the application."""
-    async with _hub_line(check_socket(socket_of(place))) as (line, _):
-        client = RemoteClient(SocketTransport(line))
-        await client.describe()  # one that answers nothing is no hub
+    async with (
+        _hub_line(check_socket(socket_of(place))) as (line, _),
+        connect_remotely(SocketTransport(line), None, None) as client,
+    ):
         yield client
 
 
@@ -95,15 +96,54 @@ async def connect_plainly(place: str | Path) -> AsyncGenerator[Client, None]:
 async def connect_remotely(
     transport: Transport, app: App | str | None, settings: Settings | None
 ) -> AsyncGenerator[Client, None]:
-    """Give a client over a transport, with the application or without, of a hub that answers."""
+    """Give a client over a transport, with the application or without, of a hub that answers.
+
+    Like the hub's own it is for any event loop of the process.
+
+    Raises:
+        UnavailableError: no hub answers.
+    """
     lookup = None
     if app is None:
         refuse_settings(settings)
     else:
         lookup = make_lookup(app_of(app), _checked(settings))
-    client = RemoteClient(transport, lookup)
-    await client.describe()
-    yield client
+    try:
+        await transport.ask(OPERATIONS["describe"], {})  # one that answers nothing is no hub
+    except AnswerLostError as lost:
+        raise UnavailableError(f"no hub answers there ({lost}): start one") from lost
+    home, left = Home(), anyio.Event()
+    failed: Exception | None = None
+    async with TaskGroup() as tasks:
+        tasks.start_soon(home.serve, left.wait)
+        try:
+            yield RemoteClient(_FromAnyLoop(transport, home), lookup)
+        except Exception as error:
+            failed = error  # it comes out as it is, and not in a group
+        finally:
+            home.close()
+            left.set()
+    if failed is not None:
+        raise failed
+
+
+class _FromAnyLoop:
+    """A transport that is used on the loop it was opened on, wherever the asking code runs."""
+
+    def __init__(self, transport: Transport, home: Home) -> None:
+        self._transport = transport
+        self._home = home
+
+    async def ask(self, operation: Operation, arguments: dict[str, Any]) -> Any:
+        """See ``Transport``."""
+        home = self._home
+        if home.here() == home.door:
+            return await self._transport.ask(operation, arguments)
+        if home.is_shut:
+            raise HubStoppingError(
+                "the client was left: use it inside of 'async with connect(...)'"
+            )
+        return await home.fetch(partial(self._transport.ask, operation, arguments))
 
 
 class SocketTransport:

@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import orjson
 import pytest
 
 from perdure import (
     EntityId,
     Hub,
+    HubStoppingError,
     OutcomeUnknownError,
     Settings,
     UnavailableError,
     UsageError,
     connect,
 )
+from perdure.adapters.http.server import Address, ServerOptions, listen
 from perdure.runtime.client import remote_client
 from perdure.runtime.client.operations import Operation
-from perdure.runtime.client.remote import SocketTransport
 from perdure.runtime.client.remote_client import AnswerLostError, RemoteClient
+from perdure.runtime.transport.lines import Line
 from tests.features.clients.application import app
 
 CLICKS: EntityId[Any] = EntityId("counter", "c")
@@ -142,8 +145,8 @@ async def test_a_long_call_is_waited_for_in_several_requests(
 async def test_what_gives_much_is_done_a_few_at_a_time(tmp_path: Path) -> None:
     async with Hub(app, socket=tmp_path / "s"), connect(tmp_path / "s") as client:
         assert isinstance(client, RemoteClient)
-        assert isinstance(client._transport, SocketTransport)
-        line = client._transport._line
+        transport: Any = client._transport
+        line: Line = transport._transport._line
         with pytest.raises(UsageError, match="asked for with 'look'"):
             await line.call("ask", "query", {})
         assert (await line.call("look", "query", {}))["items"] == []
@@ -165,3 +168,73 @@ async def test_a_batch_that_is_too_large_for_a_request_is_refused(tmp_path: Path
         with pytest.raises(UsageError, match="in several batches"):
             await client.signal_entities(signals)
         assert [one async for one in client.query_entities()] == []
+
+
+async def test_a_wait_goes_on_with_the_next_server_at_the_address(tmp_path: Path) -> None:
+    place = f"sqlite:{tmp_path}/hub"
+    results: list[Any] = []
+    started = anyio.Event()
+
+    async def wait(url: str) -> None:
+        async with connect(url) as client:
+            handle = await client.start_new("listen", instance_id="one")
+            started.set()
+            results.append(await handle.result(20))
+
+    async with anyio.create_task_group() as tasks:
+        async with Hub(app, store=place) as hub:
+            options = ServerOptions(address=Address("127.0.0.1", 0))
+            with listen(options, announce=lambda _: None) as server:
+                address = Address.parse(server.url.removeprefix("http://"))
+                async with server.beside(hub):
+                    tasks.start_soon(wait, server.url)
+                    await started.wait()
+        async with Hub(app, store=place) as hub:
+            options = ServerOptions(address=address)
+            with listen(options, announce=lambda _: None) as server:
+                async with server.beside(hub):
+                    await hub.client.raise_event("one", "end", "done")
+                    with anyio.fail_after(20):
+                        while not results:
+                            await anyio.sleep(0.01)
+
+    assert results == ["done"]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://[::1]:1/mounted"])
+async def test_nobody_at_an_address_is_told_at_once(address: str) -> None:
+    with anyio.fail_after(5), pytest.raises(UnavailableError, match="no hub answers there"):
+        async with connect(address):
+            pass
+
+
+@pytest.mark.parametrize("address", ["http://", "http://host:port", "http://h?x=1"])
+async def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="place"):
+        async with connect(address):
+            pass
+
+
+@pytest.mark.parametrize("key", ["", "a b\n", "schlüssel", 5])
+async def test_what_is_no_key_is_refused_and_not_shown(key: Any) -> None:
+    with pytest.raises(UsageError, match="key must be") as caught:
+        async with connect("http://127.0.0.1:1", key=key):
+            pass
+    assert "schlüssel" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", ["asyncio", "trio"])
+async def test_a_client_of_a_hub_elsewhere_is_for_other_loops_as_well(
+    other: str, tmp_path: Path
+) -> None:
+    async with Hub(app, socket=tmp_path / "s"), connect(tmp_path / "s") as client:
+
+        async def ask() -> Any:
+            handle = await client.start_new("hello", "you")
+            return await handle.result(10)
+
+        result = await anyio.to_thread.run_sync(lambda: anyio.run(ask, backend=other))
+
+    assert result == "hello YOU"
+    with pytest.raises(HubStoppingError, match="inside of 'async with"):
+        await client.count()
