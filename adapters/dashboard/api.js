@@ -73,6 +73,11 @@ export function urlOf(where, query = {}) {
   return ROOT + where + (text ? `?${text}` : "");
 }
 
+/**
+ * @param {string} method
+ * @param {string} where
+ * @param {Asked} asked
+ */
 async function send(method, where, { query, body, signal }) {
   const options = /** @type {RequestInit} */ ({ method, signal, headers: {} });
   if (body !== undefined) {

@@ -1,6 +1,6 @@
 /** Elements of the page. They are made of texts: nothing is ever read as HTML. */
 
-/** @typedef {Node | string | number | null | undefined | false | Child[]} Child */
+/** @typedef {Node | string | number | null | undefined | false | any[]} Child what is in a list is a child, too */
 
 const SVG = "http://www.w3.org/2000/svg";
 /** What is set as a property, since the attribute of that name says only how it began. */

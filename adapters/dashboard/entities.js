@@ -39,6 +39,7 @@ class EntityList {
     this.cursor = null;
     this.isReading = false;
     this.turn = new AbortController();
+    this.ended = this.turn.signal;
     this.filters = new Filters(CONDITIONS, (given) => goTo(addressOf("entities", null, given)));
     this.count = element("strong", { id: "count" }, "…");
     this.list = new VirtualList(

@@ -28,8 +28,9 @@ class EntityPage {
   constructor(place, id, signal) {
     this.id = id;
     this.signal = signal;
-    [, this.name, ...this.keyParts] = id.split("@");
-    this.key = this.keyParts.join("@");
+    const [, name, ...key] = id.split("@");
+    this.name = name;
+    this.key = key.join("@");
     this.shown = "";
     this.head = element("div.list-top", {}, element("h1", {}, id));
     this.facts = element("div.card");

@@ -63,6 +63,8 @@ class InstanceList {
     this.countedAt = 0;
     this.counting = 0;
     this.turn = new AbortController();
+    this.ended = this.turn.signal;
+    this.conditions = new URLSearchParams(query);
     this.filters = new Filters(CONDITIONS, (given) => goTo(addressOf("instances", null, given)));
     this.count = element("strong", { id: "count" }, "…");
     this.bar = element("div.bar", { role: "toolbar", "aria-label": "Actions" });

@@ -100,10 +100,10 @@ class Overview {
   }
 
   async readTiles() {
-    const kinds = [
+    const kinds = /** @type {[string, Object<string, any>][]} */ ([
       ...STATUSES.map((status) => [status, { statuses: status }]),
       ["Parked", { parked: true }],
-    ];
+    ]);
     const counts = await Promise.all(kinds.map(([, conditions]) => this.count(conditions)));
     refill(
       this.tiles,

@@ -103,8 +103,8 @@ export class VirtualList {
       if (known && known.isMarked === isMarked) this.renew(known, row);
       else if (known) known.row.replaceWith(row);
       else this.rows.append(row);
-      const isKept = known?.isMarked === isMarked;
-      known = { item, at: isKept ? known.at : -1, row: isKept ? known.row : row, isMarked };
+      const kept = known?.isMarked === isMarked ? known : { at: -1, row };
+      known = { item, at: kept.at, row: kept.row, isMarked };
       this.made.set(key, known);
     }
     if (known.at !== at || known.row.dataset.height !== String(height)) {

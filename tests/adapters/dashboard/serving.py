@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,7 +85,7 @@ async def _serve(keys: str | None) -> AsyncGenerator[tuple[str, Client], None]:
 
 
 @contextmanager
-def open_shop(keys: str | None = None) -> Iterator[Shop]:
+def open_shop(keys: str | None = None) -> Generator[Shop]:
     """Serve a hub in memory."""
     with (
         start_blocking_portal("asyncio") as portal,
@@ -103,7 +103,7 @@ def expect(found: Locator) -> Any:
 
 
 @contextmanager
-def open_browser() -> Iterator[Browser]:
+def open_browser() -> Generator[Browser]:
     """Start Chromium."""
     from playwright.sync_api import sync_playwright
 
@@ -125,7 +125,7 @@ addEventListener("securitypolicyviolation", (event) => {
 
 
 @contextmanager
-def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+def open_page(browser: Browser, url: str, **options: Any) -> Generator[Page]:
     """Open a page that may ask nobody but the server, break no rule of its policy, and fail nowhere."""
     with browser.new_context(**options) as context:
         page = context.new_page()
