@@ -136,7 +136,7 @@ class EntityId(Generic[E]):
             name, separator, key = given[1:].partition("@")
             folded = _FOLDED.get(name)
             if folded is not None and 0 < len(key) <= MAX_ID_LENGTH and key.isprintable():
-                id: EntityId[Any] = EntityId.__new__(EntityId)
+                id: EntityId[Any] = cast("Any", EntityId).__new__(EntityId)
                 id.name, id.key, id._text = folded, key, f"@{folded}@{key}"
                 return id
             if separator:

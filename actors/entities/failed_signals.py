@@ -31,9 +31,12 @@ class FailedSignals:
         Raises:
             ValueError: it is no list of failed signals.
         """
-        if type(count) is not int or type(last) is not list or not all(map(_is_one, last)):
+        listed: list[Any] = [None]
+        if type(last) is list:
+            listed = last
+        if type(count) is not int or not all(map(_is_one, listed)):
             raise ValueError(f"{[count, last]!r} are no failed signals")
-        return cls(count, last) if count else None
+        return cls(count, listed) if count else None
 
     def add(self, now: int, operation: str, failure: FailureDetails) -> None:
         """Take note of one more."""

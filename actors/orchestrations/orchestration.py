@@ -292,7 +292,7 @@ class OrchestrationActor(Actor):
     ) -> list[InstanceEvents]:
         if told is None:
             return self.ahead
-        return [*self.ahead, *(told if type(told) is list else [told])]
+        return [*self.ahead, *([told] if isinstance(told, InstanceEvents) else told)]
 
     def _tell_many(self, events: list[bytes]) -> list[InstanceEvents]:
         """Tell the events of a long turn in parts, between which whoever reads them may pause."""

@@ -138,6 +138,11 @@ class _Definition:
         )
 
 
+def _waits_of(activity: ActivityDefinition) -> bytes:
+    waits: bytes = orjson.dumps([f"activity:{activity.name}"])
+    return waits
+
+
 @attrs.frozen(kw_only=True)
 class ActivityDefinition(_Definition):
     """A registered activity.
@@ -158,12 +163,12 @@ class ActivityDefinition(_Definition):
     timeout: float | None = None
     max_concurrency: int | None = None
     invoke: Callable[[Any, Any], Any]
-    waits: bytes = attrs.field(init=False, eq=False, repr=False)
-
-    @waits.default
-    def _make_waits(self) -> bytes:
-        waits: bytes = orjson.dumps([f"activity:{self.name}"])
-        return waits
+    waits: bytes = attrs.field(
+        init=False,
+        eq=False,
+        repr=False,
+        default=attrs.Factory(_waits_of, takes_self=True),
+    )
 
     @property
     def title(self) -> str:

@@ -34,7 +34,7 @@ def load_app(place: str) -> App:
     app: Any = module
     for name in attribute.split("."):
         if not hasattr(app, name):
-            known = sorted(name for name, value in vars(module).items() if is_a(value, App))
+            known = [name for name in dir(module) if is_a(getattr(module, name, None), App)]
             there = f"its apps are {', '.join(known)}" if known else "it has no perdure.App"
             at = place.rpartition(":")[0]
             raise UsageError(f"app: {at!r} has no {attribute!r}; {there}")

@@ -261,11 +261,12 @@ def _converter() -> Converter:
 
     def signal(value: Any, cls: Any) -> Any:
         # Of these there are many in a request, nearly all of the same form.
-        if type(value) is dict and len(value) == 3 and "input" in value:
-            entity, called = value.get("entity"), value.get("operation")
+        given = cast("dict[str, Any]", value) if type(value) is dict else {}
+        if len(given) == 3 and "input" in given:
+            entity, called = given.get("entity"), given.get("operation")
             if type(entity) is str and type(called) is str:
                 id: EntityId[Any] = EntityId.parse(entity)
-                return SignalOfMany(entity=id, operation=called, input=value["input"])
+                return SignalOfMany(entity=id, operation=called, input=given["input"])
         return read_signal(value, cls)
 
     converter.register_structure_hook(SignalOfMany, signal)

@@ -183,18 +183,14 @@ def _encode_progress(rows: list[ProgressRow]) -> bytes:
                 f,
                 output and (_json(output),),
                 failure and (_json(failure),),
-                failure_type,
+                kind,
                 custom and (_json(custom),),
                 parked and (_json(parked),),
                 notes and (_json(notes),),
                 waits and (_json(waits),),
                 tries,
             )
-            for (
-                *(a, b, c, d, e, f, output, failure, failure_type, custom, parked, notes),
-                waits,
-                tries,
-            ) in rows
+            for a, b, c, d, e, f, output, failure, kind, custom, parked, notes, waits, tries in rows
         ]
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -70,7 +70,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 async def found(client: Client, **conditions: Any) -> list[str]:
-    wanted: InstanceConditions = conditions  # type: ignore[assignment]
+    wanted = cast("InstanceConditions", conditions)
     ids = [status.instance_id async for status in client.query(**wanted)]
     assert await client.count(**wanted) == len(ids)
     return sorted(ids)

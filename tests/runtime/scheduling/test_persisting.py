@@ -10,7 +10,8 @@ import anyio
 import pytest
 from anyio.abc import SocketListener
 
-from perdure import App, Client, EntityId, Hub, ManualClock, Rebalance, RuntimeStatus, connect
+from perdure import App, EntityId, Hub, ManualClock, Rebalance, RuntimeStatus, connect
+from perdure.runtime.client.hub_client import HubClient
 from perdure.runtime.cluster import balancer as balancing, loops
 from perdure.runtime.cluster.loops import Acceptor
 from perdure.runtime.scheduling import keeper as keeping
@@ -38,15 +39,15 @@ class Broken(Exception):
 async def test_retention_goes_on_after_an_error_that_nobody_expects(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    purge, purges = Client.purge, list[int]()
+    purge, purges = HubClient.purge, list[int]()
 
-    async def fails_twice(client: Client, **filters: Any) -> int:
+    async def fails_twice(client: HubClient, **filters: Any) -> int:
         purges.append(1)
         if len(purges) < 3:
             raise Broken("no\nretention")
         return await purge(client, **filters)
 
-    monkeypatch.setattr(Client, "purge", fails_twice)
+    monkeypatch.setattr(HubClient, "purge", fails_twice)
 
     kept: dict[RuntimeStatus | str, float | timedelta] = {
         RuntimeStatus.COMPLETED: timedelta(days=1)
