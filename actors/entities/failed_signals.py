@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..classes import is_a
+
 if TYPE_CHECKING:
     from ..errors import FailureDetails
 
@@ -31,12 +33,9 @@ class FailedSignals:
         Raises:
             ValueError: it is no list of failed signals.
         """
-        listed: list[Any] = [None]
-        if type(last) is list:
-            listed = last
-        if type(count) is not int or not all(map(_is_one, listed)):
+        if type(count) is not int or not is_a(last, list) or not all(map(_is_one, last)):
             raise ValueError(f"{[count, last]!r} are no failed signals")
-        return cls(count, listed) if count else None
+        return cls(count, last) if count else None
 
     def add(self, now: int, operation: str, failure: FailureDetails) -> None:
         """Take note of one more."""
