@@ -52,7 +52,7 @@ class HttpTransport:
         self._prefix = "/".join([prefix, *API])
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if key is not None:
-            given: object = key
+            given = cast("object", key)
             if not (isinstance(given, str) and given and given.isascii() and given.isprintable()):
                 raise _bad_key(given)
             headers["Authorization"] = f"Bearer {key}"

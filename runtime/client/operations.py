@@ -454,6 +454,7 @@ class ActionsArguments:
     force: bool = False
     recursive: bool = True
     limit: int = _number(ACTIONS_MAX, 1, ACTIONS_MAX)
+    cursor: str | None = None
 
 
 @frozen(kw_only=True)
@@ -839,7 +840,12 @@ _FAILED = {"type": "array", "items": _object(instance_id=_TEXT, type=_TEXT, deta
     "actions",
     ActionsArguments,
     result=_object(
-        count=_COUNT, done=_COUNT, failed=_COUNT, failures=_FAILED, more={"type": "boolean"}
+        count=_COUNT,
+        done=_COUNT,
+        failed=_COUNT,
+        failures=_FAILED,
+        more={"type": "boolean"},
+        cursor=_CURSOR,
     ),
     writes=True,
 )
@@ -855,12 +861,16 @@ async def _actions(client: HubClient, given: ActionsArguments) -> Any:
         count = len(whole_list(given.ids, limit))
     ids = given.ids or []
     done, failures = 0, list[dict[str, str]]()
-    failed = 0
+    failed, cursor = 0, cast("str | None", None)
     if not given.dry_run:
         if given.ids is None:
             page = await client.query_page(
-                payloads=False, page_size=limit, **cast("Any", conditions)
+                payloads=False,
+                page_size=limit,
+                continuation_token=given.cursor,
+                **cast("Any", conditions),
             )
+            cursor = page.continuation_token
             ids = [status.instance_id for status in page.items]
         for instance_id in ids:
             try:
@@ -869,10 +879,10 @@ async def _actions(client: HubClient, given: ActionsArguments) -> Any:
             except PerdureError as error:
                 failed += 1
                 if len(failures) < FAILURES_MAX:
-                    told = {"type": type_name(error), "detail": text_of(error)}
-                    failures.append({"instance_id": instance_id, **told})
-    more = not given.dry_run and given.ids is None and count > len(ids)
-    return {"count": count, "done": done, "failed": failed, "failures": failures, "more": more}
+                    why = {"type": type_name(error), "detail": text_of(error)}
+                    failures.append({"instance_id": instance_id, **why})
+    told: dict[str, Any] = {"count": count, "done": done, "failed": failed, "failures": failures}
+    return {**told, "more": cursor is not None, "cursor": cursor}
 
 
 def whole_list(ids: list[str], limit: int) -> list[str]:

@@ -196,3 +196,17 @@ async def test_bad_arguments_are_refused_by_their_names(client: Client) -> None:
 
         assert text in str(caught.value), (operation, arguments)
     assert await client.count() == 0
+
+
+async def test_what_a_filter_finds_is_acted_on_some_at_a_time(way: Way) -> None:
+    for number in range(5):
+        await way.client.start_new("listen", instance_id=f"m{number}")
+    asked = {"action": "suspend", "filter": {"instance_id_prefix": "m"}, "limit": 2}
+
+    answers = [await way.client.ask("actions", asked)]
+    while answers[-1]["cursor"] is not None:
+        cursor = answers[-1]["cursor"]
+        answers.append(await way.client.ask("actions", {**asked, "cursor": cursor}))
+
+    assert [one["done"] for one in answers] == [2, 2, 1]
+    assert [one["more"] for one in answers] == [True, True, False]
