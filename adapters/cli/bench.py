@@ -11,7 +11,11 @@ import typer
 def add_to(app: typer.Typer, kind: Any) -> None:
     """Declare the command; it is about hubs of its own, so its kind is another."""
     del kind
-    passed_on = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+    passed_on: dict[str, Any] = {
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "help_option_names": [],
+    }
     app.command("bench", context_settings=passed_on)(bench)
 
 

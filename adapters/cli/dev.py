@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,7 +69,7 @@ class _Stopped(BaseException):
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[None]:
+def _told_to_stop() -> Generator[None]:
     def stop(*_: object) -> None:
         raise _Stopped
 

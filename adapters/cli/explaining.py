@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from .words import absolute, read_time, relative, utc_now, value
+from .words import absolute, read_time, relative, utc_now
 
 if TYPE_CHECKING:
     from .screen import Screen
@@ -34,10 +35,10 @@ class _Tree:
         when: datetime = read_time(time)
         return f"{relative(when, self._now)} ({absolute(when)})"
 
-    def some(self, depth: int, items: list[Any], count: int, tell: Any) -> None:
+    def some(self, depth: int, items: list[Any], count: int, tell: _Tell) -> None:
         """Put some of the items, and how many more there are."""
         for item in items[:_LISTED]:
-            for number, line in enumerate(tell(item)):
+            for number, line in enumerate(tell(self, item)):
                 self.put(depth + (1 if number else 0), line)
         if count > min(len(items), _LISTED):
             self.put(depth, f"... and {count - min(len(items), _LISTED):,} more")
@@ -63,7 +64,7 @@ def show_instance(screen: Screen, found: dict[str, Any]) -> None:
             tree.put(
                 1, _bold(f"{name.replace('_', ' ')}", f" ({counts.get(name, len(found[name])):,})")
             )
-            tree.some(2, found[name], counts.get(name, 0), lambda item, tell=tell: tell(tree, item))
+            tree.some(2, found[name], counts.get(name, 0), tell)
     if found["lock"] is not None:
         _show_lock(tree, found["lock"])
     if found["unconsumed_events"]:
@@ -168,7 +169,7 @@ def _show_lock(tree: _Tree, lock: dict[str, Any]) -> None:
         tree.put(2, f"{lock['waits_at']} is held by {holder}{place}")
 
 
-def _branch(one: dict[str, Any]) -> list[str | Text]:
+def _branch(_: _Tree, one: dict[str, Any]) -> list[str | Text]:
     waited = one["waits_for"]
     what = "" if waited is None else f" waits for {_waited(waited)}"
     lines: list[str | Text] = [_bold(one["function"], what)]
@@ -209,9 +210,11 @@ def show_entity(screen: Screen, found: dict[str, Any]) -> None:
         tree.put(1, f"locked by {found['locked_by']}")
     if found["lock_waiter_count"]:
         tree.put(1, _bold("who waits for its lock", f" ({found['lock_waiter_count']:,})"))
-        tree.some(
-            2,
-            found["lock_waiters"],
-            found["lock_waiter_count"],
-            lambda one: [str(value(one)).strip('"')],
-        )
+        tree.some(2, found["lock_waiters"], found["lock_waiter_count"], _waiter)
+
+
+def _waiter(_: _Tree, instance_id: str) -> list[str]:
+    return [instance_id]
+
+
+_Tell = Callable[[_Tree, Any], Sequence[str | Text]]

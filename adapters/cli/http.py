@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +54,7 @@ def http_beside(
     local_rpc: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
     expose_errors: bool = False,
-) -> Iterator[Beside | None]:
+) -> Generator[Beside | None]:
     """Take the addresses, and give what ``perdure.run(beside=)`` takes; None without ``http``.
 
     Raises:

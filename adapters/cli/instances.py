@@ -168,8 +168,8 @@ def _tell_end(screen: Screen, status: dict[str, Any]) -> None:
     elif is_complete:
         screen.line(value(status["output"]))
     if not is_complete:
-        failure = status["failure"] or {}
-        reason = ": ".join(filter(None, [failure.get("error_type"), failure.get("message")]))
+        failure: dict[str, Any] | None = status["failure"]
+        reason = "" if failure is None else _failure(failure)
         screen.note(f"perdure: {status['instance_id']} is {status['runtime_status']}: {reason}")
         raise typer.Exit(1)
 
@@ -444,9 +444,12 @@ def _show_events(screen: Screen, events: list[tuple[int, dict[str, Any]]]) -> No
         )
         screen.line(f"{number:>4}  {absolute(when)} ({away})  ", _styled(event["event_type"]))
         last = when
+        fields: dict[str, Any] = {**event["fields"]}
+        if fields.get("failure") is not None:
+            fields["failure"] = _failure(fields["failure"])
         told = [
             f"{name}={shortened(text if isinstance(text, str) else value(text), 200)}"
-            for name, text in event["fields"].items()
+            for name, text in fields.items()
             if text not in (None, [], {}) and not name.endswith("_hash")
         ]
         if told:

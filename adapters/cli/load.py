@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from perdure import HubStatistics
 
 _BAR = 8
+#: Columns that all of it needs.
+_WIDE = 104
 
 
 def show_load(
@@ -77,26 +79,32 @@ async def _show(
                 await anyio.sleep(interval_s)
                 now = await hub.statistics(hottest=max(hottest, 20))
                 at = anyio.current_time()
-                live.update(render(before, now, at - began, hottest), refresh=True)
+                narrow = console.width < _WIDE
+                live.update(render(before, now, at - began, hottest, narrow=narrow), refresh=True)
                 if once:
                     return
                 before, began = now, at
 
 
-def render(before: HubStatistics, now: HubStatistics, seconds: float, hottest: int) -> Group:
-    """Draw what happened between two looks, ``seconds`` apart."""
-    return Group(_shard_table(before, now, seconds), _actor_table(before, now, seconds, hottest))
+def render(
+    before: HubStatistics, now: HubStatistics, seconds: float, hottest: int, *, narrow: bool = False
+) -> Group:
+    """Draw what happened between two looks, ``seconds`` apart; without bars on a narrow screen."""
+    return Group(
+        _shard_table(before, now, seconds, narrow), _actor_table(before, now, seconds, hottest)
+    )
 
 
-def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> Table:
+def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float, narrow: bool) -> Table:
     table = Table(
         title="Shards and their partitions: messages taken, and sent to other partitions",
         title_justify="left",
-        box=SIMPLE_HEAD,
+        box=None if narrow else SIMPLE_HEAD,
+        padding=(0, 1, 0, 0) if narrow else (0, 1),
         collapse_padding=True,
         pad_edge=False,
     )
-    for name in ("shard", "pid", "busy"):
+    for name in ("shard", "busy") if narrow else ("shard", "pid", "busy"):
         table.add_column(name, no_wrap=True)
     for name in (
         "part.",
@@ -116,6 +124,8 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> T
         pid, busy_s = was_busy.get(shard.index, (shard.pid, 0.0))
         busy = (shard.busy_s - (busy_s if pid == shard.pid else 0.0)) / seconds
         names = (str(shard.index), str(shard.pid), _bar(busy))
+        if narrow:
+            names = (names[0], f"{busy:4.0%}")
         for one in (one for one in now.partitions if one.shard == shard.index):
             old = was.get(one.index)
             # Another shard counts from 0, and so does a worker that was started again.
@@ -133,11 +143,12 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float) -> T
                 f"{one.activations:,}",
                 f"{one.stored_bytes / 1e6:,.1f}",
             )
-            names = ("", "", "")
+            names = ("",) * len(names)
         if names[0]:
             table.add_row(*names, "none")
     for quiet in now.silent:
-        table.add_row(str(quiet.index), "", f"[red]no answer for {quiet.silent_s:.0f} s[/]")
+        said = f"[red]no answer for {quiet.silent_s:.0f} s[/]"
+        table.add_row(str(quiet.index), *([] if narrow else [""]), said)
     return table
 
 

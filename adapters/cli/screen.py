@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.text import Text
 
 _GAP = 2
 _WIDE = 100_000
+_ROOM_MIN = 20
+_WORD = re.compile(r"\S+")
 
 STYLES = {
     "Completed": "green",
@@ -69,9 +71,7 @@ class Screen:
                 max(len(header), *(len(row[column]) for row in rows), 0)
                 for column, header in enumerate(headers)
             ]
-            used = [
-                column for column, width in enumerate(widths) if any(row[column] for row in rows)
-            ]
+            used = [column for column in range(len(headers)) if any(row[column] for row in rows)]
             if sum(widths[column] + _GAP for column in used) - _GAP <= self.width:
                 self._print_table(headers, rows, widths, used)
                 return
@@ -116,15 +116,12 @@ class Screen:
 
 def _wrap(text: Text, width: int, indent: str) -> Iterable[Text]:
     """Give the lines of a text, none longer than the screen is wide but for a single long word."""
+    room = max(width - len(indent), _ROOM_MIN)
     for line in text.split("\n", allow_blank=True):
-        if len(indent) + len(line) <= width or width < 20:
-            yield Text.assemble(indent, line)
-            continue
-        pieces = textwrap.wrap(
-            line.plain, max(width - len(indent), 20), break_long_words=False, break_on_hyphens=False
-        )
-        at = 0
-        for piece in pieces:
-            at = line.plain.index(piece.split()[0], at)
-            yield Text.assemble(indent, line[at : at + len(piece)])
-            at += len(piece)
+        begin = end = 0
+        for word in _WORD.finditer(line.plain):
+            if end and word.end() - begin > room:
+                yield Text.assemble(indent, line[begin:end])
+                begin = word.start()
+            end = word.end()
+        yield Text.assemble(indent, line[begin:end])

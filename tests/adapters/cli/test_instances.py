@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime, timedelta, timezone
+from typing import cast
 
 import pytest
 
 from tests.adapters.cli.shop import Run
+
+
+def shown_as(value: object) -> str:
+    return " ".join(map(str, cast("tuple[str, ...]", value))) if type(value) is tuple else ""
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_a_start_over_a_live_instance_is_refused_or_takes_it(run: Run, place: st
         (("purge", "--yes"), 2, "either an ID or conditions"),
         (("retry", "nobody"), 3, "nobody"),
     ],
-    ids=lambda one: " ".join(one) if type(one) is tuple else "",
+    ids=shown_as,
 )
 def test_what_is_refused_is_said_in_a_line_and_by_the_status(
     run: Run, place: str, arguments: tuple[str, ...], status: int, said: str

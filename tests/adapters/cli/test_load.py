@@ -121,6 +121,17 @@ def test_each_partition_has_a_row_beside_its_shard_and_a_shard_without_one_says_
     assert [row[-1] for row in rows if row[:2] == ["2", "72"]] == ["none"]
 
 
+def test_on_a_narrow_screen_no_word_is_cut() -> None:
+    busy = partition(messages=41_000, sent_away=30_000, commits=2_500, waiting=1_234, stored=5_000)
+    console = Console(record=True, width=80, file=StringIO())
+
+    console.print(render(hub(), hub(busy), 2.0, 5, narrow=True))
+
+    text = console.export_text()
+    assert "…" not in text
+    assert cells(text, "0")[-8:-3] == ["20,500", "15,000", "1,250", "1,234", "5,000"]
+
+
 def test_a_shard_that_does_not_answer_is_shown_with_for_how_long() -> None:
     now = hub(silent=(SilentShard(index=3, silent_s=12.4),), shards=())
 

@@ -62,6 +62,20 @@ def test_a_word_that_is_longer_than_the_screen_stays_one(
     assert capsys.readouterr().out.splitlines() == ["  it is", f"  {'x' * 60}", "  here"]
 
 
+@pytest.mark.usefixtures("narrow")
+def test_a_text_keeps_its_own_spaces_its_lines_and_where_it_begins(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Screen().line("  await first(1),  second(22222222), third(3), fourth\n\nnext", indent="  ")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "    await first(1),  second(22222222),",
+        "  third(3), fourth",
+        "  ",
+        "  next",
+    ]
+
+
 def test_off_a_terminal_a_line_is_as_long_as_it_has_to_be(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
