@@ -93,7 +93,7 @@ async def reach(
             )
         except UnavailableError as error:
             if not place.startswith("sqlite:"):
-                raise
+                raise UnavailableError(f"{place}: {error}") from error
             if not reads:
                 raise UnavailableError(
                     f"no hub runs at {place}, so nothing can be changed"

@@ -123,9 +123,9 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float, narr
     for shard in now.shards:
         pid, busy_s = was_busy.get(shard.index, (shard.pid, 0.0))
         busy = (shard.busy_s - (busy_s if pid == shard.pid else 0.0)) / seconds
-        names = (str(shard.index), str(shard.pid), _bar(busy))
+        names = [str(shard.index), str(shard.pid), _bar(busy)]
         if narrow:
-            names = (names[0], f"{busy:4.0%}")
+            names[1:] = [f"{busy:4.0%}"]
         for one in (one for one in now.partitions if one.shard == shard.index):
             old = was.get(one.index)
             # Another shard counts from 0, and so does a worker that was started again.
@@ -143,7 +143,7 @@ def _shard_table(before: HubStatistics, now: HubStatistics, seconds: float, narr
                 f"{one.activations:,}",
                 f"{one.stored_bytes / 1e6:,.1f}",
             )
-            names = ("",) * len(names)
+            names = [""] * len(names)
         if names[0]:
             table.add_row(*names, "none")
     for quiet in now.silent:

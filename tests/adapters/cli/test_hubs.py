@@ -69,4 +69,5 @@ def test_where_nobody_listens_that_is_said_with_the_status(run: Run) -> None:
     ended = run("list", "http://127.0.0.1:1")
 
     assert ended.status == 4
-    assert ended.err.startswith("perdure: ")
+    assert "http://127.0.0.1:1" in ended.err
+    assert ended.err.count("\n") == 1
