@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from perdure import Client, Hub, UsageError
 
@@ -87,9 +88,24 @@ def _application(
         areas,
         expose_errors=expose_errors,
     )
-    app = Starlette(routes=[entrance])
+    app = _Application(routes=[entrance])
     app.state.entrance = entrance
     return app
+
+
+class _Application(Starlette):
+    """One whose requests go straight to the entrance, unless somebody has put something before it.
+
+    Starlette's own layers route, and catch what is raised; the entrance does both by itself.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self.user_middleware:
+            scope["app"] = self
+            entrance: Entrance = self.state.entrance
+            await entrance.handle(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _check_kinds(hub_or_client: object, keys: object, allowed_hosts: object) -> None:

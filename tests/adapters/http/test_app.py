@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from perdure import (
     EntityId,
@@ -199,3 +200,25 @@ async def test_a_hub_that_does_not_say_is_not_ready(monkeypatch: pytest.MonkeyPa
         answer = await it.http.get("/readyz")
 
     assert answer.status_code == 503
+
+
+async def test_middleware_that_is_added_stands_before_it() -> None:
+    seen: list[str] = []
+
+    class Middleware:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append(scope["path"])
+            await self._app(scope, receive, send)
+
+    async with Hub(make_app()) as hub:
+        web = create_app(hub)
+        web.add_middleware(Middleware)
+        transport = httpx.ASGITransport(web)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            answer = await http.get("/healthz")
+
+    assert answer.status_code == 200
+    assert seen == ["/healthz"]
