@@ -16,6 +16,7 @@
  * @property {string} label what people read: the call's summary, where it has one
  * @property {Part[]} parts
  * @property {boolean} failed whether its last answer was a failure
+ * @property {boolean} isGivenUp whether it has no answer, and none is waited for any more
  * @property {number} attempts
  * @property {string | null} target the instance or entity that it leads to
  * @property {import("./history.js").HistoryEvent[]} events
@@ -32,15 +33,23 @@ const ANSWERS = new Set([
   "EntityLockGranted",
 ]);
 
+/** What stands last in the history of what has ended. */
+const ENDS = new Set(["ExecutionCompleted", "ExecutionTerminated", "ContinueAsNew"]);
+
 /**
  * Read the calls off events.
  * @param {import("./history.js").HistoryEvent[]} events in their order
- * @param {Map<number, string | null>} [started] of activities under way, when they began to run
+ * @param {any} [explanation] what the instance waits for, which says more of what is under way
  * @returns {Call[]}
  */
-export function callsOf(events, started = new Map()) {
-  const reader = new Reader(started);
+export function callsOf(events, explanation = null) {
+  const activities = explanation?.activities ?? [];
+  const reader = new Reader(new Map(activities.map((one) => [one.task_id, one.started_at])));
   for (const event of events) reader.take(event);
+  for (const one of activities) if (one.state === "retrying") reader.retry(one);
+  if (explanation) reader.nameTimers(explanation.timers);
+  if (ENDS.has(events[events.length - 1]?.event_type)) reader.giveUp();
+  for (const one of explanation?.events ?? []) reader.await(one);
   return reader.calls;
 }
 
@@ -73,6 +82,7 @@ class Reader {
       label,
       parts: [part],
       failed: false,
+      isGivenUp: false,
       attempts: 1,
       target,
       events: [event],
@@ -111,6 +121,49 @@ class Reader {
     if (this.last?.event_type !== "TimerFired") return;
     const timer = this.byTask.get(this.last.fields.task_id);
     if (timer?.kind === "timer") this.calls.splice(this.calls.lastIndexOf(timer), 1);
+  }
+
+  /** The next attempt of a call is waited for: that is known from elsewhere. */
+  retry({ task_id }) {
+    const call = this.byTask.get(task_id);
+    const ended = call?.parts[call.parts.length - 1];
+    if (call && ended && ended.to !== null) call.parts.push({ kind: "backoff", from: ended.to, to: null });
+  }
+
+  /**
+   * Say what the timers that are open are for; one that stands between two attempts is in their call.
+   * The others that have not fired are not waited for any more.
+   */
+  nameTimers(open) {
+    const purposes = new Map(open.map((timer) => [timer.task_id, timer.purpose]));
+    this.calls = this.calls.filter((call) => {
+      if (call.kind !== "timer" || call.parts[0].to !== null) return true;
+      const purpose = purposes.get(call.events[0].fields.task_id);
+      if (purpose === undefined) call.isGivenUp = true;
+      else if (purpose !== "timer") call.label = `timer (${purpose.replace("_", " ")})`;
+      return purpose !== "retry";
+    });
+  }
+
+  /** What has no answer when all has ended gets none. */
+  giveUp() {
+    for (const call of this.calls) if (call.parts.some((part) => part.to === null)) call.isGivenUp = true;
+  }
+
+  /** An event is waited for: the history has nothing of one that has not come. */
+  await({ name, since }) {
+    this.calls.push({
+      key: `awaited ${name} ${since}`,
+      kind: "event",
+      name,
+      label: `${name} (awaited)`,
+      parts: [waiting(Date.parse(since))],
+      failed: false,
+      isGivenUp: false,
+      attempts: 1,
+      target: null,
+      events: [],
+    });
   }
 
   answer(event, at) {

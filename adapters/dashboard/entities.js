@@ -40,7 +40,7 @@ class EntityList {
     this.isReading = false;
     this.turn = new AbortController();
     this.ended = this.turn.signal;
-    this.filters = new Filters(CONDITIONS, (given) => goTo(addressOf("entities", null, given)));
+    this.filters = new Filters(CONDITIONS, (given) => goTo(addressOf("entities", null, given)), signal);
     this.count = element("strong", { id: "count" }, "…");
     this.list = new VirtualList(
       {
@@ -59,7 +59,7 @@ class EntityList {
     fill(
       place,
       element("h1.hidden", {}, "Entities"),
-      this.filters.form,
+      this.filters.place,
       element("div.list-top", {}, element("span", {}, this.count, " entities")),
       this.list.view,
     );

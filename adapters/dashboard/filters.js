@@ -13,6 +13,8 @@ import { element } from "./element.js";
  * @property {boolean} [isRare] whether it is shown only where more are asked for
  */
 
+const NARROW = matchMedia("(max-width: 720px)");
+
 /** Milliseconds after the last key at which a text counts. */
 const TYPED_MS = 250;
 
@@ -20,8 +22,9 @@ export class Filters {
   /**
    * @param {Condition[]} conditions
    * @param {(query: URLSearchParams) => void} changed
+   * @param {AbortSignal} signal
    */
-  constructor(conditions, changed) {
+  constructor(conditions, changed, signal) {
     this.conditions = conditions;
     this.timer = 0;
     /** @type {Map<string, any>} */
@@ -40,6 +43,10 @@ export class Filters {
       often.map((one) => this.labelled(one)),
       rare.length > 0 && this.more,
     );
+    this.place = element("details.fold", {}, element("summary", {}, "Filters"), this.form);
+    // Where there is little room, what is found comes first.
+    this.place.open = !NARROW.matches;
+    NARROW.addEventListener("change", () => (this.place.open ||= !NARROW.matches), { signal });
     const tell = () => changed(this.query);
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.form.addEventListener("input", (event) => {

@@ -65,13 +65,13 @@ class InstanceList {
     this.turn = new AbortController();
     this.ended = this.turn.signal;
     this.conditions = new URLSearchParams(query);
-    this.filters = new Filters(CONDITIONS, (given) => goTo(addressOf("instances", null, given)));
+    this.filters = new Filters(CONDITIONS, (given) => goTo(addressOf("instances", null, given)), signal);
     this.count = element("strong", { id: "count" }, "…");
     this.bar = element("div.bar", { role: "toolbar", "aria-label": "Actions" });
     this.list = new VirtualList(
       {
         label: "Instances",
-        headings: ["", "Status", "Instance", "Orchestration", "Created", "Took", "Says"],
+        headings: ["", "Status", "Instance", "Orchestration", "Created", "Took", "Waits for, or says"],
         keyOf: (status) => status.instance_id,
         cellsOf: (status) => this.cells(status),
         heightOf: () => (NARROW.matches ? 68 : 36),
@@ -91,7 +91,7 @@ class InstanceList {
     fill(
       place,
       element("h1.hidden", {}, "Instances"),
-      this.filters.form,
+      this.filters.place,
       element("div.list-top", {}, element("span", {}, this.count, " instances"), views, this.bar),
       this.list.view,
     );

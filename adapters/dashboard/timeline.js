@@ -33,9 +33,7 @@ export class Timeline {
   constructor(history, signal) {
     this.history = history;
     this.signal = signal;
-    this.started = new Map();
-    /** @type {import("./calls.js").Call[]} events that have not come: the history has nothing of them */
-    this.awaited = [];
+    this.explanation = null;
     this.hasEnded = true;
     this.now = 0;
     /** @type {Map<string, History>} children that are shown inline */
@@ -98,8 +96,7 @@ export class Timeline {
    */
   refresh(status, explanation) {
     this.hasEnded = status.completed_time !== null;
-    this.started = new Map((explanation?.activities ?? []).map((one) => [one.task_id, one.started_at]));
-    this.awaited = (explanation?.events ?? []).map(awaitedCall);
+    this.explanation = explanation;
     this.show();
   }
 
@@ -107,7 +104,7 @@ export class Timeline {
     const { events } = this.history;
     // What an ended instance has left open was open until its end.
     this.now = this.hasEnded && events.length ? Date.parse(events[events.length - 1].timestamp) : Date.now();
-    const calls = [...callsOf(this.history.events, this.started), ...this.awaited];
+    const calls = callsOf(events, this.explanation);
     const times = calls.flatMap((call) => call.parts.flatMap((part) => [part.from, part.to ?? part.from]));
     times.push(this.now);
     this.scale = new Scale(times, this.even.checked);
@@ -155,6 +152,7 @@ export class Timeline {
         ...members[0],
         label: `${members[0].name} × ${members.length.toLocaleString()}${failed ? `, ${failed} failed` : ""}`,
         failed: failed > 0,
+        isGivenUp: false,
         attempts: 1,
         parts: members.flatMap((one) => one.parts),
       };
@@ -167,7 +165,7 @@ export class Timeline {
     const { now } = this;
     const first = call.parts[0].from;
     const last = call.parts.reduce((most, part) => Math.max(most, part.to ?? now), first);
-    const isOpen = !this.hasEnded && call.parts.some((part) => part.to === null);
+    const isOpen = !call.isGivenUp && call.parts.some((part) => part.to === null);
     const took = call.parts[0].kind === "point" && !members ? "" : span(last - first) + (isOpen ? " …" : "");
     const toggle = members
       ? this.toggle(this.opened.has(key), `calls of ${call.name}`, () => this.toggleGroup(key))
@@ -176,17 +174,17 @@ export class Timeline {
         : null;
     const name = element("button.link", { type: "button", tabindex: "-1", onclick: () => this.pickAt(key) }, call.label);
     return [
-      cell("call-name", element("span.indent", { style: { width: `${depth * 14}px` } }), toggle, icon(call.kind), name, call.attempts > 1 && element("span.attempts", {}, ` ${call.attempts} attempts`)),
-      cell("track", call.parts.slice(-BARS_MAX).map((part) => this.bar(part, now))),
+      cell("call-name", element("span.indent", { style: { width: `${depth * 14}px` } }), toggle, icon(call.kind), name, call.attempts > 1 && element("span.attempts", {}, ` ${call.attempts} attempts`), call.isGivenUp && element("span.quiet", {}, " given up")),
+      cell("track", call.parts.slice(-BARS_MAX).map((part) => this.bar(part, now, call.isGivenUp))),
       cell("took", took),
     ];
   }
 
-  bar(part, now) {
+  bar(part, now, isGivenUp) {
     const from = this.scale.at(part.from);
     const to = this.scale.at(part.to ?? now);
     const words = part.kind === "point" ? "" : `${part.kind}${part.failed ? ", failed" : ""}: ${span((part.to ?? now) - part.from)}`;
-    return element(`span.part.is-${part.kind}${part.failed ? ".has-failed" : ""}${part.to === null && !this.hasEnded ? ".is-open" : ""}`, {
+    return element(`span.part.is-${part.kind}${part.failed ? ".has-failed" : ""}${part.to === null && !isGivenUp ? ".is-open" : ""}`, {
       title: words,
       style: { left: `${from * 100}%`, width: `${(to - from) * 100}%` },
     });
@@ -248,21 +246,6 @@ export class Timeline {
   }
 }
 
-/** Make the bar of an event that is waited for. */
-function awaitedCall({ name, since }, at) {
-  return /** @type {import("./calls.js").Call} */ ({
-    key: `awaited ${at}`,
-    kind: "event",
-    name,
-    label: `${name} (awaited)`,
-    parts: [{ kind: "waiting", from: Date.parse(since), to: null }],
-    failed: false,
-    attempts: 1,
-    target: null,
-    events: [],
-  });
-}
-
 /** Show all that is known of a call. */
 function shownCall(call) {
   if (!call.events.length) return element("p", {}, `${call.label}, since `, shownTime(new Date(call.parts[0].from).toISOString()));
@@ -281,6 +264,7 @@ function shownCall(call) {
       ["Asked for", exact(first.timestamp)],
       ["Answered", last === first ? null : exact(last.timestamp)],
       ["Due", fields.due ? exact(fields.due) : null],
+      ["Given up", call.isGivenUp ? "it has no answer, and none is waited for" : null],
       ["Attempts", call.attempts > 1 ? String(call.attempts) : null],
       ["Ran", runs.length ? runs.map((part) => span((part.to ?? 0) - part.from)).join(", ") : null],
     ]),

@@ -133,7 +133,8 @@ function shownEvent(one) {
 function shownTimer(one) {
   const purposes = /** @type {Object<string, string>} */ ({
     deadline: "the deadline of a scope",
-    timeout: "a timeout",
+    event_timeout: "the timeout of an event",
+    overall_timeout: "the timeout of a whole call",
     retry: "the next attempt of a call",
   });
   return element("li", {}, purposes[one.purpose] ?? "a timer", ", due ", shownTime(one.due));

@@ -11,7 +11,7 @@ from tests.adapters.dashboard.serving import Shop, Visit, expect, open_shop
 from tests.adapters.http.serving import KEYS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,45 @@ def test_a_key_that_may_only_read_sees_no_actions(shop: Shop, visit: Visit) -> N
     page.goto(f"{shop.url}/#/entities/%40stock%40tea")
     expect(page.locator("main")).to_contain_text("nobody has used it yet")
     expect(page.get_by_role("button", name="Call")).to_have_count(0)
+
+
+def test_the_policy_keeps_what_gets_in_from_doing_anything(browser: Browser, shop: Shop) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(shop.url)
+        expect(page.get_by_label("Key", exact=True)).to_be_visible()
+        asked.clear()
+
+        done = page.evaluate(_BREAK_IN)
+
+        refused = dict.fromkeys(("html", "script", "inline", "fetch"), "TypeError")
+        assert done == {**refused, "broken": False}
+        assert [url for url in asked if not url.startswith(shop.url)] == []
+
+
+#: What somebody would try whose text had become a part of the page.
+_BREAK_IN = """async () => {
+  const tried = async (what) => {
+    try {
+      await what();
+      return "done";
+    } catch (error) {
+      return error.name;
+    }
+  };
+  const html = await tried(() => { document.body.innerHTML = "<b>bold</b>"; });
+  const script = await tried(() => {
+    const made = document.createElement("script");
+    made.textContent = "window.broken = true";
+    document.body.append(made);
+  });
+  const inline = await tried(() => document.body.setAttribute("onclick", "window.broken = true"));
+  document.body.append(Object.assign(new Image(), { src: "https://example.org/spy.png" }));
+  const fetched = await tried(() => fetch("https://example.org/"));
+  return { html, script, inline, fetch: fetched, broken: Boolean(window.broken) };
+}"""
 
 
 def test_a_cookie_that_is_gone_leads_to_the_form_again(shop: Shop, visit: Visit) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from perdure import OrchestrationStatus
 from tests.adapters.dashboard.serving import Shop, Visit, expect
 
 if TYPE_CHECKING:
@@ -54,6 +55,30 @@ def test_waiting_stands_apart_from_running_in_a_bar_of_all_attempts(visit: Visit
     expect(calls(page).filter(has_text="timer")).to_have_count(0)  # it is between the attempts
     call.get_by_role("button", name="ask the bank").click()
     expect(page.locator("#detail")).to_contain_text("ConnectionError: the bank does not answer")
+
+
+def test_what_is_open_is_told_from_what_is_given_up(shop: Shop, visit: Visit) -> None:
+    shop.start("subscription", 5, id="retried-1")
+    shop.start("order", "ink", id="over-1")
+    for id in ("retried-1", "over-1"):
+        shop.until(lambda client, id=id: client.get_status(id), lambda found: _waits(found))  # type: ignore[misc]
+    page = visit("#/instances/retried-1")
+    call = calls(page).filter(has_text="ask the bank")
+    expect(call.locator(".is-backoff.is-open")).to_have_count(1)
+    expect(calls(page).filter(has_text="timer")).to_have_count(0)  # it is the wait in the call
+    page.goto(f"{shop.url}/#/instances/over-1")
+    deadline = calls(page).filter(has_text="timer (deadline)")
+    expect(deadline.locator(".is-waiting.is-open")).to_have_count(1)
+
+    shop.do(lambda client: client.raise_event("over-1", "approved", "yes"))
+
+    expect(page.locator(".head .badge")).to_have_text("Completed")
+    expect(calls(page).filter(has_text="given up")).to_have_count(1)
+    expect(calls(page).locator(".is-open")).to_have_count(0)
+
+
+def _waits(found: OrchestrationStatus | None) -> bool:
+    return found is not None and found.waiting_for in (("event:approved",), ("activity:bank",))
 
 
 def test_the_timeline_is_filtered_grouped_and_unfolds_children(visit: Visit) -> None:

@@ -67,6 +67,20 @@ def test_the_list_changes_without_a_reload(shop: Shop, visit: Visit) -> None:
     expect(page.locator("#count")).to_have_text("0")
 
 
+def test_texts_of_users_are_shown_as_they_are(shop: Shop, visit: Visit) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    shop.start("approval", hostile, id=hostile, tags={"x": "</script><b>"})
+    page = visit("#/instances?parked=false")
+
+    row(page, hostile).get_by_role("link").click()
+
+    expect(page.get_by_role("heading", name=hostile)).to_be_visible()
+    page.get_by_role("tab", name="Data").click()
+    expect(page.get_by_label("Input")).to_contain_text(hostile)
+    expect(page.locator(".head")).to_contain_text("x:</script><b>")
+    expect(page.locator("main img")).to_have_count(0)
+
+
 def test_a_filter_that_is_none_is_said_to_be(shop: Shop, visit: Visit) -> None:
     page = visit("#/instances?created_from=yesterday")
 

@@ -52,6 +52,9 @@ def test_at_a_phones_width_nothing_stands_out_of_the_page(visit: Visit) -> None:
 
     assert set(wide.values()) == {360}, wide
     go(page, "#/instances")
+    expect(page.get_by_label("Id begins with")).to_be_hidden()
+    page.get_by_text("Filters", exact=True).tap()
+    expect(page.get_by_label("Id begins with")).to_be_visible()
     name = page.get_by_role("row").filter(has_text="order-1").locator(".id").first
     assert (name.bounding_box() or {"width": 0})["width"] > 100
 
