@@ -210,3 +210,11 @@ async def test_what_a_filter_finds_is_acted_on_some_at_a_time(way: Way) -> None:
 
     assert [one["done"] for one in answers] == [2, 2, 1]
     assert [one["more"] for one in answers] == [True, True, False]
+
+
+async def test_a_key_may_hold_what_a_path_means_something_by(client: Client) -> None:
+    for key in [".", "..", "a/b", "a%2Fb", "%", "ü☃", "?x=1#y", "@a@b", "state", "x" * 256]:
+        id: EntityId[Any] = EntityId("counter", key)
+        assert await client.call_entity(id, "add", 1) == 1
+        assert await client.read_entity_state(id) is not None
+    assert await client.call_entity(EntityId("box", "b"), "../a?b", 1) == ["../a?b"]

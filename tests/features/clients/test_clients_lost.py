@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 import orjson
 import pytest
 
@@ -14,18 +16,21 @@ from perdure import (
     EntityId,
     Hub,
     HubStoppingError,
+    InternalError,
     OutcomeUnknownError,
     Settings,
     UnavailableError,
     UsageError,
     connect,
 )
+from perdure.adapters.http import create_app
 from perdure.adapters.http.server import Address, ServerOptions, listen
 from perdure.runtime.client import remote_client
 from perdure.runtime.client.operations import Operation
 from perdure.runtime.client.remote_client import AnswerLostError, RemoteClient
 from perdure.runtime.transport.lines import Line
 from tests.features.clients.application import app
+from tests.features.clients.conftest import open_http
 
 CLICKS: EntityId[Any] = EntityId("counter", "c")
 
@@ -238,3 +243,68 @@ async def test_a_client_of_a_hub_elsewhere_is_for_other_loops_as_well(
     assert result == "hello YOU"
     with pytest.raises(HubStoppingError, match="inside of 'async with"):
         await client.count()
+
+
+class Dropping(httpx.AsyncBaseTransport):
+    """Brings requests to an application, and loses what ``lost`` says of the next ones.
+
+    Attributes:
+        lost: for each request to come, what is raised, and whether it is done before.
+        keys: the request ids that came.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._web = httpx.ASGITransport(create_app(hub))
+        self.lost: list[tuple[httpx.TransportError, bool]] = []
+        self.keys: list[str | None] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.keys.append(request.headers.get("idempotency-key"))
+        if not self.lost:
+            return await self._web.handle_async_request(request)
+        error, is_done = self.lost.pop(0)
+        if is_done:
+            await self._web.handle_async_request(request)
+        raise error
+
+
+async def test_what_is_lost_over_http_is_asked_again_under_the_same_id_and_applied_once() -> None:
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(Hub(app))
+        web = Dropping(hub)
+        client = await open_http(web, None, stack)
+        for lost in (
+            [(httpx.ConnectError("refused"), False)],
+            [(httpx.ReadError("broke"), True)],
+            [(httpx.ReadTimeout("late"), True), (httpx.RemoteProtocolError("gone"), True)],
+            [(httpx.WriteError("broke"), False)],
+        ):
+            web.lost, web.keys = list(lost), []
+            handle = await client.start_new("hello", "you")
+            assert len(set(web.keys)) == 1
+            web.lost = list(lost)
+            assert await handle.result(10) == "hello YOU"
+            web.lost = list(lost)
+            await client.call_entity(CLICKS, "add", 1)
+
+        assert [one.execution async for one in hub.client.query()] == [1] * 4
+        assert await client.call_entity(CLICKS, "get") == 4
+
+        web.lost = [(httpx.ReadError("broke"), True)]
+        with pytest.raises(OutcomeUnknownError):
+            await client.signal_entity(CLICKS, "add", 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(404, UsageError), (302, UsageError), (500, InternalError), (503, UnavailableError)],
+)
+async def test_what_another_server_answers_is_told_as_what_it_means(
+    status: int, error: type[Exception]
+) -> None:
+    async def other(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, text="<html>")
+
+    async with AsyncExitStack() as stack:
+        with pytest.raises(error, match=f"http://localhost.* answered {status}"):
+            await open_http(httpx.MockTransport(other), None, stack)

@@ -291,3 +291,15 @@ async def test_why_an_instance_waits_and_how_it_came_there_is_told_alike(way: Wa
     assert await way.client.explain(thing) == await here.explain(thing)
     await told(InstanceNotFoundError, way, "explain", "nobody")
     await told(InstanceNotFoundError, way, "trace", "nobody")
+
+
+IDS = [".", "..", "a/b", "a%2Fb", "%", "ü☃", "?x=1#y", "a b+c", "history", "actions", "x" * 256]
+
+
+async def test_an_id_may_hold_what_a_path_means_something_by(way: Way) -> None:
+    for id in IDS:
+        handle = await way.client.start_new("listen", instance_id=id)
+        await handle.raise_event("end", id)
+        assert await handle.result(10) == id
+        assert await way.hub.client.get_status(id) == await handle.status()
+    assert await way.client.count() == len(IDS)
