@@ -406,15 +406,19 @@ class OrchestrationActor(Actor):
     def start_facts(self) -> StartFacts:
         """Say whose execution it is, for whoever traces."""
         parent = None if self.parent is None else self.parent.instance_id
-        return StartFacts(
-            self.instance_id,
-            self.name,
-            self.version,
-            self.execution,
-            parent,
-            self.created,
-            self.carried,
+        facts: StartFacts = make(
+            StartFacts,
+            (
+                self.instance_id,
+                self.name,
+                self.version,
+                self.execution,
+                parent,
+                self.created,
+                self.carried,
+            ),
         )
+        return facts
 
     def _pass_on(self, continued: int | None, effects: Effects) -> None:
         """Tell whoever traces what of an execution no history will tell, since another follows."""

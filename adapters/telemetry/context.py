@@ -23,6 +23,7 @@ SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
 
 _BAGGAGE = W3CBaggagePropagator()
+_NONE = Context()
 
 
 class Place(NamedTuple):
@@ -70,9 +71,9 @@ def _parse(parent: str, state: str | None) -> Place | None:
     return Place(trace_id, span_id, sampled, TraceState.from_header([state]) if state else NO_STATE)
 
 
-def write_parent(place: Place) -> str:
+def write_parent(trace_id: int, span_id: int, flags: TraceFlags) -> str:
     """Give the ``traceparent`` of a span."""
-    return f"00-{place.trace_id:032x}-{place.span_id:016x}-0{place.flags:x}"
+    return f"00-{trace_id:032x}-{span_id:016x}-0{flags:d}"
 
 
 def carry_current() -> dict[str, str] | None:
@@ -81,8 +82,7 @@ def carry_current() -> dict[str, str] | None:
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         flags = SAMPLED if context.trace_flags.sampled else UNSAMPLED
-        place = Place(context.trace_id, context.span_id, flags, context.trace_state)
-        carried["traceparent"] = write_parent(place)
+        carried["traceparent"] = write_parent(context.trace_id, context.span_id, flags)
         if context.trace_state:
             carried["tracestate"] = context.trace_state.to_header()
     if baggage.get_all():
@@ -93,5 +93,5 @@ def carry_current() -> dict[str, str] | None:
 def with_baggage(carried: Mapping[str, str] | None) -> Context:
     """Give a context that has the baggage that came along, and nothing else."""
     if carried is None or "baggage" not in carried:
-        return Context()
+        return _NONE
     return _BAGGAGE.extract(carried, Context())

@@ -20,6 +20,7 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     StatusCode,
+    TraceFlags,
     TracerProvider,
     set_span_in_context,
 )
@@ -33,7 +34,6 @@ from perdure import (
 )
 
 from .context import (
-    NO_STATE,
     PARENT,
     SAMPLED,
     UNSAMPLED,
@@ -91,13 +91,13 @@ class Tracing:
         """Give an execution its span, which all is part of that it sets going."""
         place = read_place(start.carried)
         if place is not None:
-            return self._own(start, place, place.span_id)
+            return _own(start, place.trace_id, place.flags, place.span_id)
         if self._maker.tracer is None:
             return start.carried
         trace_id = new_trace_id()
         is_sampled, state = self._maker.samples(trace_id, f"orchestration {start.name}")
         flags = SAMPLED if is_sampled else UNSAMPLED
-        carried = self._own(start, Place(trace_id, 0, flags, NO_STATE), None)
+        carried = _own(start, trace_id, flags, None)
         if state:
             carried["tracestate"] = state.to_header()
         return carried
@@ -108,16 +108,8 @@ class Tracing:
         if place is None or start.carried is None:
             return start.carried
         kept = start.carried.get(PARENT)
-        return self._own(start, place, int(kept, 16) if kept else place.span_id)
-
-    def _own(self, start: StartFacts, place: Place, parent: int | None) -> dict[str, str]:
-        carried = {} if start.carried is None else {**start.carried}
-        if parent is None:
-            carried.pop(PARENT, None)
-        else:
-            carried[PARENT] = f"{parent:016x}"
-        carried["traceparent"] = write_parent(place._replace(span_id=new_span_id()))
-        return carried
+        parent = int(kept, 16) if kept else place.span_id
+        return _own(start, place.trace_id, place.flags, parent)
 
     def follow(self, start: StartFacts, /) -> _Trace | None:
         """Give what an execution is part of; None where that is not sampled."""
@@ -231,6 +223,18 @@ class Tracing:
             if said.is_said:
                 facts = _with_said(facts, said)
         return facts, baggage
+
+
+def _own(start: StartFacts, trace_id: int, flags: TraceFlags, parent: int | None) -> dict[str, str]:
+    """Give what goes along with what is part of an execution's own span."""
+    own = write_parent(trace_id, new_span_id(), flags)
+    carried = {"traceparent": own} if start.carried is None else {**start.carried}
+    carried["traceparent"] = own
+    if parent is None:
+        carried.pop(PARENT, None)
+    else:
+        carried[PARENT] = f"{parent:016x}"
+    return carried
 
 
 def _enter(span: CurrentSpan | QuietSpan, carried: Mapping[str, str] | None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ...actors.changes import make
 from ...actors.contexts.activity import ActivityContext
 from ...actors.errors import PayloadError, UnknownNameError
 from ...actors.failures import encode_failure, failure_of, read_failure
@@ -575,9 +576,8 @@ class ActivityPool:
     def tell_begin(self, running: RunningActivity, watch: Watch) -> None:
         """Tell an observer that an activity's code begins."""
         call, caller = running.call, running.call.caller
-        facts = ActivityFacts(
-            call.name, caller.instance_id, caller.task, call.attempt, caller.execution, call.carried
-        )
+        told = call.name, caller.instance_id, caller.task, call.attempt, caller.execution
+        facts = make(ActivityFacts, (*told, call.carried))
         self._told[running] = watch.begin("activity", facts)
 
     def take_along(self, running: RunningActivity) -> None:
