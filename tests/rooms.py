@@ -98,16 +98,17 @@ ROOMS = (
     ),
     _room("runtime", "actors/* storage runtime/*", "the hub, and a hub as a program"),
     _room("adapters", "", "ways in from outside"),
+    _room("adapters/telemetry", "", "traces, metrics, logs: the Observer contract"),
     _room("adapters/dashboard", "", "pages: HTML, CSS, ES modules"),
     _room(
         "adapters/http",
-        "adapters/dashboard runtime.client.operations runtime.client.remote_client",
+        "adapters/dashboard adapters/telemetry runtime.client.operations"
+        " runtime.client.remote_client",
         "requests and answers: `import perdure`",
     ),
     _room("benchmarks", "adapters/http", "the suite: uses `import perdure`"),
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room("adapters/cli", "benchmarks adapters/http", "the command line: uses `import perdure`"),
-    _room("adapters/telemetry", "", "traces, metrics, logs: the Observer contract"),
 )
 
 #: Rooms that are users of the package: they import its public names, by their full name.

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from perdure import Client, Hub, UsageError
 
 from .api import Api
-from .areas import Area, Health, Nowhere, Readiness, SignIn, SignOut
+from .areas import Area, Health, Metrics, Nowhere, Readiness, SignIn, SignOut
 from .entrance import Entrance
 from .keys import LOOPBACK, Guard, Keys
 from .limits import Limits
@@ -30,7 +30,7 @@ def create_app(
 
     It answers at ``/runtime/webhooks/durabletask`` and ``/durabletask`` as Durable Functions does,
     at ``/api/v1`` with all that a client can do (``docs/http.md``),
-    at ``/healthz`` and ``/readyz``, and at ``/`` with the dashboard. Whoever has the hub starts and stops it, such as the
+    at ``/healthz``, ``/readyz`` and ``/metrics``, and at ``/`` with the dashboard. Whoever has the hub starts and stops it, such as the
     lifespan of the application that this is mounted in; while it does not run, requests are
     answered with 503.
 
@@ -50,6 +50,7 @@ def create_app(
         Api(expose_errors=expose_errors),
         Health(),
         Readiness(),
+        Metrics(),
         SignIn(),
         SignOut(),
         PageFiles(),

@@ -147,6 +147,26 @@ class Readiness(Plain):
         raise Refusal(503, "not every partition is served")
 
 
+class Metrics(Plain):
+    """``/metrics``: the hub's figures, as Prometheus reads them."""
+
+    prefix: tuple[str, ...] = ("metrics",)
+    needs_key = True
+
+    async def answer(self, call: Call) -> Response:
+        self.expect(call, "GET")
+        try:
+            from ..telemetry.metrics import (  # an extra of its own
+                METRICS_CONTENT_TYPE,
+                metrics_text,
+            )
+        except ModuleNotFoundError as error:
+            missing = f"metrics need the package {error.name}: pip install 'perdure[otel]'"
+            raise Refusal(501, missing) from error
+        text = await metrics_text(call.entrance.hub_or_client)
+        return Response(text, headers={"Content-Type": METRICS_CONTENT_TYPE})
+
+
 class SignIn(Plain):
     """``/sign-in``: a key becomes a cookie; a GET says who is signed in."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -222,3 +223,45 @@ async def test_middleware_that_is_added_stands_before_it() -> None:
 
     assert answer.status_code == 200
     assert seen == ["/healthz"]
+
+
+async def test_prometheus_reads_the_hubs_figures() -> None:
+    async with served() as it:
+        await it.hub.client.call_entity(EntityId("counter", "k"), "add", 1)
+        answer = await it.http.get("/metrics")
+        below = await it.http.get("/metrics/x")
+        posted = await it.http.post("/metrics")
+
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert 'perdure_turns_total{partition="0"}' in answer.text
+    assert (below.status_code, posted.status_code) == (404, 405)
+
+
+async def test_figures_need_a_key_where_there_are_any() -> None:
+    async with served(keys="look read look-secret") as it:
+        without = await it.http.get("/metrics")
+        answer = await it.http.get("/metrics", headers={"Authorization": "Bearer look-secret"})
+
+    assert (without.status_code, answer.status_code) == (401, 200)
+
+
+async def test_figures_of_a_hub_that_does_not_run_are_not_available() -> None:
+    transport = httpx.ASGITransport(create_app(Hub(make_app())))
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        answer = await http.get("/metrics")
+
+    assert answer.status_code == 503
+
+
+async def test_without_the_extra_the_figures_say_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "perdure.adapters.telemetry.metrics", None)
+
+    async with served() as it:
+        answer = await it.http.get("/metrics")
+
+    assert answer.status_code == 501
+    assert "pip install 'perdure[otel]'" in answer.text
