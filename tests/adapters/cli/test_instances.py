@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from tests.adapters.cli.shop import Run
+from tests.adapters.cli.shop import Live, Run
 
 
 def shown_as(value: object) -> str:
@@ -82,11 +82,11 @@ def test_a_start_over_a_live_instance_is_refused_or_takes_it(run: Run, place: st
     ids=shown_as,
 )
 def test_what_is_refused_is_said_in_a_line_and_by_the_status(
-    run: Run, place: str, arguments: tuple[str, ...], status: int, said: str
+    run: Run, live: Live, arguments: tuple[str, ...], status: int, said: str
 ) -> None:
     command, *rest = arguments
 
-    ended = run(command, place, *rest)
+    ended = run(command, live.socket, *rest)
 
     assert ended.status == status
     assert ended.out == ""
