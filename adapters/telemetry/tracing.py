@@ -77,10 +77,17 @@ class Tracing:
 
     Args:
         tracer_provider: where the spans go; by default the global provider, once that is set.
+        carry_unsampled: whether an orchestration that begins a trace which is not sampled has
+            one all the same: it goes along, is in logs, and has nothing inside of it sampled
+            either. Without, that costs nothing, and a span in one of its activities is a trace of
+            its own, which the sampler decides about.
     """
 
-    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+    def __init__(
+        self, tracer_provider: TracerProvider | None = None, *, carry_unsampled: bool = True
+    ) -> None:
         self._maker = SpanMaker(tracer_provider)
+        self._carry_unsampled = carry_unsampled
         self._running: dict[_Attempt, CurrentSpan] = {}
 
     def carry(self) -> Mapping[str, str] | None:
@@ -96,6 +103,8 @@ class Tracing:
             return start.carried
         trace_id = new_trace_id()
         is_sampled, state = self._maker.samples(trace_id, f"orchestration {start.name}")
+        if not is_sampled and not self._carry_unsampled:
+            return start.carried
         flags = SAMPLED if is_sampled else UNSAMPLED
         carried = _own(start, trace_id, flags, None)
         if state:

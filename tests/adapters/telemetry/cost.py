@@ -4,8 +4,8 @@
 
 Each round runs every variant once, in a process of its own, in memory; what is shown are medians
 of the CPU time of an operation, start-up taken off, and what that is more than without. ``off`` has
-no observer, ``traced`` one whose spans go to an exporter that drops them, and ``unsampled`` one
-whose sampler takes nothing. Each load checks its own outcome.
+no observer, ``traced`` one whose spans go to an exporter that drops them, ``unsampled`` one whose
+sampler takes nothing, and ``left out`` the same without what goes along of unsampled traces. Each load checks its own outcome.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from perdure import App, EntityId, Hub, OrchestrationContext
 from perdure.adapters.telemetry import Tracing
 
-VARIANTS = ("off", "traced", "unsampled")
+VARIANTS = ("off", "traced", "unsampled", "left out")
 #: Operations of a short and of a long run: the difference is what counts.
 COUNTS = {"hello": (500, 3_000), "hot": (2_000, 20_000)}
 
@@ -73,11 +73,12 @@ async def load(kind: str, count: int, variant: str) -> float:
     """Do so many operations, and give the CPU time that this took."""
     exporter = Dropped()
     provider = TracerProvider(
-        sampler=ParentBased(ALWAYS_OFF if variant == "unsampled" else ALWAYS_ON),
+        sampler=ParentBased(ALWAYS_ON if variant == "traced" else ALWAYS_OFF),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=1_000_000))
-    observer = None if variant == "off" else Tracing(provider)
+    tracing = Tracing(provider, carry_unsampled=variant != "left out")
+    observer = None if variant == "off" else tracing
     async with Hub(app, observer=observer) as hub:
         began = time.process_time()
         if kind == "hello":

@@ -441,6 +441,24 @@ async def test_what_is_not_sampled_makes_no_spans_and_says_so_to_what_is_inside(
     assert not seen["thread"].trace_flags.sampled
 
 
+async def test_what_is_not_sampled_may_be_left_out_altogether() -> None:
+    traces = Traces(sampler=ParentBased(ALWAYS_OFF))
+    observer = Tracing(traces.provider, carry_unsampled=False)
+
+    async with Hub(app, observer=observer) as hub:
+        handle = await hub.client.start_new(plain)
+        await handle.result(10)
+        [started, *_] = await handle.history()
+        unsampled = trace.NonRecordingSpan(trace.SpanContext(7, 8, False))
+        with trace.use_span(unsampled):
+            inside = await hub.client.start_new(plain)
+        await inside.result(10)
+
+    assert traces.spans == []
+    assert "context_vars" not in started.fields
+    assert seen["thread"].trace_id == 7  # it came from outside, so it goes along
+
+
 @pytest.mark.parametrize("kept", [0.0, 1.0])
 async def test_a_ratio_decides_once_for_a_trace(kept: float) -> None:
     traces = Traces(sampler=ParentBased(TraceIdRatioBased(kept)))
