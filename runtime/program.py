@@ -19,7 +19,7 @@ from .scheduling.hidden_tasks import hold
 from .scheduling.interpreter import tune
 from .scheduling.loop_kinds import backend_options
 from .scheduling.waiter import thread_waker
-from .transport.sockets import folder_of, own_socket
+from .transport.sockets import folder_of, has_sockets, own_socket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +85,7 @@ def run(
         raise refusal("beside", "a function that gives an async context manager", beside)
     made = store_of(store)
     folder = folder_of(made)
-    if socket is None and folder is not None:
+    if socket is None and folder is not None and has_sockets():
         socket = own_socket(folder)
     hub = Hub(
         app,

@@ -121,7 +121,8 @@ def _stands(tree: _Tree, one: dict[str, Any]) -> str:
         return f"running{where}{since}"
     if one["state"] == "retrying":
         return f"next attempt {tree.when(one['next_attempt_at'])}"
-    return f"waits for a place{where}, called {tree.when(one['scheduled_at'])}"
+    stands = f"waits for a place{where}" if where else "has not ended, and no hub runs it"
+    return f"{stands}, called {tree.when(one['scheduled_at'])}"
 
 
 def _last_failure(one: dict[str, Any]) -> list[str]:

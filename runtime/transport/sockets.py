@@ -7,6 +7,7 @@ A hub is found by its store: its socket is ``hub.sock`` in the store's folder, o
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import sys
 from contextlib import suppress
@@ -65,6 +66,11 @@ def folder_of(store: object) -> Path | None:
     return Path(folder) if folder else None
 
 
+def has_sockets() -> bool:
+    """Whether this system has sockets that lie in a folder."""
+    return hasattr(socket, "AF_UNIX")
+
+
 def own_socket(folder: Path) -> Path:
     """Give the path at which a hub listens by itself: in its store's folder, if that is short."""
     path = folder.absolute() / NAME
@@ -92,14 +98,14 @@ def _user_folder() -> Path:
     return Path(tempfile.gettempdir(), f"perdure-{owner}")
 
 
-def make_room(socket: Path) -> None:
+def make_room(path: Path) -> None:
     """Make the folder of this user's short sockets, if that is where a socket is to lie.
 
     Raises:
         UsageError: there is one that somebody else may write to.
     """
     folder = _user_folder()
-    if socket.parent != folder:
+    if path.parent != folder:
         return
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
@@ -111,12 +117,12 @@ def make_room(socket: Path) -> None:
         )
 
 
-def leave_note(store: object, socket: Path) -> None:
+def leave_note(store: object, listens_at: Path) -> None:
     """Have a hub that listens be found by its store, wherever its socket lies."""
     folder = folder_of(store)
     if folder is None or not folder.is_dir():
         return
-    note, path = folder / NOTE, socket.absolute()
+    note, path = folder / NOTE, listens_at.absolute()
     if path == folder.absolute() / NAME:
         note.unlink(missing_ok=True)  # of a hub before
     else:
@@ -125,10 +131,10 @@ def leave_note(store: object, socket: Path) -> None:
         unfinished.rename(note)
 
 
-def remove_note(store: object, socket: Path) -> None:
+def remove_note(store: object, listened_at: Path) -> None:
     """Take the note about a socket back, when nobody listens there any more."""
     folder = folder_of(store)
-    if folder is not None and _noted(folder) == socket.absolute():
+    if folder is not None and _noted(folder) == listened_at.absolute():
         with suppress(OSError):
             (folder / NOTE).unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from perdure import EntityId, Hub, Settings
 from perdure.__main__ import main
 from perdure.adapters.http.keys import Keys
 from perdure.adapters.http.server import Address, ServerOptions, listen
-from tests.adapters.cli.shop import KEY, Counter, Ended, Live, Run, app, double, wait_for_go
+from tests.adapters.cli.shop import KEY, Counter, Ended, Live, Run, app, double, wait_for_go, work
 
 #: What hangs is not waited for.
 QUICK = Settings(drain_s=0.1)
@@ -80,8 +80,9 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stopped") / "hub"
 
     async def leave() -> None:
-        async with Hub(app, store=folder) as hub:
+        async with Hub(app, store=folder, settings=QUICK) as hub:
             await hub.client.start_new(wait_for_go, instance_id="waits")
+            await hub.client.start_new(work, instance_id="works")
             await (await hub.client.start_new(double, 4, instance_id="ended")).result(timeout=20)
             await hub.client.call_entity(EntityId(Counter, "a"), Counter.add, 3)
 

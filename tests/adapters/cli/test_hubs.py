@@ -24,7 +24,7 @@ def test_the_hub_is_that_of_the_environment_or_the_one_here_where_none_is_given(
 
     assert nowhere.status == 4
     assert "PERDURE_HUB" in nowhere.err
-    assert by_place.out == by_folder.out == here.out == "2\n"
+    assert by_place.out == by_folder.out == here.out == "3\n"
 
 
 def test_the_hub_may_stand_behind_options_and_a_value_of_one_is_none(

@@ -17,8 +17,8 @@ def test_what_only_reads_is_read_from_the_files_where_no_hub_runs(run: Run, stop
     parked = run("parked", stopped)
     result = run("wait", stopped, "ended")
 
-    assert [one["instance_id"] for one in listed] == ["ended", "waits"]
-    assert count.out == "2\n"
+    assert [one["instance_id"] for one in listed] == ["ended", "works", "waits"]
+    assert count.out == "3\n"
     assert "Completed" in shown.out
     assert [event["event_type"] for event in events] == ["ExecutionStarted", "ExecutionCompleted"]
     assert [one["entity_id"] for one in entities] == ["@counter@a"]
@@ -32,11 +32,13 @@ def test_what_is_stored_is_explained_and_with_the_application_the_lines_as_well(
 ) -> None:
     without = run("explain", stopped, "waits")
     explained = run("explain", stopped, "waits", "--app", "tests.adapters.cli.shop:app")
+    works = run("explain", stopped, "works")
 
     assert without.status == explained.status == 0
     assert "--app MODULE:APP" in without.out
     assert 'return await ctx.wait_for_external_event("Go")' in explained.out
     assert "go, since" in explained.out
+    assert "hang, attempt 1: has not ended, and no hub runs it, called" in works.out
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from perdure import App, Hub, UsageError, connect
 from perdure.runtime.transport.sockets import (
+    has_sockets,
     leave_note,
     make_room,
     own_socket,
@@ -81,6 +83,14 @@ def runtime_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -
 
 def test_a_hub_listens_in_its_store_s_folder_where_that_is_short(tmp_path: Path) -> None:
     assert own_socket(tmp_path) == tmp_path / "hub.sock"
+
+
+def test_not_every_system_has_sockets_in_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = has_sockets()
+    monkeypatch.delattr(socket, "AF_UNIX")
+
+    assert before
+    assert not has_sockets()
 
 
 def test_where_the_folder_s_path_is_long_the_socket_lies_where_the_user_s_do(
