@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, Final, cast
+
+import orjson
+
 from .errors import PayloadTooLargeError
 
 
@@ -12,6 +16,36 @@ def compact(data: bytes) -> bytes:
     """
     # bytes(data) and data[:] would be the very same object.
     return b"%b" % data if len(data) < 2048 else data
+
+
+#: What stands around payloads is less deep: a page of histories, an answer on the line.
+_AROUND: Final = 12
+
+
+def write_around(value: Any) -> bytes:
+    """Write JSON values in which payloads stand, also those as deep as a payload may be.
+
+    With what is around them these are deeper than orjson writes at once.
+
+    Raises:
+        TypeError: there is what JSON has not.
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(_in_pieces(value, _AROUND))
+
+
+def _in_pieces(value: Any, depth: int) -> Any:
+    """Give a value in which what is below some depth is written already."""
+    if not depth:
+        return orjson.Fragment(orjson.dumps(value))
+    if isinstance(value, dict):
+        fields = cast("dict[Any, Any]", value)
+        return {name: _in_pieces(one, depth - 1) for name, one in fields.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_pieces(one, depth - 1) for one in cast("list[Any]", value)]
+    return value
 
 
 def check_size(data: bytes, limit: int, what: str) -> bytes:

@@ -15,7 +15,7 @@ from perdure import (
     UsageError,
 )
 
-from ...runtime.client.operations import ChangesArguments, ItemsOf, PageOf
+from ...runtime.client.operations import ChangesArguments, ItemsOf, PageOf, write_around
 from .areas import Call
 from .changes import EncodedStatuses, EventStream
 from .limits import read_body
@@ -58,7 +58,7 @@ class Api:
             )
         if not self._exposes:
             _hide(route, result)
-        return _Json(orjson.dumps(result), _status_of(route, result, arguments))
+        return _Json(write_around(result), _status_of(route, result, arguments))
 
     def _describe(self, call: Call) -> Response:
         from .openapi import document  # here, since hardly a server is asked

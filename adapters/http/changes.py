@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from perdure import Change, OrchestrationStatus, PerdureError
 
+from ...runtime.client.operations import write_around
 from .problems import hide_stacks, problem_of
 from .refusals import refusal_of
 
@@ -87,7 +88,7 @@ class EventStream(Response):
                     events.append(self._event(await anext(self._changes)))
         except PerdureError as error:
             problem = problem_of(refusal_of(error), exposes=self._exposes)
-            events.append(b"event: error\ndata: %b\n\n" % orjson.dumps(problem))
+            events.append(b"event: error\ndata: %b\n\n" % write_around(problem))
             return b"".join(events), True
         return b"".join(events) or _BEAT, False
 
@@ -123,7 +124,7 @@ class EncodedStatuses:
         told = status.to_dict()
         if not self._exposes:
             hide_stacks(told["failure"])
-        encoded = orjson.dumps(told)
+        encoded = write_around(told)
         if len(encoded) <= _KEPT_BYTES_MAX:
             if len(self._kept) >= _KEPT_MAX:
                 self._kept.clear()

@@ -13,7 +13,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -35,6 +34,9 @@ COOKIE = "perdure-key"
 
 #: How long a cookie signs in.
 SIGNED_IN_S = 12 * 3600
+
+#: Bytes of what signs in: whoever has no key yet must not make the server read much.
+_SIGN_IN_BYTES_MAX = 8 * 1024
 
 _WORD = re.compile(r"[!-~]+")
 
@@ -247,11 +249,8 @@ def code_of(request: Request) -> str | None:
 
 
 def _cookie(request: Request) -> str | None:
-    try:
-        found = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return None if found is None else found.value
+    # Not by http.cookies, which reads none where one is malformed, such as another server's here.
+    return request.cookies.get(COOKIE)
 
 
 def _without_port(host: str) -> str:
@@ -296,7 +295,7 @@ async def sign_in(request: Request, guard: Guard, limits: Limits) -> Response:
     Raises:
         Refusal: 401, where the code is no key's.
     """
-    body = await read_body(request, limits)
+    body = await read_body(request, limits, _SIGN_IN_BYTES_MAX)
     is_json = _is_json(request)
     secret: object
     if is_json:

@@ -46,13 +46,18 @@ class Limits:
     drain_s: float = _positive(10.0)
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
+async def read_body(request: Request, limits: Limits, most: int | None = None) -> bytes:
     """Give a request's body.
+
+    Args:
+        request: the request.
+        limits: how large it may be, and how long it may take.
+        most: bytes that it may have at the most, where that is less.
 
     Raises:
         Refusal: 413 if it is too large, 408 if it takes too long, 400 if it breaks off.
     """
-    most = limits.body_bytes_max
+    most = limits.body_bytes_max if most is None else min(most, limits.body_bytes_max)
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told[:20]) > most:
         raise _too_large(most)

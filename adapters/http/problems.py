@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from perdure import PerdureError
 
-from ...runtime.client.operations import read_error, write_error
+from ...runtime.client.operations import read_error, write_around, write_error
 from .refusals import Refusal
 
 URN = "urn:perdure:"
@@ -30,7 +30,7 @@ def problem_of(refusal: Refusal, *, exposes: bool) -> dict[str, Any]:
     error = refusal.error
     if isinstance(error, PerdureError) and refusal.status != 500:
         kind, *arguments = write_error(error)
-        arguments = orjson.loads(orjson.dumps(arguments))  # a failure is bytes in it
+        arguments = orjson.loads(write_around(arguments))  # a failure is bytes in it
         if not exposes:
             _hide_stacks(arguments)
         told["arguments"] = arguments
@@ -53,7 +53,7 @@ def missing_problem(what: str) -> dict[str, Any]:
 
 def respond(problem: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     """Make the response of a problem."""
-    return Response(orjson.dumps(problem), problem["status"], headers, MEDIA_TYPE)
+    return Response(write_around(problem), problem["status"], headers, MEDIA_TYPE)
 
 
 def _hide_stacks(arguments: list[Any]) -> None:

@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from perdure import EntityId, UsageError
 
-from ...runtime.client.operations import OPERATIONS, Operation, When
+from ...runtime.client.operations import OPERATIONS, Operation, When, write_around
 
 API = ("api", "v1")
 
@@ -168,7 +168,7 @@ class Route:
         if query:
             path += "?" + urlencode(query, quote_via=quote)
         if self.body == "fields":
-            return path, orjson.dumps(left)
+            return path, write_around(left)
         if self.body in left:
             return path, orjson.dumps(left[self.body])
         return path, None

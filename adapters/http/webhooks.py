@@ -31,7 +31,7 @@ from perdure import (
     UsageError,
 )
 
-from ...runtime.client.operations import wait_for_output
+from ...runtime.client.operations import wait_for_output, write_around
 from .areas import Call
 from .family import (
     entity_body,
@@ -295,7 +295,7 @@ def _gone(error: UsageError) -> Refusal:
 
 def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
     # What is stored was JSON, but its objects may have been decoded.
-    return Response(orjson.dumps(body), status, headers, _JSON)
+    return Response(write_around(body), status, headers, _JSON)
 
 
 def _page(bodies: list[dict[str, Any]], token: str | None) -> Response:

@@ -22,6 +22,7 @@ from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from ...actors.arguments import is_a, number, refusal, whole
 from ...actors.errors import InstanceNotFoundError, PerdureError, UsageError
 from ...actors.ids import EntityId, check_instance_id
+from ...actors.payloads import write_around as write_around
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING, RuntimeStatus
 from ...storage.slices import in_slices

@@ -15,6 +15,7 @@ import orjson
 from ...actors.errors import FailureDetails, InternalError
 from ...actors.failures import encode_failure, read_failure
 from ...actors.messages import Caller, decode_message, read_parcels
+from ...actors.payloads import write_around
 from ...storage import MendedEntity, MendedInstance
 from ...storage.records import EntityRow, InstanceRecord
 from ..placement.places import FRAME_MESSAGES_MAX, Frame
@@ -68,7 +69,7 @@ def _encode(items: list[Item], frames: list[bytes]) -> None:
 def _write_alone(item: Item) -> bytes:
     """Write an item; one that cannot be is as good as refused, and harms no other."""
     try:
-        return orjson.dumps(_write(item))
+        return write_around(_write(item))
     except (TypeError, ValueError) as error:
         if item[0] == "ask":
             return orjson.dumps(["ask", item[1], REFUSE, f"this cannot be sent: {error}"])

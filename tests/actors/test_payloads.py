@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 import pytest
 
 from perdure.actors.errors import PayloadTooLargeError
-from perdure.actors.payloads import check_size, compact
+from perdure.actors.payloads import check_size, compact, write_around
 
 
 def test_data_over_the_limit_is_refused_by_size() -> None:
@@ -24,3 +27,25 @@ def test_a_long_text_is_kept_as_it_is() -> None:
     data = 5_000 * b"1"
 
     assert compact(data) is data
+
+
+@pytest.mark.parametrize("payload", [254 * "[" + "1" + 254 * "]", 253 * '{"a":' + "[]" + 253 * "}"])
+def test_what_stands_around_a_payload_may_be_as_deep_as_the_payload(payload: str) -> None:
+    deep = orjson.loads(payload)
+    with pytest.raises(TypeError, match="Recursion"):
+        orjson.dumps([deep])
+
+    page: Any = {
+        "items": [{"input": deep, "id": "a"}, ({"state": deep},)],
+        "done": orjson.Fragment(b"1"),
+    }
+
+    assert write_around(page) == (
+        b'{"items":[{"input":%b,"id":"a"},[{"state":%b}]],"done":1}'
+        % (payload.encode(), payload.encode())
+    )
+
+
+def test_what_json_has_not_is_refused_around_payloads_as_well() -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_around({"items": [object()]})

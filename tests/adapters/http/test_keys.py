@@ -284,6 +284,28 @@ async def test_signing_in_with_json_that_has_no_code_is_refused(body: bytes) -> 
     assert answer.status_code == (400 if body == b"{" else 401)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+async def test_signing_in_reads_little_of_who_has_no_key(kind: str) -> None:
+    async with served(keys=KEYS) as it:
+        answer = await it.http.post(
+            "/sign-in", content=b"a=b&" * 2_049, headers={"Content-Type": kind}
+        )
+
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("other", ['other={"a": 1}', "two words=x", "[x]=1", 'open="', "=;"])
+async def test_cookies_of_other_servers_do_not_keep_a_browser_out(other: str) -> None:
+    async with served(keys=KEYS) as it:
+        await it.http.post("/sign-in", data={"code": "look-secret"})
+        ours = cookie_of(it.http)
+        it.http.cookies.clear()
+        before = await it.http.get(LIST, headers={"Cookie": f"{other}; {ours}"})
+        behind = await it.http.get(LIST, headers={"Cookie": f"{ours}; {other}"})
+
+    assert (before.status_code, behind.status_code) == (200, 200)
+
+
 async def test_another_page_cannot_sign_a_browser_in() -> None:
     async with served(keys=KEYS) as it:
         answer = await it.http.post(

@@ -154,3 +154,33 @@ def fail_with(error: Exception, it: Served, monkeypatch: pytest.MonkeyPatch) -> 
         raise error
 
     monkeypatch.setattr(it.client, "get_status", get_status)
+
+
+DEEP = 254 * b"[" + b"1" + 254 * b"]"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/instances",
+        "/api/v1/instances/deep?wait=5",
+        "/api/v1/entities?states=true",
+        "/api/v1/entities/anything/deep/state",
+        f"{WEBHOOKS}/instances",
+        f"{WEBHOOKS}/instances/deep?showHistory=true&showHistoryOutput=true",
+        f"{WEBHOOKS}/entities?fetchState=true",
+    ],
+)
+async def test_what_is_as_deep_as_may_be_is_shown_with_all_around_it(path: str) -> None:
+    json = {"Content-Type": "application/json"}
+    async with served() as it:
+        await it.http.post(f"{WEBHOOKS}/orchestrators/echo/deep", content=DEEP, headers=json)
+        await it.http.post(
+            f"{WEBHOOKS}/entities/anything/deep?op=x", content=DEEP[2:-2], headers=json
+        )
+        await it.ended("deep")
+        await it.reaches_state("anything", "deep")
+        answer = await it.http.get(path)
+
+    assert answer.status_code == 200
+    assert DEEP[2:-2] in answer.content
