@@ -331,9 +331,10 @@ class Door:
             if self._gate.reason is not None:
                 raise self._gate.refusal()
             durable = partition.sequence
-            upto, keys = news.behind(durable if after is None else after, durable, most)
+            behind = durable if after is None else after - news.base
+            upto, keys = news.behind(behind, durable, most)
             if keys != [] or after is None:
-                return [upto, keys]
+                return [news.base + upto, keys]
             waiter = partition.new_waiter()
             news.add(waiter)
             try:

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,15 +23,24 @@ KEPT: Final = 10_000
 LAPSE: Final = 60_000_000
 """Microseconds without anybody who asks, after which nothing is kept any more."""
 
+#: Bits of a checkpoint's number, in what readers are told, and bits by which runs differ.
+_SEQUENCE_BITS: Final = 40
+_RUN_BITS: Final = 18
+
 
 class News:
     """What changed lately in one partition.
 
     Args:
         steady: tells a time that setting the clock does not move.
+
+    Attributes:
+        base: what is added to a checkpoint's number where readers see it. It is of this run alone:
+            the same numbers mean other checkpoints in another hub, or in a copy of this one.
     """
 
     def __init__(self, steady: Callable[[], int]) -> None:
+        self.base = (1 + secrets.randbits(_RUN_BITS)) << _SEQUENCE_BITS
         self._steady = steady
         #: Changes behind this checkpoint are known; None while nobody follows.
         self._since: int | None = None

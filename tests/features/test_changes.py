@@ -127,6 +127,22 @@ async def test_after_a_restart_of_the_hub_the_reader_is_told_to_look(tmp_path: P
     assert change.kind == "reset"
 
 
+async def test_an_id_of_another_hub_is_told_as_a_reset_though_this_one_has_got_so_far() -> None:
+    async with Hub(app, partitions=1) as other:
+        changes = other.client.changes()
+        await anext(changes)
+        await (await other.client.start_new(visit, 1, instance_id="v")).result()
+        read = await read_until(changes, "v", "Completed")
+    async with Hub(app, partitions=1) as hub:
+        await anext(hub.client.changes())  # somebody follows this one from its beginning
+        for n in range(10):
+            await (await hub.client.start_new(visit, n)).result()
+        with anyio.fail_after(10):
+            change = await anext(hub.client.changes(after=read[-1].id))
+
+    assert change.kind == "reset"
+
+
 async def test_a_checkpoint_whose_outcome_was_not_known_is_told_as_a_reset() -> None:
     store = FaultyStore()
     async with Hub(app, store=store, partitions=1) as hub:
