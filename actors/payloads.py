@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 
@@ -41,10 +41,11 @@ def _in_pieces(value: Any, depth: int) -> Any:
     if not depth:
         return orjson.Fragment(orjson.dumps(value))
     if isinstance(value, dict):
-        fields = cast("dict[Any, Any]", value)
+        fields: dict[Any, Any] = value
         return {name: _in_pieces(one, depth - 1) for name, one in fields.items()}
     if isinstance(value, (list, tuple)):
-        return [_in_pieces(one, depth - 1) for one in cast("list[Any]", value)]
+        items: list[Any] | tuple[Any, ...] = value
+        return [_in_pieces(one, depth - 1) for one in items]
     return value
 
 
