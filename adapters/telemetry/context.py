@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from opentelemetry import baggage, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 #: Where the parent of an orchestration's own span is kept.
@@ -78,6 +78,8 @@ def write_parent(trace_id: int, span_id: int, flags: TraceFlags) -> str:
 
 def carry_current() -> dict[str, str] | None:
     """Give what of the current span and the baggage goes along; None for nothing."""
+    if not get_current():
+        return None  # neither is there, nor anything else: nearly always, outside of requests
     carried: dict[str, str] = {}
     context = trace.get_current_span().get_span_context()
     if context.is_valid:

@@ -83,6 +83,7 @@ class Watch:
         self._sparing = Sparing(_log.error)
         self.failures = 0
         self.traces = has_methods(observer, *_TRACED)
+        self._carry: Any = getattr(observer, "carry", None) if self.traces else None
         told = ("turn", "checkpoint")
         self.sees_turns, self.sees_checkpoints = (
             not self.traces or has_methods(observer, f"begin_{what}", f"end_{what}")
@@ -108,7 +109,13 @@ class Watch:
 
     def carry(self) -> Carried | None:
         """Give what of the caller's context goes along with what it sends."""
-        return checked_carried(self._ask("carry"))
+        # Without _ask(): it is asked for each request of a client, and mostly there is nothing.
+        try:
+            carried = self._carry()
+        except BaseException as error:
+            self._take(error, "carry")
+            return None
+        return None if carried is None else checked_carried(carried)
 
     def begin_trace(self, start: StartFacts) -> Carried | None:
         """Give what goes along with all that an execution sets going."""

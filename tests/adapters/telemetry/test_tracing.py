@@ -519,3 +519,23 @@ async def test_without_a_provider_nothing_is_made_or_carried() -> None:
         [started, *_] = await handle.history()
 
     assert "context_vars" not in started.fields
+
+
+async def test_one_that_is_replaced_has_its_span_and_the_new_one_a_trace_of_its_own(
+    traces: Traces,
+) -> None:
+    async with Hub(app, observer=traces.observer) as hub:
+        await hub.client.start_new(waits, instance_id="i")
+        await quiet(hub)
+        handle = await hub.client.start_new(plain, instance_id="i", on_existing="replace")
+        await handle.result(10)
+
+    [old], [new] = traces.named("orchestration waits"), traces.named("orchestration plain")
+    assert (old.attributes or {})["perdure.status"] == "Terminated"
+    assert old.status.status_code is StatusCode.UNSET
+    assert (new.attributes or {})["perdure.execution"] == 2
+    assert trace_id(old) != trace_id(new)
+    assert traces.shape() == [
+        ("orchestration waits", ["activity in_a_thread"]),
+        ("orchestration plain", ["activity in_a_thread"]),
+    ]
