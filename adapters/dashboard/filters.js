@@ -6,7 +6,8 @@ import { element } from "./element.js";
  * @typedef {object} Condition
  * @property {string} name the parameter
  * @property {string} label
- * @property {"text" | "number" | "time" | "choice" | "several"} kind
+ * @property {"text" | "texts" | "number" | "time" | "choice" | "several"} kind `texts` are several
+ *   texts in one field, with `, ` between them
  * @property {string[]} [options] of a choice, the first of which is the usual, or of several
  * @property {string} [hint]
  * @property {number} [least] of a number
@@ -61,7 +62,8 @@ export class Filters {
     for (const { name, kind, options } of this.conditions) {
       const input = this.inputs.get(name);
       const text = kind === "several" ? checked(input) : input.value.trim();
-      if (text && !(kind === "choice" && text === options?.[0])) query.set(name, kind === "time" ? new Date(text).toISOString() : text);
+      if (kind === "texts") for (const one of text.split(/,\s+/).filter(Boolean)) query.append(name, one);
+      else if (text && !(kind === "choice" && text === options?.[0])) query.set(name, kind === "time" ? new Date(text).toISOString() : text);
     }
     return query;
   }
@@ -73,7 +75,7 @@ export class Filters {
   put(query) {
     for (const { name, kind, isRare, options } of this.conditions) {
       const input = this.inputs.get(name);
-      const text = query.get(name) ?? "";
+      const text = kind === "texts" ? query.getAll(name).join(", ") : (query.get(name) ?? "");
       if (isRare && text) this.more.open = true;
       if (kind === "several") {
         const names = text.split(",");
@@ -101,7 +103,7 @@ export class Filters {
         ? element("select", { name }, options.map((text) => element("option", { value: text }, text || "any")))
         : element("input", {
             name,
-            type: { text: "text", number: "number", time: "datetime-local" }[kind],
+            type: { text: "text", texts: "text", number: "number", time: "datetime-local" }[kind],
             placeholder: hint,
             min: kind === "number" ? least : null,
             step: kind === "time" ? "1" : null,

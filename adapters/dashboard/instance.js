@@ -27,6 +27,8 @@ const TABS = /** @type {[string, string][]} */ ([
   ["travel", "Time travel"],
 ]);
 
+/** Milliseconds between two readings of an instance that changes all the time. */
+const CALM_MS = 200;
 /** Milliseconds after which what is under way is looked at again: no checkpoint says that. */
 const LOOK_MS = 3_000;
 
@@ -80,6 +82,7 @@ class InstancePage {
       this.isStale = false;
       this.refreshing = this.read();
       await this.refreshing.catch((error) => this.fail(error));
+      await new Promise((resolve) => setTimeout(resolve, CALM_MS));
       this.refreshing = null;
     }
   }
@@ -88,9 +91,8 @@ class InstancePage {
     const { signal } = this;
     const before = this.status;
     this.status = await get(path`instances/${this.id}`, { signal });
-    const isOther =
-      !before || before.execution !== this.status.execution || before.created_time !== this.status.created_time;
-    if (isOther || this.status.history_length < this.history.total) await this.history.restart();
+    const isSame = before && ["created_time", "execution", "rewinds"].every((one) => before[one] === this.status[one]);
+    if (!isSame || this.status.history_length < this.history.total) await this.history.restart();
     else await this.history.readLater();
     this.explanation = hasEnded(this.status) ? null : await this.explain();
     this.showHead();
@@ -238,7 +240,7 @@ class InstancePage {
     if (this.tab === "timeline") this.timeline.refresh(status, explanation);
     else if (this.tab === "history") this.events.show();
     else if (this.tab === "family") await showFamily(this.family, status, this.signal);
-    else if (this.tab === "travel") await (this.travel.count ? this.travel.renew() : this.travel.begin());
+    else if (this.tab === "travel") await this.travel.refresh(status);
     else if (this.tab === "waits") {
       if (explanation) showWaits(this.waits, explanation);
       else fill(this.waits, element("p.card", {}, "It waits for nothing: it has ended."));

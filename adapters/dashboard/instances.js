@@ -16,6 +16,10 @@ import { VirtualList, cell } from "./virtual.js";
 
 /** Instances that are read at a time. */
 const PAGE = 200;
+/** Instances that may have come by themselves before the list begins anew, if nobody looks further down. */
+const ARRIVED_MAX = 2_000;
+/** Rows from the top that count as looking at the top. */
+const TOP_ROWS = 30;
 /** Milliseconds between two counts of what a filter finds, at the least. */
 const COUNT_MS = 1_000;
 
@@ -30,7 +34,7 @@ const CONDITIONS = [
   { name: "min_attempts", label: "Attempt, at least", kind: "number", least: 2 },
   { name: "parked", label: "Parked", kind: "choice", options: ["", "true", "false"] },
   { name: "order", label: "Order", kind: "choice", options: ["newest", "oldest"] },
-  { name: "tag", label: "Tag", kind: "text", hint: "key:value", isRare: true },
+  { name: "tag", label: "Tags", kind: "texts", hint: "key:value, key:value", isRare: true },
   { name: "failure_type", label: "Failure", kind: "text", hint: "ValueError", isRare: true },
   { name: "parent_instance_id", label: "Parent", kind: "text", isRare: true },
   { name: "created_from", label: "Created from", kind: "time", isRare: true },
@@ -60,6 +64,7 @@ class InstanceList {
     this.reading = null;
     /** @type {import("./stream.js").Change[]} what is told while a page is read, which may be older */
     this.told = [];
+    this.arrived = 0;
     this.countedAt = 0;
     this.counting = 0;
     this.turn = new AbortController();
@@ -120,6 +125,7 @@ class InstanceList {
 
   readFirst() {
     this.told = [];
+    this.arrived = 0;
     return this.readPage(null, []);
   }
 
@@ -186,6 +192,7 @@ class InstanceList {
     this.list.show(items);
     this.countSoon();
     this.showBar();
+    if (this.arrived > ARRIVED_MAX && this.list.top < TOP_ROWS) this.readFirst();
   }
 
   insert(items, status) {
@@ -193,6 +200,7 @@ class InstanceList {
       ? (one) => one.created_time > status.created_time
       : (one) => one.created_time < status.created_time;
     const at = items.findIndex(isBefore);
+    if (at >= 0 || this.cursor === null) this.arrived += 1;
     if (at >= 0) items.splice(at, 0, status);
     else if (this.cursor === null) items.push(status); // else it comes with a later page
   }
@@ -211,9 +219,10 @@ class InstanceList {
     const query = new URLSearchParams(this.conditions);
     query.set("limit", "0");
     query.set("count", "true");
+    const { countedAt } = this;
     try {
       const found = await get("instances", { query, signal: this.ended });
-      fill(this.count, found.count.toLocaleString());
+      if (countedAt === this.countedAt) fill(this.count, found.count.toLocaleString());
     } catch (error) {
       complain(error);
     }

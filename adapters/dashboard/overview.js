@@ -19,6 +19,12 @@ const FAILURES = 8;
 const HOTTEST = 8;
 const WINDOWS = [1, 5, 15];
 
+/** What is counted, and what finds it. */
+const KINDS = /** @type {[string, Object<string, any>][]} */ ([
+  ...STATUSES.map((status) => [status, { statuses: status }]),
+  ["Parked", { parked: true }],
+]);
+
 /** @type {import("./main.js").Show} */
 export function showOverview(place, _, signal) {
   const overview = new Overview(signal);
@@ -32,9 +38,11 @@ class Overview {
     this.signal = signal;
     this.rates = new Rates();
     this.timer = 0;
+    this.isStale = false;
+    this.isCounting = false;
     this.countedAt = 0;
     this.took = 0;
-    this.tiles = element("div.tiles", { id: "tiles" });
+    this.tiles = element("div.tiles", { id: "tiles" }, KINDS.map((kind) => tile(kind, "…")));
     this.windows = element("tbody");
     this.failures = element("tbody", { id: "failures" });
     this.parked = element("tbody", { id: "parked" });
@@ -78,20 +86,27 @@ class Overview {
 
   /** Count the instances when it is time: something has changed. */
   countSoon() {
-    if (this.timer) return;
+    this.isStale = true;
+    if (this.isCounting || this.signal.aborted) return;
+    this.isCounting = true;
     // Where counting takes long it is done seldom.
     const wait = Math.max(this.countedAt + Math.max(COUNT_MS, 10 * this.took) - Date.now(), 0);
-    this.timer = setTimeout(async () => {
-      const began = Date.now();
-      try {
-        await Promise.all([this.readTiles(), this.readWindows(), this.readFailures(), this.readParked()]);
-      } catch (error) {
-        complain(error);
-      }
-      this.countedAt = Date.now();
-      this.took = this.countedAt - began;
-      this.timer = 0;
-    }, wait);
+    this.timer = setTimeout(() => this.countAll(), wait);
+  }
+
+  async countAll() {
+    const began = Date.now();
+    this.isStale = false;
+    try {
+      await this.readTiles();
+      await Promise.all([this.readWindows(), this.readFailures(), this.readParked()]);
+    } catch (error) {
+      complain(error);
+    }
+    this.countedAt = Date.now();
+    this.took = this.countedAt - began;
+    this.isCounting = false;
+    if (this.isStale) this.countSoon(); // it has changed meanwhile
   }
 
   async count(conditions) {
@@ -100,22 +115,8 @@ class Overview {
   }
 
   async readTiles() {
-    const kinds = /** @type {[string, Object<string, any>][]} */ ([
-      ...STATUSES.map((status) => [status, { statuses: status }]),
-      ["Parked", { parked: true }],
-    ]);
-    const counts = await Promise.all(kinds.map(([, conditions]) => this.count(conditions)));
-    refill(
-      this.tiles,
-      kinds.map(([name, conditions], index) =>
-        element(
-          `a.tile.is-${name.toLowerCase()}`,
-          { href: addressOf("instances", null, conditions), "data-status": name },
-          element("strong", {}, counts[index].toLocaleString()),
-          element("span", {}, name),
-        ),
-      ),
-    );
+    const counts = await Promise.all(KINDS.map(([, conditions]) => this.count(conditions)));
+    refill(this.tiles, KINDS.map((kind, at) => tile(kind, shownCount(counts[at]))));
   }
 
   async readWindows() {
@@ -248,6 +249,15 @@ class Overview {
       first.map(([id, count]) => row([actorLink(id), shownCount(count), shownCount(waiting.get(id) ?? 0)])),
     );
   }
+}
+
+function tile([name, conditions], count) {
+  return element(
+    `a.tile.is-${name.toLowerCase()}`,
+    { href: addressOf("instances", null, conditions), "data-status": name },
+    element("strong", {}, count),
+    element("span", {}, name),
+  );
 }
 
 function card(title, ...children) {

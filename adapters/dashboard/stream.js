@@ -31,7 +31,11 @@ export function follow(query, told, signal) {
   let timer = 0;
   let gathered = /** @type {Change[]} */ ([]);
   let gathering = 0;
-  let isTold = false;
+  /** Begin: what there is is asked for at once, and again when the stream says from when on it tells. */
+  function begin() {
+    open();
+    if (source) told.reset();
+  }
 
   function open() {
     close();
@@ -41,11 +45,8 @@ export function follow(query, told, signal) {
     source.onopen = () => say("live");
     source.onerror = () => {
       say("waiting");
-      if (source?.readyState !== EventSource.CLOSED) return; // the browser asks again by itself
-      timer = setTimeout(open, AGAIN_MS);
-      if (isTold) return;
-      isTold = true;
-      told.reset(); // which shows what there is, or says what is wrong with what was asked
+      // Of what only broke off the browser asks again by itself.
+      if (source?.readyState === EventSource.CLOSED) timer = setTimeout(open, AGAIN_MS);
     };
   }
 
@@ -58,7 +59,6 @@ export function follow(query, told, signal) {
   function hear(event) {
     const change = JSON.parse(event.data);
     if (change.kind === "reset") {
-      isTold = true;
       gathered = [];
       told.reset();
       return;
@@ -74,13 +74,13 @@ export function follow(query, told, signal) {
     if (changes.length && !signal.aborted) told.changes(changes);
   }
 
-  document.addEventListener("visibilitychange", open, { signal });
+  document.addEventListener("visibilitychange", begin, { signal });
   signal.addEventListener("abort", () => {
     close();
     clearTimeout(gathering);
     say("off");
   });
-  open();
+  begin();
 }
 
 function say(state) {

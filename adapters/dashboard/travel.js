@@ -19,6 +19,7 @@ export class Travel {
     this.signal = signal;
     /** @type {Map<number, Promise<any>>} */
     this.pages = new Map();
+    this.shown = "";
     this.count = 0;
     this.wanted = 0;
     this.slider = element("input", { type: "range", min: "0", max: "0", value: "0", "aria-label": "Step" });
@@ -39,22 +40,20 @@ export class Travel {
     );
   }
 
-  /** Begin at the end of what there is. */
-  async begin() {
-    const page = await this.page(0);
-    this.count = page.event_count;
-    this.slider.max = String(Math.max(this.count - 1, 0));
-    await this.go(this.count - 1);
-  }
-
-  /** Read all anew, since there are more steps now. */
-  async renew() {
-    const wasAtEnd = this.wanted >= this.count - 1;
+  /**
+   * Read anew if there are other steps now; who looks at the last one goes on to the new last one.
+   * @param {any} status of the instance
+   */
+  async refresh({ created_time, execution, rewinds, history_length }) {
+    const shown = [created_time, execution, rewinds, history_length].join();
+    if (shown === this.shown) return;
+    this.shown = shown;
     this.pages.clear();
     const page = await this.page(Math.floor(this.wanted / PAGE));
+    const isAtEnd = this.wanted >= this.count - 1;
     this.count = page.event_count;
     this.slider.max = String(Math.max(this.count - 1, 0));
-    await this.go(wasAtEnd ? this.count - 1 : this.wanted);
+    await this.go(isAtEnd ? this.count - 1 : this.wanted);
   }
 
   page(number) {

@@ -69,6 +69,11 @@ export class VirtualList {
     this.drawSoon();
   }
 
+  /** The number of the first row that is seen. */
+  get top() {
+    return Math.floor(this.view.scrollTop / this.options.heightOf());
+  }
+
   drawSoon() {
     this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
@@ -79,7 +84,7 @@ export class VirtualList {
   draw() {
     const height = this.options.heightOf();
     const { scrollTop, clientHeight } = this.view;
-    const first = Math.max(Math.floor(scrollTop / height) - BEYOND, 0);
+    const first = Math.max(this.top - BEYOND, 0);
     const end = Math.min(Math.ceil((scrollTop + clientHeight) / height) + BEYOND, this.items.length);
     this.rows.style.height = `${this.items.length * height}px`;
     const seen = new Set();

@@ -19,7 +19,7 @@ def row(page: Page, id: str) -> Locator:
 
 def test_a_filter_stands_in_the_address_and_the_address_filters(shop: Shop, visit: Visit) -> None:
     shop.run("quick", 1, id="address-1")
-    shop.start("payment", 5, id="address-2", tags={"shop": "north"})
+    shop.start("payment", 5, id="address-2", tags={"shop": "north", "day": "1"})
     shop.reach("address-2", "Failed")
     page = visit("#/instances")
 
@@ -31,11 +31,15 @@ def test_a_filter_stands_in_the_address_and_the_address_filters(shop: Shop, visi
     expect(page.locator("#count")).to_have_text("1")
     address = page.url.partition("#")[2]
     assert address == "/instances?statuses=Failed&instance_id_prefix=address-"
-    other = visit(f"#{address}&tag=shop%3Anorth")
+    other = visit(f"#{address}&tag=shop%3Anorth&tag=day%3A1")
     expect(row(other, "address-2")).to_be_visible()
     expect(other.get_by_label("Id begins with")).to_have_value("address-")
-    expect(other.get_by_label("Tag")).to_have_value("shop:north")  # a rare one, shown when given
+    expect(other.get_by_label("Tags")).to_have_value(
+        "shop:north, day:1"
+    )  # a rare one, shown when given
     expect(other.locator("#count")).to_have_text("1")
+    other.get_by_label("Tags").fill("shop:north, day:2")
+    expect(other.locator("#count")).to_have_text("0")
 
 
 def test_what_waits_and_what_is_tried_again_is_found_by_that(shop: Shop, visit: Visit) -> None:
