@@ -17,6 +17,11 @@ from . import bench, dev, entities, instances, manage, new, serve, shards
 FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT = 1, 2, 3, 4, 5
 
 
+_HUB = (
+    "sqlite:PATH, http://HOST:PORT or a socket.  [default: PERDURE_HUB, or the one in ./.perdure]"
+)
+
+
 class HubCommand(TyperCommand):
     """A command that is about a hub, which may be its first argument."""
 
@@ -24,6 +29,12 @@ class HubCommand(TyperCommand):
         """Give what it takes, for its usage line."""
         options, *arguments = super().collect_usage_pieces(ctx)
         return [options, "[HUB]", *arguments]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write what it takes into its help: the hub first, as it is given."""
+        with formatter.section("Hub"):
+            formatter.write_dl([("[HUB]", _HUB)])
+        super().format_options(ctx, formatter)
 
 
 class Commands(TyperGroup):

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .http import ExposeErrors, Keys
+from .http import Keys
 from .hubs import FOLDER
 from .serve import Application, Backend
 
@@ -50,7 +50,12 @@ def dev(
     partitions: Annotated[int, typer.Option(help="Of a new store.")] = 4,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = Backend.asyncio,
     key_file: Keys = None,
-    expose_errors: ExposeErrors = True,
+    expose_errors: Annotated[
+        bool,
+        typer.Option(
+            "--expose-errors/--no-expose-errors", help="Show tracebacks in answers over HTTP."
+        ),
+    ] = True,
 ) -> None:
     """Serve an application, anew whenever its code changes.
 

@@ -210,7 +210,7 @@ def show_entity(
         if as_json:
             screen.json(status)
             return
-        from .words import both, read_time, utc_now, value
+        from .words import both, counted, read_time, utc_now, value
 
         now, parked = utc_now(), status["parked"]
         changed, waiters = status["last_modified"], status["lock_waiter_count"]
@@ -222,8 +222,8 @@ def show_entity(
                 "changed": None if changed is None else both(read_time(changed), now),
                 "locked by": status["locked_by"],
                 "waiters": f"{waiters:,}: {', '.join(status['lock_waiters'])}" if waiters else None,
-                "waiting": f"{status['waiting']:,} messages" if status["waiting"] else None,
-                "failed": f"{status['failed_signals']:,} signals"
+                "waiting": counted(status["waiting"], "message") if status["waiting"] else None,
+                "failed": counted(status["failed_signals"], "signal")
                 if status["failed_signals"]
                 else None,
             }

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from .words import absolute, read_time, relative, utc_now
+from .words import absolute, both, counted, read_time, relative, utc_now
 
 if TYPE_CHECKING:
     from .screen import Screen
 
 _LISTED = 20
+_ENDED = ("Completed", "Failed", "Canceled", "Terminated")
 
 
 class _Tree:
@@ -35,6 +36,10 @@ class _Tree:
         when: datetime = read_time(time)
         return f"{relative(when, self._now)} ({absolute(when)})"
 
+    def since(self, time: str | None) -> str:
+        """Say since when something is so."""
+        return self.when(None) if time is None else both(read_time(time), self._now)
+
     def some(self, depth: int, items: list[Any], count: int, tell: _Tell) -> None:
         """Put some of the items, and how many more there are."""
         for item in items[:_LISTED]:
@@ -52,6 +57,8 @@ def show_instance(screen: Screen, found: dict[str, Any]) -> None:
         0, _bold(found["instance_id"], f"  {found['name']}{version}, {found['runtime_status']}")
     )
     _show_state(tree, found)
+    if found["runtime_status"] in _ENDED:
+        tree.put(1, "it has ended and waits for nothing; perdure show says how")
 
     for name, tell in (
         ("activities", _activity),
@@ -82,7 +89,7 @@ def _show_state(tree: _Tree, found: dict[str, Any]) -> None:
     if found["start_at"] is not None:
         tree.put(1, f"begins {tree.when(found['start_at'])}")
     if found["backlog"]:
-        tree.put(1, f"backlog: {found['backlog']:,} messages that it has not taken")
+        tree.put(1, f"backlog: {counted(found['backlog'], 'message')} that it has not taken")
 
 
 def _show_code(tree: _Tree, found: dict[str, Any]) -> None:
@@ -138,7 +145,7 @@ def _timer(tree: _Tree, one: dict[str, Any]) -> list[str]:
 
 
 def _event(tree: _Tree, one: dict[str, Any]) -> list[str]:
-    lines = [f"{one['name']}, since {tree.when(one['since'])}"]
+    lines = [f"{one['name']}, since {tree.since(one['since'])}"]
     if one["times_out_at"] is not None:
         lines.append(f"times out {tree.when(one['times_out_at'])}")
     return lines
@@ -206,7 +213,7 @@ def show_entity(screen: Screen, found: dict[str, Any]) -> None:
     for one in found["running"]:
         since = "" if one["since"] is None else f", began {tree.when(one['since'])}"
         tree.put(1, f"runs {one['name']}{since}")
-    tree.put(1, f"backlog: {found['backlog']:,} messages")
+    tree.put(1, f"backlog: {counted(found['backlog'], 'message')}")
     if found["locked_by"] is not None:
         tree.put(1, f"locked by {found['locked_by']}")
     if found["lock_waiter_count"]:

@@ -96,7 +96,8 @@ async def reach(
                 raise UnavailableError(f"{place}: {error}") from error
             if not reads:
                 raise UnavailableError(
-                    f"no hub runs at {place}, so nothing can be changed"
+                    f"no hub runs at {place}, so nothing can be changed: start one "
+                    f"(perdure serve MODULE:APP --store {place}, or perdure dev)"
                 ) from error
             client = await entered.enter_async_context(perdure.read_store(place, app))
         yield client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ _APP = '''\
 
 import perdure
 
-app = perdure.App({name!r})
+app = perdure.App({quoted})
 
 
 @app.entity  # annotated fields are the durable state, public methods the operations
@@ -33,7 +34,7 @@ async def write(text: str) -> str:
 async def greet(ctx: perdure.OrchestrationContext, name: str) -> str:
     retry = perdure.RetryPolicy(first_interval=1.0, max_attempts=5)
     times = await ctx.call_entity(perdure.EntityId(Greeted, name.casefold()), Greeted.add)
-    return await ctx.call_activity(write, f"Hello {{name}}, for the {{times}}. time", retry=retry)
+    return await ctx.call_activity(write, f"Hello {{name}}, greeting {{times}}", retry=retry)
 '''
 
 _TEST = """\
@@ -52,16 +53,21 @@ async def greet_twice() -> list[str]:
 
 
 def test_who_is_greeted_again_is_told_so() -> None:
-    assert anyio.run(greet_twice) == ["Hello Ada, for the 1. time!", "Hello ada, for the 2. time!"]
+    assert anyio.run(greet_twice) == ["Hello Ada, greeting 1!", "Hello ada, greeting 2!"]
 """
 
 _README = """\
 # {name}
 
     perdure dev app.py:app               # serves it, and again whenever the code changes
+
+and, in another terminal, in this folder:
+
     perdure start greet '"Ada"' --wait 30
     perdure list
     perdure entities
+
+The dashboard is at http://127.0.0.1:7071/ meanwhile.
 
     python -m pytest                     # its tests
 
@@ -89,11 +95,12 @@ def new(
         raise UsageError(f"{name!r} is no name of a folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already; give another name")
+    quoted = json.dumps(folder.name, ensure_ascii=False)
     files = {"app.py": _APP, "test_app.py": _TEST, "README.md": _README}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
-            shown = text if file == "test_app.py" else text.format(name=folder.name)
+            shown = text if file == "test_app.py" else text.format(name=folder.name, quoted=quoted)
             (folder / file).write_text(shown, "utf-8")
         (folder / ".gitignore").write_text(_IGNORED, "utf-8")
     except OSError as error:

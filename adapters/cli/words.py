@@ -90,6 +90,11 @@ def _time(text: str, option: str, what: str) -> str:
     return time.astimezone().isoformat()
 
 
+def counted(number: int, what: str) -> str:
+    """Say how many there are of something: ``1 message``, ``2,000 messages``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def value(given: Any) -> str:
     """Give a JSON value as text in one line."""
     import orjson

@@ -221,7 +221,8 @@ class Guard:
             raise Refusal(
                 401,
                 "a key is needed, and this is none: give it as code=, as the header "
-                "x-functions-key, or as Authorization: Bearer",
+                "x-functions-key, or as Authorization: Bearer; perdure takes it in PERDURE_KEY, or "
+                "with --key-file",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         if not (key.may_write or request.method in READING):

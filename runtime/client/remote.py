@@ -241,7 +241,8 @@ async def _hub_line(path: Path) -> AsyncGenerator[tuple[Line, TaskGroup], None]:
         first: list[Channel] = [await dial(path)]
     except OSError as error:
         raise UnavailableError(
-            f"no hub listens at {path} ({error.strerror}): start one with a socket, or with workers"
+            f"no hub listens at {path} ({error.strerror}): start one with a socket, or with workers, "
+            "or by perdure serve"
         ) from error
 
     async def again() -> Channel:

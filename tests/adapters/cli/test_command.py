@@ -61,6 +61,8 @@ def test_every_command_says_what_it_takes_with_an_example(
         assert main([name, "--help"]) == 0
         text = capsys.readouterr().out
         assert f"Example: perdure {name} " in text
+        if "[HUB]" in text and name != "shards":  # whose only argument it is
+            assert "Hub:\n  [HUB]  sqlite:PATH, http://HOST:PORT or a socket." in text
         assert max(map(len, text.splitlines())) <= 80
 
 

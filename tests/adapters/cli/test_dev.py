@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from perdure.adapters.cli.command import main
 from perdure.adapters.cli.dev import _own_files
 from tests.adapters.cli.shop import Run
 from tests.greeter import command
@@ -109,12 +110,29 @@ def test_the_files_of_an_application_are_neither_python_s_nor_this_package_s() -
     assert not files & {"dev.py", "hub.py", "typing.py", "core.py"}
 
 
+def test_tracebacks_over_http_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    class Recorded:
+        def __init__(self, app: str, arguments: list[str]) -> None:
+            given.append(arguments)
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr("perdure.adapters.cli.dev._Development", Recorded)
+    main(["dev", "greeter:app"])
+    main(["dev", "greeter:app", "--no-expose-errors"])
+
+    assert ["--expose-errors" in arguments for arguments in given] == [True, False]
+
+
 def test_a_new_application_passes_its_own_test_and_none_is_written_over(
     run: Run, tmp_path: Path
 ) -> None:
-    made = run("new", str(tmp_path / "my greeter"))
-    again = run("new", str(tmp_path / "my greeter"))
-    folder = tmp_path / "my greeter"
+    made = run("new", str(tmp_path / 'my "greeter'))
+    again = run("new", str(tmp_path / 'my "greeter'))
+    folder = tmp_path / 'my "greeter'
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder,

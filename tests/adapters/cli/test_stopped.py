@@ -41,6 +41,19 @@ def test_what_is_stored_is_explained_and_with_the_application_the_lines_as_well(
     assert "hang, attempt 1: has not ended, and no hub runs it, called" in works.out
 
 
+def test_what_has_ended_is_said_to_wait_for_nothing(run: Run, stopped: str) -> None:
+    explained = run("explain", stopped, "ended")
+
+    assert "it has ended and waits for nothing; perdure show says how" in explained.out
+    assert "no word of its code" not in explained.out
+
+
+def test_one_who_wants_a_change_is_told_how_to_start_a_hub(run: Run, stopped: str) -> None:
+    ended = run("raise-event", stopped, "waits", "Go")
+
+    assert f"perdure serve MODULE:APP --store {stopped}" in ended.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -6,6 +6,7 @@ import pytest
 
 from perdure import UsageError
 from perdure.adapters.cli.words import (
+    counted,
     duration,
     read_since,
     read_when,
@@ -31,6 +32,13 @@ NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 )
 def test_a_time_is_said_from_now(seconds: float, words: str) -> None:
     assert relative(NOW + timedelta(seconds=seconds), NOW) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 messages"), (1, "1 message"), (2_000, "2,000 messages")]
+)
+def test_one_of_something_is_not_several(number: int, words: str) -> None:
+    assert counted(number, "message") == words
 
 
 def test_what_takes_less_than_a_second_is_said_in_milliseconds() -> None:
