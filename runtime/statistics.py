@@ -251,6 +251,12 @@ def _read_durations(told: Mapping[str, Any]) -> Durations:
     return Durations(total_s=told["total_s"], counts=tuple(told["counts"]))
 
 
+def _read_activity(told: Mapping[str, Any]) -> ActivityStatistics:
+    one = dict(told)
+    one["durations"] = _read_durations(one["durations"])
+    return ActivityStatistics(**one)
+
+
 def read_partition(told: Mapping[str, Any]) -> PartitionStatistics:
     """Read what a partition has counted, which may have crossed as JSON."""
     one = dict(told)
@@ -265,10 +271,7 @@ def read_shard(told: Mapping[str, Any]) -> ShardStatistics:
     """Read what an event loop has counted, which may have crossed as JSON."""
     one = dict(told)
     one["partitions"] = tuple(one["partitions"])
-    one["by_activity"] = tuple(
-        ActivityStatistics(**{**row, "durations": _read_durations(row["durations"])})
-        for row in one.get("by_activity", ())
-    )
+    one["by_activity"] = tuple(_read_activity(row) for row in one.get("by_activity", ()))
     return ShardStatistics(**one)
 
 

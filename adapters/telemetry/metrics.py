@@ -122,6 +122,14 @@ def _checkpoint_durations(statistics: HubStatistics) -> Iterator[Reading]:
         yield Reading({"partition": str(one.index)}, one.commit_durations)
 
 
+def _silent(statistics: HubStatistics) -> Iterator[Reading]:
+    yield Reading({}, len(statistics.silent))
+
+
+def _restarted(statistics: HubStatistics) -> Iterator[Reading]:
+    yield Reading({}, statistics.restarted)
+
+
 FIGURES = (
     Figure(
         "perdure.turns", "counter", "", "Turns of actors.", _of_partitions(lambda one: one.turns)
@@ -313,14 +321,14 @@ FIGURES = (
         "gauge",
         "",
         "Event loops that did not answer in time, and are left out elsewhere.",
-        lambda statistics: [Reading({}, len(statistics.silent))],
+        _silent,
     ),
     Figure(
         "perdure.loops.restarted",
         "counter",
         "",
         "Loops of the hub that ended by an error and were begun anew.",
-        lambda statistics: [Reading({}, statistics.restarted)],
+        _restarted,
     ),
 )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,24 +249,20 @@ def test_durations_are_counted_up_to_their_bounds() -> None:
 DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana" / "perdure.json"
 
 
-def names_in(value: Any) -> set[str]:
+def queries_in(dashboard: dict[str, Any]) -> Iterator[str]:
+    """Give the queries of a dashboard: its panels', and those of what can be chosen."""
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield target["expr"]
+    for variable in dashboard["templating"]["list"]:
+        yield variable.get("definition", "")
+
+
+def names_in(dashboard: dict[str, Any]) -> set[str]:
     """Find the metrics that the queries of a dashboard name."""
-    if isinstance(value, dict):
-        own = {
-            word
-            for key, one in value.items()
-            if key in ("expr", "query", "definition") and isinstance(one, str)
-            for word in one.replace("(", " ")
-            .replace("{", " ")
-            .replace("[", " ")
-            .replace(",", " ")
-            .split()
-            if word.startswith("perdure_")
-        }
-        return own.union(*map(names_in, value.values()))
-    if isinstance(value, list):
-        return set[str]().union(*map(names_in, value))
-    return set()
+    return {
+        name for query in queries_in(dashboard) for name in re.findall(r"perdure_[a-z_]+", query)
+    }
 
 
 def test_the_dashboard_names_figures_that_there_are_and_shows_most_of_them() -> None:
