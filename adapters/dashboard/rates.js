@@ -82,7 +82,7 @@ export class Rates {
     const now = this.messages[this.messages.length - 1];
     fill(
       this.words,
-      `${whole(now)} messages/s, ${whole(turns)} turns/s; at most ${whole(most)} messages/s since this page is open`,
+      `${whole(now)} messages/s, ${whole(turns)} turns/s; at most ${whole(Math.max(...this.messages))} messages/s since this page is open`,
     );
   }
 }

@@ -47,9 +47,9 @@ export class Travel {
   async refresh({ created_time, execution, rewinds, history_length }) {
     const shown = [created_time, execution, rewinds, history_length].join();
     if (shown === this.shown) return;
-    this.shown = shown;
     this.pages.clear();
     const page = await this.page(Math.floor(this.wanted / PAGE));
+    this.shown = shown;
     const isAtEnd = this.wanted >= this.count - 1;
     this.count = page.event_count;
     this.slider.max = String(Math.max(this.count - 1, 0));
