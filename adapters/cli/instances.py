@@ -390,12 +390,24 @@ def show(
                 "history": f"events: {status['history_length']:,}",
             }
         )
+        _show_tracebacks(screen, failure)
 
     run(context, work, reads=True, as_json=as_json, key_file=key_file)
 
 
 def _failure(failure: dict[str, Any]) -> str:
     return f"{failure.get('error_type')}: {failure.get('message')}"
+
+
+def _show_tracebacks(screen: Screen, failure: dict[str, Any] | None) -> None:
+    """Show where in the code something failed, and what was behind it; HTTP may leave that out."""
+    while failure is not None:
+        if failure.get("stack_trace"):
+            screen.line(f"\n{_failure(failure)}")
+            for line in failure["stack_trace"].splitlines():
+                if line.strip(" ^~"):
+                    screen.line(line)
+        failure = failure.get("cause")
 
 
 def history(

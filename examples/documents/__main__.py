@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kill",
         action="store_true",
-        help=f"kill the process with SIGKILL when {DIE_AFTER:.0%} of the documents have ended,"
+        help=f"kill the process with SIGKILL when {DIE_AFTER:.0%}% of the documents have ended,"
         " start it again and see that nothing was lost or done twice",
     )
     parser.add_argument(

@@ -72,6 +72,13 @@ def run(*arguments: object, timeout: float = 90) -> subprocess.CompletedProcess[
     )
 
 
+def test_the_example_says_what_it_takes() -> None:
+    told = run("--help")
+
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"when \d+% of\s+the documents have ended", told.stdout)
+
+
 def endings(store: Path) -> dict[str, str]:
     """Read who was told what in the end, from the outbox itself; nobody may be told twice."""
     messages = [json.loads(line) for line in (store / "outbox.jsonl").read_text().splitlines()]

@@ -290,6 +290,19 @@ def test_ended_instances_are_purged_by_conditions(run: Run, place: str, id: str)
     assert [one["instance_id"] for one in rest] == [f"{id}-live"]
 
 
+def test_a_failed_instance_is_shown_with_the_line_that_failed_unless_over_http(
+    run: Run, place: str, id: str
+) -> None:
+    run("start", place, "fail", "--id", id, "--wait", "20")
+
+    shown = run("show", place, id).out
+
+    assert "ValueError: it was to fail\n" in shown
+    is_local = not place.startswith("http")  # whose server was not told to expose errors
+    assert ('raise ValueError("it was to fail")' in shown) is is_local
+    assert ("\n\nValueError: it was to fail\n  File " in shown) is is_local
+
+
 def test_a_failed_instance_is_rewound_and_an_ended_one_restarted(
     run: Run, place: str, id: str
 ) -> None:
