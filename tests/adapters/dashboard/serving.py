@@ -74,9 +74,9 @@ class Shop:
 
 
 @asynccontextmanager
-async def _serve(keys: str | None) -> AsyncGenerator[tuple[str, Client], None]:
+async def _serve(keys: str | None, port: int) -> AsyncGenerator[tuple[str, Client], None]:
     options = ServerOptions(
-        address=Address("127.0.0.1", 0), keys=None if keys is None else Keys.parse(keys)
+        address=Address("127.0.0.1", port), keys=None if keys is None else Keys.parse(keys)
     )
     async with Hub(app, shards=2) as hub:
         with listen(options, announce=lambda _: None) as server:
@@ -85,11 +85,11 @@ async def _serve(keys: str | None) -> AsyncGenerator[tuple[str, Client], None]:
 
 
 @contextmanager
-def open_shop(keys: str | None = None) -> Generator[Shop]:
+def open_shop(keys: str | None = None, port: int = 0) -> Generator[Shop]:
     """Serve a hub in memory."""
     with (
         start_blocking_portal("asyncio") as portal,
-        portal.wrap_async_context_manager(_serve(keys)) as (url, client),
+        portal.wrap_async_context_manager(_serve(keys, port)) as (url, client),
     ):
         yield Shop(url, client, portal)
 

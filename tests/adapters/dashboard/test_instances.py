@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import anyio
 
 from perdure import Client
-from tests.adapters.dashboard.serving import Shop, Visit, expect
+from tests.adapters.dashboard.serving import Shop, Visit, expect, open_page, open_shop
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 
 def row(page: Page, id: str) -> Locator:
@@ -92,6 +93,23 @@ def test_a_filter_that_is_none_is_said_to_be(shop: Shop, visit: Visit) -> None:
     expect(page.locator("#count")).to_have_text("–")  # noqa: RUF001
     page.get_by_label("Id begins with").fill("none-")
     expect(page.locator("#count")).to_have_text("0")
+
+
+def test_a_page_goes_on_when_the_server_is_back(browser: Browser) -> None:
+    with ExitStack() as stack:
+        with open_shop() as first:
+            first.start("approval", "tea", id="before-1")
+            page = stack.enter_context(open_page(browser, first.url))
+            page.goto(f"{first.url}/#/instances")
+            expect(row(page, "before-1")).to_be_visible()
+        expect(page.locator("#stream")).to_have_text("Reconnecting")
+
+        with open_shop(port=int(first.url.rpartition(":")[2])) as second:
+            second.start("approval", "tea", id="after-1")
+
+            expect(row(page, "after-1")).to_be_visible()
+            expect(page.locator("#stream")).to_have_text("Live")
+            expect(row(page, "before-1")).to_have_count(0)  # this hub has another store
 
 
 def test_a_view_is_saved_opened_and_forgotten(shop: Shop, visit: Visit) -> None:
