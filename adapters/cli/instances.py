@@ -171,6 +171,8 @@ def _tell_end(screen: Screen, status: dict[str, Any]) -> None:
         failure: dict[str, Any] | None = status["failure"]
         reason = "" if failure is None else _failure(failure)
         screen.note(f"perdure: {status['instance_id']} is {status['runtime_status']}: {reason}")
+        if failure is not None and failure.get("stack_trace"):
+            screen.note(f"perdure show {status['instance_id']} says where in the code")
         raise typer.Exit(1)
 
 
@@ -401,13 +403,15 @@ def _failure(failure: dict[str, Any]) -> str:
 
 def _show_tracebacks(screen: Screen, failure: dict[str, Any] | None) -> None:
     """Show where in the code something failed, and what was behind it; HTTP may leave that out."""
+    head = "traceback"  # the message is among the fields
     while failure is not None:
         if failure.get("stack_trace"):
-            screen.line(f"\n{_failure(failure)}")
+            screen.line(f"\n{head}")
             for line in failure["stack_trace"].splitlines():
                 if line.strip(" ^~"):
                     screen.line(line)
         failure = failure.get("cause")
+        head = "" if failure is None else f"cause: {_failure(failure)}"
 
 
 def history(

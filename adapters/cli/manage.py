@@ -282,5 +282,5 @@ def retry(
     key_file: KeyFile = None,
 ) -> None:
     """Let a parked actor try again, once it is repaired."""
-    said = f"{_shown(id)} tries again"
+    said = f"{_shown(id)} tries again, if it was parked"
     _do(context, "retry", {"actor": id}, said, as_json=as_json, key_file=key_file)
