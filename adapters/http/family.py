@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -139,8 +139,10 @@ def entity_state(status: EntityStatus[Any]) -> Any:
 
 def history_events(
     events: Iterable[HistoryEvent], status: OrchestrationStatus, *, outputs: bool, inputs: bool
-) -> list[dict[str, Any]]:
+) -> Generator[None, None, list[dict[str, Any]]]:
     """Write a history: what was scheduled and its outcome as one event, where the outcome is.
+
+    It pauses behind each event.
 
     Args:
         events: the history.
@@ -162,6 +164,7 @@ def history_events(
             if before is not None:
                 shown = {**_merged(before), **shown}
         written.append(shown)
+        yield
     return [one for one in written if one is not None]
 
 

@@ -31,7 +31,7 @@ from perdure import (
     UsageError,
 )
 
-from ...runtime.client.operations import wait_for_output, write_around
+from ...runtime.client.operations import in_slices, wait_for_output, write_around
 from .areas import Call
 from .family import (
     entity_body,
@@ -369,7 +369,8 @@ async def _status_response(question: _Question, status: OrchestrationStatus) -> 
     history: list[dict[str, Any]] | None = None
     if question.flag("showHistory", False):
         events = await question.client.get_history(status.instance_id)
-        history = history_events(events, status, outputs=outputs, inputs=show_input)
+        written = history_events(events, status, outputs=outputs, inputs=show_input)
+        history = await in_slices(written)
     body = status_body(status, show_input=show_input, history=history)
     if not status.is_completed:
         headers = {"Location": _own_url(question), "Retry-After": str(_STATUS_RETRY_S)}

@@ -25,7 +25,7 @@ from ...actors.ids import EntityId, check_instance_id
 from ...actors.payloads import write_around as write_around
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING, RuntimeStatus
-from ...storage.slices import in_slices
+from ...storage.slices import in_slices as in_slices
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import in_parts
 from ..statistics import HubStatistics

@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from attrs import field, frozen
 
-from perdure import EntityId, RuntimeStatus
+from perdure import EntityId, HistoryEvent, RuntimeStatus
 from tests.adapters.http.serving import SDK, WEBHOOKS, Served, served
 
 Prepare = Callable[[Served], Awaitable[None]]
@@ -557,3 +559,32 @@ async def test_a_signal_without_a_body_has_no_input_and_an_event_has_null() -> N
 
     assert states == [["bare", None], ["text", "x"]]
     assert output is None
+
+
+async def test_others_have_their_turns_while_a_long_history_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    event = HistoryEvent(event_type="TimerFired", timestamp=datetime.now(UTC), fields={})
+    turns: dict[int, int] = {}
+    written: dict[int, int] = {}
+    async with served() as it:
+        await it.run("echo", id="i")
+        for length in (1, 20_000):
+
+            async def history(*_: object, length: int = length) -> list[HistoryEvent]:
+                return [event] * length
+
+            async def count(length: int = length) -> None:
+                while True:
+                    turns[length] = turns.get(length, 0) + 1
+                    await anyio.lowlevel.checkpoint()
+
+            monkeypatch.setattr(type(it.client), "get_history", history)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(count)
+                answer = await it.http.get(f"{WEBHOOKS}/instances/i?showHistory=true")
+                written[length] = len(answer.json()["historyEvents"])
+                tasks.cancel_scope.cancel()
+
+    assert written == {1: 1, 20_000: 20_000}
+    assert turns[20_000] > turns[1] + 10
