@@ -205,7 +205,7 @@ class RewindError(UsageError):
         return (
             f"orchestration instance {self.instance_id!r} is not rewound: taking its failures back "
             f"would forget what was done because of them: {self.forgotten}; undo that "
-            "yourself and pass force=True, or restart the instance"
+            "yourself and pass force=True (perdure rewind --force), or restart the instance"
         )
 
 

@@ -61,6 +61,10 @@ def dev(
 
     Code that cannot be imported is shown, and what was served before goes on.
     """
+    if ":" not in app:  # no change of its code would bring that
+        from perdure import UsageError
+
+        raise UsageError(f"{app!r} does not say which app that is: give {app}:app, if it is app")
     arguments = ["--store", store, "--http", http, "--partitions", str(partitions)]
     arguments += ["--backend", backend.value]
     arguments += [] if key_file is None else ["--key-file", key_file]

@@ -112,6 +112,14 @@ def test_the_files_of_an_application_are_neither_python_s_nor_this_package_s() -
         assert str(Path(str(module.__file__)).resolve()) not in files
 
 
+def test_what_names_no_app_is_refused_rather_than_waited_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["dev", "greeter.py"]) == 2
+
+    assert "give greeter.py:app" in capsys.readouterr().err
+
+
 def test_tracebacks_over_http_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[list[str]] = []
 
