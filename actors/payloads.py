@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import orjson
 
+from .classes import is_a
 from .errors import PayloadTooLargeError
 
 
@@ -40,12 +41,10 @@ def _in_pieces(value: Any, depth: int) -> Any:
     """Give a value in which what is below some depth is written already."""
     if not depth:
         return orjson.Fragment(orjson.dumps(value))
-    if isinstance(value, dict):
-        fields: dict[Any, Any] = value
-        return {name: _in_pieces(one, depth - 1) for name, one in fields.items()}
-    if isinstance(value, (list, tuple)):
-        items: list[Any] | tuple[Any, ...] = value
-        return [_in_pieces(one, depth - 1) for one in items]
+    if is_a(value, dict):
+        return {name: _in_pieces(one, depth - 1) for name, one in value.items()}
+    if is_a(value, (list, tuple)):
+        return [_in_pieces(one, depth - 1) for one in value]
     return value
 
 
