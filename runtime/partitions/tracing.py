@@ -42,10 +42,18 @@ async def trace(partition: Partition, key: str, after: int, limit: int) -> dict[
         StorageError: it cannot be read.
         UnavailableError: it cannot be told now; safe to repeat.
     """
+    before: tuple[int, int, int] | None = None
     for _ in range(TRIES):
         records = await partition.store.read_instances([key])
         if not records:
             return None
+        stands = records[0].id, records[0].execution, records[0].events
+        if stands == before:  # so it is not that it went on between two reads
+            raise StoreDamagedError(
+                f"{partition.store.place}, instance {records[0].id}: its history is not the one "
+                "that it has by its row"
+            )
+        before = stands
         events = await _history(partition, records[0])
         if events is not None:
             return await in_slices(

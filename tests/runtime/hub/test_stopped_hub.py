@@ -241,3 +241,16 @@ async def test_a_hub_that_listens_nowhere_is_read_while_it_rests(
 
     assert status is not None
     assert status.output == 2
+
+
+async def test_a_trace_says_that_a_history_is_damaged_and_not_that_it_goes_on(
+    folders: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(folders / "in order", tmp_path / "hub"))
+    for number in range(2):
+        change(folder / f"partition-{number:02}.sqlite", "DELETE FROM history_row")
+
+    async with perdure.read_store(folder) as client:
+        [first, *_] = (await client.query_page()).items
+        with pytest.raises(StoreDamagedError, match="history"):
+            await client.trace(first.instance_id)
