@@ -247,7 +247,7 @@ async def test_a_trace_says_that_a_history_is_damaged_and_not_that_it_goes_on(
     folders: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(folders / "in order", tmp_path / "hub"))
-    for number in range(2):
+    for number in range(4):
         change(folder / f"partition-{number:02}.sqlite", "DELETE FROM history_row")
 
     async with perdure.read_store(folder) as client:
