@@ -39,11 +39,16 @@ class Durations(Fact):
 
 
 class DurationCounter:
-    """Counts how long things take."""
+    """Counts how long things take.
 
-    __slots__ = ("_counts", "_total_s")
+    Attributes:
+        instant: how many took no time; who has many of these counts them here.
+    """
+
+    __slots__ = ("_counts", "_total_s", "instant")
 
     def __init__(self) -> None:
+        self.instant = 0
         self._total_s = 0.0
         self._counts = [0] * (len(_BOUNDS_S) + 1)
 
@@ -54,7 +59,8 @@ class DurationCounter:
 
     def read(self) -> Durations:
         """Give what was counted."""
-        return Durations(total_s=self._total_s, counts=tuple(self._counts))
+        shortest, *others = self._counts
+        return Durations(total_s=self._total_s, counts=(shortest + self.instant, *others))
 
 
 @frozen(kw_only=True)

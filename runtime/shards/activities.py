@@ -262,9 +262,14 @@ class Kind:
 
     def count(self, running: RunningActivity, event: AnswerKind | None, took: int) -> None:
         """Count an attempt that has ended, and took so many microseconds."""
-        self.durations.add(max(0, took) / 1e6)
-        self.failed += event == "TaskFailed"
-        self.retried += running.call.attempt > 1
+        if took > 0:
+            self.durations.add(took / 1e6)
+        else:
+            self.durations.instant += 1
+        if event != "TaskCompleted":
+            self.failed += event == "TaskFailed"
+        if running.call.attempt > 1:
+            self.retried += 1
 
     def read(self) -> ActivityStatistics:
         """Give what was counted."""
