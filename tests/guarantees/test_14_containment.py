@@ -299,7 +299,8 @@ async def test_whoever_cancels_the_tasks_that_serve_stops_nothing() -> None:
             found: list[Any] = gc.get_objects()
             kind: Any = asyncio.Task
             for task in [one for one in found if type(one) is kind]:
-                if not task.done() and task.get_name() == "perdure-hand":
+                here = task.get_loop() is asyncio.get_running_loop()  # others' may not be collected
+                if here and not task.done() and task.get_name() == "perdure-hand":
                     task.cancel()
 
             async def add() -> int:

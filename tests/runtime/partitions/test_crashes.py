@@ -32,11 +32,15 @@ def test_an_actor_that_is_barred_must_take_no_turn_until_it_is_forgiven() -> Non
 
 def test_what_interrupts_a_turn_is_told_and_not_counted() -> None:
     crashes = Crashes(1)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        signal.raise_signal(signal.SIGINT)
-    interrupt = caught.value
-
-    crashes.blame("a", interrupt)
+    # What a shell starts in the background begins with this signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            signal.raise_signal(signal.SIGINT)
+        interrupt = caught.value
+        crashes.blame("a", interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert crashes.too_many("a") is None
     assert crashes.take_fresh() == {"a": interrupt}
