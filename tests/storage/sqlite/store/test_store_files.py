@@ -95,7 +95,7 @@ async def test_commits_are_synchronous_by_default(folder: Path) -> None:
 
     assert store.durability == "sqlite WAL synchronous=FULL"
     assert await pragma(owner, "PRAGMA synchronous") == [(2,)]
-    assert await pragma(owner, "PRAGMA wal_autocheckpoint") == [(4000,)]
+    assert await pragma(owner, "PRAGMA wal_autocheckpoint") == [(1000,)]
     assert await pragma(owner, "PRAGMA secure_delete") == [(2,)]  # FAST, whatever the build has
     await store.close()
 
