@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
+from inspect import cleandoc
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import attrs
@@ -300,10 +301,11 @@ class _Schemas:
         return {**made, "required": required} if required else made
 
 
-_NOTE = re.compile(r"^        (\w+): (.*(?:\n {12}.*)*)", re.MULTILINE)
+_NOTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 def _notes(kind: type) -> dict[str, str]:
     """Give what the docstring of a class says of its attributes."""
-    _, _, told = (kind.__doc__ or "").partition("Attributes:\n")
+    # From 3.13 on docstrings come without the indentation of their class.
+    _, _, told = cleandoc(kind.__doc__ or "").partition("Attributes:\n")
     return {name: " ".join(words.split()) for name, words in _NOTE.findall(told)}
