@@ -97,6 +97,12 @@ ROOMS = (
         "loops, worker processes, the balance",
     ),
     _room("runtime", "actors/* storage runtime/*", "the hub, and a hub as a program"),
+    _room("testing/check", "", "the static check: source text in, findings out"),
+    _room(
+        "testing",
+        "actors/* storage runtime/* testing/check",
+        "the testing kit: a hub in virtual time",
+    ),
     _room("adapters", "", "ways in from outside"),
     _room("adapters/telemetry", "", "traces, metrics, logs: the Observer contract"),
     _room("adapters/dashboard", "", "pages: HTML, CSS, ES modules"),
@@ -108,7 +114,11 @@ ROOMS = (
     ),
     _room("benchmarks", "adapters/http", "the suite: uses `import perdure`"),
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
-    _room("adapters/cli", "benchmarks adapters/http", "the command line: uses `import perdure`"),
+    _room(
+        "adapters/cli",
+        "benchmarks adapters/http testing/check",
+        "the command line: uses `import perdure`",
+    ),
 )
 
 #: Rooms that are users of the package: they import its public names, by their full name.
