@@ -226,6 +226,18 @@ class Applier:
         return (bool(self._full) or self._gathering.size >= LARGE) and not self._failed
 
     def _apply(self, tables: sqlite3.Connection) -> None:
+        self._bring(tables)
+        with self._changed:
+            done = [future for target, future in self._waiting if target <= self.applied]
+            self._waiting = [one for one in self._waiting if one[0] > self.applied]
+        for future in done:
+            future.set_result(None)
+
+    def _bring(self, tables: sqlite3.Connection) -> None:
+        """Bring the tables a round further, and let go of what they then have.
+
+        Whoever hears of the round may go on long before this thread does, and that is large.
+        """
         layer = self._applying
         assert layer is not None
         with _turn:
@@ -253,10 +265,6 @@ class Applier:
             self._applying = None
             self._rounds += 1
             self._failed = False
-            done = [future for target, future in self._waiting if target <= self.applied]
-            self._waiting = [one for one in self._waiting if one[0] > self.applied]
-        for future in done:
-            future.set_result(None)
 
     def _fail(self, error: Exception) -> None:
         """Tell who waits; what is in the journal is tried again, here or by the next owner."""

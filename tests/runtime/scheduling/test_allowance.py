@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import anyio
-import anyio.lowlevel
 
 from perdure.runtime.scheduling.allowance import Allowance
+from tests.runtime.stretches import measured
 
 
 async def test_nobody_waits_while_some_is_left() -> None:
@@ -24,23 +24,15 @@ async def test_who_finds_it_spent_goes_on_in_another_turn_and_has_all_of_it() ->
     allowance = Allowance(0.004)
     found: list[float] = []
     turns: list[int] = []
-    turn = 0
 
     async def take() -> None:
         await allowance.wait()
         found.append(allowance.left)
-        turns.append(turn)
+        turns.append(stretches.turns)
         allowance.spend(0.005)
 
-    async def count() -> None:
-        nonlocal turn
-        while len(found) < 3:
-            turn += 1
-            await anyio.lowlevel.checkpoint()
-
-    with anyio.fail_after(5):
+    with anyio.fail_after(5), measured() as stretches:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(count)
             for _ in range(3):
                 tasks.start_soon(take)
 

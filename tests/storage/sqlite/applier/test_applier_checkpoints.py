@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
+from anyio import to_thread
 
 from perdure.storage import MemoryStore
 from perdure.storage.sqlite import SqliteStore
-from tests.storage.sqlite.applier.looks import Chance, look, look_wide
-from tests.storage.test_conformance import own
+from tests.storage.sqlite.applier.looks import Chance, applier_of, look, look_wide
+from tests.storage.test_conformance import created, own
 
 
 @pytest.mark.usefixtures("never")
@@ -42,3 +45,21 @@ async def test_whatever_is_applied_when_it_reads_like_a_store_without_a_journal(
             assert sorted(recovered.parked) == sorted(again.parked)
     assert await look_wide(owner.partition) == await look_wide(model.partition)
     await store.close()
+
+
+@pytest.mark.usefixtures("never")
+async def test_what_was_applied_has_left_memory_when_who_waits_for_that_hears(
+    store: SqliteStore,
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+    applier = applier_of(owner)
+    left = ref(applier.layers()[1][-1])
+    seen: list[object] = []
+
+    applied = applier.apply()
+    applied.add_done_callback(lambda _: seen.append(left()))  # in the applier's own thread
+    await to_thread.run_sync(applied.result)
+    await store.close()
+
+    assert seen == [None]
