@@ -66,7 +66,7 @@ class Options:
         n: requests of a load; None leaves it to the benchmark.
         concurrency: requests in flight.
         partitions: of each hub.
-        instances: up to how many actors ``growth`` fills a store with.
+        instances: up to how many actors ``growth`` and ``http`` fill a store with.
         quick: small sizes: to see that all of it runs, and not how fast.
         arrivals: how the requests of an open loop follow one another.
         text: the folder that ``wordcount`` reads; None is Python's own library.

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a tenth of it: to see that it runs")
-    size.add_argument("--long", action="store_true", help="growth fills the store up to a million")
+    size.add_argument(
+        "--long", action="store_true", help="growth and http fill the store up to a million"
+    )
     parser.add_argument(
         "--store",
         default="sqlite:",
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instances",
         type=_positive,
-        help=f"growth fills the store up to so many ({_INSTANCES})",
+        help=f"growth and http fill the store up to so many ({_INSTANCES})",
     )
     parser.add_argument(
         "--arrivals",

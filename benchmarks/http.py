@@ -14,11 +14,11 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from perdure import EntityId, Hub
+from perdure import App, EntityId, Hub, OrchestrationContext
 
 from .bench import Bench
-from .figures import Fact, Load, Outcome, expect, percentiles_ms
-from .workloads import Meter, app, completed, greetings
+from .figures import Fact, Load, Outcome, expect, joined, percentiles_ms
+from .workloads import Meter, app as workloads, completed, greetings
 
 CONNECTIONS = 64
 ENTITIES = 1_000
@@ -27,9 +27,39 @@ PAGE = 100
 STREAMS = 1_000
 CHANGES = 20
 
+#: Of what fills a store: so many tags, and one of so many instances waits.
+SHADES = 100
+WAITING_EACH = 1_000
+SHADE = 7
+
 API = "/api/v1"
 _SCRIPT = Path(__file__).with_name("http_load.py")
 _LINE_MAX = 1 << 30
+
+_FILLED = "filled"
+_PAGES = (
+    ("http-page", "statuses=Completed&order=newest", "the newest of a status that nearly all have"),
+    ("http-page-rare", "statuses=Running&order=newest", "the newest of one in a thousand"),
+    ("http-page-tag", f"tag=shade:{SHADE}&order=newest", "the newest by a tag of one in a hundred"),
+    ("http-page-oldest", f"tag=shade:{SHADE}", "the oldest by a tag of one in a hundred"),
+)
+
+app = App("http")
+app.include(workloads)
+
+
+@app.orchestration
+async def end_at_once(ctx: OrchestrationContext, number: int) -> int:
+    """Give the number back."""
+    return number
+
+
+@app.orchestration
+async def wait_for_go(ctx: OrchestrationContext, number: int) -> int:
+    """Wait for what nobody says."""
+    await ctx.wait_for_external_event("Go")
+    return number
+
 
 Asked = tuple[str, str, str | None]
 
@@ -38,14 +68,44 @@ async def measure_http(bench: Bench) -> Outcome:
     """Ask a hub by its HTTP interface, with a client on the same processors."""
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         return Outcome(verified=["nothing: it needs pip install 'perdure[web]'"])
+    async with _client() as client:
+        async with _served(bench, "hub") as (hub, address):
+            outcome = await _Measurement(bench, hub, client, address).run()
+        count = await _fill(bench)
+        async with _served(bench, _FILLED) as (hub, address):
+            pages = await _Measurement(bench, hub, client, address).pages(count)
+        return joined([outcome, pages])
+
+
+@asynccontextmanager
+async def _served(bench: Bench, name: str) -> AsyncGenerator[tuple[Hub, tuple[str, int]]]:
+    """Serve a hub, and give it with where that is."""
     from ..adapters.http.server import Address, ServerOptions, listen
 
-    async with bench.hub(app) as hub:
-        options = ServerOptions(address=Address("127.0.0.1", 0))
+    options = ServerOptions(address=Address("127.0.0.1", 0))
+    async with bench.hub(app, name) as hub:
         with listen(options, announce=lambda _: None) as server:
-            async with server.beside(hub), _client() as client:
+            async with server.beside(hub):
                 host, port = server.url.removeprefix("http://").rsplit(":", 1)
-                return await _Measurement(bench, hub, client, (host, int(port))).run()
+                yield hub, (host, int(port))
+
+
+async def _fill(bench: Bench) -> int:
+    """Fill a store with ended instances, of which a few wait, and leave it."""
+    count = bench.options.instances
+
+    async with bench.hub(app, _FILLED) as hub:
+
+        async def request(index: int) -> None:
+            tags = {"shade": f"{index % SHADES}"}
+            if index % WAITING_EACH:
+                handle = await hub.client.start_new(end_at_once, index, tags=tags)
+                expect("result", await handle.result(), index)
+            else:
+                await hub.client.start_new(wait_for_go, index, tags=tags)
+
+        await bench.unmeasured("filling with instances", request, count)
+    return count
 
 
 class _Measurement:
@@ -56,17 +116,17 @@ class _Measurement:
         self._client = client
         self._hub = hub
         self._address = address
-        self._loads: list[Load] = []
-        self._facts: list[Fact] = []
+        self.loads: list[Load] = []
+        self.facts: list[Fact] = []
 
     async def run(self) -> Outcome:
         hellos = await self._hello()
         signals = await self._signals()
-        await self._alone(hellos)
+        await self._alone()
         streams = await self._streams()
         return Outcome(
-            loads=self._loads,
-            facts=self._facts,
+            loads=self.loads,
+            facts=self.facts,
             verified=[
                 f"every result of {hellos:,} hellos",
                 f"count and sum at each entity, of {signals:,} signals",
@@ -119,16 +179,24 @@ class _Measurement:
                 expect(f"{meter}", found[:2], [len(numbers), sum(numbers)])
         return n + batches * BATCH
 
-    async def _alone(self, hellos: int) -> None:
+    async def _alone(self) -> None:
         client = self._hub.client
         await (await client.start_new("hello", 1, instance_id="looked-at")).result()
-        n = self._bench.n(2_000)
         status: Asked = ("GET", f"{API}/instances/looked-at", None)
+        n = self._bench.n(2_000)
         await self._fact("http-status", [status] * n, "GET of a status, alone", 2.0)
-        query = f"statuses=Completed&order=newest&limit={PAGE}"
-        page: Asked = ("GET", f"{API}/instances?{query}", None)
-        note = f"the newest {PAGE} completed of {hellos:,} and more, alone"
-        await self._fact("http-page", [page] * max(n // 20, 1), note, 20.0)
+
+    async def pages(self, count: int) -> Outcome:
+        """Ask for pages out of a full store."""
+        n = max(self._bench.n(2_000) // 20, 1)
+        for name, query, what in _PAGES:
+            page: Asked = ("GET", f"{API}/instances?{query}&limit={PAGE}", None)
+            note = f"{PAGE} of {count:,} instances, {what}, alone"
+            bodies = await self._fact(name, [page] * n, note, 20.0)
+            for body in bodies:
+                _expect_page(query, json.loads(body)["items"], count)
+        words = f"kind, order and number of what is on each of {n * len(_PAGES):,} pages"
+        return Outcome(facts=self.facts, verified=[words])
 
     async def _streams(self) -> int:
         count = min(STREAMS, max(self._bench.n(STREAMS), 1))
@@ -152,7 +220,7 @@ class _Measurement:
             tasks.start_soon(listen)
             for number, id in enumerate(ids):
                 await self._hub.client.start_new("hello", number, instance_id=id)
-        self._facts += [
+        self.facts += [
             Fact(
                 name="http-streams-memory",
                 value=grown,
@@ -200,7 +268,7 @@ class _Measurement:
                 concurrency=min(CONNECTIONS, len(requests)),
                 note="the client is another process, whose processor time is not counted",
             )
-            self._loads.append(load)
+            self.loads.append(load)
             rate = Fact(
                 name=f"{name} rate",
                 value=load.rate,
@@ -208,18 +276,22 @@ class _Measurement:
                 better="higher",
                 target=target,
             )
-            self._facts.append(rate)
+            self.facts.append(rate)
         else:
             await go()
         self._expect_done(name, told, len(requests))
         bodies: list[str] = told["bodies"]
         return bodies
 
-    async def _fact(self, name: str, requests: Sequence[Asked], note: str, target: float) -> None:
-        told = await (await self._client.connect(self._work(requests, 1, False)))()
+    async def _fact(
+        self, name: str, requests: Sequence[Asked], note: str, target: float
+    ) -> list[str]:
+        told = await (await self._client.connect(self._work(requests, 1, True)))()
         self._expect_done(name, told, len(requests))
         p50, _ = percentiles_ms(told["latencies"])
-        self._facts.append(Fact(name=name, value=p50, unit="ms", note=note, target=target))
+        self.facts.append(Fact(name=name, value=p50, unit="ms", note=note, target=target))
+        bodies: list[str] = told["bodies"]
+        return bodies
 
     def _work(self, requests: Sequence[Asked], connections: int, keeps: bool) -> dict[str, Any]:
         return {
@@ -234,6 +306,25 @@ class _Measurement:
     def _expect_done(name: str, told: dict[str, Any], count: int) -> None:
         done = sum(one for status, one in told["statuses"].items() if status in ("200", "202"))
         expect(f"answers of {name}, {told['statuses']}", done, count)
+
+
+def _expect_page(query: str, items: list[dict[str, Any]], count: int) -> None:
+    """Check that a page has what was asked for: all that there can be, of its kind, in order."""
+    tagged, waiting = "tag=" in query, "Running" in query
+    if tagged:
+        stored = len(range(SHADE, count, SHADES))
+    else:
+        waits = len(range(0, count, WAITING_EACH))
+        stored = waits if waiting else count - waits
+    found = {one["instance_id"] for one in items}
+    expect(f"instances on a page by {query}", len(found), min(PAGE, stored))
+    for one in items:
+        if tagged:
+            expect("tag", one["tags"]["shade"], str(SHADE))
+        else:
+            expect("status", one["runtime_status"], "Running" if waiting else "Completed")
+    times = [one["created_time"] for one in items]
+    expect(f"order of a page by {query}", times, sorted(times, reverse="newest" in query))
 
 
 Go = Callable[[], Awaitable[dict[str, Any]]]

@@ -284,7 +284,7 @@ def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> N
         )
         _change(journal, activities if stored[journal].version < 3 else "")
     path = partition_file(folder, found.partition)
-    has = 1 if found.version < 3 else 2  # of the scripts, in whose order they were added
+    has = max(1, found.version - 1)  # of the scripts, in whose order they were added
     _change(path, f"DROP VIEW checkpoint;\n{read_scripts(SCRIPTS[has:])}\n")
 
 

@@ -14,7 +14,9 @@ from attrs import Factory, define, evolve, frozen
 
 from ..records import EntityFilter, InstanceFilter
 
-_WAITS = "wait_row"
+#: Tables of what instances have several of, by that and by when the instance was created.
+_WAITS, _TAGS = "wait_row", "tag_row"
+_ASIDE = (_WAITS, _TAGS)
 
 NARROW = 10_000
 """Sorting this many rows takes some tens of milliseconds, so what matches fewer may drive."""
@@ -66,13 +68,19 @@ class Candidate:
     index: str
     where: _Where
     ordered: bool  # gives rows by `created`
+    tag: tuple[str, str] | None = None
 
     @property
     def source(self) -> str:
         """What rows come from, by this index."""
-        if self.index == _WAITS:
-            return "wait_row CROSS JOIN instance_row ON id = instance"
-        return f"instance_row INDEXED BY {self.index}"
+        if self.index in _ASIDE:
+            return f"{self.index} CROSS JOIN instance_row ON id = instance"
+        return self.entries
+
+    @property
+    def entries(self) -> str:
+        """What has its conditions, which is enough to count by."""
+        return self.index if self.index in _ASIDE else f"instance_row INDEXED BY {self.index}"
 
 
 def behind_prefix(prefix: str) -> str | None:
@@ -109,11 +117,16 @@ def instance_candidates(filter: InstanceFilter) -> list[Candidate]:
         where = _Where(["wait = ?"], [filter.waits])
         where.range("begun", filter.created_from, filter.created_to)
         found.append(Candidate(_WAITS, where, ordered=True))
+    for tag in filter.tags:
+        where = _Where(["tag = ? AND value = ?"], [*tag])
+        where.range("begun", filter.created_from, filter.created_to)
+        found.append(Candidate(_TAGS, where, ordered=True, tag=tag))
     if filter.statuses:
         offer("instance_status", f"status IN ({_marks(filter.statuses)})", *filter.statuses)
     if filter.name is not None:
         offer("instance_name", "name = ?", filter.name)
-    offer("instance_created", "true")
+    if not found:  # what matches something else and is as much in order is never more
+        offer("instance_created", "true")
     return found + list(_ranges(filter))
 
 
@@ -133,7 +146,7 @@ def _ranges(filter: InstanceFilter) -> Iterable[Candidate]:
 def count_matches(candidates: list[Candidate]) -> tuple[str, list[object]]:
     """Make the statement that counts what each candidate matches, up to ``NARROW``."""
     counts = [
-        f"(SELECT count(*) FROM (SELECT 1 FROM {candidate.source}"
+        f"(SELECT count(*) FROM (SELECT 1 FROM {candidate.entries}"
         f" WHERE {candidate.where.text()} LIMIT {NARROW}))"
         for candidate in candidates
     ]
@@ -185,7 +198,7 @@ def _arm(
     filter: InstanceFilter, driver: Candidate, statuses: tuple[str, ...]
 ) -> tuple[str, list[object]]:
     where = _instance_where(filter, statuses, driver)
-    created = "begun" if driver.index == _WAITS else "created"
+    created = "begun" if driver.index in _ASIDE else "created"
     down = " DESC" if filter.newest else ""
     sql = (
         f"SELECT id, created, key FROM {driver.source}"
@@ -225,6 +238,10 @@ def _instance_where(filter: InstanceFilter, statuses: tuple[str, ...], driver: C
             behind = "created >= ? AND (created, key) > (?, ?)"
         where.add(behind, filter.after[0], *filter.after)
     for tag, value in filter.tags:
+        if (tag, value) == driver.tag:
+            where.add("tag = ? AND value = ?", tag, value)
+            _add_place(where, filter)
+            continue
         where.add(
             "EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) AS t"
             " WHERE t.key = ? AND t.value = ? AND t.type = 'text')",
@@ -240,6 +257,11 @@ def _add_wait(where: _Where, filter: InstanceFilter, driver: Candidate) -> None:
         where.add(f"EXISTS (SELECT 1 FROM wait_row WHERE {found})", filter.waits)
         return
     where.add("wait = ?", filter.waits)
+    _add_place(where, filter)
+
+
+def _add_place(where: _Where, filter: InstanceFilter) -> None:
+    """Repeat for the table aside where in the order its rows may stand."""
     where.range("begun", filter.created_from, filter.created_to)
     if filter.after is not None:
         where.add(f"begun {'<' if filter.newest else '>'}= ?", filter.after[0])

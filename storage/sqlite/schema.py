@@ -11,8 +11,8 @@ from typing import Final
 
 from attrs import frozen
 
-SCHEMA_VERSION: Final = 4  # 1 had no journals, 2 no table of activities, 3 no waits
-SCRIPTS: Final = ("schema.sql", "activities.sql", "waits.sql", "checkpoint.sql")
+SCHEMA_VERSION: Final = 5  # 1 had no journals, 2 no table of activities, 3 no waits, 4 no tags
+SCRIPTS: Final = ("schema.sql", "activities.sql", "waits.sql", "tags.sql", "checkpoint.sql")
 JOURNAL_SCRIPTS: Final = ("journal.sql",)
 
 _CONTENT: Final = (

@@ -226,13 +226,13 @@ def test_behind_a_prefix_is_the_next_text_that_can_be_written(
 
 def test_what_matches_little_drives_the_page_and_else_the_order() -> None:
     found = instance_candidates(InstanceFilter(name="crawl", prefix="a"))
-    assert [one.index for one in found] == ["instance_name", "instance_created", "instance_key"]
-    name, _, key = found
+    assert [one.index for one in found] == ["instance_name", "instance_key"]
+    name, key = found
 
-    assert choose(found, [NARROW, NARROW, NARROW - 1]) is key
-    assert choose(found, [5, 9, 6]) is name
-    assert choose(found, [NARROW, NARROW, NARROW]) is name
-    assert choose(found, [7, 7, 7]) is name
+    assert choose(found, [NARROW, NARROW - 1]) is key
+    assert choose(found, [5, 6]) is name
+    assert choose(found, [NARROW, NARROW]) is name
+    assert choose(found, [7, 7]) is name
 
 
 def test_a_range_without_bounds_offers_no_index() -> None:
@@ -252,3 +252,31 @@ def test_an_instance_whose_place_cannot_be_read_is_on_no_page(empty: sqlite3.Con
         for driver in instance_candidates(InstanceFilter(prefix="i")):
             rows = tables.execute(*instance_page(InstanceFilter(prefix="i"), driver)).fetchall()
             assert [row[0] for row in rows] == [2]
+
+
+def test_a_page_by_tag_reads_no_more_instances_than_it_shows(empty: sqlite3.Connection) -> None:
+    filter = InstanceFilter(tags=(("x", "1"), ("y", "2")), newest=True)
+    drivers = instance_candidates(filter)
+    assert [(one.index, one.tag) for one in drivers] == [
+        ("tag_row", ("x", "1")),
+        ("tag_row", ("y", "2")),
+    ]
+
+    sql, values = instance_page(filter, drivers[0])
+    plan = [row[3] for row in empty.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+    assert "SEARCH tag_row USING PRIMARY KEY (tag=? AND value=?)" in plan
+    assert not [step for step in plan if "SCAN instance_row" in step]
+
+
+def test_the_tags_of_an_instance_are_found_until_it_is_purged(empty: sqlite3.Connection) -> None:
+    tagged = "SELECT tag, value, begun, instance FROM tag_row ORDER BY tag"
+    first = Checkpoint(1, 1, created=[created(1, created=7, tags=b'{"x":"1","y":"2","n":3}')])
+    with applied(empty, first) as tables:
+        assert tables.execute(tagged).fetchall() == [("x", "1", 7, 1), ("y", "2", 7, 1)]
+        anew = Checkpoint(2, 1, created=[created(1, created=9, tags=b'{"x":"2"}')])
+        tables.execute(APPLY, (1, 2, 1, *next_numbers(anew), *encode_parts(anew)))
+        assert tables.execute(tagged).fetchall() == [("x", "2", 9, 1)]
+        purge = Checkpoint(3, 1, purged=[1])
+        tables.execute(APPLY, (2, 3, 1, *next_numbers(purge), *encode_parts(purge)))
+        assert tables.execute(tagged).fetchall() == []

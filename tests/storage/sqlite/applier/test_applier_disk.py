@@ -11,6 +11,7 @@ import pytest
 from perdure.actors.errors import StoreDamagedError
 from perdure.storage import ActivityRow, ChunkRow, EntityFilter, InstanceFilter, MailRow
 from perdure.storage.sqlite import SqliteStore
+from perdure.storage.sqlite.schema import SCHEMA_VERSION
 from tests.storage.files import change, kill_committing, rows
 from tests.storage.sqlite.applier.looks import copy_of
 from tests.storage.test_conformance import created, own, progress, reopen
@@ -160,9 +161,14 @@ async def test_a_first_partition_whose_journal_alone_is_left_is_missed(
 
 
 #: What makes tables as they were, but for the view that only writing needs.
-WITHOUT_VERSION_4 = (
+WITHOUT_VERSION_5 = (
     "DROP VIEW checkpoint",
     "CREATE VIEW checkpoint AS SELECT 1",
+    *(f"DROP TRIGGER tags_{what}" for what in ("inserted", "updated", "deleted")),
+    "DROP TABLE tag_row",
+)
+WITHOUT_VERSION_4 = (
+    *WITHOUT_VERSION_5,
     *(f"DROP TRIGGER waits_{what}" for what in ("inserted", "updated", "deleted")),
     "DROP TABLE wait_row",
     "DROP INDEX instance_attempts",
@@ -199,8 +205,8 @@ async def test_a_folder_of_the_first_schema_is_upgraded(store: SqliteStore, fold
     await store.close()
     for number in range(2):
         path = folder / f"partition-0{number}.sqlite"
-        assert rows(path, "PRAGMA user_version") == [(4,)]
-        assert rows(path, "SELECT schema_version FROM meta") == [(4,)]
+        assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        assert rows(path, "SELECT schema_version FROM meta") == [(SCHEMA_VERSION,)]
 
 
 async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_has(
@@ -232,7 +238,7 @@ async def test_a_folder_of_the_second_schema_is_upgraded_with_what_its_journal_h
     await upgraded.close()
     await store.close()
     for name in ("journal", "partition"):
-        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(4,)]
+        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_a_folder_of_the_third_schema_is_upgraded_with_what_its_journal_has(
@@ -262,7 +268,35 @@ async def test_a_folder_of_the_third_schema_is_upgraded_with_what_its_journal_ha
     await upgraded.close()
     await store.close()
     for name in ("journal", "partition"):
-        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(4,)]
+        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+async def test_a_folder_of_the_fourth_schema_finds_by_tags_what_it_had(
+    store: SqliteStore, folder: Path, never: None
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1, tags=b'{"x":"1"}'), created(2, tags=b'{"x":"2"}')])
+    await owner.partition.apply()
+    await owner.commit(created=[created(3, tags=b'{"x":"1"}')])
+    copied = copy_of(folder, "copy")
+    older = "UPDATE meta SET schema_version = 4", "PRAGMA user_version = 4"
+    change(copied / "journal-00.sqlite", *older)
+    change(copied / "partition-00.sqlite", *WITHOUT_VERSION_5, *older)
+
+    owner = await own(upgraded := SqliteStore(copied))
+
+    found = await owner.partition.query_instances(InstanceFilter(tags=(("x", "1"),)))
+    assert [one.key for one in found] == ["i1", "i3"]
+    tagged = "SELECT tag, value, instance FROM tag_row ORDER BY instance"
+    assert rows(copied / "partition-00.sqlite", tagged) == [
+        ("x", "1", 1),
+        ("x", "2", 2),
+        ("x", "1", 3),
+    ]
+    await upgraded.close()
+    await store.close()
+    for name in ("journal", "partition"):
+        assert rows(copied / f"{name}-00.sqlite", "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 CRASHING = """

@@ -24,7 +24,7 @@ from perdure.storage.sqlite import (
     store as sqlite,
     takeover as recovering,
 )
-from perdure.storage.sqlite.connection import connect
+from perdure.storage.sqlite.connection import Connection, connect
 from perdure.storage.sqlite.encoding import encode_parts
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.schema import SCRIPTS
@@ -63,6 +63,31 @@ async def test_tables_that_take_nothing_hold_up_no_commit(
     assert await owner.keys() == ["i1", "i2"]
     [logged] = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert "partition-00.sqlite is not applied" in logged.getMessage()
+    await store.close()
+
+
+@pytest.mark.usefixtures("never")
+async def test_instances_that_the_tables_lack_are_read_without_them(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1), created(2)])
+    await owner.commit(progress=[progress(1, events=7)], purged=[2])
+    await owner.commit(created=[created(3, key="i2")])
+    asked: list[str] = []
+
+    async def fetch(_: Connection, sql: str, *__: object) -> list[Any]:
+        asked.append(sql)
+        return []
+
+    monkeypatch.setattr(Connection, "fetch", fetch)
+    read = await owner.partition.read_instances(["i1", "i2"])
+    assert [(row.key, row.id, row.events) for row in read] == [("i1", 1, 7), ("i2", 3, 0)]
+    assert not asked
+
+    await owner.commit(purged=[1])
+    assert await owner.partition.read_instances(["i1"]) == []
+    assert len(asked) == 1  # the tables might have had it
     await store.close()
 
 

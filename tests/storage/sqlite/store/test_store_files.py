@@ -82,9 +82,9 @@ async def test_a_file_says_what_it_is(folder: Path) -> None:
     [(schema, hub, partition, partitions, software)] = select(
         folder, "SELECT schema_version, hub, partition, partitions, software FROM meta"
     )
-    assert (schema, len(hub), partition, partitions, software) == (4, 36, 0, 2, "perdure")
+    assert (schema, len(hub), partition, partitions, software) == (5, 36, 0, 2, "perdure")
     assert select(folder, "PRAGMA application_id") == [(0x50524455,)]
-    assert select(folder, "PRAGMA user_version") == [(4,)]
+    assert select(folder, "PRAGMA user_version") == [(5,)]
     assert select(folder, "PRAGMA page_size") == [(4096,)]
     assert select(folder, "PRAGMA journal_mode") == [("wal",)]
 
@@ -132,9 +132,9 @@ async def test_a_second_hub_is_refused_in_another_process(folder: Path) -> None:
 
 async def test_a_newer_schema_is_refused(folder: Path) -> None:
     await make(folder)
-    change(folder / "partition-00.sqlite", "PRAGMA user_version = 5")
+    change(folder / "partition-00.sqlite", "PRAGMA user_version = 6")
 
-    with pytest.raises(StoreVersionError, match=r"version 5, .*upgrade"):
+    with pytest.raises(StoreVersionError, match=r"version 6, .*upgrade"):
         await SqliteStore(folder).open(1)
 
 
