@@ -128,17 +128,7 @@ class Hub:
                 observer=cast("str", observer) if is_a(observer, str) else None,
             )
         else:
-            self._crew = LoopCrew(
-                shards,
-                self._store,
-                partitions,
-                lookup=lookup,
-                settings=self.settings,
-                clock=self._clock,
-                socket=path,
-                stop_for=self._stop_for,
-                watch=watch,
-            )
+            self._crew = self._make_crew(shards, partitions, path, watch)
         self._crew.on_interrupt = self._interrupt
         self._balancer = None
         if rebalance is not None and max(shards, workers) > 1:
@@ -151,6 +141,26 @@ class Hub:
         self._left = False
         self._body: _Body | None = None
         self._tell: Callable[[], None] = lambda: None
+
+    def _make_crew(
+        self, shards: int, partitions: int, socket: Path | None, watch: Watch | None
+    ) -> LoopCrew:
+        """Make the shards of a hub in one process."""
+        return LoopCrew(
+            shards,
+            self._store,
+            partitions,
+            lookup=self._lookup,
+            settings=self.settings,
+            clock=self._clock,
+            socket=socket,
+            stop_for=self._stop_for,
+            watch=watch,
+        )
+
+    def _make_client(self) -> Client:
+        """Make the client, when the hub begins to serve."""
+        return HubClient(self._lookup, self._crew.router, self._clock, self._home, self)
 
     @property
     def client(self) -> Client:
@@ -400,7 +410,7 @@ class Hub:
             raise failed
 
     def _begin_serving(self, tasks: TaskGroup) -> None:
-        self._client = HubClient(self._lookup, self._crew.router, self._clock, self._home, self)
+        self._client = self._make_client()
         self._crew.client = self._client
         self._crew.payload_max = self.settings.max_payload
         if self._retention:

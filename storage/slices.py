@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -16,6 +17,20 @@ STEPS = 64
 
 #: Seconds of one slice. Several works may have theirs in one turn of the loop.
 SLICE_S = 0.001
+
+
+@contextmanager
+def unsliced() -> Generator[None]:
+    """Have no work pause meanwhile, in all of the process, so that none depends on how long it takes.
+
+    For tests in which what happens has to come in the same order each time.
+    """
+    global SLICE_S
+    before, SLICE_S = SLICE_S, float("inf")
+    try:
+        yield
+    finally:
+        SLICE_S = before
 
 
 async def turn_of_loop() -> None:

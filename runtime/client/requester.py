@@ -21,10 +21,9 @@ from .client import Client
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
-    from ..placement.places import Place
+    from ..placement.places import Place, Routes
     from ..scheduling.clock import Clock
     from ..statistics import HubStatistics
-    from ..transport.router import Router
 
 #: How long a request waits for the partition of its id, where that is another than its target's.
 _CLAIM_S = 2.0
@@ -48,10 +47,10 @@ class Requester(Client):
     """Finds the partition of a key, and makes requests of it: what other clients stand on."""
 
     def __init__(
-        self, lookup: Lookup, router: Router, clock: Clock, home: Home, overseer: Overseer
+        self, lookup: Lookup, routes: Routes, clock: Clock, home: Home, overseer: Overseer
     ) -> None:
         self._lookup = lookup
-        self._router = router
+        self._routes = routes
         self._clock = clock
         self._home = home
         self._overseer = overseer
@@ -66,21 +65,21 @@ class Requester(Client):
     def _all(self) -> Sequence[Place]:
         if self._here() != self._home.door:
             return self._abroad()
-        return self._router.places
+        return self._routes.places
 
     def _abroad(self) -> Sequence[Place]:
         """Give the places as another loop than the hub's has to see them, if the hub runs."""
         refuse_inside()
         if self._home.is_shut:
             raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
-        return PlacesAbroad(self._home, self._router.places)
+        return PlacesAbroad(self._home, self._routes.places)
 
     async def _wait_moved(self) -> None:
         """Return when a partition that moves has found a place, or soon enough to look again."""
         if self._here() != self._home.door:
-            await self._home.fetch(self._router.wait_moved)
+            await self._home.fetch(self._routes.wait_moved)
         else:
-            await self._router.wait_moved()
+            await self._routes.wait_moved()
 
     async def _request(self, key: str, message: Message, request_id: str | None = None) -> Any:
         if request_id is not None:

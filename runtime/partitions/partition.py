@@ -136,6 +136,8 @@ class Partition(Ledger):
         #: Why another owner has taken over, if one has; and who is told.
         self.fatal: Exception | None = None
         self.on_fatal: Callable[[Exception], None] = lambda error: None
+        #: What tells an id that is made up here from all others.
+        self.new_name: Callable[[], str] = _random_name
         self._near = ""  # what ids of this partition may begin with
 
     # Mailboxes.
@@ -331,7 +333,7 @@ class Partition(Ledger):
         """Make up an id, of this partition, for an orchestration that an entity starts."""
         if not self._near:
             self._near = name_in(self.index, len(self.places))
-        return f"{self._near}::{uuid.uuid4().hex}"
+        return f"{self._near}::{self.new_name()}"
 
     def dispatch(self, call: ActivityCall) -> None:
         """Run an activity (again) that is durable already."""
@@ -387,6 +389,10 @@ class Partition(Ledger):
             self.calls.stop_all()
         self.batch = Batch()
         return dropped
+
+
+def _random_name() -> str:
+    return uuid.uuid4().hex
 
 
 class Dropped(NamedTuple):

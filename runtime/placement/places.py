@@ -154,6 +154,19 @@ class Place(Peer, Protocol):
         ...
 
 
+class Routes(Protocol):
+    """The way of clients to the partitions, as seen from one event loop."""
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """All partitions, by number."""
+        ...
+
+    async def wait_moved(self) -> None:
+        """Return when a partition that moves has found a place, or soon enough to look again."""
+        ...
+
+
 class Hosted(Place, Protocol):
     """A partition as its own event loop sees it."""
 

@@ -42,6 +42,12 @@ class _Errand(Generic[T]):
         self.error: Exception | None = None
         self.answer: T | None = None
 
+    def outcome(self) -> T:
+        """Give the answer, or raise the error, that there is now."""
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.answer)
+
     def tell(self) -> None:
         """Wake the caller; whatever becomes of that, home goes on."""
         try:
@@ -68,6 +74,7 @@ class Home:
             self.here, self._runs = _thread_outside, lambda: True
         self.door: object = self.here()
         self._loop = self.door
+        self._thread = threading.get_ident()
         self._wake = thread_waker(self._take)
         self._errands: deque[_Errand[Any]] = deque()
         self._dropped: deque[_Errand[Any]] = deque()
@@ -153,26 +160,55 @@ class Home:
         self._check()
         done = event_factory()()
         errand = _Errand(ask, thread_waker(done.set))
-        self._errands.append(errand)
         try:
-            self._wake()
-            if self.is_shut:
-                with suppress(ValueError):  # then it has been taken, and is answered
-                    self._errands.remove(errand)
-                    raise _gone()
+            self._send(errand)
             while not done.is_set():
                 with anyio.move_on_after(_LOOK_S):
                     await done.wait()
                 if not done.is_set():
                     self._check()
         except BaseException:
-            errand.is_dropped = True
-            self._dropped.append(errand)
-            self._wake()
+            self._drop(errand)
             raise
-        if errand.error is not None:
-            raise errand.error
-        return cast("T", errand.answer)
+        return errand.outcome()
+
+    def fetch_blocking(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Have something done at home, for a thread that stands still meanwhile; see ``fetch``.
+
+        Raises:
+            HubStoppingError: nobody is at home.
+            UsageError: it is the thread of home, or the loop at home does not run.
+        """
+        refuse_inside()
+        if threading.get_ident() == self._thread:
+            raise UsageError(
+                "the event loop that the hub was entered on runs in this thread, and would stand "
+                "still: await the method of the hub itself here, without .sync"
+            )
+        self._check()
+        done = threading.Event()
+        errand = _Errand(ask, done.set)
+        try:
+            self._send(errand)
+            while not done.wait(_LOOK_S):
+                self._check()
+        except BaseException:
+            self._drop(errand)
+            raise
+        return errand.outcome()
+
+    def _send(self, errand: _Errand[Any]) -> None:
+        self._errands.append(errand)
+        self._wake()
+        if self.is_shut:
+            with suppress(ValueError):  # then it has been taken, and is answered
+                self._errands.remove(errand)
+                raise _gone()
+
+    def _drop(self, errand: _Errand[Any]) -> None:
+        errand.is_dropped = True
+        self._dropped.append(errand)
+        self._wake()
 
     def _check(self) -> None:
         if self.is_shut:

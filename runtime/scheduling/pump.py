@@ -102,6 +102,11 @@ class Pump:
         return list(self._kept.values())
 
     @property
+    def has_ready(self) -> bool:
+        """Whether something waits for its turn."""
+        return bool(self._ready)
+
+    @property
     def is_quiet(self) -> bool:
         """Whether nothing is ready and nothing has suspended."""
         return not self._ready and not self._kept

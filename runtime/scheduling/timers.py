@@ -86,6 +86,7 @@ class TimerQueue:
         self._at = _Heap()  # by the clock
         self._after = _Heap()  # by a time that nobody sets
         self._woken = anyio.Event()
+        self._woken.set()  # until it waits for the first time
 
     def set(self, due: int, callback: Callable[[], None]) -> Alarm:
         """Have ``callback`` called on the loop when the clock shows ``due`` (microseconds)."""
@@ -108,6 +109,11 @@ class TimerQueue:
             if alarm.heap.is_spoilt:
                 self._woken.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for the clock, and has heard of nothing sooner since."""
+        return not self._woken.is_set()
+
     async def run(self) -> bool:
         """Make the calls when their time comes, for ever."""
         while True:
@@ -119,9 +125,9 @@ class TimerQueue:
             if spoilt:
                 continue  # some may be due by now
             self._woken = woken = anyio.Event()
-            await self._clock.wait_until(self._next(), woken)
+            await self._clock.wait_until(self.next_due(), woken)
 
-    def _next(self) -> int | None:
+    def next_due(self) -> int | None:
         """Give when the clock will show that something is due, unless it is set meanwhile."""
         due = self._at.alarms[0][0] if self._at.alarms else None
         if self._after.alarms:

@@ -320,6 +320,9 @@ class ActivityPool:
         self._forks = 0
         self.warden: Warden | None = None  # where processes have died
         self.watch: Watch | None = None
+        #: What is made of each activity before it first runs here; a test may put something in
+        #: its place.
+        self.prepare: Callable[[ActivityDefinition], ActivityDefinition] = _as_it_is
         self._told: dict[RunningActivity, Any] = {}  # of these that it begins, and what that gave
 
     @property
@@ -438,6 +441,7 @@ class ActivityPool:
             completion = Completion("TaskFailed", caller.execution, caller.task, body)
             post(caller.instance_id, completion)
             return None
+        definition = self.prepare(definition)
         shared = self._on_loop if definition.is_async else self._in_threads
         kind = self._kinds[call.name] = Kind(definition, shared)
         return kind
@@ -645,6 +649,10 @@ class ActivityPool:
         for running in [one for tasks in self._running.values() for one in tasks.values()]:
             if running.ran is not None and not running.definition.is_async:
                 _log.warning("left %s behind: its thread runs on", running.title)
+
+
+def _as_it_is(definition: ActivityDefinition) -> ActivityDefinition:
+    return definition
 
 
 class _Intake:

@@ -1,0 +1,105 @@
+"""An application that the tests of the kit run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from attrs import frozen
+
+from perdure import ActivityContext, App, EntityContext, EntityId, OrchestrationContext, RetryPolicy
+
+app = App("shop")
+
+DAY = timedelta(days=1)
+
+
+@frozen
+class Order:
+    item: str
+    price: int
+
+
+@app.activity
+async def charge(order: Order) -> str:
+    return f"paid {order.price}"
+
+
+@app.activity
+def pack(order: Order) -> str:
+    return f"packed {order.item}"
+
+
+@app.activity
+async def refund(receipt: str) -> None:
+    return
+
+
+@app.activity
+async def fetch(ctx: ActivityContext, url: str) -> str:
+    return f"{url} at attempt {ctx.attempt}"
+
+
+@app.entity
+class Stock:
+    items: int = 10
+
+    def take(self, count: int = 1) -> int:
+        if count > self.items:
+            raise ValueError(f"only {self.items} left")
+        self.items -= count
+        return self.items
+
+    def give(self, count: int = 1) -> int:
+        self.items += count
+        return self.items
+
+    def order(self, item: str, ctx: EntityContext) -> str:
+        return ctx.start_new(nap, 60.0)
+
+
+@app.orchestration
+async def nap(ctx: OrchestrationContext, seconds: float) -> float:
+    await ctx.create_timer(timedelta(seconds=seconds))
+    return seconds
+
+
+@app.orchestration
+async def approval(ctx: OrchestrationContext, hours: float) -> str:
+    try:
+        with ctx.fail_after(timedelta(hours=hours)):
+            approved: bool = await ctx.wait_for_external_event("approved")
+    except TimeoutError:
+        return "too late"
+    return "approved" if approved else "refused"
+
+
+@app.orchestration
+async def tick(ctx: OrchestrationContext, times: int) -> list[str]:
+    """A timer that sets the next, and tells when each fired."""
+    fired: list[str] = []
+    for number in range(times):
+        await ctx.create_timer(timedelta(hours=number + 1))
+        fired.append(ctx.current_utc_datetime.isoformat())
+    return fired
+
+
+@app.orchestration
+async def crawl(ctx: OrchestrationContext, url: str) -> str:
+    retry = RetryPolicy(first_interval=60.0, max_attempts=5, backoff=2.0)
+    return await ctx.call_activity(fetch, url, retry=retry)
+
+
+@app.orchestration
+async def buy(ctx: OrchestrationContext, order: Order) -> str:
+    """A saga: what was done is undone where a later step fails."""
+    stock = EntityId(Stock, order.item)
+    await ctx.call_entity(stock, Stock.take, 1)
+    receipt = await ctx.call_activity(charge, order)
+    try:
+        parcel = await ctx.call_activity(pack, order)
+    except Exception:
+        await ctx.call_activity(refund, receipt)
+        await ctx.call_entity(stock, Stock.give, 1)
+        return "undone"
+    await ctx.create_timer(DAY)
+    return f"{receipt}, {parcel}"
