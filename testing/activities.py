@@ -18,7 +18,6 @@ from attrs import frozen
 from ..actors.arguments import is_a, refusal
 from ..actors.contexts.activity import ActivityContext
 from ..actors.errors import UsageError
-from ..actors.printing import type_name
 from ..actors.registry.functions import define_activity
 from ..actors.values import MISSING
 from ..runtime.facts import Fact
@@ -91,7 +90,7 @@ class StandIns:
         elif raises is not MISSING:
             self._fakes[definition.name] = partial(_raise, _exception(raises))
         else:
-            self._fakes[definition.name] = _called(definition, calls)
+            self._fakes[definition.name] = self._called(definition, calls)
 
     def unfake(self, f: str | Callable[..., Any]) -> None:
         """Have an activity run itself again."""
@@ -126,6 +125,22 @@ class StandIns:
             invoke=begin_on_loop if on_loop else begin,
         )
 
+    def _called(self, definition: ActivityDefinition, calls: object) -> Fake:
+        """Give what calls a function as the activity would be: with its context, if it takes one."""
+        if not callable(calls):
+            raise refusal("calls", "a function like the activity", calls)
+        fake = define_activity(calls, name=definition.name)
+        if fake.is_async and not (definition.is_async or self._inline):
+            raise UsageError(
+                f"calls: {definition.title} is sync, and runs in a thread, where nothing is "
+                "awaited: give a sync function"
+            )
+
+        def call(context: ActivityContext, value: Any) -> Any:
+            return fake.invoke(context if fake.takes_context else None, value)
+
+        return call
+
     def _record(self, context: ActivityContext, value: Any) -> None:
         key = context.idempotency_key
         with self._lock:
@@ -158,20 +173,3 @@ def _exception(raises: object) -> Callable[[], BaseException]:
 
 def _raise(make: Callable[[], BaseException], context: ActivityContext, value: Any) -> Any:
     raise make()
-
-
-def _called(definition: ActivityDefinition, calls: object) -> Fake:
-    """Give a function that is called as the activity would be: with its context, if it takes one."""
-    if not callable(calls):
-        raise refusal("calls", "a function like the activity", calls)
-    fake = define_activity(calls, name=definition.name)
-    if fake.is_async and not definition.is_async:
-        raise UsageError(
-            f"calls: {definition.title} is sync, and runs in a thread, where {type_name(calls)} "
-            "cannot be awaited: give a sync function"
-        )
-
-    def call(context: ActivityContext, value: Any) -> Any:
-        return fake.invoke(context if fake.takes_context else None, value)
-
-    return call

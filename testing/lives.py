@@ -155,6 +155,7 @@ class Lives(LoopCrew):
             tasks.cancel_scope.cancel()
         life.shard.close()
         life.router.close()
+        life.fence.bury()
         if self.between is not None:
             await self.between()
         await self.open()

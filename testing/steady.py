@@ -154,15 +154,16 @@ class SteadyPlace:
 
     async def purge_ended(self, keys: list[str]) -> list[tuple[str, bool]]:
         """See ``Place.purge_ended``; what a life purged that ended over it counts as well."""
-        before = await self.read_instances(keys)
+        before: dict[str, bool] = {}
         gone: dict[str, bool] = {}
 
         async def purge(place: Place) -> None:
-            there = {record.key for record in await place.store.read_instances(keys)}
-            for record in before:
-                parked = record.parked is not None
-                if record.key not in there and (parked or record.status in TERMINAL):
-                    gone[record.key] = parked
+            records = await place.store.read_instances(keys)
+            for key in before.keys() - {record.key for record in records}:
+                gone[key] = before[key]
+            for record in records:
+                if record.parked is not None or record.status in TERMINAL:
+                    before[record.key] = record.parked is not None
             gone.update(await place.purge_ended(keys))
 
         await self._ask(purge)

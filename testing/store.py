@@ -56,6 +56,7 @@ class Fence:
 
     def __init__(self) -> None:
         self.is_down = False
+        self._gone = anyio.Event()
         self._told: list[Callable[[], None]] = []
 
     def tell(self, callback: Callable[[], None]) -> None:
@@ -69,14 +70,28 @@ class Fence:
             for callback in self._told:
                 callback()
 
+    def bury(self) -> None:
+        """Take note that nothing of the life runs any more."""
+        self.fall()
+        self._gone.set()
+
     def check(self) -> None:
-        """Refuse whatever a life that has ended still asks for.
+        """Refuse whatever a life that has ended still begins.
 
         Raises:
             CrashedError: it has ended.
         """
         if self.is_down:
             raise CrashedError
+
+    async def stand(self) -> None:
+        """Let nothing pass of a life that has ended: what is its own is cancelled here, and silent.
+
+        Raises:
+            CrashedError: to others, once nothing of the life runs any more.
+        """
+        await self._gone.wait()
+        raise CrashedError
 
 
 @frozen
@@ -194,7 +209,7 @@ class FaultyStore:
         await self._give_up()
 
     async def _give_up(self) -> None:
-        self.fence.fall()
+        self.fence.bury()
         while self.busy:  # what a life was committing is committed, or is not, before the next
             self._idle = anyio.Event()
             await self._idle.wait()
@@ -223,37 +238,44 @@ class _FaultyPartition:
         return self._inner.place
 
     async def commit(self, checkpoint: Checkpoint) -> None:
-        self._fence.check()
+        fence = self._fence
+        if fence.is_down:
+            await fence.stand()
         store, faults = self._store, self._store.faults
         fault = faults.begin_commit()
         store.busy += 1
         try:
             if faults.delay_s:
                 await anyio.sleep(faults.delay_s)
-                self._fence.check()
             if fault is not None and fault.when == "before":
                 self._happen(fault)
-            await self._inner.commit(checkpoint)
-            self._fence.check()  # it may have ended meanwhile: durable, and told to nobody
-            if fault is not None:
-                self._happen(fault)
+            if not fence.is_down:
+                await self._inner.commit(checkpoint)
+                if fault is not None and fault.when == "after":
+                    self._happen(fault)
         finally:
             store.end_call()
+        if fence.is_down:  # now, or meanwhile: durable or not, it is told to nobody
+            await fence.stand()
 
     def _happen(self, fault: Fault) -> None:
-        if fault.effect == "crash":
-            self._fence.fall()
-            raise CrashedError
-        raise StorageError(f"a commit failed, {fault.when} it was durable, as the test wants it")
+        if fault.effect == "fail":
+            raise StorageError(
+                f"a commit failed, {fault.when} it was durable, as the test wants it"
+            )
+        self._fence.fall()
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        self._fence.check()
+        fence = self._fence
+        if fence.is_down:
+            await fence.stand()
         self._store.busy += 1
         try:
             answer = await call()
         finally:
             self._store.end_call()
-        self._fence.check()
+        if fence.is_down:
+            await fence.stand()
         return answer
 
     async def recover(self) -> Recovered:

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import pytest
+
+from perdure import (
+    EntityId,
+    InstanceAlreadyExistsError,
+    InstanceNotFoundError,
+    RuntimeStatus,
+    UnavailableError,
+)
+from perdure.testing import TestHub
+from tests.faults import within
+from tests.testing.shop import Stock, app, approval, nap
+
+BOOK, PEN = EntityId(Stock, "book"), EntityId(Stock, "pen")
+
+Request = Callable[[TestHub], Awaitable[object]]
+
+
+async def start(hub: TestHub) -> object:
+    handle = await hub.client.start_new(nap, 60.0)
+    return handle.instance_id, await hub.client.count()
+
+
+async def start_named(hub: TestHub) -> object:
+    await hub.client.start_new(nap, 60.0, instance_id="nap-2")
+    return await hub.client.count()
+
+
+async def start_with_request(hub: TestHub) -> object:
+    await hub.client.start_new(nap, 60.0, request_id="request-1")
+    await hub.client.start_new(nap, 60.0, request_id="request-1")
+    return await hub.client.count()
+
+
+async def call(hub: TestHub) -> object:
+    return await hub.client.call_entity(BOOK, Stock.take, 2)
+
+
+async def signal(hub: TestHub) -> object:
+    await hub.client.signal_entity(BOOK, Stock.take, 2)
+    await hub.quiet()
+    return await hub.client.read_entity_state(BOOK)
+
+
+async def signal_many(hub: TestHub) -> object:
+    ids = [BOOK, PEN, BOOK, EntityId(Stock, "cup"), BOOK]
+    await hub.client.signal_entities([(id, Stock.take, 1) for id in ids])
+    await hub.quiet()
+    states: list[object] = []
+    for id in ids:
+        state = await hub.client.read_entity_state(id)
+        states.append(state)
+    return states
+
+
+async def signal_later(hub: TestHub) -> object:
+    await hub.client.signal_entity(BOOK, Stock.take, 2, at=3600)
+    await hub.advance(3600)
+    return await hub.client.read_entity_state(BOOK)
+
+
+async def tell(hub: TestHub) -> object:
+    await hub.client.raise_event("approval-1", "approved", True)
+    return await hub.client.wait("approval-1")
+
+
+async def terminate(hub: TestHub) -> object:
+    await hub.client.terminate("approval-1", "enough")
+    status = await hub.client.get_status("approval-1")
+    assert status is not None
+    return status.runtime_status
+
+
+async def suspend_and_resume(hub: TestHub) -> object:
+    await hub.client.suspend("approval-1", "a while")
+    await hub.client.resume("approval-1")
+    status = await hub.client.get_status("approval-1")
+    assert status is not None
+    return status.runtime_status, status.history_length
+
+
+async def purge(hub: TestHub) -> object:
+    return await hub.client.purge(statuses=[RuntimeStatus.COMPLETED])
+
+
+async def purge_one(hub: TestHub) -> object:
+    return await hub.client.purge_instance("ended-1"), await hub.client.count()
+
+
+async def purge_entity(hub: TestHub) -> object:
+    await hub.client.purge_entity(PEN)
+    return await hub.client.get_entity(PEN)
+
+
+async def restart(hub: TestHub) -> object:
+    handle = await hub.client.restart("ended-1")
+    return handle.instance_id, await hub.client.count()
+
+
+REQUESTS: list[Request] = [
+    start,
+    start_named,
+    start_with_request,
+    call,
+    signal,
+    signal_many,
+    signal_later,
+    tell,
+    terminate,
+    suspend_and_resume,
+    purge,
+    purge_one,
+    purge_entity,
+    restart,
+]
+
+
+async def outcome(request: Request, prepare: Callable[[TestHub], None]) -> object:
+    """Give what comes of a request that something happens to."""
+    async with within(), TestHub(app) as hub:
+        await hub.client.start_new(approval, 48.0, instance_id="approval-1")
+        for number in range(6):
+            await hub.client.start_new(nap, 0.0, instance_id=f"ended-{number}")
+        await hub.client.signal_entity(PEN, Stock.take)
+        await hub.advance(1)
+        prepare(hub)
+        before = hub.faults.commits
+        found = await request(hub)
+        assert hub.faults.commits > before, "nothing was committed, so nothing happened to it"
+        return found
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_request_that_a_crash_cuts_off_is_done_once(
+    request_: Request, when: Literal["before", "after"]
+) -> None:
+    undisturbed = await outcome(request_, lambda hub: None)
+
+    for n in (1, 2, 3):
+        disturbed = await outcome(
+            request_,
+            lambda hub, n=n: hub.faults.crash_commit(n, when=when),  # type: ignore[misc]
+        )
+        assert disturbed == undisturbed
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda one: one.__name__)
+async def test_a_request_whose_answer_is_lost_is_done_once(request_: Request) -> None:
+    undisturbed = await outcome(request_, lambda hub: None)
+
+    disturbed = await outcome(request_, lambda hub: hub.faults.lose_answers(2))
+
+    assert disturbed == undisturbed
+
+
+async def test_what_was_refused_is_refused_across_a_crash() -> None:
+    async with within(), TestHub(app) as hub:
+        await hub.client.start_new(nap, 60.0, instance_id="nap-1")
+        hub.faults.crash_commit(1)
+
+        with pytest.raises(InstanceAlreadyExistsError):
+            await hub.client.start_new(nap, 60.0, instance_id="nap-1")
+        with pytest.raises(InstanceNotFoundError):
+            await hub.client.terminate("no-1")
+
+
+async def test_a_commit_that_fails_is_told_as_it_is_elsewhere() -> None:
+    async with within(), TestHub(app) as hub:
+        hub.faults.fail_commit(1)
+        with pytest.raises(UnavailableError, match="repeat it"):
+            await hub.client.call_entity(BOOK, Stock.take)
+
+        # It was applied, and the hub finds that out.
+        hub.faults.fail_commit(1, when="after")
+        assert await hub.client.call_entity(BOOK, Stock.take) == 9
+        assert await hub.client.call_entity(BOOK, Stock.take) == 8
+
+
+async def test_a_request_with_an_id_is_repeated_by_who_gave_it() -> None:
+    async with within(), TestHub(app) as hub:
+        assert await hub.client.call_entity(BOOK, Stock.take, request_id="one") == 9
+        hub.faults.fail_commit(1)
+        hub.faults.fail_commit(2)  # the id has a partition of its own, where it is claimed first
+        with pytest.raises(UnavailableError):
+            await hub.client.call_entity(BOOK, Stock.take, request_id="two")
+
+        again: list[Any] = [
+            await hub.client.call_entity(BOOK, Stock.take, request_id=id) for id in ("one", "two")
+        ]
+
+        assert again == [9, 8]
