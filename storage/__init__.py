@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from ..actors.errors import UsageError
 from .memory import MemoryStore
 from .mended import DAMAGED, MendedEntity, MendedInstance, is_time
-from .protocol import PartitionStore, SharedPartition, SharedStore, Store
+from .protocol import PartitionStore, SharedPartition, SharedStore, StoppedPartition, Store
 from .records import (
     ENDED,
     ActivityRow,
@@ -62,6 +62,7 @@ __all__ = [
     "SetAside",
     "SharedPartition",
     "SharedStore",
+    "StoppedPartition",
     "Store",
     "TimerRow",
     "is_time",

@@ -21,6 +21,7 @@ from .records import (
     Recovered,
     RequestRow,
     SetAside,
+    TimerRow,
 )
 
 
@@ -159,6 +160,22 @@ class SharedPartition(PartitionStore, Protocol):
 
     async def close(self) -> None:
         """Give up what is open for it; it may be opened anew elsewhere. Idempotent."""
+        ...
+
+
+class StoppedPartition(PartitionStore, Protocol):
+    """A partition that nobody serves, of a store whose files can be read as they lie."""
+
+    async def read_histories(self, instances: Sequence[int]) -> dict[int, list[bytes]]:
+        """Give what ``read_history`` does, of several instances and in one round trip.
+
+        Raises:
+            StoreDamagedError: ``read_history`` would raise it of one of them.
+        """
+        ...
+
+    async def read_timers(self, after: int, limit: int = SLICE_ROWS) -> list[TimerRow]:
+        """Give the oldest messages that wait for their time, with ``n > after``."""
         ...
 
 

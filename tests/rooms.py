@@ -99,8 +99,13 @@ ROOMS = (
     _room("runtime", "actors/* storage runtime/*", "the hub, and a hub as a program"),
     _room("testing/check", "", "the static check: source text in, findings out"),
     _room(
+        "testing/replaying",
+        "actors/* storage runtime/*",
+        "stored histories against the code at hand",
+    ),
+    _room(
         "testing",
-        "actors/* storage runtime/* testing/check",
+        "actors/* storage runtime/* testing/check testing/replaying",
         "the testing kit: a hub in virtual time",
     ),
     _room("adapters", "", "ways in from outside"),
@@ -116,7 +121,7 @@ ROOMS = (
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room(
         "adapters/cli",
-        "benchmarks adapters/http testing/check",
+        "benchmarks adapters/http testing/check testing/replaying",
         "the command line: uses `import perdure`",
     ),
 )

@@ -57,6 +57,7 @@ from ..payloads import compact
 from ..replay.execution import NO_WORK, NOTHING, OpenLock, OpenWork, Outcome
 from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
+from ..replay.rerun import Rerun
 from ..replay.trace import Tracer
 from ..replay.waits import OpenTask, open_tasks
 from ..tracing import Passed, StartFacts
@@ -585,6 +586,14 @@ class OrchestrationActor(Actor):
             UnknownNameError: its code is not registered.
         """
         return self._execution_of(Tracer)
+
+    def new_rerun(self) -> Rerun:
+        """Make an execution of its code that is taken through its history once more.
+
+        Raises:
+            UnknownNameError: its code is not registered.
+        """
+        return self._execution_of(Rerun)
 
     def _execution_of(self, kind: type[E]) -> E:
         lookup = self.lookup

@@ -17,7 +17,7 @@ from ..classes import is_a
 from ..errors import NonDurableAwaitError
 
 if TYPE_CHECKING:
-    from types import CodeType, FrameType
+    from types import CodeType, FrameType, TracebackType
 
     from .definitions import OrchestrationDefinition
 
@@ -52,7 +52,8 @@ _BY_ACTIVITY = (
 _LIBRARIES = frozenset({"anyio", "asyncio", "contextlib", "outcome", "sniffio", "trio"})
 _LOOPS = _LIBRARIES - {"contextlib", "outcome"}
 _ROOM = __name__.rsplit(".", 2)[0]
-_OURS = (f"{_ROOM}.", f"{_ROOM.rpartition('.')[0]}.runtime.")
+_PACKAGE = _ROOM.rpartition(".")[0]
+_OURS = (f"{_ROOM}.", f"{_PACKAGE}.runtime.", f"{_PACKAGE}.testing.")
 
 _INSTEAD = (
     (("gather", "_GatheringFuture"), "ctx.task_all(tasks)"),
@@ -81,6 +82,10 @@ _INSTEAD = (
     (("current_task",), "ctx.move_on_after(seconds), whose scope can be cancelled"),
 )
 _ANYTHING = "only tasks made by its context, and an activity for other work"
+
+
+# The slot of the built-in class: a subclass may have put a property over it that raises.
+_traceback_of: Any = BaseException.__dict__["__traceback__"].__get__
 
 
 class CodeLine(NamedTuple):
@@ -160,6 +165,17 @@ def calling_line() -> str:
 def line_of(coroutine: Any) -> str:
     """File and line at which a suspended coroutine or generator stands."""
     return next((_line(frame) for frame in _awaiting(coroutine)), "unknown")
+
+
+def raising_line(error: BaseException) -> str | None:
+    """File and line of the innermost of users' frames that an exception came through, if any."""
+    line: str | None = None
+    trace: TracebackType | None = _traceback_of(error)
+    while trace is not None:
+        if _is_users(trace.tb_frame):
+            line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
 
 
 def lines_of(coroutine: Any) -> list[CodeLine]:

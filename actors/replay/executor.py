@@ -42,7 +42,7 @@ from ..messages import (
     Start,
 )
 from ..payloads import compact
-from ..registry.outside import calling_line, line_of, refuse_await, translated
+from ..registry.outside import calling_line, line_of, raising_line, refuse_await, translated
 from .endless import keep_for_ever
 from .execution import NO_WORK, NOTHING, Continuation, OpenLock, OpenWork, Outcome, Summary
 from .external_events import ExternalEvents
@@ -99,6 +99,7 @@ class Executor:
         "custom_status",
         "definition",
         "effects",
+        "ended_at",
         "events",
         "execution",
         "external",
@@ -156,6 +157,7 @@ class Executor:
         self.is_stepped = False  # else whoever uses its context is none of its code
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
+        self.ended_at: str | None = None  # in a replay: the line at which the code failed
         self.events: list[bytes] = []
         self.effects: Effects | None = None
         self.external: ExternalEvents | None = None  # once there are any, or waits for one
@@ -461,6 +463,8 @@ class Executor:
             self.outcome = Outcome("Canceled", failure=failure)
         else:
             self.outcome = Outcome("Failed", failure=failure_of(error))
+            if self._script is not None:
+                self.ended_at = raising_line(error)
 
     def _foreign_await(self, fiber: Fiber, awaited: Any) -> NonDurableAwaitError:
         if type(awaited).__module__.startswith("trio."):
@@ -952,7 +956,9 @@ class Executor:
         return f"{self.instance_id}/{self.execution}/{self._uuids}"
 
     def _where(self) -> str:
-        """Where the code waits, or the function itself where it has ended."""
+        """Where the code waits or has failed, or the function itself where that has ended."""
+        if self.ended_at is not None:
+            return self.ended_at
         if self.fibers:
             return line_of(self.fibers[0].coroutine)
         code = self.definition.function.__code__

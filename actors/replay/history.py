@@ -37,16 +37,17 @@ inputs were recorded.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, cast
 
 import orjson
 
 from ..carried import Carried
-from ..failures import read_failure
+from ..errors import FailureDetails
+from ..failures import encode_failure, read_failure
 from ..messages import ActivityCall, AnswerKind, Caller
-from ..times import EPOCH
+from ..times import EPOCH, timestamp
 
 #: What the code asked for.
 DecisionKind = Literal[
@@ -206,6 +207,31 @@ def named_fields(event: list[Any]) -> dict[str, Any]:
         if packed:
             fields["input"] = packed[0]
     return fields
+
+
+def stored_event(kind: str, at: datetime, named: Mapping[str, Any]) -> list[Any]:
+    """Give an event as it is stored, from its fields by name: what ``named_fields`` gave of it.
+
+    Raises:
+        ValueError: there is no such kind of event, or no such field.
+    """
+    names = FIELDS.get(cast("EventKind", kind))
+    if names is None:
+        raise ValueError(f"there is no kind of event {kind!r}")
+    fields: dict[str, Any] = {**named}
+    more = fields.pop("more", [])
+    unknown = ", ".join(map(repr, fields.keys() - set(names)))
+    if unknown:
+        raise ValueError(f"an event {kind} has no field {unknown}")
+    if kind == "TaskScheduled":
+        fields["input"] = [fields["input"]] if "input" in fields else []
+    for name in ("due", "started"):
+        if isinstance(fields.get(name), datetime):
+            fields[name] = timestamp(fields[name])
+    if isinstance(fields.get("failure"), FailureDetails):
+        fields["failure"] = orjson.loads(encode_failure(fields["failure"]))
+    count = max((place for place, name in enumerate(names, 1) if name in fields), default=0)
+    return [kind, timestamp(at), *(fields.get(name) for name in names[:count]), *more]
 
 
 def differs_by_input(recorded: list[Any], decision: Sequence[Any]) -> bool:

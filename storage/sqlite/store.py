@@ -55,6 +55,7 @@ from ..records import (
     Recovered,
     RequestRow,
     SetAside,
+    TimerRow,
     cut,
 )
 from ..slices import each, in_slices, map_each, turn_of_loop
@@ -115,6 +116,14 @@ READ_ENTITIES: Final = (
 READ_HISTORY: Final = (
     "SELECT seq, CAST(body AS BLOB), n, CASE WHEN json_valid(body) THEN json_array_length(body) END"
     " FROM history_row WHERE instance = ?"
+)
+READ_HISTORIES: Final = (
+    "SELECT h.seq, CAST(h.body AS BLOB), h.n, CASE WHEN json_valid(h.body) THEN"
+    " json_array_length(h.body) END, h.instance FROM json_each(?) AS a"
+    " CROSS JOIN history_row h ON h.instance = a.value"
+)
+READ_TIMERS: Final = (
+    "SELECT n, due, actor, CAST(body AS BLOB) FROM timer_row WHERE n > ? ORDER BY n LIMIT ?"
 )
 # Lengths are summed up first, so that no more bodies are read than a slice may have.
 _SLICE = (
@@ -337,6 +346,30 @@ class SqlitePartition:
             layer.correct_history(instance, chunks)
         check_places([row for row in rows if chunks.get(row[0]) is row[1]], chunks, self._path)
         return [chunks[seq] for seq in sorted(chunks)]
+
+    async def read_histories(self, instances: Sequence[int]) -> dict[int, list[bytes]]:
+        """Give what ``read_history`` does, of several instances and in one round trip.
+
+        Raises:
+            StoreDamagedError: ``read_history`` would raise it of one of them.
+        """
+        await self.apply()
+        rows, _ = await self._read(self._reader, READ_HISTORIES, orjson.dumps([*instances]))
+        found: dict[int, list[Any]] = {instance: [] for instance in instances}
+        for *row, instance in rows:
+            found[instance].append(row)
+        histories: dict[int, list[bytes]] = {}
+        for instance, its in found.items():
+            chunks: dict[int, bytes] = {row[0]: row[1] for row in its}
+            check_places(its, chunks, self._path)
+            histories[instance] = [chunks[seq] for seq in sorted(chunks)]
+        return histories
+
+    async def read_timers(self, after: int, limit: int = SLICE_ROWS) -> list[TimerRow]:
+        """Give the oldest messages that wait for their time, with ``n > after``."""
+        await self.apply()
+        rows, _ = await self._read(self._reader, READ_TIMERS, after, limit)
+        return [TimerRow._make(row) for row in rows]
 
     async def read_request(self, request: str) -> RequestRow | None:
         """Give what was recorded for a client's request id."""

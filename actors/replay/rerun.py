@@ -1,0 +1,60 @@
+"""A history gone through once more, to see whether the code of today still does what it says.
+
+As at a load of the instance, and by the same comparison; but also of one that has ended, whose code
+must have come to the same end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import NondeterminismError
+from .executor import Executor
+from .history import KIND, describe
+from .trace import seen_by_code
+
+_STATUS = 2
+_PAUSE = 1_000_000_000  # events: there is no loop that has to breathe
+
+
+class Rerun(Executor):
+    """An execution that is made for this alone, and has no effects."""
+
+    __slots__ = ("end",)
+
+    def follow(self, history: list[list[Any]], input: bytes | None) -> None:
+        """Go through a history, to its end where it has one.
+
+        Raises:
+            NondeterminismError: the code does something else than the history says.
+            PayloadError: what could be read then cannot be read now.
+        """
+        seen = seen_by_code(history)
+        self.end: list[Any] | None = history[len(seen)] if len(seen) < len(history) else None
+        for _ in self.replay(seen, input, _PAUSE):
+            pass
+        if self.end is not None:
+            self._check_end(self.end, len(seen))
+
+    def _check(self) -> None:
+        script = self._script
+        has_ended = self.end is not None and script is not None and script.next is None
+        if self.mismatch is None and has_ended:
+            return  # at the same place; whether in the same way is looked at behind it
+        super()._check()
+
+    def _check_end(self, end: list[Any], position: int) -> None:
+        wanted = {"ContinueAsNew": "ContinuedAsNew", "ExecutionTerminated": None}.get(
+            end[KIND], end[_STATUS] if len(end) > _STATUS else None
+        )
+        outcome = self.outcome
+        if wanted is None or (outcome is not None and outcome.status == wanted):
+            return  # what was terminated had not come to an end of its own
+        why, done = "", "nothing more"
+        if outcome is not None:
+            done = f"the end of the function ({outcome.status})"
+            if outcome.failure is not None:
+                why = f"{outcome.failure.error_type}: {outcome.failure.message}"
+        raise NondeterminismError(
+            self.instance_id, position, describe(end), done, self._where(), why
+        )

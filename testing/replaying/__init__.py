@@ -1,0 +1,1 @@
+"""Stored histories and states against the code at hand: what a deployment would break."""

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import orjson
+import pytest
+
+from perdure import (
+    App,
+    Hub,
+    InstanceNotFoundError,
+    NondeterminismError,
+    OrchestrationContext,
+    PayloadError,
+    UnknownNameError,
+    UsageError,
+)
+from perdure.testing.recording import record, replay
+from tests.testing.programs import CHANGED, UNCHANGED, Program, history_of, load, marked
+
+
+@pytest.mark.parametrize("program", CHANGED, ids=lambda one: one.name)
+def test_changed_code_is_refused_at_its_event_and_line(program: Program, tmp_path: Path) -> None:
+    was, _ = load(program.was, tmp_path)
+    now, file = load(program.now, tmp_path)
+    recorded = tmp_path / "one.json"
+    history = history_of(was, recorded)
+
+    with pytest.raises(NondeterminismError) as caught:
+        replay(recorded, now)
+    with pytest.raises(NondeterminismError) as again:
+        replay(history, now, instance_id="one", input=1 if "later" not in program.name else 3)
+
+    assert (caught.value.position, caught.value.source) == (
+        program.position,
+        f"{file}:{marked(file)}",
+    )
+    assert caught.value.recorded.startswith(program.recorded)
+    assert caught.value.produced.startswith(program.done)
+    assert str(again.value) == str(caught.value)
+
+
+@pytest.mark.parametrize("program", [*CHANGED, *UNCHANGED], ids=lambda one: one.name)
+def test_code_that_does_what_it_did_is_silent(program: Program, tmp_path: Path) -> None:
+    was, _ = load(program.was, tmp_path)
+    now, _ = load(program.was if program.position is not None else program.now, tmp_path)
+    recorded = tmp_path / "one.json"
+    history_of(was, recorded)
+
+    replayed = replay(recorded, now)
+
+    assert (replayed.instance_id, replayed.name) == ("one", "flow")
+    assert replayed.runtime_status == "Running"
+    assert replayed.events == len(orjson.loads(recorded.read_bytes())["events"])
+
+
+def test_a_recorded_file_has_one_event_to_a_line(tmp_path: Path) -> None:
+    was, _ = load(CHANGED[0].was, tmp_path)
+    recorded = tmp_path / "one.json"
+    history = history_of(was, recorded)
+
+    lines = recorded.read_text("utf-8").splitlines()
+
+    events = [line for line in lines if '"event_type"' in line]
+    assert len(events) == len(history) == 5
+    assert ' "input": 1,' in lines
+    assert orjson.loads(recorded.read_bytes())["perdure_history"] == 1
+
+
+app = App()
+
+
+@app.orchestration
+async def double(ctx: OrchestrationContext, n: int | None) -> int:
+    if n is None:
+        return 0
+    await ctx.call_activity(halve, n)
+    return 2 * n
+
+
+@app.orchestration
+async def breaks(ctx: OrchestrationContext, n: int = 5) -> None:
+    await ctx.call_activity(halve, n)
+    raise ValueError(n)
+
+
+@app.activity
+async def halve(n: int) -> int:
+    ran.append(n)
+    return n // 2
+
+
+ran: list[int] = []
+
+
+async def _ended(folder: Path) -> list[Path]:
+    async with Hub(app) as hub:
+        for instance_id, name, given in (
+            ("a/b", "double", (3,)),
+            ("null", "double", (None,)),
+            ("bare", "breaks", ()),
+        ):
+            handle = await hub.client.start_new(name, *given, instance_id=instance_id)
+            with anyio.fail_after(20):
+                while not (await handle.status()).is_completed:
+                    await anyio.sleep(0.001)
+        return await record(hub.client, folder)
+
+
+def test_histories_that_have_ended_are_replayed_to_their_end(tmp_path: Path) -> None:
+    files = anyio.run(_ended, tmp_path / "recorded")
+    ran.clear()
+
+    replayed = {
+        one.instance_id: one.runtime_status for one in (replay(file, app) for file in files)
+    }
+
+    assert replayed == {"a/b": "Completed", "null": "Completed", "bare": "Failed"}
+    assert ran == []
+
+
+def test_code_that_ends_otherwise_than_recorded_is_refused(tmp_path: Path) -> None:
+    [file] = [one for one in anyio.run(_ended, tmp_path) if one.name.startswith("bare")]
+    now = App()
+    now.activity(halve)
+
+    @now.orchestration(name="breaks")
+    async def mended(ctx: OrchestrationContext, n: int = 5) -> None:
+        await ctx.call_activity(halve, n)
+
+    with pytest.raises(NondeterminismError) as caught:
+        replay(file, now)
+
+    assert caught.value.position == 3
+    assert caught.value.recorded == "ExecutionCompleted('Failed')"
+    assert caught.value.produced == "the end of the function (Completed)"
+
+
+def test_code_that_goes_on_behind_a_recorded_end_is_refused(tmp_path: Path) -> None:
+    [file] = [one for one in anyio.run(_ended, tmp_path) if "null" in one.name]
+    now = App()
+
+    @now.orchestration(name="double")
+    async def waits(ctx: OrchestrationContext, n: int | None) -> None:
+        await ctx.wait_for_external_event("go")
+
+    with pytest.raises(NondeterminismError) as caught:
+        replay(file, now)
+
+    assert (caught.value.position, caught.value.produced) == (1, "nothing more")
+
+
+def test_an_input_that_is_no_longer_read_is_refused(tmp_path: Path) -> None:
+    files = anyio.run(_ended, tmp_path)
+    [file] = [one for one in files if one.name.startswith("a%2Fb")]
+    now = App()
+
+    @now.orchestration(name="double")
+    async def takes_text(ctx: OrchestrationContext, n: str) -> None: ...
+
+    with pytest.raises(PayloadError, match=r"the input of orchestration 'double', at \$"):
+        replay(file, now)
+
+
+def test_code_that_is_not_registered_is_refused(tmp_path: Path) -> None:
+    file = anyio.run(_ended, tmp_path)[0]
+
+    with pytest.raises(UnknownNameError, match="'double'"):
+        replay(file, App())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", "a JSON list"),
+        ("{", "no recorded history"),
+        ('{"perdure_history":2}', "of form 1"),
+        ('{"perdure_history":1,"name":"x"}', "it has no instance_id"),
+    ],
+)
+def test_what_is_no_recorded_history_is_refused_with_words(
+    text: str, why: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(text)
+
+    with pytest.raises(UsageError, match=why):
+        replay(file, app)
+
+
+def test_an_event_of_no_known_kind_is_refused_with_words(tmp_path: Path) -> None:
+    file = anyio.run(_ended, tmp_path)[0]
+    told = orjson.loads(file.read_bytes())
+    told["events"][1]["event_type"] = "Nonsense"
+
+    with pytest.raises(UsageError, match="no kind of event 'Nonsense'"):
+        replay(told, app)
+
+
+async def test_one_file_is_for_one_instance() -> None:
+    async with Hub(app) as hub:
+        with pytest.raises(UsageError, match="one history"):
+            await record(hub.client, "some.json")
+        with pytest.raises(InstanceNotFoundError):
+            await record(hub.client, "some.json", "nobody")
+
+
+async def test_ids_that_are_no_file_names_get_files_of_their_own(tmp_path: Path) -> None:
+    ids = ["../up", "a/b", "a%2Fb", "x" * 200, ".hidden"]
+    async with Hub(app) as hub:
+        for one in ids:
+            await (await hub.client.start_new(double, None, instance_id=one)).result(timeout=20)
+
+        files = await record(hub.client, tmp_path / "r", *ids)
+
+    assert sorted(files) == sorted((tmp_path / "r").iterdir())
+    assert len(set(files)) == len(ids)
+    assert {replay(file, app).instance_id for file in files} == set(ids)
