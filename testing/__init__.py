@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .activities import ActivityRecord
     from .hub import TestHub
+    from .recording import ReplayedHistory, record, replay
     from .store import Faults
 
-__all__ = ["ActivityRecord", "Faults", "TestHub"]
+__all__ = ["ActivityRecord", "Faults", "ReplayedHistory", "TestHub", "record", "replay"]
 
-_HOMES = {"ActivityRecord": ".activities", "Faults": ".store", "TestHub": ".hub"}
+_HOMES = {
+    "ActivityRecord": ".activities",
+    "Faults": ".store",
+    "ReplayedHistory": ".recording",
+    "TestHub": ".hub",
+    "record": ".recording",
+    "replay": ".recording",
+}
 
 # Type checkers go by the imports above, and would believe in any name if they saw this.
 if not TYPE_CHECKING:

@@ -275,6 +275,25 @@ class TestHub(Hub):
         """
         return self._stand_ins.calls(f)
 
+    async def record(self, path: str | Path, *instance_ids: str) -> list[Path]:
+        """Write histories into files for ``replay``: of these instances, or of all that there are.
+
+        Args:
+            path: a folder; or for one instance the file itself, whose name ends in ``.json``.
+            instance_ids: the instances.
+
+        Returns:
+            The files.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            HubStoppingError: the hub does not run.
+        """
+        from .recording import record  # with all that replays
+
+        self._check_runs()
+        return await record(self.client, path, *instance_ids)
+
     async def _at_home(self, ask: Callable[[], Awaitable[T]]) -> T:
         self._check_runs()
         if self._home.is_elsewhere():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from pathlib import Path
 
     from ..actors.ids import EntityId
     from .hub import TestHub
@@ -44,6 +45,10 @@ class Sync:
     def evict(self, actor: str | EntityId[Any]) -> bool:
         """See ``TestHub.evict``."""
         return self._hub.from_thread(partial(self._hub.evict, actor))
+
+    def record(self, path: str | Path, *instance_ids: str) -> list[Path]:
+        """See ``TestHub.record``."""
+        return self._hub.from_thread(partial(self._hub.record, path, *instance_ids))
 
     def run(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Await anything on the hub's event loop: ``hub.sync.run(hub.client.get_status, id)``."""

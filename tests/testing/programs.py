@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from perdure import App, EntityId, HistoryEvent, Hub
-from perdure.testing.recording import record
+from perdure.testing import record
 
 _HEAD = """\
 from __future__ import annotations

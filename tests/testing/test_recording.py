@@ -16,7 +16,7 @@ from perdure import (
     UnknownNameError,
     UsageError,
 )
-from perdure.testing.recording import record, replay
+from perdure.testing import TestHub, record, replay
 from tests.testing.programs import CHANGED, UNCHANGED, Program, history_of, load, marked
 
 
@@ -217,3 +217,16 @@ async def test_ids_that_are_no_file_names_get_files_of_their_own(tmp_path: Path)
     assert sorted(files) == sorted((tmp_path / "r").iterdir())
     assert len(set(files)) == len(ids)
     assert {replay(file, app).instance_id for file in files} == set(ids)
+
+
+async def test_a_test_hub_records_and_what_it_recorded_is_replayed(tmp_path: Path) -> None:
+    async with TestHub(app) as hub:
+        await hub.client.start_new(double, 4, instance_id="four")
+        await hub.client.start_new(double, None, instance_id="none")
+        await hub.quiet()
+
+        [one] = await hub.record(tmp_path / "four.json", "four")
+        every = await anyio.to_thread.run_sync(hub.sync.record, tmp_path / "all")
+
+    assert replay(one, app).events == 4
+    assert [file.name for file in every] == ["four.json", "none.json"]
