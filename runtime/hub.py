@@ -99,7 +99,7 @@ class Hub:
     ) -> None:
         _check_numbers(partitions, shards, workers)
         self.app = app_of(app)
-        self.settings = Settings() if settings is None else _settings(settings)
+        self.settings = settings_of(settings)
         self._store = store_of(store)
         self._retention = check_retention(retention)
         self._clock = SystemClock() if clock is None else _check_clock(clock)
@@ -490,7 +490,10 @@ def _check_numbers(partitions: object, shards: object, workers: object) -> None:
             )
 
 
-def _settings(settings: object) -> Settings:
+def settings_of(settings: object) -> Settings:
+    """Give the limits that are meant by ``settings``; None for the usual ones."""
+    if settings is None:
+        return Settings()
     return instance(settings, Settings, "settings", "a perdure.Settings")
 
 

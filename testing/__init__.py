@@ -8,17 +8,35 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .activities import ActivityRecord
+    from .crashes import CrashDifference, crash_everywhere
     from .hub import TestHub
     from .recording import ReplayedHistory, record, replay
     from .store import Faults
+    from .stored import Stored
+    from .sync import Sync
 
-__all__ = ["ActivityRecord", "Faults", "ReplayedHistory", "TestHub", "record", "replay"]
+__all__ = [
+    "ActivityRecord",
+    "CrashDifference",
+    "Faults",
+    "ReplayedHistory",
+    "Stored",
+    "Sync",
+    "TestHub",
+    "crash_everywhere",
+    "record",
+    "replay",
+]
 
 _HOMES = {
     "ActivityRecord": ".activities",
+    "CrashDifference": ".crashes",
     "Faults": ".store",
     "ReplayedHistory": ".recording",
+    "Stored": ".stored",
+    "Sync": ".sync",
     "TestHub": ".hub",
+    "crash_everywhere": ".crashes",
     "record": ".recording",
     "replay": ".recording",
 }

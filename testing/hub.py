@@ -98,9 +98,10 @@ class TestHub(Hub):
         self.faults = Faults()
         self.sync = Sync(self)
         self._turning = anyio.Lock()
+        self._rows = FaultyStore(MemoryStore() if store is None else store, self.faults)
         super().__init__(
             app,
-            store=FaultyStore(MemoryStore() if store is None else store, self.faults),
+            store=self._rows,
             partitions=partitions,
             settings=settings or Settings(drain_s=max(self._activity_wait_s, 0.001)),
             clock=self._virtual,
@@ -112,11 +113,9 @@ class TestHub(Hub):
     def _make_crew(
         self, shards: int, partitions: int, socket: Path | None, watch: Watch | None
     ) -> Lives:
-        store = self._store
-        assert isinstance(store, FaultyStore)
         self._stand_ins = StandIns(self.app.registry, inline=self._inline)
         self._lives = Lives(
-            store,
+            self._rows,
             partitions,
             self._stand_ins,
             lookup=self._lookup,
