@@ -6,10 +6,10 @@ import copy
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import anyio
-from attrs import define, evolve
+from attrs import Factory, define, evolve
 
 from ..actors.arguments import refusal
 from ..actors.errors import PerdureError, UsageError
@@ -156,7 +156,7 @@ async def crash_everywhere(
                 if not run.has_crashed:
                     continue  # it takes real time, and had less commits this time
                 tried = point
-                if run.error is not None or not run.value == expected:  # noqa: SIM201 - as documented
+                if run.error is not None or not run.value == expected:
                     raise CrashDifference(
                         point,
                         points,
@@ -187,8 +187,8 @@ class _Run:
     error: Exception | None = None
     commits: int = 0
     has_crashed: bool = False
-    durable: Stored = Stored()
-    after: Stored = Stored()
+    durable: Stored = Factory(Stored)
+    after: Stored = Factory(Stored)
 
 
 class _Runs:
@@ -213,7 +213,7 @@ class _Runs:
             raise first.error
         expected = _copy(first.value)  # it may be what the next run changes
         again = await self.run()
-        if again.error is not None or not again.value == expected:  # noqa: SIM201 - as documented
+        if again.error is not None or not again.value == expected:
             raise UsageError(
                 "scenario: without any crash it gives "
                 f"{repr_of(expected)}, and the next time "

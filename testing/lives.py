@@ -16,17 +16,22 @@ import anyio
 
 from ..actors.errors import HubStoppingError, PerdureError
 from ..runtime.cluster.loops import LoopCrew
+from ..runtime.placement.hashing import name_in
 from ..runtime.scheduling.hidden_tasks import TaskGroup
+from ..runtime.scheduling.waiter import event_factory
+from .stored import last_number
 
 if TYPE_CHECKING:
     from ..actors.registry.lookup import Lookup
     from ..runtime.partitions.door import Door
+    from ..runtime.partitions.partition import Partition
     from ..runtime.scheduling.clock import Clock
     from ..runtime.scheduling.watch import Watch
     from ..runtime.settings import Settings
     from ..runtime.shards.shard import Shard
     from ..runtime.transport.router import Router
     from ..runtime.transport.verbs import ShardVerb
+    from ..storage.bells import Bell
     from .activities import StandIns
     from .store import FaultyStore, Fence
 
@@ -38,7 +43,7 @@ class Life:
         self.shard = shard
         self.router = router
         self.fence = fence
-        self.ended = anyio.Event()
+        self.ended = event_factory()()
         fence.tell(self.ended.set)
 
     @property
@@ -91,8 +96,7 @@ class Lives(LoopCrew):
         self._stand_ins = stand_ins
         self._life: Life | None = None
         self._is_closed = False
-        self._changed_life = anyio.Event()
-        self._names = count(1)
+        self._changed_life: anyio.Event | Bell = anyio.Event()
         self.told = 0
         self.stir: Callable[[], None] = _nothing
         self.between: Callable[[], Awaitable[None]] | None = None
@@ -125,15 +129,20 @@ class Lives(LoopCrew):
         await super().open()
         shard = self.local_shard
         for partition in shard.partitions:
-            partition.new_name = self._new_name
+            partition.new_name = await self._new_names(partition)
         self._life = Life(shard, self.router, self._rows.fence)
         self._tell()
 
-    def _new_name(self) -> str:
-        return f"{next(self._names):08d}"  # the same in each run, unlike a random one
+    async def _new_names(self, partition: Partition) -> Callable[[], str]:
+        """Give what makes names up: the same ones in each run, also where a crash undid a turn."""
+        prefix = f"{name_in(partition.index, len(self.owners))}::"
+        last = await last_number(partition.store, prefix, partition.activations)
+        numbers = count(last + 1)
+        return lambda: f"{next(numbers):08d}"
 
     def _tell(self) -> None:
-        changed, self._changed_life = self._changed_life, anyio.Event()
+        # Whoever waits goes on in the order in which he came, on trio, too.
+        changed, self._changed_life = self._changed_life, event_factory()()
         changed.set()
         self.stir()
 

@@ -12,19 +12,19 @@ from ..runtime.scheduling.waiter import on_asyncio
 from ..storage.slices import unsliced
 
 
-class _OldestFirst(random.Random):
-    """What trio asks for the order of the tasks that are ready, which it takes from the end."""
+class _FirstComeFirstServed(random.Random):
+    """What trio asks whether to turn the tasks that are ready around; it takes the last one first."""
 
-    def shuffle(self, x: Any) -> None:
-        x.reverse()  # they come sorted by age
+    def random(self) -> float:
+        return 0.0  # always
 
 
 @contextmanager
 def fixed_order() -> Generator[None]:
-    """Have tasks that are ready run in a fixed order meanwhile, in all of the process.
+    """Have tasks that are ready run in the order in which they became so, in all of the process.
 
-    asyncio does it by itself. trio draws lots so that nobody relies on it, and has this switch for
-    tests that have to be repeated, which hypothesis turns as well.
+    asyncio does it by itself. trio draws lots, so that nobody relies on it; a test in which the
+    same has to happen each time must.
     """
     with unsliced():
         if on_asyncio():
@@ -32,7 +32,9 @@ def fixed_order() -> Generator[None]:
             return
         scheduler: Any = import_module("trio._core._run")
         before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
-        scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r = True, _OldestFirst(0)
+        # The switch by which hypothesis makes it sort them by age, and shuffle, is off meanwhile.
+        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = False
+        scheduler._r = _FirstComeFirstServed(0)
         try:
             yield
         finally:

@@ -16,11 +16,13 @@ from attrs import frozen
 from ..actors.arguments import choice, whole
 from ..actors.errors import LeaseLostError, StorageError
 from ..actors.times import seconds as seconds_of
+from ..runtime.scheduling.waiter import event_factory
 from ..storage.records import SLICE_ROWS
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from ..storage.bells import Bell
     from ..storage.protocol import PartitionStore, Store
     from ..storage.records import (
         Checkpoint,
@@ -56,7 +58,8 @@ class Fence:
 
     def __init__(self) -> None:
         self.is_down = False
-        self._gone = anyio.Event()
+        self._is_buried = False
+        self._gone: anyio.Event | Bell | None = None
         self._told: list[Callable[[], None]] = []
 
     def tell(self, callback: Callable[[], None]) -> None:
@@ -73,7 +76,9 @@ class Fence:
     def bury(self) -> None:
         """Take note that nothing of the life runs any more."""
         self.fall()
-        self._gone.set()
+        self._is_buried = True
+        if self._gone is not None:
+            self._gone.set()
 
     def check(self) -> None:
         """Refuse whatever a life that has ended still begins.
@@ -90,7 +95,9 @@ class Fence:
         Raises:
             CrashedError: to others, once nothing of the life runs any more.
         """
-        await self._gone.wait()
+        if not self._is_buried:
+            self._gone = self._gone or event_factory()()
+            await self._gone.wait()
         raise CrashedError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, evolve, frozen
@@ -37,9 +37,7 @@ class Stored(Fact):
     """
 
     instances: Mapping[str, OrchestrationStatus] = Factory(dict[str, OrchestrationStatus])
-    histories: Mapping[str, tuple[HistoryEvent, ...]] = Factory(
-        dict[str, tuple[HistoryEvent, ...]]
-    )
+    histories: Mapping[str, tuple[HistoryEvent, ...]] = Factory(dict[str, tuple[HistoryEvent, ...]])
     entities: Mapping[str, EntityStatus[Any]] = Factory(dict[str, EntityStatus[Any]])
 
 
@@ -65,9 +63,21 @@ async def read_stored(partitions: Sequence[PartitionStore], lookup: Lookup) -> S
     )
 
 
-async def _instances(partition: PartitionStore) -> list[InstanceRecord]:
+async def last_number(partition: PartitionStore, prefix: str, others: Iterable[str]) -> int:
+    """Give the greatest number behind a prefix among the ids of instances, and of some others."""
+    filter = InstanceFilter(prefix=prefix, payloads=False)
+    ids = [record.key for record in await _instances(partition, filter)]
+    ids += [id for id in others if id.startswith(prefix)]
+    numbers = [id.removeprefix(prefix) for id in ids]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+async def _instances(
+    partition: PartitionStore,
+    filter: InstanceFilter = InstanceFilter(),  # noqa: B008 - it is frozen
+) -> list[InstanceRecord]:
     found: list[InstanceRecord] = []
-    page = filter = InstanceFilter()
+    page = filter
     while True:
         records = await partition.query_instances(page)
         found += records
