@@ -97,7 +97,13 @@ ROOMS = (
         "loops, worker processes, the balance",
     ),
     _room("runtime", "actors/* storage runtime/*", "the hub, and a hub as a program"),
-    _room("testing/check", "", "the static check: source text in, findings out"),
+    _room("testing/check/source", "", "what the source says, and what runs in a turn"),
+    _room("testing/check/rules", "testing/check/source", "one class for each rule"),
+    _room(
+        "testing/check",
+        "testing/check/source testing/check/rules",
+        "the static check: source in, findings out",
+    ),
     _room(
         "testing/replaying",
         "actors/* storage runtime/*",

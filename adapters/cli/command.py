@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from perdure import __version__
 
-from . import bench, dev, entities, instances, manage, new, serve, shards
+from . import bench, check, dev, entities, instances, manage, new, serve, shards
 
 #: What a command ends with.
 FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT = 1, 2, 3, 4, 5
@@ -143,7 +143,7 @@ def _begin(
         raise typer.Exit(USAGE)
 
 
-for _module in (serve, dev, new, instances, entities, manage, shards, bench):
+for _module in (serve, dev, new, check, instances, entities, manage, shards, bench):
     _module.add_to(app, HubCommand)
 
 

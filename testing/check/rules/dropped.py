@@ -1,0 +1,63 @@
+"""Tasks that nobody awaits, and coroutines that never run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import ClassVar
+
+from ..source.calls import Visit
+from ..source.values import Function
+from .rule import Found, Rule, shown
+
+
+class Dropped(Rule):
+    """A task whose result and failure nobody sees."""
+
+    code = "PDU020"
+    title = "A task is made and never awaited"
+    _FAILS: ClassVar = frozenset({"call_activity", "call_sub_orchestrator", "call_entity"})
+    _WAITS: ClassVar = frozenset(
+        {"create_timer", "task_all", "task_any", "wait_for_external_event", "lock_entities"}
+    )
+
+    def check(self, visit: Visit) -> Iterator[Found]:
+        for statement in visit.of(ast.Expr):
+            if isinstance(statement.value, ast.Call):
+                yield from self._check(visit, statement.value)
+        for assignment in visit.of(ast.Assign):
+            yield from self._check_assigned(visit, assignment)
+
+    def _check(self, visit: Visit, call: ast.Call) -> Iterator[Found]:
+        name = visit.context_call(call)
+        if name in self._FAILS:
+            fix = "await it, or write `_ = ...` if nobody needs to know"
+            yield Found(call, f"what {shown(call)} gives is dropped, with its failure", fix)
+        elif name in self._WAITS:
+            yield Found(call, f"{shown(call)} is not awaited, so it waits for nothing", "await it")
+        for value in visit.values(call.func):
+            if isinstance(value, Function) and value.is_async and visit.roles.of(value) is None:
+                yield Found(call, f"{shown(call)} is not awaited, so it never runs", "await it")
+                return
+            if isinstance(value, Function) and value.is_async:
+                role = visit.roles.of(value)
+                if role is not None and not role.is_registered:
+                    yield Found(call, f"{shown(call)} is not awaited, so it never runs", "await it")
+                    return
+
+    def _check_assigned(self, visit: Visit, assignment: ast.Assign) -> Iterator[Found]:
+        """Look at a task that is given a name which nothing uses."""
+        call = assignment.value
+        if len(assignment.targets) != 1 or not isinstance(assignment.targets[0], ast.Name):
+            return
+        name = assignment.targets[0].id
+        if visit.context_call(call) not in self._FAILS | self._WAITS or name.startswith("_"):
+            return
+        scope = visit.scope(assignment)
+        if name in scope.outward or any(
+            isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+            for node in ast.walk(visit.function.node)
+        ):
+            return
+        what = f"the task `{name}` is never awaited"
+        yield Found(assignment, what, f"await it, or call it `_{name}` if nobody needs to know")

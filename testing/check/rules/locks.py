@@ -1,0 +1,128 @@
+"""What holds inside of ``async with ctx.lock_entities(...)``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from ..source.calls import Visit, locked_by, locks_around
+from ..source.scopes import Scope
+from .rule import Found, Rule, shown
+
+
+class Locks(Rule):
+    """Calls that the lock on some entities does not allow."""
+
+    code = "PDU018"
+    title = "A call breaks the rules of lock_entities"
+
+    def check(self, visit: Visit) -> Iterator[Found]:
+        if visit.is_locked or visit.has_locks:
+            for call in visit.of(ast.Call):
+                name = visit.context_call(call)
+                if name is not None:
+                    yield from self._check_call(visit, call, name)
+        if visit.has_locks:
+            for block in visit.of(ast.With):
+                for item in block.items:
+                    yield from self._check_entered(visit, item)
+
+    def _check_call(self, visit: Visit, call: ast.Call, name: str) -> Iterator[Found]:
+        lock = locks_around(visit, call)
+        if lock is None and not visit.is_locked:
+            return
+        if name == "lock_entities":
+            fix = "lock all of them at once: `ctx.lock_entities(a, b)`"
+            yield Found(call, f"{shown(call)} stands inside of another lock", fix)
+        elif name == "call_sub_orchestrator":
+            yield Found(
+                call,
+                f"{shown(call)} stands inside of `lock_entities`",
+                "call it before the lock or behind it",
+            )
+        elif lock is not None and call.args and name in ("call_entity", "signal_entity"):
+            entities = _Entities(visit, lock)
+            target = call.args[0]
+            if name == "call_entity" and entities.certainly_lacks(target):
+                what = f"{shown(target)} is called, which the lock around does not hold"
+                yield Found(call, what, "lock it as well, or call it behind the block")
+            elif name == "signal_entity" and entities.certainly_has(target):
+                what = f"{shown(target)} is signalled, which the lock around holds"
+                yield Found(
+                    call, what, "call it by `ctx.call_entity`, or signal it behind the block"
+                )
+
+    def _check_entered(self, visit: Visit, item: ast.withitem) -> Iterator[Found]:
+        lock = locked_by(visit, item)
+        if lock is not None and item.context_expr is lock:
+            what = f"{shown(lock)} is entered before it is granted"
+            node = visit.function.node
+            fix = (
+                "write `async with`"
+                if isinstance(node, ast.AsyncFunctionDef)
+                else "write `with (yield ctx.lock_entities(...)):`"
+            )
+            yield Found(lock, what, fix)
+
+
+class _Entities:
+    """The entities that a lock is on, as far as the source says it.
+
+    Args:
+        visit: where it is.
+        lock: the call of ``lock_entities``.
+    """
+
+    def __init__(self, visit: Visit, lock: ast.Call) -> None:
+        self._visit = visit
+        self._keys: set[str] = set()
+        self._is_known = True
+        for argument in lock.args:
+            for part in (
+                argument.elts if isinstance(argument, (ast.List, ast.Tuple)) else [argument]
+            ):
+                key = self._key(part)
+                if key is None:
+                    self._is_known = False
+                else:
+                    self._keys.add(key)
+
+    def certainly_has(self, node: ast.expr) -> bool:
+        """Whether an entity is locked for certain."""
+        key = self._key(node)
+        return key is not None and key in self._keys
+
+    def certainly_lacks(self, node: ast.expr) -> bool:
+        """Whether an entity is not locked for certain."""
+        key = self._key(node)
+        return self._is_known and key is not None and key not in self._keys
+
+    def _key(self, node: ast.expr) -> str | None:
+        """Give a text that is the same for the same entity; None if that cannot be said."""
+        scope: Scope = self._visit.scope(node)
+        for _ in range(4):
+            if not isinstance(node, ast.Name):
+                break
+            found = scope.find(node.id)
+            if found is None or len(found[1]) != 1:
+                return None
+            binding = found[1][0]
+            if binding.kind == "parameter":
+                return f"parameter {node.id}"
+            if binding.kind not in ("value", "annotated") or binding.value is None:
+                return None
+            value: ast.expr = binding.value
+            for index in binding.path:
+                if not isinstance(value, (ast.Tuple, ast.List)) or index >= len(value.elts):
+                    return None
+                value = value.elts[index]
+            if isinstance(value, ast.Call):
+                return self._made(value)
+            node = value
+        return self._made(node) if isinstance(node, ast.Call) else None
+
+    def _made(self, call: ast.Call) -> str | None:
+        """Give the text of what makes an ``EntityId``, or of a call that gives one."""
+        if any(isinstance(one, (ast.Await, ast.Yield)) for one in ast.walk(call)):
+            return None
+        return ast.unparse(call)

@@ -1,0 +1,259 @@
+# %% the time of day
+import datetime
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return datetime.datetime.now().isoformat()  # PDU001
+
+# %% under another name
+import datetime as dt
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return dt.datetime.now(dt.UTC).isoformat()  # PDU001
+
+# %% the class alone
+from datetime import date, datetime
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    today = date.today()  # PDU001
+    return f"{today} {datetime.utcnow()}"  # PDU001
+
+# %% a function under another name
+from time import time as now
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return now()  # PDU001
+
+# %% a clock that only goes forward
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    begun = time.monotonic()  # PDU001
+    await ctx.call_activity(charge, 1)
+    return time.perf_counter() - begun  # PDU001
+
+# %% in a helper
+import time
+
+def stamp() -> float:
+    return time.time()  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return stamp()
+
+# %% in a helper of a helper
+import time
+
+def stamp() -> float:
+    return time.time()  # PDU001
+
+def name(prefix: str) -> str:
+    return f"{prefix}-{stamp()}"
+
+async def run(ctx: OrchestrationContext) -> str:
+    return name("x")
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return await run(ctx)
+
+# %% by a variable
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    clock = time.time
+    return clock()  # PDU001
+
+# %% in a lambda
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    clock = lambda: time.time()  # PDU001
+    return clock()
+
+# %% in a default of a dataclass
+import datetime
+from dataclasses import dataclass, field
+
+@dataclass
+class Note:
+    text: str
+    at: datetime.datetime = field(default_factory=datetime.datetime.now)
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    note = Note("hello")  # PDU001
+    return note.text
+
+# %% in the constructor of a class
+import time
+
+class Watch:
+    def __init__(self) -> None:
+        self.begun = time.time()  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return Watch().begun
+
+# %% in a property
+import time
+
+class Watch:
+    @property
+    def now(self) -> float:
+        return time.time()  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    watch = Watch()
+    return watch.now
+
+# %% in a method of a base class
+import time
+
+class Base:
+    def now(self) -> float:
+        return time.time()  # PDU001
+
+class Watch(Base):
+    pass
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    watch = Watch()
+    return watch.now()
+
+# %% at import
+import time
+
+BEGUN = time.time()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return BEGUN  # PDU001
+
+# %% imported where it is used
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    import time
+
+    return time.time()  # PDU001
+
+# %% in a generator
+import datetime
+
+@app.orchestration
+def flow(ctx: OrchestrationContext) -> Generator[Any, Any, str]:
+    yield ctx.call_activity(charge, 1)
+    return datetime.datetime.now().isoformat()  # PDU001
+
+# %% in an operation of an entity
+import datetime
+
+@app.entity
+class Log:
+    lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(f"{datetime.datetime.now()} {line}")  # PDU001
+
+# %% in a helper that two operations share
+import time
+
+@app.entity
+class Log:
+    at: float = 0.0
+
+    def add(self, line: str) -> None:
+        self._touch()
+
+    def _touch(self) -> None:
+        self.at = time.time()  # PDU001
+
+# %% in a branch of a task group
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    async def branch() -> None:
+        print(time.time())  # PDU001
+
+    async with ctx.create_task_group() as tasks:
+        tasks.start_soon(branch)
+
+# %% in a context manager
+import time
+from contextlib import contextmanager
+
+@contextmanager
+def timed():
+    begun = time.time()  # PDU001
+    yield begun
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    with timed():
+        await ctx.call_activity(charge, 1)
+
+# %% in a decorator around an orchestration
+import functools
+import time
+
+def timed(f):
+    @functools.wraps(f)
+    async def wrapper(ctx, *args):
+        print(time.time())  # PDU001
+        return await f(ctx, *args)
+
+    return wrapper
+
+@app.orchestration
+@timed
+async def flow(ctx: OrchestrationContext) -> None:
+    await ctx.call_activity(charge, 1)
+
+# %% registered by a call
+import time
+
+async def flow(ctx):
+    return time.time()  # PDU001
+
+app.orchestration(flow)
+
+# %% registered by a decorator of the project
+import time
+
+def workflow(f):
+    return app.orchestration(f)
+
+@workflow
+async def flow(ctx):
+    return time.time()  # PDU001
+
+# %% registered under a name
+import time
+
+@app.orchestration(name="flow", version="2.0")
+async def flow_2(ctx):
+    return time.time()  # PDU001
+
+# %% what is registered elsewhere is known by its context
+import time
+
+async def flow(ctx: OrchestrationContext) -> float:
+    return time.time()  # PDU001
+
+# %% without a time, gmtime reads the clock
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return time.strftime("%Y", time.gmtime())  # PDU001

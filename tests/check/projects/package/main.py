@@ -1,0 +1,6 @@
+import random
+
+from shop import app
+from shop.flows import order
+
+print(app, order, random.random())

@@ -1,0 +1,3 @@
+from perdure import App
+
+app = App("shop")

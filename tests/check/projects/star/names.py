@@ -1,0 +1,7 @@
+from time import *
+
+from perdure import *
+
+
+def nap() -> None:
+    sleep(1)  # PDU009
