@@ -30,6 +30,7 @@ class ReplayCount:
 
     Attributes:
         place: where, in words.
+        called: what an instance is called there, and what several are.
         expected: how many instances there are to look at, about.
         instances: how many were.
         entities: how many entities.
@@ -40,6 +41,7 @@ class ReplayCount:
     """
 
     place: str = ""
+    called: tuple[str, str] = ("instance", "instances")
     expected: int = 0
     instances: int = 0
     entities: int = 0
@@ -76,7 +78,7 @@ async def check_replays(
     """
     began = perf_counter()
     expected = await source.count()
-    count = ReplayCount(place=source.place, expected=expected, lacks=source.lacks)
+    count = ReplayCount(source.place, source.called, expected, lacks=source.lacks)
 
     def take(judged: Judged) -> None:
         count.instances += judged.counts[StoredInstance]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ...runtime.facts import ParkedReason
     from ...storage import StoppedPartition
 
+_LIVE = ("live instance", "live instances")
+
 _PAGE = 500
 _SLICE = 500
 #: Events that are read at once, unless one history has more.
@@ -41,11 +43,14 @@ class Source(Protocol):
 
     Attributes:
         place: what it is, in words.
+        called: what an instance is called there, and what several are.
         lacks: what of it cannot be looked at, in words; else None.
     """
 
     @property
     def place(self) -> str: ...
+    @property
+    def called(self) -> tuple[str, str]: ...
     @property
     def lacks(self) -> str | None: ...
 
@@ -66,6 +71,7 @@ class StoppedSource:
         partitions: its partitions.
     """
 
+    called = _LIVE
     lacks = None
 
     def __init__(self, folder: Path, partitions: Sequence[StoppedPartition]) -> None:
@@ -173,6 +179,7 @@ class RunningSource:
         client: its client.
     """
 
+    called = _LIVE
     lacks = "the messages that wait for actors, which only a hub that does not run shows"
 
     def __init__(self, place: str, client: Client) -> None:
@@ -228,6 +235,7 @@ class RecordedSource:
         place: the file, or the folder.
     """
 
+    called = ("recorded history", "recorded histories")
     lacks = None
 
     def __init__(self, place: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_page_uses_public_names_only(page: Path) -> None:
     ours = [node for node in imported if (node.module or "").partition(".")[0] == "perdure"]
     for node in ours:
         module = node.module or ""
-        assert re.fullmatch(r"perdure(\.adapters\.\w+)?", module), module
+        assert re.fullmatch(r"perdure(\.testing|\.adapters\.\w+)?", module), module
         assert {alias.name for alias in node.names} <= {*import_module(module).__all__}
 
 
