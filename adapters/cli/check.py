@@ -1,13 +1,19 @@
-"""``perdure check``: looks at code before it is deployed, without running it."""
+"""``perdure check``: looks at code before it is deployed.
+
+Without running it; or, with ``--replay``, by taking it through what a hub has stored.
+"""
 
 from __future__ import annotations
 
+import gc
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .options import AsJson, KeyFile
 
 #: What the command ends with: nothing was found, something was, it could not look.
 CLEAN, FOUND, UNREADABLE = 0, 1, 2
@@ -24,7 +30,10 @@ class Format(StrEnum):
 def add_to(app: typer.Typer, kind: Any) -> None:
     """Declare the command; it is about no hub, so its kind is another."""
     del kind
-    example = "Example: perdure check shop:app    perdure check src tests --ignore PDU020"
+    example = (
+        "Examples: perdure check shop:app    perdure check src tests --ignore PDU020    "
+        "perdure check --replay sqlite:hub shop:app"
+    )
     app.command("check", epilog=example)(check)
 
 
@@ -51,12 +60,39 @@ def check(
         list[str] | None,
         typer.Option(metavar="CODES", help="Not these rules.", show_default=False),
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE",
+            help="Take what is stored through the code of MODULE:APP instead: of a hub that runs or "
+            "not (sqlite:PATH, a folder, http://HOST:PORT, a socket), or recorded histories.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that replay.", show_default="as many as processors, up to 8"
+        ),
+    ] = None,
+    limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that the replay of one instance may take.")
+    ] = 10.0,
+    as_json: AsJson = False,
+    key_file: KeyFile = None,
 ) -> None:
     """Look for what orchestrations and entities must not do: the clock, I/O, chance, and so on.
 
-    It reads the source and runs nothing of it. Status: 0 nothing found, 1 something found, 2 it
-    could not look.
+    It reads the source and runs nothing of it. With --replay it takes the live instances of a hub
+    through the code, and reads states by it, without effects: what would break is listed.
+
+    Status: 0 nothing found, 1 something found, 2 it could not look.
     """
+    if as_json:
+        form = Format.json
+    if replay is not None:
+        gc.enable()
+        raise typer.Exit(_replay(targets, replay, form, select or ignore, jobs, limit, key_file))
     from ...testing.check.check import CheckError, check_app, check_files, chosen_rules
     from ...testing.check.output import counted, shown_path, trouble_text, written
 
@@ -93,6 +129,26 @@ def check(
             f"{counted(report.operations, 'operation')} of entities "
             f"({counted(report.files, 'file')})."
         )
+
+
+def _replay(
+    targets: list[str],
+    place: str,
+    form: Format,
+    codes: list[str] | None,
+    jobs: int | None,
+    limit_s: float,
+    key_file: Path | None,
+) -> int:
+    from perdure import UsageError
+
+    from .replaying import look
+
+    if len(targets) != 1 or not _is_application(targets[0]):
+        raise UsageError("--replay takes one application, MODULE:APP or FILE.py:APP")
+    if codes:
+        raise UsageError("--select and --ignore are for rules, and --replay has none")
+    return look(place, targets[0], form.value, jobs=jobs, limit_s=limit_s, key_file=key_file)
 
 
 def _codes(given: list[str] | None) -> list[str]:

@@ -8,9 +8,8 @@ import orjson
 import pytest
 
 from perdure import connect, read_store
-from perdure.adapters.cli.replaying import look
 from perdure.testing import record
-from tests.adapters.cli.shop import Ended
+from tests.adapters.cli.shop import Ended, Run
 
 SHOP = "tests.adapters.cli.shop:app"
 
@@ -40,17 +39,13 @@ Check = Callable[..., Ended]
 
 
 @pytest.fixture
-def check(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Check:
+def check(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Check:
     """Run ``perdure check --replay`` on a screen of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
 
     def run_check(place: str, app: str, form: str = "text") -> Ended:
-        status = look(place, app, form, jobs=1)
-        captured = capfd.readouterr()
-        return Ended(status, captured.out, captured.err)
+        return run("check", "--replay", place, app, "--format", form, "--jobs", "1")
 
     return run_check
 
@@ -105,6 +100,30 @@ def test_findings_are_given_as_a_json_array(check: Check, stopped: str, changed:
     assert works["location"] == {"row": 19, "column": 1}
     assert works["recorded"].startswith("TaskScheduled(1, 'hang'")
     assert (counter["code"], counter["actor"]) == ("replay-unreadable", "@counter@a")
+
+
+def test_json_is_asked_for_as_of_other_commands(run: Run, stopped: str, changed: str) -> None:
+    ended = run("check", changed, "--replay", stopped, "--json", "--limit", "20")
+
+    assert ended.status == 1
+    assert len(orjson.loads(ended.out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("src",), "one application"),
+        ((SHOP, "src"), "one application"),
+        ((SHOP, "--select", "PDU001"), "are for rules"),
+    ],
+)
+def test_what_a_replay_cannot_take_is_refused(
+    run: Run, stopped: str, arguments: tuple[str, ...], why: str
+) -> None:
+    ended = run("check", "--replay", stopped, *arguments)
+
+    assert ended.status == 2
+    assert why in ended.err
 
 
 def test_no_findings_are_an_empty_json_array(check: Check, stopped: str) -> None:
