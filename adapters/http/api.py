@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.responses import Response
@@ -19,7 +20,7 @@ from ...runtime.client.operations import ChangesArguments, ItemsOf, PageOf, writ
 from .areas import Call
 from .changes import EncodedStatuses, EventStream
 from .limits import read_body
-from .paths import decoded
+from .paths import decoded, header
 from .problems import hide_stacks, missing_problem, problem_of, respond
 from .refusals import Refusal
 from .routes import API, CONTEXT, IDEMPOTENCY_KEY, Route, find
@@ -69,7 +70,7 @@ class Api:
 
     def _follow(self, route: Route, arguments: dict[str, Any], call: Call) -> Response:
         """Answer with a stream of events, that goes on behind the last one which was heard."""
-        last = call.request.headers.get("last-event-id")
+        last = header(call.request.scope, b"last-event-id")
         if last:
             arguments["after"] = last
         given: ChangesArguments = route.row.read(arguments)
@@ -111,8 +112,9 @@ async def _read(route: Route, names: list[str], call: Call) -> dict[str, Any]:
     """Read the arguments of a request, from wherever in it they stand."""
     request = call.request
     arguments = route.read_path([decoded(name) for name in names])
-    if request.scope["query_string"]:
-        arguments |= route.read_query(request.query_params.multi_items())
+    if query := request.scope["query_string"]:
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        arguments |= route.read_query(pairs)
     body = b"" if request.method in ("GET", "HEAD") else await read_body(request, call.limits)
     arguments |= route.read_body(body)
     for name, value in request.scope["headers"]:

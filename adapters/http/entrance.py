@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from traceback import format_exception
+from types import TracebackType
 
 import anyio
 from starlette.requests import Request
@@ -66,17 +66,12 @@ class Entrance(BaseRoute):
         target = self.hub_or_client
         return target.client if isinstance(target, Hub) else target
 
-    @contextmanager
-    def until_closing(self) -> Generator[anyio.CancelScope]:
+    def until_closing(self) -> _Wait:
         """Break the block off when the server begins to stop: for waits and event streams."""
-        with anyio.CancelScope() as scope:
-            self._waits.add(scope)
-            if self._is_closing:
-                scope.cancel()
-            try:
-                yield scope
-            finally:
-                self._waits.discard(scope)
+        scope = anyio.CancelScope()
+        if self._is_closing:
+            scope.cancel()
+        return _Wait(self._waits, scope)
 
     def close(self) -> None:
         """Break off what only waits, since the server stops. On the server's event loop."""
@@ -145,6 +140,29 @@ class Entrance(BaseRoute):
             if [one.lower() for one in segments[:depth]] == [*area.prefix]:
                 return area
         raise AssertionError("the area without a prefix answers what no other does")
+
+
+class _Wait:
+    """A block that whoever stops the server can break off."""
+
+    __slots__ = ("_scope", "_waits")
+
+    def __init__(self, waits: set[anyio.CancelScope], scope: anyio.CancelScope) -> None:
+        self._waits = waits
+        self._scope = scope
+
+    def __enter__(self) -> anyio.CancelScope:
+        self._waits.add(self._scope)
+        return self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        self._waits.discard(self._scope)
+        return self._scope.__exit__(kind, error, trace)
 
 
 def _note(scope: Scope, status: int, seconds: float) -> None:

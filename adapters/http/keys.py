@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from perdure import UsageError
 
 from .limits import Limits, read_body, read_json
+from .paths import header
 from .refusals import Refusal
 
 #: Hosts by which nobody but this machine reaches it.
@@ -185,8 +186,10 @@ class Guard:
         Raises:
             Refusal: 421.
         """
-        host = request.headers.get("host", "")
-        if self._hosts is not None and not {_without_port(host), host.lower()} & self._hosts:
+        if self._hosts is None:
+            return
+        host = header(request.scope, b"host") or ""
+        if _without_port(host) not in self._hosts and host.lower() not in self._hosts:
             raise Refusal(
                 421,
                 f"the Host header says {host[:100]!r}, and this server is not that: allow it "
@@ -199,12 +202,12 @@ class Guard:
         Raises:
             Refusal: 403.
         """
-        if request.method in READING:
+        scope = request.scope
+        if scope["method"] in READING:
             return
-        headers = request.headers
-        origin = headers.get("origin")
-        if headers.get("sec-fetch-site", "").lower() == "cross-site" or (
-            origin is not None and not _is_same(origin, headers.get("host", ""))
+        origin, site = header(scope, b"origin"), header(scope, b"sec-fetch-site")
+        if (site is not None and site.lower() == "cross-site") or (
+            origin is not None and not _is_same(origin, header(scope, b"host") or "")
         ):
             raise Refusal(403, "a page of another origin may not change anything here")
 
@@ -232,9 +235,9 @@ class Guard:
     @staticmethod
     def key_of(request: Request, keys: Keys) -> Key | None:
         """Give the key that a request has, wherever it says it."""
-        secret = code_of(request) or request.headers.get("x-functions-key")
+        secret = code_of(request) or header(request.scope, b"x-functions-key")
         if not secret:
-            kind, _, secret = request.headers.get("authorization", "").partition(" ")
+            kind, _, secret = (header(request.scope, b"authorization") or "").partition(" ")
             secret = secret.strip() if kind.lower() == "bearer" else ""
         if secret:
             return keys.find(secret)

@@ -9,6 +9,7 @@ import orjson
 from attrs import field, frozen, validators
 from starlette.requests import Request
 
+from .paths import header
 from .refusals import Refusal
 
 
@@ -58,7 +59,7 @@ async def read_body(request: Request, limits: Limits, most: int | None = None) -
         Refusal: 413 if it is too large, 408 if it takes too long, 400 if it breaks off.
     """
     most = limits.body_bytes_max if most is None else min(most, limits.body_bytes_max)
-    told = request.headers.get("content-length", "0")
+    told = header(request.scope, b"content-length") or "0"
     if told.isdecimal() and int(told[:20]) > most:
         raise _too_large(most)
     parts: list[bytes] = []

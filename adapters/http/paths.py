@@ -1,4 +1,4 @@
-"""The path of a request as it was sent: split before it is decoded, so that an id may hold a slash.
+"""The head of a request as it was sent: its path is split before it is decoded, so that an id may hold a slash.
 
 ``scope["path"]`` is decoded as a whole, after which ``a%2Fb`` and ``a/b`` are the same.
 """
@@ -33,6 +33,15 @@ def raw_segments(scope: Any) -> tuple[str, list[str]]:
     if segments and not segments[-1]:
         segments.pop()
     return before, segments
+
+
+def header(scope: Any, name: bytes) -> str | None:
+    """Give the first header of a name, in lower case, without what a mapping of them costs."""
+    for given, value in scope["headers"]:
+        if given == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
 
 
 def _plain(text: str) -> str:

@@ -347,15 +347,17 @@ ROUTE_OF: dict[str, Route] = {}
 for _route in ROUTES:
     ROUTE_OF.setdefault(_route.operation, _route)
 
-_BY_SHAPE: dict[int, list[Route]] = {}
+_BY_SHAPE: dict[tuple[str, int], list[Route]] = {}
 for _route in ROUTES:
-    _BY_SHAPE.setdefault(len(_route.pattern), []).append(_route)
+    _BY_SHAPE.setdefault((_route.pattern[0], len(_route.pattern)), []).append(_route)
 
 
 def find(segments: list[str]) -> list[tuple[Route, list[str]]]:
     """Give the routes that a path may mean, each with the segments that stand for its names."""
     found: list[tuple[Route, list[str]]] = []
-    for route in _BY_SHAPE.get(len(segments), ()):
+    if not segments:
+        return found
+    for route in _BY_SHAPE.get((segments[0], len(segments)), ()):
         names: list[str] = []
         for wanted, given in zip(route.pattern, segments, strict=True):
             if wanted[0] == "{":

@@ -87,6 +87,32 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     assert stored is None
 
 
+async def test_a_body_of_which_nothing_comes_is_not_waited_for() -> None:
+    async def nothing() -> AsyncGenerator[bytes, None]:
+        await anyio.sleep_forever()
+        yield b""
+
+    async with served(limits=Limits(body_s=0.05)) as it:
+        answer = await it.http.post(START, content=nothing())
+
+    assert answer.status_code == 408
+
+
+async def test_a_body_that_comes_piece_by_piece_is_put_together() -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for piece in (b"[1,", b"2,", b"3]"):
+            await anyio.lowlevel.checkpoint()
+            yield piece
+
+    async with served() as it:
+        answer = await it.http.post(START, content=pieces())
+        stored = await it.client.get_status("i")
+
+    assert answer.status_code == 202
+    assert stored is not None
+    assert stored.input == [1, 2, 3]
+
+
 async def test_a_start_waits_no_longer_than_a_request_may() -> None:
     async with served(limits=Limits(wait_s_max=0.05)) as it:
         with anyio.fail_after(10):
