@@ -13,6 +13,7 @@ from perdure import InternalError, UnavailableError, UsageError
 
 from ...runtime.client.operations import Operation
 from ...runtime.client.remote_client import AnswerLostError
+from .feed import Answer, EventFeed
 from .problems import MEDIA_TYPE, error_of
 from .routes import API, CONTEXT, IDEMPOTENCY_KEY, ROUTE_OF
 
@@ -50,15 +51,16 @@ class HttpTransport:
             raise UsageError(f"place must be http(s)://HOST:PORT, not {address!r}")
         prefix = self._base.raw_path.decode("ascii").rstrip("/")
         self._prefix = "/".join([prefix, *API])
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        self._authority: dict[str, str] = {}
         if key is not None:
             given = cast("object", key)
             if not (isinstance(given, str) and given and given.isascii() and given.isprintable()):
                 raise _bad_key(given)
-            headers["Authorization"] = f"Bearer {key}"
+            self._authority["Authorization"] = f"Bearer {key}"
+        kind = "application/json"
         self._http = httpx.AsyncClient(
             transport=transport,
-            headers=headers,
+            headers={"Accept": kind, "Content-Type": kind, **self._authority},
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
             limits=httpx.Limits(
                 max_connections=_CONNECTIONS_MAX, max_keepalive_connections=_KEPT_MAX
@@ -67,6 +69,9 @@ class HttpTransport:
             trust_env=False,
         )
         self._stack = AsyncExitStack()
+        # Another way than the network may keep an answer back until it has ended.
+        self._streams = transport is None
+        self._feeds: list[EventFeed] = []
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._http)
@@ -78,14 +83,27 @@ class HttpTransport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for feed in self._feeds:
+            await feed.close()
         await self._stack.aclose()
+
+    def follow(self) -> EventFeed | None:
+        """See ``Transport``."""
+        if not self._streams:
+            return None
+        feed = EventFeed(self._open_stream)
+        self._feeds.append(feed)
+        return feed
 
     async def ask(self, operation: Operation, arguments: dict[str, Any]) -> Any:
         """See ``Transport``."""
+        if self._feeds:
+            await self._sweep()
         route = ROUTE_OF.get(operation.name)
         if route is None:
             raise UsageError(f"{operation.name} is not asked for over HTTP")
         path, body = route.write(arguments)
+        url = self._url(path)
         headers: dict[str, bytes] = {}
         request_id = arguments.get("request_id")
         if request_id is not None:
@@ -93,7 +111,6 @@ class HttpTransport:
         carried = arguments.get("carried")
         if carried:
             headers[CONTEXT] = orjson.dumps(carried)
-        url = self._base.copy_with(raw_path=(self._prefix + path).encode("ascii"))
         try:
             response = await self._http.request(
                 route.method,
@@ -106,6 +123,38 @@ class HttpTransport:
         except _LOST as error:
             raise AnswerLostError(_words(error), sent=True) from error
         return self._read(response, missing=route.missing)
+
+    def _url(self, path: str) -> httpx.URL:
+        return self._base.copy_with(raw_path=(self._prefix + path).encode("ascii"))
+
+    async def _open_stream(self, arguments: dict[str, Any]) -> Answer:
+        """Begin the stream of changes, behind the one that was read last.
+
+        Raises:
+            AnswerLostError: no answer came.
+            PerdureError: what the hub says instead.
+        """
+        await self._sweep()
+        given = dict(arguments)
+        after = given.pop("after", None)
+        path, _ = ROUTE_OF["changes"].write(given)
+        headers = {**self._authority, "Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        answer = await Answer.ask(self._url(path), headers, _CONNECT_S)
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            return answer
+        try:
+            self._read(await answer.whole(), missing=False)
+        finally:
+            await answer.close()
+        raise UsageError(f"{self._base} has no stream of changes: is it the address of a hub?")
+
+    async def _sweep(self) -> None:
+        """End the streams that nobody reads any more."""
+        for feed in [one for one in self._feeds if one.is_abandoned]:
+            self._feeds.remove(feed)
+            await feed.close()
 
     def _read(self, response: httpx.Response, *, missing: bool) -> Any:
         status = response.status_code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from .applications import app_of, make_lookup
 from .client import Client
 from .hub_client import HubClient
 from .operations import OPERATIONS, Operation
-from .remote_client import AnswerLostError, RemoteClient, Transport
+from .remote_client import AnswerLostError, Feed, RemoteClient, Transport
 
 if TYPE_CHECKING:
     from ...actors.registry.app import App
@@ -136,14 +136,38 @@ class _FromAnyLoop:
 
     async def ask(self, operation: Operation, arguments: dict[str, Any]) -> Any:
         """See ``Transport``."""
+        return await self._there(partial(self._transport.ask, operation, arguments))
+
+    def follow(self) -> Feed | None:
+        """See ``Transport``."""
+        feed = self._transport.follow()
+        return None if feed is None else _FeedFromAnyLoop(feed, self._there)
+
+    async def _there(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         home = self._home
         if home.here() == home.door:
-            return await self._transport.ask(operation, arguments)
+            return await ask()
         if home.is_shut:
             raise HubStoppingError(
                 "the client was left: use it inside of 'async with connect(...)'"
             )
-        return await home.fetch(partial(self._transport.ask, operation, arguments))
+        return await home.fetch(ask)
+
+
+class _FeedFromAnyLoop:
+    """A feed that is read on the loop of its transport."""
+
+    def __init__(
+        self, feed: Feed, there: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+    ) -> None:
+        self._feed = feed
+        self._there = there
+        self.abandon = feed.abandon
+
+    async def read(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """See ``Feed``."""
+        items: list[dict[str, Any]] = await self._there(partial(self._feed.read, arguments))
+        return items
 
 
 class SocketTransport:
@@ -161,6 +185,10 @@ class SocketTransport:
             return await self._line.call(verb, operation.name, arguments)
         except LineLostError as lost:
             raise AnswerLostError(str(lost), sent=lost.sent) from None
+
+    def follow(self) -> Feed | None:
+        """See ``Transport``."""
+        return None
 
 
 def _check_size(arguments: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ applied twice; else its caller is told that it may have been.
 from __future__ import annotations
 
 import uuid
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -111,6 +112,23 @@ class AnswerLostError(Exception):
         self.sent = sent
 
 
+class Feed(Protocol):
+    """A stream of a hub's changes that stays open between two items."""
+
+    async def read(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """Wait for the next items; behind ``after`` in the arguments where it is not open.
+
+        Raises:
+            AnswerLostError: it broke.
+            PerdureError: what the hub says.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Say that nobody reads on; from any thread, and where nothing may be awaited."""
+        ...
+
+
 class Transport(Protocol):
     """The way to a hub elsewhere."""
 
@@ -125,6 +143,10 @@ class Transport(Protocol):
             AnswerLostError: no answer came.
             PerdureError: what the operation raised.
         """
+        ...
+
+    def follow(self) -> Feed | None:
+        """Give a stream of changes; None where they are asked for again and again."""
         ...
 
 
@@ -479,7 +501,31 @@ class RemoteClient(Client):
             arguments["instance_id"] = check_instance_id(instance_id)
         if after is not None:
             arguments["after"] = text(after, "after")
-        return _RemoteChanges(self._ask_patiently, arguments)
+        return _RemoteChanges(self._more_changes, arguments, self._transport.follow())
+
+    async def _more_changes(
+        self, feed: Feed | None, arguments: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Wait for the next changes, also of the hub that comes after one which stops."""
+        if feed is None:
+            told = await self._ask_patiently("changes", {**arguments, "wait": WAIT_S})
+            polled: list[dict[str, Any]] = told["items"]
+            return polled
+        refuse_inside()
+        broken_since: float | None = None
+        wait = _BACKOFF_S
+        while True:
+            try:
+                return await feed.read(arguments)
+            except (AnswerLostError, UnavailableError) as error:
+                now = anyio.current_time()
+                broken_since = now if broken_since is None else broken_since
+                if now > broken_since + PATIENCE_S:
+                    if isinstance(error, UnavailableError):
+                        raise
+                    _fail(error, PATIENCE_S, sent=False)
+            await anyio.sleep(wait)
+            wait = min(2 * wait, _BACKOFF_MAX_S)
 
     def _conditions(self, **conditions: Unpack[InstanceConditions]) -> dict[str, Any]:
         """Give the conditions of a query as JSON values, without those that ask for nothing."""
@@ -689,16 +735,21 @@ class _RemoteChanges(AsyncIterator[Change]):
     """The stream of a hub's changes, some at a time; between two items nothing of it runs."""
 
     def __init__(
-        self, ask: Callable[[str, dict[str, Any]], Awaitable[Any]], arguments: dict[str, Any]
+        self,
+        more: Callable[[Feed | None, dict[str, Any]], Awaitable[list[dict[str, Any]]]],
+        arguments: dict[str, Any],
+        feed: Feed | None,
     ) -> None:
-        self._ask = ask
+        self._more = more
+        self._feed = feed
         self._arguments = arguments
         self._read: deque[dict[str, Any]] = deque()
+        if feed is not None:
+            weakref.finalize(self, feed.abandon)
 
     async def __anext__(self) -> Change:
         while not self._read:
-            told = await self._ask("changes", {**self._arguments, "wait": WAIT_S})
-            self._read += told["items"]
+            self._read += await self._more(self._feed, self._arguments)
         item = self._read.popleft()
         self._arguments["after"] = item["id"]
         return read_change(item)

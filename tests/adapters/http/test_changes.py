@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -10,9 +11,12 @@ import anyio
 import httpx
 import orjson
 import pytest
+from anyio import to_thread
 
-from perdure import Hub
+from perdure import Change, Hub, connect
 from perdure.adapters.http import changes
+from perdure.adapters.http.changes import EventStream
+from perdure.adapters.http.entrance import Entrance
 from perdure.adapters.http.server import Address, ServerOptions, listen
 from tests.adapters.http.serving import make_app
 
@@ -145,6 +149,148 @@ async def test_what_many_streams_tell_of_is_read_and_encoded_once() -> None:
 
     assert {data["instance_id"] for _, _, data in told} == {"one"}
     assert 0 < reads.count < count
+
+
+class Counted:
+    """The requests that a server is asked, and what of them is under way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.streams = 0
+        handle, tell = Entrance.handle, EventStream.__call__
+
+        async def counted(entrance: Entrance, scope: Any, receive: Any, send: Any) -> None:
+            last = dict(scope["headers"]).get(b"last-event-id", b"").decode()
+            self.asked.append(f"{scope['path']} {last}".strip())
+            await handle(entrance, scope, receive, send)
+
+        async def told(stream: EventStream, scope: Any, receive: Any, send: Any) -> None:
+            self.streams += 1
+            try:
+                await tell(stream, scope, receive, send)
+            finally:
+                self.streams -= 1
+
+        monkeypatch.setattr(Entrance, "handle", counted)
+        monkeypatch.setattr(EventStream, "__call__", told)
+
+    async def come_to(self, streams: int) -> None:
+        with anyio.fail_after(10):
+            while self.streams != streams:
+                await anyio.sleep(0.001)
+
+
+async def until_ended(stream: AsyncIterator[Change], instance_id: str) -> None:
+    async for change in stream:
+        if change.instance_id == instance_id and change.status and change.status.is_completed:
+            return
+
+
+# Hypercorn sees that somebody has gone only where it next sends something.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_client_follows_changes_by_one_request_and_lets_go_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = Counted(monkeypatch)
+    with anyio.fail_after(30):
+        async with serving() as (hub, http), connect(str(http.base_url)) as client:
+            counted.asked.clear()
+            stream = client.changes(name="echo")
+            await anext(stream)
+            for number in range(5):
+                id = f"e{number}"
+                await hub.client.start_new("echo", number, instance_id=id)
+                await until_ended(stream, id)
+            asked = list(counted.asked)
+            with anyio.move_on_after(0.05):
+                await anext(stream)  # in the middle of which it is left
+            await counted.come_to(0)
+            await hub.client.start_new("echo", 1, instance_id="last")
+            await until_ended(stream, "last")
+            await counted.come_to(1)
+            del stream
+            await client.count()
+            await counted.come_to(0)
+
+    assert asked == ["/api/v1/changes"]
+    assert [one.partition(" ")[0] for one in counted.asked] == [
+        "/api/v1/changes",
+        "/api/v1/changes",
+        "/api/v1/instances",
+    ]
+    assert ":" in counted.asked[1]  # where it had come
+
+
+@asynccontextmanager
+async def server_of(hub: Hub, address: Address) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+    """Serve a hub until told to stop; gives what stops it."""
+    stop, up, down = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def serve() -> None:
+        with listen(ServerOptions(address=address), announce=lambda _: None) as server:
+            async with server.beside(hub):
+                up.set()
+                await stop.wait()
+        down.set()
+
+    async def end() -> None:
+        stop.set()
+        await down.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        await up.wait()
+        yield end
+        stop.set()
+
+
+async def test_a_client_goes_on_where_its_stream_broke(
+    monkeypatch: pytest.MonkeyPatch, free_tcp_port: int
+) -> None:
+    counted = Counted(monkeypatch)
+    address = Address("127.0.0.1", free_tcp_port)
+    with anyio.fail_after(30):
+        async with (
+            Hub(make_app()) as hub,
+            server_of(hub, address) as end,
+            connect(f"http://{address}") as client,
+        ):
+            stream = client.changes()
+            first = await anext(stream)
+            await hub.client.start_new("echo", 1, instance_id="a")
+            await until_ended(stream, "a")
+            await end()
+            await (await hub.client.start_new("echo", 1, instance_id="between")).result()
+            async with server_of(hub, address):
+                change = await anext(stream)
+
+    assert first.kind == "reset"
+    assert (change.kind, change.instance_id) == ("changed", "between")
+    assert [one for one in counted.asked if one.startswith("/api/v1/changes ")]
+
+
+async def test_a_stream_is_read_from_another_loop(anyio_backend: str) -> None:
+    async def follow(stream: AsyncIterator[Change]) -> str | None:
+        with anyio.fail_after(10):
+            await anext(stream)
+            ready.set()
+            return (await anext(stream)).instance_id
+
+    ready = threading.Event()
+    with anyio.fail_after(30):
+        async with serving() as (hub, http), connect(str(http.base_url)) as client:
+            found: list[str | None] = []
+
+            async def elsewhere() -> None:
+                stream = client.changes()
+                found.append(await to_thread.run_sync(anyio.run, follow, stream))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(elsewhere)
+                await to_thread.run_sync(ready.wait)
+                await hub.client.start_new("echo", 1, instance_id="a")
+
+    assert found == ["a"]
 
 
 class Reads:

@@ -59,6 +59,9 @@ class LossyTransport:
             await self._hub.client.ask(operation.name, arguments)
         raise AnswerLostError("lost", sent=sent)
 
+    def follow(self) -> None:
+        """It has no stream of its own."""
+
 
 async def test_a_start_whose_answers_are_lost_is_applied_once() -> None:
     async with Hub(app) as hub:
