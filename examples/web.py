@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import anyio
 from fastapi import FastAPI
@@ -14,7 +15,6 @@ from perdure import App, Hub, OrchestrationContext
 from perdure.adapters.http import create_app
 
 app = App("orders")
-hub = Hub(app)
 
 
 @app.activity
@@ -24,28 +24,37 @@ async def ship(what: str) -> str:
 
 @app.orchestration
 async def order(ctx: OrchestrationContext, what: str) -> str:
-    await ctx.wait_for_external_event("Paid")
+    try:
+        await ctx.wait_for_external_event("Paid", timeout=timedelta(days=3))
+    except TimeoutError:
+        return f"nobody paid for {what}"
     return await ctx.call_activity(ship, what)
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-    async with hub:  # what is mounted has no lifespan of its own
-        yield
+def make_web(hub: Hub) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with hub:  # what is mounted has no lifespan of its own
+            yield
+
+    web = FastAPI(lifespan=lifespan)
+    web.mount("/hub", create_app(hub))
+
+    @web.post("/orders/{what}", status_code=202)
+    async def begin(what: str) -> str:
+        return (await hub.client.start_new(order, what)).instance_id
+
+    return web
 
 
-web = FastAPI(lifespan=lifespan)
-web.mount("/hub", create_app(hub))
-
-
-@web.post("/orders/{what}", status_code=202)
-async def begin(what: str) -> str:
-    return (await hub.client.start_new(order, what)).instance_id
+web = make_web(Hub(app))
 
 
 async def main() -> None:
+    hub = Hub(app)
+    web = make_web(hub)
     local = AsyncClient(transport=ASGITransport(web), base_url="http://localhost")
-    async with lifespan(web), local as http:
+    async with web.router.lifespan_context(web), local as http:
         id = (await http.post("/orders/tea")).json()
         instance = f"/hub/runtime/webhooks/durabletask/instances/{id}"
         print((await http.get(instance)).status_code)

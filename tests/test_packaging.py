@@ -56,7 +56,7 @@ def files_to_install(root: Path) -> set[str]:
         if file.is_file()
         and not file.is_symlink()
         and file.suffix in {".py", ".sql", ".typed", ".html", ".css", ".js", ".svg"}
-    }
+    } | {"pytest_perdure.py"}  # which pytest imports without the package
 
 
 def copy_tree(destination: Path) -> Path:
