@@ -218,7 +218,7 @@ class TestHub(Hub):
 
     async def _evict(self, key: str) -> bool:
         number = partition_of(key, len(self.placement))
-        was_there = False
+        was_there, spins = False, 0
         while True:
             partition = (await self._lives.alive()).place(number).partition
             activation = partition.activations.get(key)
@@ -228,7 +228,8 @@ class TestHub(Hub):
             if activation.is_idle and activation.actor is not None:
                 partition.catalog.drop(activation)
                 return True
-            await anyio.lowlevel.checkpoint()
+            spins += 1
+            await self._stillness.turn(spins)
 
     def fake(
         self,

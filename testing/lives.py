@@ -103,9 +103,9 @@ class Lives(LoopCrew):
         store.on_done = lambda: self.stir()
 
     @property
-    def is_between(self) -> bool:
-        """Whether one life has ended, and the next one has not begun."""
-        return self._life is None or self._life.is_over
+    def is_interrupted(self) -> bool:
+        """Whether no life is at hand: the last one has ended, and another one may begin."""
+        return self._is_closed or self._life is None or self._life.is_over
 
     @property
     def is_at_store(self) -> bool:
@@ -175,11 +175,12 @@ class Lives(LoopCrew):
         Raises:
             HubStoppingError: there comes none.
         """
-        while (life := self._life) is None or life.is_over:
-            if self._is_closed:
-                raise HubStoppingError("the hub is stopping or has stopped: it comes back no more")
+        while not self._is_closed:
+            life = self._life
+            if life is not None and not life.is_over:
+                return life
             await self._changed_life.wait()
-        return life
+        raise HubStoppingError("the hub is stopping or has stopped; repeat it on the next one")
 
     async def crash(self) -> None:
         """End the life at hand, and return when the next one has begun."""

@@ -61,6 +61,10 @@ class Stillness:
         with anyio.move_on_after(within_s):
             await self._stirred.wait()
 
+    async def turn(self, spins: int) -> None:
+        """Let the loop turn once; after many spins, wait until something has moved, or a while."""
+        await (checkpoint() if spins < _SPINS_MAX else self.stir_up(_LOOK_S))
+
     async def wait(self) -> None:
         """Return when nothing moves; activities are not waited for beyond their time.
 
@@ -70,11 +74,11 @@ class Stillness:
         still = spins = 0
         until: float | None = None
         while still < self._turns() or self._is_owing():
-            if self._lives.is_between:
+            if self._lives.is_interrupted:
                 await self._lives.alive()
             if not self._is_at_rest():
                 still, spins = 0, spins + 1
-                await (checkpoint() if spins < _SPINS_MAX else self.stir_up(_LOOK_S))
+                await self.turn(spins)
                 continue
             if self._is_working():
                 if until is None:
