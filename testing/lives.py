@@ -192,9 +192,27 @@ class Lives(LoopCrew):
         return await (await self.alive()).shard.handlers[verb](*arguments)
 
     async def drain(self) -> None:
-        """Drain the life at hand; one that ends meanwhile needs it no more."""
+        """Drain the life at hand; where it ends meanwhile, the next one."""
         with suppress(HubStoppingError):
-            await super().drain()
+            while not await self._drain_life(await self.alive()):
+                pass
+
+    async def _drain_life(self, life: Life) -> bool:
+        """Let what is under way come to a durable stop; False if a crash came first."""
+        async with TaskGroup() as tasks:
+
+            async def drain() -> None:
+                try:
+                    await life.shard.drain()
+                except PerdureError:
+                    if not life.is_over:
+                        raise
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(drain)
+            await life.ended.wait()
+            tasks.cancel_scope.cancel()
+        return not life.is_over
 
     def stop(self) -> None:
         """Stop what has not come to a stop by itself."""
