@@ -31,7 +31,7 @@ def add_to(app: typer.Typer, kind: Any) -> None:
     """Declare the command; it is about no hub, so its kind is another."""
     del kind
     example = (
-        "Examples: perdure check shop:app    perdure check src tests --ignore PDU020    "
+        "Example: perdure check shop:app    perdure check src tests --ignore PDU020    "
         "perdure check --replay sqlite:hub shop:app"
     )
     app.command("check", epilog=example)(check)
@@ -81,9 +81,10 @@ def check(
     as_json: AsJson = False,
     key_file: KeyFile = None,
 ) -> None:
-    """Look for what orchestrations and entities must not do: the clock, I/O, chance, and so on.
+    """Look for what orchestrations and entities must not do.
 
-    It reads the source and runs nothing of it. With --replay it takes the live instances of a hub
+    The clock, I/O, chance, and so on: docs/rules has a page for each rule. It
+    reads the source and runs nothing of it. With --replay it takes the live instances of a hub
     through the code, and reads states by it, without effects: what would break is listed.
 
     Status: 0 nothing found, 1 something found, 2 it could not look.

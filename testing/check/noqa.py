@@ -9,8 +9,9 @@ import tokenize
 from .findings import Finding
 from .source.project import Module
 
+_CODE = "[A-Z]+[0-9]+"
 _COMMENT = re.compile(
-    r"#\s*noqa(?::[\s]?(?P<codes>[A-Z][A-Z0-9]*(?:[,\s]+[A-Z][A-Z0-9]*)*))?(?![\w:])", re.IGNORECASE
+    rf"#\s*noqa(?:\s*:\s*(?P<codes>{_CODE}(?:[,\s]+{_CODE})*))?(?!\w|\s*:)", re.IGNORECASE
 )
 
 
@@ -43,6 +44,6 @@ def _read(text: str) -> dict[int, frozenset[str]]:
         if token.type == tokenize.COMMENT:
             match = _COMMENT.search(token.string)
             if match is not None:
-                codes = re.findall(r"[A-Z][A-Z0-9]*", (match["codes"] or "").upper())
+                codes = re.findall(_CODE, (match["codes"] or "").upper())
                 found[token.start[0]] = frozenset(codes)
     return found
