@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from .changes import EntityState, InstanceChange
     from .effects import Effects
     from .messages import Message
@@ -95,6 +97,10 @@ class Actor:
         """Tell what became of it since it told last; None if that is nothing."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """Be of no more use: another incarnation takes over, if any does."""
+    def close(self) -> Generator[None] | None:
+        """Be of no more use: another incarnation takes over, if any does.
+
+        Returns:
+            What is left to be done where that takes long, and pauses now and then.
+        """
         raise NotImplementedError

@@ -7,6 +7,7 @@ of a state machine needs.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Final, Protocol
 
 from .errors import FailureDetails
@@ -43,16 +44,26 @@ class Effects(Protocol):
         ...
 
     def cancel_activity(self, caller: Caller, running: bool = True) -> None:
-        """Let go of an activity, or all of the instance's for task 0.
+        """Let go of an activity, or all of the execution's for task 0.
 
         One that was not started never is; one that runs is told to stop, if ``running`` says so.
         """
         ...
 
-    def leave_activity(self, instance: int, call: ActivityCall) -> None:
-        """Have an activity carried out although no turn will take its answer.
+    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+        """Let go of some activities of an instance, by the numbers of their tasks."""
+        ...
 
-        ``instance`` is the number of the actor that called it.
+    def leave_activities(
+        self, instance: int, instance_id: str, execution: int, calls: dict[int, ActivityCall]
+    ) -> None:
+        """Have activities carried out although no turn will take their answers.
+
+        Args:
+            instance: the number of the actor that called them.
+            instance_id: its key.
+            execution: which of its executions called them.
+            calls: what was called, by the numbers of the tasks. The dict is given away.
         """
         ...
 
@@ -94,6 +105,10 @@ class Effects(Protocol):
 
     def refuse(self, message: Message, error: Exception) -> None:
         """Fail whoever waits for the message; nothing else happened."""
+        ...
+
+    def let_go(self, rest: Generator[None]) -> None:
+        """Have the rest of something done when there is time; it pauses now and then."""
         ...
 
     def observe(self, told: Any) -> None:

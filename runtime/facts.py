@@ -55,6 +55,8 @@ def json_form(value: Any) -> Any:
     if is_a(value, Mapping):
         return {str(key): json_form(one) for key, one in value.items()}
     if is_a(value, (list, tuple)):
+        if set(map(type, value)) == {int}:  # of which there may be very many
+            return [*value]
         return [json_form(one) for one in value]
     if isinstance(value, Fact):
         return value.to_dict()
@@ -111,8 +113,13 @@ def _converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     converter.register_structure_hook_func(_is_entity_id, lambda text, _: EntityId.parse(text))
+    converter.register_structure_hook_func(_is_numbers, lambda some, _: tuple(map(int, some)))
     return converter
 
 
 def _is_entity_id(kind: Any) -> bool:
     return kind is EntityId or getattr(kind, "__origin__", None) is EntityId
+
+
+def _is_numbers(kind: Any) -> bool:
+    return bool(kind == tuple[int, ...])

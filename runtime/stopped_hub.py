@@ -93,7 +93,7 @@ class _StoredPlace:
             crashes=SimpleNamespace(in_a_row={}),
             calls=SimpleNamespace(shard=0, find=_find),
             loader=SimpleNamespace(history_of=self._history_of),
-            leftovers=SimpleNamespace(rows={}),  # nothing runs on
+            leftovers=SimpleNamespace(calls_of=lambda instance_id: ()),  # nothing runs on
             notes=None,
         )
         self._looked_at = looked_at

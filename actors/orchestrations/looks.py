@@ -113,7 +113,7 @@ def rebuild(
         actor.executor = executor
         yield from executor.replay(events, actor.input, every)
     except (NondeterminismError, PayloadError, UnknownNameError) as error:
-        actor.close()
+        yield from actor.close() or ()
         return str(error)
     return None
 

@@ -54,7 +54,7 @@ from ..messages import (
     TimerDue,
 )
 from ..payloads import compact
-from ..replay.execution import NO_WORK, NOTHING, OpenLock, OpenWork, Outcome
+from ..replay.execution import NO_WORK, NOTHING, OpenLock, OpenWork, Outcome, let_go
 from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
 from ..replay.rerun import Rerun
@@ -473,7 +473,7 @@ class OrchestrationActor(Actor):
         if executor.answers_later:
             if may_wait:
                 return self._start_later(executor, now, effects)
-            executor.close()
+            let_go(executor)
             self.executor = None
             effects.send(self.instance_id, Begin(self.execution, self.carried))
             return None
@@ -637,7 +637,7 @@ class OrchestrationActor(Actor):
         try:
             yield from executor.replay(events, self.input)
         except (NondeterminismError, PayloadError) as error:
-            executor.close()
+            yield from executor.close() or ()
             self.executor = None
             self.park(type(error).__name__, str(error))
             self.lie_idle(events)
@@ -820,14 +820,14 @@ class OrchestrationActor(Actor):
         failure = FailureDetails(self.parked_type or "", self.parked or "")
         self.finish(Outcome("Failed", failure=failure), now, effects)
 
-    def close(self) -> None:
+    def close(self) -> Generator[None] | None:
         """Let the live code go."""
-        if self.executor is not None:
-            self.executor.close()
-            self.executor = None
+        executor, self.executor = self.executor, None
+        rest = None if executor is None else executor.close()
         if isinstance(self.rewinding, Rewind):
-            self.rewinding.executor.close()
+            let_go(self.rewinding.executor)
             self.rewinding = None
+        return rest
 
     def adopt(self, now: int, effects: Effects) -> None:
         """Take over what the code has come to."""
@@ -854,7 +854,10 @@ class OrchestrationActor(Actor):
     def finish(self, outcome: Outcome, now: int, effects: Effects) -> None:
         """End the execution, and answer whoever waits for it; or go on with a fresh one."""
         continuation = self.executor.continuation if self.executor is not None else None
-        unconsumed = [] if self.executor is None else self.executor.unconsumed_events()
+        keeps_events = continuation is not None and continuation.keep_events
+        unconsumed = (
+            self.executor.unconsumed_events() if keeps_events and self.executor is not None else []
+        )
         self._clean_up(outcome.status, effects)
         if outcome.status == "ContinuedAsNew" and continuation is not None:
             self._pass_on(now, effects)
@@ -931,8 +934,8 @@ class OrchestrationActor(Actor):
                 effects.cancel_activity(owner)
             else:
                 # What was called happens, also where nobody waits for it any more.
-                for call in executor.open_activities():
-                    effects.leave_activity(self.id, call)
+                calls = executor.open_activities()
+                effects.leave_activities(self.id, self.instance_id, self.execution, calls)
         if executor is not None and status not in _TOLD:
             for target, failure in executor.unheard():
                 effects.failed_call(self.instance_id, target, failure)
@@ -945,7 +948,9 @@ class OrchestrationActor(Actor):
             if status == "Canceled":
                 for child in work.children:
                     effects.send(child, Command("cancel", "its parent was cancelled"))
-            executor.close()
+            rest = executor.close()
+            if rest is not None:
+                effects.let_go(rest)
         self.open_work = NO_WORK
 
     #: What takes which message.

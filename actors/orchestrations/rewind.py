@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..failures import failure_of, read_failure
 from ..messages import Command, Completion, Event, LockRequest, read_run
-from ..replay.execution import Outcome
+from ..replay.execution import Outcome, let_go
 from ..replay.executor import Executor
 from ..replay.history import AT, KIND, NUMBER, open_activities, open_lock
 from ..replay.locks import LOCK_AGAIN
@@ -72,7 +72,7 @@ def _try_replay(actor: OrchestrationActor, events: Events) -> tuple[Executor | N
         for _ in executor.replay(events, actor.input):
             pass
     except (NondeterminismError, PayloadError) as error:
-        executor.close()
+        let_go(executor)
         actor.parked_type, actor.parked = type(error).__name__, str(error)
         return None, error.position if isinstance(error, NondeterminismError) else len(events)
     actor.parked = actor.parked_type = None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from attrs import frozen
 
+from ..replay.execution import let_go
 from ..replay.executor import GIVEN_UP
 from ..replay.history import (
     ANSWERS,
@@ -255,7 +256,7 @@ def _count_repeated(replay: Replay, kept: Events, again: Events) -> int:
     """Count of an event, and the decisions behind it, what the code takes again; 1 or more."""
     executor, at = replay(kept + again)
     if executor is not None:
-        executor.close()
+        let_go(executor)
     return min(max(at - len(kept), 1), len(again))
 
 

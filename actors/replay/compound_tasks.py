@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -129,6 +129,10 @@ class AllTask(Task[list[R]]):
         # Those that are not settled go on watching, in vain, and point here.
         self._tasks, self._results, self._unread = [], [], []
 
+    def let_go_parts(self, every: int) -> Generator[None]:
+        """Let go of the tasks; pauses behind each so many. Nobody asks for them any more."""
+        return let_go_of(self._tasks, every)
+
     def abandon(self, scope: CancelScope | None) -> None:
         # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
         for task in self._tasks[len(self._results) :]:
@@ -140,6 +144,13 @@ class AllTask(Task[list[R]]):
         for task in self._tasks[len(self._results) :]:
             task.unwatch(self)
             task.cancel()
+
+
+def let_go_of(items: list[Any], every: int) -> Generator[None]:
+    """Empty a list from its end; pauses behind each so many."""
+    while items:
+        del items[-every:]
+        yield
 
 
 def _open(tasks: Sequence[Task[Any]]) -> Iterator[Task[Any]]:
@@ -194,6 +205,11 @@ class AnyTask(Task[Task[Any]]):
             for other in self._tasks:
                 if other is not task:
                     other.cancel()
+
+    def let_go_parts(self, every: int) -> Generator[None]:
+        """Let go of the tasks; pauses behind each so many. Nobody asks for them any more."""
+        tasks, self._tasks = [*self._tasks], []
+        return let_go_of(tasks, every)
 
     def abandon(self, scope: CancelScope | None) -> None:
         # Of the tasks, those that were begun elsewhere, or that others wait for, go on.

@@ -116,8 +116,8 @@ class Execution(Protocol):
         """Give the events that the code has not taken, by name, in the order they came."""
         ...
 
-    def open_activities(self) -> list[ActivityCall]:
-        """Give the activities that have no answer and were not given up."""
+    def open_activities(self) -> dict[int, ActivityCall]:
+        """Give the activities that have no answer and were not given up, by number; once, at its end."""
         ...
 
     def open_work(self) -> OpenWork:
@@ -172,6 +172,16 @@ class Execution(Protocol):
         """Let go of the list of the last turn's events, which are told."""
         ...
 
-    def close(self) -> None:
-        """Let the code go; nothing that it still asks for happens."""
+    def close(self) -> Generator[None] | None:
+        """Let the code go; nothing that it still asks for happens.
+
+        Returns:
+            What is left to be done where that takes long, and pauses now and then.
+        """
         ...
+
+
+def let_go(execution: Execution) -> None:
+    """Let an execution's code go, and all of what is left of it, without a pause."""
+    for _ in execution.close() or ():
+        pass

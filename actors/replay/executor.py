@@ -34,7 +34,6 @@ from ..messages import (
     ActivityCall,
     Caller,
     Command,
-    Completion,
     Event,
     LockRelease,
     LockRequest,
@@ -43,6 +42,7 @@ from ..messages import (
 )
 from ..payloads import compact
 from ..registry.outside import calling_line, line_of, raising_line, refuse_await, translated
+from .compound_tasks import AllTask, AnyTask
 from .endless import keep_for_ever
 from .execution import NO_WORK, NOTHING, Continuation, OpenLock, OpenWork, Outcome, Summary
 from .external_events import ExternalEvents
@@ -65,8 +65,12 @@ if TYPE_CHECKING:
     from ..registry.definitions import ActivityDefinition, OrchestrationDefinition
     from ..registry.lookup import Stage
 
-#: After how many calls what they sent is written down: a power of two, less one.
+#: After how many calls what they sent is written down, and from how many on what they left behind
+#: is let go of bit by bit: a power of two, less one.
 _MANY = 1_023
+
+#: How many tasks are let go of in one step.
+_AT_ONCE = 64
 
 #: How often code that catches everything is thrown out before it is given up.
 _STOPS_MAX = 100
@@ -90,6 +94,7 @@ class Executor:
         "_random",
         "_script",
         "_uuids",
+        "_written",
         "cancel_requested",
         "carried",
         "children",
@@ -151,7 +156,8 @@ class Executor:
         self.lock: EntityLock | None = None
         self.children: dict[int, str] | None = None
         self.unanswered: dict[int, ActivityCall] = {}  # activities without an answer, by number
-        self.given_up: list[int] = []  # of these, the ones to be told so
+        self.given_up: list[int] = []  # activities that have to be told so
+        self._written: list[bytes] = []  # their answers, for the history
         self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
         self.closed = False
         self.is_stepped = False  # else whoever uses its context is none of its code
@@ -474,12 +480,24 @@ class Executor:
                 abort(_not_cancelled)
         return refuse_await(self.definition.title, fiber.coroutine, awaited)
 
-    def close(self) -> None:
-        """Let the code go. Its ``finally`` blocks run, but nothing that they ask for happens."""
+    def close(self) -> Generator[None] | None:
+        """Let the code go. Its ``finally`` blocks run, but nothing that they ask for happens.
+
+        Returns:
+            What lets go of its tasks, where these are many; pauses now and then.
+        """
         self.closed = True
         if self.fibers:
             self.stage(self.context, self._let_go, None, None)
-        self._let_go_tasks()
+        # What leads from here to what leads back; the collector would find it else.
+        self.running = self.lock = self.mismatch = None
+        self.unseen.clear()
+        rest = self._let_go_tasks()
+        if len(self.pending) + len(self.unanswered) + self.unconsumed_count > _MANY:
+            return rest
+        for _ in rest:
+            pass
+        return None
 
     def _let_go(self, happened: None, given: None) -> None:
         self.is_stepped = True
@@ -499,16 +517,27 @@ class Executor:
         self.fibers.clear()
         self.is_stepped = False
 
-    def _let_go_tasks(self) -> None:
-        """Let go what leads from here to what leads back; the collector would find it else."""
-        self.running = self.lock = self.mismatch = None
-        if self.pending:
-            for task in self.pending.values():
-                task.forget_watchers()
-            self.pending.clear()
+    def _let_go_tasks(self) -> Generator[None]:
+        """Let go of the tasks, and of what waits for them; pauses now and then."""
+        pending, unanswered = self.pending, self.unanswered
+        together: list[AllTask[Any] | AnyTask] = []  # which have many; the last to go
+        left = _AT_ONCE
+        while pending or unanswered:
+            if pending:
+                _, task = pending.popitem()
+                who = task.forget_watchers()
+                if isinstance(who, (AllTask, AnyTask)) and not (together and who is together[-1]):
+                    together.append(who)
+            if unanswered:
+                unanswered.popitem()
+            left -= 1
+            if not left:
+                left = _AT_ONCE
+                yield
+        for task in together:
+            yield from task.let_go_parts(_AT_ONCE)
         if self.external is not None:
-            self.external.let_go()
-        self.unseen.clear()
+            yield from self.external.let_go(_AT_ONCE)
 
     def wait_closed(self) -> None:
         """End code that waits for something though it is let go; if it goes on, let it wait."""
@@ -725,19 +754,20 @@ class Executor:
             return
         if child is not None:
             self._out().send(child, Command("cancel", "its parent gave it up"))
-        elif task.number in self.unanswered:
+        elif self.unanswered.pop(task.number, None) is not None:
+            # Answered by that, so that a restart does not run it once more.
+            answer = b'["TaskFailed",%d,%d,%b]' % (self.now, task.number, GIVEN_UP)
             self.given_up.append(task.number)
+            self._written.append(answer)
 
     def _tell_given_up(self) -> None:
-        # Not inside of the step: to stop an activity that runs takes the event loop.
+        # Not inside of the step: to stop an activity that runs takes the event loop; and what is
+        # written down comes behind all that the step decides. Nothing comes in behind the end.
         given_up, self.given_up = self.given_up, []
-        effects = self._out()
-        for number in given_up:
-            effects.cancel_activity(self.caller(number))
-            # Recorded as its answer, so that a restart does not run it once more.
-            effects.send(
-                self.instance_id, Completion("TaskFailed", self.execution, number, GIVEN_UP)
-            )
+        written, self._written = self._written, []
+        if self.outcome is None:
+            self.events += written
+        self._out().cancel_activities(self.instance_id, self.execution, given_up)
 
     def summary(self) -> Summary:
         """Give what it waits for, in short."""
@@ -750,10 +780,13 @@ class Executor:
             return NOTHING
         return summary_of(self)
 
-    def open_activities(self) -> list[ActivityCall]:
-        """Give the activities that have no answer and were not given up."""
+    def open_activities(self) -> dict[int, ActivityCall]:
+        """Give the activities that have no answer and were not given up; once, as it ends."""
+        unanswered, self.unanswered = self.unanswered, {}
         pending = self.pending
-        return [call for number, call in self.unanswered.items() if number in pending]
+        if unanswered.keys() <= pending.keys():
+            return unanswered
+        return {number: call for number, call in unanswered.items() if number in pending}
 
     def open_work(self) -> OpenWork:
         """Give what else it has open: its children, and entities that it locks."""

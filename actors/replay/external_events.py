@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -80,9 +81,14 @@ class ExternalEvents:
         """How many events nobody took."""
         return 0 if not self._kept else sum(map(len, self._kept.values()))
 
-    def let_go(self) -> None:
-        """Let go of all waits, which lead to what leads here."""
+    def let_go(self, every: int) -> Generator[None]:
+        """Let go of all waits, which lead to what leads here, and of events; pauses now and then."""
         for waits in self.waits.values():
             for task in waits:
                 task.forget_watchers()
         self.waits.clear()
+        for queue in (self._kept or {}).values():
+            while queue:
+                for _ in range(min(every, len(queue))):
+                    queue.popleft()
+                yield

@@ -44,7 +44,7 @@ class Watcher(Protocol):
         """Take notice; runs inside the turn that settled the task."""
         ...
 
-    def forget_watchers(self) -> None:
+    def forget_watchers(self) -> object:
         """Take notice that the task will not be settled, since the code is let go."""
         ...
 
@@ -194,11 +194,19 @@ class Task(Generic[R_co]):
         if self._watchers is not None and watcher in self._watchers:
             self._watchers.remove(watcher)
 
-    def forget_watchers(self) -> None:
-        """Have nobody wait any more for what will not come, nor those who waited for these."""
+    def forget_watchers(self) -> Task[Any] | None:
+        """Have nobody wait any more for what will not come, nor those who waited for these.
+
+        Returns:
+            A task that waited for this one, if one did.
+        """
         watchers, self._watchers = self._watchers, None
+        found: Task[Any] | None = None
         for watcher in watchers or ():
             watcher.forget_watchers()
+            if isinstance(watcher, Task):
+                found = watcher
+        return found
 
 
 class CallTask(Task[R]):

@@ -111,7 +111,8 @@ class Tracer(Executor):
             trace.trouble = str(error)
         finally:
             steps.close()
-            self.close()
+            rest = self.close()
+        yield from rest or ()
         return trace
 
     def _look(self, before: int) -> Generator[None, None, Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from ...actors.effects import FEED, HELD, RELOAD
@@ -184,10 +184,9 @@ class Activation:
                 if hand is not None:
                     hand.cancel()  # the other incarnation runs the operation again
 
-    def close(self) -> None:
-        """Let the live code of one that takes no more turns go."""
-        if self.actor is not None:
-            self.actor.close()
+    def close(self) -> Generator[None] | None:
+        """Let the live code of one that takes no more turns go; gives the rest of that, if any."""
+        return None if self.actor is None else self.actor.close()
 
     def run(self) -> Coroutine[Any, Any, None] | None:
         """Take a turn, for the pump: drain the mailbox, up to a limit."""

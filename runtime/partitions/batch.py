@@ -68,6 +68,7 @@ class Batch:
         "purged",
         "replies",
         "requests",
+        "rest",
         "sequence",
         "size",
         "timer_rows",
@@ -105,6 +106,7 @@ class Batch:
         self.acknowledged: set[int] = set()
         self.finished: list[str] = []
         self.told: list[Any] = []  # for whoever traces
+        self.rest: list[Generator[None]] = []  # of what its turns let go of; has time
         self.turns = 0
         self.messages = 0
         self.size = 0  # bytes of the payloads that the messages brought, and of what was sent
@@ -142,8 +144,8 @@ class Batch:
 
     @property
     def has_output(self) -> bool:
-        """Whether somebody waits for it."""
-        return bool(self.replies or self.answered or self.activities or self.finished)
+        """Whether somebody waits for it, or something."""
+        return bool(self.replies or self.answered or self.activities or self.finished or self.rest)
 
     def cancel(self, caller: Caller) -> None:
         """Do not start an activity of an instance, or all for task 0, of those called so far."""

@@ -50,7 +50,11 @@ class Activities(Protocol):
         ...
 
     def cancel(self, caller: Caller, /) -> None:
-        """Tell one activity of an instance, or all of them for task 0, to stop."""
+        """Tell one activity of an execution, or all of them for task 0, to stop."""
+        ...
+
+    def cancel_some(self, instance_id: str, execution: int, tasks: list[int], /) -> None:
+        """Tell some activities of an execution to stop, by the numbers of their tasks."""
         ...
 
     def stop_all(self, post: Post | None = None, /) -> None:
@@ -94,6 +98,13 @@ class Calls:
         self._activities.cancel(caller)
         for shard in self.abroad:
             self.cancel_abroad(shard, caller)
+
+    def cancel_some(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+        """Tell some activities of an execution to stop, by the numbers of their tasks."""
+        self._activities.cancel_some(instance_id, execution, tasks)
+        for shard in self.abroad:
+            for task in tasks:
+                self.cancel_abroad(shard, Caller(instance_id, execution, task))
 
     def answered(self, caller: Caller) -> None:
         """Take note of an answer."""

@@ -9,7 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from ...actors.messages import Command
@@ -26,6 +26,7 @@ class Catalog:
         make: makes an activation without an actor.
         load: brings the actor of one from the store.
         room: how many activations should stay in memory.
+        let_go: goes through the rest of what takes long to be let go of.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class Catalog:
         make: Callable[[str], Activation],
         load: Callable[[Activation], None],
         room: int,
+        let_go: Callable[[Generator[None]], None],
     ) -> None:
         self._make = make
         self._load = load
         self._room = room
+        self._let_go = let_go
         #: Another one after ``retire_all``.
         self.activations: dict[str, Activation] = {}
         #: How many cold ones were dropped.
@@ -55,7 +58,7 @@ class Catalog:
     def load_anew(self, activation: Activation) -> None:
         """Load an actor once more, of which all is durable."""
         if isinstance(activation.actor, OrchestrationActor):
-            activation.actor.close()  # an entity's readings may go on
+            self._end(activation.actor.close())  # an entity's readings may go on
         activation.actor = None
         for message in activation.mail:
             if isinstance(message, Command):
@@ -66,7 +69,11 @@ class Catalog:
         """Take an activation out of memory."""
         del self.activations[activation.key]
         activation.retire()
-        activation.close()
+        self._end(activation.close())
+
+    def _end(self, rest: Generator[None] | None) -> None:
+        if rest is not None:
+            self._let_go(rest)
 
     def retire_all(self) -> list[Activation]:
         """Take all out of memory at once; gives those whose code is still there, to be closed."""

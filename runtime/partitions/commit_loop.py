@@ -90,7 +90,11 @@ class CommitLoop:
             self.drain()
         if len(partition.batch.touched) > _FEW:
             await in_slices(self._store_mail(partition.batch))
-        if allowance.left <= 0:
+        while True:
+            if partition.timers.gone or partition.leftovers.unwritten:
+                await in_slices(self._write_down())
+            if allowance.left > 0:
+                break
             await allowance.wait()
         began = perf_counter()
         trouble = partition.take_trouble()
@@ -150,6 +154,17 @@ class CommitLoop:
         """
         touched, batch.touched = batch.touched, []
         return each(touched, partial(store_mail, self._partition, batch), every=1)
+
+    def _write_down(self) -> Generator[None]:
+        """Write down what turns have decided about very much at once; pauses now and then.
+
+        More may come at a pause. When it ends all of it is in the batch, and has to be sealed with
+        that: it was decided by those turns.
+        """
+        partition = self._partition
+        while partition.timers.gone or partition.leftovers.unwritten:
+            yield from partition.timers.stop_gone()
+            yield from partition.leftovers.write_down()
 
     async def _store(self, checkpoint: Checkpoint, batch: Batch) -> bool:
         """Commit; False if that failed, and all was done that has to be done then."""
@@ -243,6 +258,8 @@ class CommitLoop:
         if batch.purged:
             partition.catalog.purging -= batch.purged.keys()
         yield from partition.overflow.relieve(batch)
+        for rest in batch.rest:
+            yield from rest
         reloaded, partition.reloaded = partition.reloaded, []
         for activation in reloaded:
             if not activation.dead:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...actors.messages import Begin, Caller, Message, TimerDue, encode_message
 from ...storage.records import TimerRow
-from ...storage.slices import each
+from ...storage.slices import STEPS, each
 from ..placement.hashing import partition_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,12 @@ class Owner(Protocol):
 
 
 class DurableTimers:
-    """The timers of one partition."""
+    """The timers of one partition.
+
+    Attributes:
+        gone: of many that were taken back at once, those that are still to be stopped, which is
+            done before the batch is sealed. One that fires before that finds nobody who waits.
+    """
 
     def __init__(self, partition: Owner, queue: TimerQueue) -> None:
         self._partition = partition
@@ -74,6 +79,7 @@ class DurableTimers:
         self._armed: set[DurableTimer] = set()
         # Those that an orchestration may take back, by instance, execution and task number.
         self._by_instance: dict[str, dict[tuple[int, int], DurableTimer]] = {}
+        self.gone: list[DurableTimer] = []
 
     def restore(self, recovered: Recovered, damage: Damage) -> Generator[None]:
         """Arm what the store holds; pauses now and then."""
@@ -133,14 +139,30 @@ class DurableTimers:
         """Take back a timer of the caller, or all of them for task 0."""
         if caller.task:
             timer = self._forget(caller.instance_id, (caller.execution, caller.task))
-            gone = [] if timer is None else [timer]
-        else:
-            gone = list(self._by_instance.pop(caller.instance_id, {}).values())
+            if timer is not None:
+                self._take_back(timer)
+            return
+        gone = self._by_instance.pop(caller.instance_id, {}).values()
+        if len(gone) > STEPS:
+            self.gone += gone
+            return
         for timer in gone:
-            self._armed.discard(timer)
-            self._stop(timer)
-            if timer.row:
-                self._partition.batch.timers_deleted.append(timer.row)
+            self._take_back(timer)
+
+    def stop_gone(self) -> Generator[None]:
+        """Stop those that were taken back; pauses now and then."""
+        while self.gone:
+            some = self.gone[-STEPS:]
+            del self.gone[-STEPS:]
+            for timer in some:
+                self._take_back(timer)
+            yield
+
+    def _take_back(self, timer: DurableTimer) -> None:
+        self._armed.discard(timer)
+        self._stop(timer)
+        if timer.row:
+            self._partition.batch.timers_deleted.append(timer.row)
 
     def _stop(self, timer: DurableTimer) -> None:
         if timer.alarm is not None:
@@ -165,4 +187,5 @@ class DurableTimers:
         """Stop all timers, in memory only: none fires from now on. The rest pauses now and then."""
         armed, self._armed = self._armed, set()
         self._by_instance = {}
+        self.gone = []
         return each(armed, self._stop)

@@ -152,9 +152,12 @@ class Explanations:
             look = actor.look()
             look.trouble = trouble or look.trouble
             opened = await in_slices(actor.open_tasks())
-            return await self._tell(look, opened, events, backlog, is_in_memory=False)
+            told = await self._tell(look, opened, events, backlog, is_in_memory=False)
         finally:
-            actor.close()
+            rest = actor.close()
+        if rest is not None:
+            await in_slices(rest)
+        return told
 
     async def _rebuild(
         self, actor: OrchestrationActor, record: InstanceRecord
@@ -188,7 +191,7 @@ class Explanations:
             await in_slices(
                 work.gather(Caller(look.instance_id, look.execution, 0), events, opened)
             )
-        for _, call in partition.leftovers.rows.get(look.instance_id, {}).values():
+        for call in partition.leftovers.calls_of(look.instance_id):
             work.take_left(call)
         lock = None if look.lock is None else _lock(look.lock, work.asked_at(look.lock.number))
         return InstanceExplanation(

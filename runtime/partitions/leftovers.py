@@ -15,7 +15,7 @@ from ...actors.logs import Log
 from ...actors.messages import ActivityCall, Caller, Completion, encode_call
 from ...actors.replay.stored import read_call
 from ...storage.records import ActivityRow
-from ...storage.slices import each
+from ...storage.slices import STEPS, each
 
 if TYPE_CHECKING:
     from ...actors.errors import FailureDetails
@@ -44,8 +44,8 @@ class Owner(Protocol):
         """Run an activity (again) that is durable already."""
         ...
 
-    def cancel_activity(self, caller: Caller, /) -> None:
-        """Tell an activity to stop."""
+    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int], /) -> None:
+        """Tell some activities of an execution to stop."""
         ...
 
     def failed_call(self, instance_id: str, what: str, failure: FailureDetails, /) -> None:
@@ -58,11 +58,57 @@ class Leftovers:
 
     Attributes:
         rows: the number of the row, and the call, by instance, and by who called.
+        unwritten: of many at once, those that have no row until they are written down: the
+            instance's number, and the calls by their tasks, by instance and execution.
     """
 
     def __init__(self, partition: Owner) -> None:
         self._partition = partition
         self.rows: dict[str, dict[Caller, tuple[int, ActivityCall]]] = {}
+        self.unwritten: dict[tuple[str, int], tuple[int, dict[int, ActivityCall]]] = {}
+
+    def keep_all(
+        self, instance: int, instance_id: str, execution: int, calls: dict[int, ActivityCall]
+    ) -> None:
+        """Give activities rows, in the batch that gathers, or when it is written down."""
+        if len(calls) <= STEPS:
+            for call in calls.values():
+                self.keep(instance, call)
+            return
+        self.rows.setdefault(instance_id, {})
+        self.unwritten[instance_id, execution] = instance, calls
+
+    def write_down(self) -> Generator[None]:
+        """Give rows to those that have none, in the batch that gathers; pauses now and then.
+
+        What is answered meanwhile needs none.
+        """
+        while self.unwritten:
+            key, these = next(iter(self.unwritten.items()))
+            instance, calls = these
+            for place, task in enumerate([*calls], 1):
+                call = calls.pop(task, None)
+                if call is not None:
+                    self.keep(instance, call)
+                if not place % STEPS:
+                    yield
+            if self.unwritten.get(key) is these:
+                del self.unwritten[key]
+                self._forget_if_empty(key[0])
+
+    def calls_of(self, instance_id: str) -> list[ActivityCall]:
+        """Give what an instance has left."""
+        found = [call for _, call in self.rows.get(instance_id, {}).values()]
+        for (owner, _), (_, calls) in self.unwritten.items():
+            if owner == instance_id:
+                found += calls.values()
+        return found
+
+    def _forget_if_empty(self, instance_id: str) -> None:
+        if not self.rows[instance_id] and not any(
+            instance_id == owner for owner, _ in self.unwritten
+        ):
+            del self.rows[instance_id]
 
     def keep(self, instance: int, call: ActivityCall) -> None:
         """Give an activity a row, in the batch that gathers."""
@@ -76,14 +122,19 @@ class Leftovers:
     def take(self, instance_id: str, answer: Completion) -> bool:
         """Take an answer, and drop the row; False if it is not for one of these."""
         own = self.rows.get(instance_id)
-        caller = Caller(instance_id, answer.execution, answer.task)
-        if own is None or caller not in own:
+        if own is None:
             return False
-        n, call = own.pop(caller)
-        if not own:
-            del self.rows[instance_id]
         partition = self._partition
-        partition.batch.left_deleted.append(n)
+        n, call = own.pop(Caller(instance_id, answer.execution, answer.task), (0, None))
+        if call is None:
+            _, calls = self.unwritten.get((instance_id, answer.execution), (0, {}))
+            call = calls.pop(answer.task, None)
+            if call is None:
+                return False
+        if not own:
+            self._forget_if_empty(instance_id)
+        if n:
+            partition.batch.left_deleted.append(n)
         if answer.event == "TaskFailed":
             partition.failed_call(instance_id, call.name, read_failure(answer.body))
         partition.gathered()
@@ -91,13 +142,24 @@ class Leftovers:
 
     def forget(self, instance_id: str) -> None:
         """Let go of those of an instance, and tell them to stop."""
+        tasks: dict[int, list[int]] = {}
         for caller, (n, _) in self.rows.pop(instance_id, {}).items():
             self._partition.batch.left_deleted.append(n)
-            self._partition.cancel_activity(caller)
+            tasks.setdefault(caller.execution, []).append(caller.task)
+        for owner, execution in [*self.unwritten]:
+            if owner == instance_id:
+                _, calls = self.unwritten.pop((owner, execution))
+                tasks.setdefault(execution, []).extend(calls)
+                calls.clear()  # they may be being written down
+        for execution, some in tasks.items():
+            self._partition.cancel_activities(instance_id, execution, some)
 
     def clear(self) -> None:
         """Forget all, as memory is dropped."""
         self.rows.clear()
+        for _, calls in self.unwritten.values():
+            calls.clear()
+        self.unwritten.clear()
 
     def restore(self, rows: Iterable[ActivityRow]) -> Generator[None]:
         """Know those that are stored again; pauses now and then."""
@@ -115,7 +177,7 @@ class Leftovers:
 
     def dispatch(self, is_wanted: Callable[[Caller], bool]) -> None:
         """Run the activities again that are wanted."""
-        calls = [call for own in self.rows.values() for _, call in own.values()]
+        calls = [call for instance_id in self.rows for call in self.calls_of(instance_id)]
         for call in calls:
             if is_wanted(call.caller):
                 self._partition.dispatch(call)

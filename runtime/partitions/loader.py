@@ -155,8 +155,9 @@ class Loader:
 
     def _ready(self, activation: Activation, actor: Any) -> None:
         if activation.dead:
-            if isinstance(actor, OrchestrationActor):
-                actor.close()
+            rest = actor.close() if isinstance(actor, OrchestrationActor) else None
+            if rest is not None:
+                self._partition.let_go(rest)
             return
         partition = self._partition
         activation.actor = actor

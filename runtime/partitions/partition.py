@@ -94,7 +94,9 @@ class Partition(Ledger):
         self.places: Sequence[Place] = ()
         self.gate = Gate(index, settings.hub_messages_max)
         self.loader = Loader(self)
-        self.catalog = Catalog(self._activation, self.loader.load, settings.cached_actors_max)
+        self.catalog = Catalog(
+            self._activation, self.loader.load, settings.cached_actors_max, self.let_go
+        )
         #: The catalog's own.
         self.activations = self.catalog.activations
         self.requests = Requests(
@@ -260,9 +262,19 @@ class Partition(Ledger):
         if running:
             self.calls.cancel(caller)
 
-    def leave_activity(self, instance: int, call: ActivityCall) -> None:
-        """Have an activity carried out although no turn will take its answer."""
-        self.leftovers.keep(instance, call)
+    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+        """Do not start activities that have not been, and tell those that run to stop."""
+        for batch in (self.batch, self.flying, self.releasing):
+            if batch is not None and batch.activities:
+                for task in tasks:
+                    batch.cancel(Caller(instance_id, execution, task))
+        self.calls.cancel_some(instance_id, execution, tasks)
+
+    def leave_activities(
+        self, instance: int, instance_id: str, execution: int, calls: dict[int, ActivityCall]
+    ) -> None:
+        """Have activities carried out although no turn will take their answers."""
+        self.leftovers.keep_all(instance, instance_id, execution, calls)
 
     def drop_activities(self, instance_id: str) -> None:
         """Let go of what an instance has left, which is purged."""
@@ -320,6 +332,10 @@ class Partition(Ledger):
     def finished(self, instance_id: str) -> None:
         """An orchestration has ended."""
         self.batch.finished.append(instance_id)
+
+    def let_go(self, rest: Generator[None]) -> None:
+        """Have the rest of something done behind the commit of the batch."""
+        self.batch.rest.append(rest)
 
     def observe(self, told: Any) -> None:
         """Have whoever traces told of something, once the batch is durable."""
@@ -410,5 +426,5 @@ class Dropped(NamedTuple):
         """Let all of it go; pauses now and then."""
         yield from self.timers
         while self.activations:
-            self.activations.pop().close()
+            yield from self.activations.pop().close() or ()
             yield

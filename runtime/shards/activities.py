@@ -534,9 +534,43 @@ class ActivityPool:
             if (one := tasks.get(caller)) is not None:
                 one.stop()
             return
-        for one in [*tasks.values()]:
-            if one.call.caller.execution == caller.execution:
+        self._stop([one for one in tasks.values() if one.call.caller[:2] == caller[:2]])
+
+    def cancel_some(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+        """Tell some activities of an execution to stop, by the numbers of their tasks."""
+        if len(tasks) <= STEPS:
+            for task in tasks:
+                self.cancel(Caller(instance_id, execution, task))
+            return
+        given_up = set(tasks)
+        if self.waiting:
+            for lane in self._lanes:
+                if lane.waiting:
+                    lane.drop_some(instance_id, execution, given_up)
+            self._count_waiting()
+        running = self._running.get(instance_id, {})
+        self._stop(
+            [
+                one
+                for caller, one in running.items()
+                if caller.task in given_up and caller.execution == execution
+            ]
+        )
+
+    def _stop(self, some: list[RunningActivity]) -> None:
+        """Tell some activities to stop; of many, what ends by that has a turn of the loop each."""
+        if len(some) <= STEPS:
+            for one in some:
                 one.stop()
+            return
+        for one in some:
+            one.ended = True  # what has not begun never does
+        _Stopping(self, some).go_on()
+
+    def is_here(self, running: RunningActivity) -> bool:
+        """Whether a run has not ended, and is not another one's by now."""
+        caller = running.call.caller
+        return self._running.get(caller.instance_id, {}).get(caller) is running
 
     def begin_again(self, running: RunningActivity) -> None:
         """Run an activity again that code beside it may have cancelled; where nothing ran before."""
@@ -653,6 +687,27 @@ class ActivityPool:
 
 def _as_it_is(definition: ActivityDefinition) -> ActivityDefinition:
     return definition
+
+
+class _Stopping:
+    """Tells many activities to stop: some in each turn of the loop, which they end in the next."""
+
+    __slots__ = ("_left", "_pool", "_wake")
+
+    def __init__(self, pool: ActivityPool, some: list[RunningActivity]) -> None:
+        self._pool = pool
+        self._left = some
+        self._wake = thread_waker(self.go_on)
+
+    def go_on(self) -> None:
+        """Tell some, and the others later."""
+        left = self._left
+        for one in left[-STEPS:]:
+            if self._pool.is_here(one):
+                one.stop()
+        del left[-STEPS:]
+        if left:
+            self._wake()
 
 
 class _Intake:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,14 @@ class Parcel:
             self.given_up.add(caller)
         else:
             self.calls = deque(one for one in self.calls if one.caller[:2] != caller[:2])
+
+    def drop_some(self, instance_id: str, execution: int, tasks: Container[int]) -> None:
+        """Drop those of an execution's calls that are here, by the numbers of their tasks."""
+        if self.instances is None or instance_id in self.instances:
+            own = instance_id, execution
+            self.calls = deque(
+                one for one in self.calls if one.caller[2] not in tasks or one.caller[:2] != own
+            )
 
     def callers(self) -> Iterator[Caller]:
         """Give whose calls wait."""
@@ -97,9 +105,18 @@ class Lane:
         for parcel in self.parcels:
             parcel.give_up(caller)
         if not caller.task:
-            self.waiting = deque(
-                one for one in self.waiting if not isinstance(one, Parcel) or one.calls
-            )
+            self._drop_empty()
+
+    def drop_some(self, instance_id: str, execution: int, tasks: Container[int]) -> None:
+        """Drop those of an execution's calls that wait, by the numbers of their tasks."""
+        for parcel in self.parcels:
+            parcel.drop_some(instance_id, execution, tasks)
+        self._drop_empty()
+
+    def _drop_empty(self) -> None:
+        self.waiting = deque(
+            one for one in self.waiting if not isinstance(one, Parcel) or one.calls
+        )
 
     def drop(self, post: Post | None) -> None:
         """Drop the calls whose answers go to ``post``, or all."""

@@ -20,7 +20,7 @@ from ...actors.errors import (
 )
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command, Completion
-from ...storage.slices import at_once, in_slices
+from ...storage.slices import STEPS, at_once, each, in_slices
 from ..partitions.around import Around
 from ..partitions.commit_loop import DRAIN_BUDGETS, CommitLoop
 from ..partitions.door import Door
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage.protocol import PartitionStore
     from ...storage.records import Recovered
+    from ..partitions.activation import Activation
     from ..scheduling.clock import Clock
     from ..scheduling.watch import Watch
     from ..settings import Settings
@@ -480,11 +481,10 @@ class _Reply:
 async def count_partition(partition: Partition, shard: int, hottest: int) -> PartitionStatistics:
     """Read the counters of one partition, with its ``hottest`` most used and fullest actors."""
     stored_bytes = await partition.store.size()
-    actors = partition.activations.values()
-    waiting = [(one.key, count) for one in actors if (count := one.waiting)]
-    now = partition.now()
-    turns = [one.latest for one in actors if one.mail and one.latest]
-    longest = max(0, now - min(turns)) / 1e6 if turns else 0.0
+    tally = _Tally(hottest)
+    await in_slices(each([*partition.activations.values()], tally.add))
+    waits_since = tally.waits_since
+    longest = 0.0 if waits_since is None else max(0, partition.now() - waits_since) / 1e6
     return PartitionStatistics(
         index=partition.index,
         shard=shard,
@@ -494,7 +494,7 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         sent_away=partition.sent_away,
         failed_operations=partition.unheard.operations,
         failed_calls=partition.unheard.calls,
-        waiting=sum(count for _, count in waiting),
+        waiting=tally.waiting,
         stored=partition.overflow.count,
         owed=partition.exchange.owed,
         activations=len(partition.activations),
@@ -503,10 +503,58 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         committed_bytes=partition.committed_bytes,
         replays=partition.loader.replays,
         replayed_events=partition.loader.replayed_events,
-        parked=sum(1 for one in actors if one.actor is not None and one.actor.parked is not None),
+        parked=tally.parked,
         longest_wait_s=longest,
-        hottest=tuple(
-            (one.key, one.taken) for one in nlargest(hottest, actors, key=lambda one: one.taken)
-        ),
-        fullest=tuple(nlargest(hottest, waiting, key=lambda one: one[1])),
+        hottest=tuple(tally.hottest),
+        fullest=tuple(tally.fullest),
     )
+
+
+class _Tally:
+    """What is counted of the actors in memory, one by one.
+
+    Attributes:
+        waiting: how many messages wait for them.
+        waits_since: the last turn of the actor whose messages wait for longest.
+        parked: how many of them are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._hottest: list[tuple[str, int]] = []
+        self._fullest: list[tuple[str, int]] = []
+        self.waiting = self.parked = 0
+        self.waits_since: int | None = None
+
+    def add(self, one: Activation) -> None:
+        """Count an actor."""
+        count = one.waiting
+        if count:
+            self.waiting += count
+            self._note(self._fullest, one.key, count)
+        if one.mail and one.latest:
+            since = self.waits_since
+            self.waits_since = one.latest if since is None else min(since, one.latest)
+        if one.actor is not None and one.actor.parked is not None:
+            self.parked += 1
+        self._note(self._hottest, one.key, one.taken)
+
+    def _note(self, noted: list[tuple[str, int]], key: str, count: int) -> None:
+        if self._most:
+            noted.append((key, count))
+            if len(noted) > 2 * self._most + STEPS:
+                noted[:] = _first(noted, self._most)
+
+    @property
+    def hottest(self) -> list[tuple[str, int]]:
+        """Those that took the most messages."""
+        return _first(self._hottest, self._most)
+
+    @property
+    def fullest(self) -> list[tuple[str, int]]:
+        """Those for whom the most messages wait."""
+        return _first(self._fullest, self._most)
+
+
+def _first(noted: list[tuple[str, int]], most: int) -> list[tuple[str, int]]:
+    return nlargest(most, noted, key=lambda one: one[1])

@@ -67,8 +67,20 @@ class Recorder:
     def cancel_activity(self, caller: Caller, running: bool = True) -> None:
         self.effects.append(("cancel activity", caller))
 
-    def leave_activity(self, instance: int, call: ActivityCall) -> None:
-        self.effects.append(("leave activity", instance, decode_call(encode_call(call))))
+    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+        for task in tasks:
+            self.cancel_activity(Caller(instance_id, execution, task))
+
+    def leave_activities(
+        self, instance: int, instance_id: str, execution: int, calls: dict[int, ActivityCall]
+    ) -> None:
+        for task, call in calls.items():
+            assert call.caller == (instance_id, execution, task)
+            self.effects.append(("leave activity", instance, decode_call(encode_call(call))))
+
+    def let_go(self, rest: Generator[None]) -> None:
+        for _ in rest:
+            pass
 
     def drop_activities(self, instance_id: str) -> None:
         self.effects.append(("drop activities", instance_id))

@@ -79,8 +79,8 @@ class Scripted:
     def summary(self) -> Summary:
         return NOTHING
 
-    def open_activities(self) -> list[ActivityCall]:
-        return list(self.unanswered.values())
+    def open_activities(self) -> dict[int, ActivityCall]:
+        return dict(self.unanswered)
 
     def open_work(self) -> OpenWork:
         if not self._children and self._lock is None:

@@ -62,7 +62,17 @@ def test_waits_that_are_let_go_watch_nobody_and_get_nothing() -> None:
     events, task = ExternalEvents(), wait_for("go")
     events.wait(task)
 
-    events.let_go()
+    assert list(events.let_go(64)) == []
     events.give("go", b"1")
 
     assert (events.waits, task.is_completed, events.untaken_count) == ({}, False, 1)
+
+
+def test_many_events_are_let_go_of_bit_by_bit() -> None:
+    events = ExternalEvents()
+    for number in range(10):
+        events.give("a" if number % 5 else "b", b"%d" % number)
+
+    left = [events.untaken_count for _ in events.let_go(3)]
+
+    assert left == [8, 5, 2, 0]

@@ -75,6 +75,9 @@ class Activities:
     def cancel(self, caller: Caller) -> None:
         self.cancelled.append(caller)
 
+    def cancel_some(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+        self.cancelled += [Caller(instance_id, execution, task) for task in tasks]
+
     def stop_all(self, post: Post | None = None) -> None:
         self.stopped += 1
         self.calls.clear()

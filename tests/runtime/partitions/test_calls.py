@@ -22,6 +22,9 @@ class Pool:
     def cancel(self, caller: Caller, /) -> None:
         self.did.append(("cancel", caller))
 
+    def cancel_some(self, instance_id: str, execution: int, tasks: list[int], /) -> None:
+        self.did.append(("cancel some", instance_id, execution, tasks))
+
     def stop_all(self, post: Post | None = None, /) -> None:
         self.did.append(("stop all", post))
 
@@ -62,6 +65,18 @@ def test_what_is_cancelled_is_told_here_and_where_the_partition_was() -> None:
     calls.cancel(THERE)
 
     assert (pool.did, told) == ([("cancel", THERE)], [(3, THERE)])
+
+
+def test_many_that_are_cancelled_are_told_so_here_and_where_the_partition_was() -> None:
+    pool, told = Pool(), list[tuple[int, Caller]]()
+    calls = Calls(pool, post)
+    calls.abroad = {3: {THERE}}
+    calls.cancel_abroad = lambda shard, caller: told.append((shard, caller))
+
+    calls.cancel_some("i", 1, [1, 2])
+
+    assert pool.did == [("cancel some", "i", 1, [1, 2])]
+    assert told == [(3, HERE), (3, THERE)]
 
 
 def test_where_an_activity_runs_is_known_here_and_where_the_partition_was() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from perdure.actors.messages import Command, Operation
 from perdure.runtime.partitions.catalog import Catalog
+from perdure.storage.slices import at_once
 
 
 class FakeActivation:
@@ -37,7 +38,7 @@ class Made:
         def load(activation: Any) -> None:
             self.loaded.append(activation.key)
 
-        self.catalog = Catalog(make, load, room)
+        self.catalog = Catalog(make, load, room, at_once)
 
     def fill(self, count: int) -> list[Any]:
         return [self.catalog.activate(f"i{n}") for n in range(count)]

@@ -302,3 +302,31 @@ def test_a_timer_armed_while_the_old_ones_are_stopped_goes_on(made: Made) -> Non
     made.queue.ring()
 
     assert len(made.owner.posted) == 1
+
+
+def test_many_that_are_taken_back_at_once_are_stopped_bit_by_bit(made: Made) -> None:
+    for task in range(1, 201):
+        made.timers.arm(due(task=task))
+    made.seal()
+    made.timers.arm(due(task=500))
+
+    made.timers.disarm(Caller(HERE, 1, 0))
+    left = [len(made.queue.running) for _ in made.timers.stop_gone()]
+
+    assert left == [137, 73, 9, 0]
+    assert made.seal() == []
+    assert sorted(made.owner.batch.timers_deleted) == []
+
+
+def test_one_that_rings_before_it_is_stopped_is_gone_as_well(made: Made) -> None:
+    for task in range(1, 101):
+        made.timers.arm(due(task=task))
+    made.seal()
+
+    made.timers.disarm(Caller(HERE, 1, 0))
+    made.queue.ring(0)
+    made.queue.running.pop(0)
+    at_once(made.timers.stop_gone())
+
+    assert made.queue.running == []
+    assert {*made.owner.batch.timers_deleted} == {*range(101, 201)}

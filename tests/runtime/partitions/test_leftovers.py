@@ -7,6 +7,7 @@ import pytest
 from perdure.actors.errors import FailureDetails
 from perdure.actors.failures import encode_failure
 from perdure.actors.messages import ActivityCall, Caller, Completion, encode_call
+from perdure.actors.replay.stored import read_call
 from perdure.runtime.partitions.batch import Batch
 from perdure.runtime.partitions.leftovers import Leftovers
 from perdure.storage.records import ActivityRow
@@ -36,8 +37,8 @@ class Owner:
     def dispatch(self, call: ActivityCall) -> None:
         self.dispatched.append(call)
 
-    def cancel_activity(self, caller: Caller) -> None:
-        self.cancelled.append(caller)
+    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+        self.cancelled += [Caller(instance_id, execution, task) for task in tasks]
 
     def failed_call(self, instance_id: str, what: str, failure: FailureDetails) -> None:
         self.failed.append((instance_id, what, failure.message))
@@ -164,3 +165,85 @@ def test_a_row_that_cannot_be_read_is_named_and_left_where_it_is(
     assert "the file, table activity_row, row 1 cannot be read" in caplog.text
     assert leftovers.rows == {"i": {Caller("i", 1, 1): (2, call())}}
     assert owner.batch.left_deleted == []
+
+
+@pytest.fixture
+def many() -> dict[int, ActivityCall]:
+    return {task: call(task=task) for task in range(1, 201)}
+
+
+def test_many_have_rows_once_they_are_written_down_bit_by_bit(
+    owner: Owner, leftovers: Leftovers, many: dict[int, ActivityCall]
+) -> None:
+    leftovers.keep_all(7, "i", 1, many)
+    assert owner.batch.left == []
+
+    written = [len(owner.batch.left) for _ in leftovers.write_down()]
+
+    assert written == [64, 128, 192]
+    assert [read_call(row.body).caller.task for row in owner.batch.left] == [*range(1, 201)]
+    assert leftovers.unwritten == {}
+    assert len(leftovers.calls_of("i")) == 200
+
+
+def test_what_is_answered_before_it_is_written_down_gets_no_row(
+    owner: Owner, leftovers: Leftovers, many: dict[int, ActivityCall]
+) -> None:
+    leftovers.keep_all(7, "i", 1, many)
+    writing = leftovers.write_down()
+
+    assert leftovers.take("i", answer(1))
+    next(writing)
+    assert leftovers.take("i", answer(200))
+    assert not leftovers.take("i", answer(200))  # once
+    assert leftovers.take("i", answer(2))
+    assert len(leftovers.calls_of("i")) == 197
+    at_once(writing)
+
+    written = [read_call(row.body).caller.task for row in owner.batch.left]
+    assert written == [*range(2, 200)]
+    assert owner.batch.left_deleted == [owner.batch.left[0].n]
+    assert len(leftovers.calls_of("i")) == 197
+
+
+def test_when_all_have_answered_before_that_nothing_is_left(
+    owner: Owner, leftovers: Leftovers, many: dict[int, ActivityCall]
+) -> None:
+    leftovers.keep_all(7, "i", 1, many)
+
+    for task in range(1, 201):
+        assert leftovers.take("i", answer(task))
+    at_once(leftovers.write_down())
+
+    assert (owner.batch.left, owner.batch.left_deleted, leftovers.rows) == ([], [], {})
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_many_that_are_purged_before_that_are_told_to_stop_and_get_no_rows(
+    owner: Owner, leftovers: Leftovers, many: dict[int, ActivityCall], begun: bool
+) -> None:
+    leftovers.keep_all(7, "i", 1, many)
+    writing = leftovers.write_down()
+    if begun:
+        next(writing)
+
+    leftovers.forget("i")
+    at_once(writing)
+
+    assert {caller.task for caller in owner.cancelled} == {*range(1, 201)}
+    assert {row.n for row in owner.batch.left} == {*owner.batch.left_deleted}
+    assert (leftovers.rows, leftovers.unwritten) == ({}, {})
+
+
+def test_many_that_are_forgotten_with_the_memory_get_no_rows(
+    owner: Owner, leftovers: Leftovers, many: dict[int, ActivityCall]
+) -> None:
+    leftovers.keep_all(7, "i", 1, many)
+    writing = leftovers.write_down()
+    next(writing)
+
+    leftovers.clear()
+    owner.batch = Batch()
+    at_once(writing)
+
+    assert (owner.batch.left, leftovers.rows) == ([], {})
