@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from perdure import App
     from perdure.testing import TestHub
 
+pytest.register_assert_rewrite("perdure.testing.store_conformance")
+
 _OPTION = "--perdure-crash-everywhere"
 _MARK = "perdure_crash_everywhere"
 _HUB = "perdure_hub"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .hub import TestHub
     from .recording import ReplayedHistory, record, replay
     from .store import Faults
+    from .store_conformance import StoreConformance
     from .stored import Stored
     from .sync import Sync
 
@@ -20,6 +21,7 @@ __all__ = [
     "CrashDifference",
     "Faults",
     "ReplayedHistory",
+    "StoreConformance",
     "Stored",
     "Sync",
     "TestHub",
@@ -33,6 +35,7 @@ _HOMES = {
     "CrashDifference": ".crashes",
     "Faults": ".store",
     "ReplayedHistory": ".recording",
+    "StoreConformance": ".store_conformance",
     "Stored": ".stored",
     "Sync": ".sync",
     "TestHub": ".hub",

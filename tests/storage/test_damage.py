@@ -29,8 +29,8 @@ from perdure.storage.sqlite import (
     store as sqlite,
     takeover as recovering,
 )
+from perdure.testing.store_conformance import Owner, created, own
 from tests.storage.files import ROOT, change, rows
-from tests.storage.test_conformance import Owner, created, own
 
 
 @pytest.fixture

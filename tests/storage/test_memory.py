@@ -8,8 +8,8 @@ from hypothesis import given, strategies as st
 from perdure.actors.errors import StorageError, UsageError
 from perdure.storage import InstanceFilter, MailRow, MemoryStore, RequestRow, SetAside
 from perdure.storage.mended import DAMAGED
+from perdure.testing.store_conformance import created, entity, own, progress
 from tests.storage.sqlite.applier.looks import Chance
-from tests.storage.test_conformance import created, entity, own, progress
 
 
 @given(st.integers(0, 10_000), st.integers(1, 20))

@@ -17,8 +17,8 @@ from anyio.lowlevel import checkpoint
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.committer import PATIENCE_S, Committer, Committers
 from perdure.storage.sqlite.journal import Journal
+from perdure.testing.store_conformance import Owner, created
 from tests.storage.files import rows
-from tests.storage.test_conformance import Owner, created
 
 # What tests of hubs that crashed may have left in this process, before the test that runs.
 _left: list[threading.Thread] = []

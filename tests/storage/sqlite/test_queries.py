@@ -28,7 +28,7 @@ from perdure.storage.sqlite.queries import (
     instance_page,
 )
 from perdure.storage.sqlite.schema import SCRIPTS, read_scripts
-from tests.storage.test_conformance import created, entity, progress
+from perdure.testing.store_conformance import created, entity, progress
 
 T = TypeVar("T")
 FILE = Path("partition-00.sqlite")

@@ -10,9 +10,9 @@ from perdure.actors.errors import UnavailableError
 from perdure.storage import InstanceFilter
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.stopped import StoppedStore
+from perdure.testing.store_conformance import Owner, created
 from tests.storage.files import change
 from tests.storage.sqlite.applier.test_applier_disk import WITHOUT_VERSION_3
-from tests.storage.test_conformance import Owner, created
 
 
 async def commit_one(folder: Path, *, closed: bool) -> SqliteStore:

@@ -18,8 +18,8 @@ from perdure.storage.sqlite.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.folder import journal_file, partition_file, prepare
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.takeover import Taken, Takeover, set_aside, take_over
+from perdure.testing.store_conformance import created, entity, progress
 from tests.storage.files import change, rows
-from tests.storage.test_conformance import created, entity, progress
 
 ENTRY = f"INSERT INTO entry VALUES ({', '.join('?' * 24)})"
 

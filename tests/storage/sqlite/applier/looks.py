@@ -22,7 +22,7 @@ from perdure.storage import (
 )
 from perdure.storage.sqlite import applier as applying
 from perdure.storage.sqlite.store import SqlitePartition
-from tests.storage.test_conformance import Owner, created, progress
+from perdure.testing.store_conformance import Owner, created, progress
 
 
 def applier_of(owner: Owner) -> applying.Applier:

@@ -9,8 +9,8 @@ from anyio import to_thread
 
 from perdure.storage import MemoryStore
 from perdure.storage.sqlite import SqliteStore
+from perdure.testing.store_conformance import created, own
 from tests.storage.sqlite.applier.looks import Chance, applier_of, look, look_wide
-from tests.storage.test_conformance import created, own
 
 
 @pytest.mark.usefixtures("never")

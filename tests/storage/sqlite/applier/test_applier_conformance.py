@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from perdure.storage.sqlite import SqliteStore
-from tests.storage.test_conformance import StoreConformance
+from perdure.testing.store_conformance import StoreConformance
 
 
 @pytest.mark.usefixtures("never")

@@ -12,9 +12,9 @@ from perdure.actors.errors import StoreDamagedError
 from perdure.storage import ActivityRow, ChunkRow, EntityFilter, InstanceFilter, MailRow
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.schema import SCHEMA_VERSION
+from perdure.testing.store_conformance import created, own, progress, reopen
 from tests.storage.files import change, kill_committing, rows
 from tests.storage.sqlite.applier.looks import copy_of
-from tests.storage.test_conformance import created, own, progress, reopen
 
 
 @pytest.mark.usefixtures("never")
@@ -304,7 +304,7 @@ import asyncio, sys
 from perdure.storage import ChunkRow, EntityFilter, MailRow
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite import applier as applying
-from tests.storage.test_conformance import created, entity, own, progress
+from perdure.testing.store_conformance import created, entity, own, progress
 
 applying.GATHER_S = float(sys.argv[2])
 

@@ -28,9 +28,9 @@ from perdure.storage.sqlite.connection import Connection, connect
 from perdure.storage.sqlite.encoding import encode_parts
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.schema import SCRIPTS
+from perdure.testing.store_conformance import Owner, created, entity, own, progress, reopen
 from tests.storage.files import ROOT, change, rows
 from tests.storage.sqlite.applier.looks import Chance, applier_of, copy_of, look, look_wide
-from tests.storage.test_conformance import Owner, created, entity, own, progress, reopen
 
 
 def break_tables(folder: Path) -> None:

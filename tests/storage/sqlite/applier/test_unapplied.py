@@ -26,8 +26,8 @@ from perdure.storage.sqlite.applier import APPLY
 from perdure.storage.sqlite.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.schema import SCRIPTS, read_scripts
 from perdure.storage.sqlite.unapplied import CHUNK_SIZE_MAX, Unapplied
+from perdure.testing.store_conformance import Owner, created, entity, own
 from tests.storage.sqlite.applier.looks import KEYS, Chance, look
-from tests.storage.test_conformance import Owner, created, entity, own
 
 T = TypeVar("T")
 

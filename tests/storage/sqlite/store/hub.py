@@ -7,8 +7,8 @@ from typing import Any
 
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.store import SqlitePartition
+from perdure.testing.store_conformance import Owner, own
 from tests.storage.files import rows
-from tests.storage.test_conformance import Owner, own
 
 
 async def make(folder: Path, partitions: int = 1, **parts: Any) -> None:

@@ -12,9 +12,9 @@ from anyio import CancelScope, create_task_group
 from perdure.actors.errors import LeaseLostError, StorageError, StoreFullError
 from perdure.storage import MailRow
 from perdure.storage.sqlite import SqliteStore
+from perdure.testing.store_conformance import Owner, created, entity, own, progress
 from tests.storage.files import change, kill_committing
 from tests.storage.sqlite.store.hub import partition_of, pragma
-from tests.storage.test_conformance import Owner, created, entity, own, progress
 
 
 async def test_a_commit_is_one_statement(folder: Path) -> None:
@@ -171,7 +171,7 @@ CRASHING = """
 import asyncio, sys
 from perdure.storage import Checkpoint, ChunkRow, MailRow
 from perdure.storage.sqlite import SqliteStore
-from tests.storage.test_conformance import created, own, progress
+from perdure.testing.store_conformance import created, own, progress
 
 async def main():
     owner = await own(SqliteStore(sys.argv[1]))

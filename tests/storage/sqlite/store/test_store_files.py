@@ -21,9 +21,9 @@ from perdure.actors.errors import (
 )
 from perdure.storage import InstanceFilter, MemoryStore, open_store
 from perdure.storage.sqlite import SqliteStore
+from perdure.testing.store_conformance import created, own
 from tests.storage.files import ROOT, change
 from tests.storage.sqlite.store.hub import make, pragma, select
-from tests.storage.test_conformance import created, own
 
 
 async def test_a_program_that_fails_with_an_open_store_still_ends(folder: Path) -> None:

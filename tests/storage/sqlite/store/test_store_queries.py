@@ -38,8 +38,8 @@ from perdure.storage.sqlite.store import (
     UNKNOWN,
 )
 from perdure.storage.sqlite.takeover import PARKED, UNANSWERED
+from perdure.testing.store_conformance import created, entity, own, progress
 from tests.storage.sqlite.store.hub import make, partition_of, select
-from tests.storage.test_conformance import created, entity, own, progress
 
 
 async def test_the_views_are_readable(folder: Path) -> None:
