@@ -187,7 +187,6 @@ def test_the_best_wide_driver_comes_first() -> None:
     assert [each.index for each in wide] == [
         "instance_parent",
         "instance_status",
-        "instance_created",
         "instance_key",
     ]
 
