@@ -6,6 +6,7 @@ must have come to the same end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import NondeterminismError
@@ -20,21 +21,38 @@ _PAUSE = 1_000_000_000  # events: there is no loop that has to breathe
 class Rerun(Executor):
     """An execution that is made for this alone, and has no effects."""
 
-    __slots__ = ("end",)
+    __slots__ = ("end", "note")
 
-    def follow(self, history: list[list[Any]], input: bytes | None) -> None:
+    def follow(
+        self,
+        history: list[list[Any]],
+        input: bytes | None,
+        note: Callable[[int], None] | None = None,
+    ) -> None:
         """Go through a history, to its end where it has one.
+
+        Args:
+            history: the events.
+            input: the input.
+            note: is told the place of each event that the code is about to hear of.
 
         Raises:
             NondeterminismError: the code does something else than the history says.
             PayloadError: what could be read then cannot be read now.
         """
         seen = seen_by_code(history)
+        self.note = note
         self.end: list[Any] | None = history[len(seen)] if len(seen) < len(history) else None
         for _ in self.replay(seen, input, _PAUSE):
             pass
         if self.end is not None:
             self._check_end(self.end, len(seen))
+
+    def step(self, happened: Callable[..., object], *given: Any) -> None:
+        """See ``Executor.step``."""
+        if self.note is not None:
+            self.note(self.position - 1)
+        super().step(happened, *given)
 
     def _check(self) -> None:
         script = self._script

@@ -1,8 +1,12 @@
-"""Frames between the check and its processes: a length, then so many bytes."""
+"""What goes between the check and its processes: frames, each a length and so many bytes."""
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import IO
+
+#: What a process is at: the number of a row, and of an event of its history or -1.
+AT, ROW, EVENT = Struct("<qq"), Struct("<q"), Struct("<q")
 
 _LENGTH = 8
 

@@ -6,7 +6,7 @@ But the code itself does run, so what it must not do in an orchestration, it doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...actors.changes import read_parked
@@ -32,8 +32,15 @@ if TYPE_CHECKING:
 _TEXT_MAX = 1_000
 
 
-def rerun(lookup: Lookup, row: StoredInstance) -> list[list[Any]]:
+def rerun(
+    lookup: Lookup, row: StoredInstance, note: Callable[[int], None] | None = None
+) -> list[list[Any]]:
     """Take an instance's code through its history, which may be at its end; nothing comes of it.
+
+    Args:
+        lookup: the door to the application.
+        row: the instance.
+        note: is told the place of each event that the code is about to hear of.
 
     Returns:
         The events.
@@ -54,7 +61,7 @@ def rerun(lookup: Lookup, row: StoredInstance) -> list[list[Any]]:
     actor.carried = carried_by(events)
     execution = actor.new_rerun()
     try:
-        execution.follow(events, actor.input)
+        execution.follow(events, actor.input, note)
     finally:
         execution.close()
     return events
@@ -75,10 +82,12 @@ class Judge:
 
     Args:
         lookup: the door to it.
+        note: is told which event of a history its code is about to hear of.
     """
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: Lookup, note: Callable[[int], None] | None = None) -> None:
         self._lookup = lookup
+        self._note = note
         self._registry = lookup.registry
 
     def judge(self, row: StoredRow) -> Iterator[ReplayFinding]:
@@ -104,7 +113,7 @@ class Judge:
             yield of.finding("damaged", one.damage or of.parked or "its row is damaged")
             return
         try:
-            events = rerun(self._lookup, one)
+            events = rerun(self._lookup, one, self._note)
         except NondeterminismError as error:
             yield of.difference(error)
         except UnknownNameError as error:

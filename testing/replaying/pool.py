@@ -33,7 +33,7 @@ from ...actors.errors import InternalError, UsageError
 from ...actors.printing import one_line
 from ...runtime.facts import read_fact
 from .findings import FindingKind, ReplayFinding, read_place
-from .frames import pack
+from .frames import AT, pack
 from .rows import StoredInstance, StoredRow, actor_of, name_of
 
 #: How often the code of one name may end its process before the rest of it is left alone.
@@ -41,6 +41,8 @@ DEATHS_MAX = 3
 #: Seconds that importing the application may take, beside the limit of a row.
 _IMPORT_S = 60.0
 _PRINTED_SHOWN = 300
+#: How often a process that says nothing is looked at.
+_LOOK_S = 1.0
 
 _FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+) in ')
 
@@ -154,6 +156,7 @@ class _Worker:
         self._folder = folder
         self._process: Process | None = None
         self._answers: BufferedByteReceiveStream | None = None
+        self._length: int | None = None  # of the answer that is on its way
         self._printed: IO[bytes] | None = None
 
     async def judge(
@@ -182,7 +185,7 @@ class _Worker:
         return False
 
     async def _start(self) -> None:
-        (self._folder / "at").write_bytes(bytes(8))
+        (self._folder / "at").write_bytes(bytes(AT.size))
         (self._folder / "trace").write_bytes(b"")
         self._printed = (self._folder / "printed").open("wb")
         self._process = await anyio.open_process(
@@ -191,9 +194,11 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
+            start_new_session=True,  # so that what the code has forked ends with it
         )
         assert self._process.stdout is not None
         self._answers = BufferedByteReceiveStream(self._process.stdout)
+        self._length = None
         config = {
             "app": self._app,
             "path": [*map(os.path.abspath, sys.path)],
@@ -219,16 +224,28 @@ class _Worker:
 
     async def _receive(self) -> dict[str, Any] | None:
         """Give the next answer; None where the process has ended."""
+        assert self._process is not None
+        while True:
+            with anyio.move_on_after(_LOOK_S):
+                return await self._next_answer()
+            if self._process.returncode is not None:
+                # What it has forked has its end of the pipe, which does not say so then.
+                _end_group(self._process)
+
+    async def _next_answer(self) -> dict[str, Any] | None:
         assert self._answers is not None
         try:
-            length = int.from_bytes(await self._answers.receive_exactly(8), "little")
-            answer: dict[str, Any] = orjson.loads(await self._answers.receive_exactly(length))
+            if self._length is None:  # else it was waited for before
+                self._length = int.from_bytes(await self._answers.receive_exactly(8), "little")
+            body = await self._answers.receive_exactly(self._length)
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
             return None
+        self._length = None
+        answer: dict[str, Any] = orjson.loads(body)
         return answer
 
     async def _find_death(self, rows: list[StoredRow]) -> tuple[int, ReplayFinding]:
-        number = int.from_bytes((self._folder / "at").read_bytes(), "little")
+        number, position = AT.unpack((self._folder / "at").read_bytes())
         if number >= len(rows):
             raise InternalError(f"a process of the check has ended at row {number} of {len(rows)}")
         row = rows[number]
@@ -242,6 +259,7 @@ class _Worker:
             actor=actor_of(row),
             name=name_of(row),
             version=row.record.version if isinstance(row, StoredInstance) else None,
+            position=position if position >= 0 else None,
             file=file,
             line=line,
             text=text,
@@ -278,10 +296,19 @@ class _Worker:
         self._answers = None
         if process is not None:
             if process.returncode is None:
-                process.kill()  # what it has done is told, and it holds nothing
+                _end_group(process)  # what it has done is told, and it holds nothing
             await process.aclose()
         if printed is not None:
             printed.close()
+
+
+def _end_group(process: Process) -> None:
+    """Kill a process, and what it has forked."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _new_folder(parent: str, number: int) -> Path:

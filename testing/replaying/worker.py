@@ -6,8 +6,8 @@ A frame of rows is answered by one for each row that something is wrong with, an
 
 Invariants:
 
-* ``at`` holds the number of the row in hand, so whoever finds the process gone knows whose fault
-  that was.
+* ``at`` holds the number of the row in hand and of the event that its code was told of last, so
+  whoever finds the process gone knows whose fault that was.
 * A row that takes too long ends the process, with its traceback in ``trace``: by a thread that
   needs no interpreter, so whatever the code holds.
 """
@@ -30,7 +30,7 @@ import orjson
 
 from ...runtime.client.applications import load_app, make_lookup
 from ...runtime.settings import Settings
-from .frames import pack, read_frame
+from .frames import AT, EVENT, ROW, pack, read_frame
 from .judge import Judge
 from .rows import StoredInstance, StoredRow
 
@@ -38,6 +38,7 @@ from .rows import StoredInstance, StoredRow
 _PRINTED_MAX = 1_000_000
 #: Longer histories may take longer.
 _EVENTS_A_SECOND = 1_000
+_PID = os.getpid()
 #: What was accepted once is not too large now.
 _SETTINGS = Settings(max_payload=2**40)
 
@@ -83,15 +84,16 @@ def main() -> None:
     with (folder / "trace").open("wb") as trace, (folder / "at").open("r+b") as file:
         faulthandler.enable(trace, all_threads=False)
         alarm = Alarm(config["limit_s"], trace)
-        alarm.set(config["import_s"])
-        try:
-            judge = Judge(make_lookup(load_app(config["app"]), _SETTINGS))
-        except BaseException as error:
-            _send(answers, {"failed": _why(error)})
-            return
-        alarm.clear()
-        _send(answers, {"ready": True})
-        with mmap.mmap(file.fileno(), 8) as at:
+        with mmap.mmap(file.fileno(), AT.size) as at:
+            alarm.set(config["import_s"])
+            try:
+                lookup = make_lookup(load_app(config["app"]), _SETTINGS)
+            except BaseException as error:
+                _send(answers, {"failed": _why(error)})
+                return
+            alarm.clear()
+            _send(answers, {"ready": True})
+            judge = Judge(lookup, lambda position: EVENT.pack_into(at, ROW.size, position))
             while (frame := read_frame(given)) is not None:
                 _judge(judge, pickle.loads(frame), answers, alarm, at)
     with suppress(OSError):
@@ -103,7 +105,8 @@ def _judge(
     judge: Judge, rows: list[StoredRow], answers: IO[bytes], alarm: Alarm, at: mmap.mmap
 ) -> None:
     for number, row in enumerate(rows):
-        at[:] = number.to_bytes(8, "little")
+        _end_copy()
+        AT.pack_into(at, 0, number, -1)
         events = row.record.events if isinstance(row, StoredInstance) else 0
         alarm.set(events / _EVENTS_A_SECOND if events > _EVENTS_A_SECOND else 0.0)
         for finding in judge.judge(row):
@@ -126,6 +129,12 @@ def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
     return given, answers
 
 
+def _end_copy() -> None:
+    """End this process if it is one that users' code has forked: it would answer as well."""
+    if os.getpid() != _PID:
+        os._exit(0)
+
+
 def _forget_printed() -> None:
     with suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -135,6 +144,7 @@ def _forget_printed() -> None:
 
 
 def _send(answers: IO[bytes], answer: dict[str, Any]) -> None:
+    _end_copy()
     answers.write(pack(orjson.dumps(answer)))
     answers.flush()
 

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
+import attrs
 import orjson
 import pytest
 
 from perdure import (
     App,
+    Client,
+    EntityId,
+    HistoryPage,
     Hub,
     InstanceNotFoundError,
     NondeterminismError,
     OrchestrationContext,
+    OrchestrationStatus,
     PayloadError,
+    UnavailableError,
     UnknownNameError,
     UsageError,
+    connect,
 )
 from perdure.testing import TestHub, record, replay
 from tests.testing.programs import CHANGED, UNCHANGED, Program, history_of, load, marked
@@ -230,3 +238,114 @@ async def test_a_test_hub_records_and_what_it_recorded_is_replayed(tmp_path: Pat
 
     assert replay(one, app).events == 4
     assert [file.name for file in every] == ["four.json", "none.json"]
+
+
+@app.orchestration
+async def stumbles(ctx: OrchestrationContext, n: int) -> int:
+    entity = EntityId("tally", "a")
+    async with ctx.lock_entities(entity):
+        await ctx.call_entity(entity, "add", n)
+        await ctx.call_activity(halve, n)
+        await ctx.call_activity(fails_once, n)
+    await ctx.wait_for_external_event("go")
+    return n
+
+
+@app.activity
+async def fails_once(n: int) -> int:
+    if broken:
+        raise ValueError(n)
+    return n
+
+
+broken: list[int] = []
+
+
+@app.entity
+class Tally:
+    value: int = 0
+
+    def add(self, n: int) -> None:
+        self.value += n
+
+
+async def test_an_instance_that_was_rewound_suspended_and_resumed_is_replayed(
+    tmp_path: Path,
+) -> None:
+    broken.append(1)
+    async with TestHub(app) as hub:
+        handle = await hub.client.start_new(stumbles, 4, instance_id="one")
+        await hub.quiet()
+        failed = await hub.record(tmp_path / "failed.json", "one")
+        broken.clear()
+        await handle.rewind("mended")
+        await hub.quiet()
+        await handle.suspend("a pause")
+        await hub.quiet()
+        suspended = await hub.record(tmp_path / "suspended.json", "one")
+        await handle.resume("on")
+        await handle.raise_event("go")
+        await hub.quiet()
+        ended = await hub.record(tmp_path / "ended.json", "one")
+
+    statuses = [replay(file, app).runtime_status for file in (*failed, *suspended, *ended)]
+
+    assert statuses == ["Failed", "Suspended", "Completed"]
+    assert b"ExecutionRewound" in suspended[0].read_bytes()
+
+
+@app.orchestration
+async def many(ctx: OrchestrationContext, n: int) -> None:
+    for number in range(n):
+        ctx.signal_entity(EntityId("tally", "b"), "add", number)
+    await ctx.wait_for_external_event("go")
+
+
+async def test_a_history_of_many_pages_is_recorded_whole(tmp_path: Path) -> None:
+    async with (
+        Hub(app, store=tmp_path / "hub", socket=tmp_path / "hub.sock") as hub,
+        connect(tmp_path / "hub.sock") as client,
+    ):
+        await hub.client.start_new(many, 2_500, instance_id="long")
+        with anyio.fail_after(20):
+            while not await hub.client.count(waiting_for="event:go"):
+                await anyio.sleep(0.005)
+
+        [file] = await record(client, tmp_path / "long.json", "long")
+
+    assert replay(file, app).events == 2_501
+
+
+class Restless:
+    """A client of a hub whose instance goes on anew whenever one looks."""
+
+    def __init__(self, client: Client, times: int) -> None:
+        self._client = client
+        self._times = times
+
+    async def get_status(self, instance_id: str) -> OrchestrationStatus | None:
+        return await self._client.get_status(instance_id)
+
+    async def get_history_page(self, *args: Any, **named: Any) -> HistoryPage:
+        page = await self._client.get_history_page(*args, **named)
+        if not self._times:
+            return page
+        self._times -= 1
+        first = attrs.evolve(page.items[0], fields={**page.items[0].fields, "execution": 7})
+        return attrs.evolve(page, items=(first, *page.items[1:]))
+
+
+async def test_an_instance_that_goes_on_meanwhile_is_read_again(tmp_path: Path) -> None:
+    async with TestHub(app) as hub:
+        await hub.client.start_new(many, 3, instance_id="one")
+        await hub.quiet()
+
+        for_a_while: Any = Restless(hub.client, 3)
+        for_ever: Any = Restless(hub.client, 100)
+
+        [file] = await record(for_a_while, tmp_path / "one.json", "one")
+        with pytest.raises(UnavailableError, match="'one' changes while it is read"):
+            await record(for_ever, tmp_path / "two.json", "one")
+
+    assert replay(file, app).events == 4
+    assert not (tmp_path / "two.json").exists()

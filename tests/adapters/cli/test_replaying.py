@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,3 +215,24 @@ def test_where_it_cannot_look_it_says_why_and_ends_with_status_2(
         assert (ended.status, ended.out) == (2, ""), ended
         assert why in ended.err
         assert len(ended.err.splitlines()) == 1
+
+
+class Terminal(io.StringIO):
+    """A screen that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_it_shows_how_far_it_has_come(
+    check: Check, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+
+    ended = check(stopped, SHOP)
+
+    assert ended.status == 0
+    assert "looking at live instances" in terminal.getvalue()
+    assert "2/2" in terminal.getvalue()
+    assert "looking at" not in ended.out

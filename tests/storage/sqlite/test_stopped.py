@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from perdure.actors.errors import UnavailableError
-from perdure.storage import InstanceFilter
+from perdure.actors.errors import StoreDamagedError, UnavailableError
+from perdure.storage import ChunkRow, InstanceFilter, TimerRow
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.stopped import StoppedStore
 from perdure.testing.store_conformance import Owner, created
@@ -109,3 +109,49 @@ async def test_no_copy_is_left_behind(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert [*(tmp_path / "temporary").iterdir()] == []
     await store.close()
+
+
+async def test_histories_and_timers_are_read_many_at_a_time(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    [partition] = await store.open(1)
+    owner = Owner(partition, await partition.recover())
+    chunks = [ChunkRow(1, 0, b"[1,2]"), ChunkRow(2, 0, b"[3]")]
+    timers = [TimerRow(n, 10 * n, "@a@b", b"[%d]" % n) for n in (1, 2, 3)]
+    await owner.commit(created=[created(1), created(2), created(3)], history=chunks, timers=timers)
+    await partition.apply()
+    await owner.commit(history=[ChunkRow(1, 2, b"[4]")])
+    live = await partition.read_histories([1, 2, 3]), await partition.read_timers(0)
+    await store.close()
+
+    stopped = StoppedStore(tmp_path)
+    try:
+        [still] = await stopped.open()
+        histories = await still.read_histories([2, 1, 3])
+        behind = await still.read_timers(1, 1)
+    finally:
+        await stopped.close()
+
+    assert histories == live[0] == {1: [b"[1,2]", b"[4]"], 2: [b"[3]"], 3: []}
+    assert live[1] == timers
+    assert behind == timers[1:2]
+
+
+async def test_one_damaged_history_among_many_is_refused(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    [partition] = await store.open(1)
+    owner = Owner(partition, await partition.recover())
+    chunks = [ChunkRow(1, 0, b"[1]"), ChunkRow(2, 0, b"[1,2]")]
+    await owner.commit(created=[created(1), created(2)], history=chunks)
+    await partition.apply()
+    await owner.commit(history=[ChunkRow(2, 2, b"[3]")])
+    await store.close()
+    change(tmp_path / "partition-00.sqlite", "UPDATE history_row SET seq = 5 WHERE seq = 2")
+
+    stopped = StoppedStore(tmp_path)
+    try:
+        [still] = await stopped.open()
+        with pytest.raises(StoreDamagedError, match="seq is 5, not 2"):
+            await still.read_histories([1, 2])
+        assert await still.read_histories([1]) == {1: [b"[1]"]}
+    finally:
+        await stopped.close()

@@ -14,9 +14,10 @@ from perdure import App, EntityId, Hub, Settings
 from tests.testing.programs import load
 
 WAS = """\
+from __future__ import annotations
 import os, signal, time
 from datetime import timedelta
-from perdure import App, EntityId, OrchestrationContext
+from perdure import App, EntityId, OrchestrationContext, commutative
 import anyio
 app = App()
 
@@ -44,6 +45,15 @@ class Stock:
         return self.left
     def add(self, count: int) -> None:
         self.left += count
+
+@app.entity(stripes=2)
+class Hits:
+    count: int = 0
+    @commutative
+    def put(self, count: int) -> None:
+        self.count += count
+    def merge(self, other: Hits) -> None:
+        self.count += other.count
 
 @app.entity
 class Basket:
@@ -89,6 +99,14 @@ async def killed(ctx: OrchestrationContext, n: int):
 
 @app.orchestration
 async def leaves(ctx: OrchestrationContext, n: int):
+    return await wait(ctx, n)
+
+@app.orchestration
+async def forks(ctx: OrchestrationContext, n: int):
+    return await wait(ctx, n)
+
+@app.orchestration
+async def forks_on(ctx: OrchestrationContext, n: int):
     return await wait(ctx, n)
 
 @app.orchestration
@@ -140,6 +158,12 @@ _NOW: list[tuple[str, str]] = [
      "async def prints(ctx: OrchestrationContext, n: int):\n"
      "    print('n' * 200_000); os.write(1, b'bare\\n'); input_ = open(0).read()\n"
      "    return await wait(ctx, n)"),
+    ("async def forks(ctx: OrchestrationContext, n: int):\n    return await wait(ctx, n)",
+     "async def forks(ctx: OrchestrationContext, n: int):\n"
+     "    if not os.fork(): time.sleep(1_000)\n    os._exit(9)"),
+    ("async def forks_on(ctx: OrchestrationContext, n: int):\n    return await wait(ctx, n)",
+     "async def forks_on(ctx: OrchestrationContext, n: int):\n    os.fork()\n"
+     "    return await wait(ctx, n)"),
     ("async def gone(", "async def gone_for_good("),
     ('version="1"', 'version="2"'),
     ("async def retyped(ctx: OrchestrationContext, n: int):",
@@ -159,7 +183,7 @@ LIMIT_S = 3.0
 
 
 #: What ends a process; to look at that takes its time.
-_DEADLY = ("hangs", "exits", "killed")
+_DEADLY = ("hangs", "exits", "killed", "forks", "forks_on")
 
 
 def changed(*, is_mild: bool = False) -> str:
@@ -181,7 +205,7 @@ def line(file: Path, mark: str) -> int:
 
 NAMES = (
     "renamed", "hangs", "exits", "killed", "leaves", "prints", "gone", "retyped", "calls",
-    "calls_on", "locks",
+    "calls_on", "locks", "forks", "forks_on",
 )  # fmt: skip
 
 
@@ -198,17 +222,17 @@ async def leave(app: App, folder: Path, then: Callable[[], object] = lambda: Non
         await client.start_new("versioned", 1, instance_id="versioned-1", version="1")
         day = timedelta(days=1)
         await client.start_new("retyped", 1, instance_id="retyped-later", start_at=day)
-        for name in ("basket", "shelf", "till"):
+        for name in ("basket", "shelf", "till", "hits"):
             await client.signal_entity(EntityId(name, "a"), "put", 3)
         await client.signal_entity(EntityId("stock", "later"), "add", 1, at=day)
         with anyio.fail_after(30):
-            while await client.count(waiting_for="event:go") < 42:
+            while await client.count(waiting_for="event:go") < 44:
                 await anyio.sleep(0.005)
             while await client.count(waiting_for="activity:slow") < 1:
                 await anyio.sleep(0.005)
             # Waits in the mailbox, since the entity is locked.
             await client.signal_entity(EntityId("stock", "held"), "add", 1)
-            for name in ("basket", "shelf", "till"):
+            for name in ("basket", "shelf", "till", "hits"):
                 while await client.get_entity(EntityId(name, "a")) is None:
                     await anyio.sleep(0.005)
         then()
