@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 
 from perdure import MemoryStore
+from perdure.runtime.placement.hashing import partition_of
 from perdure.storage import Checkpoint, ChunkRow, CreatedRow, InstanceRecord, ProgressRow
 from perdure.storage.sqlite import SqliteStore
 from perdure.testing import TestHub
@@ -65,15 +66,17 @@ async def fill(folder: Path, count: int) -> None:
     record, chunks = await _one(folder.parent)
     store = SqliteStore(folder, synchronous="OFF")
     partitions = await store.open(PARTITIONS)
-    for number, partition in enumerate(partitions):
+    keys: list[list[str]] = [[] for _ in partitions]
+    for number in range(count):
+        keys[partition_of(f"one-{number}", PARTITIONS)].append(f"one-{number}")
+    for its, partition in zip(keys, partitions, strict=True):
         recovered = await partition.recover()
         sequence = recovered.sequence
-        ids = range(number, count, PARTITIONS)
-        for start in range(0, len(ids), _AT_ONCE):
+        for start in range(0, len(its), _AT_ONCE):
             sequence += 1
             rows = Checkpoint(sequence=sequence, epoch=recovered.epoch)
-            for place_, id in enumerate(ids[start : start + _AT_ONCE], start + 1):
-                _add(rows, record, chunks, place_, f"one-{id}")
+            for id, key in enumerate(its[start : start + _AT_ONCE], start + 1):
+                _add(rows, record, chunks, id, key)
             await partition.commit(rows)
             await partition.apply()
     await store.close()
