@@ -104,7 +104,6 @@ class Executor:
         "custom_status",
         "definition",
         "effects",
-        "ended_at",
         "events",
         "execution",
         "external",
@@ -163,7 +162,6 @@ class Executor:
         self.is_stepped = False  # else whoever uses its context is none of its code
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
-        self.ended_at: str | None = None  # in a replay: the line at which the code failed
         self.events: list[bytes] = []
         self.effects: Effects | None = None
         self.external: ExternalEvents | None = None  # once there are any, or waits for one
@@ -470,7 +468,7 @@ class Executor:
         else:
             self.outcome = Outcome("Failed", failure=failure_of(error))
             if self._script is not None:
-                self.ended_at = raising_line(error)
+                self._script.failed_at = raising_line(error)
 
     def _foreign_await(self, fiber: Fiber, awaited: Any) -> NonDurableAwaitError:
         if type(awaited).__module__.startswith("trio."):
@@ -990,8 +988,8 @@ class Executor:
 
     def _where(self) -> str:
         """Where the code waits or has failed, or the function itself where that has ended."""
-        if self.ended_at is not None:
-            return self.ended_at
+        if self._script is not None and self._script.failed_at is not None:
+            return self._script.failed_at
         if self.fibers:
             return line_of(self.fibers[0].coroutine)
         code = self.definition.function.__code__

@@ -21,7 +21,7 @@ _PAUSE = 1_000_000_000  # events: there is no loop that has to breathe
 class Rerun(Executor):
     """An execution that is made for this alone, and has no effects."""
 
-    __slots__ = ("end", "note")
+    __slots__ = ("end", "ended_at", "note")
 
     def follow(
         self,
@@ -42,6 +42,7 @@ class Rerun(Executor):
         """
         seen = seen_by_code(history)
         self.note = note
+        self.ended_at: str | None = None
         self.end: list[Any] | None = history[len(seen)] if len(seen) < len(history) else None
         for _ in self.replay(seen, input, _PAUSE):
             pass
@@ -58,6 +59,7 @@ class Rerun(Executor):
         script = self._script
         has_ended = self.end is not None and script is not None and script.next is None
         if self.mismatch is None and has_ended:
+            self.ended_at = self._where()
             return  # at the same place; whether in the same way is looked at behind it
         super()._check()
 
@@ -73,6 +75,5 @@ class Rerun(Executor):
             done = f"the end of the function ({outcome.status})"
             if outcome.failure is not None:
                 why = f"{outcome.failure.error_type}: {outcome.failure.message}"
-        raise NondeterminismError(
-            self.instance_id, position, describe(end), done, self._where(), why
-        )
+        where = self._where() if self.ended_at is None or outcome is None else self.ended_at
+        raise NondeterminismError(self.instance_id, position, describe(end), done, where, why)

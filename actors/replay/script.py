@@ -17,14 +17,16 @@ class Script:
         events: the events, as they are read.
         position: where the next one stands.
         goes_on: whether the code goes on live once all of this has happened again.
+        failed_at: the line at which the code has failed, if it has.
     """
 
-    __slots__ = ("events", "goes_on", "position")
+    __slots__ = ("events", "failed_at", "goes_on", "position")
 
     def __init__(self, events: list[list[Any]], *, goes_on: bool = False) -> None:
         self.events = events
         self.position = 0
         self.goes_on = goes_on
+        self.failed_at: str | None = None
 
     @property
     def next(self) -> list[Any] | None:

@@ -145,6 +145,22 @@ def test_code_that_ends_otherwise_than_recorded_is_refused(tmp_path: Path) -> No
     assert caught.value.produced == "the end of the function (Completed)"
 
 
+def test_code_that_fails_where_it_had_ended_is_refused_at_its_line(tmp_path: Path) -> None:
+    [file] = [one for one in anyio.run(_ended, tmp_path) if one.name.startswith("null")]
+    now = App()
+
+    @now.orchestration(name="double")
+    async def fails(ctx: OrchestrationContext, n: int | None) -> int:
+        raise ValueError("no")
+
+    with pytest.raises(NondeterminismError) as caught:
+        replay(file, now)
+
+    assert caught.value.position == 1
+    assert caught.value.cause == "ValueError: no"
+    assert caught.value.source == f"{__file__}:{fails.__code__.co_firstlineno + 2}"
+
+
 def test_code_that_goes_on_behind_a_recorded_end_is_refused(tmp_path: Path) -> None:
     [file] = [one for one in anyio.run(_ended, tmp_path) if "null" in one.name]
     now = App()
