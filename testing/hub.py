@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 import anyio
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ..runtime.scheduling.watch import Watch
     from .activities import ActivityRecord
 
+I = TypeVar("I")  # noqa: E741 - an activity's input
+R = TypeVar("R")
 T = TypeVar("T")
 
 _SECOND = 1_000_000
@@ -231,6 +233,18 @@ class TestHub(Hub):
             spins += 1
             await self._stillness.turn(spins)
 
+    @overload
+    def fake(self, f: str | Callable[..., Any], *, returns: object) -> None: ...
+    @overload
+    def fake(self, f: str | Callable[..., Any], *, raises: Exception | type[Exception]) -> None: ...
+    @overload
+    def fake(
+        self, f: Callable[[I], Awaitable[R]], *, calls: Callable[[I], Awaitable[R] | R]
+    ) -> None: ...
+    @overload
+    def fake(self, f: Callable[[I], R], *, calls: Callable[[I], R]) -> None: ...
+    @overload
+    def fake(self, f: str | Callable[..., Any], *, calls: Callable[..., Any]) -> None: ...
     def fake(
         self,
         f: str | Callable[..., Any],

@@ -65,9 +65,10 @@ async def nap(ctx: OrchestrationContext, seconds: float) -> float:
 
 @app.orchestration
 async def approval(ctx: OrchestrationContext, hours: float) -> str:
+    approved = False
     try:
         with ctx.fail_after(timedelta(hours=hours)):
-            approved: bool = await ctx.wait_for_external_event("approved")
+            approved = await ctx.wait_for_external_event("approved", data_type=bool)
     except TimeoutError:
         return "too late"
     return "approved" if approved else "refused"

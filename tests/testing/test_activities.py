@@ -12,6 +12,7 @@ from perdure import (
     EntityId,
     OrchestrationContext,
     OrchestrationFailedError,
+    OrchestrationHandle,
     RegistrationError,
     UnknownNameError,
     UsageError,
@@ -57,7 +58,10 @@ async def test_a_fake_is_called_as_the_activity_would_be() -> None:
         handle = await hub.client.start_new(crawl, "a")
         assert await handle.result() == "a of fetch"
 
-        hub.fake(fetch, calls=lambda url: f"{url}, at once")
+        def at_once(url: str) -> str:
+            return f"{url}, at once"
+
+        hub.fake(fetch, calls=at_once)
         handle = await hub.client.start_new(crawl, "b")
         assert await handle.result() == "b, at once"
 
@@ -108,7 +112,7 @@ async def test_calls_come_once_for_each_key_in_order() -> None:
             return url
 
         hub.fake(fetch, calls=fail_twice)
-        handles = []
+        handles: list[OrchestrationHandle[str]] = []
         for url in ("a", "b", "c"):
             handles.append(await hub.client.start_new(crawl, url))
             await hub.quiet()
@@ -201,7 +205,7 @@ async def test_a_fake_of_what_runs_in_a_thread_is_sync() -> None:
     with pytest.raises(UsageError, match="give a sync function"):
         hub.fake(pack, calls=fake)
     with pytest.raises(RegistrationError):
-        hub.fake(pack, calls=lambda one, two: "no")
+        hub.fake(pack, calls=max)
     async with TestHub(app, inline_activities=True) as inline:
         inline.fake(pack, calls=fake)  # nothing runs in a thread there
         handle = await inline.client.start_new(buy, BOOK)

@@ -9,14 +9,26 @@ import pytest
 from perdure import App, EntityId, OrchestrationContext, PerdureError, UsageError
 from perdure.storage import slices
 from perdure.testing import CrashDifference, TestHub, crash_everywhere
-from tests.testing.shop import DAY, Order, Stock, app, approval, buy, charge, crawl, fetch, tick
+from tests.testing.shop import (
+    DAY,
+    Order,
+    Stock,
+    app,
+    approval,
+    buy,
+    charge,
+    crawl,
+    fetch,
+    pack,
+    tick,
+)
 
 BOOK = Order("book", 12)
 
 
 async def saga(hub: TestHub) -> object:
     """A saga that has to undo what it did, and one that does not."""
-    hub.fake("pack", calls=lambda order: {"book": "packed"}[order.item])
+    hub.fake(pack, calls=lambda order: {"book": "packed"}[order.item])
     done = await hub.client.start_new(buy, BOOK)
     undone = await hub.client.start_new(buy, Order("pen", 3))
     await hub.advance(DAY)
@@ -314,8 +326,9 @@ async def test_a_scenario_without_commits_has_no_points() -> None:
 
 @pytest.mark.parametrize("options", [{"scenario": 5}, {"run_s": -1}, {"settings": 5}])
 async def test_bad_arguments_are_refused(options: Any) -> None:
+    given: dict[str, Any] = {"scenario": approvals, **options}
     with pytest.raises(UsageError):
-        await crash_everywhere(app, **{"scenario": approvals, **options})
+        await crash_everywhere(app, **given)
 
 
 async def test_the_order_of_tasks_is_let_go_again() -> None:

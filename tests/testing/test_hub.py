@@ -255,7 +255,11 @@ async def test_made_up_ids_are_the_same_in_each_run() -> None:
     assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize("ask", [TestHub.quiet, TestHub.crash, lambda hub: hub.advance(1)])
+async def advance(hub: TestHub) -> None:
+    await hub.advance(1)
+
+
+@pytest.mark.parametrize("ask", [TestHub.quiet, TestHub.crash, advance])
 async def test_time_passes_in_a_running_hub_alone(
     ask: Callable[[TestHub], Awaitable[None]],
 ) -> None:

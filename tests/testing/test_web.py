@@ -6,6 +6,7 @@ import warnings
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Literal
 
 import pytest
@@ -21,7 +22,7 @@ from tests.testing.shop import Order, Stock, app, approval, buy, charge, tick
 with warnings.catch_warnings():
     # It asks for another httpx than the one that the extra `web` brings, and does with this one.
     warnings.simplefilter("ignore")
-    from fastapi.testclient import TestClient
+    TestClient: Any = import_module("fastapi.testclient").TestClient
 
 Backend = Literal["asyncio", "trio"]
 
