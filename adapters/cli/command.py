@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from perdure import __version__
 
 from . import bench, check, dev, entities, instances, manage, new, serve, shards
+from .words import in_lines
 
 #: What a command ends with.
 FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT = 1, 2, 3, 4, 5
@@ -24,6 +25,20 @@ _HUB = (
 
 class HubCommand(TyperCommand):
     """A command that is about a hub, which may be its first argument."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; where there is one too many, it may have been meant as the hub."""
+        try:
+            arguments: list[str] = super().parse_args(ctx, args)
+        except Exception as error:  # typer has a click of its own, or not
+            message = getattr(error, "message", None)
+            if ctx.obj is None and isinstance(message, str) and "extra argument" in message:
+                error.message = (  # type: ignore[attr-defined]
+                    f"{message}; a hub is sqlite:PATH, the folder of one, http://HOST:PORT or a "
+                    "socket"
+                )
+            raise
+        return arguments
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Give what it takes, for its usage line."""
@@ -62,7 +77,7 @@ class Commands(TyperGroup):
             if status is None:
                 raise
             sys.stdout.flush()
-            typer.echo(f"perdure: {error}", err=True)
+            typer.echo(f"perdure: {in_lines(str(error))}", err=True)
             raise typer.Exit(status) from None
 
 

@@ -59,7 +59,8 @@ def dev(
 ) -> None:
     """Serve an application, anew whenever its code changes.
 
-    Code that cannot be imported is shown, and what was served before goes on.
+    Code that cannot be imported is shown, and what was served before goes on. So is what is
+    logged from INFO on, unless the application sets that up, and which instances fail.
     """
     if ":" not in app:  # no change of its code would bring that
         from perdure import UsageError
@@ -149,7 +150,7 @@ class _Development:
         # Of a session of its own: Ctrl-C is told to it from here, once.
         command = [sys.executable, "-m", "perdure", "serve", self._app, *self._arguments]
         self._served = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())], start_new_session=True
+            [*command, "--parent", str(os.getpid()), "--tell"], start_new_session=True
         )
 
     def _stop(self) -> None:

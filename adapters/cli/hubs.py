@@ -21,13 +21,17 @@ FOLDER = ".perdure"
 
 
 def is_hub(text: str) -> bool:
-    """Whether a command's first argument is a hub: an address, a store or a socket."""
+    """Whether a command's first argument is a hub: an address, a store, its folder, or a socket."""
     if "://" in text or text.startswith("sqlite:"):
         return True
     try:
-        return stat.S_ISSOCK(os.stat(text).st_mode)
+        return stat.S_ISSOCK(os.stat(text).st_mode) or _is_store(text)
     except (OSError, ValueError):
         return False
+
+
+def _is_store(folder: str) -> bool:
+    return Path(folder, "partition-00.sqlite").exists()
 
 
 def choose_hub(given: str | None) -> str:
@@ -38,8 +42,9 @@ def choose_hub(given: str | None) -> str:
     """
     place = given or os.environ.get(VARIABLE)
     if place:
-        return f"sqlite:{place}" if not is_hub(place) and os.path.isdir(place) else place
-    if Path(FOLDER, "partition-00.sqlite").exists():
+        is_named = "://" in place or place.startswith("sqlite:")
+        return place if is_named or not os.path.isdir(place) else f"sqlite:{place}"
+    if _is_store(FOLDER):
         return f"sqlite:{FOLDER}"
     raise UnavailableError(
         f"no hub is named, and there is none in ./{FOLDER}: give one as the first argument "
@@ -93,7 +98,8 @@ async def reach(
             )
         except UnavailableError as error:
             if not place.startswith("sqlite:"):
-                raise UnavailableError(f"{place}: {error}") from error
+                words = str(error)
+                raise UnavailableError(words if place in words else f"{place}: {words}") from error
             if not reads:
                 raise UnavailableError(
                     f"no hub runs at {place}, so nothing can be changed: start one "

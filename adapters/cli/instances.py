@@ -348,6 +348,10 @@ def _show_instances(screen: Screen, items: list[dict[str, Any]]) -> None:
 def show(
     context: typer.Context,
     id: InstanceId,
+    all_frames: Annotated[
+        bool,
+        typer.Option("--all-frames", help="Leave nothing out of tracebacks, not Perdure's own."),
+    ] = False,
     as_json: AsJson = False,
     key_file: KeyFile = None,
 ) -> None:
@@ -392,7 +396,7 @@ def show(
                 "history": f"events: {status['history_length']:,}",
             }
         )
-        _show_tracebacks(screen, failure)
+        _show_tracebacks(screen, failure, all_frames=all_frames)
 
     run(context, work, reads=True, as_json=as_json, key_file=key_file)
 
@@ -401,13 +405,18 @@ def _failure(failure: dict[str, Any]) -> str:
     return f"{failure.get('error_type')}: {failure.get('message')}"
 
 
-def _show_tracebacks(screen: Screen, failure: dict[str, Any] | None) -> None:
+def _show_tracebacks(screen: Screen, failure: dict[str, Any] | None, *, all_frames: bool) -> None:
     """Show where in the code something failed, and what was behind it; HTTP may leave that out."""
+    from .words import frames_of
+
     head = "traceback"  # the message is among the fields
     while failure is not None:
         if failure.get("stack_trace"):
             screen.line(f"\n{head}")
-            for line in failure["stack_trace"].splitlines():
+            frames = frames_of(failure["stack_trace"])
+            hides = not all_frames and not all(ours for _, ours in frames)
+            shown = [frame for frame, ours in frames if not (hides and ours)]
+            for line in "\n".join(shown).split("\n"):
                 if line.strip(" ^~"):
                     screen.line(line)
         failure = failure.get("cause")

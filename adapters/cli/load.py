@@ -16,6 +16,7 @@ from rich.text import Text
 from perdure import connect
 
 from .screen import Screen
+from .words import in_one_line
 
 if TYPE_CHECKING:
     from perdure import HubStatistics
@@ -178,7 +179,9 @@ def _actor_table(before: HubStatistics, now: HubStatistics, seconds: float, hott
     for (index, key), taken in listed.items():
         count = waiting.get((index, key), 0)
         # As text: a key may look like markup.
-        table.add_row(Text(key), str(index), _rate(taken, seconds), f"{count:,}" if count else "")
+        table.add_row(
+            Text(in_one_line(key)), str(index), _rate(taken, seconds), f"{count:,}" if count else ""
+        )
     return table
 
 

@@ -17,6 +17,7 @@ from .options import (
     Tags,
     Yes,
     confirm,
+    new_request_id,
     run,
 )
 
@@ -153,7 +154,11 @@ def restart(
     key_file: KeyFile = None,
 ) -> None:
     """Start anew with an instance's input; prints the new id."""
-    arguments = {"instance_id": id, "with_new_instance_id": not same_id}
+    arguments = {
+        "instance_id": id,
+        "with_new_instance_id": not same_id,
+        "request_id": new_request_id(),
+    }
     _do(context, "restart", arguments, "{instance_id}", as_json=as_json, key_file=key_file)
 
 

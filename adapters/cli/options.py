@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .words import in_one_line
+
 if TYPE_CHECKING:
     from .screen import Screen
 
@@ -125,6 +127,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
+    question = in_one_line(question)
     if not sys.stdin.isatty():
         from perdure import UsageError
 

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from .words import in_lines, in_one_line
+
 _GAP = 2
 _WIDE = 100_000
 _ROOM_MIN = 20
@@ -52,20 +54,21 @@ class Screen:
 
     def line(self, *parts: str | Text, indent: str = "") -> None:
         """Print a text, in lines that end between words."""
-        text = Text.assemble(*parts)
+        text = Text.assemble(*map(_harmless, parts))
         for piece in _wrap(text, self.width, indent):
             self.console.print(piece)
 
     def note(self, text: str) -> None:
         """Say something to the person beside what is asked for."""
         sys.stdout.flush()
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{in_lines(text)}\n")
 
     def table(self, headers: Sequence[str], *choices: Sequence[Sequence[str]]) -> None:
         """Print rows: as a table, by the first choice of cells with which it fits.
 
         Where it fits with none, each row is some lines, and no word is cut.
         """
+        choices = tuple([[in_one_line(one) for one in row] for row in rows] for rows in choices)
         for rows in choices:
             widths = [
                 max(len(header), *(len(row[column]) for row in rows), 0)
@@ -108,10 +111,19 @@ class Screen:
         shown = {name: text for name, text in fields.items() if text is not None}
         width = max(map(len, shown), default=0) + _GAP
         for name, text in shown.items():
-            value = text if isinstance(text, Text) else Text(text, style=STYLES.get(text) or "")
+            value = _harmless(text)
+            if not isinstance(value, Text):
+                value = Text(value, style=STYLES.get(value) or "")
             for number, piece in enumerate(_wrap(value, self.width - width, "")):
                 head = name.ljust(width) if not number else " " * width
                 self.console.print(Text.assemble((head, "bold"), piece))
+
+
+def _harmless(text: str | Text) -> str | Text:
+    """Give a text in which nothing stands that a terminal would take for a command."""
+    if not isinstance(text, Text):
+        return in_lines(text)
+    return text if text.plain.isprintable() else Text(in_lines(text.plain), style=text.style)
 
 
 def _wrap(text: Text, width: int, indent: str) -> Iterable[Text]:

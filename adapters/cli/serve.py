@@ -76,6 +76,7 @@ def serve(
     allowed_host: AllowedHosts = None,
     expose_errors: ExposeErrors = False,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    tell: Annotated[bool, typer.Option("--tell", hidden=True)] = False,
 ) -> None:
     """Run a hub until SIGINT or SIGTERM.
 
@@ -103,6 +104,10 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
         expose_errors=expose_errors,
     ) as beside:
+        if tell:
+            from .terminal import with_failures
+
+            beside = with_failures(beside)
         gc.enable()  # what is needed is loaded
         perdure.run(
             app,

@@ -95,6 +95,53 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def in_one_line(text: str) -> str:
+    """Give a text that does nothing to a terminal: breaks and control characters as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _escape(one) for one in text)
+
+
+def in_lines(text: str) -> str:
+    """Do the same, and keep the breaks of its lines."""
+    return "\n".join(in_one_line(line) for line in text.expandtabs(4).split("\n"))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+_FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)')
+_OURS = re.compile(
+    r"[/\\]perdure[/\\](actors|adapters|benchmarks|perdure|runtime|storage|testing)[/\\]"
+)
+
+
+def frames_of(traceback: str) -> list[tuple[str, bool]]:
+    """Split a traceback into its frames; gives each, and whether it is one of Perdure itself."""
+    frames: list[tuple[str, bool]] = []
+    for line in traceback.splitlines():
+        found = _FRAME.fullmatch(line)
+        if found is not None:
+            frames.append((line, _OURS.search(found["file"]) is not None))
+        elif frames:
+            text, ours = frames[-1]
+            frames[-1] = f"{text}\n{line}", ours
+        else:
+            frames.append((line, False))
+    return frames
+
+
+def place_of(traceback: str) -> str | None:
+    """Say where something failed, by its traceback: ``shop.py:42``; None if that does not say."""
+    for frame, ours in reversed(frames_of(traceback)):
+        found = _FRAME.fullmatch(frame.partition("\n")[0])
+        if found is not None and not ours:
+            name = found["file"].replace("\\", "/").rpartition("/")[2]
+            return f"{name}:{found['line']}"
+    return None
+
+
 def value(given: Any) -> str:
     """Give a JSON value as text in one line."""
     import orjson

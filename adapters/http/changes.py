@@ -15,12 +15,11 @@ from perdure import Change, OrchestrationStatus, PerdureError
 from ...runtime.client.operations import write_around
 from .problems import hide_stacks, problem_of
 from .refusals import refusal_of
+from .routes import HEARTBEAT_S
 
 if TYPE_CHECKING:
     from .entrance import Entrance
 
-#: Seconds without an event after which a comment says that the stream is alive.
-HEARTBEAT_S = 15.0
 #: Milliseconds after which a browser that was cut off comes back.
 _RETRY_MS = 1_000
 

@@ -119,9 +119,9 @@ class HttpTransport:
                 headers=cast("dict[str, str]", headers),  # bytes are taken, and UTF-8 in them
             )
         except _NOT_SENT as error:
-            raise AnswerLostError(_words(error), sent=False) from error
+            raise AnswerLostError(f"{self._base}: {_words(error)}", sent=False) from error
         except _LOST as error:
-            raise AnswerLostError(_words(error), sent=True) from error
+            raise AnswerLostError(f"{self._base}: {_words(error)}", sent=True) from error
         return self._read(response, missing=route.missing)
 
     def _url(self, path: str) -> httpx.URL:
@@ -170,7 +170,7 @@ class HttpTransport:
                 raise error
         # Of a server in between, or of another than a hub's.
         if status in (502, 504):
-            raise AnswerLostError(f"the gateway answered {status}", sent=True)
+            raise AnswerLostError(f"{self._base}: the gateway answered {status}", sent=True)
         if status == 503:
             raise UnavailableError(f"{self._base} answered 503; repeat it")
         if status >= 500:

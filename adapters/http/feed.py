@@ -17,8 +17,8 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from ...runtime.client.remote_client import AnswerLostError
-from .changes import HEARTBEAT_S
 from .problems import error_of
+from .routes import HEARTBEAT_S
 
 #: Seconds without an event and without a sign of life, after which a stream counts as broken.
 SILENCE_S = 3 * HEARTBEAT_S

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from starlette.responses import Response
 
 from perdure import PerdureError
 
 from ...runtime.client.operations import read_error, write_around, write_error
 from .refusals import Refusal
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
 
 URN = "urn:perdure:"
 MEDIA_TYPE = "application/problem+json"
@@ -53,6 +55,8 @@ def missing_problem(what: str) -> dict[str, Any]:
 
 def respond(problem: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     """Make the response of a problem."""
+    from starlette.responses import Response  # here, since a client reads problems without it
+
     return Response(write_around(problem), problem["status"], headers, MEDIA_TYPE)
 
 

@@ -28,6 +28,9 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 #: The header that has what goes along of the caller's context variables, as a JSON object.
 CONTEXT = "Perdure-Context"
 
+#: Seconds without a change after which a comment says that a stream of them is alive.
+HEARTBEAT_S = 15.0
+
 Body = Literal["none", "fields"] | str
 
 

@@ -470,7 +470,9 @@ async def _restart(question: _Question, instance_id: str) -> Response:
     wait = _read_wait(question)
     renames = question.flag("restartWithNewInstanceId", True)
     try:
-        handle = await question.client.restart(instance_id, with_new_instance_id=renames)
+        handle = await question.client.restart(
+            instance_id, with_new_instance_id=renames, request_id=question.request_id
+        )
     except (InstanceNotFoundError, InvalidIdError) as error:
         raise Refusal(
             400, "InstanceId does not match a valid orchestration instance.", error=error

@@ -322,17 +322,23 @@ class Client(ABC):
 
     @abstractmethod
     async def restart(
-        self, instance_id: str, *, with_new_instance_id: bool = True
+        self,
+        instance_id: str,
+        *,
+        with_new_instance_id: bool = True,
+        request_id: str | None = None,
     ) -> OrchestrationHandle[Any]:
         """Start an orchestration anew with the name, version, input and tags of an instance.
 
         Args:
             instance_id: which instance.
             with_new_instance_id: under a new id; else under the same one, which must have ended.
+            request_id: see ``start_new``.
 
         Raises:
             InstanceNotFoundError: there is no such instance.
             InstanceAlreadyExistsError: the same id is wanted, and it is live.
+            RequestIdReusedError: the request id was used for another request.
         """
         ...
 

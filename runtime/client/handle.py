@@ -87,12 +87,14 @@ class OrchestrationHandle(Generic[R_co]):
         """Take a failed instance back to before its failures. See ``Client.rewind``."""
         await self._client.rewind(self.instance_id, reason, force=force)
 
-    async def restart(self, *, with_new_instance_id: bool = True) -> OrchestrationHandle[R_co]:
+    async def restart(
+        self, *, with_new_instance_id: bool = True, request_id: str | None = None
+    ) -> OrchestrationHandle[R_co]:
         """Start it anew with the same input. See ``Client.restart``."""
-        return cast(
-            "OrchestrationHandle[R_co]",
-            await self._client.restart(self.instance_id, with_new_instance_id=with_new_instance_id),
+        handle = await self._client.restart(
+            self.instance_id, with_new_instance_id=with_new_instance_id, request_id=request_id
         )
+        return cast("OrchestrationHandle[R_co]", handle)
 
     async def purge(self, *, recursive: bool = True) -> int:
         """Delete it, once it has ended. See ``Client.purge_instance``."""

@@ -500,6 +500,7 @@ class RestartArguments:
 
     instance_id: str
     with_new_instance_id: bool = True
+    request_id: str | None = None
     carried: dict[str, str] | None = None
 
 
@@ -805,7 +806,9 @@ async def _restart(client: HubClient, given: RestartArguments) -> Any:
     """Start an orchestration anew with the name, version, input and tags of an instance."""
     with client.carrying(given.carried):
         handle = await client.restart(
-            given.instance_id, with_new_instance_id=given.with_new_instance_id
+            given.instance_id,
+            with_new_instance_id=given.with_new_instance_id,
+            request_id=given.request_id,
         )
     return {"instance_id": handle.instance_id}
 

@@ -81,8 +81,8 @@ class OrchestrationClient(InstanceQueries):
                 raise
             return OrchestrationHandle(self, new_id, definition.output)
         if instance_id is None:
-            # The same id at each repetition, so that the same handle is returned.
-            instance_id = uuid.uuid5(uuid.NAMESPACE_OID, check_text(request_id, "request_id")).hex
+            assert request_id is not None
+            instance_id = _id_of(request_id)
         instance_id = check_instance_id(instance_id)
         await self._request(instance_id, message, request_id)
         return OrchestrationHandle(self, instance_id, definition.output)
@@ -170,15 +170,23 @@ class OrchestrationClient(InstanceQueries):
         await self._command(instance_id, command)
 
     async def restart(
-        self, instance_id: str, *, with_new_instance_id: bool = True
+        self,
+        instance_id: str,
+        *,
+        with_new_instance_id: bool = True,
+        request_id: str | None = None,
     ) -> OrchestrationHandle[Any]:
         instance_id = check_instance_id(instance_id)
         flag(with_new_instance_id, "with_new_instance_id")
+        if request_id is not None:
+            request_id = check_text(request_id, "request_id")
         record = await self._read(instance_id)
         message = Start(record.name, record.version, record.input, tags=record.tags)
         message.carried = self._lookup.carry()
-        new_id = self._new_instance_id() if with_new_instance_id else instance_id
-        await self._request(new_id, message)
+        new_id = instance_id
+        if with_new_instance_id:
+            new_id = self._new_instance_id() if request_id is None else _id_of(request_id)
+        await self._request(new_id, message, request_id)
         return self.get_handle(new_id)
 
     async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:
@@ -279,3 +287,8 @@ class OrchestrationClient(InstanceQueries):
 def _encode_tags(tags: Mapping[str, str]) -> bytes | None:
     given = labels(tags)
     return codec_for(dict[str, str]).encode(given) if given else None
+
+
+def _id_of(request_id: str) -> str:
+    """Give the same instance id at each repetition, so that the same handle is returned."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, check_text(request_id, "request_id")).hex

@@ -111,7 +111,7 @@ async def connect_remotely(
     try:
         await transport.ask(OPERATIONS["describe"], {})  # one that answers nothing is no hub
     except AnswerLostError as lost:
-        raise UnavailableError(f"no hub answers there ({lost}): start one") from lost
+        raise UnavailableError(f"no hub answers ({lost}): start one") from lost
     home, left = Home(), anyio.Event()
     failed: Exception | None = None
     async with TaskGroup() as tasks:

@@ -366,12 +366,17 @@ class RemoteClient(Client):
         await self._ask("retry", {"actor": key})
 
     async def restart(
-        self, instance_id: str, *, with_new_instance_id: bool = True
+        self,
+        instance_id: str,
+        *,
+        with_new_instance_id: bool = True,
+        request_id: str | None = None,
     ) -> OrchestrationHandle[Any]:
         instance_id = check_instance_id(instance_id)
         flag(with_new_instance_id, "with_new_instance_id")
         arguments: dict[str, Any] = {"instance_id": instance_id}
         arguments["with_new_instance_id"] = with_new_instance_id
+        _add_request_id(arguments, uuid.uuid4().hex if request_id is None else request_id)
         self._carry(arguments)
         told = await self._ask("restart", arguments)
         return self.get_handle(told["instance_id"])

@@ -85,6 +85,65 @@ def test_what_is_served_is_served_anew_when_it_changes_and_goes_on_while_it_is_b
     assert not (folder / ".perdure" / "hub.sock").exists()
 
 
+FAILING = (
+    SOURCE
+    + """
+
+class Shy(Exception):
+    def __str__(self):
+        return "not today\\x1b[31m\\nnor tomorrow"
+
+@app.activity
+def refuse(text: str) -> None:
+    raise Shy
+
+@app.orchestration
+async def fail(ctx: perdure.OrchestrationContext, name: str) -> None:
+    ctx.logger.info("asks %s", name)
+    await ctx.call_activity(refuse, name)
+
+@app.entity
+class Box:
+    value: int = 0
+
+    def open(self) -> None:
+        raise ValueError("it is locked")
+"""
+)
+
+
+@pytest.mark.parametrize("sets_up", [False, True], ids=["as it comes", "set up"])
+def test_what_fails_and_what_is_logged_is_shown_at_the_terminal(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, sets_up: bool
+) -> None:
+    monkeypatch.chdir(folder)
+    source = FAILING
+    if sets_up:
+        source += "\nimport logging\nlogging.basicConfig(format='ours %(message)s')\n"
+    (folder / "greeter.py").write_text(source, "utf-8")
+    with command(
+        folder, "-m", "perdure", "dev", "greeter.py:app", "--http", "127.0.0.1:0"
+    ) as process:
+        lines_until(process, "http://")
+        failed = run("start", "fail", '"Ada"', "--id", "f", "--wait", "20")
+        run("signal", "@box@b", "open")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+
+    lines = errors.splitlines()
+    [line] = [line for line in lines if line.startswith("failed ")]
+    assert failed.status == 1
+    assert re.fullmatch(
+        r"failed f \(fail\): ActivityError: .*Shy: not today\\x1b\[31m\\nnor tomorrow "
+        r"\(greeter.py:\d+\)",
+        line,
+    )
+    assert any("box@b.open failed" in line for line in lines)
+    assert any("asks Ada" in line for line in lines) is not sets_up
+    assert any(line.startswith("ours ") for line in lines) is sets_up
+    assert "\x1b" not in errors
+
+
 def test_what_cannot_be_served_at_first_ends_it_with_its_status(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -37,6 +37,20 @@ def test_the_hub_may_stand_behind_options_and_a_value_of_one_is_none(
     assert behind.value()["instance_id"] == "waits"
 
 
+def test_the_folder_of_a_store_is_a_hub_and_what_is_none_is_told_how_one_is_given(
+    run: Run, stopped: str
+) -> None:
+    by_folder = run("list", stopped.removeprefix("sqlite:"), "--count")
+    elsewhere = run("list", "nothing-of-that-name")
+    silent = run("list", "http://127.0.0.1:1")
+
+    assert by_folder.out == "3\n"
+    assert elsewhere.status == 2
+    assert "a hub is sqlite:PATH" in " ".join(elsewhere.err.split())
+    assert silent.status == 4
+    assert silent.err.count("http://127.0.0.1:1") == 1
+
+
 def test_a_socket_is_a_hub(run: Run, live: Live) -> None:
     ended = run("list", f"{live.socket.removeprefix('sqlite:')}/hub.sock", "--count")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import datetime, timedelta, timezone
 from typing import cast
@@ -296,8 +297,12 @@ def test_a_failed_instance_is_shown_with_the_line_that_failed_unless_over_http(
     run("start", place, "fail", "--id", id, "--wait", "20")
 
     shown = run("show", place, id).out
+    whole = run("show", place, id, "--all-frames").out
 
     assert "ValueError: it was to fail\n" in shown
+    ours = re.compile(r"perdure[/\\](actors|runtime)[/\\]")
+    assert ours.search(shown) is None
+    assert bool(ours.search(whole)) is not place.startswith("http")
     is_local = not place.startswith("http")  # whose server was not told to expose errors
     assert ('raise ValueError("it was to fail")' in shown) is is_local
     assert ("\n\ntraceback\n  File " in shown) is is_local

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from rich.text import Text
 
 from perdure.adapters.cli.screen import Screen
+from perdure.adapters.cli.words import frames_of, place_of
 
 ROWS = [["a" * 30, "a name of three words", "Running"], ["b", "", "Completed"]]
 HEADERS = ("id", "name", "status")
@@ -26,6 +28,53 @@ def test_rows_are_a_table_where_that_fits(
         f"{'a' * 30}  a name of three words  Running",
         f"b{' ' * 54}Completed",
     ]
+
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07b\u202ec\x00d\re\x9b1mf\ud800g"
+#: Some of it rich takes out of its own texts.
+SHOWN_IN_STYLE = r"a\x1b[2J\x1b]0;titleb\u202ec\x00de\x9b1mf\ud800g"
+SHOWN = r"a\x1b[2J\x1b]0;title\x07b\u202ec\x00d\re\x9b1mf\ud800g"
+
+
+def test_nothing_that_is_shown_is_a_command_to_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    screen = Screen()
+
+    screen.line(HOSTILE, Text(HOSTILE, style="bold"))
+    screen.fields({"what": HOSTILE, "styled": Text(f"x\n{HOSTILE}")})
+    screen.table(("id",), [[f"{HOSTILE}\n"]])
+    screen.note(HOSTILE)
+
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        SHOWN + SHOWN_IN_STYLE,
+        f"what    {SHOWN}",
+        "styled  x",
+        f"        {SHOWN_IN_STYLE}",
+        "ID",
+        rf"{SHOWN}\n",
+    ]
+    assert captured.err == f"{SHOWN}\n"
+
+
+def test_the_frames_of_a_traceback_are_told_apart() -> None:
+    ours = '  File "/x/site-packages/perdure/actors/replay/executor.py", line 7, in step\n    go()'
+    theirs = (
+        '  File "/home/me/perdure/examples/shop.py", line 42, in order\n    await pay()\n    ^^^'
+    )
+    text = f"Traceback (most recent call last):\n{ours}\n{theirs}\n{ours}"
+
+    assert frames_of(text) == [
+        ("Traceback (most recent call last):", False),
+        (ours, True),
+        (theirs, False),
+        (ours, True),
+    ]
+    assert place_of(text) == "shop.py:42"
+    assert place_of(r'  File "C:\work\shop.py", line 3, in f') == "shop.py:3"
+    assert place_of(ours) is place_of("") is None
 
 
 @pytest.mark.usefixtures("narrow")

@@ -501,8 +501,21 @@ async def test_a_request_under_one_idempotency_key_is_done_once() -> None:
             await it.http.post(f"{WEBHOOKS}/entities/counter/k?op=add", json=2, headers=again)
         value = await it.client.call_entity(EntityId("Counter", "k"), "get")
         other = await it.http.post(f"{WEBHOOKS}/orchestrators/echo", json=2, headers=once)
+        restart = f"{WEBHOOKS}/instances/{started[0]}/restart"
+        anew = {"Idempotency-Key": "anew"}
+        restarted = [(await it.http.post(restart, headers=anew)).json()["id"] for _ in range(2)]
+        for id in (started[0], restarted[0]):
+            await it.ended(id)
+        same = {"Idempotency-Key": "the same"}
+        for _ in range(2):
+            await it.http.post(f"{restart}?restartWithNewInstanceId=false", headers=same)
+            await it.ended(started[0])
+        statuses = [one async for one in it.client.query()]
 
     assert started[0] == started[1]
+    assert restarted[0] == restarted[1] != started[0]
+    executions = {one.instance_id: one.execution for one in statuses}
+    assert executions == {started[0]: 2, restarted[0]: 1}
     assert value == 2
     assert other.status_code == 422
 
