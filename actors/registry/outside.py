@@ -8,6 +8,7 @@ part of its context does the same.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -51,6 +52,7 @@ _BY_ACTIVITY = (
 
 _LIBRARIES = frozenset({"anyio", "asyncio", "contextlib", "outcome", "sniffio", "trio"})
 _LOOPS = _LIBRARIES - {"contextlib", "outcome"}
+_LIBRARY = f"{os.path.dirname(os.__file__)}{os.sep}"
 _ROOM = __name__.rsplit(".", 2)[0]
 _PACKAGE = _ROOM.rpartition(".")[0]
 _OURS = (f"{_ROOM}.", f"{_PACKAGE}.runtime.", f"{_PACKAGE}.testing.")
@@ -172,10 +174,16 @@ def raising_line(error: BaseException) -> str | None:
     line: str | None = None
     trace: TracebackType | None = _traceback_of(error)
     while trace is not None:
-        if _is_users(trace.tb_frame):
-            line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        code = trace.tb_frame.f_code
+        if _is_users(trace.tb_frame) and not (line and is_pythons(code.co_filename)):
+            line = f"{code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return line
+
+
+def is_pythons(file: str) -> bool:
+    """Whether a file of code is of Python's own library."""
+    return file.startswith((_LIBRARY, "<frozen ")) and "site-packages" not in file
 
 
 def lines_of(coroutine: Any) -> list[CodeLine]:

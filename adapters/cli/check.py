@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import AsJson, KeyFile
+from .options import KeyFile
 
 #: What the command ends with: nothing was found, something was, it could not look.
 CLEAN, FOUND, UNREADABLE = 0, 1, 2
@@ -78,7 +78,7 @@ def check(
     limit: Annotated[
         float, typer.Option(min=0.1, help="Seconds that the replay of one instance may take.")
     ] = 10.0,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     key_file: KeyFile = None,
 ) -> None:
     """Look for what orchestrations and entities must not do.

@@ -31,6 +31,7 @@ from attrs import define
 
 from ...actors.errors import InternalError, UsageError
 from ...actors.printing import one_line
+from ...actors.registry.outside import is_pythons
 from ...runtime.facts import read_fact
 from .findings import FindingKind, ReplayFinding, read_place
 from .frames import AT, pack
@@ -339,10 +340,12 @@ def _skipped(row: StoredRow) -> ReplayFinding:
 def _place_in(trace: str) -> str | None:
     """Find the innermost line of users' code in a traceback of the main thread."""
     for block in trace.split("\n\n"):
-        if f"{os.sep}replaying{os.sep}worker.py" in block:
-            for found in _FRAME.finditer(block):
-                if not _is_ours(found["file"]):
-                    return f"{found['file']}:{found['line']}"
+        if f"{os.sep}replaying{os.sep}worker.py" not in block:
+            continue
+        frames = [(found["file"], found["line"]) for found in _FRAME.finditer(block)]
+        theirs = [one for one in frames if not _is_ours(one[0])]
+        for file, line in [one for one in theirs if not is_pythons(one[0])] or theirs:
+            return f"{file}:{line}"
     return None
 
 
@@ -351,4 +354,4 @@ def _is_ours(file: str) -> bool:
     return any(
         Path(file).resolve().is_relative_to(package / room)
         for room in ("actors", "runtime", "testing", "storage")
-    ) or file.startswith("<frozen")
+    )

@@ -14,8 +14,10 @@ import pytest
 from perdure import Hub, Settings, UnavailableError, UsageError, connect
 from perdure.testing.replaying.check import ReplayCount, check_replays
 from perdure.testing.replaying.findings import ReplayFinding
+from perdure.testing.replaying.rows import actor_of
 from perdure.testing.replaying.sources import RunningSource, Source, open_files
 from tests.testing.programs import load
+from tests.testing.replaying.large import DIFFERS, fill
 from tests.testing.replaying.stores import LIMIT_S, WAS, changed, leave_all, line
 
 
@@ -183,12 +185,21 @@ def test_what_cannot_be_read_is_told_with_where_it_is_declared(checked: Checked,
     assert "operation 'add', which waits for it" in checked.of("@stock@held").message
 
 
-def test_findings_come_in_the_order_of_the_rows(checked: Checked) -> None:
-    counts = [instances for instances, _ in checked.told]
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # processes take their time
+async def test_findings_come_in_the_order_of_the_rows_however_many_processes_look(
+    tmp_path: Path,
+) -> None:
+    await fill(tmp_path / "hub", 1_500)
+    now = tmp_path / "now.py"
+    now.write_text(DIFFERS, "utf-8")
 
-    assert counts == sorted(counts)
-    assert counts[0] == 0
-    assert counts[-1] == 49
+    async with open_files(tmp_path / "hub") as source:
+        many = await check(source, f"{now}:app", jobs=3)
+        rows = [row async for some in source.rows() for row in some]
+
+    counts = [instances for instances, _ in many.told]
+    assert [one.actor for one in many.findings] == [actor_of(row) for row in rows]
+    assert (counts, counts[0], counts[-1]) == (sorted(counts), 0, 1_500)
 
 
 async def test_nothing_is_changed_by_a_check(left: tuple[Path, Path], mild: Path) -> None:
