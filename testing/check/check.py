@@ -142,7 +142,7 @@ def _find_module(name: str) -> Path:
             raise CheckError(f"there is no file {name}")
         return path
     parts = name.split(".")
-    for start in [Path.cwd(), *map(Path, sys.path)]:
+    for start in [Path.cwd(), Path.cwd() / "src", *map(Path, sys.path)]:
         place = start.joinpath(*parts)
         for path in (place / "__init__.py", place.with_name(f"{place.name}.py")):
             if path.is_file():

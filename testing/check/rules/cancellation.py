@@ -33,15 +33,17 @@ class Cancellation(Rule):
     def _check_handlers(self, visit: Visit, handlers: list[ast.ExceptHandler]) -> Iterator[Found]:
         for handler in handlers:
             names = _names(visit, handler.type)
-            if names & _CANCELLED and not isinstance(handler.type, ast.Tuple):
+            if names & _CANCELLED and not _is_idle(handler.body):
                 return  # it is meant, and those that follow do not get it
             if names & _LOOPS:
                 assert handler.type is not None
                 what = f"{shown(handler.type)} is caught, which is never thrown"
                 yield Found(handler, what, "catch `perdure.Cancelled`")
-            elif (handler.type is None or names & _EVERYTHING) and not _raises(handler.body):
+            elif (handler.type is None or names & (_EVERYTHING | _CANCELLED)) and not _raises(
+                handler.body
+            ):
                 what = "`except:`" if handler.type is None else f"`except {_text(handler.type)}`"
-                fix = "catch `Exception`, or end the handler with `raise`"
+                fix = "end the handler with `raise`, or catch `Exception`"
                 yield Found(handler, f"{what} swallows `Cancelled`", fix)
 
     def _check_end(self, body: list[ast.stmt]) -> Iterator[Found]:
@@ -61,7 +63,7 @@ class Cancellation(Rule):
             call = item.context_expr
             if isinstance(call, ast.Call) and "contextlib.suppress" in visit.called(call):
                 for argument in call.args:
-                    if _names(visit, argument) & _EVERYTHING:
+                    if _names(visit, argument) & (_EVERYTHING | _CANCELLED):
                         what = f"`suppress({_text(argument)})` swallows `Cancelled`"
                         yield Found(call, what, "suppress `Exception`, or less")
 
@@ -169,6 +171,15 @@ def _inside(body: list[ast.stmt], *, into_loops: bool) -> Iterator[ast.stmt]:
             for child in ast.iter_child_nodes(node)
             if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case))
         ]
+
+
+def _is_idle(body: list[ast.stmt]) -> bool:
+    """Whether a handler does nothing at all."""
+    return all(
+        isinstance(statement, (ast.Pass, ast.Continue))
+        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        for statement in body
+    )
 
 
 def _raises(body: list[ast.stmt]) -> bool:

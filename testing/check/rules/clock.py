@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from typing import ClassVar
 
-from .outside import Outside, OutsideRule, table
+from ..source.calls import Visit
+from ..source.values import ExternalObject
+from .outside import Outside, OutsideRule, global_value, table
+from .rule import Found, shown
 
 _NOW = "use `ctx.current_utc_datetime`"
 _ENTITY_NOW = "use `ctx.current_utc_datetime` of a parameter `ctx: EntityContext`"
@@ -15,6 +20,8 @@ _RANDOM = "use `ctx.random`, which is seeded by the instance"
 _ENTITY_GIVEN = "pass it in with the operation's input"
 _CHANCE = Outside("gives another number {again}", _RANDOM, _ENTITY_GIVEN)
 _UNSEEDED = Outside("gives other numbers {again}", _RANDOM, _ENTITY_GIVEN, unless_given=1)
+#: A source of numbers that a whole module has, seeded or not, has no order that a replay meets again.
+_SOURCES = frozenset({"random.Random", "numpy.random.Generator", "numpy.random.RandomState"})
 _UUID = Outside("gives another id {again}", "use `ctx.new_uuid()`", _ENTITY_GIVEN)
 
 _ENVIRONMENT = Outside(
@@ -98,6 +105,16 @@ class Chance(OutsideRule):
         **table("default_rng RandomState", _UNSEEDED, "numpy.random."),
         **table("rand randn randint randperm normal manual_seed", _CHANCE, "torch."),
     }
+
+    def check(self, visit: Visit) -> Iterator[Found]:
+        yield from super().check(visit)
+        for node in visit.of(ast.Attribute) if visit.kind == "orchestration" else ():
+            if global_value(visit, node.value) is not None and any(
+                isinstance(value, ExternalObject) and value.name in _SOURCES
+                for value in visit.values(node.value)
+            ):
+                what = f"{shown(node.value)} gives all instances numbers in turn"
+                yield Found(node.value, what, _RANDOM)
 
     def find(self, name: str) -> Outside | None:
         # What compares secrets decides nothing by chance.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..source.calls import Visit
 from ..source.values import Class, Function
-from .rule import Found, Rule, shown
+from .rule import BOTH, Found, Rule, shown
 
 
 class DirectCalls(Rule):
@@ -15,6 +15,7 @@ class DirectCalls(Rule):
 
     code = "PDU013"
     title = "A registered function is called directly"
+    kinds = BOTH
 
     def check(self, visit: Visit) -> Iterator[Found]:
         for call in visit.of(ast.Call):
@@ -41,7 +42,11 @@ class DirectCalls(Rule):
         if role is None or not role.is_registered or value.node is visit.function.node:
             return
         where = shown(node)
-        if role.kind == "activity":
+        if visit.kind == "entity":
+            if role.kind != "activity":
+                return
+            fix = "have an orchestration call it: `ctx.start_new(...)` of an `EntityContext`"
+        elif role.kind == "activity":
             fix = f"await `ctx.call_activity({value.name}, ...)`"
         elif role.kind == "orchestration":
             fix = f"await `ctx.call_sub_orchestrator({value.name}, ...)`"

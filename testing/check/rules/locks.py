@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 
 from ..source.calls import Visit, locked_by, locks_around
-from ..source.scopes import Scope
 from .rule import Found, Rule, shown
 
 
@@ -40,6 +39,8 @@ class Locks(Rule):
                 f"{shown(call)} stands inside of `lock_entities`",
                 "call it before the lock or behind it",
             )
+        elif lock is not None and name == "task_all":
+            yield from self._check_together(visit, call, _Entities(visit, lock))
         elif lock is not None and call.args and name in ("call_entity", "signal_entity"):
             entities = _Entities(visit, lock)
             target = call.args[0]
@@ -51,6 +52,19 @@ class Locks(Rule):
                 yield Found(
                     call, what, "call it by `ctx.call_entity`, or signal it behind the block"
                 )
+
+    def _check_together(self, visit: Visit, call: ast.Call, entities: _Entities) -> Iterator[Found]:
+        """Look for an entity that is called twice at a time."""
+        seen = set[str]()
+        tasks = call.args[0] if call.args else None
+        for task in tasks.elts if isinstance(tasks, (ast.List, ast.Tuple)) else ():
+            if isinstance(task, ast.Call) and visit.context_call(task) == "call_entity":
+                key = entities.key(task.args[0]) if task.args else None
+                if key in seen:
+                    what = f"{shown(task.args[0])} is called twice at a time, inside of its lock"
+                    yield Found(task, what, "await one call before the next")
+                elif key is not None:
+                    seen.add(key)
 
     def _check_entered(self, visit: Visit, item: ast.withitem) -> Iterator[Found]:
         lock = locked_by(visit, item)
@@ -81,7 +95,7 @@ class _Entities:
             for part in (
                 argument.elts if isinstance(argument, (ast.List, ast.Tuple)) else [argument]
             ):
-                key = self._key(part)
+                key = self.key(part)
                 if key is None:
                     self._is_known = False
                 else:
@@ -89,40 +103,47 @@ class _Entities:
 
     def certainly_has(self, node: ast.expr) -> bool:
         """Whether an entity is locked for certain."""
-        key = self._key(node)
+        key = self.key(node)
         return key is not None and key in self._keys
 
     def certainly_lacks(self, node: ast.expr) -> bool:
         """Whether an entity is not locked for certain."""
-        key = self._key(node)
+        key = self.key(node)
         return self._is_known and key is not None and key not in self._keys
 
-    def _key(self, node: ast.expr) -> str | None:
+    def key(self, node: ast.expr) -> str | None:
         """Give a text that is the same for the same entity; None if that cannot be said."""
-        scope: Scope = self._visit.scope(node)
+        value = self._followed(node)
+        if isinstance(value, ast.Name):
+            found = self._visit.scope(value).find(value.id)
+            is_parameter = found is not None and [one.kind for one in found[1]] == ["parameter"]
+            return f"parameter {value.id}" if is_parameter else None
+        if not isinstance(value, ast.Call) or any(
+            isinstance(one, (ast.Await, ast.Yield)) for one in ast.walk(value)
+        ):
+            return None
+        parts = [self._followed(argument) for argument in value.args]
+        if "perdure.EntityId" in self._visit.called(value) and len(parts) == 2:
+            name = parts[0].value if isinstance(parts[0], ast.Constant) else ast.unparse(parts[0])
+            return f"{str(name).casefold()} {ast.unparse(parts[1])}"
+        keywords = [f"{one.arg}={ast.unparse(one.value)}" for one in value.keywords]
+        texts = [ast.unparse(value.func), *map(ast.unparse, parts), *keywords]
+        return " ".join(texts)
+
+    def _followed(self, node: ast.expr) -> ast.expr:
+        """Give the expression that a variable has its one value from, or what there is instead."""
         for _ in range(4):
             if not isinstance(node, ast.Name):
                 break
-            found = scope.find(node.id)
-            if found is None or len(found[1]) != 1:
-                return None
-            binding = found[1][0]
-            if binding.kind == "parameter":
-                return f"parameter {node.id}"
-            if binding.kind not in ("value", "annotated") or binding.value is None:
-                return None
-            value: ast.expr = binding.value
+            found = self._visit.scope(node).find(node.id)
+            binding = found[1][0] if found is not None and len(found[1]) == 1 else None
+            if binding is None or binding.kind not in ("value", "annotated"):
+                break
+            value = binding.value
             for index in binding.path:
-                if not isinstance(value, (ast.Tuple, ast.List)) or index >= len(value.elts):
-                    return None
-                value = value.elts[index]
-            if isinstance(value, ast.Call):
-                return self._made(value)
+                row = value.elts if isinstance(value, (ast.Tuple, ast.List)) else []
+                value = row[index] if index < len(row) else None
+            if value is None:
+                break
             node = value
-        return self._made(node) if isinstance(node, ast.Call) else None
-
-    def _made(self, call: ast.Call) -> str | None:
-        """Give the text of what makes an ``EntityId``, or of a call that gives one."""
-        if any(isinstance(one, (ast.Await, ast.Yield)) for one in ast.walk(call)):
-            return None
-        return ast.unparse(call)
+        return node

@@ -156,7 +156,8 @@ class Project:
                 return self.read(place / "__init__.py")
             if self._has(place.parent, f"{place.name}.py"):
                 return self.read(place.with_name(f"{place.name}.py"))
-            if folder is None and self._names(place):
+            is_installed = first in sys.stdlib_module_names  # and then comes before such a folder
+            if folder is None and not is_installed and self._names(place):
                 folder = Folder(name, place)
         return folder
 

@@ -558,6 +558,14 @@ class Resolver:
             return self.values(node.args[0], module, scope)
         if name == "typing.cast" and len(node.args) == 2:
             return self.annotated(Typed(node.args[0], module, scope))
+        if name == "builtins.getattr" and len(node.args) > 1:
+            attribute = node.args[1]
+            if isinstance(attribute, ast.Constant) and isinstance(attribute.value, str):
+                owners = self.values(node.args[0], module, scope)
+                return tuple(
+                    value for owner in owners for value in self.member(owner, attribute.value)
+                )
+            return ()
         if name == "builtins.type" and len(node.args) == 1:
             made = self.values(node.args[0], module, scope)
             return tuple(one.cls for one in made if isinstance(one, Object))

@@ -62,26 +62,46 @@ class Roles:
         self._roles: dict[FunctionNode, Role] = {}
         self._entities: set[ast.ClassDef] = set()
         self._registrars: dict[FunctionNode, RoleKind] = {}
+        self._given: set[Module] = set()
+        self._read_already: set[Module] = set()
         self.unseen: list[Unseen] = []
 
     def of(self, function: Function) -> Role | None:
         """Give a function's role; None if it has none of its own."""
+        self._read([function.module])
         return self._roles.get(function.node)
 
     def roots(self) -> list[Role]:
-        """Give all whose code a hub runs in turns: orchestrations, and operations of entities."""
-        return [role for role in self._roles.values() if role.kind != "activity"]
+        """Give all whose code a hub runs in turns: orchestrations, and operations of entities.
+
+        Those of the modules that were asked for, and not of what these import.
+        """
+        return [
+            role
+            for role in self._roles.values()
+            if role.kind != "activity" and role.function.module in self._given
+        ]
 
     def is_entity(self, cls: Class) -> bool:
         """Whether a class is an entity."""
+        self._read([cls.module])
         return cls.node in self._entities
 
     def count(self, kind: RoleKind) -> int:
         """Say how many registered ones of a kind there are; operations each count."""
-        return sum(role.kind == kind and role.is_registered for role in self._roles.values())
+        return sum(
+            role.kind == kind and role.is_registered and role.function.module in self._given
+            for role in self._roles.values()
+        )
 
     def read(self, modules: list[Module]) -> None:
-        """Find the roles in some modules."""
+        """Find the roles in some modules; those in others are found when they are asked for."""
+        self._given.update(modules)
+        self._read(modules)
+
+    def _read(self, modules: list[Module]) -> None:
+        modules = [module for module in modules if module not in self._read_already]
+        self._read_already.update(modules)
         for module in modules:
             for call, scope in module.scopes.registrations:
                 self._read_registrar(call, module, scope)
@@ -136,8 +156,9 @@ class Roles:
         if not isinstance(target, ast.Attribute) or target.attr not in REGISTERING:
             return None
         known = self._resolver.values(target.value, module, scope)
-        if all(isinstance(value, External) for value in known) and _uses_perdure(module):
-            return _named(target.attr)  # an app that comes from elsewhere
+        is_elsewhere = all(isinstance(value, External) for value in known)
+        if is_elsewhere and (target.attr == "orchestration" or _uses_perdure(module)):
+            return _named(target.attr)
         return None
 
     def _read_call(self, call: ast.Call, module: Module, scope: Scope) -> None:
@@ -152,7 +173,8 @@ class Roles:
             if isinstance(value, (Class, Function)):
                 self._register(kind, value)
                 found = True
-        if not found and not is_parameter and not isinstance(argument, ast.Constant):
+        is_seen = found or is_parameter or isinstance(argument, ast.Constant)
+        if not is_seen and module in self._given:
             self.unseen.append(Unseen(module, call.lineno, ast.unparse(call)))
 
     def _read_registrar(self, call: ast.Call, module: Module, scope: Scope) -> None:

@@ -55,3 +55,11 @@ async def flow(ctx: OrchestrationContext) -> None:
 def flow(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
     yield ctx.call_activity(charge, 1)
     book("Rome")  # PDU013
+
+# %% an activity, from an operation
+@app.entity
+class Desk:
+    last: str = ""
+
+    async def pay(self, cents: int) -> None:
+        self.last = await charge(cents)  # PDU013

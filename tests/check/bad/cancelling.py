@@ -115,3 +115,20 @@ async def flow(ctx: OrchestrationContext, n: int) -> None:
         await ctx.call_activity(charge, n)
     finally:
         ctx.continue_as_new(n + 1)  # PDU017
+
+# %% a cancellation that is passed over
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    for _ in range(3):
+        try:
+            await ctx.call_activity(charge, 1)
+        except Cancelled:  # PDU016
+            pass
+
+# %% a cancellation that is suppressed
+import contextlib
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    with contextlib.suppress(Cancelled):  # PDU016
+        await ctx.call_activity(charge, 1)

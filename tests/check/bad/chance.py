@@ -130,3 +130,12 @@ async def child(ctx: OrchestrationContext) -> None: ...
 @app.orchestration
 async def flow(ctx: OrchestrationContext) -> None:
     await ctx.call_sub_orchestrator(child, instance_id=f"child-{uuid.uuid4()}")  # PDU003
+
+# %% a seeded generator that all instances share
+import random
+
+SOURCE = random.Random(7)
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return SOURCE.random()  # PDU002

@@ -257,3 +257,179 @@ import time
 @app.orchestration
 async def flow(ctx: OrchestrationContext) -> str:
     return time.strftime("%Y", time.gmtime())  # PDU001
+
+# %% by getattr
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return getattr(time, "time")()  # PDU001
+
+# %% by an attribute of an object
+import time
+
+class Watch:
+    def __init__(self) -> None:
+        self.clock = time.time
+
+    def now(self) -> float:
+        return self.clock()  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return Watch().now()
+
+# %% by a table of functions
+import time
+
+CLOCKS = {"wall": time.time, "own": lambda: time.monotonic()}  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, name: str) -> float:
+    return CLOCKS[name]()  # PDU001
+
+# %% passed to a helper
+import time
+from collections.abc import Callable
+
+def stamp(clock: Callable[[], float]) -> float:
+    return clock()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return stamp(time.time)  # PDU001
+
+# %% the default of a helper's parameter
+import time
+
+def stamp(clock=time.time):
+    return clock()  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return stamp()
+
+# %% a class method that makes one
+import datetime
+from dataclasses import dataclass
+
+@dataclass
+class Note:
+    at: datetime.datetime
+
+    @classmethod
+    def fresh(cls) -> "Note":
+        return cls(datetime.datetime.now())  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return str(Note.fresh())
+
+# %% in a function that makes an orchestration
+import time
+
+def make(app: App):
+    @app.orchestration
+    async def made(ctx: OrchestrationContext) -> float:
+        return time.time()  # PDU001
+
+    return made
+
+flow = make(app)
+
+# %% an app that derives from ours
+import time
+
+class Application(App):
+    pass
+
+mine = Application()
+
+@mine.orchestration
+async def flow(ctx) -> float:
+    return time.time()  # PDU001
+
+# %% an app that a function gives
+import time
+
+def get_app():
+    return app
+
+@get_app().orchestration
+async def flow(ctx) -> float:
+    return time.time()  # PDU001
+
+# %% in an object that can be called
+import time
+
+class Stamp:
+    def __call__(self) -> float:
+        return time.time()  # PDU001
+
+stamp = Stamp()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return stamp()
+
+# %% in an async context manager of one's own
+import time
+
+class Timed:
+    async def __aenter__(self) -> "Timed":
+        self.begun = time.time()  # PDU001
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        print(time.time() - self.begun)  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    async with Timed():
+        await ctx.call_activity(charge, 1)
+
+# %% in an iterator of one's own
+import time
+
+class Ticks:
+    def __iter__(self):
+        yield time.time()  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    for tick in Ticks():
+        await ctx.call_activity(charge, 1)
+
+# %% in a match
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, what: str) -> float:
+    match what:
+        case "now":
+            return time.time()  # PDU001
+        case other:
+            return 0.0
+
+# %% in a text that is formatted
+from datetime import datetime
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return f"at {datetime.now():%H:%M}"  # PDU001
+
+# %% in the condition of a comprehension
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, dues: list[float]) -> list[float]:
+    return [due for due in dues if due < time.time()]  # PDU001
+
+# %% in a walrus
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    if (now := time.time()) > 1:  # PDU001
+        return now
+    return 0.0

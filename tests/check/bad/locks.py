@@ -69,3 +69,28 @@ async def flow(ctx: OrchestrationContext, names: tuple[str, str]) -> None:
 async def move(ctx: OrchestrationContext, here: EntityId, there: EntityId) -> None:
     async with ctx.lock_entities(here):
         await ctx.call_entity(there, Counter.add, 1)  # PDU018
+
+# %% one of two accounts
+from dataclasses import dataclass
+
+@dataclass
+class Order:
+    source: str
+    target: str
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, order: Order) -> None:
+    source = EntityId(Counter, order.source)
+    async with ctx.lock_entities(source):
+        await ctx.call_entity(source, Counter.add, -1)
+        await ctx.call_entity(EntityId(Counter, order.target), Counter.add, 1)  # PDU018
+
+# %% twice at a time
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    here = EntityId(Counter, "here")
+    async with ctx.lock_entities(here):
+        await ctx.task_all([
+            ctx.call_entity(here, Counter.add, 1),
+            ctx.call_entity(here, Counter.add, 2),  # PDU018
+        ])

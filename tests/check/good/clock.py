@@ -275,3 +275,74 @@ async def handler(request: Any) -> float:
 class Thing:
     def now(self) -> float:
         return time.time()
+
+# %% times of a table of functions
+CLOCKS = {"own": lambda ctx: ctx.current_utc_datetime}
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return str(CLOCKS["own"](ctx))
+
+# %% a default that is overridden
+import time
+
+def stamp(clock=time.time):
+    return clock()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return str(stamp(lambda: ctx.current_utc_datetime))
+
+# %% an overridden method
+import time
+
+class Base:
+    def now(self) -> float:
+        return time.time()
+
+class Own(Base):
+    def __init__(self, ctx: OrchestrationContext) -> None:
+        self.ctx = ctx
+
+    def now(self) -> float:
+        return self.ctx.current_utc_datetime.timestamp()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return Own(ctx).now()
+
+# %% a class of one's own in place of a module's
+import datetime as real
+
+class datetime(real.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 1, 1)
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return str(datetime.now())
+
+# %% a try that imports
+try:
+    import ujson as json
+except ImportError:
+    import json
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return json.dumps({"a": 1})
+
+# %% a global statement of another function
+import time
+
+started = 0.0
+
+def start() -> None:
+    global started
+    started = time.time()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    started = ctx.current_utc_datetime
+    ctx.set_custom_status(str(started))

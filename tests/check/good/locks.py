@@ -113,3 +113,29 @@ class Door:
 async def flow(ctx: OrchestrationContext) -> None:
     with Door().lock_entities("a"):
         await ctx.call_entity(EntityId(Counter, "b"), Counter.add, 1)
+
+# %% the same by a name and by a class
+from dataclasses import dataclass
+
+@dataclass
+class Order:
+    source: str
+    target: str
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, order: Order) -> None:
+    key = order.source
+    async with ctx.lock_entities(EntityId(Counter, order.source), EntityId("Counter", order.target)):
+        await ctx.call_entity(EntityId("counter", key), "add", -1)
+        await ctx.call_entity(EntityId(Counter, order.target), Counter.add, 1)
+
+# %% each at a time
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    here, there = EntityId(Counter, "here"), EntityId(Counter, "there")
+    async with ctx.lock_entities(here, there):
+        await ctx.task_all([
+            ctx.call_entity(here, Counter.add, 1),
+            ctx.call_entity(there, Counter.add, 2),
+        ])
+        await ctx.call_entity(here, Counter.add, 1)
