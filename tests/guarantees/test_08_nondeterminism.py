@@ -160,7 +160,7 @@ async def early_return(ctx: OrchestrationContext, x: int) -> Any:
 
 async def early_failure(ctx: OrchestrationContext, x: int) -> Any:
     await ctx.call_activity("first", x)
-    raise ValueError("early")
+    raise ValueError("early")  # here
 
 
 async def missing_call_at_the_end(ctx: OrchestrationContext, x: int) -> Any:
