@@ -3,8 +3,10 @@
 Invariants:
 
 * What a applier was told of is durable in the journal, so it may stop, fail or die at any moment.
-* Each round is one statement, which takes the tables from one checkpoint to a later one. Whoever
+* Each round is one transaction, which takes the tables from one checkpoint to a later one. Whoever
   opens the partition anew raises the tables' epoch first, and an older applier's rounds fail.
+* Unless somebody waits for it, or too much gathers, a round is spread out in short turns with
+  rests in between: what commits meanwhile finds a processor, the interpreter and the disk free.
 * ``applied`` moves only after the tables have it, durably, where they can be found again.
 """
 
@@ -12,20 +14,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from time import monotonic
 from typing import Final
 
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError
 from ...actors.logs import Log
 from ..records import Checkpoint
-from ..slices import at_once
 from .connection import COMMON, connect
-from .encoding import PARTS, encode_in_steps
+from .encoding import PARTS, encode_parts
 from .faults import FENCED, explained
+from .pace import Pace
 from .presence import Presence
 from .unapplied import Unapplied
 
@@ -42,9 +45,10 @@ LARGE: Final = 4 * 1024 * 1024
 """Bytes that are applied at once, however young they are."""
 TOO_LARGE: Final = 2 * LARGE
 """Bytes at which commits wait until something is applied."""
+PORTION: Final = 200
+"""Rows that are applied in one turn, which takes a millisecond or two."""
 
-# A process has one processor more than its event loop at best, and commits want some of that.
-_turn = Lock()
+_pace = Pace()
 
 _log = Log("perdure.storage")
 
@@ -86,6 +90,7 @@ class Applier:
         self._gathering = Unapplied(sequence, sequence)
         self._full: deque[Unapplied] = deque()  # layers behind what is applying, oldest first
         self._applying: Unapplied | None = None
+        self._since = 0.0  # when what is applied next began to gather, or failed
         self._rounds = 0
         self._changed = Condition()
         self._idle = False
@@ -133,6 +138,7 @@ class Applier:
 
     def _tell(self) -> None:
         if self._thread is None:
+            self._since = monotonic()
             # A store that nobody closed must not keep the process alive.
             self._thread = Thread(target=self._run, name="perdure-applier", daemon=True)
             self._thread.start()
@@ -205,8 +211,9 @@ class Applier:
                 self._idle = True
                 self._changed.wait()
                 self._idle = False
-            until = monotonic() + GATHER_S
-            while not (self._waiting or self._stopping or self._is_large()):
+                self._since = monotonic()
+            until = self._since + GATHER_S
+            while not self._hurries:
                 left = until - monotonic()
                 if left <= 0:
                     break
@@ -219,11 +226,14 @@ class Applier:
                 self._applying = self._gathering
                 sequence = self._applying.sequence
                 self._gathering = Unapplied(sequence, sequence)
+                self._since = monotonic()
             return True
 
-    def _is_large(self) -> bool:
-        # What fails is not tried at full speed.
-        return (bool(self._full) or self._gathering.size >= LARGE) and not self._failed
+    @property
+    def _hurries(self) -> bool:
+        """Whether somebody waits, or too much gathers."""
+        is_large = bool(self._full) or self._gathering.size >= LARGE
+        return bool(self._waiting) or self._stopping or (is_large and not self._failed)
 
     def _apply(self, tables: sqlite3.Connection) -> None:
         self._bring(tables)
@@ -240,25 +250,21 @@ class Applier:
         """
         layer = self._applying
         assert layer is not None
-        with _turn:
-            checkpoint = layer.checkpoint(self._epoch)
-            # In steps, between which the event loop's thread may have the interpreter.
-            parts = at_once(encode_in_steps(checkpoint))
-            numbers = (layer.follows, layer.sequence, self._epoch, layer.next_id, layer.next_row)
-            try:
-                tables.execute(APPLY, (*numbers, *parts))
-            except sqlite3.Error as error:
-                # A round that failed with an error of the disk may have been applied all the same.
-                # The row that is written here also syncs what was written before it.
-                if str(error) != FENCED or not tables.execute(APPLIED, numbers[1:3]).fetchall():
-                    raise
-            try:
-                self._presence.check(logs=True)
-            except StoreMovedError as error:
-                self.lost = error
+        try:
+            self._put(tables, layer)
+        except sqlite3.Error as error:
+            # A round that failed with an error of the disk may have been applied all the same.
+            # The row that is written here also syncs what was written before it.
+            latest = layer.sequence, self._epoch
+            if str(error) != FENCED or not tables.execute(APPLIED, latest).fetchall():
                 raise
-            if layer.size >= LARGE // 4:
-                tables.execute("PRAGMA shrink_memory")  # its pages would be kept for good
+        try:
+            self._presence.check(logs=True)
+        except StoreMovedError as error:
+            self.lost = error
+            raise
+        if layer.size >= LARGE // 4:
+            tables.execute("PRAGMA shrink_memory")  # its pages would be kept for good
         with self._changed:
             self.lost = None
             self.applied = layer.sequence
@@ -266,10 +272,43 @@ class Applier:
             self._rounds += 1
             self._failed = False
 
+    def _put(self, tables: sqlite3.Connection, layer: Unapplied) -> None:
+        """Put a layer into the tables, all of it or nothing."""
+
+        def put(portion: Checkpoint, sequence: int) -> Callable[[], object]:
+            numbers = (layer.follows, sequence, self._epoch, layer.next_id, layer.next_row)
+            return lambda: tables.execute(APPLY, (*numbers, *encode_parts(portion)))
+
+        portions = layer.portions(self._epoch, PORTION)
+        portion, after = next(portions), next(portions, None)
+        if after is None:
+            self._take_turn(put(portion, layer.sequence))
+            return
+        tables.execute("BEGIN IMMEDIATE")
+        try:
+            # Each says that it follows the same checkpoint, and the last one that it is a later one.
+            while after is not None:
+                self._take_turn(put(portion, layer.follows))
+                portion, after = after, next(portions, None)
+            self._take_turn(put(portion, layer.sequence))
+            self._take_turn(lambda: tables.execute("COMMIT"))
+        except BaseException:
+            tables.rollback()
+            raise
+
+    def _take_turn(self, work: Callable[[], object]) -> None:
+        """Do something when the appliers have rested, or at once where there is no time for that."""
+        with self._changed:
+            time = 0.0 if self._hurries else _pace.book()
+            while not self._hurries and (left := time - _pace.now()) > 0:
+                self._changed.wait(left)
+        _pace.take(work)
+
     def _fail(self, error: Exception) -> None:
         """Tell who waits; what is in the journal is tried again, here or by the next owner."""
         with self._changed:
             repeated, self._failed = self._failed, True
+            self._since = monotonic()  # it is not tried at full speed
             waiting, self._waiting = self._waiting, []
         if not repeated and not isinstance(error, LeaseLostError):
             _log.error("the journal of %s is not applied, and waits: %s", self._path, error)

@@ -6,8 +6,9 @@ here, and one row for the tables. Reads look here first, and in the tables for t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar
 
 from attrs import Factory, define
 
@@ -31,6 +32,10 @@ from .encoding import pending
 #: Chunks of a history are joined up to so many bytes.
 CHUNK_SIZE_MAX = 128 * 1024
 
+DELETED: Final = 8
+"""So many rows are deleted in the time that one takes to be put."""
+
+_T = TypeVar("_T")
 _Row = TypeVar("_Row", MailRow, TimerRow, OutboxRow, ActivityRow)
 
 
@@ -198,6 +203,81 @@ class Unapplied:
             activities_deleted=list(self.activities_deleted),
         )
 
+    def portions(self, epoch: int, most: int) -> Iterator[Checkpoint]:
+        """Give them as checkpoints that have the same effect if all are applied in order.
+
+        What sets keys and names free comes first.
+
+        Args:
+            epoch: the owner's.
+            most: how many rows one may have, about.
+        """
+
+        def portion(**rows: Any) -> Checkpoint:
+            return Checkpoint(sequence=self.sequence, epoch=epoch, **rows)
+
+        if self._rows <= most:
+            yield self.checkpoint(epoch)
+            return
+        for purged in _some(self.purged, most):
+            yield portion(purged=purged)
+        for rewritten in _some(self.rewritten, most):
+            yield portion(rewritten=rewritten)
+        if self.requests_deleted_before is not None:
+            yield portion(requests_deleted_before=self.requests_deleted_before)
+        for part, deleted in (
+            ("entities_deleted", self.entities_deleted),
+            ("mail_deleted", self.mail_deleted),
+            ("timers_deleted", self.timers_deleted),
+            ("outbox_deleted", self.outbox_deleted),
+            ("activities_deleted", self.activities_deleted),
+        ):
+            for gone in _some(deleted, DELETED * most):
+                yield portion(**{part: gone})
+        for ids in self._instances(most):
+            yield portion(
+                created=_among(self.created, ids),
+                progress=_among(self.progress, ids),
+                history=[
+                    row for id in ids if id in self.history for row in _join(id, self.history[id])
+                ],
+            )
+        for part, rows in (
+            ("entities", self.entities),
+            ("mail", self.mail),
+            ("timers", self.timers),
+            ("outbox", self.outbox),
+            ("peers", self.peers),
+            ("requests", self.requests),
+            ("activities", self.activities),
+        ):
+            for some in _some(rows.values(), most):
+                yield portion(**{part: some})
+
+    @property
+    def _rows(self) -> int:
+        """How many rows they are of, about."""
+        # Who is created has progress, and a history as well.
+        instances = max(len(self.created), len(self.progress), len(self.history))
+        put = len(self.entities) + len(self.mail) + len(self.timers) + len(self.outbox)
+        put += len(self.requests) + len(self.activities)
+        deleted = len(self.entities_deleted) + len(self.mail_deleted) + len(self.timers_deleted)
+        deleted += len(self.outbox_deleted) + len(self.activities_deleted)
+        return instances + put + len(self.purged) + len(self.rewritten) + deleted // DELETED
+
+    def _instances(self, most: int) -> Iterator[list[int]]:
+        """Give the ids of those instances of which something is put, a portion's at a time."""
+        ids = list[int]()
+        size = 0
+        for id in dict.fromkeys((*self.created, *self.progress, *self.history)):
+            ids.append(id)
+            size += sum(map(len, self.history.get(id, {}).values()))
+            if len(ids) >= most or size >= CHUNK_SIZE_MAX:
+                yield ids
+                ids, size = [], 0
+        if ids:
+            yield ids
+
     def correct_instances(self, keys: Iterable[str], found: dict[str, InstanceRecord]) -> None:
         """Bring the stored instances among ``keys`` up to date."""
         for key in keys:
@@ -257,6 +337,16 @@ class Unapplied:
             return row
         before = self.requests_deleted_before
         return None if found is None or (before is not None and found.at < before) else found
+
+
+def _some(rows: Collection[_T], most: int) -> Iterator[list[_T]]:
+    left = iter(rows)
+    while some := list(islice(left, most)):
+        yield some
+
+
+def _among(rows: dict[int, _T], ids: list[int]) -> list[_T]:
+    return [rows[id] for id in ids if id in rows]
 
 
 def _taken(column: str, names: list[Any]) -> StorageError:

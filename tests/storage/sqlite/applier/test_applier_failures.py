@@ -276,10 +276,9 @@ async def test_a_query_while_a_partition_recovers_waits_for_what_is_applied(
     def encode(*arguments: Any) -> Any:
         begun.set()
         go_on.wait(10)
-        return encode_in_steps(*arguments)
+        return encode_parts(*arguments)
 
-    encode_in_steps = vars(applying)["encode_in_steps"]
-    monkeypatch.setattr(applying, "encode_in_steps", encode)
+    monkeypatch.setattr(applying, "encode_parts", encode)
     found: list[str] = []
 
     async def query() -> None:

@@ -97,6 +97,47 @@ def memory() -> Owner:
     return done(own(MemoryStore()))
 
 
+@given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 12), st.integers(1, 6))
+def test_portions_leave_what_the_whole_leaves(
+    seed: int, before: int, folded: int, most: int
+) -> None:
+    chance, layer = Chance(seed), Unapplied(before, before)
+    with closing(new_tables()) as whole, closing(new_tables()) as in_portions:
+        for sequence in range(1, before + folded + 1):
+            checkpoint = chance.checkpoint(sequence, 1)
+            numbers = next_numbers(checkpoint)
+            if sequence > before:
+                layer.add(checkpoint, numbers, 1)
+            else:
+                apply(whole, sequence - 1, checkpoint, numbers)
+                apply(in_portions, sequence - 1, checkpoint, numbers)
+        numbers = layer.next_id, layer.next_row
+        apply(whole, before, layer.checkpoint(1), numbers)
+        *portions, last = layer.portions(1, most)
+        for portion in portions:
+            portion.sequence = before
+            apply(in_portions, before, portion, numbers)
+        apply(in_portions, before, last, numbers)
+
+        assert content(in_portions) == content(whole)
+
+
+def test_a_portion_has_no_more_rows_than_it_may_and_no_more_bytes_than_one_history_needs() -> None:
+    layer = Unapplied(0, 0)
+    many = range(1, 8)
+    long = b"[%b]" % (b"1" * CHUNK_SIZE_MAX)
+    history = [ChunkRow(n, 0, long if n == 5 else b"[1]") for n in many]
+    add(layer, Checkpoint(1, 1, created=[created(n) for n in many], history=history))
+    add(layer, Checkpoint(2, 1, mail=[MailRow(n, "a", b"1") for n in range(1, 6)]))
+
+    portions = list(layer.portions(1, 3))
+
+    assert [len(one.created) for one in portions] == [3, 2, 2, 0, 0]
+    assert [len(one.history) for one in portions] == [3, 2, 2, 0, 0]
+    assert [len(one.mail) for one in portions] == [0, 0, 0, 3, 2]
+    assert [len(one.created) for one in layer.portions(1, 12)] == [7]
+
+
 @given(st.integers(0, 10**6), st.integers(0, 6), st.integers(1, 8), st.integers(0, 3))
 def test_many_as_one_leave_what_they_leave_one_by_one(
     seed: int, before: int, folded: int, behind: int
