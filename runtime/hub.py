@@ -32,7 +32,6 @@ from .scheduling.homes import Home, current_task, has_ended
 from .scheduling.waiter import event_factory, thread_waker
 from .scheduling.watch import Watch, has_methods, make_watch
 from .settings import Settings
-from .statistics import HubStatistics
 from .transport.sockets import path_of
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from ..storage import Store
     from .partitions.partition import Partition
     from .shards.shard import Shard
+    from .statistics import HubStatistics
 
 _log = Log("perdure.hub")
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from attrs import frozen
 
+from .durations import BOUNDS_S
 from .facts import Fact
-
-_BOUNDS_S = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
-)
 
 
 @frozen(kw_only=True)
@@ -27,40 +22,15 @@ class Durations(Fact):
             them, how many took longer than the last.
     """
 
-    BOUNDS_S: ClassVar[tuple[float, ...]] = _BOUNDS_S
+    BOUNDS_S: ClassVar[tuple[float, ...]] = BOUNDS_S
 
     total_s: float = 0.0
-    counts: tuple[int, ...] = (0,) * (len(_BOUNDS_S) + 1)
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS_S) + 1)
 
     @property
     def count(self) -> int:
         """How many there were."""
         return sum(self.counts)
-
-
-class DurationCounter:
-    """Counts how long things take.
-
-    Attributes:
-        instant: how many took no time; who has many of these counts them here.
-    """
-
-    __slots__ = ("_counts", "_total_s", "instant")
-
-    def __init__(self) -> None:
-        self.instant = 0
-        self._total_s = 0.0
-        self._counts = [0] * (len(_BOUNDS_S) + 1)
-
-    def add(self, seconds: float) -> None:
-        """Count one more."""
-        self._total_s += seconds
-        self._counts[bisect_left(_BOUNDS_S, seconds)] += 1
-
-    def read(self) -> Durations:
-        """Give what was counted."""
-        shortest, *others = self._counts
-        return Durations(total_s=self._total_s, counts=(shortest + self.instant, *others))
 
 
 @frozen(kw_only=True)

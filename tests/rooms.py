@@ -57,7 +57,7 @@ ROOMS = (
         _VALUES,
         "actors",
         "limits, counters, facts",
-        "settings statistics facts explanations observer",
+        "settings durations statistics facts explanations observer",
     ),
     _room(
         "runtime/scheduling",

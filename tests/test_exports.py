@@ -17,7 +17,7 @@ import perdure
 from perdure.actors import errors
 
 # What a hub in memory on asyncio gets by without: other loops, other stores, other processes,
-# classes as values, mistakes in a name.
+# classes as values, mistakes in a name; looks at what happens, and rewinding.
 RARELY_NEEDED = {
     "aiosqlite",
     "cattrs",
@@ -25,10 +25,17 @@ RARELY_NEEDED = {
     "difflib",
     "hypothesis",
     "multiprocessing",
+    "perdure.actors.orchestrations.rewind",
+    "perdure.actors.orchestrations.rewind_plan",
+    "perdure.actors.replay.rerun",
     "perdure.adapters",
     "perdure.benchmarks",
     "perdure.runtime.client.remote",
     "perdure.runtime.cluster.processes",
+    "perdure.runtime.explanations",
+    "perdure.runtime.partitions.explanation",
+    "perdure.runtime.partitions.tracing",
+    "perdure.runtime.statistics",
     "perdure.storage.sqlite",
     "pickle",
     "pydantic",

@@ -21,7 +21,6 @@ from ..errors import (
 from ..failures import failure_of, read_failure
 from ..payloads import compact
 from ..replay.execution import Outcome
-from .rewind import rewind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +111,8 @@ def _rewind(actor: OrchestrationActor, message: Command, now: int, effects: Effe
         if isinstance(actor.rewinding, PerdureError):
             _refuse_rewind(actor, actor.rewinding, message, effects)
             return None
+        from .rewind import rewind  # here, since hardly an instance is ever rewound
+
         rewind(actor, message.reason, message.force, now, effects)
     elif actor.status == "Completed" and message.execution:
         actor.answer_completed(effects)  # for a parent's rewind, which has lost this answer

@@ -57,15 +57,11 @@ from ..payloads import compact
 from ..replay.execution import NO_WORK, NOTHING, OpenLock, OpenWork, Outcome, let_go
 from ..replay.executor import Executor, send_releases
 from ..replay.history import FAILURES, EventKind, carried_by, open_children, open_lock
-from ..replay.rerun import Rerun
-from ..replay.trace import Tracer
 from ..replay.waits import OpenTask, open_tasks
 from ..tracing import Passed, StartFacts
 from ..values import TERMINAL, ExecutionEnd, Status
 from .commands import COMMANDS
 from .looks import InstanceLook
-from .rewind import prepare
-from .rewind_plan import Rewind
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -74,6 +70,9 @@ if TYPE_CHECKING:
     from ..effects import Effects
     from ..registry.lookup import Lookup
     from ..replay.execution import Execution
+    from ..replay.rerun import Rerun
+    from ..replay.trace import Tracer
+    from .rewind_plan import Rewind
 
 E = TypeVar("E", bound=Executor)
 
@@ -585,6 +584,8 @@ class OrchestrationActor(Actor):
         Raises:
             UnknownNameError: its code is not registered.
         """
+        from ..replay.trace import Tracer  # here, since hardly anybody asks
+
         return self._execution_of(Tracer)
 
     def new_rerun(self) -> Rerun:
@@ -593,6 +594,8 @@ class OrchestrationActor(Actor):
         Raises:
             UnknownNameError: its code is not registered.
         """
+        from ..replay.rerun import Rerun
+
         return self._execution_of(Rerun)
 
     def _execution_of(self, kind: type[E]) -> E:
@@ -661,6 +664,8 @@ class OrchestrationActor(Actor):
     def prepare_rewind(self, events: list[list[Any]], force: bool) -> None:
         """Find out, from the stored history, where a failed instance can go on."""
         self.carried = carried_by(events)
+        from .rewind import prepare  # here, since hardly an instance is ever rewound
+
         self.rewinding = prepare(self, events, force)
 
     def refuse_rewind(self, error: PerdureError) -> None:
@@ -824,7 +829,7 @@ class OrchestrationActor(Actor):
         """Let the live code go."""
         executor, self.executor = self.executor, None
         rest = None if executor is None else executor.close()
-        if isinstance(self.rewinding, Rewind):
+        if self.rewinding is not None and not isinstance(self.rewinding, PerdureError):
             let_go(self.rewinding.executor)
             self.rewinding = None
         return rest

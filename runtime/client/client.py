@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
 from attrs import frozen
 
@@ -15,13 +15,15 @@ from ...actors.contexts.orchestration import OrchestrationContext
 from ...actors.ids import EntityId, check_instance_id
 from ...actors.messages import OnExisting
 from ...actors.values import MISSING, RuntimeStatus
-from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import Fact
-from ..statistics import HubStatistics
-from .changes import Change
 from .handle import OrchestrationHandle
 from .pages import HistoryPage, Order, Page
 from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus
+
+if TYPE_CHECKING:
+    from ..explanations import EntityExplanation, InstanceExplanation, Trace
+    from ..statistics import HubStatistics
+    from .changes import Change
 
 A = TypeVar("A")
 E = TypeVar("E")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from attrs import evolve
 
@@ -10,10 +10,12 @@ from ...actors.arguments import is_a, whole
 from ...actors.errors import InstanceNotFoundError
 from ...actors.ids import EntityId, check_instance_id, entity_id
 from ...storage.slices import in_slices
-from ..explanations import AskedLock, EntityExplanation, InstanceExplanation, Trace
 from ..facts import read_fact, read_in_parts
 from ..transport.admission import TRACE_MAX
 from .requester import Requester
+
+if TYPE_CHECKING:
+    from ..explanations import AskedLock, EntityExplanation, InstanceExplanation, Trace
 
 
 class ExplanationClient(Requester):
@@ -26,6 +28,8 @@ class ExplanationClient(Requester):
     async def explain(self, actor: str | EntityId[Any]) -> InstanceExplanation | EntityExplanation:
         if is_a(actor, EntityId):
             return await self._explain_entity(entity_id(actor))
+        from ..explanations import InstanceExplanation  # with all that is told, which takes time
+
         instance_id = check_instance_id(actor, "actor")
         found = await self._at(instance_id, lambda place: place.explain(instance_id))
         if found is None:
@@ -37,6 +41,8 @@ class ExplanationClient(Requester):
         return evolve(explanation, lock=await self._find_in_queue(lock, instance_id))
 
     async def _explain_entity(self, id: EntityId[Any]) -> EntityExplanation:
+        from ..explanations import EntityExplanation
+
         key = str(id)
         found = await self._at(key, lambda place: place.explain(key))
         assert found is not None  # there is any entity, with or without a state
@@ -54,6 +60,8 @@ class ExplanationClient(Requester):
         return lock  # all are locked, and the grant is on its way
 
     async def trace(self, instance_id: str, *, after: int = 0, limit: int = TRACE_MAX) -> Trace:
+        from ..explanations import Trace
+
         instance_id = check_instance_id(instance_id)
         whole(after, "after", least=0)
         whole(limit, "limit", least=1, most=TRACE_MAX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -13,12 +13,14 @@ from ...actors.errors import UsageError
 from ...actors.ids import EntityId
 from ...actors.printing import repr_of
 from ...actors.registry.versions import version_key
-from ..statistics import HubStatistics
 from .client import CleanResult
 from .entity_client import EntityClient
 from .explanation_client import ExplanationClient
 from .orchestration_client import OrchestrationClient
 from .status import AppDescription
+
+if TYPE_CHECKING:
+    from ..statistics import HubStatistics
 
 
 class HubClient(OrchestrationClient, EntityClient, ExplanationClient):

@@ -25,9 +25,7 @@ from ..placement.claims import claim_of
 from ..scheduling.waiter import Countdown
 from .activation import Activation
 from .batch import Errand
-from .explanation import Explanations
 from .requests import UNTRIED
-from .tracing import trace
 
 if TYPE_CHECKING:
     from ..placement.places import Ending, Frame
@@ -47,7 +45,6 @@ class Door:
         self._gate = partition.gate
         self._requests = partition.requests
         self._watchers = partition.watchers
-        self._explanations = Explanations(partition, self.wait_durable)
 
     @property
     def store(self) -> GuardedStore:
@@ -271,7 +268,9 @@ class Door:
             StorageError: it cannot be read.
             UnavailableError: it cannot be told now; safe to repeat.
         """
-        return await self.read(self._explanations.explain(key))
+        from .explanation import Explanations  # here, since most partitions are never asked
+
+        return await self.read(Explanations(self.partition, self.wait_durable).explain(key))
 
     async def trace(self, key: str, after: int, limit: int) -> dict[str, Any] | None:
         """Give the steps behind an event of an instance's history, as JSON values.
@@ -281,6 +280,8 @@ class Door:
             StorageError: it cannot be read.
             UnavailableError: it cannot be told now; safe to repeat.
         """
+        from .tracing import trace  # as above
+
         return await self.read(trace(self.partition, key, after, limit))
 
     def watch_with(self, key: str, waiter: Waiter) -> None:

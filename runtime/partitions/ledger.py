@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
-from ..statistics import DurationCounter
+from ..durations import DurationCounter
 from .batch import Batch
 
 if TYPE_CHECKING:

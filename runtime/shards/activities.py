@@ -20,12 +20,12 @@ from ...actors.logs import Log
 from ...actors.messages import ActivityCall, AnswerKind, Caller, Completion, Run
 from ...actors.payloads import check_size, compact
 from ...storage.slices import STEPS
+from ..durations import DurationCounter
 from ..observer import ActivityFacts
 from ..scheduling.forks import end_child, forks
 from ..scheduling.hands import is_foreign
 from ..scheduling.threads import Threads
 from ..scheduling.waiter import context_for_threads, thread_waker
-from ..statistics import ActivityStatistics, DurationCounter
 from .lanes import Lane, Parcel
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..scheduling.timers import Alarm, TimerQueue
     from ..scheduling.watch import Watch
     from ..settings import Settings
+    from ..statistics import ActivityStatistics
     from .lanes import Post
 
 _log = Log("perdure.activities")
@@ -273,6 +274,8 @@ class Kind:
 
     def read(self) -> ActivityStatistics:
         """Give what was counted."""
+        from ..statistics import ActivityStatistics
+
         durations = self.durations.read()
         return ActivityStatistics(
             name=self.definition.name,

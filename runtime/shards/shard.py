@@ -40,7 +40,6 @@ from ..scheduling.keeper import Keeper
 from ..scheduling.pump import Pump
 from ..scheduling.timers import TimerQueue
 from ..scheduling.waiter import Waiter
-from ..statistics import PartitionStatistics, ShardStatistics
 from .activities import ActivityPool, RunningActivity
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from ..scheduling.clock import Clock
     from ..scheduling.watch import Watch
     from ..settings import Settings
+    from ..statistics import PartitionStatistics
     from ..transport.router import Router
     from ..transport.verbs import Handlers
 
@@ -436,6 +436,8 @@ class Shard:
 
     async def count(self, hottest: int = 0) -> dict[str, Any]:
         """Give the counters of the shard and of its partitions, as plain values."""
+        from ..statistics import ShardStatistics  # which a hub that nobody asks never needs
+
         counted = [await count_partition(one, self.number, hottest) for one in self.partitions]
         shard = ShardStatistics(
             index=self.number,
@@ -480,6 +482,8 @@ class _Reply:
 
 async def count_partition(partition: Partition, shard: int, hottest: int) -> PartitionStatistics:
     """Read the counters of one partition, with its ``hottest`` most used and fullest actors."""
+    from ..statistics import PartitionStatistics
+
     stored_bytes = await partition.store.size()
     tally = _Tally(hottest)
     await in_slices(each([*partition.activations.values()], tally.add))

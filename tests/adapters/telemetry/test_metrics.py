@@ -32,7 +32,8 @@ from perdure import (
 )
 from perdure.adapters.telemetry import HubCollector, instrument, metrics_text
 from perdure.adapters.telemetry.metrics import FIGURES
-from perdure.runtime.statistics import DurationCounter, Durations
+from perdure.runtime.durations import DurationCounter
+from perdure.runtime.statistics import Durations
 from tests.runtime.orchestrating import evict, quiet
 
 app = App()
