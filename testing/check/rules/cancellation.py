@@ -8,10 +8,12 @@ from typing import ClassVar
 
 from ..source.calls import Visit
 from ..source.values import External
+from .printing import tells
 from .rule import Found, Rule, shown
 
 _EVERYTHING = frozenset({"builtins.BaseException", "builtins.BaseExceptionGroup"})
 _CANCELLED = frozenset({"perdure.Cancelled"})
+_ELSEWHERE = "do it where the hub is started, and let clean-up be a durable call"
 _LOOPS = frozenset({"asyncio.CancelledError", "trio.Cancelled", "anyio.get_cancelled_exc_class"})
 
 
@@ -83,7 +85,6 @@ class Handlers(Rule):
         "asyncio.AbstractEventLoop.call_at": "runs its function outside of the history",
         "sys.settrace": "runs its function outside of the history",
         "sys.addaudithook": "runs its function outside of the history",
-        "contextvars.copy_context": "",
     }
 
     def check(self, visit: Visit) -> Iterator[Found]:
@@ -95,26 +96,24 @@ class Handlers(Rule):
         for call in visit.of(ast.Call):
             for name in visit.called(call):
                 verb = self._REGISTERED.get(name)
-                if verb:
-                    yield Found(call, f"{shown(call)} {verb}", "do it in an activity")
+                if verb is not None:
+                    yield Found(call, f"{shown(call)} {verb}", _ELSEWHERE)
         for block in visit.tries:
-            yield from self._check_end(visit, block.finalbody)
+            if _waits(visit, block.body):
+                yield from self._check_end(visit, block.finalbody)
 
     def _check_end(self, visit: Visit, body: list[ast.stmt]) -> Iterator[Found]:
         """Look for what a ``finally`` does anew whenever the code is dropped."""
         for node in _inside(body, into_loops=True):
-            for inner in ast.walk(node) if isinstance(node, ast.Expr) else ():
-                if not isinstance(inner, ast.Call):
-                    continue
-                name = visit.context_call(inner)
-                if name in ("signal_entity", "send_event"):
-                    continue
-                if name == "continue_as_new":
-                    yield Found(
-                        inner,
-                        f"{shown(inner)} stands in a `finally`, which runs at failures too",
-                        "call it as the last thing in the block, before `return`",
-                    )
+            call = node.value if isinstance(node, ast.Expr) else None
+            if not isinstance(call, ast.Call):
+                continue
+            if visit.context_call(call) == "continue_as_new":
+                what = f"{shown(call)} stands in a `finally`, which runs at failures too"
+                yield Found(call, what, "call it as the last thing in the block, before `return`")
+            elif any(map(tells, visit.called(call))):
+                what = f"{shown(call)} in a `finally` is done whenever the instance leaves memory"
+                yield Found(call, what, "do it behind the block, by `ctx.logger`")
 
 
 def _names(visit: Visit, node: ast.expr | None) -> set[str]:

@@ -26,7 +26,7 @@ class Continuing(Rule):
             later = _durable_after(visit, call)
             if later is not None:
                 line = getattr(later, "lineno", 0)
-                what = f"`continue_as_new()` is not the last call: line {line} still runs"
+                what = f"`continue_as_new()` is not the last call, line {line} still runs"
                 yield Found(call, what, "write `return` right behind it")
 
 

@@ -45,16 +45,16 @@ class DirectCalls(Rule):
         if visit.kind == "entity":
             if role.kind != "activity":
                 return
-            fix = "have an orchestration call it: `ctx.start_new(...)` of an `EntityContext`"
+            fix = "have an orchestration call it, which `ctx.start_new` starts"
         elif role.kind == "activity":
-            fix = f"await `ctx.call_activity({value.name}, ...)`"
+            fix = f"use `ctx.call_activity({value.name}, ...)`"
         elif role.kind == "orchestration":
-            fix = f"await `ctx.call_sub_orchestrator({value.name}, ...)`"
+            fix = f"use `ctx.call_sub_orchestrator({value.name}, ...)`"
         elif value.owner is None:
-            fix = f"await `ctx.call_entity(EntityId({value.name}, key), operation, ...)`"
+            fix = f"use `ctx.call_entity(EntityId({value.name}, key), operation, ...)`"
         elif visit.roles.is_entity(Class(value.owner.node, value.owner.module)):
             owner = value.owner.node.name
-            fix = f"await `ctx.call_entity(EntityId({owner}, key), {owner}.{value.name}, ...)`"
+            fix = f"use `ctx.call_entity(EntityId({owner}, key), {owner}.{value.name}, ...)`"
         else:
             return  # a base class may serve others, too
         yield Found(node, f"{where} calls {_article(role.kind)} directly", fix)

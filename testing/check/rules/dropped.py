@@ -29,19 +29,17 @@ class Dropped(Rule):
             yield from self._check_assigned(visit, assignment)
 
     def _check(self, visit: Visit, call: ast.Call) -> Iterator[Found]:
-        name = visit.context_call(call)
+        name, wait = visit.context_call(call), _waits(visit)
         if name in self._FAILS:
-            fix = "await it, or write `_ = ...` if nobody needs to know"
+            fix = f"{wait} it, or write `_ = ...` if nobody needs to know"
             yield Found(call, f"what {shown(call)} gives is dropped, with its failure", fix)
         elif name in self._WAITS:
-            yield Found(call, f"{shown(call)} is not awaited, so it waits for nothing", "await it")
+            what = f"{shown(call)} is not {wait}ed, so it waits for nothing"
+            yield Found(call, what, f"{wait} it")
         for value in visit.values(call.func):
-            if isinstance(value, Function) and value.is_async and visit.roles.of(value) is None:
-                yield Found(call, f"{shown(call)} is not awaited, so it never runs", "await it")
-                return
             if isinstance(value, Function) and value.is_async:
                 role = visit.roles.of(value)
-                if role is not None and not role.is_registered:
+                if role is None or not role.is_registered:
                     yield Found(call, f"{shown(call)} is not awaited, so it never runs", "await it")
                     return
 
@@ -59,5 +57,11 @@ class Dropped(Rule):
             for node in ast.walk(visit.function.node)
         ):
             return
-        what = f"the task `{name}` is never awaited"
-        yield Found(assignment, what, f"await it, or call it `_{name}` if nobody needs to know")
+        wait = _waits(visit)
+        what = f"the task `{name}` is never {wait}ed"
+        yield Found(assignment, what, f"{wait} it, or call it `_{name}` if nobody needs to know")
+
+
+def _waits(visit: Visit) -> str:
+    """Say how the function waits for a task."""
+    return "yield" if visit.is_durable else "await"

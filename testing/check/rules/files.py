@@ -12,8 +12,10 @@ _ENTITY = (
 )
 _ENTITY_THREAD = "let an orchestration do it in an activity and pass in the result"
 
-_FILE = Outside("goes to the file system", _ACTIVITY, _ENTITY, awaitable=True)
-_FILES = Outside("goes to the file system", _ACTIVITY, _ENTITY, awaitable=True, is_whole=True)
+_FILE = Outside("goes to the file system", _ACTIVITY, _ENTITY_THREAD, awaitable=True)
+_FILES = Outside(
+    "goes to the file system", _ACTIVITY, _ENTITY_THREAD, awaitable=True, is_whole=True
+)
 _NETWORK = Outside("goes to the network", _ACTIVITY, _ENTITY, awaitable=True)
 _NETWORKS = Outside("goes to the network", _ACTIVITY, _ENTITY, awaitable=True, is_whole=True)
 _PROCESS = Outside("runs another process", _ACTIVITY, _ENTITY_THREAD, awaitable=True)
@@ -122,6 +124,9 @@ class Network(OutsideRule):
         **table("connect AsyncConnection Connection", _NETWORKS, "psycopg."),
         **table("connect pool", _NETWORKS, "psycopg2."),
         "psycopg_pool": _NETWORKS,
+        **table("dns ldap3 asyncssh pysftp minio hvac neo4j tweepy ollama litellm", _NETWORKS),
+        **table("docker kubernetes elasticsearch_dsl pika.adapters", _NETWORKS),
+        **table("objects save delete refresh_from_db", _NETWORKS, "django.db.models.Model."),
         "mysql.connector": _NETWORKS,
         **table("MongoClient AsyncMongoClient", _NETWORKS, "pymongo."),
         "motor": _NETWORKS,

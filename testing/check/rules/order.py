@@ -49,7 +49,11 @@ class SetOrder(Rule):
             if self._is_set(visit, loop.iter) and not _is_orderless(visit, loop.body):
                 yield self._found(loop.iter)
         for generator in visit.of(ast.comprehension):
-            if self._is_set(visit, generator.iter) and not self._is_consumed(visit, generator):
+            if (
+                self._is_set(visit, generator.iter)
+                and not self._is_consumed(visit, generator)
+                and not _is_sorted_later(visit, visit.parents[generator])
+            ):
                 yield self._found(generator.iter)
         for call in visit.of(ast.Call):
             yield from self._check_call(visit, call)
@@ -87,7 +91,7 @@ class SetOrder(Rule):
         context = visit.context_call(call) in ("task_all", "task_any")
         if takes_in_order or context or (names & _ORDERED and not self._is_given(visit, call)):
             for argument in call.args:
-                if self._is_set(visit, argument):
+                if self._is_set(visit, argument) and not _is_sorted_later(visit, call):
                     yield self._found(argument)
 
     def _is_set(self, visit: Visit, node: ast.expr) -> bool:
@@ -122,6 +126,21 @@ class SetOrder(Rule):
 
     def _found(self, node: ast.AST) -> Found:
         return Found(node, f"{shown(node)} is a set, and its order is used", _FIX)
+
+
+def _is_sorted_later(visit: Visit, node: ast.AST) -> bool:
+    """Whether something is given a name, and then sorted: ``names = list(s); names.sort()``."""
+    parent = visit.parents.get(node)
+    if not isinstance(parent, ast.Assign) or not isinstance(parent.targets[0], ast.Name):
+        return False
+    name = parent.targets[0].id
+    return any(
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr == "sort"
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == name
+        for call in visit.of(ast.Call)
+    )
 
 
 _SET_TAKERS = frozenset(

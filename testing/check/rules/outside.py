@@ -118,7 +118,7 @@ class OutsideRule(Rule):
                 entry = self.find(value.name) if isinstance(value, External) else None
                 if entry is not None and not entry.unless_given:
                     what = f"{shown(call)} fills `{target.id}` by {shown(factory)}, which {entry.said(visit.kind)}"
-                    yield Found(call, what, f"pass {target.id}=, made from {entry.fix}")
+                    yield Found(call, what, f"pass `{target.id}=`, and for it {entry.fix}")
 
     def _is_let_pass(self, visit: Visit, call: ast.Call, entry: Outside, name: str) -> bool:
         if _is_given_enough(entry, call):

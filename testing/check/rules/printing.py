@@ -20,11 +20,12 @@ class Printing(Rule):
 
     def check(self, visit: Visit) -> Iterator[Found]:
         for call in visit.of(ast.Call):
-            if not _guarded(visit, call) and any(map(_tells, visit.called(call))):
+            if not _guarded(visit, call) and any(map(tells, visit.called(call))):
                 yield Found(call, f"{shown(call)} says it again at each replay", "use `ctx.logger`")
 
 
-def _tells(name: str) -> bool:
+def tells(name: str) -> bool:
+    """Whether something of others prints or logs, by its name."""
     owner, _, last = name.rpartition(".")
     return name in ("builtins.print", "pprint.pprint", "rich.print") or (
         owner in ("logging", "logging.Logger") and last in _LOGGING

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from ..source.calls import Visit
 from ..source.project import Module
-from ..source.scopes import Scope
+from ..source.resolver import returned
+from ..source.scopes import Scope, parameters_of
 from ..source.values import Class, Display, ExternalObject, File
 from .rule import BOTH, Found, Rule, shown
 
@@ -190,21 +191,55 @@ def _is_rebound(module: Module, name: str) -> bool:
 def _look_for_changes(module: Module) -> Iterator[str]:
     """Name the variables of a module that its functions change in place."""
     for node, scope in module.scopes.of.items():
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        for inner in ast.walk(node):
-            target: ast.expr | None = None
-            match inner:
-                case ast.Call(func=ast.Attribute() as function) if function.attr in _CHANGING:
-                    target = function.value
-                case ast.Subscript(ctx=ast.Store() | ast.Del()):
-                    target = inner.value
-                case _:
-                    pass
-            while isinstance(target, ast.Subscript):
-                target = target.value
-            if isinstance(target, ast.Name) and _leads_out(scope, target.id):
-                yield target.id
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = {name for name in _changed_by(node) if _leads_out(scope, name)}
+            if names and not _runs_at_import(module, node):
+                yield from names
+
+
+def _changed_by(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """Name the variables that a function changes in place."""
+    for node in ast.walk(function):
+        target: ast.expr | None = None
+        match node:
+            case ast.Call(func=ast.Attribute() as method) if method.attr in _CHANGING:
+                target = method.value
+            case ast.Subscript(ctx=ast.Store() | ast.Del()):
+                target = node.value
+            case _:
+                pass
+        while isinstance(target, ast.Subscript):
+            target = target.value
+        if isinstance(target, ast.Name):
+            yield target.id
+
+
+def _runs_at_import(module: Module, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function only fills tables while modules are imported: a decorator, mostly."""
+    outer: ast.AST = node
+    while (around := module.scopes.around[outer]).parent is not None:
+        outer = around.node
+    if not isinstance(outer, ast.FunctionDef):
+        return False
+    own = set(ast.walk(outer))
+    uses = [
+        one
+        for one in ast.walk(module.tree)
+        if isinstance(one, ast.Name) and one.id == outer.name and one not in own
+    ]
+    in_functions = {
+        inner
+        for function in module.scopes.of
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for part in (function.body if isinstance(function.body, list) else [function.body])
+        for inner in ast.walk(part)
+    }
+    if any(use in in_functions for use in uses):
+        return False
+    parameters = {parameter.arg for parameter in parameters_of(outer)}
+    gives = {one.id for one in returned(outer) if isinstance(one, ast.Name)}
+    made = {one.name for one in outer.body if isinstance(one, ast.FunctionDef)}
+    return bool(uses or gives & (parameters | made))
 
 
 def _leads_out(scope: Scope, name: str) -> bool:

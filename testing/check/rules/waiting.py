@@ -17,7 +17,7 @@ _LOCK = Outside(
 )
 _LOCAL = Outside("belongs to a thread", _OWN)
 
-_TIMER = "await `ctx.create_timer(timedelta(...))`"
+_TIMER = "use `ctx.create_timer(timedelta(...))`"
 _HOLDS = "holds the event loop with all its actors"
 _LATER = "signal the entity itself, with at=timedelta(...)"
 _SLEEP = Outside(_HOLDS, _TIMER, _LATER)
@@ -26,7 +26,7 @@ _LOOP_SLEEP = Outside("is no durable timer", _TIMER)
 _BLOCK = Outside(_HOLDS, _ACTIVITY, _ENTITY, awaitable=True)
 _ASK = Outside(
     "waits for a person",
-    "await `ctx.wait_for_external_event(name)`",
+    "use `ctx.wait_for_external_event(name)`",
     "let an orchestration wait for an event, and call this operation then",
 )
 _RUN = Outside("starts an event loop in a turn", "await it, or do it in an activity", "await it")

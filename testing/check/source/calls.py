@@ -350,6 +350,7 @@ def _called(visit: Visit, call: ast.Call) -> Iterator[Function]:
             case _:
                 for function in _entered_by(visit, value):
                     _give_to(visit, function, call.args, call.keywords)
+                    _give_itself(visit, function, call, value)
                     yield function
                 if isinstance(value, Class):
                     yield from _factories(visit, value)
@@ -492,6 +493,20 @@ def _give_to(
     for parameter, default in _defaults(node.args):
         if parameter.arg in by_name and parameter.arg not in given:
             visit.resolver.give(parameter, visit.resolver.values(default, module, around))
+
+
+def _give_itself(visit: Visit, function: Function, call: ast.Call, value: Value) -> None:
+    """Say whose method it is: a class may have inherited it, and changed what it calls."""
+    parameters = parameters_of(function.node)
+    if function.owner is None or not parameters or _is_static(function):
+        return
+    if isinstance(value, Class):
+        visit.resolver.give(parameters[0], [Object(value)])
+    elif isinstance(value, Object):
+        visit.resolver.give(parameters[0], [value])
+    elif isinstance(call.func, ast.Attribute):
+        owners = visit.values(call.func.value)
+        visit.resolver.give(parameters[0], [one for one in owners if isinstance(one, Object)])
 
 
 def _is_static(function: Function) -> bool:

@@ -246,7 +246,7 @@ class Resolver:
             if first and "classmethod" in kinds:
                 return (Class(around.node, module),)
             if first and "staticmethod" not in kinds:
-                return (Object(Class(around.node, module)),)
+                return tuple(self.given.get(parameter, ())) or (Object(Class(around.node, module)),)
         return tuple(self.given.get(parameter, ()))
 
     def _inside(self, values: Values, path: tuple[int, ...]) -> Values:

@@ -11,7 +11,7 @@ import attrs
 from .project import Module
 from .resolver import Resolver, is_property, returned
 from .scopes import REGISTERING, FunctionNode, Scope, parameters_of
-from .values import Class, External, ExternalObject, File, Function, Value
+from .values import Class, External, ExternalObject, File, Function, Object, Value
 
 RoleKind: TypeAlias = Literal["orchestration", "entity", "activity"]
 
@@ -209,6 +209,9 @@ class Roles:
                 for operation in self._operations(value):
                     title = f"operation `{value.node.name}.{operation.name}`"
                     self._roles.setdefault(operation.node, Role("entity", operation, title))
+                    if operation.node.args.args or operation.node.args.posonlyargs:
+                        itself = parameters_of(operation.node)[0]
+                        self._resolver.give(itself, [Object(value)])
         elif isinstance(value, Function):
             self._roles[value.node] = Role(kind, value, f"{kind} `{value.name}`")
             self._give_context(kind, value)

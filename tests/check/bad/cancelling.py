@@ -132,3 +132,11 @@ import contextlib
 async def flow(ctx: OrchestrationContext) -> None:
     with contextlib.suppress(Cancelled):  # PDU016
         await ctx.call_activity(charge, 1)
+
+# %% told in a finally
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    try:
+        await ctx.call_activity(charge, 1)
+    finally:
+        print("done")  # PDU017

@@ -433,3 +433,39 @@ async def flow(ctx: OrchestrationContext) -> float:
     if (now := time.time()) > 1:  # PDU001
         return now
     return 0.0
+
+# %% a hook that a class has changed
+import time
+
+class Flow:
+    async def run(self, ctx: OrchestrationContext) -> float:
+        await ctx.call_activity(charge, 1)
+        return self.step()
+
+    def step(self) -> float:
+        raise NotImplementedError
+
+class Timed(Flow):
+    def step(self) -> float:
+        return time.time()  # PDU001
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return await Timed().run(ctx)
+
+# %% an operation that an entity has inherited
+import time
+
+class Stamped:
+    def touch(self) -> None:
+        self.at = self.now()
+
+    def now(self) -> float:
+        return 0.0
+
+@app.entity
+class Note(Stamped):
+    at: float = 0.0
+
+    def now(self) -> float:
+        return time.time()  # PDU001

@@ -185,3 +185,14 @@ class Build:
 
     def run(self) -> None:
         self.log = check_output(["make"]).decode()  # PDU007
+
+# %% a model of django
+from django.db import models
+
+class User(models.Model):
+    name = models.TextField()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, name: str) -> None:
+    user = User.objects.get(name=name)  # PDU006
+    User(name=name).save()  # PDU006

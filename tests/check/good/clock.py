@@ -346,3 +346,25 @@ def start() -> None:
 async def flow(ctx: OrchestrationContext) -> None:
     started = ctx.current_utc_datetime
     ctx.set_custom_status(str(started))
+
+# %% a hook that is only bad in another class
+import time
+
+class Flow:
+    async def run(self, ctx: OrchestrationContext) -> float:
+        await ctx.call_activity(charge, 1)
+        return self.step(ctx)
+
+    def step(self, ctx: Any) -> float:
+        return time.time()
+
+class Own(Flow):
+    def step(self, ctx: Any) -> float:
+        return ctx.current_utc_datetime.timestamp()
+
+async def outside() -> None:
+    print(Flow().step(None))
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    return await Own().run(ctx)

@@ -160,3 +160,13 @@ class Cities:
 
     def merge(self, other: "Cities") -> None:
         self.seen.update(other.seen)
+
+# %% sorted in place
+@app.orchestration
+async def flow(ctx: OrchestrationContext, cities: set[str]) -> None:
+    names = list(cities)
+    names.sort()
+    more = [city.upper() for city in cities]
+    more.sort(reverse=True)
+    for city in names + more:
+        await ctx.call_activity(book, city)

@@ -165,3 +165,34 @@ async def flow(ctx: OrchestrationContext) -> int:
     numbers = itertools.count()
     rest = iter([1, 2])
     return next(numbers) + next(rest)
+
+# %% a table that decorators fill
+HANDLERS: dict[str, Any] = {}
+
+def handler(name: str) -> Any:
+    def register(f: Any) -> Any:
+        HANDLERS[name] = f
+        return f
+
+    return register
+
+@handler("pay")
+async def pay(ctx: OrchestrationContext) -> str:
+    return await ctx.call_activity(charge, 1)
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, name: str) -> str:
+    return await HANDLERS[name](ctx)
+
+# %% a table that a function fills at import
+PRICES: dict[str, int] = {}
+
+def _fill() -> None:
+    for number, name in enumerate(["tea", "coffee"]):
+        PRICES[name] = number
+
+_fill()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, name: str) -> int:
+    return PRICES[name]
