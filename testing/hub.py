@@ -126,7 +126,7 @@ class TestHub(Hub):
             stop_for=self._stop_for,
             watch=watch,
         )
-        self._stillness = Stillness(self._lives, self._virtual, self._activity_wait_s)
+        self._stillness = Stillness(self._lives, self._activity_wait_s)
         return self._lives
 
     def _make_client(self) -> Client:

@@ -16,7 +16,6 @@ from anyio.lowlevel import checkpoint
 from ..runtime.shards.activities import RunningActivity
 
 if TYPE_CHECKING:
-    from .clock import VirtualClock
     from .lives import Lives
 
 #: So many turns of the loop in a row nothing moves, where clients may have been told something,
@@ -37,13 +36,11 @@ class Stillness:
 
     Args:
         lives: what is in memory of it.
-        clock: its clock.
         activity_wait_s: for how long, in real time, activities are waited for.
     """
 
-    def __init__(self, lives: Lives, clock: VirtualClock, activity_wait_s: float) -> None:
+    def __init__(self, lives: Lives, activity_wait_s: float) -> None:
         self._lives = lives
-        self._clock = clock
         self._activity_wait_s = activity_wait_s
         self._stirred: anyio.Event | None = None
         self._told = 0  # what clients had been told when it was last still
@@ -73,7 +70,7 @@ class Stillness:
         """
         still = spins = 0
         until: float | None = None
-        while still < self._turns() or self._is_owing():
+        while still < self._turns():
             if self._lives.is_interrupted:
                 await self._lives.alive()
             if not self._is_at_rest():
@@ -99,14 +96,8 @@ class Stillness:
         shard = self._lives.local_shard
         if shard.pump.has_ready or not shard.timers.is_idle or self._lives.is_at_store:
             return False
-        if not all(door.partition.is_quiet for door in shard.hosted.values()):
-            return False
-        due = self._clock.next_due()
-        return due is None or due > self._clock.now()
-
-    def _is_owing(self) -> bool:
-        """Whether partitions have messages for each other on their way."""
-        return any(one.exchange.owed for one in self._lives.local_shard.partitions)
+        # What one of them owes another is on its way through the commits of both.
+        return all(door.partition.is_quiet for door in shard.hosted.values())
 
     def _is_working(self) -> bool:
         """Whether activities, or operations that await something, are under way."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, evolve, frozen
 
+from ..actors.entities.stripes import MARK
 from ..actors.replay.stored import read_history
 from ..runtime.client.status import (
     EntityStatus,
@@ -53,6 +54,8 @@ async def read_stored(partitions: Sequence[PartitionStore], lookup: Lookup) -> S
             events = at_once(read_history(chunks, None))
             histories[record.key] = tuple(map(history_event, events))
         for row in await _entities(partition):
+            if MARK in row.key:
+                continue  # a stripe is no entity of its own
             actor = f"@{row.name}@{row.key}"
             waiting = (await partition.waiting([actor])).get(actor, 0)
             entities[actor] = entity_status(row, lookup, waiting)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 from attrs import frozen
 
-from perdure import ActivityContext, App, EntityContext, EntityId, OrchestrationContext, RetryPolicy
+from perdure import (
+    ActivityContext,
+    App,
+    EntityContext,
+    EntityId,
+    OrchestrationContext,
+    RetryPolicy,
+    commutative,
+)
 
 app = App("shop")
 
@@ -104,3 +113,63 @@ async def buy(ctx: OrchestrationContext, order: Order) -> str:
         return "undone"
     await ctx.create_timer(DAY)
     return f"{receipt}, {parcel}"
+
+
+@app.entity
+class Account:
+    balance: int = 100
+
+    def add(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+
+@app.entity(stripes=3)
+class Visits:
+    count: int = 0
+
+    @commutative
+    def add(self, times: int = 1) -> None:
+        self.count += times
+
+    def merge(self, other: Visits) -> None:
+        self.count += other.count
+
+
+@app.orchestration
+async def transfer(ctx: OrchestrationContext, names: list[str]) -> list[int]:
+    """Move one from account to account, each pair of them under a lock."""
+    balances: list[int] = []
+    for source, target in pairwise(names):
+        one, other = EntityId(Account, source), EntityId(Account, target)
+        async with ctx.lock_entities(one, other):
+            balances.append(await ctx.call_entity(one, Account.add, -1))
+            balances.append(await ctx.call_entity(other, Account.add, 1))
+    return balances
+
+
+@app.orchestration
+async def family(ctx: OrchestrationContext, depth: int) -> int:
+    """Children of children, side by side, one of which is not waited for."""
+    if not depth:
+        ctx.signal_entity(EntityId(Visits, "leaves"), Visits.add)
+        return 1
+    children = [ctx.call_sub_orchestrator(family, depth - 1) for _ in range(2)]
+    async with ctx.create_task_group() as tasks:
+        tasks.start_soon(_sleep, ctx)
+    return sum(await ctx.task_all(children))
+
+
+async def _sleep(ctx: OrchestrationContext) -> None:
+    await ctx.create_timer(timedelta(seconds=10))
+
+
+@app.orchestration
+async def rounds(ctx: OrchestrationContext, left: int) -> str:
+    """One execution after another; what came early for the next ones is kept."""
+    name: str = await ctx.wait_for_external_event("name")
+    await ctx.call_activity(charge, Order(name, left))
+    if left:
+        ctx.continue_as_new(left - 1)
+        return ""
+    return f"the last was {name}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from typing import Any
 
 import anyio
@@ -46,6 +47,22 @@ async def test_a_fake_raises_what_it_is_told(raises: Any) -> None:
         state = await hub.client.read_entity_state(EntityId(Stock, "book"))
         assert state is not None
         assert state.items == 10
+
+
+async def test_an_exception_that_is_raised_again_does_not_keep_the_way_that_it_came_before() -> (
+    None
+):
+    error = OSError("no network")
+    lengths: list[int] = []
+    async with within(), TestHub(app) as hub:
+        hub.fake(fetch, raises=error)
+        await hub.client.start_new(crawl, "a")
+        for _ in range(3):
+            await hub.advance(300)
+            lengths.append(len([*traceback.walk_tb(error.__traceback__)]))
+
+        assert hub.calls(fetch)[0].attempts > 3
+    assert len(set(lengths)) == 1
 
 
 async def test_a_fake_is_called_as_the_activity_would_be() -> None:

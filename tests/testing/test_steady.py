@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from random import Random
 from typing import Any, Literal
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from perdure import (
@@ -195,3 +199,82 @@ async def test_a_request_with_an_id_is_repeated_by_who_gave_it() -> None:
         ]
 
         assert again == [9, 8]
+
+
+async def test_changes_are_followed_across_crashes() -> None:
+    """What is promised is the last state of every instance, or a reset, behind which one asks."""
+    seen: dict[str, RuntimeStatus] = {}
+    async with within(), TestHub(app) as hub:
+
+        async def follow() -> None:
+            async for change in hub.client.changes():
+                if change.kind == "reset":
+                    async for status in hub.client.query():
+                        seen[status.instance_id] = status.runtime_status
+                elif change.status is not None and change.instance_id is not None:
+                    seen[change.instance_id] = change.status.runtime_status
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            for number in range(3):
+                await hub.client.start_new(nap, 60.0, instance_id=f"nap-{number}")
+                await hub.crash()
+                await hub.advance(60)
+            while [*seen.values()] != [RuntimeStatus.COMPLETED] * 3:
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_goes_wrong_all_is_done_once(seed: int) -> None:
+    """Clients at work while the hub crashes at commits, and answers get lost."""
+    draw = Random(seed)
+    names = ["book", "pen", "cup"]
+    taken = dict.fromkeys(names, 0)
+    started: list[str] = []
+    async with within(30), TestHub(app, start=datetime(2026, 1, 1, tzinfo=UTC)) as hub:
+
+        async def work(number: int) -> None:
+            for _ in range(10):
+                name, count = draw.choice(names), draw.randrange(3)
+                id = EntityId(Stock, name)
+                taken[name] += count
+                match draw.randrange(4):
+                    case 0:
+                        await hub.client.call_entity(id, Stock.give, count)
+                    case 1:
+                        await hub.client.signal_entity(id, Stock.give, count)
+                    case 2:
+                        await hub.client.signal_entities([(id, Stock.give, 1)] * count)
+                    case _:
+                        taken[name] -= count
+                        handle = await hub.client.start_new(nap, 60.0 * count)
+                        started.append(handle.instance_id)
+
+        async def disturb() -> None:
+            for _ in range(12):
+                match draw.randrange(3):
+                    case 0:
+                        hub.faults.lose_answers(draw.randrange(1, 4))
+                    case 1:
+                        await hub.crash()
+                    case _:
+                        when: Literal["before", "after"] = draw.choice(["before", "after"])
+                        hub.faults.crash_commit(draw.randrange(1, 4), when=when)
+                for _ in range(draw.randrange(20)):
+                    await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(work, number)
+            tasks.start_soon(disturb)
+        await hub.advance(120)
+
+        found = dict.fromkeys(names, 0)
+        for name in names:
+            state = await hub.client.read_entity_state(EntityId(Stock, name))
+            found[name] = 0 if state is None else state.items - 10
+        ended = [one.instance_id async for one in hub.client.query(statuses=["Completed"])]
+
+    assert found == taken
+    assert sorted(ended) == sorted(started)
