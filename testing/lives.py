@@ -113,15 +113,9 @@ class Lives(LoopCrew):
         return self._rows.busy > 0
 
     def make_shard(self, router: Router, on_fatal: Callable[[Exception], None]) -> Shard:
-        """Make the shard of a life, whose end by a crash is no end of the hub."""
-        fence = self._rows.fence
-
-        def lose(error: Exception) -> None:
-            if not fence.is_down:
-                on_fatal(error)
-
-        shard = super().make_shard(router, lose)
-        shard.activities.prepare = partial(self._stand_ins.prepare, fence)
+        """Make the shard of a life."""
+        shard = super().make_shard(router, on_fatal)
+        shard.activities.prepare = partial(self._stand_ins.prepare, self._rows.fence)
         return shard
 
     async def open(self) -> None:
@@ -164,7 +158,6 @@ class Lives(LoopCrew):
             tasks.cancel_scope.cancel()
         life.shard.close()
         life.router.close()
-        life.fence.bury()
         if self.between is not None:
             await self.between()
         await self.open()

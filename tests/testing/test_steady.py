@@ -16,6 +16,8 @@ from perdure import (
     RuntimeStatus,
     UnavailableError,
 )
+from perdure.actors.messages import Message
+from perdure.runtime.partitions.door import Door
 from perdure.testing import TestHub
 from tests.faults import within
 from tests.testing.shop import Stock, app, approval, nap
@@ -199,6 +201,26 @@ async def test_a_request_with_an_id_is_repeated_by_who_gave_it() -> None:
         ]
 
         assert again == [9, 8]
+
+
+async def test_what_is_asked_again_is_as_it_was_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not as a life has left it, which wrote its own numbers on it."""
+    asked: list[tuple[Message, int]] = []
+    ask = Door.request_once
+
+    async def request_once(door: Door, key: str, message: Message, request: str | None) -> Any:
+        asked.append((message, message.row))
+        answer = await ask(door, key, message, request)
+        message.row = 7
+        return answer
+
+    monkeypatch.setattr(Door, "request_once", request_once)
+    async with within(), TestHub(app) as hub:
+        hub.faults.lose_answers(2)
+        await hub.client.call_entity(BOOK, Stock.take)
+
+    assert [row for _, row in asked] == [0, 0, 0]
+    assert len({id(message) for message, _ in asked}) == 3
 
 
 async def test_changes_are_followed_across_crashes() -> None:
