@@ -14,7 +14,7 @@ from .findings import Finding
 from .noqa import Silences
 from .rules import RULES, Rule
 from .source.calls import Visit, visits
-from .source.project import Folder, Module, Project, Trouble, python_files
+from .source.project import Folder, Module, Project, Trouble, deep_recursion, python_files
 from .source.resolver import Resolver
 from .source.roles import Roles, Unseen
 
@@ -187,15 +187,17 @@ def _meant(resolver: Resolver, node: ast.AST, module: Module) -> list[Module | F
 def _report(project: Project, modules: list[Module], rules: Sequence[Rule] | None) -> Report:
     resolver = Resolver(project)
     roles = Roles(resolver)
-    roles.read(modules)
+    with deep_recursion():
+        roles.read(modules)
     silences = Silences()
     chosen = chosen_rules() if rules is None else rules
     found: dict[tuple[object, ...], Finding] = {}
-    for visit in visits(resolver, roles):
-        for finding in _findings(visit, chosen):
-            key = (finding.path, finding.line, finding.column, finding.code)
-            if key not in found and not silences.covers(finding, visit.module):
-                found[key] = finding
+    with deep_recursion():
+        for visit in visits(resolver, roles):
+            for finding in _findings(visit, chosen):
+                key = (finding.path, finding.line, finding.column, finding.code)
+                if key not in found and not silences.covers(finding, visit.module):
+                    found[key] = finding
     return Report(
         findings=sorted(found.values()),
         troubles=project.troubles,

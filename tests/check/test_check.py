@@ -140,6 +140,20 @@ def test_what_calls_itself_is_followed_once(write: Write) -> None:
     assert places(check_files([file])) == [("flows.py", 5, "PDU001")]
 
 
+def test_a_long_chain_is_read_to_its_end(write: Write) -> None:
+    chain = "ctx" + ".a()" * 600
+    file = write(
+        "flows.py",
+        "import time\nfrom perdure import App\napp = App()\n"
+        f"@app.orchestration\nasync def flow(ctx):\n    x = {chain}\n    return time.time()\n",
+    )
+
+    report = check_files([file])
+
+    assert places(report) == [("flows.py", 7, "PDU001")]
+    assert report.troubles == []
+
+
 def test_a_lock_in_what_calls_itself_is_no_lock_in_a_lock(write: Write) -> None:
     file = write(
         "flows.py",

@@ -158,7 +158,7 @@ class Environment(OutsideRule):
         ),
         "sys.argv": _ENVIRONMENT,
         **table("node uname machine platform processor", _MACHINE, "platform."),
-        **table("gethostname getfqdn gethostbyname", _MACHINE, "socket."),
+        **table("gethostname getfqdn", _MACHINE, "socket."),
         "getpass.getuser": _MACHINE,
         "threading.get_ident": _MACHINE,
         "threading.get_native_id": _MACHINE,

@@ -91,7 +91,7 @@ class Network(OutsideRule):
     title = "The network is used"
     names: ClassVar = {
         **table(
-            "socket create_connection create_server getaddrinfo gethostbyaddr gethostbyname_ex "
+            "socket create_connection create_server getaddrinfo gethostbyaddr gethostbyname gethostbyname_ex "
             "getnameinfo socketpair fromfd",
             _NETWORKS,
             "socket.",

@@ -125,7 +125,7 @@ class SetOrder(Rule):
         return False
 
     def _found(self, node: ast.AST) -> Found:
-        return Found(node, f"{shown(node)} is a set, and its order is used", _FIX)
+        return Found(node, f"{shown(node, whole=True)} is a set, and its order is used", _FIX)
 
 
 def _is_sorted_later(visit: Visit, node: ast.AST) -> bool:

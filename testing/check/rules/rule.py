@@ -48,13 +48,24 @@ class Rule(ABC):
         """Give what is wrong in a function."""
 
 
-def shown(node: ast.AST, length: int = 60) -> str:
-    """Write an expression as a message shows it: in a line, and not too long a one."""
-    if isinstance(node, ast.Call):
-        return f"`{_cut(ast.unparse(node.func), length)}()`"
-    return f"`{_cut(ast.unparse(node), length)}`"
+_LONG = 60
 
 
-def _cut(text: str, length: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 3]}..."
+def shown(node: ast.AST, *, whole: bool = False) -> str:
+    """Write an expression as a message shows it: in a line, and not too long a one.
+
+    Args:
+        node: the expression.
+        whole: with the arguments of a call.
+    """
+    if isinstance(node, ast.Call) and not whole:
+        return f"`{_cut(node.func)}()`"
+    return f"`{_cut(node)}`"
+
+
+def _cut(node: ast.AST) -> str:
+    try:
+        line = " ".join(ast.unparse(node).split())
+    except RecursionError:  # a chain of thousands of operators
+        return "..."
+    return line if len(line) <= _LONG else f"{line[: _LONG - 3]}..."

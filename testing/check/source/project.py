@@ -11,13 +11,16 @@ import os
 import sys
 import tokenize
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 
 from .scopes import Scope, Scopes, read_scopes
 
+# Frames of Python alone, which need no room on the stack of C.
+_FRAMES = 20_000
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages", "build"})
 
 
@@ -123,10 +126,10 @@ class Project:
 
     def _make(self, path: Path, name: str, root: Path, text: str) -> Module | None:
         try:
-            with warnings.catch_warnings():
+            with deep_recursion(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what the source does not matter here
                 tree = ast.parse(text, str(path))
-            return Module(path, name, root, text, tree, read_scopes(tree))
+                return Module(path, name, root, text, tree, read_scopes(tree))
         except SyntaxError as error:
             line, column = error.lineno or 0, error.offset or 0
             self.troubles.append(Trouble(path, f"is no Python: {error.msg}", line, column))
@@ -206,6 +209,17 @@ def _name_of(path: Path) -> tuple[str, Path]:
         parts.append(folder.name)
         folder = folder.parent
     return ".".join(reversed(parts)), folder
+
+
+@contextmanager
+def deep_recursion() -> Generator[None]:
+    """Let what goes down a syntax tree call itself more often than is usual: trees may be deep."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _FRAMES))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def python_files(place: Path) -> Iterator[Path]:
