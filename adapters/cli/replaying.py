@@ -107,7 +107,7 @@ async def _open(place: str, key: str | None) -> AsyncGenerator[Source, None]:
         is_address = place.startswith(("http://", "https://"))
         source: Source
         try:
-            client = await entered.enter_async_context(
+            client: Any = await entered.enter_async_context(
                 connect(where, key=key if is_address else None)
             )
             source = RunningSource(where, client)

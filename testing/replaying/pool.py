@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import anyio
 import orjson
@@ -246,6 +246,8 @@ class _Worker:
         return answer
 
     async def _find_death(self, rows: list[StoredRow]) -> tuple[int, ReplayFinding]:
+        number: int
+        position: int
         number, position = AT.unpack((self._folder / "at").read_bytes())
         if number >= len(rows):
             raise InternalError(f"a process of the check has ended at row {number} of {len(rows)}")
@@ -318,12 +320,12 @@ def _new_folder(parent: str, number: int) -> Path:
     return own
 
 
-def _first_of(group: BaseExceptionGroup) -> BaseException:
+def _first_of(error: BaseException) -> BaseException:
     """Give what went wrong first: one failure has the other tasks end."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return _first_of(members[0])
 
 
 def _skipped(row: StoredRow) -> ReplayFinding:
