@@ -32,6 +32,29 @@ class Ledger:
         new_waiter: makes a place for one outcome.
     """
 
+    __slots__ = (
+        "_broken",
+        "_sleeper",
+        "batch",
+        "commit_durations",
+        "commits",
+        "committed_bytes",
+        "deferred",
+        "epoch",
+        "failed_commits",
+        "flying",
+        "index",
+        "leaving",
+        "messages",
+        "new_waiter",
+        "next_id",
+        "next_row",
+        "releasing",
+        "reloaded",
+        "sequence",
+        "turns",
+    )
+
     def __init__(self, index: int, new_waiter: Callable[[], Waiter]) -> None:
         #: The partition's number.
         self.index = index

@@ -70,6 +70,45 @@ _log = Log("perdure.partition")
 class Partition(Ledger):
     """One partition of a hub; it is the ``Effects`` of its actors' turns."""
 
+    # Of so many attributes in a dict, CPython finds none, nor any method, the quick way.
+    __slots__ = (
+        "_near",
+        "activations",
+        "around",
+        "calls",
+        "catalog",
+        "crashes",
+        "damage",
+        "exchange",
+        "expire_requests_at",
+        "fatal",
+        "gate",
+        "lag",
+        "leftovers",
+        "loader",
+        "lookup",
+        "new_name",
+        "news",
+        "notes",
+        "now",
+        "on_fatal",
+        "overflow",
+        "places",
+        "pump",
+        "requests",
+        "sent_away",
+        "settings",
+        "slows",
+        "steady",
+        "store",
+        "stripe_router",
+        "timers",
+        "unheard",
+        "waiting",
+        "watchers",
+        "workbook",
+    )
+
     def __init__(
         self,
         index: int,
