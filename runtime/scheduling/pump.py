@@ -12,7 +12,7 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -81,6 +81,9 @@ class Pump:
         self._deputy: Hand | None = None  # for what other tasks run of users' code
         self._kept: dict[Hand, Runnable] = {}  # by work that suspended
         self._begun: tuple[Runnable, Coroutine[Any, Any, None]] | None = None
+        # What work waits for that has just suspended. In no variable of a frame: errors of what is
+        # waited for lead to that by their tracebacks, and would from there to themselves.
+        self._trap: Any = None
         self._ended: anyio.Event | None = None  # set while stopping, when all hands have
         self._stopping = False
         self._in_vain = 0  # leaders in a row that ended before they did anything
@@ -240,19 +243,25 @@ class Pump:
         lend = self.lend if self._lends else None
         began = perf_counter()
         if self._begun is not None:
-            (item, work), self._begun = self._begun, None
-            if await self._drive(hand, item, work):
+            (item, begun), self._begun = self._begun, None
+            if await self._drive(hand, item, begun):
                 return
             hand.is_shared = True
         while True:
             while ready:
                 item = ready.popleft()
-                work_or_none = item.run() if lend is None else lend(item.run)
-                if work_or_none is not None:
+                work = item.run() if lend is None else lend(item.run)
+                if work is not None:
                     if hand.is_spoilt():
-                        self._pass_on(hand, item, work_or_none)
+                        self._pass_on(hand, item, work)
                         return
-                    if await self._drive(hand, item, work_or_none):
+                    context = copy_context()
+                    try:  # as in _drive(), without a call for what ends in one go, as nearly all does
+                        self._trap = context.run(work.send, None)
+                    except StopIteration:
+                        pass
+                    else:
+                        await self._keep(hand, item, work, context)
                         return
                 hand.is_shared = True
                 now = perf_counter()
@@ -273,16 +282,30 @@ class Pump:
         self._replace("code that ran in it cancelled it, or left a cancel scope open")
         hand.give_up()
 
-    @types.coroutine
-    def _drive(
+    async def _drive(
         self, hand: Hand, item: Runnable, work: Coroutine[Any, Any, None], *, leads: bool = True
-    ) -> Generator[Any, Any, bool]:
+    ) -> bool:
         """Run a coroutine in this task, in a context of its own; says whether it suspended."""
-        run = copy_context().run
+        context = copy_context()
         try:
-            trap = run(work.send, None)
+            self._trap = context.run(work.send, None)
         except StopIteration:
             return False
+        await self._keep(hand, item, work, context, leads=leads)
+        return True
+
+    @types.coroutine
+    def _keep(
+        self,
+        hand: Hand,
+        item: Runnable,
+        work: Coroutine[Any, Any, None],
+        context: Context,
+        *,
+        leads: bool = True,
+    ) -> Generator[Any, Any, None]:
+        """Keep this task for work that has suspended, to its end, while another hand leads."""
+        trap, self._trap = self._trap, None
         self._in_vain = 0
         self._kept[hand] = item
         item.on_suspended(hand)
@@ -293,11 +316,11 @@ class Pump:
                 try:
                     value = yield trap
                 except BaseException as error:
-                    trap = run(work.throw, error)
+                    trap = context.run(work.throw, error)
                 else:
-                    trap = run(work.send, value)
+                    trap = context.run(work.send, value)
         except StopIteration:
-            return True
+            return
         finally:
             value = None  # trio's way to raise an error, which leads here by its traceback
             if not self._stopping and hand.is_spoilt():
