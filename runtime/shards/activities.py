@@ -50,6 +50,7 @@ class RunningActivity:
     """One run of one activity, from its call to its end.
 
     Attributes:
+        caller: who waits for the answer.
         ended: whether the answer was given, or is not wanted any more; what runs may go on.
         ran: when its code began, and where; None while it has not. On the loop the clock is read
             where it first waits: most that run there do not, and end as soon as they began.
@@ -63,6 +64,7 @@ class RunningActivity:
         "abandoned",
         "alarm",
         "call",
+        "caller",
         "context",
         "counted",
         "definition",
@@ -77,6 +79,7 @@ class RunningActivity:
     def __init__(self, pool: ActivityPool, call: ActivityCall, kind: Kind, post: Post) -> None:
         self.pool = pool
         self.call = call
+        self.caller = call.caller
         self.kind = kind
         definition = self.definition = kind.definition
         self.post = post
@@ -191,11 +194,10 @@ class RunningActivity:
     def time_out(self) -> None:
         """The attempt has taken as long as it may."""
         self.alarm = None
-        caller = self.call.caller
         seconds = self.call.timeout
         body = encode_failure(failure_of(TimeoutError(f"no answer within {seconds:g} seconds")))
-        answer = Completion("TaskFailed", caller.execution, caller.task, body, self.ran)
-        self.post(caller.instance_id, answer)
+        instance_id, execution, task = self.caller
+        self.post(instance_id, Completion("TaskFailed", execution, task, body, self.ran))
         self.stop()
 
     def stop(self) -> None:
@@ -214,18 +216,18 @@ class RunningActivity:
         """Take note that it has ended; answer, unless the answer was given or given up before."""
         if self.alarm is not None:
             self.stop_alarm()
-        if self.pool.is_timed and self.ran is not None:
+        pool = self.pool
+        if pool.is_timed and self.ran is not None:
             began = self.ran[0]  # None where it ran in one go
-            self.kind.count(self, event, self.pool.now() - began if began else 0)
-        if self.pool.watch is not None:
+            self.kind.count(self, event, pool.now() - began if began else 0)
+        if pool.watch is not None:
             failed = event == "TaskFailed" and body
-            self.pool.tell_end(self, read_failure(body).error_type if failed else None)
+            pool.tell_end(self, read_failure(body).error_type if failed else None)
         if event is not None and not self.ended:
             self.ended = True
-            caller = self.call.caller
-            answer = Completion(event, caller.execution, caller.task, body, self.ran)
-            self.post(caller.instance_id, answer)
-        self.pool.free(self)
+            instance_id, execution, task = self.caller
+            self.post(instance_id, Completion(event, execution, task, body, self.ran))
+        pool.free(self)
 
 
 class ProcessEndedError(Exception):
@@ -306,7 +308,7 @@ class ActivityPool:
         self.at_once: Run = (None, shard)  # of what runs in one go
         self._pump = pump
         self._settings = settings
-        self._running: dict[str, dict[Caller, RunningActivity]] = {}  # by instance
+        self._running: dict[Caller, RunningActivity] = {}
         self._kinds: dict[str, Kind] = {}
         self._on_loop = Lane(settings.activities_max)
         self._in_threads = Lane(settings.activity_threads_max + _AHEAD)
@@ -368,12 +370,7 @@ class ActivityPool:
     @property
     def begun(self) -> list[RunningActivity]:
         """Those that have begun and not ended."""
-        return [
-            running
-            for tasks in self._running.values()
-            for running in tasks.values()
-            if running.ran is not None
-        ]
+        return [running for running in self._running.values() if running.ran is not None]
 
     def stop_starting(self) -> None:
         """Start no more; what is not started now runs when a hub next opens the store."""
@@ -415,12 +412,7 @@ class ActivityPool:
             self.waiting += 1
             return
         running = RunningActivity(self, call, kind, post)
-        caller = call.caller
-        tasks = self._running.get(caller.instance_id)
-        if tasks is None:
-            self._running[caller.instance_id] = {caller: running}
-        else:
-            tasks[caller] = running
+        self._running[running.caller] = running
         if self.warden is not None:
             if self.warden.is_at_fault(call):
                 failure = failure_of(ProcessEndedError(call.name))
@@ -493,11 +485,10 @@ class ActivityPool:
     def send_away(self, post: Post, new: Post) -> list[Caller]:
         """Have the answers for ``post`` go to ``new``; gives who waits for them."""
         callers: list[Caller] = []
-        for tasks in self._running.values():
-            for running in tasks.values():
-                if running.post == post and not running.ended:
-                    running.post = new
-                    callers.append(running.call.caller)
+        for caller, running in self._running.items():
+            if running.post == post and not running.ended:
+                running.post = new
+                callers.append(caller)
         for parcel in self._parcels:
             if parcel.post == post:
                 parcel.post = new
@@ -507,9 +498,8 @@ class ActivityPool:
     def callers(self, post: Post) -> set[Caller]:
         """Give who waits for the answers that go to ``post``."""
         callers = {
-            running.call.caller
-            for tasks in self._running.values()
-            for running in tasks.values()
+            caller
+            for caller, running in self._running.items()
             if running.post == post and not running.ended
         }
         for parcel in self._parcels:
@@ -519,7 +509,7 @@ class ActivityPool:
 
     def started_at(self, caller: Caller) -> int | None:
         """When the code of an activity began that runs here; None where it has not."""
-        running = self._running.get(caller.instance_id, {}).get(caller)
+        running = self._running.get(caller)
         return None if running is None or running.ran is None else running.ran[0]
 
     def cancel(self, caller: Caller) -> None:
@@ -530,14 +520,20 @@ class ActivityPool:
                     lane.give_up(caller)
             if not caller.task:
                 self._count_waiting()
-        tasks = self._running.get(caller.instance_id)
-        if tasks is None:
-            return
         if caller.task:
-            if (one := tasks.get(caller)) is not None:
+            if (one := self._running.get(caller)) is not None:
                 one.stop()
             return
-        self._stop([one for one in tasks.values() if one.call.caller[:2] == caller[:2]])
+        # One look at all that run, no more than the limits let in, instead of a table for each
+        # instance: this is for what ends before its activities have.
+        instance_id, execution, _ = caller
+        self._stop(
+            [
+                one
+                for (instance, number, _), one in self._running.items()
+                if instance == instance_id and number == execution
+            ]
+        )
 
     def cancel_some(self, instance_id: str, execution: int, tasks: list[int]) -> None:
         """Tell some activities of an execution to stop, by the numbers of their tasks."""
@@ -551,12 +547,11 @@ class ActivityPool:
                 if lane.waiting:
                     lane.drop_some(instance_id, execution, given_up)
             self._count_waiting()
-        running = self._running.get(instance_id, {})
         self._stop(
             [
                 one
-                for caller, one in running.items()
-                if caller.task in given_up and caller.execution == execution
+                for (instance, number, task), one in self._running.items()
+                if task in given_up and instance == instance_id and number == execution
             ]
         )
 
@@ -572,8 +567,7 @@ class ActivityPool:
 
     def is_here(self, running: RunningActivity) -> bool:
         """Whether a run has not ended, and is not another one's by now."""
-        caller = running.call.caller
-        return self._running.get(caller.instance_id, {}).get(caller) is running
+        return self._running.get(running.caller) is running
 
     def begin_again(self, running: RunningActivity) -> None:
         """Run an activity again that code beside it may have cancelled; where nothing ran before."""
@@ -648,13 +642,9 @@ class ActivityPool:
         if running.abandoned:
             running.abandoned = False
             self.abandoned -= 1
-        caller = running.call.caller
-        tasks = self._running.get(caller.instance_id)
-        if tasks is not None and tasks.get(caller) is running:
-            # After a recovery its place may be another run's.
-            del tasks[caller]
-            if not tasks:
-                del self._running[caller.instance_id]
+        known = self._running.pop(running.caller, None)
+        if known is not running and known is not None:
+            self._running[running.caller] = known  # after a recovery its place may be another run's
         if not running.counted:
             return
         running.counted = False
@@ -672,10 +662,9 @@ class ActivityPool:
         for lane in self._lanes:
             lane.drop(post)
         self._count_waiting()
-        for tasks in list(self._running.values()):
-            for running in list(tasks.values()):
-                if post is None or running.post == post:
-                    running.stop()
+        for running in list(self._running.values()):
+            if post is None or running.post == post:
+                running.stop()
 
     def close(self) -> None:
         """Let the worker threads end when they can; a sync activity cannot be interrupted."""
@@ -683,7 +672,7 @@ class ActivityPool:
             return
         self._threads.close()
         self._threads = None
-        for running in [one for tasks in self._running.values() for one in tasks.values()]:
+        for running in list(self._running.values()):
             if running.ran is not None and not running.definition.is_async:
                 _log.warning("left %s behind: its thread runs on", running.title)
 
