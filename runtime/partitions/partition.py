@@ -192,13 +192,15 @@ class Partition(Ledger):
 
     def _deliver(self, activation: Activation, message: Message) -> None:
         activation.mail.append(message)
-        if not activation.touched and (message.keep or activation.is_blocked):
+        # Of one that holds what it cannot take yet, the turn takes note, which comes first.
+        if (message.keep or activation.busy) and not activation.touched:
             activation.touched = True
             self.batch.touched.append(activation)
             if activation.busy:
                 self.gathered()  # no turn will say so for long
         if not activation.queued:
-            activation.wake()
+            activation.queued = activation.ready = True  # as in wake(), of which this is most
+            self.pump.put(activation)
         elif activation.hand is not None:
             if activation.read_beside(message):
                 activation.mail.pop()
@@ -218,7 +220,7 @@ class Partition(Ledger):
             # If this is recovering, it has to run again.
             self.calls.answered(Caller(instance_id, completion.execution, completion.task))
         if gate.reason is None:
-            if not (self.leftovers.rows and self.leftovers.take(instance_id, completion)):
+            if not self.leftovers.rows or not self.leftovers.take(instance_id, completion):
                 self.post(instance_id, completion)
         elif gate.aside is not None:
             gate.late.append((instance_id, completion))
