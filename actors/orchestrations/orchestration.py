@@ -329,6 +329,8 @@ class OrchestrationActor(Actor):
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
+        if type(message) is Completion:  # nearly always
+            return self._complete(message, now, effects)
         take = self._TAKE.get(type(message))
         if take is not None:
             return take(self, message, now, effects)
@@ -353,10 +355,10 @@ class OrchestrationActor(Actor):
             effects.consume(waiting)
 
     def _start(self, message: Start, now: int, effects: Effects) -> None:
-        if self.is_live and message.on_existing != "replace":
-            self._refuse_start(message, effects)
-            return
         if self.is_live:
+            if message.on_existing != "replace":
+                self._refuse_start(message, effects)
+                return
             self.terminate("replaced by a new instance", True, now, effects)
             self.give_up_held(now, effects)
         if self.status is not None or self.purged:

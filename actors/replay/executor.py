@@ -87,14 +87,13 @@ GIVEN_UP = encode_failure(FailureDetails("Cancelled", "the orchestration gave it
 class Executor:
     """The live code of one execution: an ``Execution`` by coroutines of this process."""
 
-    answers_later = False
-
     __slots__ = (
         "_make_context",
         "_random",
         "_script",
         "_uuids",
         "_written",
+        "answers_later",
         "cancel_requested",
         "carried",
         "children",
@@ -135,6 +134,7 @@ class Executor:
         context: Context | None = None,
         carried: Carried | None = None,
     ) -> None:
+        self.answers_later = False
         self.carried = carried
         self.definition = definition
         self.stage = stage
@@ -319,20 +319,21 @@ class Executor:
             else:
                 self.step(self.cancel, event[2])
             return
-        number = event[2]
+        _, _, number, answer = event
         self.unanswered.pop(number, None)
         task = self.pending[number]
         watchers = task._watchers  # pyright: ignore[reportPrivateUsage]
         if state != DONE or (watchers and (len(watchers) > 1 or not watchers[0].only_notes)):
-            self.step(self.settle, number, state, event[3])
+            self.step(self.settle, number, state, answer)
             return
         # Nothing of the user's looks at what has come at once: a step is needed only to go on.
         del self.pending[number]
         if self.children is not None:
             self.children.pop(number, None)
-        task.settle(DONE, event[3])
+        task.settle(DONE, answer)
         if self.ready:
-            self.stage(self.context, self._run, None, None)
+            stage = self.stage  # called as an attribute, a function in a slot is looked for longer
+            stage(self.context, self._run, None, None)
             if self.given_up:
                 self._tell_given_up()
 
@@ -432,7 +433,10 @@ class Executor:
                 return
             value = None
             # Not isinstance(), which asks an object of the user's for its class.
-            if not issubclass(type(task), _TASKS) or task._executor is not self:
+            kind = type(task)
+            if (
+                kind is not CallTask and not issubclass(kind, _TASKS)
+            ) or task._executor is not self:
                 error = self._foreign_await(fiber, task)
                 task = None
             elif fiber.owed is not None:
@@ -652,7 +656,11 @@ class Executor:
         attempt: int,
     ) -> CallTask[Any]:
         """Ask for an activity to be run; ``first`` is the number of the call's first attempt."""
-        number = self.number()
+        if not self.is_stepped:
+            raise self._foreign_use()
+        self.numbers = number = self.numbers + 1  # as number() does, and _out() below
+        if not number & _MANY:
+            self._unload()
         name = activity.name
         task: CallTask[Any] = CallTask(self, number, activity.output, ActivityError, name)
         packed = [] if data is None else [orjson.Fragment(data)]
@@ -679,7 +687,8 @@ class Executor:
         if summary is not None:
             decision = (*decision, summary)
         if self.record(decision, data, (activity.input, input)):
-            self._out().start_activity(call)
+            assert self.effects is not None
+            self.effects.start_activity(call)
         return task
 
     def start_child(

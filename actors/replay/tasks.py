@@ -263,7 +263,8 @@ class CallTask(Task[R]):
             if codec is not None:
                 raw = self._value
                 # What cannot be read raises here each time, and is never handed out as it is.
-                self._value = codec.decode(raw) if type(raw) is bytes else codec.from_json(raw)
+                read = codec.decode if type(raw) is bytes else codec.from_json
+                self._value = read(raw)
                 self._codec = None
             return self._value
         if self._state == CANCELED:
