@@ -211,7 +211,12 @@ class Start(Message):
         start_at: int | None = None,
         on_existing: OnExisting = "reject",
     ) -> None:
-        super().__init__()
+        self.carried = None
+        self.row = 0
+        self.timer = 0
+        self.keep = False
+        self.reply = None
+        self.request = None
         self.name = name
         self.version = version
         self.input = input
@@ -219,7 +224,7 @@ class Start(Message):
         self.tags = tags
         self.start_at = start_at
         self.on_existing: OnExisting = on_existing
-        self.size = len(input or b"")
+        self.size = 0 if input is None else len(input)
 
     def content(self) -> list[Any]:
         return [

@@ -84,7 +84,6 @@ class OrchestrationContext:
         self,
         executor: Executor,
         lookup: Lookup,
-        *,
         input: bytes | None,
         parent_instance_id: str | None,
         version: str | None,

@@ -140,7 +140,14 @@ class OrchestrationActor(Actor):
     )
 
     def __init__(self, id: int, instance_id: str, lookup: Lookup) -> None:
-        super().__init__(id)
+        # As Actor does it, without a call for each instance.
+        self.id = id
+        self.changed = False
+        self.combines = False
+        self.folding = False
+        self.held = None
+        self.parked = None
+        self.parked_type = None
         self.lookup = lookup
         self.instance_id = instance_id
         self.name = ""
@@ -362,10 +369,8 @@ class OrchestrationActor(Actor):
             self.terminate("replaced by a new instance", True, now, effects)
             self.give_up_held(now, effects)
         if self.status is not None or self.purged:
-            self.rewritten = True
-            self.purged = False
-        if self.events or self.ahead:
-            self._pass_on(None, effects)
+            self._make_room(effects)
+        self.fresh = self.changed = True
         self.execution += 1
         self.name = message.name
         self.version = message.version
@@ -375,9 +380,6 @@ class OrchestrationActor(Actor):
         self.carried = message.carried
         self.input = message.input
         self.start_at = message.start_at
-        self.custom_status = None
-        self.notes = None
-        self._clear_outcome()
         if self.lookup.tracer is not None:
             self.carried = self.lookup.tracer.begin_trace(self.start_facts())
         self.status = "Pending"
@@ -389,6 +391,16 @@ class OrchestrationActor(Actor):
             self._note_carried()
         else:
             self.run_first(now, effects)
+
+    def _make_room(self, effects: Effects) -> None:
+        """Be as nobody has begun it, in front of another execution."""
+        if self.events or self.ahead:
+            self._pass_on(None, effects)
+        self.rewritten = True
+        self.purged = False
+        self.custom_status = None
+        self.notes = None
+        self._clear_outcome()
 
     def _clear_outcome(self) -> None:
         self.completed = None
@@ -621,10 +633,10 @@ class OrchestrationActor(Actor):
         return OrchestrationContext(
             executor,
             self.lookup,
-            input=self.input,
-            parent_instance_id=None if self.parent is None else self.parent.instance_id,
-            version=self.version,
-            tags=None if self.tags is None else orjson.loads(self.tags),
+            self.input,
+            None if self.parent is None else self.parent.instance_id,
+            self.version,
+            None if self.tags is None else orjson.loads(self.tags),
         )
 
     def replay(self, events: list[list[Any]]) -> Generator[None, None, None]:

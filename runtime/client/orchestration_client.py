@@ -24,6 +24,7 @@ from ...actors.messages import Command, Event, OnExisting, Start
 from ...actors.times import due_time, seconds
 from ...actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
 from ...storage.records import InstanceFilter
+from ..placement.places import MovedError
 from .handle import OrchestrationHandle
 from .instance_queries import InstanceQueries
 from .pages import read_statuses
@@ -119,10 +120,12 @@ class OrchestrationClient(InstanceQueries):
                 return outcome
 
     async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
-        while True:
-            ending = await self._at(instance_id, lambda place: place.wait_for_end(instance_id))
-            if ending is not None:
-                break
+        ending = None
+        while ending is None:
+            try:  # as in _at(), without a call for each that waits
+                ending = await self._partition(instance_id).wait_for_end(instance_id)
+            except MovedError:
+                await self._wait_moved()
         status, output, failure = ending
         if status != "Completed":
             raise ending_error(instance_id, status, stored_failure(failure))

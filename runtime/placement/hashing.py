@@ -21,8 +21,9 @@ def partition_of(key: str, partitions: int) -> int:
     number = None
     if MARK in key and is_entity(key):
         key, number = split_key(key)
-    place, _, _ = key.partition("::")
-    return (crc32(place.encode()) + (number or 0)) % partitions
+    if "::" in key:
+        key, _, _ = key.partition("::")
+    return (crc32(key.encode()) + (number or 0)) % partitions
 
 
 def name_in(partition: int, partitions: int) -> str:

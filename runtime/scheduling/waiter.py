@@ -40,8 +40,10 @@ class _AsyncioWaiter:
         self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def set(self, value: Any) -> None:
-        if not self._future.done():
+        try:
             self._future.set_result(value)
+        except asyncio.InvalidStateError:
+            return  # the first one counted
 
     def fail(self, error: BaseException) -> None:
         if not self._future.done():

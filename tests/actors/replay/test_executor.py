@@ -145,9 +145,7 @@ def test_a_history_is_made_of_turns_and_answers_belong_to_decisions(
 
 def new_executor(flow: str, execution: int, input: bytes | None) -> Executor:
     def new_context(executor: Executor) -> OrchestrationContext:
-        return OrchestrationContext(
-            executor, LOOKUP, input=input, parent_instance_id=None, version=None, tags=None
-        )
+        return OrchestrationContext(executor, LOOKUP, input, None, None, None)
 
     return Executor(LOOKUP.registry.find_orchestration(flow), "x", execution, new_context)
 
