@@ -120,8 +120,9 @@ class _Definition:
                 raise self._missing()
             default = self.default
             return default if default is None else self._fresh_default()
+        decode = self.input.decode  # called as an attribute, it is looked for longer
         try:
-            return self.input.decode(data)
+            return decode(data)
         except PayloadError as error:
             raise error.of(f"the input of {self.title}") from error.__cause__
 

@@ -141,8 +141,9 @@ class Lookup:
             UsageError: missing, or given to a function that takes none.
         """
         if definition.takes_input and input is not MISSING:  # nearly always: a call less
+            encode = definition.input.encode  # called as an attribute, it is looked for longer
             try:
-                data = definition.input.encode(input)
+                data = encode(input)
             except PayloadError as error:
                 if not is_a(called, str) or type(input) not in _JSON_VALUES:
                     raise error.of(f"the input of {definition.title}") from error.__cause__

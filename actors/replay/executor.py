@@ -686,9 +686,12 @@ class Executor:
         )
         if summary is not None:
             decision = (*decision, summary)
-        if self.record(decision, data, (activity.input, input)):
+        if self._script is None and not self.closed:  # as record() does, nearly always
             assert self.effects is not None
+            self.events.append(compact(orjson.dumps(decision)))
             self.effects.start_activity(call)
+        elif self.record(decision, data, (activity.input, input)):
+            self._out().start_activity(call)
         return task
 
     def start_child(

@@ -202,12 +202,15 @@ class Activation:
             self.slow = False
             if partition.defers(self):
                 return None
-        limit = partition.settings.turn_messages_max
-        if len(mail) > limit:
+        count, limit = len(mail), partition.settings.turn_messages_max
+        if count > limit:
             self.mail = mail[limit:]
             del mail[limit:]
+            count = limit
         else:
             self.mail = []
+        self.taken += count
+        partition.batch.messages += count
         try:
             if partition.around is None:
                 return self._take(mail, partition)
@@ -274,7 +277,8 @@ class Activation:
     def _take(self, mail: list[Message], partition: Partition) -> Coroutine[Any, Any, None] | None:
         actor = self.actor
         assert actor is not None
-        now = partition.now()
+        clock = partition.now  # called as an attribute, it would be looked for as a method first
+        now = clock()
         if now >= self.latest:
             self.latest = now
             partition.lag = 0
@@ -282,15 +286,13 @@ class Activation:
             partition.lag = self.latest - now
             now = self.latest
         batch = partition.batch
-        batch.messages += len(mail)
-        self.taken += len(mail)
         combines = actor.combines
         behind = 0  # the first message that is not combined with one before it
-        for index, message in enumerate(mail):
+        index = -1
+        for message in mail:
+            index += 1
             if batch.size >= SIZE_MAX and index and index >= behind:
-                batch.messages -= len(mail) - index
-                self.taken -= len(mail) - index
-                self.mail = mail[index:] + self.mail
+                self._give_back(mail, index, batch)
                 break
             batch.size += message.size
             if combines and isinstance(actor, EntityActor):
@@ -315,10 +317,7 @@ class Activation:
             elif outcome is HELD:
                 actor.hold(message)
             elif outcome is FEED:
-                left = len(mail) - index
-                batch.messages -= left
-                self.taken -= left
-                self.mail = mail[index:] + self.mail
+                self._give_back(mail, index, batch)
                 self._stay_away()
                 self._end_turn(partition)
                 partition.overflow.feed(self)
@@ -335,6 +334,13 @@ class Activation:
                 break
         self._end_turn(partition)
         return None
+
+    def _give_back(self, mail: list[Message], index: int, batch: Batch) -> None:
+        """Put what a turn has not taken, from one message on, back into the mailbox."""
+        left = len(mail) - index
+        batch.messages -= left
+        self.taken -= left
+        self.mail = mail[index:] + self.mail
 
     def _stay_away(self) -> None:
         """Take no turn until what this one has begun is done."""

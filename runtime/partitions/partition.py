@@ -221,7 +221,8 @@ class Partition(Ledger):
             self.calls.answered(Caller(instance_id, completion.execution, completion.task))
         if gate.reason is None:
             if not self.leftovers.rows or not self.leftovers.take(instance_id, completion):
-                self.post(instance_id, completion)
+                activation = self.activations.get(instance_id)
+                self._deliver(activation or self.catalog.activate(instance_id), completion)
         elif gate.aside is not None:
             gate.late.append((instance_id, completion))
 

@@ -125,8 +125,10 @@ class RunningActivity:
         try:
             if self.call.carried is not None:
                 self.pool.take_along(self)
-            value = self.definition.decode_input(self.call.input)
-            body = self._encode(await self.definition.invoke(self.context, value))
+            definition = self.definition
+            value = definition.decode_input(self.call.input)
+            invoke = definition.invoke  # called as an attribute, it would be looked for as a method
+            body = self._encode(await invoke(self.context, value))
         except BaseException as error:
             hand = self.hand
             if hand is not None and hand.is_shared and not self.ended and is_foreign(hand, error):
@@ -165,8 +167,9 @@ class RunningActivity:
             pool.report(self, "TaskCompleted", body)
 
     def _encode(self, result: Any) -> bytes:
+        encode = self.definition.output.encode
         try:
-            body: bytes = self.definition.output.encode(result)
+            body: bytes = encode(result)
         except PayloadError as error:
             raise error.of(f"the result of {self.definition.title}") from error.__cause__
         limit = self.pool.lookup.max_payload

@@ -51,7 +51,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     there = Elsewhere()
 
     class Later(Executor):
-        answers_later = True
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.answers_later = True
 
         def start(self, input: bytes | None) -> Any:
             return there.answer(super().start, input)
