@@ -9,6 +9,9 @@ import orjson
 from .classes import is_a
 from .errors import PayloadTooLargeError
 
+#: What is shorter is kept as a copy of its own.
+SHORT: Final = 2048
+
 
 def compact(data: bytes) -> bytes:
     """Give a short JSON text in no more memory than it needs, for keeping it.
@@ -16,7 +19,7 @@ def compact(data: bytes) -> bytes:
     orjson gives its whole output buffer away with the text, a few KiB for the shortest.
     """
     # bytes(data) and data[:] would be the very same object.
-    return b"%b" % data if len(data) < 2048 else data
+    return b"%b" % data if len(data) < SHORT else data
 
 
 #: What stands around payloads is less deep: a page of histories, an answer on the line.

@@ -11,7 +11,7 @@ from ..carried import Carried, read_carried, set_carried
 from ..codec import codec_for
 from ..errors import PayloadError
 from ..ids import EntityId, entity_id
-from ..payloads import check_size, compact
+from ..payloads import SHORT, check_size, compact
 from ..values import MISSING
 from .definitions import (
     ActivityDefinition,
@@ -153,6 +153,8 @@ class Lookup:
             if given is None:
                 return None
             data = given
+        if len(data) < SHORT <= self.max_payload:
+            return b"%b" % data  # as compact() does it
         if len(data) > self.max_payload:
             check_size(data, self.max_payload, f"the input of {definition.name}")
         return compact(data)

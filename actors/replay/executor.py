@@ -40,7 +40,7 @@ from ..messages import (
     Operation,
     Start,
 )
-from ..payloads import compact
+from ..payloads import SHORT, compact
 from ..registry.outside import calling_line, line_of, raising_line, refuse_await, translated
 from .compound_tasks import AllTask, AnyTask
 from .endless import keep_for_ever
@@ -688,7 +688,8 @@ class Executor:
             decision = (*decision, summary)
         if self._script is None and not self.closed:  # as record() does, nearly always
             assert self.effects is not None
-            self.events.append(compact(orjson.dumps(decision)))
+            written = orjson.dumps(decision)
+            self.events.append(b"%b" % written if len(written) < SHORT else written)
             self.effects.start_activity(call)
         elif self.record(decision, data, (activity.input, input)):
             self._out().start_activity(call)

@@ -107,6 +107,7 @@ class Ledger:
         """Say that there is something to commit."""
         sleeper = self._sleeper
         if sleeper is not None:
+            self._sleeper = None  # it is told once, by the first of the many turns that follow
             sleeper.set(None)
 
     def break_down(self, error: BaseException) -> None:

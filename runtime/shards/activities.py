@@ -18,7 +18,7 @@ from ...actors.failures import encode_failure, failure_of, read_failure
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
 from ...actors.messages import ActivityCall, AnswerKind, Caller, Completion, Run
-from ...actors.payloads import check_size, compact
+from ...actors.payloads import SHORT, check_size, compact
 from ...storage.slices import STEPS
 from ..durations import DurationCounter
 from ..observer import ActivityFacts
@@ -173,6 +173,8 @@ class RunningActivity:
         except PayloadError as error:
             raise error.of(f"the result of {self.definition.title}") from error.__cause__
         limit = self.pool.lookup.max_payload
+        if len(body) < SHORT <= limit:
+            return b"%b" % body  # as compact() does it
         if len(body) > limit:
             check_size(body, limit, f"the result of {self.definition.name}")
         return compact(body)
