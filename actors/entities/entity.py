@@ -317,7 +317,7 @@ class EntityActor(Actor):
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
-        if isinstance(message, Operation):
+        if type(message) is Operation:
             return self._operate(message, now, effects)
         if isinstance(message, LockRequest):
             return self._request_lock(message, effects)
@@ -557,7 +557,7 @@ class EntityActor(Actor):
         try:
             if not self.exists:
                 self.state = definition.make()
-            before = self._snapshot()
+            before = self._snapshot() if definition.is_function else definition.take(self.state)
             value = operation.decode_input(message.input)
             result = operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
@@ -713,14 +713,19 @@ class EntityActor(Actor):
             _end(context)
 
     def _check_state(self) -> None:
-        if self.state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
+        definition, state = self.definition, self.state
+        if state is not None and (self.careful or self.size <= _CHECKED_SIZE_MAX):
             # Checked here, a state that cannot be stored fails this operation only. A large one is
             # checked once for each checkpoint instead.
-            self.encoded = self._checked(self.definition.state.encode(self.state))
+            encoded = definition.state.encode(state)
+            if len(encoded) > self.lookup.max_payload:
+                self._checked(encoded)  # which refuses it
+            self.size = len(encoded)
+            self.encoded = encoded
         else:
             self.encoded = None
-        if self.definition.flatten is not None and self.state is not None:
-            self.state = self.definition.flatten(self.state)
+        if definition.flatten is not None and state is not None:
+            self.state = definition.flatten(state)
 
     def _checked(self, encoded: bytes) -> bytes:
         size = len(encoded)

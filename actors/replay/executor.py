@@ -617,7 +617,8 @@ class Executor:
         if script is None:
             if self.closed:
                 return False
-            self.events.append(compact(orjson.dumps(decision)))
+            written = orjson.dumps(decision)
+            self.events.append(b"%b" % written if len(written) < SHORT else written)
             return True
         if not script.takes(decision, data, given):
             if self.closed:

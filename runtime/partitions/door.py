@@ -136,10 +136,13 @@ class Door:
             partition.activations[key] = Activation(partition, key, actor)
         return self.request(key, message, reply)
 
-    async def request_once(self, key: str, message: Message, request: str | None) -> Any:
+    def request_once(self, key: str, message: Message, request: str | None) -> Awaitable[Any]:
         """Take a client's message in and give its outcome, applied once for each request id."""
         if request is None:
-            return await self.request(key, message)
+            return self.request(key, message)
+        return self._request_once(key, message, request)
+
+    async def _request_once(self, key: str, message: Message, request: str) -> Any:
         requests = self._requests
         claim = claim_of(request, key, message)
         outcome = await requests.outcome_of_first(request, claim)
