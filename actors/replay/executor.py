@@ -494,6 +494,8 @@ class Executor:
         # What leads from here to what leads back; the collector would find it else.
         self.running = self.lock = self.mismatch = None
         self.unseen.clear()
+        if not self.pending and not self.unanswered and self.external is None:
+            return None  # nearly always
         rest = self._let_go_tasks()
         if len(self.pending) + len(self.unanswered) + self.unconsumed_count > _MANY:
             return rest
