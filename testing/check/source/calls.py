@@ -177,7 +177,7 @@ def _children(node: ast.AST) -> list[ast.AST | None]:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             return [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults]
         case ast.ClassDef():
-            return [*node.decorator_list, *node.bases]
+            return [*node.decorator_list, *node.bases, *node.body]
         case ast.Lambda():
             return [*node.args.defaults, *node.args.kw_defaults, node.body]
         case ast.AnnAssign():

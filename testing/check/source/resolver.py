@@ -237,6 +237,10 @@ class Resolver:
         if binding.annotation is not None:
             around = module.scopes.around.get(owner, module.scope)
             typed = self.annotated(Typed(binding.annotation, module, around))
+            if typed and all(isinstance(value, Object) for value in typed):
+                # What it is called with says more: which class stands behind a protocol.
+                given = self.given.get(parameter, ())
+                return [value for value in given if isinstance(value, Object)] or typed
             if typed:
                 return typed
         around = module.scopes.around.get(owner, module.scope)

@@ -469,3 +469,34 @@ class Note(Stamped):
 
     def now(self) -> float:
         return time.time()  # PDU001
+
+# %% what stands behind a protocol
+import time
+from typing import Protocol
+
+class Clock(Protocol):
+    def now(self) -> float: ...
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()  # PDU001
+
+def is_due(clock: Clock, at: float) -> bool:
+    return clock.now() > at
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, at: float) -> bool:
+    return is_due(SystemClock(), at)
+
+# %% in the body of a class that a function makes
+import time
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> float:
+    class Watch:
+        begun = time.time()  # PDU001
+
+        def unused(self) -> float:
+            return time.monotonic()
+
+    return Watch.begun

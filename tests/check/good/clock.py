@@ -368,3 +368,32 @@ async def outside() -> None:
 @app.orchestration
 async def flow(ctx: OrchestrationContext) -> float:
     return await Own().run(ctx)
+
+# %% the good one of two behind a protocol
+import time
+from typing import Protocol
+
+class Clock(Protocol):
+    def now(self) -> float: ...
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+class OwnClock:
+    def __init__(self, ctx: OrchestrationContext) -> None:
+        self.ctx = ctx
+
+    def now(self) -> float:
+        return self.ctx.current_utc_datetime.timestamp()
+
+def is_due(clock: Clock, at: float) -> bool:
+    return clock.now() > at
+
+@app.activity
+def check(at: float) -> bool:
+    return is_due(SystemClock(), at)
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, at: float) -> bool:
+    return is_due(OwnClock(ctx), at)
