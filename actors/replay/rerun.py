@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from ..errors import NondeterminismError
 from .executor import Executor
-from .history import KIND, describe
+from .history import KIND, describe, differs_by_input, recorded_input
+from .inputs import Given
 from .trace import seen_by_code
 
 _STATUS = 2
+_INPUT_MAX = 300
 _PAUSE = 1_000_000_000  # events: there is no loop that has to breathe
 
 
@@ -55,6 +59,18 @@ class Rerun(Executor):
             self.note(self.position - 1)
         super().step(happened, *given)
 
+    def record(
+        self, decision: tuple[Any, ...], data: bytes | None = None, given: Given | None = None
+    ) -> bool:
+        """See ``Executor.record``; says how an input differs, where that is all that does."""
+        script, before = self._script, self.mismatch
+        recorded = None if script is None else script.next
+        try:
+            return super().record(decision, data, given)
+        finally:
+            if self.mismatch is not before and recorded is not None:
+                _add_inputs(self.mismatch, recorded, decision, data)
+
     def _check(self) -> None:
         script = self._script
         has_ended = self.end is not None and script is not None and script.next is None
@@ -77,3 +93,24 @@ class Rerun(Executor):
                 why = f"{outcome.failure.error_type}: {outcome.failure.message}"
         where = self._where() if self.ended_at is None or outcome is None else self.ended_at
         raise NondeterminismError(self.instance_id, position, describe(end), done, where, why)
+
+
+def _add_inputs(
+    error: NondeterminismError | None,
+    recorded: list[Any],
+    decision: tuple[Any, ...],
+    data: bytes | None,
+) -> None:
+    if error is None or not differs_by_input(recorded, decision):
+        return
+    then = recorded_input(recorded)
+    if then is None:
+        return  # not recorded then
+    was = _shown(orjson.dumps(then[0])) if then else "none"
+    now = "none" if data is None else _shown(data)
+    error.add_note(f"its input was {was}, and is {now} now")
+
+
+def _shown(data: bytes) -> str:
+    text = data.decode("utf-8", "replace")
+    return text if len(text) <= _INPUT_MAX else f"{text[: _INPUT_MAX - 3]}..."

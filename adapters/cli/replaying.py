@@ -259,6 +259,8 @@ class _Told(_Groups):
             if not first.message.startswith("it no longer matches"):
                 why = first.message.partition("; so it no longer matches")[0]
                 screen.line(f"since     {why}", indent="  ")
+            if first.note is not None:
+                screen.line(f"since     {first.note}", indent="  ")
         else:
             screen.line(first.message, indent="  ")
         more = group.count - len(group.actors)
@@ -307,7 +309,8 @@ class _Annotated(_Groups):
                 properties += f",file={_property(shown_path(first.file))},line={first.line}"
             who = f"{_counted(group.count, 'actor', 'actors')} of {first.name}"
             some = ", ".join(group.actors)
-            message = f"{who}, such as {some}: {first.message}"
+            note = "" if first.note is None else f"; {first.note}"
+            message = f"{who}, such as {some}: {first.message}{note}"
             print(f"::error {properties}::{_data(message)}")
 
 

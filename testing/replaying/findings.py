@@ -46,6 +46,7 @@ class ReplayFinding(Fact):
         line: the line there.
         text: that line.
         message: what is wrong, in words.
+        note: how the inputs differ, where that is all that does; else None.
         parked: why the actor is parked already, if it is.
     """
 
@@ -60,6 +61,7 @@ class ReplayFinding(Fact):
     line: int | None = None
     text: str | None = None
     message: str
+    note: str | None = None
     parked: str | None = None
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from ...actors.changes import read_parked
 from ...actors.entities.entity import EntityActor
 from ...actors.errors import NondeterminismError, PayloadError, UnknownNameError, UsageError
@@ -287,7 +289,7 @@ class _OfInstance:
 
     def difference(self, error: NondeterminismError) -> ReplayFinding:
         first = f"{error.cause}; so " if error.cause else ""
-        return self.finding(
+        found = self.finding(
             "differs",
             f"{first}it no longer matches its history at event {error.position}: recorded "
             f"{error.recorded}, but the code did {error.produced}",
@@ -296,6 +298,8 @@ class _OfInstance:
             recorded=error.recorded,
             done=error.produced,
         )
+        notes: list[str] = getattr(error, "__notes__", [])
+        return attrs.evolve(found, note=one_line(notes[0])) if notes else found
 
     def unreadable(self, why: str, place: str) -> ReplayFinding:
         if not self.one.record.events:

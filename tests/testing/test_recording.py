@@ -64,6 +64,30 @@ def test_code_that_does_what_it_did_is_silent(program: Program, tmp_path: Path) 
     assert replayed.events == len(orjson.loads(recorded.read_bytes())["events"])
 
 
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("another input", "its input was 1, and is 2 now"),
+        ("a field of another type", 'its input was {"number":1,"note":""}, and is {"number":"1"'),
+        ("an activity renamed", None),
+    ],
+)
+def test_where_only_the_input_differs_it_says_how(
+    name: str, note: str | None, tmp_path: Path
+) -> None:
+    [program] = [one for one in CHANGED if one.name == name]
+    was, _ = load(program.was, tmp_path)
+    now, _ = load(program.now, tmp_path)
+    history_of(was, tmp_path / "one.json")
+
+    with pytest.raises(NondeterminismError) as caught:
+        replay(tmp_path / "one.json", now)
+
+    notes: list[str] = getattr(caught.value, "__notes__", [])
+    assert len(notes) == (note is not None)
+    assert notes == [] or notes[0].startswith(note or "")
+
+
 def test_a_recorded_file_has_one_event_to_a_line(tmp_path: Path) -> None:
     was, _ = load(CHANGED[0].was, tmp_path)
     recorded = tmp_path / "one.json"

@@ -84,6 +84,7 @@ def test_what_would_break_is_told_with_its_line_on_80_columns(
     assert '    await ctx.call_activity(hang, "other words, at length,' in ended.out
     assert "  recorded  TaskScheduled(1, 'hang'" in ended.out
     assert "  done      TaskScheduled(1, 'hang'" in ended.out
+    assert '  since     its input was "x", and is "other words' in ended.out
     assert "  1 actor: works (event 1)" in ended.out
     assert "unreadable: counter" in ended.out
     assert "at $.value" in ended.out
