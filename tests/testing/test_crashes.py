@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from typing import Any
 
 import anyio
 import pytest
 
-from perdure import App, EntityId, OrchestrationContext, PerdureError, UsageError
+from perdure import MISSING, App, EntityId, OrchestrationContext, PerdureError, UsageError
 from perdure.storage import slices
 from perdure.testing import CrashDifference, TestHub, crash_everywhere
 from tests.testing.shop import (
@@ -139,6 +140,28 @@ def test_there_are_as_many_commits_on_every_loop(scenario: Any) -> None:
     ]
 
     assert len(set(points)) == 1, points
+
+
+@pytest.mark.parametrize("took_s", [0.0, 0.003])
+async def test_how_long_anything_takes_makes_no_other_commits(took_s: float) -> None:
+    app = App()
+
+    @app.entity
+    class Slow:
+        value: int = 0
+
+        def add(self) -> int:
+            time.sleep(took_s)
+            self.value += 1
+            return self.value
+
+    async def scenario(hub: TestHub) -> object:
+        # Of one partition, so that one commit takes all of them.
+        ids = [EntityId(Slow, f"slow::{number}") for number in range(5)]
+        await hub.client.signal_entities([(id, Slow.add, MISSING) for id in ids])
+        return [await hub.client.call_entity(id, Slow.add) for id in ids[:1]]
+
+    assert await crash_everywhere(app, scenario) == 2
 
 
 class Mailer:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from time import perf_counter, process_time
@@ -22,7 +23,7 @@ from perdure import (
     UsageError,
 )
 from perdure.testing import TestHub
-from tests.testing.shop import Stock, app, approval, crawl, fetch, nap, tick
+from tests.testing.shop import Order, Stock, app, approval, buy, crawl, fetch, nap, pack, tick
 
 HOUR = timedelta(hours=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -178,6 +179,33 @@ async def test_time_does_not_advance_by_itself_while_an_activity_runs() -> None:
 
         assert await handle.result(timeout=10) == START.isoformat()
         assert await asleep.result(timeout=10) == 1.0
+
+
+async def test_time_does_not_advance_by_itself_while_a_thread_works() -> None:
+    async with TestHub(app, auto_advance=True, activity_wait_s=30, start=START) as hub:
+        seen: list[datetime] = []
+
+        def slow(order: Order) -> str:
+            time.sleep(0.05)
+            seen.append(hub.now)
+            return "packed"
+
+        hub.fake(pack, calls=slow)
+        await hub.client.start_new(nap, 1.0)
+        handle = await hub.client.start_new(buy, Order("book", 1))
+
+        assert await handle.result(timeout=10) == "paid 1, packed"
+        assert seen == [START]
+
+
+async def test_the_patience_of_a_client_is_real_time() -> None:
+    async with TestHub(app, start=START) as hub:
+        handle = await hub.client.start_new(nap, 60.0)
+
+        with pytest.raises(TimeoutError):
+            await handle.result(timeout=0.02)
+
+        assert hub.now == START
 
 
 async def test_what_polls_sees_time_advance_by_itself() -> None:
