@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ..runtime.scheduling.waiter import event_factory
 from ..runtime.shards.activities import RunningActivity
 
 if TYPE_CHECKING:
+    from ..storage.bells import Bell
     from .lives import Lives
 
 #: So many turns of the loop in a row nothing moves, where clients may have been told something,
@@ -42,7 +44,7 @@ class Stillness:
     def __init__(self, lives: Lives, activity_wait_s: float) -> None:
         self._lives = lives
         self._activity_wait_s = activity_wait_s
-        self._stirred: anyio.Event | None = None
+        self._stirred: anyio.Event | Bell | None = None
         self._told = 0  # what clients had been told when it was last still
         lives.stir = self.stir
 
@@ -54,7 +56,7 @@ class Stillness:
     async def stir_up(self, within_s: float | None = None) -> None:
         """Return when something may have moved, or a while has passed."""
         if self._stirred is None or self._stirred.is_set():
-            self._stirred = anyio.Event()
+            self._stirred = event_factory()()
         with anyio.move_on_after(within_s):
             await self._stirred.wait()
 

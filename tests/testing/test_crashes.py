@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from importlib import import_module
 from typing import Any
@@ -162,6 +163,26 @@ async def test_how_long_anything_takes_makes_no_other_commits(took_s: float) -> 
         return [await hub.client.call_entity(id, Slow.add) for id in ids[:1]]
 
     assert await crash_everywhere(app, scenario) == 2
+
+
+async def test_sync_activities_run_where_their_order_is_fixed() -> None:
+    app = App()
+    threads: list[int] = []
+
+    @app.activity
+    def look(number: int) -> int:
+        threads.append(threading.get_ident())
+        return number
+
+    @app.orchestration
+    async def run(ctx: OrchestrationContext) -> list[int]:
+        return await ctx.task_all([ctx.call_activity(look, number) for number in range(5)])
+
+    async def scenario(hub: TestHub) -> object:
+        return await (await hub.client.start_new(run)).result()
+
+    assert await crash_everywhere(app, scenario) >= 2
+    assert set(threads) == {threading.get_ident()}
 
 
 class Mailer:
