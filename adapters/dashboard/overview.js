@@ -43,6 +43,7 @@ class Overview {
     this.countedAt = 0;
     this.took = 0;
     this.tiles = element("div.tiles", { id: "tiles" }, KINDS.map((kind) => tile(kind, "…")));
+    this.first = element("div", { id: "first-steps" });
     this.windows = element("tbody");
     this.failures = element("tbody", { id: "failures" });
     this.parked = element("tbody", { id: "parked" });
@@ -53,6 +54,7 @@ class Overview {
     this.parts = [
       element("h1.hidden", {}, "Overview"),
       this.tiles,
+      this.first,
       element(
         "div.cards",
         {},
@@ -117,6 +119,36 @@ class Overview {
   async readTiles() {
     const counts = await Promise.all(KINDS.map(([, conditions]) => this.count(conditions)));
     refill(this.tiles, KINDS.map((kind, at) => tile(kind, shownCount(counts[at]))));
+    const isEmpty = counts.every((count) => count === 0) && (await this.hasNoEntity());
+    refill(this.first, isEmpty && (await this.firstSteps()));
+  }
+
+  async hasNoEntity() {
+    const query = { limit: 1, states: false };
+    return (await get("entities", { query, signal: this.signal })).items.length === 0;
+  }
+
+  /** Say what to do where nothing has been done yet, in words of the application that is served. */
+  async firstSteps() {
+    const told = await get("application", { signal: this.signal });
+    const [name] = Object.keys(told.orchestrations);
+    const [entity] = Object.keys(told.entities);
+    const [operation] = entity === undefined ? [] : told.entities[entity];
+    const commands = [
+      name !== undefined && `perdure start ${name} --wait 10`,
+      operation !== undefined && `perdure call @${entity}@first ${operation}`,
+    ].filter((one) => one !== false);
+    const text =
+      commands.length === 0
+        ? "The application that is served has no orchestrations and no entities yet. Give it one, and start it here."
+        : "Nothing has been started here yet. In a terminal, in the folder where the hub was started:";
+    return card(
+      "First steps",
+      element("p", {}, text),
+      commands.map((one) => element("pre", {}, element("code", {}, one))),
+      commands.length > 0 &&
+        element("p.quiet", {}, "An input stands behind the name, as JSON; what comes of it is seen here at once."),
+    );
   }
 
   async readWindows() {

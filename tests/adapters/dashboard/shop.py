@@ -110,6 +110,21 @@ async def stocktaking(ctx: OrchestrationContext, what: str) -> int:
         return await ctx.call_entity(stock, Stock.add, 0)
 
 
+@app.activity
+async def fall(text: str) -> None:
+    raise ValueError(text)
+
+
+@app.orchestration
+async def repeat(ctx: OrchestrationContext, text: str) -> None:
+    """Have a text wherever users have texts."""
+    ctx.set_custom_status({text: text})
+    await ctx.call_entity(EntityId(Stock, ctx.instance_id), Stock.add, 1)
+    with ctx.move_on_after(timedelta(milliseconds=20)):
+        await ctx.wait_for_external_event(ctx.instance_id)
+    await ctx.call_activity(fall, text, summary=text)
+
+
 @app.orchestration
 async def gifts(ctx: OrchestrationContext, count: int) -> int:
     return len(await ctx.task_all([ctx.call_activity(wrap, one) for one in range(count)]))

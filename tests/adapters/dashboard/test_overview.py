@@ -6,6 +6,21 @@ from perdure import HubStatistics
 from tests.adapters.dashboard.serving import Shop, Visit, expect
 
 
+def test_an_empty_hub_says_what_to_do_first_until_something_is_there(
+    shop: Shop, visit: Visit
+) -> None:
+    page = visit()
+    first = page.locator("#first-steps")
+    expect(first).to_contain_text("Nothing has been started here yet")
+    expect(first).to_contain_text("perdure start ")
+    expect(first).to_contain_text("perdure call @")
+
+    shop.run("quick", 1, id="first-1")
+
+    expect(first).to_be_empty()
+    shop.do(lambda client: client.purge())
+
+
 def test_instances_are_counted_by_status_and_again_when_they_change(
     shop: Shop, visit: Visit
 ) -> None:
