@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Final
 
 import orjson
@@ -24,6 +25,8 @@ def compact(data: bytes) -> bytes:
 
 #: What stands around payloads is less deep: a page of histories, an answer on the line.
 _AROUND: Final = 12
+#: So many items of a list are written at once.
+_PART: Final = 64
 
 
 def write_around(value: Any) -> bytes:
@@ -38,6 +41,25 @@ def write_around(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return orjson.dumps(_in_pieces(value, _AROUND))
+
+
+def write_in_parts(value: Any) -> Generator[None, None, bytes]:
+    """Write what ``write_around`` writes, of a page with long lists; pauses now and then."""
+    if not is_a(value, dict) or not any(
+        is_a(one, list) and len(one) > _PART for one in value.values()
+    ):
+        return write_around(value)
+    members: list[bytes] = []
+    for name, one in value.items():
+        parts: list[bytes] = []
+        if is_a(one, list) and one:
+            for start in range(0, len(one), _PART):
+                parts.append(write_around(one[start : start + _PART])[1:-1])
+                yield
+            members.append(b"%b:[%b]" % (orjson.dumps(name), b",".join(parts)))
+        else:
+            members.append(b"%b:%b" % (orjson.dumps(name), write_around(one)))
+    return b"{%b}" % b",".join(members)
 
 
 def _in_pieces(value: Any, depth: int) -> Any:

@@ -33,6 +33,7 @@ from .records import (
     SLICE_ROWS,
     ActivityRow,
     Checkpoint,
+    ChunkRow,
     CreatedRow,
     EntityFilter,
     EntityRow,
@@ -48,6 +49,7 @@ from .records import (
     TimerRow,
     cut,
     is_within,
+    part_of,
 )
 from .slices import STEPS, each, in_slices, map_each
 
@@ -274,6 +276,10 @@ class MemoryPartition:
     async def read_history(self, instance: int) -> list[bytes]:
         """Give the chunks of an instance's history, oldest first."""
         return _in_order(self._rows.history.get(instance, {}))
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """Give the chunks that have some of the events of a history; see the protocol."""
+        return part_of(instance, self._rows.history.get(instance, {}), first, end)
 
     async def read_request(self, request: str) -> RequestRow | None:
         """Give what was recorded for a client's request id."""

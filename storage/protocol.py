@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from .records import (
     SLICE_ROWS,
     Checkpoint,
+    ChunkRow,
     EntityFilter,
     EntityRow,
     InstanceFilter,
@@ -69,6 +70,10 @@ class PartitionStore(Protocol):
 
     async def read_history(self, instance: int) -> list[bytes]:
         """Give the chunks of an instance's history, JSON arrays, oldest first."""
+        ...
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """Give the chunks that have events from number ``first`` to before ``end``, oldest first."""
         ...
 
     async def read_request(self, request: str) -> RequestRow | None:

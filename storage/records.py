@@ -7,6 +7,7 @@ the rows are what the partition says they are.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -355,3 +356,17 @@ class EntityFilter:
     after: tuple[str, str] | None = None
     limit: int = 100
     states: bool = True  # False leaves state None
+
+
+def part_of(instance: int, chunks: dict[int, bytes], first: int, end: int) -> list[ChunkRow]:
+    """Give those of a history's chunks that have some of its events, oldest first.
+
+    Args:
+        instance: whose they are.
+        chunks: the chunks, by the number of their first event.
+        first: the number of the first of the events.
+        end: the number behind the last of them.
+    """
+    places = sorted(chunks)
+    some = places[max(0, bisect_right(places, first) - 1) : bisect_left(places, end)]
+    return [ChunkRow(instance, place, chunks[place]) for place in some]

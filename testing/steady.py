@@ -20,7 +20,7 @@ from ..runtime.placement.claims import claim_of
 if TYPE_CHECKING:
     from ..actors.messages import Completion
     from ..runtime.placement.places import Ending, Frame, Place
-    from ..storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
+    from ..storage.records import ChunkRow, EntityFilter, EntityRow, InstanceFilter, InstanceRecord
     from .lives import Lives
     from .store import Faults
 
@@ -202,6 +202,10 @@ class SteadyPlace:
     async def read_history(self, instance: int) -> list[bytes]:
         """See ``PartitionStore.read_history``."""
         return await self._ask(lambda place: place.store.read_history(instance))
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """See ``PartitionStore.read_history_part``."""
+        return await self._ask(lambda place: place.store.read_history_part(instance, first, end))
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """See ``PartitionStore.query_instances``."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..storage.protocol import PartitionStore, Store
     from ..storage.records import (
         Checkpoint,
+        ChunkRow,
         EntityFilter,
         EntityRow,
         InstanceFilter,
@@ -301,6 +302,9 @@ class _FaultyPartition:
 
     async def read_history(self, instance: int) -> list[bytes]:
         return await self._call(lambda: self._inner.read_history(instance))
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        return await self._call(lambda: self._inner.read_history_part(instance, first, end))
 
     async def read_request(self, request: str) -> RequestRow | None:
         return await self._call(lambda: self._inner.read_request(request))

@@ -396,6 +396,22 @@ class StoreConformance:
         assert [event for chunk in read for event in orjson.loads(chunk)] == [1, 2, 3, 4, 5]
         assert await owner.partition.read_history(3) == []
 
+    async def test_a_part_of_a_history_is_read_with_the_chunks_that_it_lies_in(
+        self, owner: Owner
+    ) -> None:
+        chunks = [ChunkRow(1, 0, b"[1,2]"), ChunkRow(1, 2, b"[3,4]"), ChunkRow(2, 0, b"[9]")]
+        await owner.commit(created=[created(1)], history=chunks)
+        await owner.commit(history=[ChunkRow(1, 4, b"[5]")])
+
+        for first in range(6):
+            for end in range(first + 1, 7):
+                part = await owner.partition.read_history_part(1, first, end)
+                events = [event for chunk in part for event in orjson.loads(chunk.body)]
+                place = part[0].seq
+                assert place <= first
+                assert events[first - place : end - place] == [1, 2, 3, 4, 5][first:end]
+        assert await owner.partition.read_history_part(3, 0, 5) == []
+
     async def test_a_rewrite_forgets_only_older_chunks(self, owner: Owner) -> None:
         await owner.commit(history=[ChunkRow(1, 0, b"[1]"), ChunkRow(2, 0, b"[2]")])
 

@@ -42,7 +42,7 @@ from perdure.storage import (
     RequestRow,
     SetAside,
 )
-from perdure.storage.records import SLICE_ROWS
+from perdure.storage.records import SLICE_ROWS, ChunkRow
 
 if TYPE_CHECKING:
     import pytest  # processes that are started to be killed need nothing of it
@@ -238,6 +238,11 @@ class FaultyPartition:
 
     async def read_history(self, instance: int) -> list[bytes]:
         return await self._call("read_history", lambda: self._inner.read_history(instance))
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        return await self._call(
+            "read_history", lambda: self._inner.read_history_part(instance, first, end)
+        )
 
     async def read_request(self, request: str) -> RequestRow | None:
         return await self._call("read_request", lambda: self._inner.read_request(request))

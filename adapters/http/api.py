@@ -16,7 +16,14 @@ from perdure import (
     UsageError,
 )
 
-from ...runtime.client.operations import ChangesArguments, ItemsOf, PageOf, write_around
+from ...runtime.client.operations import (
+    ChangesArguments,
+    ItemsOf,
+    PageOf,
+    in_slices,
+    write_around,
+    write_in_parts,
+)
 from .areas import Call
 from .changes import EncodedStatuses, EventStream
 from .limits import read_body
@@ -59,7 +66,10 @@ class Api:
             )
         if not self._exposes:
             _hide(route, result)
-        return _Json(write_around(result), _status_of(route, result, arguments))
+        body = (
+            await in_slices(write_in_parts(result)) if route.row.is_large else write_around(result)
+        )
+        return _Json(body, _status_of(route, result, arguments))
 
     def _describe(self, call: Call) -> Response:
         from .openapi import document  # here, since hardly a server is asked

@@ -12,6 +12,7 @@ from ...actors.codec.states import SCHEMA
 from ...actors.errors import FailureDetails, UsageError
 from ...actors.ids import EntityId
 from ...actors.values import RuntimeStatus
+from ...storage.slices import in_slices, map_each
 from ..facts import ParkedReason
 from ..statistics import HubStatistics, SilentShard, read_partition, read_shard
 from .changes import Change
@@ -132,9 +133,9 @@ def read_event(told: Mapping[str, Any]) -> HistoryEvent:
     )
 
 
-def read_history_page(told: Mapping[str, Any]) -> HistoryPage:
+async def read_history_page(told: Mapping[str, Any]) -> HistoryPage:
     """Read some events of a history."""
-    items = tuple(map(read_event, told["items"]))
+    items = tuple(await in_slices(map_each(told["items"], read_event)))
     return HistoryPage(items=items, first=told["first"], total=told["total"], after=told["after"])
 
 

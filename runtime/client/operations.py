@@ -22,10 +22,10 @@ from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from ...actors.arguments import is_a, number, refusal, whole
 from ...actors.errors import InstanceNotFoundError, PerdureError, UsageError
 from ...actors.ids import EntityId, check_instance_id
-from ...actors.payloads import write_around as write_around
+from ...actors.payloads import write_around as write_around, write_in_parts as write_in_parts
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING, RuntimeStatus
-from ...storage.slices import in_slices as in_slices
+from ...storage.slices import in_slices as in_slices, map_each
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import in_parts
 from ..statistics import HubStatistics
@@ -700,7 +700,7 @@ async def _history(client: HubClient, given: HistoryArguments) -> Any:
         page_size=whole(given.limit, "limit", least=1, most=10_000),
         order=given.order,
     )
-    return page.to_dict()
+    return await in_slices(in_parts(page))
 
 
 @operation("explain", InstanceArguments, result=InstanceExplanation)
@@ -735,7 +735,7 @@ async def _query(client: HubClient, given: QueryArguments) -> Any:
             continuation_token=given.cursor,
             **cast("Any", given.given()),
         )
-        found["items"] = [status.to_dict() for status in page.items]
+        found["items"] = await in_slices(map_each(page.items, OrchestrationStatus.to_dict))
         found["cursor"] = page.continuation_token
     if given.count:
         found["count"] = await client.count(**cast("Any", given.given()))
@@ -998,7 +998,7 @@ async def _entities(client: HubClient, given: EntitiesArguments) -> Any:
         continuation_token=given.cursor,
     )
     return {
-        "items": [entity_form(status) for status in page.items],
+        "items": await in_slices(map_each(page.items, entity_form)),
         "cursor": page.continuation_token,
     }
 
@@ -1039,11 +1039,11 @@ async def _parked(client: HubClient, given: ParkedArguments) -> Any:
     )
     return {
         "instances": {
-            "items": [status.to_dict() for status in instances.items],
+            "items": await in_slices(map_each(instances.items, OrchestrationStatus.to_dict)),
             "cursor": instances.continuation_token,
         },
         "entities": {
-            "items": [entity_form(status) for status in entities.items],
+            "items": await in_slices(map_each(entities.items, entity_form)),
             "cursor": entities.continuation_token,
         },
     }

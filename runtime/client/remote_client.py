@@ -47,7 +47,7 @@ from ...actors.registry.definitions import OperationDefinition
 from ...actors.registry.lookup import Lookup
 from ...actors.times import microseconds, seconds, timestamp
 from ...actors.values import MISSING, RuntimeStatus, check_event_name
-from ...storage.slices import in_slices
+from ...storage.slices import in_slices, map_each
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import read_fact, read_in_parts
 from ..scheduling.homes import refuse_inside
@@ -434,7 +434,7 @@ class RemoteClient(Client):
             told = await self._ask(
                 "history", {"instance_id": instance_id, "after": after, "limit": _EVENTS}
             )
-            events += map(read_event, told["items"])
+            events += await in_slices(map_each(told["items"], read_event))
             after = told["after"]
             if after is None:
                 return events
@@ -452,7 +452,7 @@ class RemoteClient(Client):
         arguments["order"] = choice(order, "order", ("oldest", "newest"))
         if after is not None:
             arguments["after"] = whole(after, "after")
-        return read_history_page(await self._ask("history", arguments))
+        return await read_history_page(await self._ask("history", arguments))
 
     @overload
     async def explain(self, actor: str) -> InstanceExplanation: ...

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...storage.protocol import PartitionStore, Store
     from ...storage.records import (
         Checkpoint,
+        ChunkRow,
         EntityFilter,
         EntityRow,
         InstanceFilter,
@@ -67,6 +68,11 @@ class GuardedStore:
     async def read_history(self, instance: int) -> list[bytes]:
         """See ``PartitionStore.read_history``."""
         return await _guard("read_history", self.inner.read_history(instance), self._forks)
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """See ``PartitionStore.read_history_part``."""
+        reading = self.inner.read_history_part(instance, first, end)
+        return await _guard("read_history_part", reading, self._forks)
 
     async def read_request(self, request: str) -> RequestRow | None:
         """See ``PartitionStore.read_request``."""

@@ -22,7 +22,7 @@ from .verbs import VERBS, WITH_MESSAGE, PartitionVerb
 from .wire import FRAME_SIZE_MAX, Item
 
 if TYPE_CHECKING:
-    from ...storage.records import EntityFilter, EntityRow, InstanceFilter, InstanceRecord
+    from ...storage.records import ChunkRow, EntityFilter, EntityRow, InstanceFilter, InstanceRecord
     from ..placement.places import Frame, Hosted, Place
 
 #: Seconds that requests wait for a shard that died, or a partition that moves, to be back.
@@ -364,6 +364,11 @@ class Elsewhere:
     async def read_history(self, instance: int) -> list[bytes]:
         """See ``PartitionStore.read_history``."""
         chunks: list[bytes] = await self._read("read_history", instance)
+        return chunks
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """See ``PartitionStore.read_history_part``."""
+        chunks: list[ChunkRow] = await self._read("read_history_part", instance, first, end)
         return chunks
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:

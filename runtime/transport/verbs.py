@@ -33,7 +33,7 @@ from .admission import (
 )
 
 if TYPE_CHECKING:
-    from ...storage.records import EntityRow, InstanceRecord
+    from ...storage.records import ChunkRow, EntityRow, InstanceRecord
     from ..placement.places import Ending
 
 #: What is asked of a partition: names of methods of ``Place`` and ``Records``.
@@ -51,6 +51,7 @@ PartitionVerb = Literal[
     "read_instances",
     "read_entities",
     "read_history",
+    "read_history_part",
     "query_instances",
     "count_instances",
     "query_entities",
@@ -285,6 +286,12 @@ def _read_history(place: Hosted, instance: int) -> Awaitable[list[bytes]]:
     return place.store.read_history(instance)
 
 
+def _read_history_part(
+    place: Hosted, instance: int, first: int, end: int
+) -> Awaitable[list[ChunkRow]]:
+    return place.store.read_history_part(instance, first, end)
+
+
 def _query_instances(place: Hosted, filter: InstanceFilter) -> Awaitable[list[InstanceRecord]]:
     return place.store.query_instances(filter)
 
@@ -343,6 +350,7 @@ _ROWS: dict[PartitionVerb, Verb] = {
     "read_instances": Verb(_read_instances, admit, reads=True),
     "read_entities": Verb(_read_entities, admit, form=_IDS, reads=True),
     "read_history": Verb(_read_history, admit, reads=True),
+    "read_history_part": Verb(_read_history_part, admit, reads=True),
     "query_instances": Verb(_query_instances, admit, form=_INSTANCES, reads=True),
     "count_instances": Verb(_count_instances, admit, form=_INSTANCES, reads=True),
     "query_entities": Verb(_query_entities, admit, form=_ENTITIES, reads=True),

@@ -17,7 +17,7 @@ from ...actors.failures import encode_failure, read_failure
 from ...actors.messages import Caller, decode_message, read_parcels
 from ...actors.payloads import write_around
 from ...storage import MendedEntity, MendedInstance
-from ...storage.records import EntityRow, InstanceRecord
+from ...storage.records import ChunkRow, EntityRow, InstanceRecord
 from ..placement.places import FRAME_MESSAGES_MAX, Frame
 from .errors import read_error, write_error
 from .verbs import FORMS, REFUSE
@@ -270,6 +270,7 @@ def _read_plain(content: Any) -> Any:
 _ROWS: dict[type, tuple[str, Callable[[list[list[Any]]], list[Any]]]] = {
     InstanceRecord: ("instances", _row_reader(InstanceRecord)),
     EntityRow: ("entities", _row_reader(EntityRow)),
+    ChunkRow: ("chunks", _row_reader(ChunkRow)),
     MendedInstance: ("instances", _row_reader(InstanceRecord)),
     MendedEntity: ("entities", _row_reader(EntityRow)),
 }

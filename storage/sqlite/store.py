@@ -46,6 +46,7 @@ from ..records import (
     SLICE_ROWS,
     SLICE_SIZE,
     Checkpoint,
+    ChunkRow,
     EntityFilter,
     EntityRow,
     InstanceFilter,
@@ -57,6 +58,7 @@ from ..records import (
     SetAside,
     TimerRow,
     cut,
+    part_of,
 )
 from ..slices import each, in_slices, map_each, turn_of_loop
 from .applier import Applier
@@ -112,6 +114,10 @@ READ_STATUSES: Final = (
 READ_ENTITIES: Final = (
     f"SELECT {WITH_STATES} FROM entity_row e WHERE (e.name, e.key) IN"
     " (SELECT value ->> 0, value ->> 1 FROM json_each(CAST(? AS TEXT)))"
+)
+READ_HISTORY_PART: Final = (
+    "SELECT seq, CAST(body AS BLOB) FROM history_row WHERE instance = ?1 AND seq < ?3 AND seq >="
+    " (SELECT coalesce(max(seq), 0) FROM history_row WHERE instance = ?1 AND seq <= ?2)"
 )
 READ_HISTORY: Final = (
     "SELECT seq, CAST(body AS BLOB), n, CASE WHEN json_valid(body) THEN json_array_length(body) END"
@@ -370,6 +376,14 @@ class SqlitePartition:
         await self.apply()
         rows, _ = await self._read(self._reader, READ_TIMERS, after, limit)
         return [TimerRow._make(row) for row in rows]
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """Give the chunks that have some of the events of a history; see the protocol."""
+        rows, layers = await self._read(self._reader, READ_HISTORY_PART, instance, first, end)
+        chunks: dict[int, bytes] = dict(rows)
+        for layer in layers:
+            layer.correct_history(instance, chunks)
+        return part_of(instance, chunks, first, end)
 
     async def read_request(self, request: str) -> RequestRow | None:
         """Give what was recorded for a client's request id."""

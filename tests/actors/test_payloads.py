@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import orjson
 import pytest
 
 from perdure.actors.errors import PayloadTooLargeError
-from perdure.actors.payloads import check_size, compact, write_around
+from perdure.actors.payloads import check_size, compact, write_around, write_in_parts
 
 
 def test_data_over_the_limit_is_refused_by_size() -> None:
@@ -49,3 +50,18 @@ def test_what_stands_around_a_payload_may_be_as_deep_as_the_payload(payload: str
 def test_what_json_has_not_is_refused_around_payloads_as_well() -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_around({"items": [object()]})
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 200])
+def test_a_page_is_written_in_parts_as_it_is_at_once(count: int) -> None:
+    items = [{"number": number, "text": '\u00e9"', "parts": [number]} for number in range(count)]
+    page = {"items": items, "cursor": None, "empty": [], "told": {"a": [1]}}
+    written = list[bytes]()
+
+    def write() -> Generator[None]:
+        written.append((yield from write_in_parts(page)))
+
+    pauses = len([*write()])
+
+    assert written == [orjson.dumps(page)]
+    assert pauses == (0 if count <= 64 else -(-count // 64))

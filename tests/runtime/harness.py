@@ -24,7 +24,7 @@ from perdure.storage import (
     RequestRow,
     SetAside,
 )
-from perdure.storage.records import SLICE_ROWS
+from perdure.storage.records import SLICE_ROWS, ChunkRow
 
 T = TypeVar("T")
 
@@ -129,6 +129,9 @@ class FaultyPartition:
 
     async def read_history(self, instance: int) -> list[bytes]:
         return await self._inner.read_history(instance)
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        return await self._inner.read_history_part(instance, first, end)
 
     async def read_request(self, request: str) -> RequestRow | None:
         return await self._inner.read_request(request)

@@ -24,6 +24,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "read_instances": (["x"],),
     "read_entities": ([("counter", "a")],),
     "read_history": (1,),
+    "read_history_part": (1, 0, 2),
     "read_request": ("r",),
     "read_mail": ("x", 0, 9),
     "read_outbox": (1, 0),

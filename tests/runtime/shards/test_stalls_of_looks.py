@@ -96,7 +96,10 @@ async def test_a_look_at_much_does_not_hold_the_loop(
         assert stretches.longest_s < BOUND_S
 
 
-@pytest.mark.parametrize(("flow", "count"), [(has_many_branches, 500), (has_long_history, 1_500)])
+@pytest.mark.parametrize(
+    ("flow", "count"),
+    [(has_much_open, 20_000), (has_many_branches, 500), (has_long_history, 1_500)],
+)
 async def test_a_trace_does_not_hold_the_loop(
     flow: object, count: int, stretches: Stretches
 ) -> None:

@@ -205,6 +205,7 @@ READS: list[tuple[str, list[Any]]] = [
     ("read_instances", [["x"]]),
     ("read_entities", [[["counter", "x"]]]),
     ("read_history", [1]),
+    ("read_history_part", [1, 0, 2]),
     ("waiting", ["x"]),
     ("query_instances", [{}]),
     ("query_entities", [{"after": None}]),

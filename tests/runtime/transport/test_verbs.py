@@ -21,7 +21,7 @@ from perdure.runtime.transport.channels import Channel, LoopChannel
 from perdure.runtime.transport.router import Router
 from perdure.runtime.transport.verbs import VERBS, HubVerb, PartitionVerb, ShardVerb
 from perdure.runtime.transport.wire import Item, Splitter, encode
-from perdure.storage import EntityFilter, InstanceFilter
+from perdure.storage import ChunkRow, EntityFilter, InstanceFilter
 from tests.runtime.harness import until_true
 from tests.runtime.transport.test_router import Network, Outcome, place, routing_to
 from tests.runtime.transport.test_wire import plain
@@ -49,6 +49,7 @@ REQUESTS: dict[PartitionVerb, tuple[tuple[Any, ...], Any]] = {
     "read_instances": ((["x"],), []),
     "read_entities": (([("counter", "a")],), []),
     "read_history": ((3,), [b"[1]", b"[2]"]),
+    "read_history_part": ((3, 4, 6), [ChunkRow(3, 4, b"[1]"), ChunkRow(3, 5, b"[2]")]),
     "query_instances": ((InstanceFilter(tags=(("a", "b"),), after=(3, "x")),), []),
     "count_instances": ((InstanceFilter(parents=("x",)),), 7),
     "query_entities": ((EntityFilter(name="counter", after=("counter", "a")),), []),

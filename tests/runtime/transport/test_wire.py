@@ -114,6 +114,7 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "read_instances": (st.lists(TEXTS),),
     "read_entities": (st.lists(st.tuples(TEXTS, TEXTS)),),
     "read_history": (NUMBERS,),
+    "read_history_part": (NUMBERS, NUMBERS, NUMBERS),
     "query_instances": (INSTANCE_FILTERS,),
     "count_instances": (INSTANCE_FILTERS,),
     "query_entities": (ENTITY_FILTERS,),
