@@ -13,10 +13,12 @@ import attrs
 from .findings import Finding
 from .noqa import Silences
 from .rules import RULES, Rule
-from .source.calls import Visit, visits
+from .source.calls import visits
+from .source.imports import files_of
 from .source.project import Folder, Module, Project, Trouble, deep_recursion, python_files
 from .source.resolver import Resolver
 from .source.roles import Roles, Unseen
+from .source.visit import Visit
 
 
 @attrs.frozen
@@ -181,7 +183,7 @@ def _meant(resolver: Resolver, node: ast.AST, module: Module) -> list[Module | F
         return [file for file in files if file is not None]
     if not isinstance(node, ast.ImportFrom):
         return []
-    return resolver.files_of(node, module)
+    return files_of(resolver.project, node, module)
 
 
 def _report(project: Project, modules: list[Module], rules: Sequence[Rule] | None) -> Report:

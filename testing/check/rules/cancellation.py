@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import ClassVar
 
-from ..source.calls import Visit
 from ..source.values import External
+from ..source.visit import Visit
 from .printing import tells
 from .rule import Found, Rule, shown
 

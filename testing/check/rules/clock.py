@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import ClassVar
 
-from ..source.calls import Visit
 from ..source.values import ExternalObject
+from ..source.visit import Visit
 from .outside import Outside, OutsideRule, global_value, table
 from .rule import Found, shown
 

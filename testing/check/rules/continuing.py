@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..source.calls import Visit
+from ..source.visit import Visit
 from .rule import Found, Rule
 
 #: What may follow, since it says nothing to the history.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..source.calls import Visit
 from ..source.values import Class, Function
+from ..source.visit import Visit
 from .rule import BOTH, Found, Rule, shown
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..source.calls import Visit, locked_by, locks_around
+from ..source.visit import Visit, locked_by, locks_around
 from .rule import Found, Rule, shown
 
 

@@ -6,9 +6,9 @@ import ast
 from collections.abc import Iterator
 from typing import ClassVar
 
-from ..source.calls import Visit
 from ..source.resolver import is_set
 from ..source.values import External, ExternalObject
+from ..source.visit import Visit
 from .rule import BOTH, Found, Rule, shown
 
 #: Takes things in whatever order, and gives the same.

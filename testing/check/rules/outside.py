@@ -11,10 +11,12 @@ from typing import ClassVar
 
 import attrs
 
-from ..source.calls import Visit, factories
+from ..source.fields import factories
+from ..source.imports import source_of
 from ..source.project import Module
 from ..source.roles import RoleKind
 from ..source.values import Class, External, ExternalObject, File, Typed
+from ..source.visit import Visit
 from .rule import BOTH, Found, Rule, shown
 
 _AGAIN: dict[RoleKind, str] = {
@@ -261,7 +263,7 @@ def global_value(visit: Visit, node: ast.expr) -> Typed | None:
         binding = bindings[0]
         if binding.kind in ("value", "annotated") and binding.value is not None:
             return Typed(binding.value, module, module.scope)
-        source = visit.resolver.source_of(binding, module) if binding.alias else None
+        source = source_of(visit.resolver.project, binding, module) if binding.alias else None
         if source is None or binding.alias is None:
             return None
         name, module = binding.alias.name, source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..source.calls import Visit
+from ..source.visit import Visit
 from .rule import Found, Rule, shown
 
 _LOGGING = frozenset(["critical", "debug", "error", "exception", "info", "log", "warn", "warning"])

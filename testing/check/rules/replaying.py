@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..source.calls import Visit
 from ..source.values import External
+from ..source.visit import Visit
 from .rule import Found, Rule, shown
 
 _FIX = "do the same in a replay; to log, use `ctx.logger`, which is silent then"

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from ..source.calls import Visit
 from ..source.roles import RoleKind
+from ..source.visit import Visit
 
 ORCHESTRATIONS: frozenset[RoleKind] = frozenset({"orchestration"})
 BOTH: frozenset[RoleKind] = frozenset({"orchestration", "entity"})

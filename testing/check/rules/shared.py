@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..source.calls import Visit
+from ..source.functions import returned
+from ..source.imports import source_of
 from ..source.project import Module
-from ..source.resolver import returned
 from ..source.scopes import Scope, parameters_of
 from ..source.values import Class, Display, ExternalObject, File
+from ..source.visit import Visit
 from .rule import BOTH, Found, Rule, shown
 
 _CHANGING = frozenset(
@@ -166,7 +167,7 @@ def _home(visit: Visit, node: ast.Name) -> Module | None:
             return module
         if kinds != {"import"}:
             return None
-        source = visit.resolver.source_of(bindings[0], module)
+        source = source_of(visit.resolver.project, bindings[0], module)
         alias = bindings[0].alias
         if source is None or alias is None or alias.name not in source.scope.bindings:
             return None

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import ClassVar
 
-from ..source.calls import ORCHESTRATION_CONTEXT, Visit
 from ..source.values import External, ExternalObject
+from ..source.visit import ORCHESTRATION_CONTEXT, Visit
 from .files import Files, Network, Processes
 from .outside import Outside, OutsideRule, table
 from .rule import ORCHESTRATIONS, Found, shown

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..source.calls import Visit, is_generator
 from ..source.values import Function
+from ..source.visit import Visit, is_generator
 from .rule import Found, Rule, shown
 
 _NO_TASKS = (

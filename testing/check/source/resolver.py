@@ -10,9 +10,12 @@ import ast
 import builtins
 from collections.abc import Iterable, Iterator, Sequence
 
+from .annotations import Annotations, class_around
+from .classes import Classes
+from .functions import decorator_name, returned
+from .imports import absolute
 from .known import (
     CLASSES,
-    CONTEXTS,
     ELEMENTS,
     PERDURE_NAMES,
     RESULTS,
@@ -53,16 +56,19 @@ class Resolver:
 
     Attributes:
         given: what is known of a parameter from who calls its function.
+        annotations: reads annotations.
+        classes: looks attributes up.
+        under_way: what is being followed: who comes back to it stops there.
     """
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self.given: dict[ast.arg, dict[Value, None]] = {}
+        self.annotations = Annotations(self)
+        self.classes = Classes(self)
         self._known: dict[ast.AST, Values] = {}
-        self._under_way: set[object] = set()
+        self.under_way: set[object] = set()
         self._cuts = 0
-        self._texts: dict[ast.Constant, ast.expr | None] = {}
-        self._attributes: dict[ast.ClassDef, dict[str, list[tuple[ast.expr, ast.AST]]]] = {}
 
     def give(self, parameter: ast.arg, values: Iterable[Value]) -> None:
         """Say what a parameter is called with, before its function is looked at."""
@@ -76,21 +82,21 @@ class Resolver:
         found = self._known.get(node)
         if found is not None:
             return found
-        if self._is_under_way(node):
+        if self.is_under_way(node):
             return ()
         cuts = self._cuts
-        self._under_way.add(node)
+        self.under_way.add(node)
         try:
             found = tuple(dict.fromkeys(self._values(node, module, scope)))[:_WIDE]
         finally:
-            self._under_way.discard(node)
-        if cuts == self._cuts or not self._under_way:  # else it may lack what is under way itself
+            self.under_way.discard(node)
+        if cuts == self._cuts or not self.under_way:  # else it may lack what is under way itself
             self._known[node] = found
         return found
 
-    def _is_under_way(self, key: object) -> bool:
+    def is_under_way(self, key: object) -> bool:
         """Whether following something has led back to it, or too far away."""
-        if key in self._under_way or len(self._under_way) > _DEEP:
+        if key in self.under_way or len(self.under_way) > _DEEP:
             self._cuts += 1
             return True
         return False
@@ -158,10 +164,10 @@ class Resolver:
                     for part in parts:
                         yield from self.values(part, value.module, value.scope)
                 case ExternalObject(name="builtins.dict", arguments=(_, kept)):
-                    yield from self.annotated(kept)
+                    yield from self.annotations.objects(kept)
                 case ExternalObject() if value.arguments and ELEMENTS.get(value.name) == 0:
                     if not isinstance(node.slice, ast.Slice):
-                        yield from self.annotated(value.arguments[0])
+                        yield from self.annotations.objects(value.arguments[0])
                     else:
                         yield value
                 case External() | Class():  # `Box[int](...)`
@@ -183,9 +189,10 @@ class Resolver:
                     return values
             return ()
         where, bindings = found
-        return self._bound(bindings, module, where)
+        return self.bound(bindings, module, where)
 
-    def _bound(self, bindings: Sequence[Binding], module: Module, scope: Scope) -> Values:
+    def bound(self, bindings: Sequence[Binding], module: Module, scope: Scope) -> Values:
+        """Give what all the places bind a name to."""
         values: dict[Value, None] = {}
         for binding in bindings[:_WIDE]:
             values.update(dict.fromkeys(self.binding(binding, module, scope)))
@@ -212,7 +219,7 @@ class Resolver:
                 return (Class(node, module),)
             case "annotated":
                 assert binding.annotation is not None
-                typed = self.annotated(Typed(binding.annotation, module, scope))
+                typed = self.annotations.objects(Typed(binding.annotation, module, scope))
                 if typed or binding.value is None:
                     return typed
                 return self.values(binding.value, module, scope)
@@ -236,7 +243,7 @@ class Resolver:
         assert owner is not None
         if binding.annotation is not None:
             around = module.scopes.around.get(owner, module.scope)
-            typed = self.annotated(Typed(binding.annotation, module, around))
+            typed = self.annotations.objects(Typed(binding.annotation, module, around))
             if typed and all(isinstance(value, Object) for value in typed):
                 # What it is called with says more: which class stands behind a protocol.
                 given = self.given.get(parameter, ())
@@ -246,7 +253,7 @@ class Resolver:
         around = module.scopes.around.get(owner, module.scope)
         if isinstance(around.node, ast.ClassDef) and not isinstance(owner, ast.Lambda):
             first = parameters_of(owner)[0] is parameter
-            kinds = {_last(decorator) for decorator in owner.decorator_list}
+            kinds = {decorator_name(decorator) for decorator in owner.decorator_list}
             if first and "classmethod" in kinds:
                 return (Class(around.node, module),)
             if first and "staticmethod" not in kinds:
@@ -264,7 +271,7 @@ class Resolver:
                         dict.fromkeys(
                             one
                             for typed in value.arguments[index : index + 1]
-                            for one in self.annotated(typed)
+                            for one in self.annotations.objects(typed)
                         )
                     )
                     continue
@@ -288,7 +295,7 @@ class Resolver:
                 case ExternalObject() if value.name in ELEMENTS:
                     index = ELEMENTS[value.name]
                     for typed in value.arguments[index : index + 1]:
-                        found.update(dict.fromkeys(self.annotated(typed)))
+                        found.update(dict.fromkeys(self.annotations.objects(typed)))
                 case _:
                     pass
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -304,7 +311,7 @@ class Resolver:
         for value in self.values(view.value, module, scope):
             match value:
                 case ExternalObject(name="builtins.dict", arguments=(_, kept)):
-                    yield from self.annotated(kept)
+                    yield from self.annotations.objects(kept)
                 case Display(node=ast.Dict() as table):
                     for part in table.values[:_WIDE]:
                         yield from self.values(part, value.module, value.scope)
@@ -336,34 +343,8 @@ class Resolver:
         found = self.project.find(name, origin)
         return External(name) if found is None else File(found)
 
-    def source_of(self, binding: Binding, module: Module) -> Module | None:
-        """Give the file of the project that a name is imported from."""
-        node = binding.node
-        if not isinstance(node, ast.ImportFrom):
-            return None
-        base = _absolute(node, module)
-        found = self.project.find(base, module) if base else None
-        return found if isinstance(found, Module) else None
-
-    def files_of(self, node: ast.ImportFrom, module: Module) -> list[Module | Folder]:
-        """Give the files of the project that an import reads."""
-        base = _absolute(node, module)
-        found = self.project.find(base, module) if base else None
-        files = [] if found is None else [found]
-        for alias in node.names:
-            inner = (
-                self.project.inside(found, alias.name)
-                if found is not None
-                else self.project.find(alias.name, module)
-                if base == ""
-                else None
-            )
-            if inner is not None:
-                files.append(inner)
-        return files
-
     def _imported_from(self, node: ast.ImportFrom, name: str, module: Module) -> Values:
-        base = _absolute(node, module)
+        base = absolute(node, module)
         if base is None:
             return ()
         if not base:  # `from . import sibling`, in a folder that is no package
@@ -379,26 +360,26 @@ class Resolver:
             bindings = file.scope.bindings.get(name)
             if bindings is not None:
                 key = (file, name)
-                if self._is_under_way(key):
+                if self.is_under_way(key):
                     return ()
-                self._under_way.add(key)
+                self.under_way.add(key)
                 try:
-                    return self._bound(bindings, file, file.scope)
+                    return self.bound(bindings, file, file.scope)
                 finally:
-                    self._under_way.discard(key)
+                    self.under_way.discard(key)
         inner = self.project.inside(file, name)
         if inner is not None:
             return (File(inner),)
         if isinstance(file, Module):
             for statement in file.scope.star_imports:
                 key = (file, name)
-                if self._is_under_way(key):
+                if self.is_under_way(key):
                     return ()
-                self._under_way.add(key)
+                self.under_way.add(key)
                 try:
                     values = self._imported_from(statement, name, file)
                 finally:
-                    self._under_way.discard(key)
+                    self.under_way.discard(key)
                 if any(not isinstance(value, External) for value in values):
                     return values
         return ()
@@ -413,23 +394,23 @@ class Resolver:
         """Give what an attribute of a value may be."""
         match value:
             case External():
-                return self._known_result(canonical(f"{value.name}.{name}"), is_called=False)
+                return self.known_result(canonical(f"{value.name}.{name}"), is_called=False)
             case ExternalObject():
                 if value.name == "builtins.dict" and name == "keys":
                     return (External("builtins.dict.keys"),)
-                return self._known_result(f"{value.name}.{name}", is_called=False)
+                return self.known_result(f"{value.name}.{name}", is_called=False)
             case File():
                 return self._of_file(value.module, name)
             case Class():
-                return self._class_member(value, name)
+                return self.classes.member(value, name)
             case Object():
-                return self._object_member(value.cls, name)
+                return self.classes.member_of_object(value.cls, name)
             case Bases():
                 return tuple(
                     found
-                    for base in self.bases(value.cls)
+                    for base in self.classes.bases(value.cls)
                     for found in (
-                        self._class_member(base, name)
+                        self.classes.member(base, name)
                         if isinstance(base, Class)
                         else (External(f"{base.name}.{name}"),)
                     )
@@ -437,104 +418,16 @@ class Resolver:
             case _:
                 return ()
 
-    def _known_result(self, name: str, *, is_called: bool) -> Values:
+    def known_result(self, name: str, *, is_called: bool) -> Values:
+        """Give what is known of an attribute of something of others, or of calling that."""
         result = RESULTS.get(f"{name}()" if is_called else name)
         return (ExternalObject(result),) if result else () if is_called else (External(name),)
-
-    def bases(self, cls: Class) -> list[Class | External]:
-        """Give what a class derives from directly."""
-        around = cls.module.scopes.around[cls.node]
-        return [
-            value
-            for base in cls.node.bases
-            for value in self.values(base, cls.module, around)
-            if isinstance(value, (Class, External))
-        ]
-
-    def family(self, cls: Class) -> tuple[list[Class], list[External]]:
-        """Give a class and all that it derives from: in the project, and outside of it."""
-        own: dict[Class, None] = {}
-        outside: dict[External, None] = {}
-        ahead: list[Class | External] = [cls]
-        while ahead:
-            one = ahead.pop(0)
-            if isinstance(one, External):
-                outside[one] = None
-            elif one not in own:
-                own[one] = None
-                ahead += self.bases(one)
-        return list(own), list(outside)
-
-    def _class_member(self, cls: Class, name: str) -> Values:
-        own, outside = self.family(cls)
-        for one in own:
-            scope = one.module.scopes.of[one.node]
-            bindings = scope.bindings.get(name)
-            if bindings is not None:
-                return self._bound(bindings, one.module, scope)
-        return tuple(External(f"{base.name}.{name}") for base in outside)
-
-    def _object_member(self, cls: Class, name: str) -> Values:
-        found: dict[Value, None] = {}
-        own, outside = self.family(cls)
-        for one in own:
-            scope = one.module.scopes.of[one.node]
-            bindings = scope.bindings.get(name)
-            if bindings is not None:
-                for value in self._bound(bindings, one.module, scope):
-                    if isinstance(value, Function) and is_property(value):
-                        found.update(dict.fromkeys(self.result(value)))
-                    else:
-                        found[value] = None
-                if found:
-                    return tuple(found)
-            for expression, function in self._set_by(one).get(name, ()):
-                inner = one.module.scopes.of[function]
-                found.update(dict.fromkeys(self.values(expression, one.module, inner)))
-            if found or bindings is not None:
-                return tuple(found)
-        if name.startswith("__"):
-            return ()
-        return tuple(
-            value
-            for base in outside
-            for value in self._known_result(f"{base.name}.{name}", is_called=False)
-        )
-
-    def _set_by(self, cls: Class) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
-        """Give what a class's methods assign to attributes of their object."""
-        found = self._attributes.get(cls.node)
-        if found is not None:
-            return found
-        found = self._attributes[cls.node] = {}
-        for method in cls.node.body:
-            if not isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                continue
-            parameters = parameters_of(method)
-            if not parameters:
-                continue
-            itself = parameters[0].arg
-            for node in ast.walk(method):
-                value: ast.expr | None = None
-                targets: list[ast.expr] = []
-                if isinstance(node, ast.Assign):
-                    value, targets = node.value, node.targets
-                elif isinstance(node, ast.AnnAssign):
-                    value, targets = node.value, [node.target]
-                for target in targets:
-                    match target:
-                        case ast.Attribute(value=ast.Name(id=name)) if name == itself:
-                            if value is not None:
-                                found.setdefault(target.attr, []).append((value, method))
-                        case _:
-                            pass
-        return found
 
     # Calls
 
     def _call(self, node: ast.Call, module: Module, scope: Scope) -> Iterator[Value]:
         if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
-            cls = _class_around(scope)
+            cls = class_around(scope)
             if cls is not None:
                 yield Bases(Class(cls, module))
             return
@@ -561,7 +454,7 @@ class Resolver:
         if name in WRAPPERS and node.args:  # functools.partial(f, ...) and the like
             return self.values(node.args[0], module, scope)
         if name == "typing.cast" and len(node.args) == 2:
-            return self.annotated(Typed(node.args[0], module, scope))
+            return self.annotations.objects(Typed(node.args[0], module, scope))
         if name == "builtins.getattr" and len(node.args) > 1:
             attribute = node.args[1]
             if isinstance(attribute, ast.Constant) and isinstance(attribute.value, str):
@@ -579,7 +472,7 @@ class Resolver:
             return self._rowed(node, module, scope)
         if name in CLASSES:
             return (ExternalObject(name),)
-        known = self._known_result(name, is_called=True)
+        known = self.known_result(name, is_called=True)
         if known:
             return known
         owner, _, last = name.rpartition(".")
@@ -612,12 +505,12 @@ class Resolver:
             return self.values(node.body, module, module.scopes.of[node])
         if node.returns is not None:
             around = module.scopes.around[node]
-            typed = self.annotated(Typed(node.returns, module, around))
+            typed = self.annotations.objects(Typed(node.returns, module, around))
             if typed:
                 return typed
-        if self._is_under_way(node):
+        if self.is_under_way(node):
             return ()
-        self._under_way.add(node)
+        self.under_way.add(node)
         try:
             found: dict[Value, None] = {}
             scope = module.scopes.of[node]
@@ -625,117 +518,12 @@ class Resolver:
                 found.update(dict.fromkeys(self.values(value, module, scope)))
             return tuple(found)[:_WIDE]
         finally:
-            self._under_way.discard(node)
-
-    # Annotations
-
-    def annotated(self, typed: Typed) -> Values:
-        """Give the objects that an annotation speaks of."""
-        node, module, scope = typed.annotation, typed.module, typed.scope
-        key = (node, "annotation")
-        if self._is_under_way(key):
-            return ()
-        self._under_way.add(key)
-        try:
-            return tuple(dict.fromkeys(self._annotated(node, module, scope)))
-        finally:
-            self._under_way.discard(key)
-
-    def _annotated(self, node: ast.expr, module: Module, scope: Scope) -> Iterator[Value]:
-        match node:
-            case ast.Constant(value=str()):
-                inner = self._text(node)
-                if inner is not None:
-                    yield from self._annotated(inner, module, scope)
-            case ast.BinOp(op=ast.BitOr()):
-                yield from self._annotated(node.left, module, scope)
-                yield from self._annotated(node.right, module, scope)
-            case ast.Subscript():
-                yield from self._annotated_generic(node, module, scope)
-            case ast.Name() | ast.Attribute():
-                for value in self.values(node, module, scope):
-                    yield from self._object_of(value, module, scope)
-            case _:
-                pass
-
-    def _object_of(self, value: Value, module: Module, scope: Scope) -> Iterator[Value]:
-        match value:
-            case Class():
-                yield Object(value)
-            case External(name="typing.Self"):
-                cls = _class_around(scope)
-                if cls is not None:
-                    yield Object(Class(cls, module))
-            case External(name="typing.Any" | "builtins.object"):
-                pass
-            case External():
-                yield ExternalObject(_plain(value.name))
-            case _:
-                pass
-
-    def _annotated_generic(
-        self, node: ast.Subscript, module: Module, scope: Scope
-    ) -> Iterator[Value]:
-        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        for value in self.values(node.value, module, scope):
-            match value:
-                case External(name="typing.Optional" | "typing.Union"):
-                    for part in parts:
-                        yield from self._annotated(part, module, scope)
-                case External(
-                    name="typing.Annotated"
-                    | "typing.Final"
-                    | "typing.ClassVar"
-                    | "typing.Required"
-                    | "typing.NotRequired"
-                ):
-                    yield from self._annotated(parts[0], module, scope)
-                case External(name="typing.Literal" | "typing.Callable"):
-                    pass
-                case External(name="builtins.type" | "typing.Type"):
-                    for part in parts:
-                        yield from self.values(part, module, scope)
-                case External():
-                    arguments = tuple(Typed(part, module, scope) for part in parts)
-                    yield ExternalObject(_plain(value.name), arguments)
-                case Class():
-                    yield Object(value)
-                case _:
-                    pass
-
-    def _text(self, node: ast.Constant) -> ast.expr | None:
-        if node not in self._texts:
-            try:
-                inner = ast.parse(str(node.value).strip(), mode="eval").body
-            except (SyntaxError, ValueError):
-                self._texts[node] = None
-            else:
-                self._texts[node] = inner
-        return self._texts[node]
-
-
-def _plain(name: str) -> str:
-    """Give the built-in class that a name of ``typing`` or ``collections.abc`` stands for."""
-    return CONTEXTS.get(name, name)
+            self.under_way.discard(node)
 
 
 def is_set(value: Value) -> bool:
     """Whether a value is a set, whose order is nobody's promise."""
     return isinstance(value, ExternalObject) and value.name in SETS
-
-
-def is_property(function: Function) -> bool:
-    """Whether a function is run by looking an attribute up."""
-    return not isinstance(function.node, ast.Lambda) and any(
-        _last(decorator) in ("property", "cached_property")
-        for decorator in function.node.decorator_list
-    )
-
-
-def _last(decorator: ast.expr) -> str:
-    if isinstance(decorator, ast.Attribute):
-        return decorator.attr
-    return decorator.id if isinstance(decorator, ast.Name) else ""
 
 
 def canonical(name: str) -> str:
@@ -748,38 +536,3 @@ def canonical(name: str) -> str:
     if name.startswith("typing_extensions."):
         return f"typing.{name.partition('.')[2]}"
     return name
-
-
-def _absolute(node: ast.ImportFrom, module: Module) -> str | None:
-    """Give the absolute name of what names are imported from; None if it leads too far up."""
-    base = node.module or ""
-    if not node.level:
-        return base
-    package = module.package.split(".") if module.package else []
-    if node.level - 1 > len(package):
-        return None
-    parts = package[: len(package) - (node.level - 1)]
-    return ".".join([*parts, base] if base else parts)
-
-
-def _class_around(scope: Scope) -> ast.ClassDef | None:
-    inner: Scope | None = scope
-    while inner is not None:
-        if isinstance(inner.node, ast.ClassDef):
-            return inner.node
-        inner = inner.parent
-    return None
-
-
-def returned(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.expr]:
-    """Give what a function returns, but not what functions in it do."""
-    ahead: list[ast.AST] = [*function.body]
-    while ahead:
-        node = ahead.pop()
-        if isinstance(node, ast.Return):
-            if node.value is not None:
-                yield node.value
-        elif isinstance(node, (ast.stmt, ast.excepthandler, ast.match_case)) and not isinstance(
-            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        ):
-            ahead += ast.iter_child_nodes(node)

@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from .functions import is_property, returned
 from .project import Module
-from .resolver import Resolver, is_property, returned
+from .resolver import Resolver
 from .scopes import REGISTERING, FunctionNode, Scope, parameters_of
 from .values import Class, External, ExternalObject, File, Function, Object, Value
 
@@ -226,7 +227,7 @@ class Roles:
 
     def _operations(self, cls: Class) -> Iterator[Function]:
         seen = set[str]()
-        own, _ = self._resolver.family(cls)
+        own, _ = self._resolver.classes.family(cls)
         for one in own:
             for node in one.node.body:
                 if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
