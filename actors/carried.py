@@ -71,12 +71,11 @@ def checked_carried(value: object) -> Carried | None:
     """Give what came along, as it was stored; None where it is none."""
     if class_of(value) is not dict:
         return None
-    carried: Carried = {}
-    for name, text_ in cast("dict[object, object]", value).items():
+    carried = cast("Carried", value)
+    for name, text_ in carried.items():
         if type(name) is not str or type(text_) is not str:
             return None
-        carried[name] = text_
-    return carried or None
+    return carried.copy() or None
 
 
 def set_carried(variables: Mapping[str, ContextVar[str]], carried: Carried) -> None:

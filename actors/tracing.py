@@ -73,8 +73,8 @@ class Tracer(Protocol):
         """Give the same for the execution that goes on from one, as a new one."""
         ...
 
-    def enter_instance(self, start: StartFacts, /) -> None:
-        """The code of an execution gets its context, which is the running one."""
+    def enter_instance(self, carried: Carried, /) -> None:
+        """The code of an execution, with which this goes along, gets the running context."""
         ...
 
     def begin_operation(self, operation: OperationFacts, /) -> Any:

@@ -113,7 +113,7 @@ class TraceObserver(Protocol):
     """
 
     def begin_activity(self, activity: ActivityFacts, /) -> Any:
-        """The code of an activity begins."""
+        """The code of an activity comes next in this context; None not to be told of its end."""
         ...
 
     def end_activity(self, begun: Any, failure: str | None, /) -> None:
@@ -136,15 +136,21 @@ class TraceObserver(Protocol):
         ...
 
     def follow(self, start: StartFacts, /) -> Any:
-        """Say by what an execution is known that comes into memory; None not to be told of it."""
+        """Say by what an execution is known, with which something goes along, that comes into memory.
+
+        None not to be told of it.
+        """
         ...
 
-    def enter_instance(self, start: StartFacts, /) -> None:
-        """The code of an execution gets its context, which is the running one."""
+    def enter_instance(self, carried: Mapping[str, str], /) -> None:
+        """The code of an execution, with which this goes along, gets the running context."""
         ...
 
-    def enter_activity(self, begun: Any, /) -> None:
-        """The code of an activity comes next in the running context, which is its own."""
+    def enter_activity(self, carried: Mapping[str, str], /) -> bool:
+        """The code of an activity, with which this came along, gets the running context.
+
+        Say whether ``begin_activity`` is to be told what it is.
+        """
         ...
 
     def begin_operation(self, operation: OperationFacts, /) -> Any:

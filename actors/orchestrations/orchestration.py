@@ -617,7 +617,7 @@ class OrchestrationActor(Actor):
         definition = lookup.registry.exact_orchestration(self.name, self.version)
         context = lookup.new_context(definition, self.carried)
         if lookup.tracer is not None and self.carried is not None:
-            context.run(lookup.tracer.enter_instance, self.start_facts())
+            context.run(lookup.tracer.enter_instance, self.carried)
         return kind(
             definition,
             self.instance_id,

@@ -103,7 +103,7 @@ class Lookup:
             context = self._contexts[definition.name] = copy_context()
             context.run(INSIDE.set, definition)
         context = context.copy()
-        if carried is not None:
+        if carried is not None and self.registry.context_vars:
             context.run(self.take_along, carried)
         return context
 

@@ -5,35 +5,67 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from time import time_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode
+from opentelemetry.context import Context, attach
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    Status,
+    StatusCode,
+)
 
-from perdure import ActivityFacts, OperationFacts
+from perdure import ActivityFacts, FailureDetails, OperationFacts
 
-from .context import UNSAMPLED
+from .context import UNSAMPLED, Place, read_place, with_span
+from .ids import new_span_id, task_span_id
 from .spans import Note
-
-if TYPE_CHECKING:
-    from .context import Place
 
 #: More is not kept of what code says of one span.
 _NOTES_MAX = 128
 
+_Facts = ActivityFacts | OperationFacts
+
 
 class QuietSpan(NonRecordingSpan):
-    """The span of an orchestration, while its code runs: nothing inside of it is recorded.
+    """The span of an orchestration while code runs of which nothing is recorded, nor inside of it.
+
+    That is the orchestration's own code, which runs again and again, and all of what it sets going
+    where its trace is not sampled.
 
     Args:
-        place: the span.
+        carried: what came along.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, carried: Mapping[str, str]) -> None:
+        self._carried = carried
 
     def get_span_context(self) -> SpanContext:
         """Give its ids."""
-        return self._place._replace(flags=UNSAMPLED).at(self._place.span_id)
+        # Read when somebody asks for them, which hardly anybody does.
+        place = read_place(self._carried)
+        if place is None:
+            return INVALID_SPAN_CONTEXT
+        return SpanContext(place.trace_id, place.span_id, False, UNSAMPLED, place.state)
+
+
+#: The contexts with quiet spans of late, by their texts; more are forgotten together.
+_QUIET_MAX = 4_096
+_quiet: dict[str, Context] = {}
+
+
+def enter_quietly(carried: Mapping[str, str]) -> None:
+    """Have nothing recorded for the rest of the running context; what came along says its ids."""
+    context = _quiet.get(carried["traceparent"])
+    if context is None or "baggage" in carried:
+        context = with_span(QuietSpan(carried), carried)
+        if len(_quiet) >= _QUIET_MAX:
+            _quiet.clear()
+        _quiet[carried["traceparent"]] = context
+    attach(context)
 
 
 class CurrentSpan(Span):
@@ -42,45 +74,34 @@ class CurrentSpan(Span):
     It is made when its end is durable, of what was said of it here.
 
     Args:
-        place: the span that it is part of.
-        span_id: its own id.
+        place: the span that it is part of, which is sampled.
         facts: what it is of: an activity's attempt, or an operation.
     """
 
-    __slots__ = (
-        "_context",
-        "attributes",
-        "began",
-        "ended",
-        "facts",
-        "failure",
-        "links",
-        "name",
-        "notes",
-        "place",
-        "span_id",
-        "status",
-    )
+    __slots__ = ("_context", "began", "ended", "facts", "failure", "place", "said")
 
-    def __init__(self, place: Place, span_id: int, facts: ActivityFacts | OperationFacts) -> None:
+    def __init__(self, place: Place, facts: _Facts) -> None:
         self.place = place
-        self.span_id = span_id
         self.facts = facts
         self.began = time_ns()
         self.ended = 0
-        self.name: str | None = None
-        self.failure: Any = None
-        self.status: Status | None = None
-        self.attributes: dict[str, Any] | None = None
-        self.notes: list[Note] | None = None
-        self.links: list[Link] | None = None
+        self.failure: FailureDetails | None = None
+        self.said: Said | None = None
         self._context: SpanContext | None = None
 
     def get_span_context(self) -> SpanContext:
         """Give its ids."""
         if self._context is None:
-            self._context = self.place.at(self.span_id)
+            facts, place = self.facts, self.place
+            is_task = isinstance(facts, ActivityFacts) or facts.instance_id is not None
+            span_id = task_span_id(place.span_id, facts.task) if is_task else new_span_id()
+            self._context = place.at(span_id)
         return self._context
+
+    @property
+    def carried(self) -> Mapping[str, str] | None:
+        """What came along with what it is of."""
+        return self.facts.carried
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -97,14 +118,12 @@ class CurrentSpan(Span):
 
     def is_recording(self) -> bool:
         """Whether what is said of it is kept."""
-        return not self.ended and self.place.is_sampled
+        return not self.ended
 
-    @property
-    def is_said(self) -> bool:
-        """Whether anything was said of it."""
-        return bool(
-            self.attributes or self.notes or self.links or self.name or self.status is not None
-        )
+    def _say(self) -> Said:
+        if self.said is None:
+            self.said = Said()
+        return self.said
 
     def end(self, end_time: int | None = None) -> None:
         """Do nothing: it ends with what it is of."""
@@ -116,32 +135,29 @@ class CurrentSpan(Span):
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Say several things of it."""
         if not self.ended:
-            if self.attributes is None:
-                self.attributes = {}
-            self.attributes.update(attributes)
+            self._say().attributes.update(attributes)
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         """Say that something happened."""
-        if self.notes is None:
-            self.notes = []
-        if not self.ended and len(self.notes) < _NOTES_MAX:
-            self.notes.append(Note(name, attributes, timestamp or time_ns()))
+        if not self.ended and len(notes := self._say().notes) < _NOTES_MAX:
+            notes.append(Note(name, attributes, timestamp or time_ns()))
 
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:
         """Say that it has to do with another span."""
-        if self.links is None:
-            self.links = []
-        if not self.ended and len(self.links) < _NOTES_MAX:
-            self.links.append(Link(context, attributes))
+        if not self.ended and len(links := self._say().links) < _NOTES_MAX:
+            links.append(Link(context, attributes))
 
     def update_name(self, name: str) -> None:
         """Give it another name."""
-        self.name = name
+        if not self.ended:
+            self._say().name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Say how it went."""
         if not self.ended:
-            self.status = status if isinstance(status, Status) else Status(status, description)
+            self._say().status = (
+                status if isinstance(status, Status) else Status(status, description)
+            )
 
     def record_exception(
         self,
@@ -161,6 +177,19 @@ class CurrentSpan(Span):
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**said, **(attributes or {})}, timestamp)
+
+
+class Said:
+    """What code said of its span; most says nothing."""
+
+    __slots__ = ("attributes", "links", "name", "notes", "status")
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.status: Status | None = None
+        self.attributes: dict[str, Any] = {}
+        self.notes: list[Note] = []
+        self.links: list[Link] = []
 
 
 def _text_of(exception: BaseException) -> str:

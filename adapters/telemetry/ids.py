@@ -17,14 +17,16 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator as SdkIdGenerator, 
 # Not the module's functions: a program that seeds these would have the same traces in each run.
 _draw = Random().getrandbits
 
-_MASK = (1 << 64) - 1
+#: The lower bits of an id of a trace, which are as many as that of a span has.
+LOW = (1 << 64) - 1
+_NO_ZERO = 1 << 64 | 1  # no id may be 0
 _PER_TASK = 0x9E3779B97F4A7C15  # odd, so that no two tasks have one id
 _PER_REWIND = 0xD1342543DE82EF95
 
 
-def new_trace_id() -> int:
-    """Draw the id of a trace."""
-    return _draw(128) or 1
+def new_ids() -> int:
+    """Draw the id of a trace, and behind it that of a span."""
+    return _draw(192) | _NO_ZERO
 
 
 def new_span_id() -> int:
@@ -34,7 +36,7 @@ def new_span_id() -> int:
 
 def task_span_id(own: int, task: int, rewinds: int = 0) -> int:
     """Give the id of the span of an execution's task, from that of its own."""
-    return (own + task * _PER_TASK + rewinds * _PER_REWIND) & _MASK or 1
+    return (own + task * _PER_TASK + rewinds * _PER_REWIND) & LOW or 1
 
 
 class IdGenerator(SdkIdGenerator):

@@ -11,55 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import time_ns
-from typing import Any, NamedTuple
+from typing import Any
 
-from opentelemetry import context as current
-from opentelemetry.context import Context
-from opentelemetry.trace import (
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    TracerProvider,
-    set_span_in_context,
-)
+from opentelemetry.context import attach
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TracerProvider
 
-from perdure import (
-    ActivityFacts,
-    FailureDetails,
-    OperationFacts,
-    StartFacts,
-    WorkFacts,
-)
+from perdure import ActivityFacts, FailureDetails, OperationFacts, StartFacts, WorkFacts
 
 from .context import (
     PARENT,
     SAMPLED,
-    UNSAMPLED,
+    UNSAMPLED_END,
     Place,
     carry_current,
     read_place,
+    remember,
     with_baggage,
+    with_span,
     write_parent,
 )
-from .current import CurrentSpan, QuietSpan
-from .ids import new_span_id, new_trace_id, task_span_id
-from .spans import UNSET, SpanFacts, SpanMaker
+from .current import CurrentSpan, Said, enter_quietly
+from .ids import LOW, new_ids, new_span_id, task_span_id
+from .spans import UNSET, EndedSpan, SpanFacts, SpanMaker
 
 #: Attempts whose code has begun and whose ends are not durable; more are not kept.
 _RUNNING_MAX = 20_000
 
 _Attempt = tuple[str, int, int]
-
-
-class _Trace(NamedTuple):
-    """What an execution is part of: its own span, and the parent of that."""
-
-    place: Place
-    own: SpanContext
-    parent: SpanContext | None
-    baggage: Context
 
 
 class Tracing:
@@ -90,26 +68,33 @@ class Tracing:
         self._carry_unsampled = carry_unsampled
         self._running: dict[_Attempt, CurrentSpan] = {}
 
-    def carry(self) -> Mapping[str, str] | None:
-        """Give the current span and the baggage."""
-        return carry_current()
+    carry = staticmethod(carry_current)
 
     def begin_trace(self, start: StartFacts, /) -> Mapping[str, str] | None:
         """Give an execution its span, which all is part of that it sets going."""
-        place = read_place(start.carried)
-        if place is not None:
-            return _own(start, place.trace_id, place.flags, place.span_id)
-        if self._maker.tracer is None:
-            return start.carried
-        trace_id = new_trace_id()
-        is_sampled, state = self._maker.samples(trace_id, f"orchestration {start.name}")
+        carried = start.carried
+        if carried is not None:
+            place = read_place(carried)
+            if place is not None:
+                return _own(carried, place, place.span_id)
+        drawn = new_ids()
+        header, bound = None, self._maker.bound
+        if bound is not None:
+            is_sampled = drawn >> 64 & LOW < bound
+        elif self._maker.tracer is None:
+            return carried
+        else:
+            is_sampled, header = self._maker.samples(drawn >> 64, start.name)
         if not is_sampled and not self._carry_unsampled:
-            return start.carried
-        flags = SAMPLED if is_sampled else UNSAMPLED
-        carried = _own(start, trace_id, flags, None)
-        if state:
-            carried["tracestate"] = state.to_header()
-        return carried
+            return carried
+        digits = drawn.to_bytes(24, "big").hex()
+        parent = f"00-{digits[:32]}-{digits[32:]}-{'01' if is_sampled else '00'}"
+        own = {"traceparent": parent} if carried is None else {**carried, "traceparent": parent}
+        if header is not None:
+            own["tracestate"] = header
+        if is_sampled:
+            remember(parent, Place(drawn >> 64, drawn & LOW, SAMPLED, header))
+        return own
 
     def continue_trace(self, start: StartFacts, /) -> Mapping[str, str] | None:
         """Give the execution its span that goes on from this one: part of the same as this."""
@@ -117,63 +102,62 @@ class Tracing:
         if place is None or start.carried is None:
             return start.carried
         kept = start.carried.get(PARENT)
-        parent = int(kept, 16) if kept else place.span_id
-        return _own(start, place.trace_id, place.flags, parent)
+        return _own(start.carried, place, int(kept, 16) if kept else place.span_id)
 
-    def follow(self, start: StartFacts, /) -> _Trace | None:
-        """Give what an execution is part of; None where that is not sampled."""
-        place = read_place(start.carried)
-        if place is None or not place.is_sampled or start.carried is None:
+    def follow(self, start: StartFacts, /) -> Place | None:
+        """Give the span of an execution; None where it is not sampled."""
+        if start.carried is None or start.carried.get("traceparent", "").endswith(UNSAMPLED_END):
             return None
-        parent = start.carried.get(PARENT)
-        return _Trace(
-            place,
-            place.at(place.span_id),
-            place.at(int(parent, 16), True) if parent else None,
-            with_baggage(start.carried),
-        )
-
-    def enter_instance(self, start: StartFacts, /) -> None:
-        """Have code of an orchestration know its trace, and record no spans: it is run again."""
         place = read_place(start.carried)
-        if place is not None:
-            _enter(QuietSpan(place), start.carried)
+        return place if place is not None and place.is_sampled else None
+
+    def enter_instance(self, carried: Mapping[str, str], /) -> None:
+        """Have code of an orchestration know its trace, and record no spans: it is run again."""
+        if "traceparent" in carried:
+            enter_quietly(carried)
+        elif "baggage" in carried:
+            attach(with_baggage(carried))
+
+    def enter_activity(self, carried: Mapping[str, str], /) -> bool:
+        """Have code of an activity know its trace; says whether it has a span."""
+        parent = carried.get("traceparent")
+        if parent is None:
+            if "baggage" in carried:
+                attach(with_baggage(carried))
+        elif parent.endswith(UNSAMPLED_END):
+            enter_quietly(carried)
+        else:
+            return True
+        return False
 
     def begin_activity(self, activity: ActivityFacts, /) -> CurrentSpan | None:
-        """Give an attempt its span."""
+        """Give an attempt its span, and have it be the current one."""
         _, instance_id, task, _, execution, carried = activity
         place = read_place(carried)
-        if place is None:
+        if place is None or carried is None:
             return None
-        span = CurrentSpan(place, task_span_id(place.span_id, task), activity)
-        if place.flags is SAMPLED:
-            running = self._running
-            if len(running) >= _RUNNING_MAX:
-                running.pop(next(iter(running)), None)
-            running[instance_id, execution, task] = span
+        span = CurrentSpan(place, activity)
+        attach(with_span(span, carried))
+        running = self._running
+        if len(running) >= _RUNNING_MAX:
+            running.pop(next(iter(running)), None)
+        running[instance_id, execution, task] = span
         return span
 
-    def end_activity(self, begun: CurrentSpan | None, failure: str | None, /) -> None:
+    def end_activity(self, begun: CurrentSpan, failure: str | None, /) -> None:
         """Take no more to its span."""
-        if begun is not None:
-            begun.ended = time_ns()
-
-    def enter_activity(self, begun: CurrentSpan | None, /) -> None:
-        """Have the span of an attempt be the current one."""
-        if begun is not None:
-            _enter(begun, begun.facts.carried)
+        begun.ended = 1  # when that was is what the history says
 
     def begin_operation(self, operation: OperationFacts, /) -> CurrentSpan | None:
         """Give an operation its span, and have it be the current one."""
-        place = read_place(operation.carried)
-        if place is None:
-            if "baggage" in operation.carried:
-                current.attach(with_baggage(operation.carried))
+        carried = operation.carried
+        if not self.enter_activity(carried):
             return None
-        is_task = operation.instance_id is not None
-        span_id = task_span_id(place.span_id, operation.task) if is_task else new_span_id()
-        span = CurrentSpan(place, span_id, operation)
-        _enter(span, operation.carried)
+        place = read_place(carried)
+        if place is None:
+            return None
+        span = CurrentSpan(place, operation)
+        attach(with_span(span, carried))
         return span
 
     def end_operation(self, begun: CurrentSpan, failure: FailureDetails | None, /) -> CurrentSpan:
@@ -184,71 +168,97 @@ class Tracing:
 
     def tell(self, ended: Sequence[WorkFacts | CurrentSpan], /) -> None:
         """Make the spans of what has ended durably."""
-        spans: list[tuple[SpanFacts, Context]] = []
+        maker = self._maker
+        takers = maker.takers()
+        if takers is None:
+            for one in ended:
+                self._make(one)
+            return
+        origin, running = maker.origin(), self._running
         for one in ended:
-            if isinstance(one, CurrentSpan):
-                if one.place.is_sampled:
-                    spans.append(_operation_span(one))
+            if isinstance(one, WorkFacts):
+                kind, place, start, task, _, _, _, _, _, _, rewinds = one
+                began = 0
+                if kind == "activity":
+                    code = running.pop((start.instance_id, start.execution, task), None)
+                    if code is not None:
+                        if code.said is not None:
+                            self._make(one, code)
+                            continue
+                        began = code.began
+                own = place.span_id
+                span_id = task_span_id(own, task, rewinds) if task or rewinds else own
+                span = EndedSpan(place.at(span_id), (origin, describe_work, (one, began)))
+            elif one.said is None:
+                span = EndedSpan(one.get_span_context(), (origin, describe_operation, one))
             else:
-                spans.append(self._work_span(one))
-        if spans:
-            self._maker.make(spans)
+                self._make(one)
+                continue
+            for take in takers:
+                take(span)
 
-    def _work_span(self, work: WorkFacts) -> tuple[SpanFacts, Context]:
-        kind, trace, start, task, name, attempt, began, ended, status, failure, rewinds = work
-        place, own, above, baggage = trace
-        context, parent = own, above
-        attributes: dict[str, Any] = {"perdure.instance_id": start.instance_id}
-        said: CurrentSpan | None = None
-        span_kind = SpanKind.INTERNAL
-        if kind == "activity":
-            title = f"activity {name}"
-            attributes["perdure.activity"] = name
-            attributes["perdure.task"] = task
-            attributes["perdure.attempt"] = attempt
-            said = self._running.pop((start.instance_id, start.execution, task), None)
-        elif kind == "orchestration":
-            title = f"orchestration {name}"
-            attributes["perdure.orchestration"] = name
-            attributes["perdure.execution"] = start.execution
-            if start.version is not None:
-                attributes["perdure.version"] = start.version
-            if start.parent_instance_id is None:
-                span_kind = SpanKind.SERVER
-            else:
-                attributes["perdure.parent_instance_id"] = start.parent_instance_id
+    def _make(self, one: WorkFacts | CurrentSpan, code: CurrentSpan | None = None) -> None:
+        """Have the span of what has ended begun and ended, with what its code said of it."""
+        if isinstance(one, CurrentSpan):
+            facts, context, carried = describe_operation(one), one.get_span_context(), one.carried
+            code = one
         else:
-            title = kind
-            attributes["perdure.task"] = task
-        if task or rewinds:
-            context, parent = place.at(task_span_id(place.span_id, task, rewinds)), own
-        attributes["perdure.status"] = status
-        how = UNSET if failure is None else _status_of(status, failure, attributes)
-        facts = SpanFacts(
-            title, span_kind, context, parent, attributes, began * 1000, ended * 1000, how
-        )
-        if said is not None:
-            attributes["perdure.waited_s"] = max(0, said.began - began * 1000) / 1e9
-            if said.is_said:
-                facts = _with_said(facts, said)
-        return facts, baggage
+            start, place, carried = one.start, one.trace, one.start.carried
+            if code is None and one.kind == "activity":
+                attempt = start.instance_id, start.execution, one.task
+                code = self._running.pop(attempt, None)
+            facts = describe_work((one, 0 if code is None else code.began))
+            context = place.context
+            if one.task or one.rewinds:
+                context = place.at(task_span_id(place.span_id, one.task, one.rewinds))
+        if code is not None and code.said is not None:
+            facts = _with_said(facts, code.said)
+        self._maker.make(facts, context, with_baggage(carried))
 
 
-def _own(start: StartFacts, trace_id: int, flags: TraceFlags, parent: int | None) -> dict[str, str]:
+def _own(carried: Mapping[str, str], place: Place, parent: int) -> dict[str, str]:
     """Give what goes along with what is part of an execution's own span."""
-    own = write_parent(trace_id, new_span_id(), flags)
-    carried = {"traceparent": own} if start.carried is None else {**start.carried}
-    carried["traceparent"] = own
-    if parent is None:
-        carried.pop(PARENT, None)
+    span_id = new_span_id()
+    own = write_parent(place.trace_id, span_id, place.flags)
+    if place.is_sampled:
+        remember(own, Place(place.trace_id, span_id, SAMPLED, place.header))
+    return {**carried, "traceparent": own, PARENT: f"{parent:016x}"}
+
+
+def describe_work(what: tuple[WorkFacts, int]) -> SpanFacts:
+    """Say what the span of a piece of work says, whose code began then, if that is known."""
+    work, code_began = what
+    kind, place, start, task, name, attempt, began, ended, status, failure, rewinds = work
+    parent: SpanContext | None = place.context
+    attributes: dict[str, Any] = {"perdure.instance_id": start.instance_id}
+    span_kind = SpanKind.INTERNAL
+    if kind == "activity":
+        title = f"activity {name}"
+        attributes["perdure.activity"] = name
+        attributes["perdure.task"] = task
+        attributes["perdure.attempt"] = attempt
+        if code_began:
+            attributes["perdure.waited_s"] = max(0, code_began - began * 1000) / 1e9
+    elif kind == "orchestration":
+        title = f"orchestration {name}"
+        attributes["perdure.orchestration"] = name
+        attributes["perdure.execution"] = start.execution
+        if start.version is not None:
+            attributes["perdure.version"] = start.version
+        if start.parent_instance_id is None:
+            span_kind = SpanKind.SERVER
+        else:
+            attributes["perdure.parent_instance_id"] = start.parent_instance_id
+        if not rewinds:
+            above = None if start.carried is None else start.carried.get(PARENT)
+            parent = place.at(int(above, 16), True) if above else None
     else:
-        carried[PARENT] = f"{parent:016x}"
-    return carried
-
-
-def _enter(span: CurrentSpan | QuietSpan, carried: Mapping[str, str] | None) -> None:
-    """Have a span be the current one, for the rest of the running context."""
-    current.attach(set_span_in_context(span, with_baggage(carried)))
+        title = kind
+        attributes["perdure.task"] = task
+    attributes["perdure.status"] = status
+    how = UNSET if failure is None else _status_of(status, failure, attributes)
+    times = began * 1000, ended * 1000
+    return SpanFacts(title, span_kind, parent, attributes, *times, how)
 
 
 def _status_of(status: str, failure: FailureDetails, attributes: dict[str, Any]) -> Status:
@@ -258,7 +268,8 @@ def _status_of(status: str, failure: FailureDetails, attributes: dict[str, Any])
     return Status(StatusCode.ERROR, f"{failure.error_type}: {failure.message}")
 
 
-def _operation_span(span: CurrentSpan) -> tuple[SpanFacts, Context]:
+def describe_operation(span: CurrentSpan) -> SpanFacts:
+    """Say what the span of an operation says, but for what its code said."""
     operation = span.facts
     assert isinstance(operation, OperationFacts)
     name = operation.entity_id[1:].partition("@")[0]
@@ -270,29 +281,26 @@ def _operation_span(span: CurrentSpan) -> tuple[SpanFacts, Context]:
     if operation.instance_id is not None:
         attributes["perdure.instance_id"] = operation.instance_id
         attributes["perdure.task"] = operation.task
-    failure: FailureDetails | None = span.failure
-    facts = SpanFacts(
+    failure = span.failure
+    return SpanFacts(
         f"entity {name}.{operation.operation}",
         SpanKind.SERVER if operation.instance_id is None else SpanKind.INTERNAL,
-        span.get_span_context(),
         span.place.at(span.place.span_id, True),
         attributes,
         span.began,
         span.ended,
         UNSET if failure is None else _status_of("Failed", failure, attributes),
     )
-    return _with_said(facts, span), with_baggage(operation.carried)
 
 
-def _with_said(facts: SpanFacts, said: CurrentSpan) -> SpanFacts:
+def _with_said(facts: SpanFacts, said: Said) -> SpanFacts:
     """Add what users' code said of a span while it was the current one."""
-    if said.attributes is not None:
-        facts.attributes.update(said.attributes)
     status = said.status
     is_said = status is not None and status.status_code is not StatusCode.UNSET
     return facts._replace(
         name=facts.name if said.name is None else said.name,
+        attributes={**facts.attributes, **said.attributes},
         status=status if is_said and status is not None and facts.status is UNSET else facts.status,
-        notes=tuple(said.notes or ()),
-        links=tuple(said.links or ()),
+        notes=tuple(said.notes),
+        links=tuple(said.links),
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..scheduling.hands import Hand
     from .batch import Batch
     from .partition import Partition
-    from .workbook import InstanceWork
+    from .workbook import Work
 
 _log = Log("perdure.partition")
 
@@ -101,7 +101,7 @@ class Activation:
         self.strays: set[int] = set()
         self.taken = 0
         self.used = True
-        self.work: InstanceWork | None = None
+        self.work: Work = None
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ...actors.carried import Carried
 from ...actors.changes import make
 from ...actors.failures import read_failure
 from ...actors.orchestrations.orchestration import OrchestrationActor
@@ -45,7 +46,7 @@ class InstanceWork:
 
     Attributes:
         start: whose, and which, it is.
-        trace: what the observer calls it; None where it does not follow it.
+        trace: what the observer calls it.
         began: when the execution did.
         begun: the work that has not ended, by the numbers of its tasks.
         rewinds: how often the execution was rewound.
@@ -108,6 +109,10 @@ class InstanceWork:
         return facts
 
 
+#: What an instance has begun; where it is not followed, what came along with it.
+Work = InstanceWork | Carried | None
+
+
 class Workbook:
     """What of the instances in one partition's memory has begun.
 
@@ -124,7 +129,7 @@ class Workbook:
         """Take in the history with which an instance comes into memory."""
         start = actor.start_facts()._replace(carried=carried_by(events))
         work = activation.work = self._open(start)
-        if work.trace is not None:
+        if isinstance(work, InstanceWork):
             work.read(events, None, None)
 
     def tell(self, batch: Batch) -> None:
@@ -140,23 +145,23 @@ class Workbook:
                 self._take_passed(told, ended)
             else:
                 ended.append(told)
-        bodies: dict[int, list[bytes]] = {}
-        for instance, _, body in checkpoint.history:
-            if instance in bodies:
-                bodies[instance].append(body)
-            else:
-                bodies[instance] = [body]
+        bodies: dict[int, list[bytes]] | None = None
         for activation in batch.dirty:
             actor = activation.actor
-            found = bodies.get(actor.id) if actor is not None else None
-            if found is not None and isinstance(actor, OrchestrationActor):
-                work = activation.work
-                if work is None or work.trace is not None or found[0].startswith(_STARTED):
-                    self._take(activation, actor, found, ended)
+            if not isinstance(actor, OrchestrationActor):
+                continue
+            if activation.work is actor.carried:
+                continue  # it is not followed, which most are not where few traces are sampled
+            if bodies is None:
+                bodies = _bodies(checkpoint)
+            found = bodies.get(actor.id)
+            if found is not None:
+                self._take(activation, actor, found, ended)
         batch.told = ended
 
-    def _open(self, start: StartFacts) -> InstanceWork:
-        return InstanceWork(start, self._watch.follow(start))
+    def _open(self, start: StartFacts) -> Work:
+        trace = None if start.carried is None else self._watch.follow(start)
+        return start.carried if trace is None else InstanceWork(start, trace)
 
     def _take(
         self,
@@ -169,7 +174,7 @@ class Workbook:
         work = activation.work
         if work is None or is_begun:
             work = activation.work = self._open(actor.start_facts())
-        if work.trace is None:
+        if not isinstance(work, InstanceWork):
             return
         events: list[list[Any]] = orjson.loads(bodies[0])
         for body in bodies[1:]:
@@ -187,11 +192,22 @@ class Workbook:
         """Take in what an execution recorded in this batch, before another took its place."""
         activation = self._partition.activations.get(passed.start.instance_id)
         work = None if activation is None else activation.work
-        if work is None or work.start.execution != passed.start.execution:
+        if not isinstance(work, InstanceWork) or work.start.execution != passed.start.execution:
             work = self._open(passed.start)
-        if work.trace is None:
+        if not isinstance(work, InstanceWork):
             return
         events = [event for chunk in passed.chunks for event in orjson.loads(chunk)]
         work.read(events, passed.failure, ended)
         if passed.continued is not None:
             work.end("ContinuedAsNew", passed.continued, None, ended)
+
+
+def _bodies(checkpoint: Checkpoint) -> dict[int, list[bytes]]:
+    """Give the chunks of histories in a checkpoint, by the numbers of instances."""
+    bodies: dict[int, list[bytes]] = {}
+    for instance, _, body in checkpoint.history:
+        if instance in bodies:
+            bodies[instance].append(body)
+        else:
+            bodies[instance] = [body]
+    return bodies

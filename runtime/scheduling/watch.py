@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...actors.carried import Carried
     from ...actors.errors import FailureDetails
     from ...actors.tracing import OperationFacts, StartFacts
-    from ..observer import Observer, TraceObserver
+    from ..observer import ActivityFacts, Observer, TraceObserver
 
 _log = Log("perdure.observer")
 
@@ -77,13 +77,21 @@ class Watch:
     """
 
     NOTHING: Final = object()
+    UNSAID: Final = object()
 
     def __init__(self, observer: Observer | TraceObserver) -> None:
         self._observer = observer
         self._sparing = Sparing(_log.error)
         self.failures = 0
         self.traces = has_methods(observer, *_TRACED)
-        self._carry: Any = getattr(observer, "carry", None) if self.traces else None
+        # What is asked for each request, orchestration and activity is looked up once.
+        asked = cast("Any", observer)
+        self._begin_activity, self._end_activity = asked.begin_activity, asked.end_activity
+        if self.traces:
+            self._carry, self._begin_trace = asked.carry, asked.begin_trace
+            self._follow, self._tell = asked.follow, asked.tell
+            self._enter_instance = asked.enter_instance
+            self._enter_activity = asked.enter_activity
         told = ("turn", "checkpoint")
         self.sees_turns, self.sees_checkpoints = (
             not self.traces or has_methods(observer, f"begin_{what}", f"end_{what}")
@@ -91,7 +99,7 @@ class Watch:
         )
 
     def begin(self, what: str, facts: Any) -> Any:
-        """Tell that a turn, a checkpoint or an activity begins."""
+        """Tell that a turn or a checkpoint begins."""
         try:
             return getattr(self._observer, f"begin_{what}")(facts)
         except BaseException as error:
@@ -107,9 +115,24 @@ class Watch:
         except BaseException as error:
             self._take(error, f"end_{what}")
 
+    def begin_activity(self, activity: ActivityFacts) -> Any:
+        """Tell that an activity begins; gives what is given back at its end, None to tell of none."""
+        try:
+            begun = self._begin_activity(activity)
+        except BaseException as error:
+            self._take(error, "begin_activity")
+            return None
+        return self.UNSAID if begun is None and not self.traces else begun
+
+    def end_activity(self, begun: Any, failure: str | None) -> None:
+        """Tell that it has ended."""
+        try:
+            self._end_activity(None if begun is self.UNSAID else begun, failure)
+        except BaseException as error:
+            self._take(error, "end_activity")
+
     def carry(self) -> Carried | None:
         """Give what of the caller's context goes along with what it sends."""
-        # Without _ask(): it is asked for each request of a client, and mostly there is nothing.
         try:
             carried = self._carry()
         except BaseException as error:
@@ -119,7 +142,11 @@ class Watch:
 
     def begin_trace(self, start: StartFacts) -> Carried | None:
         """Give what goes along with all that an execution sets going."""
-        carried = self._ask("begin_trace", start)
+        try:
+            carried = self._begin_trace(start)
+        except BaseException as error:
+            self._take(error, "begin_trace")
+            return start.carried
         return start.carried if carried is None else checked_carried(carried)
 
     def continue_trace(self, start: StartFacts) -> Carried | None:
@@ -129,16 +156,26 @@ class Watch:
 
     def follow(self, start: StartFacts) -> Any:
         """Give by what an execution is known; None not to tell of it."""
-        return self._ask("follow", start)
+        try:
+            return self._follow(start)
+        except BaseException as error:
+            self._take(error, "follow")
+            return None
 
-    def enter_instance(self, start: StartFacts) -> None:
-        """Tell that the code of an execution gets its context, which is the running one."""
-        self._ask("enter_instance", start)
+    def enter_instance(self, carried: Carried) -> None:
+        """Tell that the code of an execution gets the running context."""
+        try:
+            self._enter_instance(carried)
+        except BaseException as error:
+            self._take(error, "enter_instance")
 
-    def enter_activity(self, begun: Any) -> None:
-        """Tell that the code of an activity comes next in the running context."""
-        if begun is not self.NOTHING:
-            self._ask("enter_activity", begun)
+    def enter_activity(self, carried: Carried) -> bool:
+        """Tell that the code of an activity does; says whether to tell what it is."""
+        try:
+            return self._enter_activity(carried) is True
+        except BaseException as error:
+            self._take(error, "enter_activity")
+            return False
 
     def begin_operation(self, operation: OperationFacts) -> Any:
         """Tell that an operation of an entity begins, in the running context."""
@@ -150,7 +187,10 @@ class Watch:
 
     def tell(self, ended: Sequence[Any]) -> None:
         """Tell what has ended durably."""
-        self._ask("tell", ended)
+        try:
+            self._tell(ended)
+        except BaseException as error:
+            self._take(error, "tell")
 
     def _ask(self, method: str, *given: Any) -> Any:
         try:

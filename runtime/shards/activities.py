@@ -58,6 +58,7 @@ class RunningActivity:
         abandoned: whether it is counted among those that go on though nobody waits for them.
         counted: whether it is counted among those that run.
         kind: what its limits are.
+        told: what an observer gave when it was told that this begins; None not to tell of its end.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class RunningActivity:
         "pool",
         "post",
         "ran",
+        "told",
     )
 
     def __init__(self, pool: ActivityPool, call: ActivityCall, kind: Kind, post: Post) -> None:
@@ -90,6 +92,7 @@ class RunningActivity:
         self.ran: Run | None = None
         self.abandoned = False
         self.counted = False
+        self.told: Any = None
 
     @property
     def title(self) -> str:
@@ -225,7 +228,7 @@ class RunningActivity:
         if pool.is_timed and self.ran is not None:
             began = self.ran[0]  # None where it ran in one go
             self.kind.count(self, event, pool.now() - began if began else 0)
-        if pool.watch is not None:
+        if self.told is not None:
             failed = event == "TaskFailed" and body
             pool.tell_end(self, read_failure(body).error_type if failed else None)
         if event is not None and not self.ended:
@@ -329,11 +332,11 @@ class ActivityPool:
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
         self._forks = 0
         self.warden: Warden | None = None  # where processes have died
-        self.watch: Watch | None = None
+        self.watch: Watch | None = None  # of an observer that is told of each
+        self.tracer: Watch | None = None  # of one that is told of those with which something came
         #: What is made of each activity before it first runs here; a test may put something in
         #: its place.
         self.prepare: Callable[[ActivityDefinition], ActivityDefinition] = _as_it_is
-        self._told: dict[RunningActivity, Any] = {}  # of these that it begins, and what that gave
 
     @property
     def count(self) -> int:
@@ -620,29 +623,35 @@ class ActivityPool:
 
     def tell_begin(self, running: RunningActivity, watch: Watch) -> None:
         """Tell an observer that an activity's code begins."""
-        call, caller = running.call, running.call.caller
-        told = call.name, caller.instance_id, caller.task, call.attempt, caller.execution
-        facts = make(ActivityFacts, (*told, call.carried))
-        self._told[running] = watch.begin("activity", facts)
+        if running.told is not None:  # it begins again
+            self.tell_end(running, "Cancelled")
+        call = running.call
+        instance_id, execution, task = call.caller
+        told = call.name, instance_id, task, call.attempt, execution, call.carried
+        running.told = watch.begin_activity(make(ActivityFacts, told))
 
     def take_along(self, running: RunningActivity) -> None:
         """Set in the running context what came along with a call, and tell whoever traces."""
-        assert running.call.carried is not None
-        self.lookup.take_along(running.call.carried)
-        watch = self.watch
-        if watch is not None and watch.traces and running in self._told:
-            watch.enter_activity(self._told[running])
+        carried = running.call.carried
+        assert carried is not None
+        if self.lookup.registry.context_vars:
+            self.lookup.take_along(carried)
+        tracer = self.tracer
+        if tracer is not None and tracer.enter_activity(carried):
+            self.tell_begin(running, tracer)
 
     def tell_end(self, running: RunningActivity, failure: str | None) -> None:
-        """Tell it that the activity has ended, if it was told that it began."""
-        if running in self._told and self.watch is not None:
-            self.watch.end("activity", self._told.pop(running), failure)
+        """Tell it that the activity has ended, of which it was told that it began."""
+        told, running.told = running.told, None
+        watch = self.watch or self.tracer
+        if watch is not None:
+            watch.end_activity(told, failure)
 
     def free(self, running: RunningActivity) -> None:
         """Forget a run that has ended, and let the next one in."""
         if self.warden is not None:
             self.warden.end(running, self._queue)
-        if self._told:
+        if running.told is not None:
             self.tell_end(running, "Cancelled")
         if running.abandoned:
             running.abandoned = False

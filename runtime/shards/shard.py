@@ -101,7 +101,12 @@ class Shard:
         self.pump.on_fatal = self.keeper.on_fatal = on_fatal
         self.timers = TimerQueue(clock)
         self.activities = ActivityPool(lookup, self.pump, self.timers, settings, number)
-        self._watch = self.activities.watch = watch
+        self._watch = watch
+        if watch is not None:
+            if watch.traces:
+                self.activities.tracer = watch
+            else:
+                self.activities.watch = watch
         self._rounds = Rounds(router.new_waiter)
         self._allowance = Allowance(DRAIN_BUDGETS * settings.pump_budget_s)
         self._lookup = lookup

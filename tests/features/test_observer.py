@@ -189,7 +189,40 @@ async def test_an_observer_that_raises_changes_nothing_and_is_logged(
 
     assert "the observer raised ZeroDivisionError in begin_turn: " in caplog.text
     assert "in begin_checkpoint: " in caplog.text
-    assert "in begin_activity: " in caplog.text
+    assert "in begin_trace: " in caplog.text
+
+
+@pytest.mark.parametrize("method", ["begin_activity", "end_activity"])
+async def test_one_that_raises_about_activities_changes_nothing_and_is_logged(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = Listener()
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    setattr(listener, method, fail)
+    async with Hub(app, observer=listener) as hub:
+        assert await (await hub.client.start_new(both, 3)).result(10) == 3
+
+    assert f"in {method}: " in caplog.text
+    told = [facts for facts in listener.open if type(facts) is ActivityFacts]
+    assert len(told) == (0 if method == "begin_activity" else 2)
+
+
+async def test_an_observer_that_gives_nothing_at_a_begin_is_told_the_end() -> None:
+    ended: list[tuple[Any, Any]] = []
+
+    class Silent(Listener):
+        def begin_activity(self, facts: ActivityFacts) -> None: ...
+
+        def end_activity(self, begun: Any, failure: Any) -> None:
+            ended.append((begun, failure))
+
+    async with Hub(app, observer=Silent()) as hub:
+        assert await (await hub.client.start_new(both, 3)).result(10) == 3
+
+    assert ended == [(None, None), (None, None)]
 
 
 async def test_each_thread_of_a_hub_tells_the_observer() -> None:
