@@ -121,7 +121,7 @@ class Judge:
         except UnknownNameError as error:
             yield of.finding("unregistered", str(error))
         except UsageError as error:
-            yield of.unreadable(str(error), self._place(one))
+            yield of.unreadable(str(error), _line_behind(error) or self._place(one))
         except ValueError as error:
             yield of.finding("damaged", str(error))
         except BaseException as error:
@@ -187,6 +187,7 @@ class Judge:
             why = str(error)
         except UsageError as error:
             kind, why = "unreadable", f"its state cannot be read: {error}"
+            place = _line_behind(error) or place
         except BaseException as error:
             # What is damaged shows as these where it is read; but users' code raises them, too.
             place_of_code = raising_line(error)
@@ -235,6 +236,7 @@ class Judge:
             why = str(error)
         except UsageError as error:
             kind, why = "unreadable", str(error)
+            place = _line_behind(error) or place
         except ValueError as error:
             is_damage = raising_line(error) is None
             kind, why = ("damaged", str(error)) if is_damage else ("raised", _words(error))
@@ -309,6 +311,13 @@ class _OfInstance:
 
     def raised(self, error: BaseException, place: str) -> ReplayFinding:
         return self.finding("raised", _words(error), raising_line(error) or place)
+
+
+def _line_behind(error: BaseException) -> str | None:
+    """Give the line of users' code that a refusal comes from: of an upgrade, or a class's own."""
+    behind = error.__cause__ or error.__context__
+    line = None if behind is None else raising_line(behind)
+    return None if line is None or line.startswith("<") else line
 
 
 def _words(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections import Counter
@@ -133,6 +134,7 @@ def test_all_that_is_stored_is_counted(checked: Checked) -> None:
     assert count.entities >= 5
     assert count.messages >= 2
     assert count.broken == len(checked.findings)
+    assert len({one.actor for one in checked.findings}) == count.broken  # each told once
     assert count.lacks is None
 
 
@@ -200,6 +202,20 @@ async def test_findings_come_in_the_order_of_the_rows_however_many_processes_loo
     counts = [instances for instances, _ in many.told]
     assert [one.actor for one in many.findings] == [actor_of(row) for row in rows]
     assert (counts, counts[0], counts[-1]) == (sorted(counts), 0, 1_500)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no copies of a process")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # processes take their time
+async def test_a_process_that_code_has_forked_answers_nothing(tmp_path: Path) -> None:
+    await fill(tmp_path / "hub", 40)
+    now = tmp_path / "now.py"
+    forks = '    if ctx.instance_id == "one-3":\n        __import__("os").fork()\n    for number'
+    now.write_text(DIFFERS.replace("    for number", forks), "utf-8")
+
+    async with open_files(tmp_path / "hub") as source:
+        found = await check(source, f"{now}:app", jobs=1)
+
+    assert sorted(one.actor for one in found.findings) == sorted(f"one-{n}" for n in range(40))
 
 
 async def test_nothing_is_changed_by_a_check(left: tuple[Path, Path], mild: Path) -> None:
