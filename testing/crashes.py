@@ -140,7 +140,7 @@ async def crash_everywhere(
     Raises:
         CrashDifference: it gives something else, or raises, or hangs, where the hub crashes; the
             first that is found.
-        UsageError: it gives something else each time, without any crash.
+        UsageError: it gives something else each time, without any crash, or what has no ``==``.
     """
     if not callable(scenario):
         raise refusal("scenario", "an async function that takes a TestHub", scenario)
@@ -157,7 +157,7 @@ async def crash_everywhere(
                 if not run.has_crashed:
                     continue  # it takes real time, and had less commits this time
                 tried = point
-                if run.error is not None or not run.value == expected:
+                if run.error is not None or not _is_equal(run.value, expected):
                     raise CrashDifference(
                         point,
                         points,
@@ -187,6 +187,7 @@ class _Run:
 
     value: object = None
     error: Exception | None = None
+    point: int | None = None
     commits: int = 0
     has_crashed: bool = False
     durable: Stored = Factory(Stored)
@@ -215,7 +216,7 @@ class _Runs:
             raise first.error
         expected = _copy(first.value)  # it may be what the next run changes
         again = await self.run()
-        if again.error is not None or not again.value == expected:
+        if again.error is not None or not _is_equal(again.value, expected):
             raise UsageError(
                 "scenario: without any crash it gives "
                 f"{repr_of(expected)}, and the next time "
@@ -227,7 +228,7 @@ class _Runs:
 
     async def run(self, point: int | None = None, when: When = "before") -> _Run:
         """Run the scenario, with a crash at one of its commits if one is given."""
-        run = _Run()
+        run = _Run(point=point)
         hub = _WatchedHub(self._app, run, self._options)
         if point is not None:
             hub.faults.crash_commit(point, when=when)
@@ -268,7 +269,7 @@ class _WatchedHub(TestHub):
         return lives
 
     async def _look(self) -> None:
-        if not self._run_of.has_crashed:
+        if self.faults.commits == self._run_of.point:  # else it is the scenario's own crash
             self._run_of.has_crashed = True
             self._run_of.durable = await self.read()
 
@@ -284,6 +285,16 @@ def _copy(value: object) -> object:
         return value
 
 
+def _is_equal(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except Exception as error:  # a user's object
+        raise UsageError(
+            f"scenario: what it gives cannot be compared: {repr_of(one)} == {repr_of(other)} raises "
+            f"{type_name(error)}: {text_of(error, 500)}"
+        ) from error
+
+
 def _tell(stored: Stored, behind: Stored | None = None) -> str:
     """Say what is stored in some lines: all of it, or what differs from before."""
     lines: list[str] = []
@@ -295,7 +306,9 @@ def _tell(stored: Stored, behind: Stored | None = None) -> str:
             events = events[len(known) :]
         before = None if behind is None else behind.instances.get(id)
         if events or before is None or before.runtime_status != status.runtime_status:
-            types = ", ".join(event.event_type for event in events) or "no event"
+            types = ", ".join(event.event_type for event in events[-_NAMED_MAX:]) or "no event"
+            if len(events) > _NAMED_MAX:
+                types = f"{len(events)} events, the last of them {types}"
             lines.append(f"{id} ({status.name}) {status.runtime_status.value}: {types}")
     for id, entity in stored.entities.items():
         if behind is None or behind.entities.get(id) != entity:

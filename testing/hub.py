@@ -46,7 +46,7 @@ _SECOND = 1_000_000
 
 
 class TestHub(Hub):
-    """A hub for tests: ``async with TestHub(app) as hub: ... await hub.advance(hours=48) ...``.
+    """A hub for tests: ``async with TestHub(app) as hub: ... await hub.advance(3600) ...``.
 
     Its store is memory, and its time is virtual: durable timers, delays of retries, time limits of
     activities and retention pass when ``advance`` says so, or by themselves with

@@ -368,6 +368,42 @@ async def test_a_scenario_that_returns_what_it_appends_to_is_compared_all_the_sa
         await crash_everywhere(app, scenario)
 
 
+async def test_what_has_no_equal_is_refused() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    async def scenario(hub: TestHub) -> object:
+        return Odd()
+
+    with pytest.raises(UsageError, match=r"cannot be compared: .* raises ValueError: ambiguous"):
+        await crash_everywhere(app, scenario)
+
+
+async def test_a_scenario_may_have_crashes_of_its_own() -> None:
+    mailer = Mailer()
+
+    async def scenario(hub: TestHub) -> object:
+        mailer.sent.clear()
+        handle = await hub.client.start_new("good", "me", instance_id="mail-1")
+        await hub.crash()
+        await hub.advance(60)
+        await handle.result()
+        bad = await hub.client.start_new("bad", "you", instance_id="mail-2")
+        await hub.advance(60)
+        await bad.result()
+        return mailer.sent
+
+    with pytest.raises(CrashDifference) as raised:
+        await crash_everywhere(mailer.app, scenario)
+
+    assert raised.value.expected == ["me", "you", "you again"]
+    # Of the crash that makes the difference, and not of the scenario's own.
+    assert raised.value.durable.instances["mail-1"].runtime_status == "Completed"
+
+
 async def test_an_error_of_the_scenario_itself_comes_out_as_it_is() -> None:
     async def scenario(hub: TestHub) -> object:
         raise LookupError("a mistake in the test")

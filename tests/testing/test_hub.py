@@ -23,6 +23,7 @@ from perdure import (
     UsageError,
 )
 from perdure.testing import TestHub
+from tests.faults import settle
 from tests.testing.shop import Order, Stock, app, approval, buy, crawl, fetch, nap, pack, tick
 
 HOUR = timedelta(hours=1)
@@ -226,6 +227,17 @@ async def test_retention_passes_in_virtual_time() -> None:
         await hub.advance(timedelta(days=2))
 
         assert await hub.client.get_status(handle.instance_id) is None
+
+
+async def test_time_does_not_advance_by_itself_for_retention_alone() -> None:
+    retention = {"Completed": timedelta(days=30)}
+    async with TestHub(app, auto_advance=True, retention=retention, start=START) as hub:
+        handle = await hub.client.start_new(nap, 60.0)
+        await handle.result(timeout=10)
+
+        await settle(500)
+
+        assert hub.now == START + timedelta(seconds=60)
 
 
 async def test_an_actor_is_evicted_once_what_it_decided_is_durable() -> None:

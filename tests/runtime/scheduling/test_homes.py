@@ -391,3 +391,55 @@ async def test_what_is_cut_off_at_home_may_have_happened() -> None:
     await anyio.to_thread.run_sync(lambda: thread.join(10))
 
     assert len(errors) == 1
+
+
+async def test_a_thread_without_a_loop_has_something_done_at_home() -> None:
+    home = Home()
+    answers: list[Any] = []
+
+    async def answer() -> tuple[str, int]:
+        await anyio.lowlevel.checkpoint()
+        return "done", threading.get_ident()
+
+    async def fail() -> None:
+        raise LookupError("not here")
+
+    def elsewhere() -> None:
+        answers.append(home.fetch_blocking(answer))
+        with pytest.raises(LookupError, match="not here"):
+            home.fetch_blocking(fail)
+
+    async def serve() -> None:
+        await anyio.to_thread.run_sync(elsewhere)
+        with pytest.raises(UsageError, match="await the method of the hub itself"):
+            home.fetch_blocking(answer)
+
+    await home.serve(serve)
+
+    assert answers == [("done", threading.get_ident())]
+
+    def too_late() -> None:
+        with pytest.raises(HubStoppingError):
+            home.fetch_blocking(answer)
+
+    await anyio.to_thread.run_sync(too_late)
+
+
+async def test_a_thread_that_stands_still_is_told_when_nobody_is_at_home_any_more() -> None:
+    home = Home()
+    asked = threading.Event()
+
+    async def never() -> None:
+        asked.set()
+        await anyio.sleep_forever()
+
+    def elsewhere() -> None:
+        with pytest.raises(OutcomeUnknownError):
+            home.fetch_blocking(never)
+
+    async def serve() -> None:
+        await anyio.to_thread.run_sync(asked.wait)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, elsewhere)
+        await home.serve(serve)

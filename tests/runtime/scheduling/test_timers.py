@@ -195,3 +195,20 @@ def test_the_queues_time_is_its_clocks() -> None:
     clock = ManualClock(start=42)
 
     assert TimerQueue(clock).now() == 42
+
+
+async def test_a_queue_is_idle_while_it_waits_for_what_is_next() -> None:
+    clock = ManualClock()
+    queue = TimerQueue(clock)
+    before = queue.is_idle
+
+    async with running(queue):
+        await until_true(lambda: queue.is_idle)
+        queue.set(clock.now() + SECOND, lambda: None)
+        at_once = queue.is_idle
+        await until_true(lambda: queue.is_idle)
+        due = queue.next_due()
+
+    assert not before, "it has not looked at anything yet"
+    assert not at_once, "it has not heard of it yet"
+    assert due == clock.now() + SECOND
