@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_a_link_to_a_file_is_that_file(write: Write) -> None:
 
 def test_what_is_installed_is_not_entered(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write("elsewhere/lib.py", "import time\ndef now():\n    return time.time()\n")
-    monkeypatch.syspath_prepend("elsewhere")
+    monkeypatch.setattr(sys, "path", [str(Path("elsewhere").resolve()), *sys.path])
     flows = write(
         "project/flows.py",
         "from lib import now\nfrom perdure import App\napp = App()\n"

@@ -167,6 +167,8 @@ class Environment(OutsideRule):
         "multiprocessing.cpu_count": _MACHINE,
         **table("virtual_memory cpu_percent cpu_count Process", _MACHINE, "psutil."),
         "decouple.config": _ENVIRONMENT,
+        "pydantic_settings.BaseSettings": _ENVIRONMENT,
+        "pydantic.BaseSettings": _ENVIRONMENT,
         "pathlib.Path.cwd": _MACHINE,
         "pathlib.Path.home": _MACHINE,
     }

@@ -25,6 +25,11 @@ class Dropped(Rule):
         for statement in visit.of(ast.Expr):
             if isinstance(statement.value, ast.Call):
                 yield from self._check(visit, statement.value)
+        for call in visit.of(ast.Call):
+            name = visit.context_call(call)
+            if name in self._FAILS | self._WAITS and self._is_taken_for_result(visit, call):
+                what = f"{shown(call)} is used as if it were its result"
+                yield Found(call, what, f"{_waits(visit)} it first")
         for assignment in visit.of(ast.Assign):
             yield from self._check_assigned(visit, assignment)
 
@@ -42,6 +47,21 @@ class Dropped(Rule):
                 if role is None or not role.is_registered:
                     yield Found(call, f"{shown(call)} is not awaited, so it never runs", "await it")
                     return
+
+    def _is_taken_for_result(self, visit: Visit, call: ast.Call) -> bool:
+        match visit.parents.get(call):
+            case ast.If(test=node) | ast.While(test=node) | ast.IfExp(test=node):
+                return node is call
+            case ast.For(iter=node) | ast.comprehension(iter=node) | ast.Subscript(value=node):
+                return node is call
+            case ast.UnaryOp(op=ast.Not()) | ast.BinOp() | ast.FormattedValue():
+                return True
+            case ast.Compare(ops=ops):
+                return not any(
+                    isinstance(one, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) for one in ops
+                )
+            case _:
+                return False
 
     def _check_assigned(self, visit: Visit, assignment: ast.Assign) -> Iterator[Found]:
         """Look at a task that is given a name which nothing uses."""

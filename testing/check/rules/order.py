@@ -100,9 +100,11 @@ class SetOrder(Rule):
     def _is_consumed(self, visit: Visit, generator: ast.comprehension) -> bool:
         """Whether the order of a comprehension is lost again."""
         comprehension = visit.parents[generator]
-        if isinstance(comprehension, ast.DictComp):  # to look things up by their keys, mostly
-            return _is_plain(visit, comprehension.key) and _is_plain(visit, comprehension.value)
-        return isinstance(comprehension, ast.SetComp) or self._is_given(visit, comprehension)
+        if _acts(visit, comprehension):
+            return False
+        # A dict is made to look things up by their keys, mostly.
+        is_orderless = isinstance(comprehension, (ast.SetComp, ast.DictComp))
+        return is_orderless or self._is_given(visit, comprehension)
 
     def _is_given(self, visit: Visit, node: ast.AST) -> bool:
         """Whether something is given, at once, to what does not mind its order."""
@@ -175,13 +177,22 @@ def _is_orderless_statement(visit: Visit, statement: ast.stmt) -> bool:
 
 
 def _is_plain(visit: Visit, node: ast.expr) -> bool:
-    """Whether an expression only computes."""
+    """Whether an expression only computes, and what it gives can be added in any order."""
+    is_row = any(isinstance(inner, (ast.List, ast.JoinedStr)) for inner in ast.walk(node))
+    return not is_row and not _acts(visit, node)
+
+
+def _acts(visit: Visit, node: ast.AST) -> bool:
+    """Whether something durable, or by chance, is done in an expression."""
     for inner in ast.walk(node):
-        if isinstance(inner, (ast.Await, ast.Yield, ast.YieldFrom, ast.List, ast.JoinedStr)):
-            return False
-        if isinstance(inner, ast.Call) and visit.context_call(inner) is not None:
-            return False
-    return True
+        if isinstance(inner, (ast.Await, ast.Yield, ast.YieldFrom)):
+            return True
+        if isinstance(inner, ast.Call) and any(
+            name.startswith(("perdure.OrchestrationContext.", "perdure.Random"))
+            for name in visit.called(inner)
+        ):
+            return True
+    return False
 
 
 class Identity(Rule):

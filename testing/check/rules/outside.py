@@ -15,7 +15,7 @@ from ..source.fields import factories
 from ..source.imports import source_of
 from ..source.project import Module
 from ..source.roles import RoleKind
-from ..source.values import Class, External, ExternalObject, File, Typed
+from ..source.values import Class, External, ExternalObject, File, Typed, Value
 from ..source.visit import Visit
 from .rule import BOTH, Found, Rule, shown
 
@@ -102,25 +102,14 @@ class OutsideRule(Rule):
 
     def _check_defaults(self, visit: Visit, call: ast.Call, cls: Class) -> Iterator[Found]:
         """Look at what makes the defaults of an object's fields."""
-        given = {keyword.arg for keyword in call.keywords}
-        for factory, owner in factories(visit.resolver, cls):
-            statement = next(
-                one
-                for one in owner.node.body
-                if isinstance(one, (ast.Assign, ast.AnnAssign))
-                and any(inner is factory for inner in ast.walk(one))
-            )
-            target = (
-                statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-            )
-            if not isinstance(target, ast.Name) or target.id in given:
-                continue
-            scope = owner.module.scopes.of[owner.node]
-            for value in visit.resolver.values(factory, owner.module, scope):
+        for factory in factories(visit.resolver, cls, call):
+            made = factory.expression
+            for value in visit.resolver.values(made, factory.module, factory.scope):
                 entry = self.find(value.name) if isinstance(value, External) else None
                 if entry is not None and not entry.unless_given:
-                    what = f"{shown(call)} fills `{target.id}` by {shown(factory)}, which {entry.said(visit.kind)}"
-                    yield Found(call, what, f"pass `{target.id}=`, and for it {entry.fix}")
+                    does = f"fills `{factory.field}` by {shown(made)}, which"
+                    what = f"{shown(call)} {does} {entry.said(visit.kind)}"
+                    yield Found(call, what, f"pass `{factory.field}=`, and for it {entry.fix}")
 
     def _is_let_pass(self, visit: Visit, call: ast.Call, entry: Outside, name: str) -> bool:
         if _is_given_enough(entry, call):
@@ -180,12 +169,21 @@ class OutsideRule(Rule):
             if isinstance(node, (ast.Call, ast.Attribute, ast.Name)):
                 target = node.func if isinstance(node, ast.Call) else node
                 for value in visit.resolver.values(target, typed.module, typed.scope):
-                    entry = self.find(value.name) if isinstance(value, External) else None
+                    entry = self._entry(visit, value)
                     if entry is None or not (isinstance(node, ast.Call) or entry.by_name):
                         continue
                     if not _is_given_enough(entry, node):
                         return entry, shown(node)
             ahead += ast.iter_child_nodes(node)
+        return None
+
+    def _entry(self, visit: Visit, value: Value) -> Outside | None:
+        """Give what the table says of a value, or of what its class derives from."""
+        if isinstance(value, External):
+            return self.find(value.name)
+        if isinstance(value, Class):
+            _, outside = visit.resolver.classes.family(value)
+            return next((entry for one in outside if (entry := self.find(one.name))), None)
         return None
 
     def _check_entered(self, visit: Visit, node: ast.expr) -> Iterator[Found]:
@@ -250,6 +248,9 @@ def global_value(visit: Visit, node: ast.expr) -> Typed | None:
         if found is None or not found[0].is_module:
             return None
     elif isinstance(node, ast.Attribute):
+        for value in visit.values(node.value):
+            if isinstance(value, Class):
+                return _class_value(visit, value, node.attr)
         files = [value.module for value in visit.values(node.value) if isinstance(value, File)]
         if len(files) != 1 or not isinstance(files[0], Module):
             return None
@@ -267,4 +268,16 @@ def global_value(visit: Visit, node: ast.expr) -> Typed | None:
         if source is None or binding.alias is None:
             return None
         name, module = binding.alias.name, source
+    return None
+
+
+def _class_value(visit: Visit, cls: Class, name: str) -> Typed | None:
+    """Give the expression that an attribute of a class has its value from."""
+    for one in visit.resolver.classes.family(cls)[0]:
+        scope = one.module.scopes.of[one.node]
+        bindings = scope.bindings.get(name, [])
+        if bindings and one.module.scopes.around[one.node].is_module:
+            value = bindings[0].value if len(bindings) == 1 else None
+            is_made = value is not None and bindings[0].kind in ("value", "annotated")
+            return Typed(value, one.module, scope) if is_made and value is not None else None
     return None

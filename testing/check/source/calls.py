@@ -180,7 +180,7 @@ def _called(visit: Visit, call: ast.Call) -> Iterator[Function]:
                     give_itself(visit, function, call, value)
                     yield function
                 if isinstance(value, Class):
-                    yield from _factories(visit, value)
+                    yield from _factories(visit, value, call)
     if not takes_functions:
         return
     for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
@@ -223,11 +223,10 @@ def _entered_by(visit: Visit, value: Value) -> Iterator[Function]:
             pass
 
 
-def _factories(visit: Visit, cls: Class) -> Iterator[Function]:
+def _factories(visit: Visit, cls: Class, call: ast.Call) -> Iterator[Function]:
     """Give the project's functions that make the defaults of an object's fields."""
-    for factory, one in factories(visit.resolver, cls):
-        scope = one.module.scopes.of[one.node]
-        for value in visit.resolver.values(factory, one.module, scope):
+    for factory in factories(visit.resolver, cls, call):
+        for value in visit.resolver.values(factory.expression, factory.module, factory.scope):
             if isinstance(value, Function):
                 yield value
 

@@ -139,3 +139,17 @@ SOURCE = random.Random(7)
 @app.orchestration
 async def flow(ctx: OrchestrationContext) -> float:
     return SOURCE.random()  # PDU002
+
+# %% a default that a place before it leaves out
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+@dataclass
+class Order:
+    what: str
+    note: str = ""
+    id: UUID = field(default_factory=uuid4)
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> UUID:
+    return Order("tea", "note").id  # PDU003

@@ -142,3 +142,18 @@ def flow(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
 async def flow(ctx: OrchestrationContext):
     await ctx.call_activity(charge, 1)
     yield ctx.call_activity(charge, 2)  # PDU023
+
+# %% a task taken for its result
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    if ctx.call_entity(EntityId(Counter, "a"), Counter.add, 1):  # PDU020
+        return f"{ctx.call_activity(charge, 1)}"  # PDU020
+    for part in ctx.task_all([ctx.call_activity(charge, 2)]):  # PDU020
+        return part
+    return "" if not ctx.wait_for_external_event("paid") else "x"  # PDU020
+
+# %% a task taken for its result, in a generator
+@app.orchestration
+def flow(ctx: OrchestrationContext) -> Generator[Any, Any, int]:
+    yield ctx.call_activity(charge, 1)
+    return 1 + ctx.call_entity(EntityId(Counter, "a"), Counter.add, 1)  # PDU020

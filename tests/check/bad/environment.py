@@ -71,3 +71,29 @@ class Stock:
 
     def add(self) -> None:
         self.count += int(os.environ["STEP"])  # PDU004
+
+# %% an attribute of a class
+import os
+
+class Settings:
+    FAST = os.getenv("FAST") == "1"
+    SLOW = False
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    if Settings.FAST or Settings.SLOW:  # PDU004
+        return
+    await ctx.call_activity(charge, 1)
+
+# %% settings that pydantic reads
+from pydantic_settings import BaseSettings
+
+class Settings(BaseSettings):
+    tries: int = 3
+
+settings = Settings()
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    for _ in range(settings.tries):  # PDU004
+        await ctx.call_activity(charge, 1)

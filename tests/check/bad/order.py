@@ -132,3 +132,15 @@ class Bucket:
     def put(self, name: str) -> int:
         self.number = hash(name) % 16  # PDU012
         return self.number
+
+# %% calls in the order of a set, whatever becomes of their results
+@app.orchestration
+async def flow(ctx: OrchestrationContext, cities: set[str]) -> bool:
+    names = {await ctx.call_activity(book, city) for city in cities}  # PDU011
+    lengths = {city: await ctx.call_activity(book, city) for city in cities}  # PDU011
+    return any([await ctx.call_activity(book, city) for city in cities])  # PDU011
+
+# %% numbers drawn in the order of a set
+@app.orchestration
+async def flow(ctx: OrchestrationContext, cities: set[str]) -> dict[str, float]:
+    return {city: ctx.random.random() for city in cities}  # PDU011

@@ -133,3 +133,45 @@ async def flow(ctx: OrchestrationContext, numbers: list[float]) -> float:
 async def flow(ctx: OrchestrationContext) -> str:
     retry = RetryPolicy(first_interval=1.0, max_attempts=5, jitter=0.1)
     return await ctx.call_activity(charge, 1, retry=retry)
+
+# %% defaults that are given by their places
+from dataclasses import dataclass, field
+from typing import ClassVar
+from uuid import UUID, uuid4
+
+@dataclass
+class Base:
+    kinds: ClassVar[int] = 1
+    what: str
+
+@dataclass
+class Order(Base):
+    id: UUID = field(default_factory=uuid4)
+    note: str = ""
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, row: tuple[str, UUID], named: dict[str, Any]) -> str:
+    a, b, c = Order("tea", ctx.new_uuid()), Order(*row), Order(**named)
+    return f"{a.id} {b.id} {c.id}"
+
+# %% settings that only activities read
+import os
+
+from pydantic_settings import BaseSettings
+
+class Settings(BaseSettings):
+    tries: int = 3
+
+class Paths:
+    HOME = os.getenv("HOME")
+    KIND = "x"
+
+settings = Settings()
+
+@app.activity
+def work(n: int) -> str:
+    return f"{settings.tries} {Paths.HOME}"
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    return await ctx.call_activity(work, 1) + Paths.KIND

@@ -222,3 +222,13 @@ async def flow(ctx: OrchestrationContext) -> float:
     )
     third = time.time()  # noqa: pdu001 for the log alone
     return begun + ended + both + third
+
+# %% tasks that are compared as tasks
+@app.orchestration
+async def flow(ctx: OrchestrationContext, fast: bool) -> str:
+    task = ctx.call_activity(charge, 1) if fast else ctx.call_activity(charge, 2)
+    timer = ctx.create_timer(timedelta(days=1))
+    winner = await ctx.task_any([task, timer])
+    if winner is timer or winner in (timer,) or winner != task:
+        return ""
+    return (await task) + f"{await ctx.call_activity(charge, 3)}"

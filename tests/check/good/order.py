@@ -170,3 +170,11 @@ async def flow(ctx: OrchestrationContext, cities: set[str]) -> None:
     more.sort(reverse=True)
     for city in names + more:
         await ctx.call_activity(book, city)
+
+# %% to look things up by texts
+@app.orchestration
+async def flow(ctx: OrchestrationContext, names: list[str]) -> None:
+    ids = {name: EntityId(Counter, f"x-{name}") for name in set(names)}
+    lists = {name: [name] for name in frozenset(names)}
+    for name in names:
+        await ctx.call_entity(ids[name], Counter.add, len(lists[name]))
