@@ -21,7 +21,7 @@ import typer
 
 from .http import Keys
 from .hubs import FOLDER
-from .serve import Application, Backend
+from .serve import Application, Backend, Observer
 
 _LOOK_S = 0.3
 #: How long files have to rest before they are looked at: an editor writes several.
@@ -49,6 +49,7 @@ def dev(
     ] = "127.0.0.1:7071",
     partitions: Annotated[int, typer.Option(help="Of a new store.")] = 4,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = Backend.asyncio,
+    observer: Observer = None,
     key_file: Keys = None,
     expose_errors: Annotated[
         bool,
@@ -68,6 +69,7 @@ def dev(
         raise UsageError(f"{app!r} does not say which app that is: give {app}:app, if it is app")
     arguments = ["--store", store, "--http", http, "--partitions", str(partitions)]
     arguments += ["--backend", backend.value]
+    arguments += [] if observer is None else ["--observer", observer]
     arguments += [] if key_file is None else ["--key-file", key_file]
     arguments += ["--expose-errors"] if expose_errors else []
     with _told_to_stop():

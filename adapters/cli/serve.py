@@ -38,6 +38,16 @@ Application = Annotated[
 ]
 
 
+Observer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:NAME",
+        help="What is told of the hub's work, or traces it: perdure.adapters.telemetry:Tracing.",
+        show_default=False,
+    ),
+]
+
+
 def add_to(app: typer.Typer, kind: Any) -> None:
     """Declare the command; it is about a hub that does not run yet, so its kind is another."""
     del kind
@@ -71,6 +81,7 @@ def serve(
             metavar="HOST:PORT", help="Serve HTTP there; port 0: a free one.", show_default=False
         ),
     ] = None,
+    observer: Observer = None,
     key_file: Keys = None,
     local_rpc: LocalRpc = None,
     allowed_host: AllowedHosts = None,
@@ -118,6 +129,7 @@ def serve(
             socket=socket,
             backend=backend.value,
             uvloop=uvloop,
+            observer=observer,
             on_ready=announce,
             beside=beside,
         )

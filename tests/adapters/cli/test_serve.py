@@ -73,6 +73,44 @@ async def test_a_served_hub_is_found_by_its_store_without_workers_too(folder: Pa
     assert not (folder / "hub" / "hub.sock").exists()
 
 
+TRACED = """
+import sys
+from greeter import app
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+
+class Printed(SpanExporter):
+    def export(self, spans):
+        for span in spans:
+            print("span", span.name, file=sys.stderr, flush=True)
+        return SpanExportResult.SUCCESS
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(Printed()))
+trace.set_tracer_provider(provider)
+"""
+
+
+@pytest.mark.parametrize("by", ["serve", "dev"])
+async def test_a_served_hub_is_traced_where_an_observer_is_named(by: str, folder: Path) -> None:
+    (folder / "traced.py").write_text(TRACED, "utf-8")
+    observed = ["--observer", "perdure.adapters.telemetry:Tracing", "--store", "sqlite:hub"]
+    http = ["--http", "127.0.0.1:0"] if by == "dev" else []
+
+    with command(folder, "-m", "perdure", by, "traced:app", *observed, *http) as process:
+        while "serves traced:app" not in (line := read_line(process)):
+            assert line, process.communicate()[1]
+        async with perdure.connect("sqlite:hub") as client:
+            handle = await client.start_new("greet", "traced")
+            await handle.result(timeout=30)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+
+    spans = [line for line in errors.splitlines() if line.startswith("span ")]
+    assert sorted(spans) == ["span activity say", "span orchestration greet"]
+
+
 def test_serve_says_in_one_line_what_is_wrong(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +120,16 @@ def test_serve_says_in_one_line_what_is_wrong(
     assert status == 2
     assert captured.err.startswith("perdure: store 'sqlit:hub' is not understood")
     assert captured.err.count("\n") == 1
+
+
+def test_an_observer_that_there_is_not_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--store", "memory:", "--observer", "greeter:no_such"]
+
+    assert main(["serve", "greeter:app", *given]) == 2
+
+    assert "observer: there is no 'no_such'" in capsys.readouterr().err
 
 
 def test_serve_wants_to_be_told_where_the_hub_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +165,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
 def test_serve_runs_a_hub_with_what_it_was_given(served: Served) -> None:
     arguments = ["--store", "sqlite:hub", "--partitions", "8", "--shards", "2", "--workers", "3"]
     arguments += ["--socket", "x.sock", "--backend", "trio", "--no-uvloop"]
+    arguments += ["--observer", "shop.telemetry:make_observer"]
 
     assert main(["serve", "shop:app", *arguments]) == 0
 
@@ -130,6 +179,7 @@ def test_serve_runs_a_hub_with_what_it_was_given(served: Served) -> None:
         "backend": "trio",
         "beside": None,
         "uvloop": False,
+        "observer": "shop.telemetry:make_observer",
     }
 
 
@@ -148,6 +198,7 @@ def test_serve_leaves_to_the_hub_what_it_was_not_given(
         "backend": "asyncio",
         "beside": None,
         "uvloop": None,
+        "observer": None,
     }
     announced, stopped = capsys.readouterr().out.splitlines()
     assert "serves shop:app on memory: (nowhere): 1 orchestration, 2 entities, 0 activities" in (
