@@ -408,7 +408,9 @@ class OrchestrationContext:
         """
         limit = None if timeout is None else microseconds(timeout, "timeout")
         codec = codec_of_type(data_type)
-        task: EventTask[Any] = EventTask(self._executor, check_event_name(name), codec)
+        folded = check_event_name(name)
+        title = name if type(name) is str else folded
+        task: EventTask[Any] = EventTask(self._executor, folded, codec, title)
         self._executor.wait_for_event(task, limit)
         return task
 

@@ -82,7 +82,7 @@ class InstanceLook:
         awaited = executor.awaited_events()
         self.awaited_count = len(awaited)
         self.awaited = [
-            AwaitedName(one.name, one.since, None if one.timer is None else one.timer.due)
+            AwaitedName(one.title, one.since, None if one.timer is None else one.timer.due)
             for one in awaited[:NAMES_MAX]
         ]
 

@@ -296,14 +296,17 @@ class EventTask(Task[R]):
     """A wait for one external event.
 
     Attributes:
+        name: the event's name, in one case, since it is that of others as well.
+        title: the name as it was written.
         since: when it was asked for.
     """
 
-    __slots__ = ("_codec", "name", "since", "timer")
+    __slots__ = ("_codec", "name", "since", "timer", "title")
 
-    def __init__(self, executor: Executor, name: str, codec: Codec[R]) -> None:
+    def __init__(self, executor: Executor, name: str, codec: Codec[R], title: str = "") -> None:
         super().__init__(executor)
         self.name = name
+        self.title = title or name
         self._codec = codec
         self.since = 0
         self.timer: TimerTask | None = None
@@ -315,7 +318,7 @@ class EventTask(Task[R]):
         try:
             value = self.decode(raw)
         except PayloadError as error:
-            wrong = partial(EventDataError, f"event {self.name!r}", error.path, error.reason)
+            wrong = partial(EventDataError, f"event {self.title!r}", error.path, error.reason)
             self.settle(FAILED, wrong)
         else:
             self.settle(DONE, value)
@@ -334,7 +337,7 @@ class EventTask(Task[R]):
         if task.is_cancelled or self.is_completed:
             return
         self._executor.forget_wait(self)
-        self.settle(FAILED, partial(TimeoutError, f"no event {self.name!r} arrived in time"))
+        self.settle(FAILED, partial(TimeoutError, f"no event {self.title!r} arrived in time"))
 
     def withdraw(self) -> None:
         self._executor.forget_wait(self)

@@ -124,7 +124,7 @@ class Tracer(Executor):
             len(self.fibers),
             found[:OPEN_MAX],
             len(found),
-            [one.name for one in self.awaited_events()[:OPEN_MAX]],
+            [one.title for one in self.awaited_events()[:OPEN_MAX]],
         )
 
     def record(

@@ -195,7 +195,7 @@ def _wait(executor: Executor, task: Task[Any], groups: _Groups, depth: int = 0) 
     if isinstance(task, TimerTask):
         return Wait("timer", task.number)
     if isinstance(task, EventTask):
-        return Wait("event", None, task.name)
+        return Wait("event", None, task.title)
     if isinstance(task, EntityLock):
         return Wait("lock", task.number, ", ".join(task.entities[:NAMED_MAX]))
     if isinstance(task, RetryTask):

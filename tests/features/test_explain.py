@@ -364,6 +364,11 @@ async def test_why_an_instance_takes_no_turns_is_told_with_what_waits_for_it(
         assert (two.branches, two.code_trouble) == ((), None)
 
 
+@app.orchestration
+async def names(ctx: OrchestrationContext) -> None:
+    await ctx.wait_for_external_event("PaymentDone")
+
+
 @EVICTED
 async def test_events_that_nothing_waits_for_are_named(evicted: bool) -> None:
     async with running(app) as hub:
@@ -377,6 +382,24 @@ async def test_events_that_nothing_waits_for_are_named(evicted: bool) -> None:
 
         assert found.unconsumed_events == ("aprove", "aprove")
         assert found.counts["unconsumed_events"] == 2
+
+
+@EVICTED
+async def test_events_are_named_as_the_code_has_them(evicted: bool) -> None:
+    async with running(app) as hub:
+        handle = await hub.client.start_new(names)
+        await quiet(hub)
+        if evicted:
+            await evict(hub)
+        found = await handle.explain()
+        trace = await hub.client.trace(handle.instance_id)
+        await handle.raise_event("PAYMENTdone")
+
+        await handle.result(10)
+        assert [one.name for one in found.events] == ["PaymentDone"]
+        assert found.branches[0].waits_for is not None
+        assert found.branches[0].waits_for.name == "PaymentDone"
+        assert [one.name for one in trace.steps[-1].open] == ["PaymentDone"]
 
 
 async def test_what_has_ended_waits_for_nothing_and_what_is_not_there_is_not_found() -> None:

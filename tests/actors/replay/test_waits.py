@@ -87,7 +87,7 @@ def only(instance: Instance) -> Branch:
         ("retried", Wait("activity", 1, "work")),
         ("limited", Wait("activity", 1, "work")),
         ("timer", Wait("timer", 1)),
-        ("event", Wait("event", None, "go")),
+        ("event", Wait("event", None, "Go")),
         ("child", Wait("child", 1, "c")),
         ("retried child", Wait("child", 1, "c")),
         ("entity", Wait("entity", 1, "@thing@a.add")),

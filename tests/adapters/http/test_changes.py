@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -291,6 +292,39 @@ async def test_a_stream_is_read_from_another_loop(anyio_backend: str) -> None:
                 await hub.client.start_new("echo", 1, instance_id="a")
 
     assert found == ["a"]
+
+
+# Hypercorn sees that somebody has gone only where it next sends something.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_does_not_read_a_stream_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    request = f"GET {CHANGES} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    last = 0
+    with anyio.fail_after(60):
+        async with serving() as (hub, http):
+            unread = ExitStack()
+            for _ in range(30):
+                sock = socket.create_connection((http.base_url.host, http.base_url.port))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                unread.enter_context(sock)
+                sock.sendall(request)
+            await counted.come_to(30)
+            async with http.stream("GET", f"{CHANGES}?name=echo") as response:
+                listener = Listener(response)
+                await listener.next()
+                for number in range(40):  # more than the buffers on the way to them take
+                    id = f"e{number}"
+                    await hub.client.start_new("echo", "x" * 200_000, instance_id=id)
+                    status: dict[str, Any] = {}
+                    while status.get("runtime_status") != "Completed" or last != number:
+                        status = (await listener.next())[2]["status"]
+                        last = int(status["instance_id"][1:])
+            alive = await http.get("/healthz")
+            assert counted.streams >= 30
+            unread.close()
+            await counted.come_to(0)
+
+    assert (last, alive.status_code) == (39, 200)
 
 
 class Reads:
