@@ -66,6 +66,8 @@ class Files(OutsideRule):
         "sqlite3": _FILES,
         "aiosqlite": _FILES,
         "aiofiles": _FILES,
+        "configparser.ConfigParser.read": _FILE,
+        **table("load_dotenv dotenv_values find_dotenv", _FILE, "dotenv."),
         "gzip.open": _FILE,
         "bz2.open": _FILE,
         "lzma.open": _FILE,

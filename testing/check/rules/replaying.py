@@ -26,25 +26,44 @@ class Replaying(Rule):
             if (
                 node.attr == "is_replaying"
                 and _IS_REPLAYING in visit.values(node)
-                and not self._is_harmless(visit, node)
+                and any(_decides(visit, one) for one in _readers(visit, node))
             ):
                 yield Found(node, f"{shown(node)} decides what is done", _FIX)
 
-    def _is_harmless(self, visit: Visit, node: ast.AST) -> bool:
-        child = node
-        for one in visit.around(node):
-            if isinstance(one, (ast.If,)):
+
+def _readers(visit: Visit, node: ast.expr) -> Iterator[ast.AST]:
+    """Give an expression, and what reads the variable that it is kept in."""
+    yield node
+    parent = visit.parents.get(node)
+    if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Name):
+        name = parent.targets[0].id
+        yield from (one for one in visit.of(ast.Name) if one.id == name)
+
+
+def _decides(visit: Visit, node: ast.AST) -> bool:
+    """Whether what is done depends on an expression."""
+    child = node
+    for one in visit.around(node):
+        match one:
+            case ast.If():
                 if child is not one.test:
-                    return True  # shown, or kept, inside of some branch
-                return all(_only_tells(visit, part) for part in (*one.body, *one.orelse))
-            if isinstance(one, ast.Call) and child is not one.func:
-                return _tells(visit, one)
-            if isinstance(one, (ast.IfExp, ast.While, ast.Return, ast.Assign, ast.Match)):
+                    return False
+                return not all(_only_tells(visit, part) for part in (*one.body, *one.orelse))
+            case ast.IfExp() | ast.While():
+                return child is one.test
+            case ast.Match():
+                return child is one.subject
+            case ast.Return() | ast.Raise() | ast.comprehension():
+                return True
+            case ast.Call() if child is not one.func:
+                return visit.context_call(one) is not None
+            case ast.Expr():
+                return isinstance(one.value, ast.BoolOp) and not _only_tells(visit, one)
+            case ast.stmt():
                 return False
-            if isinstance(one, ast.Expr):
-                return _only_tells(visit, one)
-            child = one
-        return False
+            case _:
+                child = one
+    return False
 
 
 def _only_tells(visit: Visit, statement: ast.stmt) -> bool:

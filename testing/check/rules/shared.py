@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from ..source.arguments import defaults_of
 from ..source.functions import returned
 from ..source.imports import source_of
 from ..source.project import Module
 from ..source.scopes import Scope, parameters_of
-from ..source.values import Class, Display, ExternalObject, File
+from ..source.values import Class, Display, ExternalObject, File, Function, Object
 from ..source.visit import Visit
 from .rule import BOTH, Found, Rule, shown
 
@@ -138,9 +139,46 @@ def _is_shared(visit: Visit, node: ast.expr) -> bool:
     """Whether an expression is, or lies in, what instances share: a global, or a class."""
     while isinstance(node, ast.Subscript):
         node = node.value
-    if _is_global(visit, node) or any(isinstance(value, Class) for value in visit.values(node)):
+    if _is_global(visit, node) or _is_shared_default(visit, node):
         return True
-    return isinstance(node, ast.Attribute) and _is_shared(visit, node.value)
+    if any(isinstance(value, (Class, Function)) for value in visit.values(node)):
+        return True
+    return isinstance(node, ast.Attribute) and (
+        _is_of_class(visit, node) or _is_shared(visit, node.value)
+    )
+
+
+def _is_shared_default(visit: Visit, node: ast.expr) -> bool:
+    """Whether an expression is a parameter's default, which all calls share: ``items=[]``."""
+    found = visit.scope(node).find(node.id) if isinstance(node, ast.Name) else None
+    if found is None or len(found[1]) != 1 or found[1][0].owner is not visit.function.node:
+        return False
+    parameter = found[1][0].node
+    for one, default in defaults_of(visit.function.node.args):
+        if one is parameter and isinstance(default, (ast.List, ast.Dict, ast.Set)):
+            given = visit.resolver.given.get(one, ())
+            is_left_out = any(
+                isinstance(value, Display) and value.node is default for value in given
+            )
+            return is_left_out or not visit.path
+    return False
+
+
+def _is_of_class(visit: Visit, node: ast.Attribute) -> bool:
+    """Whether an object has an attribute from its class alone, which all of its objects share."""
+    for value in visit.values(node.value):
+        if not isinstance(value, Object) or visit.roles.is_entity(value.cls):
+            continue
+        own, _ = visit.resolver.classes.family(value.cls)
+        for one in own:
+            if node.attr in visit.resolver.classes.set_by(one):
+                return False
+        for one in own:
+            for binding in one.module.scopes.of[one.node].bindings.get(node.attr, ()):
+                return binding.kind == "value" and isinstance(
+                    binding.value, (ast.List, ast.Dict, ast.Set)
+                )
+    return False
 
 
 def _is_global(visit: Visit, node: ast.expr) -> bool:

@@ -42,7 +42,7 @@ def give_to(
             given.add(keyword.arg)
             visit.resolver.give(by_name[keyword.arg], visit.values(keyword.value))
     around = module.scopes.around.get(node, module.scope)
-    for parameter, default in _defaults(node.args):
+    for parameter, default in defaults_of(node.args):
         if parameter.arg in by_name and parameter.arg not in given:
             visit.resolver.give(parameter, visit.resolver.values(default, module, around))
 
@@ -68,7 +68,8 @@ def _is_static(function: Function) -> bool:
     )
 
 
-def _defaults(arguments: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr]]:
+def defaults_of(arguments: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr]]:
+    """Give the parameters that have a default, each with that."""
     positional = [*arguments.posonlyargs, *arguments.args]
     if arguments.defaults:
         count = len(arguments.defaults)

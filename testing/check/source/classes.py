@@ -71,7 +71,7 @@ class Classes:
                         found[value] = None
                 if found:
                     return tuple(found)
-            for expression, function in self._set_by(one).get(name, ()):
+            for expression, function in self.set_by(one).get(name, ()):
                 inner = one.module.scopes.of[function]
                 found.update(dict.fromkeys(self._resolver.values(expression, one.module, inner)))
             if found or bindings is not None:
@@ -84,7 +84,7 @@ class Classes:
             for value in self._resolver.known_result(f"{base.name}.{name}", is_called=False)
         )
 
-    def _set_by(self, cls: Class) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
+    def set_by(self, cls: Class) -> dict[str, list[tuple[ast.expr, ast.AST]]]:
         """Give what a class's methods assign to attributes of their object."""
         found = self._attributes.get(cls.node)
         if found is not None:

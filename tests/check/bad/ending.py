@@ -157,3 +157,16 @@ async def flow(ctx: OrchestrationContext) -> str:
 def flow(ctx: OrchestrationContext) -> Generator[Any, Any, int]:
     yield ctx.call_activity(charge, 1)
     return 1 + ctx.call_entity(EntityId(Counter, "a"), Counter.add, 1)  # PDU020
+
+# %% a replay, under another name
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    again = ctx.is_replaying  # PDU021
+    if again and True:
+        return
+    await ctx.call_activity(charge, 1)
+
+# %% a replay, as an input
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    await ctx.call_activity(charge, ctx.is_replaying)  # PDU021

@@ -105,3 +105,37 @@ def note(text: str) -> None:
 @app.orchestration
 async def flow(ctx: OrchestrationContext) -> None:
     note("begun")
+
+# %% a default that all calls share
+def add(item: str, items: list[str] = []) -> list[str]:
+    items.append(item)  # PDU015
+    return items
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> list[str]:
+    return add("a")
+
+# %% a default of the orchestration's own
+@app.orchestration
+async def flow(ctx: OrchestrationContext, seen: dict[str, int] = {}) -> None:
+    seen["x"] = 1  # PDU015
+
+# %% an attribute that is the class's
+class Log:
+    lines = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)  # PDU015
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    Log().add("begun")
+
+# %% an attribute of a function
+def count() -> int:
+    count.calls = getattr(count, "calls", 0) + 1  # PDU015
+    return 1
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> int:
+    return count()

@@ -232,3 +232,15 @@ async def flow(ctx: OrchestrationContext, fast: bool) -> str:
     if winner is timer or winner in (timer,) or winner != task:
         return ""
     return (await task) + f"{await ctx.call_activity(charge, 3)}"
+
+# %% whether it is a replay, to be seen
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    again = ctx.is_replaying
+    seen: list[bool] = []
+    seen.append(again)
+    if again:
+        print("again")
+    else:
+        ctx.logger.info("first %s", ctx.is_replaying)
+    await ctx.call_activity(charge, 1)

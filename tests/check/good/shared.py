@@ -196,3 +196,37 @@ _fill()
 @app.orchestration
 async def flow(ctx: OrchestrationContext, name: str) -> int:
     return PRICES[name]
+
+# %% a default that is never used
+def add(item: str, items: list[str] = []) -> list[str]:
+    items.append(item)
+    return items
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext, limits: dict[str, int] = {}) -> list[str]:
+    own = dict(limits)
+    own["x"] = 1
+    return add("a", ["b"])
+
+# %% an attribute that each object has, besides the class's
+class Log:
+    lines: list[str] = []
+    words = ["a"]
+
+    def __init__(self) -> None:
+        self.lines = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        self.last = self.words[0]
+
+@app.entity
+class Kept:
+    lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> None:
+    Log().add("begun")
