@@ -258,7 +258,8 @@ class EntityActor(Actor):
         if self.is_spared:
             return None
         state = self._encode_state()
-        failures = self._encode_failures()
+        failed = self.failed or self.unread_failures or self.striping
+        failures = None if failed is None else self._encode_failures()
         self.changed = False
         parked, is_empty = None, False
         if self.parked is not None:

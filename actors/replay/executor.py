@@ -330,12 +330,17 @@ class Executor:
         del self.pending[number]
         if self.children is not None:
             self.children.pop(number, None)
-        task.settle(DONE, answer)
-        if self.ready:
-            stage = self.stage  # called as an attribute, a function in a slot is looked for longer
-            stage(self.context, self._run, None, None)
-            if self.given_up:
-                self._tell_given_up()
+        if watchers and type(task) is CallTask and type(watchers[0]) is Fiber:
+            # Nearly always: one fiber awaits it, and needs no place among those that are ready.
+            task.complete(answer)
+            self.stage(self.context, self._resume, watchers[0], None)
+        else:
+            task.settle(DONE, answer)
+            if not self.ready:
+                return
+            self.stage(self.context, self._run, None, None)
+        if self.given_up:
+            self._tell_given_up()
 
     def step(self, happened: Callable[..., object], *given: Any) -> None:
         """Let something happen to the code, and let it run until all of it waits.
@@ -388,7 +393,24 @@ class Executor:
         try:
             if happened is not None:
                 happened(*given)
-            ready = self.ready
+            self._step_ready()
+        finally:
+            self.is_stepped = False
+
+    def _resume(self, fiber: Fiber, given: None) -> None:
+        self.is_stepped = True
+        try:
+            self._step(fiber, None)
+            if self.ready:
+                if self.outcome is None and self.mismatch is None:
+                    self._step_ready()
+                self.ready.clear()
+        finally:
+            self.is_stepped = False
+
+    def _step_ready(self) -> None:
+        ready = self.ready
+        try:
             for fiber, error in ready:  # and those that become ready meanwhile
                 self._step(fiber, error)
                 if self.outcome is not None or self.mismatch is not None:
@@ -396,7 +418,6 @@ class Executor:
             ready.clear()
         finally:
             error = None  # as in _step()
-            self.is_stepped = False
 
     def _step(self, fiber: Fiber, error: BaseException | None) -> None:
         coroutine = fiber.coroutine

@@ -247,6 +247,12 @@ class CallTask(Task[R]):
         """Whether somebody has looked at its outcome."""
         return self._codec is None
 
+    def complete(self, raw: Any) -> None:
+        """Settle it with a result; whoever does so tells the one that watches."""
+        self._state = DONE
+        self._value = raw
+        self._watchers = None
+
     def describe_failure(self) -> FailureDetails:
         """Give the failure of a task that nobody has looked at."""
         return read_failure(self._value)

@@ -337,8 +337,11 @@ class Partition(Ledger):
         """Answer whoever waits for the message, once the batch is durable."""
         if message.request is not None:
             self.requests.record(message.request, b"ok", result or b"null", result)
-        if message.reply is not None:
-            self._answer(message, result)
+        waiter = message.reply
+        if waiter is not None:  # as in _answer(), without a call for each
+            self.batch.replies.append((waiter, result, message))
+            if message.row:
+                self.batch.by_row[message.row] = waiter
 
     def reply_failure(self, message: Message, failure: FailureDetails) -> None:
         """Answer that the message's work failed, once the batch is durable."""
