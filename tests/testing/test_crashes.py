@@ -113,11 +113,27 @@ async def continued(hub: TestHub) -> object:
     return result, [call.input.item for call in hub.calls(charge)]
 
 
+async def crowd(hub: TestHub) -> object:
+    """Many clients at once, and time that passes meanwhile."""
+    results: dict[int, str] = {}
+
+    async def one(price: int) -> None:
+        handle = await hub.client.start_new(buy, Order("book", price), instance_id=f"buy-{price}")
+        await hub.client.signal_entity(EntityId(Visits, "shop"), Visits.add, 1)
+        results[price] = await handle.result()
+
+    async with anyio.create_task_group() as tasks:
+        for price in range(3):
+            tasks.start_soon(one, price)
+        tasks.start_soon(hub.advance, 2 * DAY)
+    return sorted(results.items()), await hub.client.read_entity_state(EntityId(Visits, "shop"))
+
+
 async def alone(hub: TestHub) -> object:
     return await (await hub.client.start_new(tick, 5)).result()
 
 
-GOOD: list[Any] = [saga, approvals, signals, retries, locks, children, continued]
+GOOD: list[Any] = [saga, approvals, signals, retries, locks, children, continued, crowd]
 
 
 @pytest.mark.parametrize("scenario", GOOD, ids=lambda one: one.__name__)
@@ -133,7 +149,7 @@ async def test_a_scenario_whose_time_advances_by_itself_is_tried_as_well() -> No
     assert points >= 6
 
 
-@pytest.mark.parametrize("scenario", [saga, locks], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("scenario", [saga, crowd], ids=lambda one: one.__name__)
 def test_there_are_as_many_commits_on_every_loop(scenario: Any) -> None:
     points = [
         anyio.run(crash_everywhere, app, scenario, backend=backend)
