@@ -15,7 +15,7 @@ from ..source.fields import factories
 from ..source.imports import source_of
 from ..source.project import Module
 from ..source.roles import RoleKind
-from ..source.values import Class, External, ExternalObject, File, Typed, Value
+from ..source.values import Class, Expression, External, ExternalObject, File, Value
 from ..source.visit import Visit
 from .rule import BOTH, Found, Rule, shown
 
@@ -92,12 +92,12 @@ class OutsideRule(Rule):
 
     def _check_call(self, visit: Visit, call: ast.Call) -> Iterator[Found]:
         for value in visit.values(call.func):
-            if isinstance(value, External):
-                entry = self.find(value.name)
-                if entry is not None and not self._is_let_pass(visit, call, entry, value.name):
-                    yield self._found(visit, call, entry, shown(call))
-                    return
-            elif isinstance(value, Class) and visit.kind == "orchestration":
+            entry = self._entry(visit, value)
+            name = value.name if isinstance(value, External) else ""
+            if entry is not None and not self._is_let_pass(visit, call, entry, name):
+                yield self._found(visit, call, entry, shown(call))
+                return
+            if isinstance(value, Class) and visit.kind == "orchestration":
                 yield from self._check_defaults(visit, call, value)
 
     def _check_defaults(self, visit: Visit, call: ast.Call, cls: Class) -> Iterator[Found]:
@@ -160,8 +160,8 @@ class OutsideRule(Rule):
             what = f"{shown(node)} was made at import by {source}, which {entry.said(visit.kind)}"
             yield Found(node, what, "pass it in with the input, or have an activity give it")
 
-    def _made_at_import(self, visit: Visit, typed: Typed) -> tuple[Outside, str] | None:
-        ahead: list[ast.AST] = [typed.annotation]
+    def _made_at_import(self, visit: Visit, typed: Expression) -> tuple[Outside, str] | None:
+        ahead: list[ast.AST] = [typed.node]
         while ahead:
             node = ahead.pop()
             if isinstance(node, (ast.Lambda, ast.GeneratorExp)):
@@ -240,7 +240,7 @@ _ASYNCHRONOUS = frozenset(
 )
 
 
-def global_value(visit: Visit, node: ast.expr) -> Typed | None:
+def global_value(visit: Visit, node: ast.expr) -> Expression | None:
     """Give the expression that a variable of a module has its value from, and where that stands."""
     module = visit.module
     if isinstance(node, ast.Name):
@@ -263,7 +263,7 @@ def global_value(visit: Visit, node: ast.expr) -> Typed | None:
             return None
         binding = bindings[0]
         if binding.kind in ("value", "annotated") and binding.value is not None:
-            return Typed(binding.value, module, module.scope)
+            return Expression(binding.value, module, module.scope)
         source = source_of(visit.resolver.project, binding, module) if binding.alias else None
         if source is None or binding.alias is None:
             return None
@@ -271,7 +271,7 @@ def global_value(visit: Visit, node: ast.expr) -> Typed | None:
     return None
 
 
-def _class_value(visit: Visit, cls: Class, name: str) -> Typed | None:
+def _class_value(visit: Visit, cls: Class, name: str) -> Expression | None:
     """Give the expression that an attribute of a class has its value from."""
     for one in visit.resolver.classes.family(cls)[0]:
         scope = one.module.scopes.of[one.node]
@@ -279,5 +279,5 @@ def _class_value(visit: Visit, cls: Class, name: str) -> Typed | None:
         if bindings and one.module.scopes.around[one.node].is_module:
             value = bindings[0].value if len(bindings) == 1 else None
             is_made = value is not None and bindings[0].kind in ("value", "annotated")
-            return Typed(value, one.module, scope) if is_made and value is not None else None
+            return Expression(value, one.module, scope) if is_made and value is not None else None
     return None

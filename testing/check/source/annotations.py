@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .known import CONTEXTS
 from .project import Module
 from .scopes import Scope
-from .values import Class, External, ExternalObject, Object, Typed, Value, Values
+from .values import Class, Expression, External, ExternalObject, Object, Value, Values
 
 if TYPE_CHECKING:
     from .resolver import Resolver
@@ -26,9 +26,9 @@ class Annotations:
         self._resolver = resolver
         self._texts: dict[ast.Constant, ast.expr | None] = {}
 
-    def objects(self, typed: Typed) -> Values:
+    def objects(self, typed: Expression) -> Values:
         """Give the objects that an annotation speaks of."""
-        node, module, scope = typed.annotation, typed.module, typed.scope
+        node, module, scope = typed.node, typed.module, typed.scope
         key = (node, "annotation")
         if self._resolver.is_under_way(key):
             return ()
@@ -93,7 +93,7 @@ class Annotations:
                     for part in parts:
                         yield from self._resolver.values(part, module, scope)
                 case External():
-                    arguments = tuple(Typed(part, module, scope) for part in parts)
+                    arguments = tuple(Expression(part, module, scope) for part in parts)
                     yield ExternalObject(_plain(value.name), arguments)
                 case Class():
                     yield Object(value)

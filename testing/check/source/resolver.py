@@ -30,12 +30,12 @@ from .values import (
     Bases,
     Class,
     Display,
+    Expression,
     External,
     ExternalObject,
     File,
     Function,
     Object,
-    Typed,
     Value,
     Values,
 )
@@ -219,7 +219,7 @@ class Resolver:
                 return (Class(node, module),)
             case "annotated":
                 assert binding.annotation is not None
-                typed = self.annotations.objects(Typed(binding.annotation, module, scope))
+                typed = self.annotations.objects(Expression(binding.annotation, module, scope))
                 if typed or binding.value is None:
                     return typed
                 return self.values(binding.value, module, scope)
@@ -243,7 +243,7 @@ class Resolver:
         assert owner is not None
         if binding.annotation is not None:
             around = module.scopes.around.get(owner, module.scope)
-            typed = self.annotations.objects(Typed(binding.annotation, module, around))
+            typed = self.annotations.objects(Expression(binding.annotation, module, around))
             if typed and all(isinstance(value, Object) for value in typed):
                 # What it is called with says more: which class stands behind a protocol.
                 given = self.given.get(parameter, ())
@@ -454,7 +454,7 @@ class Resolver:
         if name in WRAPPERS and node.args:  # functools.partial(f, ...) and the like
             return self.values(node.args[0], module, scope)
         if name == "typing.cast" and len(node.args) == 2:
-            return self.annotations.objects(Typed(node.args[0], module, scope))
+            return self.annotations.objects(Expression(node.args[0], module, scope))
         if name == "builtins.getattr" and len(node.args) > 1:
             attribute = node.args[1]
             if isinstance(attribute, ast.Constant) and isinstance(attribute.value, str):
@@ -505,7 +505,7 @@ class Resolver:
             return self.values(node.body, module, module.scopes.of[node])
         if node.returns is not None:
             around = module.scopes.around[node]
-            typed = self.annotations.objects(Typed(node.returns, module, around))
+            typed = self.annotations.objects(Expression(node.returns, module, around))
             if typed:
                 return typed
         if self.is_under_way(node):

@@ -23,10 +23,10 @@ class External:
 
 
 @attrs.frozen
-class Typed:
-    """An annotation, and where it stands."""
+class Expression:
+    """An expression, and where it stands."""
 
-    annotation: ast.expr
+    node: ast.expr
     module: Module
     scope: Scope
 
@@ -36,7 +36,7 @@ class ExternalObject:
     """An object of a class outside of the project, and what that was given between brackets."""
 
     name: str
-    arguments: tuple[Typed, ...] = ()
+    arguments: tuple[Expression, ...] = ()
 
 
 @attrs.frozen

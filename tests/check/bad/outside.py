@@ -196,3 +196,20 @@ class User(models.Model):
 async def flow(ctx: OrchestrationContext, name: str) -> None:
     user = User.objects.get(name=name)  # PDU006
     User(name=name).save()  # PDU006
+
+# %% a class that derives from one of a library
+import httpx
+import threading
+
+class Shop(httpx.Client):
+    def price(self, what: str) -> str:
+        return self.get(f"/{what}").text  # PDU006
+
+class Worker(threading.Thread):
+    def run(self) -> None:
+        pass
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    Worker().start()  # PDU008
+    return Shop(base_url="https://example.org").price("tea")  # PDU006

@@ -215,3 +215,32 @@ class Place:
 @app.orchestration
 async def flow(ctx: OrchestrationContext, os: Place) -> str:
     return os.environ["HOME"] + os.argv[0]
+
+# %% classes that derive from harmless ones
+import datetime
+import httpx
+import pathlib
+import random
+import requests
+
+class Refused(requests.RequestException):
+    pass
+
+class Late(httpx.HTTPError):
+    pass
+
+class Day(datetime.date):
+    def next(self) -> "Day":
+        return Day.fromordinal(self.toordinal() + 1)
+
+class Seeded(random.Random):
+    pass
+
+@app.orchestration
+async def flow(ctx: OrchestrationContext) -> str:
+    if not await ctx.call_activity(charge, 1):
+        raise Refused("no")
+    try:
+        return str(Day(2026, 1, 1).next()) + str(Seeded(7).random())
+    except Late:
+        return str(pathlib.PurePath("x"))
