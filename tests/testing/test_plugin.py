@@ -13,6 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 pytest_plugins = ["pytester"]
 
+#: Loads it where it is not installed, and not a second time where it is.
+PLUGIN = ("-p", "no:perdure", "-p", "pytest_perdure")
+
 APP = """
 from datetime import timedelta
 
@@ -104,7 +107,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def run(project: pytest.Pytester, tests: str, *arguments: str) -> pytest.RunResult:
     project.makepyfile(APP + tests)
-    given = "-p", "pytest_perdure", "-p", "no:xdist", "-p", "no:cacheprovider"
+    given = *PLUGIN, "-p", "no:xdist", "-p", "no:cacheprovider"
     return project.runpytest_inprocess(*given, *arguments)
 
 
@@ -188,7 +191,7 @@ def test_marked_tests_are_crashed_at_each_commit_with_the_option(project: pytest
 def test_a_test_without_an_application_is_told_what_to_write(project: pytest.Pytester) -> None:
     project.makepyfile("def test_it(perdure_hub): ...")
 
-    result = project.runpytest_inprocess("-p", "pytest_perdure", "-p", "no:xdist")
+    result = project.runpytest_inprocess(*PLUGIN, "-p", "no:xdist")
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*say what application it is of, by a fixture perdure_app*"])
@@ -231,7 +234,7 @@ def test_perdure_is_not_imported_for_tests_that_do_not_ask_for_it(tmp_path: Path
     )
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "pytest_perdure", str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-q", *PLUGIN, str(tmp_path)],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -252,8 +255,7 @@ def test_crashing_the_examples_finds_a_planted_mistake_and_nothing_else(tmp_path
     given = (
         "--perdure-crash-everywhere",
         "examples",
-        "-p",
-        "pytest_perdure",
+        *PLUGIN,
         "-k",
         "not trio",
         "-rfE",
