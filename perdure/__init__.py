@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         Client,
         EntityConditions,
         InstanceConditions,
+        PurgeConditions,
     )
     from .runtime.client.handle import OrchestrationHandle
     from .runtime.client.pages import HistoryPage, Page
@@ -201,6 +202,7 @@ __all__ = [
     "PendingEntityCall",
     "PendingTimer",
     "PerdureError",
+    "PurgeConditions",
     "Rebalance",
     "RegistrationError",
     "RequestIdReusedError",
@@ -267,7 +269,10 @@ _HOMES = {
         (".actors.tracing", "OperationFacts StartFacts"),
         (".actors.values", "MISSING RuntimeStatus"),
         (".runtime.client.changes", "Change"),
-        (".runtime.client.client", "CleanResult Client EntityConditions InstanceConditions"),
+        (
+            ".runtime.client.client",
+            "CleanResult Client EntityConditions InstanceConditions PurgeConditions",
+        ),
         (".runtime.client.handle", "OrchestrationHandle"),
         (".runtime.client.pages", "HistoryPage Page"),
         (".runtime.client.remote", "HubView watch_hub"),

@@ -65,6 +65,29 @@ Prefix = Annotated[
         "--instance-id-prefix", "--prefix", help="What ids begin with.", show_default=False
     ),
 ]
+ParentId = Annotated[
+    str | None,
+    typer.Option("--parent-instance-id", "--parent", help="Whose children.", show_default=False),
+]
+FailureType = Annotated[
+    str | None, typer.Option(help="The type of their failure.", show_default=False)
+]
+Parked = Annotated[
+    bool | None,
+    typer.Option("--parked/--not-parked", help="Whether they are parked.", show_default=False),
+]
+WaitingFor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHAT",
+        help="event:NAME, activity:NAME, entity:@NAME@KEY, lock:@NAME@KEY, child or timer.",
+        show_default=False,
+    ),
+]
+MinAttempts = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="A call is at this attempt at least.", show_default=False),
+]
 
 
 def add_to(app: typer.Typer, kind: Any) -> None:
@@ -221,32 +244,12 @@ def list_instances(
     updated_to: Since = None,
     completed_from: Since = None,
     completed_to: Since = None,
-    parent_instance_id: Annotated[
-        str | None,
-        typer.Option(
-            "--parent-instance-id", "--parent", help="Whose children.", show_default=False
-        ),
-    ] = None,
-    failure_type: Annotated[
-        str | None, typer.Option(help="The type of their failure.", show_default=False)
-    ] = None,
+    parent_instance_id: ParentId = None,
+    failure_type: FailureType = None,
     tag: Tags = None,
-    parked: Annotated[
-        bool | None,
-        typer.Option("--parked/--not-parked", help="Whether they are parked.", show_default=False),
-    ] = None,
-    waiting_for: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHAT",
-            help="event:NAME, activity:NAME, entity:@NAME@KEY, lock:@NAME@KEY, child or timer.",
-            show_default=False,
-        ),
-    ] = None,
-    min_attempts: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="A call is at this attempt at least.", show_default=False),
-    ] = None,
+    parked: Parked = None,
+    waiting_for: WaitingFor = None,
+    min_attempts: MinAttempts = None,
     order: Annotated[Order, typer.Option(help="Which come first.")] = Order.newest,
     limit: Annotated[int, typer.Option(min=0, help="How many at the most; 0 for all.")] = 50,
     count: Annotated[
@@ -280,17 +283,20 @@ def list_instances(
         if count:
             found = await ask("query", {**asked, "limit": 0, "count": True})
             screen.json({"count": found["count"]}) if as_json else screen.line(str(found["count"]))
-            return
-        asked["order"], asked["payloads"] = order.value, as_json
-        items, more = await pages(ask, "query", asked, limit)
-        if as_json:
-            screen.json(*items)
         else:
-            _show_instances(screen, items)
-        if more:
-            screen.note(f"there are more than {limit:,}: --limit shows more of them")
+            asked["order"], asked["payloads"] = order.value, as_json
+            _show_page(screen, *(await pages(ask, "query", asked, limit)), limit)
 
     run(context, work, reads=True, as_json=as_json, key_file=key_file)
+
+
+def _show_page(screen: Screen, items: list[dict[str, Any]], more: bool, limit: int) -> None:
+    if screen.as_json:
+        screen.json(*items)
+    else:
+        _show_instances(screen, items)
+    if more:
+        screen.note(f"there are more than {limit:,}: --limit shows more of them")
 
 
 async def pages(
@@ -362,43 +368,45 @@ def show(
         if as_json:
             screen.json(status)
             return
-        from .words import both, read_time, utc_now, value
-
-        now = utc_now()
-
-        def time(name: str) -> str | None:
-            return None if status[name] is None else both(read_time(status[name]), now)
-
-        def json(name: str) -> str | None:
-            return None if status[name] is None else value(status[name])
-
-        failure, parked = status["failure"], status["parked"]
-        version = "" if status["version"] is None else f" version {status['version']}"
-        tags = ", ".join(f"{name}={text}" for name, text in status["tags"].items())
-        screen.fields(
-            {
-                "id": status["instance_id"],
-                "name": f"{status['name']}{version}",
-                "status": status["runtime_status"],
-                "parked": None if parked is None else f"{parked['type']}: {parked['reason']}",
-                "suspended": status["suspended"],
-                "created": time("created_time"),
-                "updated": time("last_updated_time"),
-                "completed": time("completed_time"),
-                "parent": status["parent_instance_id"],
-                "tags": tags or None,
-                "input": json("input"),
-                "output": json("output"),
-                "custom": json("custom_status"),
-                "failure": None if failure is None else _failure(failure),
-                "execution": None if status["execution"] == 1 else str(status["execution"]),
-                "rewinds": str(status["rewinds"]) if status["rewinds"] else None,
-                "history": f"events: {status['history_length']:,}",
-            }
-        )
-        _show_tracebacks(screen, failure, all_frames=all_frames)
+        screen.fields(_fields_of(status))
+        _show_tracebacks(screen, status["failure"], all_frames=all_frames)
 
     run(context, work, reads=True, as_json=as_json, key_file=key_file)
+
+
+def _fields_of(status: dict[str, Any]) -> dict[str, str | None]:
+    from .words import both, read_time, utc_now, value
+
+    now = utc_now()
+
+    def time(name: str) -> str | None:
+        return None if status[name] is None else both(read_time(status[name]), now)
+
+    def json(name: str) -> str | None:
+        return None if status[name] is None else value(status[name])
+
+    failure, parked = status["failure"], status["parked"]
+    version = "" if status["version"] is None else f" version {status['version']}"
+    tags = ", ".join(f"{name}={text}" for name, text in status["tags"].items())
+    return {
+        "id": status["instance_id"],
+        "name": f"{status['name']}{version}",
+        "status": status["runtime_status"],
+        "parked": None if parked is None else f"{parked['type']}: {parked['reason']}",
+        "suspended": status["suspended"],
+        "created": time("created_time"),
+        "updated": time("last_updated_time"),
+        "completed": time("completed_time"),
+        "parent": status["parent_instance_id"],
+        "tags": tags or None,
+        "input": json("input"),
+        "output": json("output"),
+        "custom": json("custom_status"),
+        "failure": None if failure is None else _failure(failure),
+        "execution": None if status["execution"] == 1 else str(status["execution"]),
+        "rewinds": str(status["rewinds"]) if status["rewinds"] else None,
+        "history": f"events: {status['history_length']:,}",
+    }
 
 
 def _failure(failure: dict[str, Any]) -> str:

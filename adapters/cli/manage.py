@@ -64,16 +64,35 @@ def _do(
     run(context, work, as_json=as_json, key_file=key_file)
 
 
-def cancel(
-    context: typer.Context,
-    id: InstanceId,
-    reason: Reason = "",
-    as_json: AsJson = False,
-    key_file: KeyFile = None,
-) -> None:
-    """Throw Cancelled into an instance, which may clean up."""
-    arguments = {"instance_id": id, "reason": reason}
-    _do(context, "cancel", arguments, f"cancelled {_shown(id)}", as_json=as_json, key_file=key_file)
+def _with_reason(operation: str, done: str, what: str) -> Any:
+    """Make the command for an operation that takes an instance and a reason, and nothing else.
+
+    Args:
+        operation: the operation.
+        done: what is said of it afterwards.
+        what: what it does, for the help.
+    """
+
+    def command(
+        context: typer.Context,
+        id: InstanceId,
+        reason: Reason = "",
+        as_json: AsJson = False,
+        key_file: KeyFile = None,
+    ) -> None:
+        arguments = {"instance_id": id, "reason": reason}
+        said = f"{done} {_shown(id)}"
+        _do(context, operation, arguments, said, as_json=as_json, key_file=key_file)
+
+    command.__doc__ = what
+    return command
+
+
+cancel = _with_reason(
+    "cancel", "cancelled", "Throw Cancelled into an instance, which may clean up."
+)
+suspend = _with_reason("suspend", "suspended", "Let an instance take no turns until it is resumed.")
+resume = _with_reason("resume", "resumed", "Let a suspended instance go on.")
 
 
 def _shown(id: str) -> str:
@@ -94,32 +113,6 @@ def terminate(
     arguments = {"instance_id": id, "reason": reason, "recursive": recursive}
     said = f"terminated {_shown(id)}"
     _do(context, "terminate", arguments, said, as_json=as_json, key_file=key_file)
-
-
-def suspend(
-    context: typer.Context,
-    id: InstanceId,
-    reason: Reason = "",
-    as_json: AsJson = False,
-    key_file: KeyFile = None,
-) -> None:
-    """Let an instance take no turns until it is resumed."""
-    arguments = {"instance_id": id, "reason": reason}
-    _do(
-        context, "suspend", arguments, f"suspended {_shown(id)}", as_json=as_json, key_file=key_file
-    )
-
-
-def resume(
-    context: typer.Context,
-    id: InstanceId,
-    reason: Reason = "",
-    as_json: AsJson = False,
-    key_file: KeyFile = None,
-) -> None:
-    """Let a suspended instance go on."""
-    arguments = {"instance_id": id, "reason": reason}
-    _do(context, "resume", arguments, f"resumed {_shown(id)}", as_json=as_json, key_file=key_file)
 
 
 def rewind(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +38,25 @@ Application = Annotated[
     ),
 ]
 
-
+Socket = Annotated[
+    str | None,
+    typer.Option(
+        help="Where clients of other processes and the other commands find the hub.",
+        show_default="hub.sock in the store's folder",
+    ),
+]
+Uvloop = Annotated[
+    bool | None,
+    typer.Option(
+        "--uvloop/--no-uvloop", help="asyncio on uvloop or not.", show_default="if installed"
+    ),
+]
+Http = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="Serve HTTP there; port 0: a free one.", show_default=False
+    ),
+]
 Observer = Annotated[
     str | None,
     typer.Option(
@@ -61,26 +80,10 @@ def serve(
     partitions: Annotated[int, typer.Option(help="Of a new store.")] = 4,
     shards: Annotated[int, typer.Option(help="Event loops of this process.")] = 1,
     workers: Annotated[int, typer.Option(help="Worker processes; 0 for none.")] = 0,
-    socket: Annotated[
-        str | None,
-        typer.Option(
-            help="Where clients of other processes and the other commands find the hub.",
-            show_default="hub.sock in the store's folder",
-        ),
-    ] = None,
+    socket: Socket = None,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = Backend.asyncio,
-    uvloop: Annotated[
-        bool | None,
-        typer.Option(
-            "--uvloop/--no-uvloop", help="asyncio on uvloop or not.", show_default="if installed"
-        ),
-    ] = None,
-    http: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Serve HTTP there; port 0: a free one.", show_default=False
-        ),
-    ] = None,
+    uvloop: Uvloop = None,
+    http: Http = None,
     observer: Observer = None,
     key_file: Keys = None,
     local_rpc: LocalRpc = None,
@@ -95,16 +98,6 @@ def serve(
     loses nothing.
     """
     import perdure
-
-    def announce(hub: Hub) -> None:
-        served = hub.app
-        print(
-            f"perdure {__version__} serves {app} on {store} ({hub.durability}): "
-            f"{_count(served.orchestrations, 'orchestration')}, "
-            f"{_count(served.entities, 'entity', 'entities')}, "
-            f"{_count(served.activities, 'activity', 'activities')}; Ctrl-C stops it",
-            flush=True,
-        )
 
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -130,10 +123,21 @@ def serve(
             backend=backend.value,
             uvloop=uvloop,
             observer=observer,
-            on_ready=announce,
+            on_ready=partial(_announce, app, store),
             beside=beside,
         )
     print("stopped; what had not ended goes on at the next start", flush=True)
+
+
+def _announce(app: str, store: str, hub: Hub) -> None:
+    served = hub.app
+    print(
+        f"perdure {__version__} serves {app} on {store} ({hub.durability}): "
+        f"{_count(served.orchestrations, 'orchestration')}, "
+        f"{_count(served.entities, 'entity', 'entities')}, "
+        f"{_count(served.activities, 'activity', 'activities')}; Ctrl-C stops it",
+        flush=True,
+    )
 
 
 def _end_with(parent: int) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
+import anyio
 from attrs import frozen
 
 from ...actors.codec import Codec
 from ...actors.contexts.entity import EntityContext
 from ...actors.contexts.orchestration import OrchestrationContext
+from ...actors.errors import PerdureError
 from ...actors.ids import EntityId, check_instance_id
 from ...actors.messages import OnExisting
+from ...actors.times import seconds
 from ...actors.values import MISSING, RuntimeStatus
 from ..facts import Fact
 from .handle import OrchestrationHandle
 from .pages import HistoryPage, Order, Page
-from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus
+from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus, hindrance
 
 if TYPE_CHECKING:
     from ..explanations import EntityExplanation, InstanceExplanation, Trace
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 E = TypeVar("E")
 R = TypeVar("R")
+
+#: How long to look for what keeps an instance from ending, once nobody waits any more.
+_LOOK_S = 1.0
 
 #: Entity, operation, input, and the time before which it is not applied.
 Signal = (
@@ -49,24 +56,41 @@ class CleanResult(Fact):
     orphaned_locks_released: int
 
 
-class InstanceConditions(TypedDict, total=False):
-    """What ``query`` and ``count`` may ask of orchestration instances; None asks for nothing.
+class PurgeConditions(TypedDict, total=False):
+    """What ``purge`` may ask of orchestration instances; None asks for nothing.
 
     Times are aware datetimes, from inclusive, to exclusive.
 
     Attributes:
-        statuses: which of them; any by default.
+        statuses: which of them; by default any, but for ``purge`` all in which an instance ends, and
+            the parked ones.
         name: the orchestration, or its name.
         instance_id_prefix: what the ids begin with.
         created_from: see above.
         created_to: see above.
-        updated_from: of the last turn.
-        updated_to: see above.
         completed_from: see above.
         completed_to: see above.
+        tags: texts that it has.
+    """
+
+    statuses: Iterable[RuntimeStatus | str] | None
+    name: str | Callable[..., Any] | None
+    instance_id_prefix: str | None
+    created_from: datetime | None
+    created_to: datetime | None
+    completed_from: datetime | None
+    completed_to: datetime | None
+    tags: Mapping[str, str] | None
+
+
+class InstanceConditions(PurgeConditions, total=False):
+    """What ``query`` and ``count`` may ask of instances besides; None asks for nothing.
+
+    Attributes:
+        updated_from: of the last turn.
+        updated_to: see above.
         parent_instance_id: whose child it is.
         failure_type: the error type of its failure.
-        tags: texts that it has.
         parked: whether it takes no turns, until ``retry``.
         waiting_for: what it waits for: ``event:NAME``, ``activity:NAME``, ``entity:@NAME@KEY``,
             ``lock:@NAME@KEY``, ``child`` or ``timer``. Of many things that an instance has open
@@ -75,21 +99,25 @@ class InstanceConditions(TypedDict, total=False):
             from 2, or waits for it.
     """
 
-    statuses: Iterable[RuntimeStatus | str] | None
-    name: str | Callable[..., Any] | None
-    instance_id_prefix: str | None
-    created_from: datetime | None
-    created_to: datetime | None
     updated_from: datetime | None
     updated_to: datetime | None
-    completed_from: datetime | None
-    completed_to: datetime | None
     parent_instance_id: str | None
     failure_type: str | None
-    tags: Mapping[str, str] | None
     parked: bool | None
     waiting_for: str | None
     min_attempts: int | None
+
+
+def check_conditions(kind: Any, conditions: Mapping[str, Any]) -> None:
+    """Refuse a condition that there is not, as a call refuses an argument.
+
+    Raises:
+        TypeError: one of them is none of that kind's.
+    """
+    known = kind.__optional_keys__
+    for name in conditions:
+        if name not in known:
+            raise TypeError(f"there is no condition {name!r}; there are {', '.join(sorted(known))}")
 
 
 class EntityConditions(TypedDict, total=False):
@@ -214,7 +242,6 @@ class Client(ABC):
         """Give the handle of an instance, without asking whether there is one."""
         return OrchestrationHandle(self, check_instance_id(instance_id), None)
 
-    @abstractmethod
     async def wait(
         self,
         instance_id: str,
@@ -222,7 +249,28 @@ class Client(ABC):
         timeout: float | timedelta | None = None,
     ) -> Any:
         """Wait for an instance's end and give its result; see ``OrchestrationHandle.result``."""
+        instance_id = check_instance_id(instance_id)
+        if timeout is None:
+            return await self._wait(instance_id, codec)
+        limit = seconds(timeout, "timeout")
+        with anyio.move_on_after(limit):
+            return await self._wait(instance_id, codec)
+        raise TimeoutError(
+            f"orchestration {instance_id!r} has not ended within {limit:g} seconds"
+            f"{await self._hindrance(instance_id)}"
+        )
+
+    @abstractmethod
+    async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
+        """Wait for an instance's end, however long that takes."""
         ...
+
+    async def _hindrance(self, instance_id: str) -> str:
+        """Say what keeps an instance from ending until somebody does something about it."""
+        status = None
+        with anyio.move_on_after(_LOOK_S), suppress(PerdureError):
+            status = await self.get_status(instance_id)
+        return hindrance(status)
 
     @abstractmethod
     async def raise_event(
@@ -365,15 +413,8 @@ class Client(ABC):
     async def purge(
         self,
         *,
-        statuses: Iterable[RuntimeStatus | str] | None = None,
-        name: str | Callable[..., Any] | None = None,
-        instance_id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        tags: Mapping[str, str] | None = None,
         recursive: bool = True,
+        **conditions: Unpack[PurgeConditions],
     ) -> int:
         """Delete the instances that match every condition given and have ended, or are parked.
 
@@ -381,15 +422,8 @@ class Client(ABC):
         goes on meanwhile; what was deleted when it is broken off stays so.
 
         Args:
-            statuses: which; by default all in which an instance ends, and the parked ones.
-            name: the orchestration or its name.
-            instance_id_prefix: what the ids begin with.
-            created_from: an aware datetime, inclusive; ``created_to`` is exclusive.
-            created_to: see there.
-            completed_from: an aware datetime, inclusive; ``completed_to`` is exclusive.
-            completed_to: see there.
-            tags: texts that they have.
             recursive: whether their children are deleted as well.
+            conditions: see ``PurgeConditions``.
 
         Returns:
             How many instances were deleted.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-import anyio
 from attrs import evolve
 
 from ...actors.arguments import choice, flag, is_a, labels, refusal
@@ -16,28 +15,25 @@ from ...actors.codec import Codec, codec_for
 from ...actors.errors import (
     InstanceFinishedError,
     InstanceNotFoundError,
-    PerdureError,
     UsageError,
 )
 from ...actors.ids import EntityId, check_instance_id, check_text
 from ...actors.messages import Command, Event, OnExisting, Start
-from ...actors.times import due_time, seconds
-from ...actors.values import MISSING, TERMINAL, RuntimeStatus, check_event_name
+from ...actors.times import due_time
+from ...actors.values import MISSING, TERMINAL, check_event_name
 from ...storage.records import InstanceFilter
 from ..placement.places import MovedError
+from .client import PurgeConditions, check_conditions
 from .handle import OrchestrationHandle
 from .instance_queries import InstanceQueries
 from .pages import read_statuses
-from .status import ending_error, hindrance, stored_failure
+from .status import ending_error, stored_failure
 
 A = TypeVar("A")
 R = TypeVar("R")
 
 PURGE_SLICE = 1_000
 """How many instances one checkpoint deletes: some tens of milliseconds of work for the tables."""
-
-#: How long to look for what keeps an instance from ending, once nobody waits any more.
-_LOOK_S = 1.0
 
 
 class OrchestrationClient(InstanceQueries):
@@ -87,30 +83,6 @@ class OrchestrationClient(InstanceQueries):
         instance_id = check_instance_id(instance_id)
         await self._request(instance_id, message, request_id)
         return OrchestrationHandle(self, instance_id, definition.output)
-
-    async def wait(
-        self,
-        instance_id: str,
-        codec: Codec[Any] | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> Any:
-        instance_id = check_instance_id(instance_id)
-        if timeout is None:
-            return await self._wait(instance_id, codec)
-        limit = seconds(timeout, "timeout")
-        with anyio.move_on_after(limit):
-            return await self._wait(instance_id, codec)
-        raise TimeoutError(
-            f"orchestration {instance_id!r} has not ended within {limit:g} seconds"
-            f"{await self._hindrance(instance_id)}"
-        )
-
-    async def _hindrance(self, instance_id: str) -> str:
-        """Say what keeps an instance from ending until somebody does something about it."""
-        status = None
-        with anyio.move_on_after(_LOOK_S), suppress(PerdureError):
-            status = await self.get_status(instance_id)
-        return hindrance(status)
 
     async def ending(self, instance_id: str) -> tuple[str, bytes | None, bytes | None]:
         """Wait for an instance's end, and give its status, output and failure."""
@@ -200,32 +172,11 @@ class OrchestrationClient(InstanceQueries):
         parents = [(instance_id, record.parked is not None)]
         return 1 + (await self._purge_children(parents) if recursive else 0)
 
-    async def purge(
-        self,
-        *,
-        statuses: Iterable[RuntimeStatus | str] | None = None,
-        name: str | Callable[..., Any] | None = None,
-        instance_id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        tags: Mapping[str, str] | None = None,
-        recursive: bool = True,
-    ) -> int:
+    async def purge(self, *, recursive: bool = True, **conditions: Unpack[PurgeConditions]) -> int:
         flag(recursive, "recursive")
-        wanted = read_statuses(statuses)
-        every = self._filter(
-            name=name,
-            instance_id_prefix=instance_id_prefix,
-            created_from=created_from,
-            created_to=created_to,
-            completed_from=completed_from,
-            completed_to=completed_to,
-            tags=tags,
-            payloads=False,
-            page_size=PURGE_SLICE,
-        )
+        check_conditions(PurgeConditions, conditions)
+        wanted = read_statuses(conditions.pop("statuses", None))
+        every = self._filter(**conditions, payloads=False, page_size=PURGE_SLICE)
         deleted = 0
         ended = tuple(status for status in wanted or sorted(TERMINAL) if status in TERMINAL)
         if ended:

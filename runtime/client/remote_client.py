@@ -10,7 +10,6 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, Protocol, TypeVar, Unpack, cast, overload
 
@@ -35,7 +34,6 @@ from ...actors.errors import (
     InstanceNotFoundError,
     InvalidTimeError,
     OutcomeUnknownError,
-    PerdureError,
     UnavailableError,
     UnknownNameError,
     UsageError,
@@ -64,7 +62,15 @@ from .answers import (
     read_status,
 )
 from .changes import Change
-from .client import CleanResult, Client, EntityConditions, InstanceConditions, Signal
+from .client import (
+    CleanResult,
+    Client,
+    EntityConditions,
+    InstanceConditions,
+    PurgeConditions,
+    Signal,
+    check_conditions,
+)
 from .handle import OrchestrationHandle
 from .operations import OPERATIONS, Operation
 from .pages import (
@@ -82,7 +88,6 @@ from .status import (
     HistoryEvent,
     OrchestrationStatus,
     ending_error,
-    hindrance,
 )
 
 E = TypeVar("E")
@@ -93,8 +98,6 @@ PATIENCE_S = 30.0
 WAIT_S = 20.0
 _BACKOFF_S = 0.02
 _BACKOFF_MAX_S = 1.0
-#: How long to look for what keeps an instance from ending, once nobody waits any more.
-_LOOK_S = 1.0
 _EVENTS = 2_000
 
 _ANY = codec_for(Any)
@@ -262,29 +265,6 @@ class RemoteClient(Client):
         await self._ask("start", arguments)
         return OrchestrationHandle(self, instance_id, codec)
 
-    async def wait(
-        self,
-        instance_id: str,
-        codec: Codec[Any] | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> Any:
-        instance_id = check_instance_id(instance_id)
-        if timeout is None:
-            return await self._wait(instance_id, codec)
-        limit = seconds(timeout, "timeout")
-        with anyio.move_on_after(limit):
-            return await self._wait(instance_id, codec)
-        raise TimeoutError(
-            f"orchestration {instance_id!r} has not ended within {limit:g} seconds"
-            f"{await self._hindrance(instance_id)}"
-        )
-
-    async def _hindrance(self, instance_id: str) -> str:
-        status = None
-        with anyio.move_on_after(_LOOK_S), suppress(PerdureError):
-            status = await self.get_status(instance_id)
-        return hindrance(status)
-
     async def _wait(self, instance_id: str, codec: Codec[Any] | None) -> Any:
         status = await self._ending(instance_id)
         if status.runtime_status != RuntimeStatus.COMPLETED:
@@ -388,32 +368,10 @@ class RemoteClient(Client):
             "purge_instance", {"instance_id": instance_id, "recursive": recursive}
         )
 
-    async def purge(
-        self,
-        *,
-        statuses: Iterable[RuntimeStatus | str] | None = None,
-        name: str | Callable[..., Any] | None = None,
-        instance_id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        completed_from: datetime | None = None,
-        completed_to: datetime | None = None,
-        tags: Mapping[str, str] | None = None,
-        recursive: bool = True,
-    ) -> int:
-        arguments = self._conditions(
-            statuses=statuses,
-            name=name,
-            instance_id_prefix=instance_id_prefix,
-            created_from=created_from,
-            created_to=created_to,
-            completed_from=completed_from,
-            completed_to=completed_to,
-            tags=tags,
-        )
-        return await self._deleted(
-            "purge", {**arguments, "recursive": flag(recursive, "recursive")}
-        )
+    async def purge(self, *, recursive: bool = True, **conditions: Unpack[PurgeConditions]) -> int:
+        check_conditions(PurgeConditions, conditions)
+        asked = {**self._conditions(**conditions), "recursive": flag(recursive, "recursive")}
+        return await self._deleted("purge", asked)
 
     async def _deleted(self, operation: str, arguments: dict[str, Any]) -> int:
         deleted: int = (await self._ask(operation, arguments))["deleted"]
@@ -534,6 +492,7 @@ class RemoteClient(Client):
 
     def _conditions(self, **conditions: Unpack[InstanceConditions]) -> dict[str, Any]:
         """Give the conditions of a query as JSON values, without those that ask for nothing."""
+        check_conditions(InstanceConditions, conditions)
         given: Callable[[str], Any] = conditions.get
         made: dict[str, Any] = {}
         statuses = read_statuses(given("statuses"))
@@ -679,6 +638,7 @@ class RemoteClient(Client):
         continuation_token: str | None = None,
         **conditions: Unpack[EntityConditions],
     ) -> Page[EntityStatus[Any]]:
+        check_conditions(EntityConditions, conditions)
         given = conditions.get
         made: dict[str, Any] = {"name": self._name_of_entity(given("name"))}
         made["key_prefix"] = optional_text(given("key_prefix"), "key_prefix")

@@ -303,3 +303,15 @@ async def test_an_id_may_hold_what_a_path_means_something_by(way: Way) -> None:
         assert await handle.result(10) == id
         assert await way.hub.client.get_status(id) == await handle.status()
     assert await way.client.count() == len(IDS)
+
+
+@pytest.mark.parametrize("method", ["query_page", "count", "purge", "query_entities_page"])
+async def test_a_condition_that_there_is_not_is_refused_and_not_left_out(
+    client: Client, method: str
+) -> None:
+    await (await client.start_new("hello", "you", instance_id="kept")).result(10)
+
+    with pytest.raises(TypeError, match="instance_id_prefx"):
+        await getattr(client, method)(instance_id_prefx="none")
+
+    assert await client.get_status("kept") is not None

@@ -35,6 +35,7 @@ from perdure import (
     OrchestrationContext,
     OrchestrationHandle,
     PerdureError,
+    PurgeConditions,
     Rebalance,
     RetryPolicy,
     RuntimeStatus,
@@ -323,7 +324,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
 #: Made by the package and given to users; nobody but a test makes one, and it holds what it is given.
 MADE = {
     "ActivityContext", "AppDescription", "CancelScope", "Change", "CleanResult", "Client", "Clock", "EntityConditions",
-    "EntityContext", "HistoryPage", "InstanceConditions",
+    "EntityContext", "HistoryPage", "InstanceConditions", "PurgeConditions",
     "ActivityFacts", "ActivityStatistics", "Durations",
     "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
     "TurnFacts", "WorkFacts",
@@ -421,7 +422,9 @@ class Face:
         for one in inspect.signature(self.call).parameters.values():
             if one.name == "conditions":  # of a TypedDict, which says what they are
                 of_entities = "entities" in self.key
-                conditions = EntityConditions if of_entities else InstanceConditions
+                conditions: Any = EntityConditions if of_entities else InstanceConditions
+                if self.key.endswith(".purge"):
+                    conditions = PurgeConditions
                 keys = conditions.__annotations__
                 found += [
                     one.replace(name=key, kind=one.KEYWORD_ONLY, default=None) for key in keys
