@@ -135,6 +135,10 @@ class TraceObserver(Protocol):
         """An execution continues as a new one: give the same for that; ``start`` has the former."""
         ...
 
+    def follows(self, carried: Mapping[str, str], /) -> bool:
+        """Say whether work is to be told with which this goes along."""
+        ...
+
     def follow(self, start: StartFacts, /) -> Any:
         """Say by what an execution is known, with which something goes along, that comes into memory.
 

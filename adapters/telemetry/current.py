@@ -54,17 +54,18 @@ class QuietSpan(NonRecordingSpan):
 
 #: The contexts with quiet spans of late, by their texts; more are forgotten together.
 _QUIET_MAX = 4_096
-_quiet: dict[str, Context] = {}
+quiet: dict[str, Context] = {}
 
 
 def enter_quietly(carried: Mapping[str, str]) -> None:
     """Have nothing recorded for the rest of the running context; what came along says its ids."""
-    context = _quiet.get(carried["traceparent"])
-    if context is None or "baggage" in carried:
+    parent = carried["traceparent"]
+    context = None if "baggage" in carried else quiet.get(parent)
+    if context is None:
         context = with_span(QuietSpan(carried), carried)
-        if len(_quiet) >= _QUIET_MAX:
-            _quiet.clear()
-        _quiet[carried["traceparent"]] = context
+        if len(quiet) >= _QUIET_MAX:
+            quiet.clear()
+        quiet[parent] = context
     attach(context)
 
 

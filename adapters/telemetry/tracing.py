@@ -24,13 +24,14 @@ from .context import (
     UNSAMPLED_END,
     Place,
     carry_current,
+    new_context,
     read_place,
     remember,
     with_baggage,
     with_span,
     write_parent,
 )
-from .current import CurrentSpan, Said, enter_quietly
+from .current import CurrentSpan, Said, enter_quietly, quiet
 from .ids import LOW, new_ids, new_span_id, task_span_id
 from .spans import UNSET, EndedSpan, SpanFacts, SpanMaker
 
@@ -104,10 +105,12 @@ class Tracing:
         kept = start.carried.get(PARENT)
         return _own(start.carried, place, int(kept, 16) if kept else place.span_id)
 
+    def follows(self, carried: Mapping[str, str], /) -> bool:
+        """Say whether what goes along is of a trace that is sampled."""
+        return not carried.get("traceparent", UNSAMPLED_END).endswith(UNSAMPLED_END)
+
     def follow(self, start: StartFacts, /) -> Place | None:
         """Give the span of an execution; None where it is not sampled."""
-        if start.carried is None or start.carried.get("traceparent", "").endswith(UNSAMPLED_END):
-            return None
         place = read_place(start.carried)
         return place if place is not None and place.is_sampled else None
 
@@ -124,10 +127,14 @@ class Tracing:
         if parent is None:
             if "baggage" in carried:
                 attach(with_baggage(carried))
-        elif parent.endswith(UNSAMPLED_END):
+            return False
+        if not parent.endswith(UNSAMPLED_END):
+            return True
+        context = quiet.get(parent)
+        if context is None or "baggage" in carried:
             enter_quietly(carried)
         else:
-            return True
+            attach(context)  # as that does, which is a call more
         return False
 
     def begin_activity(self, activity: ActivityFacts, /) -> CurrentSpan | None:
@@ -186,9 +193,11 @@ class Tracing:
                             self._make(one, code)
                             continue
                         began = code.began
-                own = place.span_id
-                span_id = task_span_id(own, task, rewinds) if task or rewinds else own
-                span = EndedSpan(place.at(span_id), (origin, describe_work, (one, began)))
+                span_id = place.span_id
+                if task or rewinds:
+                    span_id = task_span_id(span_id, task, rewinds)
+                ids = place.trace_id, span_id, False, place.flags, place.state
+                span = EndedSpan(new_context(*ids), (origin, describe_work, (one, began)))
             elif one.said is None:
                 span = EndedSpan(one.get_span_context(), (origin, describe_operation, one))
             else:

@@ -38,6 +38,9 @@ _Begun = tuple["WorkKind", int, str, int]
 #: How a chunk begins that has the history from its start.
 _STARTED = b'[["ExecutionStarted"'
 
+#: What a history has that was rewound.
+_REWOUND = b'["ExecutionRewound"'
+
 _TASK_ENDS = frozenset({"TaskCompleted", "TaskFailed", "TimerFired"})
 
 
@@ -75,7 +78,8 @@ class InstanceWork:
                 begun = self.begun.pop(event[NUMBER], None)
                 if begun is not None and ended is not None:
                     failed = read_failure(event[3]) if kind in FAILURES else None
-                    ended.append(self._ended(event[NUMBER], begun, event[AT], failed))
+                    status = "Completed" if failed is None else "Failed"
+                    ended.append(self._ended(event[NUMBER], begun, event[AT], failed, status))
             elif kind == "ExecutionStarted":
                 self.began = event[AT]
             elif kind == "ExecutionRewound":
@@ -91,19 +95,15 @@ class InstanceWork:
         begun, self.begun = self.begun, {}
         if ended is None:
             return
-        ended += [
-            self._ended(number, one, at, None)._replace(status="Canceled")
-            for number, one in begun.items()
-        ]
+        ended += [self._ended(number, one, at, None, "Canceled") for number, one in begun.items()]
         failed = None if failure is None else read_failure(orjson.loads(failure))
         itself: _Begun = ("orchestration", self.began or at, self.start.name, 1)
-        ended.append(self._ended(0, itself, at, failed)._replace(status=status))
+        ended.append(self._ended(0, itself, at, failed, status))
 
     def _ended(
-        self, task: int, begun: _Begun, at: int, failure: FailureDetails | None
+        self, task: int, begun: _Begun, at: int, failure: FailureDetails | None, status: str
     ) -> WorkFacts:
         kind, since, name, attempt = begun
-        status = "Completed" if failure is None else "Failed"
         what = (kind, self.trace, self.start, task, name, attempt, since, at, status, failure)
         facts: WorkFacts = make(WorkFacts, (*what, self.rewinds))
         return facts
@@ -127,8 +127,8 @@ class Workbook:
 
     def load(self, activation: Activation, actor: OrchestrationActor, events: Any) -> None:
         """Take in the history with which an instance comes into memory."""
-        start = actor.start_facts()._replace(carried=carried_by(events))
-        work = activation.work = self._open(start)
+        carried = carried_by(events)
+        work = activation.work = self._open(actor.start_facts()._replace(carried=carried))
         if isinstance(work, InstanceWork):
             work.read(events, None, None)
 
@@ -145,13 +145,18 @@ class Workbook:
                 self._take_passed(told, ended)
             else:
                 ended.append(told)
+        watch = self._watch
         bodies: dict[int, list[bytes]] | None = None
         for activation in batch.dirty:
             actor = activation.actor
             if not isinstance(actor, OrchestrationActor):
                 continue
-            if activation.work is actor.carried:
+            carried = actor.carried
+            if activation.work is carried:
                 continue  # it is not followed, which most are not where few traces are sampled
+            if activation.work is None and carried is not None and not watch.follows(carried):
+                activation.work = carried
+                continue
             if bodies is None:
                 bodies = _bodies(checkpoint)
             found = bodies.get(actor.id)
@@ -160,8 +165,10 @@ class Workbook:
         batch.told = ended
 
     def _open(self, start: StartFacts) -> Work:
-        trace = None if start.carried is None else self._watch.follow(start)
-        return start.carried if trace is None else InstanceWork(start, trace)
+        carried = start.carried
+        follows = carried is not None and self._watch.follows(carried)
+        trace = self._watch.follow(start) if follows else None
+        return carried if trace is None else InstanceWork(start, trace)
 
     def _take(
         self,
@@ -179,7 +186,7 @@ class Workbook:
         events: list[list[Any]] = orjson.loads(bodies[0])
         for body in bodies[1:]:
             events += orjson.loads(body)
-        if is_begun:
+        if is_begun and any(_REWOUND in body for body in bodies):
             again = [n for n, event in enumerate(events) if event[KIND] == "ExecutionRewound"]
             if again:
                 # What stands before it was told when it happened.

@@ -33,6 +33,7 @@ _TRACED = (
     "carry",
     "begin_trace",
     "continue_trace",
+    "follows",
     "follow",
     "enter_instance",
     "enter_activity",
@@ -89,7 +90,7 @@ class Watch:
         self._begin_activity, self._end_activity = asked.begin_activity, asked.end_activity
         if self.traces:
             self._carry, self._begin_trace = asked.carry, asked.begin_trace
-            self._follow, self._tell = asked.follow, asked.tell
+            self._follows, self._follow, self._tell = asked.follows, asked.follow, asked.tell
             self._enter_instance = asked.enter_instance
             self._enter_activity = asked.enter_activity
         told = ("turn", "checkpoint")
@@ -153,6 +154,14 @@ class Watch:
         """Give the same for the execution that goes on from one, as a new one."""
         carried = self._ask("continue_trace", start)
         return start.carried if carried is None else checked_carried(carried)
+
+    def follows(self, carried: Carried) -> bool:
+        """Say whether work is told with which this goes along."""
+        try:
+            return self._follows(carried) is True
+        except BaseException as error:
+            self._take(error, "follows")
+            return False
 
     def follow(self, start: StartFacts) -> Any:
         """Give by what an execution is known; None not to tell of it."""
