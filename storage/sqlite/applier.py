@@ -5,8 +5,8 @@ Invariants:
 * What a applier was told of is durable in the journal, so it may stop, fail or die at any moment.
 * Each round is one transaction, which takes the tables from one checkpoint to a later one. Whoever
   opens the partition anew raises the tables' epoch first, and an older applier's rounds fail.
-* Unless somebody waits for it, or too much gathers, a round is spread out in short turns with
-  rests in between: what commits meanwhile finds a processor, the interpreter and the disk free.
+* Unless somebody waits for it, or too much gathers, a round is spread out, in short turns, over most
+  of the time to the next: what commits meanwhile finds a processor and the interpreter free.
 * ``applied`` moves only after the tables have it, durably, where they can be found again.
 """
 
@@ -45,6 +45,8 @@ LARGE: Final = 4 * 1024 * 1024
 """Bytes that are applied at once, however young they are."""
 TOO_LARGE: Final = 2 * LARGE
 """Bytes at which commits wait until something is applied."""
+SPREAD: Final = 0.8
+"""Over how much of the time to the next round one is spread out."""
 PORTION: Final = 200
 """Rows that are applied in one turn, which takes a millisecond or two."""
 
@@ -284,25 +286,38 @@ class Applier:
         if after is None:
             self._take_turn(put(portion, layer.sequence))
             return
+        pause = SPREAD * GATHER_S / (layer.rows / PORTION + 2)
+        self._wait(_pace.now() + pause * _pace.phase())  # not all partitions at the same moments
         tables.execute("BEGIN IMMEDIATE")
         try:
             # Each says that it follows the same checkpoint, and the last one that it is a later one.
             while after is not None:
-                self._take_turn(put(portion, layer.follows))
+                self._take_turn(put(portion, layer.follows), pause)
                 portion, after = after, next(portions, None)
-            self._take_turn(put(portion, layer.sequence))
+            self._take_turn(put(portion, layer.sequence), pause)
             self._take_turn(lambda: tables.execute("COMMIT"))
         except BaseException:
             tables.rollback()
             raise
 
-    def _take_turn(self, work: Callable[[], object]) -> None:
-        """Do something when the appliers have rested, or at once where there is no time for that."""
-        with self._changed:
-            time = 0.0 if self._hurries else _pace.book()
-            while not self._hurries and (left := time - _pace.now()) > 0:
-                self._changed.wait(left)
+    def _take_turn(self, work: Callable[[], object], pause: float = 0.0) -> None:
+        """Do something when the appliers have rested, or at once where there is no time for that.
+
+        Args:
+            work: what to do.
+            pause: seconds to wait behind it, as long as nobody hurries.
+        """
+        if not self._hurries:
+            self._wait(_pace.book())
         _pace.take(work)
+        if pause:
+            self._wait(_pace.now() + pause)
+
+    def _wait(self, until: float) -> None:
+        """Wait for a time, as long as nobody hurries."""
+        with self._changed:
+            while not self._hurries and (left := until - _pace.now()) > 0:
+                self._changed.wait(left)
 
     def _fail(self, error: Exception) -> None:
         """Tell who waits; what is in the journal is tried again, here or by the next owner."""

@@ -31,6 +31,7 @@ class Pace:
         self._turn = Lock()
         self._free = clock()  # when the next turn may begin
         self._took = 0.0  # seconds of the last turn
+        self._phase = 0.0
 
     def book(self) -> float:
         """Give the time, by ``now()``, at which a turn may begin; it is nobody else's."""
@@ -38,6 +39,12 @@ class Pace:
             time = max(self.now(), self._free)
             self._free = time + self._took + self._rest(self._took)
         return time
+
+    def phase(self) -> float:
+        """Give a share of one, far from those that others got just before: by the golden ratio."""
+        with self._booking:
+            self._phase = (self._phase + 0.618034) % 1.0
+            return self._phase
 
     def take(self, work: Callable[[], object]) -> None:
         """Do what a turn is for, which may be earlier than it was booked for."""

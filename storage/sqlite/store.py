@@ -433,6 +433,10 @@ class SqlitePartition:
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep copies of rows that nobody can read in the table ``damaged_row``; see ``place``."""
         self._check_open()
+        if self._applier is not None:
+            # It has the tables to itself for most of the time, but for those who wait for it.
+            with suppress(StorageError, LeaseLostError):
+                await self._apply(self._applier)
         with CancelScope(shield=True), explained(self._path):
             await to_thread.run_sync(set_aside, self._path, rows)
 

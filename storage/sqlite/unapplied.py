@@ -216,7 +216,7 @@ class Unapplied:
         def portion(**rows: Any) -> Checkpoint:
             return Checkpoint(sequence=self.sequence, epoch=epoch, **rows)
 
-        if self._rows <= most:
+        if self.rows <= most:
             yield self.checkpoint(epoch)
             return
         for purged in _some(self.purged, most):
@@ -255,7 +255,7 @@ class Unapplied:
                 yield portion(**{part: some})
 
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
         """How many rows they are of, about."""
         # Who is created has progress, and a history as well.
         instances = max(len(self.created), len(self.progress), len(self.history))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from perdure.storage.sqlite.pace import REST_MAX_S, RESTS, Pace
@@ -59,6 +61,17 @@ def test_a_turn_that_took_longer_than_the_last_one_puts_off_what_is_not_booked()
     pace.take(lambda: clock.go_on(0.010))
 
     assert pace.book() == pytest.approx(began + 0.010 + RESTS * 0.010)
+
+
+def test_phases_that_follow_one_another_are_far_from_each_other() -> None:
+    pace = Pace()
+
+    for n in (2, 4, 8):
+        phases = sorted(pace.phase() for _ in range(n))
+
+        gaps = [b - a for a, b in pairwise([*phases, phases[0] + 1])]
+        assert min(gaps) > 0.5 / n
+        assert max(gaps) < 2 / n
 
 
 def test_a_turn_that_was_held_up_makes_no_longer_rest_than_there_may_be() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from perdure.actors.errors import StorageError
 from perdure.storage import Checkpoint
+from perdure.storage.records import SetAside
 from perdure.storage.sqlite import SqliteStore, applier as applying
 from perdure.storage.sqlite.encoding import encode_parts
 from perdure.storage.sqlite.pace import Pace
@@ -94,6 +95,16 @@ async def test_who_closes_a_store_waits_for_no_rest(
         await store.close()
 
     assert tables_of(folder) == (1, 2)
+
+
+async def test_what_is_set_aside_waits_for_no_rest(store: SqliteStore, pace: Endless) -> None:
+    owner = await resting(store, pace)
+
+    await owner.partition.set_aside([SetAside("instance_row", 1, "i1", "why")])
+
+    [row] = await owner.partition.read_instances(["i1"])
+    assert row.parked is not None
+    await store.close()
 
 
 async def test_much_that_gathers_behind_a_round_ends_its_rests(
