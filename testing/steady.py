@@ -7,6 +7,7 @@ of the next life, under the same request id; so what changes something is applie
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from ..actors.messages import Message
 from ..actors.values import TERMINAL
 from ..runtime.client.hub_client import HubClient
 from ..runtime.placement.claims import claim_of
+from .store import CrashedError
 
 if TYPE_CHECKING:
     from ..actors.messages import Completion
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from .store import Faults
 
 T = TypeVar("T")
-
-_CUT_OFF = (UnavailableError, OutcomeUnknownError, StorageError)
 
 
 class SteadyClient(HubClient):
@@ -66,19 +66,29 @@ class SteadyPlace:
         return self
 
     async def _ask(self, ask: Callable[[Place], Awaitable[T]]) -> T:
-        """Ask what may be asked twice, until a life has answered that did not end meanwhile."""
-        lives = self._lives
+        """Ask what may be asked twice, until a life has answered."""
         while True:
-            life = await lives.alive()
+            with suppress(CrashedError):
+                return await self._ask_once(ask)
+
+    async def _ask_once(self, ask: Callable[[Place], Awaitable[T]]) -> T:
+        """Ask the life at hand.
+
+        Raises:
+            CrashedError: it has ended before it answered: what was asked may have been done.
+        """
+        lives = self._lives
+        life = await lives.alive()
+        lives.stir()
+        try:
+            return await ask(life.place(self.index))
+        except (UnavailableError, OutcomeUnknownError, StorageError) as error:
+            if life.is_over:
+                raise CrashedError from error
+            raise
+        finally:
+            lives.told += 1
             lives.stir()
-            try:
-                return await ask(life.place(self.index))
-            except _CUT_OFF:
-                if not life.is_over:
-                    raise
-            finally:
-                lives.told += 1
-                lives.stir()
 
     async def _change(self, ask: Callable[[Place], Awaitable[T]]) -> T:
         """Ask for what is done once, whoever repeats it; the answer may be lost on its way."""
@@ -100,41 +110,26 @@ class SteadyPlace:
     async def request_new(self, key: str, message: Message) -> Any:
         """See ``Place.request_new``; the id is new, so what was cut off can be looked up."""
         while True:
-            life = await self._lives.alive()
-            try:
-                answer = await life.place(self.index).request_new(key, copy(message))
-            except _CUT_OFF:
-                if not life.is_over:
-                    raise
-            else:
+            with suppress(CrashedError):
+                answer = await self._ask_once(lambda place: place.request_new(key, copy(message)))
                 if not self._faults.takes_answer():
                     return answer
-            finally:
-                self._lives.told += 1
-                self._lives.stir()
             if await self._ask(lambda place: _is_there(place, key)):
                 return None
 
     async def request_all(self, parcels: Sequence[tuple[str, Message]]) -> None:
         """See ``Place.request_all``; what was cut off is repeated one by one, each by its id."""
-        ids = [self._new_request() for _ in parcels]
+        named = [(self._new_request(), key, message) for key, message in parcels]
         claimed: list[tuple[str, Message]] = []
-        for id, (key, message) in zip(ids, parcels, strict=True):
+        for id, key, message in named:
             one = copy(message)
             one.request = claim_of(id, key, one)
             claimed.append((key, one))
-        life = await self._lives.alive()
-        try:
-            await life.place(self.index).request_all(claimed)
+        with suppress(CrashedError):
+            await self._ask_once(lambda place: place.request_all(claimed))
             if not self._faults.takes_answer():
                 return
-        except _CUT_OFF:
-            if not life.is_over:
-                raise
-        finally:
-            self._lives.told += 1
-            self._lives.stir()
-        for id, (key, message) in zip(ids, parcels, strict=True):
+        for id, key, message in named:
             await self.request_once(key, message, id)
 
     async def request_later(

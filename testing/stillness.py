@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ..runtime.partitions.activation import Activation
 from ..runtime.scheduling.waiter import event_factory
 from ..runtime.shards.activities import RunningActivity
 
@@ -45,6 +46,7 @@ class Stillness:
         self._lives = lives
         self._activity_wait_s = activity_wait_s
         self._stirred: anyio.Event | Bell | None = None
+        self._beside: set[object] = set()  # what was under way when no more was waited for
         self._told = 0  # what clients had been told when it was last still
         lives.stir = self.stir
 
@@ -65,7 +67,7 @@ class Stillness:
         await (checkpoint() if spins < _SPINS_MAX else self.stir_up(_LOOK_S))
 
     async def wait(self) -> None:
-        """Return when nothing moves; activities are not waited for beyond their time.
+        """Return when nothing moves; activities are waited for once, and not beyond their time.
 
         Raises:
             HubStoppingError: the hub stops.
@@ -86,6 +88,7 @@ class Stillness:
                     still = spins = 0
                     await self.stir_up(min(left, _LOOK_S))
                     continue
+                self._beside = self._under_way()
             still += 1
             await checkpoint()
         self._told = self._lives.told
@@ -102,10 +105,21 @@ class Stillness:
         return all(door.partition.is_quiet for door in shard.hosted.values())
 
     def _is_working(self) -> bool:
-        """Whether activities, or operations that await something, are under way."""
+        """Whether something is under way in real time that was not waited for yet."""
         shard = self._lives.local_shard
-        return bool(
-            shard.activities.running_count
-            or shard.activities.waiting
-            or any(not isinstance(one, RunningActivity) for one in shard.pump.kept)
-        )
+        if not (shard.activities.running_count or shard.activities.waiting or shard.pump.kept):
+            return False
+        return not self._under_way() <= self._beside
+
+    def _under_way(self) -> set[object]:
+        """Give the activities, and the operations that await something, that are under way."""
+        shard = self._lives.local_shard
+        found: set[object] = {*shard.activities.wanted}
+        for one in shard.pump.kept:
+            if isinstance(one, Activation):
+                found.add(one.current)
+            elif not isinstance(one, RunningActivity):
+                found.add(one)
+        # Those that wait for their limits have no more than a number.
+        found.update(range(shard.activities.waiting))
+        return found

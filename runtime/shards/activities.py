@@ -376,6 +376,11 @@ class ActivityPool:
         return self._on_loop.count + self._in_threads.count - self.abandoned
 
     @property
+    def wanted(self) -> list[RunningActivity]:
+        """Those that run, or are about to, whose answers somebody waits for."""
+        return [running for running in self._running.values() if not running.ended]
+
+    @property
     def begun(self) -> list[RunningActivity]:
         """Those that have begun and not ended."""
         return [running for running in self._running.values() if running.ran is not None]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from time import perf_counter
 
 import anyio
@@ -8,7 +9,7 @@ import pytest
 from perdure import App, EntityId, HubStoppingError, OrchestrationContext, Settings
 from perdure.testing import TestHub
 from tests.faults import within
-from tests.testing.shop import Stock, app, crawl, fetch, nap
+from tests.testing.shop import Stock, app, crawl, fetch, nap, tick
 
 BOOK = EntityId(Stock, "book")
 
@@ -77,6 +78,26 @@ async def test_an_activity_is_waited_for_as_long_as_it_is_said() -> None:
         await hub.quiet()
 
         assert perf_counter() - began >= 0.2
+
+
+async def test_an_activity_that_takes_too_long_is_waited_for_once() -> None:
+    hub = TestHub(app, activity_wait_s=0.2, settings=Settings(drain_s=0.01))
+    async with within(), hub:
+
+        async def hang(url: str) -> str:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        hub.fake(fetch, calls=hang)
+        await hub.client.start_new(crawl, "a")
+        ticking = await hub.client.start_new(tick, 20)
+        began = perf_counter()
+
+        await hub.advance(timedelta(days=10))
+
+        took = perf_counter() - began
+        assert len(await ticking.result(timeout=0)) == 20
+        assert took < 20 * 0.2
 
 
 async def test_who_waits_is_told_when_the_hub_is_left() -> None:
