@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from perdure import __version__
 
 from . import bench, check, dev, entities, instances, manage, new, serve, shards
-from .words import in_lines
+from .words import in_lines, in_one_line
 
 #: What a command ends with.
 FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT = 1, 2, 3, 4, 5
@@ -165,6 +165,11 @@ for _module in (serve, dev, new, check, instances, entities, manage, shards, ben
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or the process's; gives the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for argument in given:
+        if not argument.isascii() and any("\ud800" <= one <= "\udfff" for one in argument):
+            # Bytes that are no UTF-8; no name and no value could have them.
+            print(f"perdure: {in_one_line(argument)} is no text in UTF-8", file=sys.stderr)
+            return USAGE
     try:
         app(given, prog_name="perdure")
     except SystemExit as ended:

@@ -92,6 +92,10 @@ async def reach(
 
     is_address = place.startswith(("http://", "https://"))
     async with AsyncExitStack() as entered:
+        if reads and _listens_nowhere(place):
+            # What goes to a hub that runs need not even be loaded.
+            yield await entered.enter_async_context(perdure.read_store(place, app))
+            return
         try:
             client = await entered.enter_async_context(
                 perdure.connect(place, key=key if is_address else None)
@@ -107,3 +111,11 @@ async def reach(
                 ) from error
             client = await entered.enter_async_context(perdure.read_store(place, app))
         yield client
+
+
+def _listens_nowhere(place: str) -> bool:
+    """Whether a place is a store in whose folder there is no socket, nor word of one elsewhere."""
+    scheme, _, folder = place.partition(":")
+    return scheme == "sqlite" and not any(
+        os.path.lexists(os.path.join(folder, name)) for name in ("hub.sock", "hub.sock.path")
+    )

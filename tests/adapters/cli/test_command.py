@@ -67,6 +67,20 @@ def test_every_command_says_what_it_takes_with_an_example(
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no terminals to ask at")
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "a\udcffb"), ("start", "order", '["\udcff"]'), ("list", "--tag", "a=\udcff")],
+    ids=["id", "input", "tag"],
+)
+def test_an_argument_that_is_no_text_is_named(
+    run: Run, stopped: str, arguments: tuple[str, ...]
+) -> None:
+    ended = run(arguments[0], stopped, *arguments[1:])
+
+    assert ended.status == 2
+    assert ended.err == f"perdure: {ascii(arguments[-1])[1:-1]} is no text in UTF-8\n"
+
+
 def test_on_a_terminal_it_is_asked_whether_that_is_meant(run: Run, live: Live) -> None:
     id = uuid.uuid4().hex
     run("start", live.socket, "wait_for_go", "--id", id)

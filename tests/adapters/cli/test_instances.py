@@ -206,10 +206,10 @@ def test_what_an_instance_waits_for_is_explained_with_its_line(
     found = run("explain", place, id, "--json").value()
 
     assert f"{id}  wait_for_go, Running" in shown.out
-    assert "go, since" in shown.out
+    assert "Go, since" in shown.out
     assert "tests/adapters/cli/shop.py:" in shown.out
     assert 'return await ctx.wait_for_external_event("Go")' in shown.out
-    assert found["events"][0]["name"] == "go"
+    assert found["events"][0]["name"] == "Go"
 
 
 def test_a_pending_activity_is_explained_with_its_attempt(run: Run, place: str, id: str) -> None:

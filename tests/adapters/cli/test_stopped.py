@@ -37,7 +37,7 @@ def test_what_is_stored_is_explained_and_with_the_application_the_lines_as_well(
     assert without.status == explained.status == 0
     assert "--app MODULE:APP" in without.out
     assert 'return await ctx.wait_for_external_event("Go")' in explained.out
-    assert "go, since" in explained.out
+    assert "Go, since" in explained.out
     assert "hang, attempt 1: has not ended, and no hub runs it, called" in works.out
 
 

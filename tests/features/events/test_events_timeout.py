@@ -43,7 +43,7 @@ async def test_a_wait_with_a_timeout_raises_timeout_error(flow: Flow) -> None:
         await advance(hub, clock, 1)
 
         assert before == RuntimeStatus.RUNNING
-        assert await handle.result(5) == ["timeout", "no event 'go' arrived in time"]
+        assert await handle.result(5) == ["timeout", "no event 'Go' arrived in time"]
 
 
 @PATIENT

@@ -139,7 +139,7 @@ async def test_what_is_waited_for_is_explained_with_its_line_where_the_applicati
     assert branch.place is not None
     assert branch.place.text is not None
     assert "wait_for_external_event" in branch.place.text
-    assert [event.name for event in explained.events] == ["go"]
+    assert [event.name for event in explained.events] == ["Go"]
     assert entity.exists
     assert steps.steps
     assert without.runtime_status == RuntimeStatus.RUNNING
