@@ -225,8 +225,11 @@ class RunningActivity:
         if self.alarm is not None:
             self.stop_alarm()
         pool = self.pool
-        if pool.is_timed and self.ran is not None:
-            began = self.ran[0]  # None where it ran in one go
+        ran = self.ran
+        if ran is pool.at_once and event == "TaskCompleted" and self.call.attempt == 1:
+            self.kind.durations.instant += 1  # nearly always; as count() does, which is a call
+        elif ran is not None:
+            began = ran[0]  # None where it ran in one go
             self.kind.count(self, event, pool.now() - began if began else 0)
         if self.told is not None:
             failed = event == "TaskFailed" and body
@@ -254,7 +257,7 @@ class Kind:
     Attributes:
         own: of its own limit, if it has one.
         shared: of all that run on the loop, or of all that run in threads.
-        durations: how long its attempts took that were counted.
+        durations: how long its attempts took.
         failed: how many of these failed.
         retried: how many of these were not the first of their call.
     """
@@ -328,7 +331,6 @@ class ActivityPool:
         self._context = context_for_threads()
         self._stopping = False
         self.waiting = 0  # calls that were not let in
-        self.is_timed = False  # whether somebody has asked how long they take
         self.abandoned = 0  # attempts that go on, though their answers are not wanted any more
         self._forks = 0
         self.warden: Warden | None = None  # where processes have died
@@ -356,8 +358,7 @@ class ActivityPool:
         return max(0.0, perf_counter() - min(waiting)) if waiting else 0.0
 
     def read_kinds(self) -> tuple[ActivityStatistics, ...]:
-        """Give what was counted of each activity; from now on, that is done."""
-        self.is_timed = True
+        """Give what was counted of each activity."""
         return tuple(kind.read() for _, kind in sorted(self._kinds.items()))
 
     @property
