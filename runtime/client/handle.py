@@ -44,7 +44,8 @@ class OrchestrationHandle(Generic[R_co]):
             OrchestrationCanceledError: it was cancelled.
             InstanceNotFoundError: there is no such instance.
         """
-        return cast(R_co, await self._client.wait(self.instance_id, self._codec, timeout))
+        result: R_co = await self._client.wait(self.instance_id, self._codec, timeout)
+        return result
 
     async def status(self) -> OrchestrationStatus:
         """Give its status, as of the last checkpoint.

@@ -59,7 +59,9 @@ class Requester(Client):
         self._made = count(1)  # one step, also where several threads take from it
 
     def _partition(self, key: str) -> Place:
-        places = self._all()
+        # As in _all(), without a call for each request.
+        is_home = self._here() == self._home.door
+        places = self._routes.places if is_home else self._abroad()
         return places[partition_of(key, len(places))]
 
     def _all(self) -> Sequence[Place]:

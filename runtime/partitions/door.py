@@ -108,7 +108,7 @@ class Door:
         message.reply = waiter
         message.target = key
         partition.waiting += 1
-        partition.post(key, message)
+        partition.deliver(activation, message)
         return waiter
 
     def _set_aside(self, key: str, message: Message, reply: Any) -> Waiter:

@@ -188,9 +188,10 @@ class Partition(Ledger):
         activation = self.activations.get(key)
         if activation is None:
             activation = self.catalog.activate(key)
-        self._deliver(activation, message)
+        self.deliver(activation, message)
 
-    def _deliver(self, activation: Activation, message: Message) -> None:
+    def deliver(self, activation: Activation, message: Message) -> None:
+        """Put a message into the mailbox of an actor that is in memory, or being loaded."""
         activation.mail.append(message)
         # Of one that holds what it cannot take yet, the turn takes note, which comes first.
         if (message.keep or activation.busy) and not activation.touched:
@@ -222,7 +223,7 @@ class Partition(Ledger):
         if gate.reason is None:
             if not self.leftovers.rows or not self.leftovers.take(instance_id, completion):
                 activation = self.activations.get(instance_id)
-                self._deliver(activation or self.catalog.activate(instance_id), completion)
+                self.deliver(activation or self.catalog.activate(instance_id), completion)
         elif gate.aside is not None:
             gate.late.append((instance_id, completion))
 
@@ -251,7 +252,7 @@ class Partition(Ledger):
             activation = self.catalog.activate(target)
         elif activation.spilled:
             self.slows = True
-        self._deliver(activation, message)
+        self.deliver(activation, message)
 
     def _send_away(self, index: int, target: str, message: Message) -> None:
         self.sent_away += 1
