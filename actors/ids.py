@@ -92,6 +92,9 @@ def check_instance_id(instance_id: object, what: str = "instance_id") -> str:
 _FOLDED: dict[str, str] = {}
 _FOLDED_MAX = 256
 
+#: Classes that were named by ids, with their names, which they keep once they have one.
+_NAMES: dict[type, str] = {}
+
 
 class EntityId(Generic[E]):
     """The address of an entity: its name, which ignores case, and its key, which does not.
@@ -119,9 +122,13 @@ class EntityId(Generic[E]):
     def __init__(self: EntityId[Any], entity: str | Callable[..., Any], key: str) -> None: ...
     def __init__(self, entity: Any, key: str) -> None:
         # A plain class has no code of a user's that a look at it would run.
-        name = entity.__dict__.get("__perdure_entity__") if type(entity) is type else None
-        if type(name) is not str:
+        name = _NAMES.get(entity) if type(entity) is type else None
+        if name is None:
             name = _name_of_entity(entity)
+            if type(entity) is type:
+                if len(_NAMES) >= _FOLDED_MAX:
+                    _NAMES.clear()
+                _NAMES[entity] = name
         self.name = name
         if type(key) is not str or not 0 < len(key) <= MAX_ID_LENGTH or not key.isprintable():
             key = check_text(key, "an entity key")
