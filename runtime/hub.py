@@ -37,8 +37,6 @@ from .transport.sockets import path_of
 if TYPE_CHECKING:
     from ..actors.registry.app import App
     from ..storage import Store
-    from .partitions.partition import Partition
-    from .shards.shard import Shard
     from .statistics import HubStatistics
 
 _log = Log("perdure.hub")
@@ -77,6 +75,10 @@ class Hub:
             observer, or of what makes one when it is called. Worker processes import it, so with
             ``workers`` it must be named.
 
+    Attributes:
+        crew: the shards that serve it: for the runtime's own use and its tests, as the class
+            ``Crew`` describes it, and no part of the public interface.
+
     Raises:
         UsageError: a bad argument.
         StorageError: on entering, if the store cannot be opened (in use, newer, damaged, ...).
@@ -113,11 +115,11 @@ class Hub:
             lookup.tracer = watch
         self._lookup = lookup
         path = None if socket is None else path_of(socket, "socket")
-        self._crew: Crew
+        self.crew: Crew
         if workers:
             from .cluster.processes import ProcessCrew  # with all that starts processes
 
-            self._crew = ProcessCrew(
+            self.crew = ProcessCrew(
                 workers,
                 text(app, "app") if is_a(app, str) else self.app,
                 self._store,
@@ -128,11 +130,11 @@ class Hub:
                 observer=cast("str", observer) if is_a(observer, str) else None,
             )
         else:
-            self._crew = self._make_crew(shards, partitions, path, watch)
-        self._crew.on_interrupt = self._interrupt
+            self.crew = self._make_crew(shards, partitions, path, watch)
+        self.crew.on_interrupt = self._interrupt
         self._balancer = None
         if rebalance is not None and max(shards, workers) > 1:
-            self._balancer = Balancer(rebalance, self._crew)
+            self._balancer = Balancer(rebalance, self.crew)
         self._tasks: TaskGroup | None = None
         self._serving: anyio.CancelScope | None = None
         self._draining: anyio.CancelScope | None = None
@@ -160,7 +162,7 @@ class Hub:
 
     def _make_client(self) -> Client:
         """Make the client, when the hub begins to serve."""
-        return HubClient(self._lookup, self._crew.router, self._clock, self._home, self)
+        return HubClient(self._lookup, self.crew.router, self._clock, self._home, self)
 
     @property
     def client(self) -> Client:
@@ -184,12 +186,12 @@ class Hub:
     @property
     def shards(self) -> int:
         """How many event loops serve the partitions."""
-        return self._crew.count
+        return self.crew.count
 
     @property
     def placement(self) -> list[int]:
         """Which shard serves each partition."""
-        return list(self._crew.owners)
+        return list(self.crew.owners)
 
     @property
     def left_behind(self) -> list[str]:
@@ -197,17 +199,7 @@ class Hub:
 
         It swallows its cancellation; the log names it as well. Whoever runs the loop waits for it.
         """
-        return list(self._crew.left)
-
-    @property
-    def _shard(self) -> Shard:
-        """The shard that is this loop, for tests."""
-        return self._crew.local_shard
-
-    @property
-    def _partitions(self) -> list[Partition]:
-        """The partitions that this loop serves, for tests."""
-        return self._crew.local_shard.partitions
+        return list(self.crew.left)
 
     async def statistics(self, *, hottest: int = 0) -> HubStatistics:
         """Give the counters: how loaded the hub is, and where.
@@ -225,7 +217,7 @@ class Hub:
             raise HubStoppingError(f"the hub is {self._state}: it counts while it runs")
         if self._home.is_elsewhere():
             return await self._home.fetch(partial(self.statistics, hottest=hottest))
-        return await self._crew.statistics(whole(hottest, "hottest"))
+        return await self.crew.statistics(whole(hottest, "hottest"))
 
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition from now on.
@@ -244,9 +236,9 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it moves partitions while it runs")
-        last, shards = len(self._crew.owners) - 1, self._crew.count - 1
+        last, shards = len(self.crew.owners) - 1, self.crew.count - 1
         numbers = whole(partition, "partition", most=last), whole(to, "to", most=shards)
-        move = partial(self._crew.move, *numbers)
+        move = partial(self.crew.move, *numbers)
         await (self._home.fetch(move) if self._home.is_elsewhere() else move())
 
     async def start(self) -> Self:
@@ -308,12 +300,12 @@ class Hub:
     def _leave(self) -> None:
         if self._state == "running":
             self._state = "stopping"
-            self._crew.stop_starting()
+            self.crew.stop_starting()
         self._leaving.set()
 
     def _kill(self) -> None:
         """End the worker processes at once, since this process ends; in any code of its thread."""
-        self._crew.kill()
+        self.crew.kill()
 
     async def _leave_for(self, tell: Callable[[], None]) -> None:
         """Leave, and tell another loop when that is done."""
@@ -376,13 +368,13 @@ class Hub:
 
     async def _run(self) -> None:
         try:
-            await self._crew.open()
+            await self.crew.open()
         except StoreInUseError:
             # Another hub may have this very object open: it is not this one's to close.
             raise
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._crew.close()
+                await self.crew.close()
             raise
         failed: Exception | None = None
         try:
@@ -391,40 +383,40 @@ class Hub:
                 self._serving = anyio.CancelScope(shield=True)
                 self._tasks.start_soon(self._serve, self._serving)
                 try:
-                    await self._crew.ready()
+                    await self.crew.ready()
                     self._begin_serving(self._tasks)
                     await self._leaving.wait()
                     with anyio.CancelScope(shield=True) as self._draining:
-                        await self._crew.drain()
+                        await self.crew.drain()
                 except Exception as error:
                     failed = error  # it comes out as it is, and not in a group
                 finally:
                     self._state = "stopping"
-                    self._crew.stop()
+                    self.crew.stop()
                     self._serving.cancel()
                     self._tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._crew.close()
+                await self.crew.close()
         if failed is not None:
             raise failed
 
     def _begin_serving(self, tasks: TaskGroup) -> None:
         self._client = self._make_client()
-        self._crew.client = self._client
-        self._crew.payload_max = self.settings.max_payload
+        self.crew.client = self._client
+        self.crew.payload_max = self.settings.max_payload
         if self._retention:
             keep = partial(keep_retention, self._retention, self._client, self._clock)
-            tasks.start_soon(self._crew.keeper.persist, "retention", keep)
+            tasks.start_soon(self.crew.keeper.persist, "retention", keep)
         if self._balancer is not None:
-            tasks.start_soon(self._crew.keeper.persist, "balancing", self._balancer.run)
+            tasks.start_soon(self.crew.keeper.persist, "balancing", self._balancer.run)
         self._state = "running"
         self._started.set()
 
     async def _serve(self, scope: anyio.CancelScope) -> None:
         try:
             with scope:
-                await self._crew.run()
+                await self.crew.run()
         finally:
             if self._state == "running" and not scope.cancel_called:
                 self._stop_for(InternalError("somebody cancelled the task that serves the hub"))

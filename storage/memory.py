@@ -68,8 +68,16 @@ class _Instance:
 
 
 @define(eq=False)
-class _Rows:
-    """What one partition has stored."""
+class MemoryRows:
+    """What one partition has stored: each kind of row by its numbers, and where to find them.
+
+    Attributes:
+        sequence: how many checkpoints there were.
+        epoch: which owner may write; another one makes it larger.
+        ids: the number of each instance, by its key.
+        entity_ids: the number of each entity, by its name and key.
+        waiting: how much mail there is for each actor.
+    """
 
     sequence: int = 0
     epoch: int = 0
@@ -227,11 +235,11 @@ class MemoryPartition:
 
     place = "memory"
 
-    def __init__(self, rows: _Rows) -> None:
-        self._stored: _Rows | None = rows
+    def __init__(self, rows: MemoryRows) -> None:
+        self._stored: MemoryRows | None = rows
 
     @property
-    def _rows(self) -> _Rows:
+    def _rows(self) -> MemoryRows:
         if self._stored is None:
             raise StorageError("the memory store is closed; open it again")
         return self._stored
@@ -387,12 +395,17 @@ class MemoryPartition:
 
 
 class MemoryStore:
-    """A store without durability, for tests, benchmarks and throw-away hubs."""
+    """A store without durability, for tests, benchmarks and throw-away hubs.
+
+    Attributes:
+        rows: what each partition has stored, open or closed: for tests to look at, and for those
+            that have another owner come. There is none before the store was opened first.
+    """
 
     durability = "memory only: lost when the process ends"
 
     def __init__(self) -> None:
-        self._rows: list[_Rows] = []
+        self.rows: list[MemoryRows] = []
         self._open: list[MemoryPartition] = []
 
     async def open(self, partitions: int) -> Sequence[MemoryPartition]:
@@ -406,13 +419,13 @@ class MemoryStore:
             raise UsageError(f"a hub needs at least 1 partition, not {partitions}")
         if self._open:
             raise StoreInUseError("this MemoryStore is open in another hub; close that one first")
-        if self._rows and len(self._rows) != partitions:
+        if self.rows and len(self.rows) != partitions:
             raise StoreVersionError(
-                f"this MemoryStore has {len(self._rows)} partitions, not {partitions}; "
+                f"this MemoryStore has {len(self.rows)} partitions, not {partitions}; "
                 "open it with as many as it was made with"
             )
-        self._rows = self._rows or [_Rows() for _ in range(partitions)]
-        self._open = [MemoryPartition(rows) for rows in self._rows]
+        self.rows = self.rows or [MemoryRows() for _ in range(partitions)]
+        self._open = [MemoryPartition(rows) for rows in self.rows]
         return self._open
 
     async def close(self) -> None:

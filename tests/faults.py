@@ -150,6 +150,15 @@ class FaultyStore:
         self._gates.setdefault(method, []).append(gate)
         return gate
 
+    def fail_no_more(self) -> None:
+        """Forget the faults that are still to come at the next commits and reads."""
+        self._next.clear()
+        self.read_failures.clear()
+
+    def hold_no_more(self) -> None:
+        """Hold no call that comes from now on."""
+        self._gates.clear()
+
     async def open(self, partitions: int) -> Sequence[PartitionStore]:
         opened = await self.inner.open(partitions)
         return [FaultyPartition(self, index, inner) for index, inner in enumerate(opened)]
@@ -318,14 +327,14 @@ def content(store: MemoryStore) -> Content:
         "outbox",
         "requests",
     )
-    rows = [{kind: len(getattr(one, kind)) for kind in kinds} for one in store._rows]
-    return Content([one.sequence for one in store._rows], rows)
+    rows = [{kind: len(getattr(one, kind)) for kind in kinds} for one in store.rows]
+    return Content([one.sequence for one in store.rows], rows)
 
 
 def everything(store: MemoryStore) -> list[dict[str, Any]]:
     """Give every durable row as plain values, epochs and sequences left out."""
     found: list[dict[str, Any]] = []
-    for one in store._rows:
+    for one in store.rows:
         fields = attrs.asdict(one)
         del fields["epoch"], fields["sequence"]
         found.append(fields)

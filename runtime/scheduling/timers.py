@@ -127,6 +127,17 @@ class TimerQueue:
             self._woken = woken = anyio.Event()
             await self._clock.wait_until(self.next_due(), woken)
 
+    @property
+    def size(self) -> int:
+        """How many alarms it holds, with those that are stopped until they are swept out."""
+        return len(self._at.alarms) + len(self._after.alarms)
+
+    @property
+    def pending(self) -> int:
+        """How many alarms wait to ring; it looks at each."""
+        every = (*self._at.alarms, *self._after.alarms)
+        return sum(one.callback is not None for _, _, one in every)
+
     def next_due(self) -> int | None:
         """Give when the clock will show that something is due, unless it is set meanwhile."""
         due = self._at.alarms[0][0] if self._at.alarms else None

@@ -30,6 +30,7 @@ from perdure import (
     UsageError,
 )
 from perdure.runtime.placement.hashing import partition_of
+from perdure.testing.inside import partitions_of
 from tests.faults import Crash, let_turns_crash
 from tests.runtime.orchestrating import advance, evict, quiet, running
 
@@ -326,5 +327,5 @@ async def test_a_request_with_what_goes_along_is_known_by_its_id_after_a_restart
 
 async def until_waiting(hub: Hub) -> None:
     """Return when a message waits in the store for the locked entity."""
-    while not await hub._partitions[partition_of(str(BOX), 2)].store.waiting([str(BOX)]):
+    while not await partitions_of(hub)[partition_of(str(BOX), 2)].store.waiting([str(BOX)]):
         await anyio.sleep(0.001)

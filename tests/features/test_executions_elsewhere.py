@@ -14,6 +14,7 @@ from perdure import App, Hub, MemoryStore, OrchestrationContext, Settings, Sqlit
 from perdure.actors.orchestrations.orchestration import OrchestrationActor
 from perdure.actors.replay.execution import Execution
 from perdure.storage import Store
+from perdure.testing.inside import partitions_of
 from tests.actors.orchestrations.scripted import Decision, Scripted
 from tests.runtime.harness import until_true
 from tests.runtime.orchestrating import running
@@ -117,7 +118,7 @@ async def test_what_it_waits_for_is_told_without_where_its_code_stands(
         handle = await hub.client.start_new("flow", 3)
         await entered.wait()
         if evicted:
-            for partition in hub._partitions:
+            for partition in partitions_of(hub):
                 partition.catalog.evict(10)
                 partition.catalog.evict(10)
         found, trace = await handle.explain(), await hub.client.trace(handle.instance_id)

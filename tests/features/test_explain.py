@@ -29,6 +29,7 @@ from perdure import (
     Waited,
 )
 from perdure.runtime.facts import read_fact
+from perdure.testing.inside import partitions_of
 from tests.features.explained import (
     S,
     Slow,
@@ -68,7 +69,7 @@ async def holding(hub: Hub) -> AsyncGenerator[None]:
 
 def put_away(hub: Hub) -> None:
     """Take what is idle out of memory, though activities run."""
-    for partition in hub._partitions:
+    for partition in partitions_of(hub):
         partition.catalog.evict(1_000_000)
         partition.catalog.evict(1_000_000)
 
@@ -480,7 +481,7 @@ def contents(place: Path) -> str:
 
 def rows_of(store: MemoryStore) -> str:
     """All that a memory store holds."""
-    return repr([vars(rows) if hasattr(rows, "__dict__") else rows for rows in store._rows])
+    return repr([vars(rows) if hasattr(rows, "__dict__") else rows for rows in store.rows])
 
 
 @EVICTED
@@ -501,7 +502,7 @@ async def test_to_explain_has_no_effect(evicted: bool, kind: str, tmp_path: Path
                 return answered and await hub.client.get_status("the child") is not None
 
             await until(settled)
-            while any(not partition.is_quiet for partition in hub._partitions):
+            while any(not partition.is_quiet for partition in partitions_of(hub)):
                 await anyio.sleep(0.001)
             if evicted:
                 put_away(hub)
@@ -542,7 +543,7 @@ async def figures(hub: Hub) -> list[tuple[Any, ...]]:
             {key: (each.used, each.taken) for key, each in one.activations.items()},
             one.batch.has_rows,
         )
-        for one in hub._partitions
+        for one in partitions_of(hub)
     ]
 
 
@@ -554,7 +555,7 @@ async def test_to_explain_writes_nothing_to_the_store(tmp_path: Path) -> None:
         await quiet(hub)
         await evict(hub)
         # What was committed comes into the tables by and by, whoever looks.
-        for partition in hub._partitions:
+        for partition in partitions_of(hub):
             await partition.store.apply()
             await partition.store.apply()
         before = contents(place)
@@ -564,7 +565,7 @@ async def test_to_explain_writes_nothing_to_the_store(tmp_path: Path) -> None:
         await hub.client.explain(S)
 
         assert contents(place) == before
-        assert not any(partition.activations for partition in hub._partitions)
+        assert not any(partition.activations for partition in partitions_of(hub))
 
 
 async def test_a_memory_store_is_as_before() -> None:
@@ -586,7 +587,7 @@ async def test_an_instance_whose_history_is_damaged_is_told_without_it() -> None
         handle = await hub.client.start_new(locks, instance_id="x")
         await quiet(hub)
         await evict(hub)
-        [rows] = store._rows
+        [rows] = store.rows
         rows.history[rows.ids["x"]].clear()
         aside = await handle.explain()
         await handle.raise_event("go")  # which loads it, and has it parked

@@ -29,6 +29,7 @@ from perdure import (
     Store,
 )
 from perdure.storage import Checkpoint
+from perdure.testing.inside import partitions_of
 from tests.runtime.harness import Faults, FaultyStore, disk_error, until_true
 from tests.runtime.orchestrating import evict, quiet
 
@@ -1005,7 +1006,7 @@ async def ask_while_commits_fail(
 
 async def recovered(hub: Hub) -> None:
     """Return when each partition takes requests again."""
-    await until_true(lambda: all(partition.gate.reason is None for partition in hub._partitions))
+    await until_true(lambda: all(partition.gate.reason is None for partition in partitions_of(hub)))
 
 
 @kind

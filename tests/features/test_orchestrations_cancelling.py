@@ -20,6 +20,7 @@ from perdure import (
 )
 from perdure.runtime.partitions.door import Door
 from perdure.storage import Checkpoint
+from perdure.testing.inside import shard_of
 from tests.runtime.harness import FaultyStore, partition_here, until_true
 from tests.runtime.orchestrating import (
     EVICTED,
@@ -303,7 +304,7 @@ async def test_cancel_losers_cancels_the_activities_and_children_that_lost() -> 
 
 
 async def quiet_but_for_activities(hub: Any) -> None:
-    while not hub._shard.activities.running_count:
+    while not shard_of(hub).activities.running_count:
         await anyio.sleep(0.001)
 
 

@@ -21,6 +21,7 @@ from perdure import (
 from perdure.actors.messages import Start
 from perdure.actors.registry.lookup import Lookup
 from perdure.runtime.placement.hashing import partition_of
+from perdure.testing.inside import partitions_of
 from tests.actors.recording import START, Instance
 from tests.runtime.orchestrating import (
     Flow,
@@ -276,7 +277,7 @@ async def test_children_run_in_other_partitions_too() -> None:
         handle = await hub.client.start_new(spreads)
 
         assert await handle.result(10) == 40
-        used = [p for p in hub._partitions if p.commits]
+        used = [p for p in partitions_of(hub) if p.commits]
         assert len(used) > 1
 
 

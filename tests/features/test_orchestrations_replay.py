@@ -26,6 +26,7 @@ from perdure import (
     RetryPolicy,
     RuntimeStatus,
 )
+from perdure.testing.inside import partitions_of
 from tests.runtime.orchestrating import SECOND, Flow, advance, event_types, evict, quiet, running
 
 app = App()
@@ -205,7 +206,7 @@ async def test_hundreds_of_waiting_orchestrations_finish_with_ten_in_memory() ->
             assert await handle.result(10) == 9 * n
         await quiet(hub)
 
-        assert sum(len(partition.activations) for partition in hub._partitions) < count
+        assert sum(len(partition.activations) for partition in partitions_of(hub)) < count
 
 
 async def test_a_single_cached_actor_is_enough() -> None:

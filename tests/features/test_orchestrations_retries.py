@@ -26,6 +26,7 @@ from perdure import (
     SubOrchestrationError,
     UsageError,
 )
+from perdure.testing.inside import partitions_of
 from tests.runtime.orchestrating import (
     Flow,
     advance,
@@ -294,7 +295,7 @@ async def test_the_shorter_limit_ends_the_attempt_under_way(limits: Any, evicted
         await begun[0].wait()
         clock.advance(2)
         if evicted:
-            for partition in [*hub._partitions] * 2:
+            for partition in [*partitions_of(hub)] * 2:
                 partition.catalog.evict(10)
         assert not told
         clock.advance(1)

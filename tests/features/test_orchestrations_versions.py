@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from perdure import App, ManualClock, MemoryStore, OrchestrationContext, RuntimeStatus
+from perdure.testing.inside import partitions_of
 from tests.runtime.orchestrating import HOUR, advance, evict, quiet, running, status_of
 
 
@@ -61,7 +62,9 @@ async def test_instances_without_code_are_parked_as_soon_as_the_hub_starts(
             "later": RuntimeStatus.PENDING,
             "other": RuntimeStatus.RUNNING,
         }
-        assert len([a for p in hub._partitions for a in p.activations]) <= 4  # not all are loaded
+        assert (
+            len([a for p in partitions_of(hub) for a in p.activations]) <= 4
+        )  # not all are loaded
         await hub.client.raise_event("1", "go")  # kept
 
     async with running(make("1", "2"), store, clock=clock) as hub:

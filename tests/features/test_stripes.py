@@ -28,6 +28,7 @@ from perdure import (
 )
 from perdure.actors.entities.stripes import MARK, stripe_key
 from perdure.runtime.placement.hashing import partition_of
+from perdure.testing.inside import shard_of
 from tests.faults import FaultyStore, persist, settle, within
 from tests.guarantees.workloads import id_in
 from tests.runtime.harness import until
@@ -164,7 +165,7 @@ def rows(store: FaultyStore) -> dict[str, int]:
     assert isinstance(inner, MemoryStore)
     return {
         f"@{row.name}@{row.key}": index
-        for index, one in enumerate(inner._rows)
+        for index, one in enumerate(inner.rows)
         for row in one.entities.values()
     }
 
@@ -199,7 +200,7 @@ async def test_an_actors_signal_runs_in_its_own_partition_and_its_own_checkpoint
     hub: Hub, store: FaultyStore, partition: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow the machine is: what waits at a checkpoint is taken in front of it.
-    allowance = hub._shard._allowance
+    allowance = shard_of(hub)._allowance
     monkeypatch.setattr(allowance, "left", 240.0)
     monkeypatch.setattr(allowance, "_seconds", 240.0)
     for prefix in ("first", "second"):
@@ -370,7 +371,7 @@ async def test_a_stripe_goes_home_by_itself_and_leaves_nothing(
     await until(is_home)
     inner = store.inner
     assert isinstance(inner, MemoryStore)
-    assert not any(one.timers or one.mail for one in inner._rows)
+    assert not any(one.timers or one.mail for one in inner.rows)
 
 
 async def test_queries_list_an_entity_once_whatever_the_page_size(
@@ -636,7 +637,7 @@ async def test_an_entity_in_trouble_can_be_purged(clock: ManualClock) -> None:
         await hub.client.purge_entity(FRAGILE)
 
         assert await hub.client.get_entity(FRAGILE) is None
-    assert not any(one.entities or one.mail or one.timers for one in store._rows)
+    assert not any(one.entities or one.mail or one.timers for one in store.rows)
 
 
 async def test_an_entity_that_is_not_registered_any_more_keeps_its_stripes(

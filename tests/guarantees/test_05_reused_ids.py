@@ -212,7 +212,7 @@ async def test_what_an_older_release_stored_is_taken_for_a_repetition() -> None:
     store = MemoryStore()
     async with Hub(app, store=store, partitions=1) as hub:
         await hub.client.call_entity(A, Account.pay, 5, request_id=ID)
-    [rows] = store._rows
+    [rows] = store.rows
     stored = rows.requests[ID]
     rows.requests[ID] = stored._replace(body=orjson.dumps(orjson.loads(stored.body)[:2]))
 

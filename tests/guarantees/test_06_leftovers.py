@@ -24,6 +24,7 @@ from perdure import (
     SqliteStore,
     Store,
 )
+from perdure.testing.inside import partitions_of
 from tests.faults import FaultyStore, JumpingClock, When, dying, within
 from tests.storage.files import change
 
@@ -102,7 +103,7 @@ def hub_on(store: Store, clock: Any = None, **limits: Any) -> Hub:
 
 
 def rows_of(store: MemoryStore) -> int:
-    return sum(len(one.activities) for one in store._rows)
+    return sum(len(one.activities) for one in store.rows)
 
 
 async def until_run(count: int) -> None:
@@ -196,7 +197,7 @@ async def test_what_is_left_open_runs_again_after_a_crash(
                 await hub.client.raise_event("i", "go")
             await hub.client.wait("i")
         async with hub_on(inner) as hub:
-            for partition in hub._partitions:
+            for partition in partitions_of(hub):
                 assert not partition.leftovers.rows
 
     assert sorted(runs) == first

@@ -34,6 +34,7 @@ from perdure import (
 from perdure.actors.messages import Caller, LockRequest
 from perdure.actors.orchestrations.orchestration import OrchestrationActor
 from perdure.runtime.partitions.door import Door
+from perdure.testing.inside import partitions_of
 from tests.faults import (
     Crash,
     FaultyStore,
@@ -578,7 +579,7 @@ async def test_delayed_signals_purges_and_releases_do_not_notice_anothers_crash(
     hub = Hub(app_with(Code()), store=store, partitions=1, clock=clock)
     async with within(10), hub:
         client = hub.client
-        partition = hub._partitions[0]
+        partition = partitions_of(hub)[0]
         for n in range(4):
             handle = await client.start_new("quiet", instance_id=f"ended-{n}")
             await handle.raise_event("end")

@@ -165,7 +165,7 @@ async def test_a_striped_entity_reads_as_a_plain_object_over_failures_and_crashe
     assert (0 if status is None else status.failed_signals) == model.failed
     async with hub_on(FaultyStore(inner)) as hub:
         assert (await hub.client.get_entity(id) is None) == (status is None)
-    assert all(not rows.timers and not rows.mail for rows in inner._rows)
+    assert all(not rows.timers and not rows.mail for rows in inner.rows)
 
 
 async def test_a_read_sees_every_operation_acknowledged_before_it_in_a_storm() -> None:

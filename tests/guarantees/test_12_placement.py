@@ -100,8 +100,7 @@ async def run_with_faults(folder: Path, moves: int, number: int = 0) -> None:
                     except (StorageError, UnavailableError):
                         failed += 1
                 load.stopped = True
-            store.read_failures.clear()
-            store._next.clear()
+            store.fail_no_more()
             await load.check(hub.client)
         async with hub_on(inner, 1) as hub:
             await load.check(hub.client)

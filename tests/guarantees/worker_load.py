@@ -409,7 +409,7 @@ def hub_on(
 
 
 def crew_of(hub: Hub) -> ProcessCrew:
-    crew = hub._crew
+    crew = hub.crew
     assert isinstance(crew, ProcessCrew)
     return crew
 

@@ -23,6 +23,7 @@ from perdure import (
     Settings,
     Store,
 )
+from perdure.testing.inside import partitions_of, shard_of
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -53,14 +54,13 @@ async def running(
 
 
 def _is_quiet(hub: Hub) -> bool:
-    timers = hub._shard.timers
-    alarms = [*timers._at.alarms, *timers._after.alarms]
-    due = any(one.callback is not None and due <= hub._clock.now() for due, _, one in alarms)
+    shard = shard_of(hub)
+    due = shard.timers.next_due()
     return (
-        not due
-        and hub._shard.pump.is_quiet
-        and not hub._shard.activities.running_count
-        and all(partition.is_quiet for partition in hub._partitions)
+        (due is None or due > shard.timers.now())
+        and shard.pump.is_quiet
+        and not shard.activities.running_count
+        and all(partition.is_quiet for partition in partitions_of(hub))
     )
 
 
@@ -82,7 +82,7 @@ async def evict(hub: Hub) -> int:
     """Take every idle actor out of memory; gives how many there were."""
     await quiet(hub)
     gone = 0
-    for partition in hub._partitions:
+    for partition in partitions_of(hub):
         # The first round only marks those that were used as cold.
         gone += partition.catalog.evict(1_000_000) + partition.catalog.evict(1_000_000)
     return gone
@@ -90,7 +90,7 @@ async def evict(hub: Hub) -> int:
 
 def stored_timers(store: MemoryStore) -> int:
     """How many durable timers a memory store has."""
-    return sum(len(rows.timers) for rows in store._rows)
+    return sum(len(rows.timers) for rows in store.rows)
 
 
 async def status_of(handle: OrchestrationHandle[Any]) -> RuntimeStatus:

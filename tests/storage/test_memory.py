@@ -25,7 +25,7 @@ def test_its_tables_of_names_and_waiting_mail_say_what_its_rows_say(seed: int, c
     with pytest.raises(StopIteration):
         commit().send(None)
 
-    [stored] = rows._rows
+    [stored] = rows.rows
     assert stored.ids == {one.created.key: id for id, one in stored.instances.items()}
     assert stored.entity_ids == {(row.name, row.key): id for id, row in stored.entities.items()}
     actors = [row.actor for row in stored.mail.values()]
@@ -77,7 +77,7 @@ async def test_what_is_set_aside_marks_the_actors_that_are_there_and_keeps_the_r
         == counter.parked
         == b'{"type":"%b","reason":"it is bad"}' % (DAMAGED.encode())
     )
-    assert [row.row for row in store._rows[0].set_aside] == [9, 5]
+    assert [row.row for row in store.rows[0].set_aside] == [9, 5]
 
 
 async def test_a_request_lives_as_long_as_it_is_not_older_than_what_is_deleted() -> None:

@@ -19,6 +19,7 @@ from perdure.adapters.http import changes
 from perdure.adapters.http.changes import EventStream
 from perdure.adapters.http.entrance import Entrance
 from perdure.adapters.http.server import Address, ServerOptions, listen
+from perdure.testing.inside import partitions_of
 from tests.adapters.http.serving import make_app
 
 CHANGES = "/api/v1/changes"
@@ -332,7 +333,7 @@ class Reads:
 
     def __init__(self, hub: Hub) -> None:
         self.count = 0
-        for partition in hub._partitions:
+        for partition in partitions_of(hub):
             store: Any = partition.store
             self._watch(store)
 

@@ -20,6 +20,7 @@ from perdure import (
     UsageError,
 )
 from perdure.runtime.partitions.door import Door
+from perdure.testing.inside import partitions_of
 from tests.runtime.orchestrating import cause_of, event_types, events_of, evict, quiet, running
 
 app = App()
@@ -238,11 +239,11 @@ async def test_an_answer_reaches_an_evicted_orchestration() -> None:
     async with running(local) as hub:
         handle = await hub.client.start_new(calls)
         await begun.wait()
-        for partition in hub._partitions:
+        for partition in partitions_of(hub):
             await Door(partition).wait_durable()
             partition.catalog.evict(1000)
             partition.catalog.evict(1000)
-        assert not any(partition.activations for partition in hub._partitions)
+        assert not any(partition.activations for partition in partitions_of(hub))
 
         gate.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import perdure
 from perdure import Client, EntityId, Hub, Store
+from perdure.testing.inside import partitions_of
 from tests.features.entities.application import Counter, app
 from tests.runtime.harness import partition_here, until_true
 
@@ -20,7 +21,7 @@ async def test_totals_are_exact_with_far_more_entities_than_are_kept_in_memory(
                 await hub.client.signal_entities(
                     [(EntityId(Counter, str(i)), Counter.add, 1) for i in range(start, start + 250)]
                 )
-        kept = sum(len(partition.activations) for partition in hub._partitions)
+        kept = sum(len(partition.activations) for partition in partitions_of(hub))
         total = 0
         async for status in hub.client.query_entities(page_size=500):
             assert status.state is not None

@@ -85,7 +85,8 @@ async def test_a_clients_event_of_another_type_is_refused_and_nothing_is_recorde
 
 @pytest.mark.parametrize("way", ["not waiting yet", "suspended", "scheduled", "from an actor"])
 async def test_data_of_another_type_that_were_taken_in_raise_at_the_wait(way: str) -> None:
-    async with running(typed, clock=ManualClock()) as hub:
+    clock = ManualClock()
+    async with running(typed, clock=clock) as hub:
         start_at = HOUR if way == "scheduled" else None
         handle = await hub.client.start_new(wants_ints, way, instance_id="x", start_at=start_at)
         if way == "suspended":
@@ -98,8 +99,6 @@ async def test_data_of_another_type_that_were_taken_in_raise_at_the_wait(way: st
         if way == "suspended":
             await handle.resume()
         elif way == "scheduled":
-            clock = hub._clock
-            assert isinstance(clock, ManualClock)
             clock.advance(3600)
         elif way == "not waiting yet":
             await handle.raise_event("go")

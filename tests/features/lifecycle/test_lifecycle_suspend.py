@@ -10,6 +10,7 @@ import pytest
 
 from perdure import App, ManualClock, MemoryStore, OrchestrationContext, RuntimeStatus
 from perdure.runtime.partitions.door import Door
+from perdure.testing.inside import partitions_of, shard_of
 from tests.features.lifecycle.application import KINDS, WAITS, app, parent, refuses
 from tests.runtime.orchestrating import HOUR, Flow, event_types, evict, quiet, running, status_of
 
@@ -78,9 +79,9 @@ async def test_what_arrives_while_suspended_is_kept_in_order(
 async def advance_beside_activity(clock: ManualClock, hub: Any, seconds: float) -> None:
     """Turn the clock while an activity runs, and return when the timer was taken."""
     clock.advance(seconds)
-    while any(one.callback is not None for _, _, one in hub._shard.timers._at.alarms):
+    while shard_of(hub).timers.pending:
         await anyio.sleep(0.0005)
-    for partition in hub._partitions:
+    for partition in partitions_of(hub):
         await Door(partition).wait_durable()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import perdure
 from perdure import Hub, Store
+from perdure.testing.inside import partitions_of
 from tests.features.locks.application import (
     Account,
     account,
@@ -58,7 +59,7 @@ async def test_a_lock_survives_a_recovery_of_its_partition() -> None:
         with pytest.raises(perdure.UnavailableError):
             await client.call_entity(account("z"), Account.add, 1)
         store.faults.commit = None
-        partition = hub._partitions[0]
+        partition = partitions_of(hub)[0]
         await until_true(lambda: partition.gate.reason is None)
 
         assert await holder(client, "a") == handle.instance_id

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from perdure import EntityId, Hub, ManualClock, Settings, Store
+from perdure.testing.inside import shard_of
 from tests.runtime.harness import made, until, until_true
 from tests.runtime.hub.application import (
     COUNTER,
@@ -106,7 +107,7 @@ async def test_the_log_of_closing_counts_activities_and_operations_apart(
             await event.wait()
         await until_true(lambda: len(keys_seen) == 4)
         await told.terminate("not wanted")
-        await until_true(lambda: hub._shard.activities.abandoned == 1)
+        await until_true(lambda: shard_of(hub).activities.abandoned == 1)
     held.set()
 
     assert "3 activities and 1 operations did not end in time; they run again" in caplog.text

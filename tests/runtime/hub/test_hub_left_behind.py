@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from perdure import EntityId, Hub, LeaseLostError, Settings, SqliteStore
+from perdure.testing.inside import shard_of
 from tests.runtime.harness import FaultyStore, lease_lost, until
 from tests.runtime.hub.application import (
     COUNTER,
@@ -107,7 +108,7 @@ async def test_a_hub_serves_a_thousand_suspended_operations_and_forgets_their_ta
         opened.set()
 
         async def done() -> bool:
-            return hub._shard.pump.suspended == 0
+            return shard_of(hub).pump.suspended == 0
 
         await until(done)
         kept = len(tasks_alive() - before)

@@ -20,6 +20,7 @@ from perdure import (
     Store,
     UnavailableError,
 )
+from perdure.testing.inside import partitions_of
 from tests.runtime.harness import FaultyStore, disk_error, until, until_true
 
 app = App()
@@ -218,16 +219,16 @@ async def test_the_hubs_limit_counts_what_waits_for_all_entities_of_a_partition(
 
     async with Hub(app, store=store, settings=settings, partitions=1) as hub:
         client = hub.client
-        partition = hub._partitions[0]
+        partition = partitions_of(hub)[0]
         await until_true(lambda: partition.is_quiet)
         with pytest.raises(MailboxFullError, match="partition 0"):
             await client.signal_entity(EntityId(Inbox, "c"), Inbox.put, "refused")
         for handle in (first, second):
             # An event is a message like any other, so give it room.
-            hub._partitions[0].settings = Settings()
+            partitions_of(hub)[0].settings = Settings()
             await client.get_handle(handle.instance_id).raise_event("go")
             await client.get_handle(handle.instance_id).result(10)
-        hub._partitions[0].settings = settings
+        partitions_of(hub)[0].settings = settings
         for key in "ab":
             assert await client.call_entity(EntityId(Inbox, key), Inbox.get) == list("012")
         await client.signal_entity(EntityId(Inbox, "c"), Inbox.put, "taken")
@@ -329,7 +330,7 @@ async def test_a_stored_mailbox_keeps_its_order_over_restarts_and_recoveries() -
         with pytest.raises(UnavailableError):
             await hub.client.signal_entity(inbox, Inbox.put, "never")
         store.faults.commit = None
-        partition = hub._partitions[0]
+        partition = partitions_of(hub)[0]
         await until_true(lambda: partition.gate.reason is None)
         for i in range(20, 30):
             await hub.client.signal_entity(inbox, Inbox.put, str(i))

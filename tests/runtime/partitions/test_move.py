@@ -33,6 +33,7 @@ from perdure.runtime.partitions import commit_loop, move
 from perdure.runtime.partitions.partition import Partition
 from perdure.runtime.scheduling.waiter import Waiter
 from perdure.runtime.transport.verbs import ShardVerb
+from perdure.testing.inside import shard_of
 from tests.faults import Crash, FaultyStore, let_turns_crash, persist, settle
 from tests.guarantees.workloads import entity_in, id_in
 from tests.runtime.harness import until, until_true
@@ -266,10 +267,10 @@ async def test_an_activity_whose_orchestration_has_ended_goes_on_and_runs_once()
         await handle.result()
         await reached("x")
         await to_and_fro(hub)
-        assert len(store._rows[0].activities) == 1
+        assert len(store.rows[0].activities) == 1
         open_gate("x")
 
-        await until_true(lambda: not store._rows[0].activities)
+        await until_true(lambda: not store.rows[0].activities)
         assert runs["x"] == 1
 
 
@@ -283,7 +284,7 @@ async def test_an_activity_that_ends_while_its_partition_leaves_runs_once() -> N
             tasks.start_soon(hub.move_partition, 0, 1)
             await held.arrived.wait()
             open_gate("x")
-            await until_true(lambda: not hub._shard.activities.running_count)
+            await until_true(lambda: not shard_of(hub).activities.running_count)
             held.open()
 
         assert await handle.result() == "x done"
@@ -296,16 +297,16 @@ async def test_an_activity_that_ends_while_its_partition_is_nowhere_runs_once(
     async with running() as hub:
         handle = await hub.client.start_new(working, "x", instance_id=INSTANCE)
         await reached("x")
-        ask = hub._crew.ask
+        ask = hub.crew.ask
 
         async def end_first(shard: int, verb: ShardVerb, *arguments: Any) -> Any:
             if verb == "host" and shard == 1:
                 open_gate("x")
-                await until_true(lambda: not hub._shard.activities.running_count)
+                await until_true(lambda: not shard_of(hub).activities.running_count)
                 raise StorageError("for the test")
             return await ask(shard, verb, *arguments)
 
-        monkeypatch.setattr(hub._crew, "ask", end_first)
+        monkeypatch.setattr(hub.crew, "ask", end_first)
         with pytest.raises(StorageError, match="for the test"):
             await hub.move_partition(0, 1)
 
@@ -320,7 +321,7 @@ async def test_an_activity_is_told_to_stop_also_where_its_partition_has_left() -
         await hub.move_partition(0, 1)
         await handle.terminate()
 
-        await until_true(lambda: not hub._shard.activities.running_count)
+        await until_true(lambda: not shard_of(hub).activities.running_count)
 
 
 async def test_an_async_operation_under_way_begins_again_and_counts_once() -> None:
@@ -405,12 +406,11 @@ async def test_a_delayed_signal_whose_request_is_looked_up_during_a_move_is_set_
         await looking_up.arrived.wait()
         await hub.move_partition(0, 1)
         looking_up.open()
-        store._gates.clear()
+        store.hold_no_more()
         await outcome.ended.wait()
 
         assert outcome.error is None
-        alarms = hub._shard.timers._at.alarms
-        assert [alarm for _, _, alarm in alarms if alarm.callback is not None] == []
+        assert shard_of(hub).timers.pending == 0
 
 
 async def test_a_parked_actor_stays_parked_and_is_not_tried_again() -> None:
@@ -586,14 +586,14 @@ async def test_a_partition_that_lost_its_lease_while_it_left_does_not_take_it_ba
     async def lose() -> None:
         async with running(FaultyStore(inner)) as hub:
             await hub.client.call_entity(BOOK, Book.write, "a")
-            inner._rows[0].epoch += 1  # another owner
-            epochs.append(inner._rows[0].epoch)
+            inner.rows[0].epoch += 1  # another owner
+            epochs.append(inner.rows[0].epoch)
             await hub.move_partition(0, 1)
 
     with pytest.raises(LeaseLostError):
         await lose()
 
-    assert epochs == [inner._rows[0].epoch]
+    assert epochs == [inner.rows[0].epoch]
 
 
 async def test_a_move_under_way_does_not_keep_a_hub_from_stopping() -> None:
@@ -609,7 +609,7 @@ async def test_a_move_under_way_does_not_keep_a_hub_from_stopping() -> None:
                 await held.arrived.wait()
                 tasks.start_soon(outcome.of, hub.move_partition(0, 1))
                 await settle()
-                inner._rows[1].epoch += 1  # the other partition goes to another owner
+                inner.rows[1].epoch += 1  # the other partition goes to another owner
                 await hub.client.call_entity(OTHER, Book.write, "a")
 
         with pytest.raises(LeaseLostError):
@@ -636,7 +636,7 @@ async def test_a_hub_that_stops_in_the_last_commit_of_a_partition_tells_everyone
                 tasks.start_soon(called.of, hub.client.call_entity(BOOK, Book.write, "b"))
                 await held.arrived.wait()
                 await settle()
-                inner._rows[1].epoch += 1
+                inner.rows[1].epoch += 1
                 await hub.client.call_entity(OTHER, Book.write, "a")
 
         with pytest.raises(LeaseLostError):
@@ -673,7 +673,7 @@ async def test_a_call_that_waits_at_another_shard_is_told_when_the_hub_stops() -
             tasks.start_soon(outcome.of, hub.client.call_entity(BOOK, Book.write, "waits"))
 
             async def is_stored() -> bool:
-                return len(store._rows[0].mail) > 0
+                return len(store.rows[0].mail) > 0
 
             # It is in the mailbox of a locked entity, and stored there.
             await until(is_stored)
@@ -685,8 +685,8 @@ async def test_a_call_that_waits_at_another_shard_is_told_when_the_hub_stops() -
 
 async def test_the_answer_to_an_earlier_shard_s_question_is_nobody_s_here() -> None:
     async with running() as one, running() as other:
-        waiter = one._shard.router.new_waiter()
-        first = one._shard.replies.expect(1, waiter)
-        second = other._shard.replies.expect(1, waiter)
+        waiter = shard_of(one).router.new_waiter()
+        first = shard_of(one).replies.expect(1, waiter)
+        second = shard_of(other).replies.expect(1, waiter)
 
         assert first != second

@@ -30,6 +30,7 @@ from perdure.runtime.partitions import exchange, overflow
 from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.exchange import read_frame
 from perdure.runtime.partitions.partition import Partition
+from perdure.testing.inside import partitions_of
 from tests.faults import FaultyStore as StallingStore
 from tests.runtime.harness import FaultyStore, disk_error, partition_here, until, until_true
 
@@ -421,7 +422,7 @@ async def test_the_counters_say_what_waits_in_memory_and_in_the_store() -> None:
         await seen(hub, 60)
         after = await hub.statistics(hottest=3)
         assert (after.waiting, after.stored) == (0, 0)
-        await until_true(lambda: sum(one.exchange.owed for one in hub._partitions) == 0)
+        await until_true(lambda: sum(one.exchange.owed for one in partitions_of(hub)) == 0)
 
 
 async def test_many_mailboxes_of_a_few_messages_are_bounded_together(

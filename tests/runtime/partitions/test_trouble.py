@@ -29,6 +29,7 @@ from perdure import (
     StoreMovedError,
     UnavailableError,
 )
+from perdure.testing.inside import partitions_of
 from tests.faults import Crash, let_turns_crash
 from tests.runtime.harness import FaultyStore, disk_error, made, until, until_true
 
@@ -249,7 +250,7 @@ async def test_a_poison_actor_is_tried_again_at_a_start_and_parked_again(store: 
     async with Hub(app, store=store, partitions=1) as hub:
         with anyio.fail_after(10):
             assert await call_until_up(hub.client, WELL, "add", 5) == 5
-            partition = hub._partitions[0]
+            partition = partitions_of(hub)[0]
             await until_true(lambda: partition.is_quiet and partition.gate.reason is None)
             await until_parked(hub.client, SICK)
 

@@ -24,6 +24,7 @@ from perdure import (
 from perdure.runtime.scheduling import clock
 from perdure.runtime.scheduling.clock import pass_time
 from perdure.runtime.scheduling.timers import TimerQueue
+from perdure.testing.inside import shard_of
 from tests.runtime.harness import until_true
 
 HOUR_S = 3600.0
@@ -223,7 +224,7 @@ async def test_an_activity_s_timeout_is_measured_and_not_read_from_the_clock(
     async with Hub(app, partitions=1) as hub:
         long, short = [await hub.client.start_new(bounded, one) for one in (600.0, 0.5)]
         with anyio.fail_after(LATE_S):
-            await until_true(lambda: hub._shard.activities.running_count == 2)
+            await until_true(lambda: shard_of(hub).activities.running_count == 2)
 
         machine.set_by(step)
 

@@ -31,6 +31,7 @@ from perdure import (
     UsageError,
 )
 from perdure.runtime.scheduling.homes import Home
+from perdure.testing.inside import partitions_of
 
 app = App("homes")
 
@@ -131,7 +132,7 @@ async def test_a_timeout_on_another_loop_ends_the_wait_at_home_too(other: str) -
 
         assert await on_a_loop(other, wait) == "in time"
         with anyio.fail_after(5):
-            while any(partition.watchers for partition in hub._partitions):
+            while any(partition.watchers for partition in partitions_of(hub)):
                 await anyio.sleep(0.001)
 
 
@@ -150,7 +151,7 @@ async def test_a_hub_that_stops_answers_what_waits_on_other_loops(other: str) ->
         thread = threading.Thread(target=lambda: anyio.run(wait, backend=other), daemon=True)
         thread.start()
         with anyio.fail_after(10):
-            while not any(partition.watchers for partition in hub._partitions):
+            while not any(partition.watchers for partition in partitions_of(hub)):
                 await anyio.sleep(0.001)
     await anyio.to_thread.run_sync(lambda: thread.join(10))
 

@@ -27,6 +27,7 @@ from perdure import (
 )
 from perdure.runtime.client import applications
 from perdure.runtime.scheduling import stage as staging
+from perdure.testing.inside import partitions_of
 from tests.runtime.orchestrating import evict, quiet, running
 
 app = App()
@@ -364,8 +365,8 @@ async def test_whatever_code_raises_fails_that_instance_alone(
 
         expected = "RuntimeError" if make is StopIteration else type(make()).__name__
         assert caught.value.error_type == expected
-        assert sum(partition.failed_commits for partition in hub._partitions) == 0
-        assert all(not partition.crashes.in_a_row for partition in hub._partitions)
+        assert sum(partition.failed_commits for partition in partitions_of(hub)) == 0
+        assert all(not partition.crashes.in_a_row for partition in partitions_of(hub))
 
 
 @pytest.mark.parametrize("make", RAISED, ids=str)

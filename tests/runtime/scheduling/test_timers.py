@@ -182,7 +182,7 @@ async def test_stopped_alarms_do_not_pile_up() -> None:
         for i in range(20_000):
             queue.stop(queue.set(clock.now() + (100 + i) * SECOND, lambda: rung.append("never")))
         await settle()
-        size = len(queue._at.alarms)
+        size = queue.size
         clock.advance(100_000)
         await until_true(lambda: bool(rung))
         await settle()

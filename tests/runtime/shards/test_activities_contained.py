@@ -15,6 +15,7 @@ import pytest
 import sniffio
 
 from perdure import ActivityContext, App, EntityId, Hub, OrchestrationContext, Settings
+from perdure.testing.inside import shard_of
 from tests.faults import within
 from tests.runtime.harness import until_true
 
@@ -141,7 +142,7 @@ async def test_closing_leaves_behind_what_swallows_its_cancellation_and_names_it
     with caplog.at_level(logging.ERROR):
         async with Hub(local, settings=Settings(drain_s=0.05)) as hub:
             await hub.client.start_new(run, instance_id="i")
-            await until_true(lambda: hub._shard.pump.suspended == 2)
+            await until_true(lambda: shard_of(hub).pump.suspended == 2)
 
     assert anyio.current_time() - began < 5.05
     assert sorted(hub.left_behind) == [
@@ -157,6 +158,7 @@ async def test_closing_leaves_behind_what_swallows_its_cancellation_and_names_it
 STUBBORN = """
 import asyncio
 from perdure import App, Hub, Settings
+from perdure.testing.inside import shard_of
 
 app = App()
 
@@ -175,7 +177,7 @@ async def flow(ctx):
 async def main():
     async with Hub(app, settings=Settings(drain_s=0.1)) as hub:
         await hub.client.start_new(flow, instance_id="i")
-        while not hub._shard.pump.suspended:
+        while not shard_of(hub).pump.suspended:
             await asyncio.sleep(0.01)
     assert hub.left_behind == ["activity stubborn of instance i"]
 
@@ -223,7 +225,7 @@ async def test_a_sync_attempt_that_outlives_its_limit_is_told_keeps_its_place_an
         alone = list(begun)
         go.set()
         result = await second.result()
-        await until_true(lambda: hub._shard.activities.abandoned == 0)
+        await until_true(lambda: shard_of(hub).activities.abandoned == 0)
 
     assert "TimeoutError" in outcome
     assert shard.abandoned == 1
@@ -275,7 +277,7 @@ async def test_a_thread_that_never_returns_does_not_keep_the_hub_from_closing(
         await hub.client.start_new(run, instance_id="i")
         await until_true(
             lambda: (
-                [one.title for one in hub._shard.activities.begun]
+                [one.title for one in shard_of(hub).activities.begun]
                 == ["activity stuck of instance i"]
             )
         )

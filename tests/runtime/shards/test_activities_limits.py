@@ -20,6 +20,7 @@ from perdure import (
     Settings,
     UnavailableError,
 )
+from perdure.testing.inside import partitions_of, shard_of
 from tests.runtime.harness import FaultyStore, disk_error, until_true
 
 app = App()
@@ -200,7 +201,7 @@ async def test_a_place_is_given_on_whatever_the_outcome(name: str, expected: lis
         for _ in range(2):
             handle = await hub.client.start_new(fan, [name, 9])
             assert await handle.result(20) == expected
-        assert hub._shard.activities.count == 0
+        assert shard_of(hub).activities.count == 0
 
     assert meter.most <= 2
 
@@ -264,7 +265,7 @@ async def test_giving_activities_up_frees_their_places_also_of_those_that_wait(n
 
         await handle.raise_event("enough")
         assert await handle.result(20) == "enough"
-        await until_true(lambda: hub._shard.activities.count == 0)
+        await until_true(lambda: shard_of(hub).activities.count == 0)
 
         meter.gate.set()
         assert await (await hub.client.start_new(fan, [name, 20])).result(20) == list(range(20))
@@ -294,7 +295,7 @@ async def test_recoveries_leave_no_activity_counted_that_does_not_run() -> None:
     async with Hub(app, store=store, partitions=1, settings=Settings(activities_max=4)) as hub:
         handle = await hub.client.start_new(fan, ["work", 4])
         await until_true(lambda: meter.running == 4)
-        partition = hub._partitions[0]
+        partition = partitions_of(hub)[0]
         for begun in (8, 12, 16):
             store.faults.commit = disk_error()
             with pytest.raises(UnavailableError):
@@ -305,7 +306,7 @@ async def test_recoveries_leave_no_activity_counted_that_does_not_run() -> None:
         meter.gate.set()
 
         assert await handle.result(20) == list(range(4))
-        await until_true(lambda: hub._shard.activities.count == 0)
+        await until_true(lambda: shard_of(hub).activities.count == 0)
 
     assert len(set(meter.keys)) == 4
     assert meter.cancelled == 12
@@ -359,6 +360,6 @@ async def test_activities_that_wait_are_dropped_with_their_instance() -> None:
         meter.gate.set()
 
         assert await second.result(10) == [0, 1, 2]
-        assert hub._shard.activities.count == 0
-        assert hub._shard.activities.waiting == 0
+        assert shard_of(hub).activities.count == 0
+        assert shard_of(hub).activities.waiting == 0
     assert meter.begun == 4

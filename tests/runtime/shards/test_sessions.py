@@ -64,7 +64,7 @@ async def serving(folder: Path) -> AsyncGenerator[tuple[Hub, Client]]:
 
 async def raw(hub: Hub, folder: Path) -> SocketChannel:
     """Connect to the shard as a client does, for a test that reads and writes by hand."""
-    run: str = hub._crew.run_id
+    run: str = hub.crew.run_id
     return await dial_shard(folder / "hub.sock.0", run)
 
 

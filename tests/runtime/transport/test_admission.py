@@ -15,6 +15,7 @@ from anyio.abc import SocketStream
 
 from perdure import App, EntityId, Hub, OrchestrationContext, connect
 from perdure.runtime.transport.wire import Splitter
+from perdure.testing.inside import partitions_of
 from tests.guarantees.workloads import entity_in
 
 app = App()
@@ -64,7 +65,7 @@ async def reach(path: Path) -> SocketStream:
 @asynccontextmanager
 async def dialled(path: Path, hub: Hub) -> AsyncGenerator[SocketStream]:
     async with await reach(path) as stream:
-        await stream.send(frame(["hello", hub._crew.run_id, None]))
+        await stream.send(frame(["hello", hub.crew.run_id, None]))
         assert await answers(stream, 1) == [("welcome", 0)]
         yield stream
 
@@ -73,9 +74,9 @@ async def check_well(hub: Hub, path: Path, before: int) -> None:
     async with connect(path, app) as client:
         assert await client.call_entity(entity_in(0, Counter, "c", 2), Counter.add, 1) == before + 1
     assert hub.placement == [0, 0]
-    assert [partition.gate.reason for partition in hub._partitions] == [None, None]
-    assert [partition.failed_commits for partition in hub._partitions] == [0, 0]
-    assert hub._partitions[0].crashes.in_a_row == {}
+    assert [partition.gate.reason for partition in partitions_of(hub)] == [None, None]
+    assert [partition.failed_commits for partition in partitions_of(hub)] == [0, 0]
+    assert partitions_of(hub)[0].crashes.in_a_row == {}
 
 
 INTERNAL: list[list[Any]] = [

@@ -26,6 +26,7 @@ from perdure.runtime.transport import router as routing
 from perdure.runtime.transport.channels import Channel
 from perdure.runtime.transport.router import Elsewhere, Router
 from perdure.runtime.transport.wire import Item
+from perdure.testing.inside import partitions_of
 from tests.runtime.harness import until_true
 from tests.runtime.transport.test_lines import FakeChannel
 
@@ -292,7 +293,7 @@ async def test_a_read_goes_on_here_where_the_partition_has_come() -> None:
     network, outcome = Network(), Outcome()
     store = MemoryStore()
     async with Hub(app, store=store, partitions=1, settings=Settings()) as hub:
-        local = hub._partitions[0]
+        local = partitions_of(hub)[0]
         async with routing_to(network, [1], me=0) as router, anyio.create_task_group() as tasks:
             tasks.start_soon(outcome.of, place(router).read_instances, ["x"])
             asked = await network.request(1)
@@ -308,7 +309,7 @@ async def test_a_placement_offers_what_both_sides_may_have_missed() -> None:
     app = App()
     network = Network()
     async with Hub(app, partitions=2) as hub:
-        local = hub._partitions[0]
+        local = partitions_of(hub)[0]
         async with routing_to(network, [0, 1], me=0) as router:
             router.hosted[0] = router.places[0] = Door(local)
             local.places = router.places

@@ -22,6 +22,7 @@ from perdure.runtime.transport.router import Router
 from perdure.runtime.transport.verbs import VERBS, HubVerb, PartitionVerb, ShardVerb
 from perdure.runtime.transport.wire import Item, Splitter, encode
 from perdure.storage import ChunkRow, EntityFilter, InstanceFilter
+from perdure.testing.inside import shard_of
 from tests.runtime.harness import until_true
 from tests.runtime.transport.test_router import Network, Outcome, place, routing_to
 from tests.runtime.transport.test_wire import plain
@@ -172,8 +173,8 @@ def test_the_rows_are_those_that_have_names() -> None:
 
 async def test_what_shards_and_hubs_answer_is_what_has_names() -> None:
     async with Hub(App()) as hub:
-        assert (*hub._shard.handlers, "govern") == get_args(ShardVerb)
-        assert tuple(hub._crew.handlers) == get_args(HubVerb)
+        assert (*shard_of(hub).handlers, "govern") == get_args(ShardVerb)
+        assert tuple(hub.crew.handlers) == get_args(HubVerb)
 
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["a client", "a shard"])

@@ -31,7 +31,7 @@ async def test_a_lease_lost_by_any_loop_stops_the_hub_with_the_reason(shard: int
     async def lose() -> None:
         async with running(store) as hub:
             await hub.client.call_entity(COUNTERS[shard], Counter.add, 1)
-            store._rows[shard].epoch += 1  # another owner
+            store.rows[shard].epoch += 1  # another owner
             with pytest.raises(UnavailableError):
                 await hub.client.call_entity(COUNTERS[shard], Counter.add, 1)
             await anyio.sleep_forever()

@@ -1,0 +1,270 @@
+"""Tests and examples use what is public: a name with an underscore is for its own module.
+
+What is private may change at any time, and a test that leans on it holds the code back instead of
+what it promises. What a test has to see is said in public: in what users see, in ``perdure.testing``,
+or as a member that its class describes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.rooms import ROOT
+
+LOOKED_AT = ("tests", "examples", "pytest_perdure.py")
+
+# Programs that `perdure check` is tested with: nobody runs them.
+PROGRAMS = ("tests/check/bad/", "tests/check/good/", "tests/check/projects/")
+
+# The underscore keeps these out of the way of fields and members, and they are documented.
+DOCUMENTED = {"_asdict", "_fields", "_field_defaults", "_make", "_replace"} | {"_name_", "_value_"}
+
+# What is private and used all the same: by file and name, and why.
+EXCEPTIONS = {
+    ("tests/actors/codec/crossing.py", "_private"): "pydantic's word for what no field is",
+    ("tests/actors/entities/lone.py", "_take"): "of another object of this file's own class",
+    ("tests/actors/recording.py", "_take"): "of another object of this file's own class",
+    ("tests/actors/registry/test_entity_classes.py", "_private"): "of this file's own entity",
+    ("tests/adapters/http/test_family_client.py", "_close_session"): "azure's session has no door",
+    ("tests/adapters/telemetry/test_ended_spans.py", "_set_tracer_config"): "OpenTelemetry's",
+    ("tests/adapters/telemetry/test_ended_spans.py", "_tracer_config"): "OpenTelemetry's",
+    ("tests/features/test_orchestrations_retries.py", "_now"): "of ManualClock, to be looked at",
+    ("tests/guarantees/worker_load.py", "_exit"): "os._exit is documented",
+    ("tests/runtime/scheduling/test_hands.py", "_asyncio"): "anyio's, with a part taken away",
+    ("tests/runtime/scheduling/test_hands.py", "_backends"): "anyio's, with a part taken away",
+    ("tests/runtime/scheduling/test_hands.py", "_task_states"): "anyio's, to be taken away",
+    ("tests/runtime/scheduling/test_stage.py", "_asyncio"): "anyio's, which the stage has to suit",
+    ("tests/runtime/scheduling/test_stage.py", "_backends"): "anyio's, which the stage has to suit",
+    ("tests/runtime/scheduling/test_stage.py", "_get_running_loop"): "asyncio documents it",
+    ("tests/testing/test_crashes.py", "_ALLOW_DETERMINISTIC_SCHEDULING"): "trio's",
+    ("tests/testing/test_crashes.py", "_r"): "trio's",
+    ("tests/testing/test_order.py", "_ALLOW_DETERMINISTIC_SCHEDULING"): "trio's",
+    ("tests/testing/test_order.py", "_r"): "trio's",
+}
+
+
+# What is still to go. Nothing comes to it.
+LEFT: dict[str, set[str]] = {
+    "tests/actors/codec/test_generated.py": {"_generated", "_loops"},
+    "tests/actors/contexts/test_entity.py": {"_deleted", "_is_over", "_outgoing", "_result"},
+    "tests/adapters/cli/test_dev.py": {"_own_files"},
+    "tests/adapters/http/test_api.py": {"_waits"},
+    "tests/adapters/http/test_app.py": {"_LOOK_S"},
+    "tests/adapters/http/test_server.py": {"_HEAD_S", "_bounded"},
+    "tests/benchmarks/peers/test_environment.py": {"_run"},
+    "tests/benchmarks/peers/test_processes.py": {
+        "_START_S",
+        "_STOP_S",
+        "_find_postgres",
+        "_process",
+    },
+    "tests/benchmarks/test_bank.py": {"_AUDIT_EVERY", "_mix"},
+    "tests/benchmarks/test_latency.py": {
+        "_POINT_MAX",
+        "_POINT_MIN",
+        "_POINT_S",
+        "_judge",
+        "_point_n",
+    },
+    "tests/benchmarks/test_wordcount.py": {"_FILE_MAX"},
+    "tests/features/clients/test_clients_lost.py": {"_ask", "_line", "_transport"},
+    "tests/features/locks/test_locks_orphaned.py": {"_release"},
+    "tests/features/test_rewind_entities.py": {"_take_in"},
+    "tests/features/test_stripes.py": {"_allowance", "_seconds"},
+    "tests/guarantees/test_01_one_turn_at_a_time.py": {"_open"},
+    "tests/guarantees/test_04_overflow.py": {"_workers"},
+    "tests/guarantees/test_09_poison.py": {"_new_context"},
+    "tests/guarantees/test_12_moving_workers.py": {"_workers"},
+    "tests/guarantees/test_12_placement.py": {"_partition"},
+    "tests/guarantees/test_13_workers.py": {"_spawn", "_stopping", "_workers"},
+    "tests/guarantees/worker_load.py": {"_workers"},
+    "tests/runtime/client/test_remote.py": {"_Placement"},
+    "tests/runtime/client/test_requester.py": {"_CLAIM_S", "_new_instance_id", "_request"},
+    "tests/runtime/cluster/test_crews.py": {"_heard", "_moving"},
+    "tests/runtime/cluster/test_processes.py": {
+        "_BACKOFF_S",
+        "_FAILED_STARTS_MAX",
+        "_REAP_S",
+        "_absolute",
+        "_begin",
+        "_begin_to_stop",
+        "_give_up",
+        "_how",
+        "_introduce",
+        "_keep",
+        "_move",
+        "_path",
+        "_serve_with",
+        "_spawn",
+        "_workers",
+    },
+    "tests/runtime/cluster/test_workers_input.py": {"_ask", "_lines"},
+    "tests/runtime/harness.py": {"_partition"},
+    "tests/runtime/hub/test_hub_failing_stores.py": {"_SILENT_S", "_journal", "_partitions"},
+    "tests/runtime/hub/test_hub_waiting_clients.py": {"_client"},
+    "tests/runtime/partitions/test_exchange.py": {"_ITEMS", "_wanted"},
+    "tests/runtime/partitions/test_loader.py": {"_AT_ONCE"},
+    "tests/runtime/partitions/test_recovery.py": {"_SILENT_S"},
+    "tests/runtime/placement/test_claims.py": {"_PACKED_MAX", "_WHOLE_MAX"},
+    "tests/runtime/placement/test_stripe_router.py": {"_ROUTES_MAX", "_older", "_routes"},
+    "tests/runtime/scheduling/test_clock_set.py": {"_LOOK_AGAIN_S"},
+    "tests/runtime/scheduling/test_hidden_tasks.py": {"_ended"},
+    "tests/runtime/scheduling/test_homes.py": {"_left", "_stop_for"},
+    "tests/runtime/scheduling/test_keeper.py": {"_kept"},
+    "tests/runtime/scheduling/test_persisting.py": {"_serve_with", "_wake"},
+    "tests/runtime/scheduling/test_sparing.py": {"_RECORDS_MAX", "_SPAN_S"},
+    "tests/runtime/scheduling/test_stage.py": {"_swap_current_task"},
+    "tests/runtime/scheduling/test_threads.py": {"_idle"},
+    "tests/runtime/scheduling/test_watch.py": {"_RECORDS_MAX"},
+    "tests/runtime/shards/loops/test_loops_errors.py": {"_partition"},
+    "tests/runtime/shards/test_sessions.py": {
+        "_Outbox",
+        "_POSTED_MAX",
+        "_asked",
+        "_gate",
+        "_items",
+        "_size",
+        "_stream",
+    },
+    "tests/runtime/test_program.py": {"_Signals"},
+    "tests/storage/sqlite/applier/looks.py": {"_applier"},
+    "tests/storage/sqlite/applier/test_applier_failures.py": {
+        "_apply",
+        "_failed",
+        "_fold_log",
+        "_partitions",
+        "_read",
+        "_thread",
+        "_waiting",
+    },
+    "tests/storage/sqlite/applier/test_applier_pace.py": {"_pace"},
+    "tests/storage/sqlite/store/hub.py": {"_journal"},
+    "tests/storage/sqlite/store/test_store_commits.py": {
+        "_bridge",
+        "_journal",
+        "_opened",
+        "_querier",
+    },
+    "tests/storage/sqlite/store/test_store_queries.py": {"_journal"},
+    "tests/storage/sqlite/test_bridge.py": {"_thread"},
+    "tests/storage/sqlite/test_committer.py": {
+        "_asleep",
+        "_handed_in",
+        "_home",
+        "_let_go",
+        "_pace",
+        "_threads",
+    },
+    "tests/storage/sqlite/test_faults.py": {"_is_full"},
+    "tests/storage/sqlite/test_journal.py": {"_opened"},
+    "tests/storage/sqlite/test_takeover.py": {"_lock"},
+}
+
+
+class Use(NamedTuple):
+    """A private name of something else, and where it is used."""
+
+    path: str
+    line: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.name}"
+
+
+def is_private(name: str) -> bool:
+    return bool(re.fullmatch(r"_[^\W_]\w*", name)) and name not in DOCUMENTED
+
+
+def private_names(node: ast.AST) -> Iterator[str]:
+    """Give the names that a node reaches for: a member, an import, or one that is named by text."""
+    match node:
+        case ast.Attribute(value=ast.Name(id="self" | "cls")):
+            return
+        case ast.Attribute(attr=name):
+            yield name
+        case ast.ImportFrom(module=module, names=aliases):
+            yield from (module or "").split(".")
+            yield from (alias.name for alias in aliases)
+        case ast.Import(names=aliases):
+            for alias in aliases:
+                yield from alias.name.split(".")
+        case ast.Call(
+            func=ast.Name(id="getattr" | "setattr" | "delattr" | "hasattr")
+            | ast.Attribute(attr="setattr" | "delattr"),
+            args=[_, ast.Constant(value=str(name)), *_],
+        ):
+            yield name
+        case _:
+            return
+
+
+def private_uses(source: str, path: str) -> list[Use]:
+    nodes = ast.walk(ast.parse(source))
+    return [
+        Use(path, getattr(node, "lineno", 0), name)
+        for node in nodes
+        for name in private_names(node)
+        if is_private(name)
+    ]
+
+
+def files(start: Path) -> Iterator[tuple[str, str]]:
+    """Give the path and the source of each module that is looked at."""
+    for path in [start] if start.is_file() else sorted(start.rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(PROGRAMS):
+            yield name, path.read_text("utf-8")
+
+
+def all_uses() -> list[Use]:
+    return [
+        use
+        for top in LOOKED_AT
+        for path, source in files(ROOT / top)
+        for use in private_uses(source, path)
+    ]
+
+
+def test_tests_and_examples_use_no_private_names_but_those_excepted() -> None:
+    found = [
+        str(use)
+        for use in all_uses()
+        if (use.path, use.name) not in EXCEPTIONS and use.name not in LEFT.get(use.path, set())
+    ]
+
+    assert found == []
+
+
+def test_each_exception_is_needed() -> None:
+    used = {(use.path, use.name) for use in all_uses()}
+
+    left = {(path, name) for path, names in LEFT.items() for name in names}
+    assert sorted((EXCEPTIONS.keys() | left) - used) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("hub._crew.run_id", ["_crew"]),
+        ("one.two._three = 4", ["_three"]),
+        ("self._own", []),
+        ("self.other._theirs", ["_theirs"]),
+        ("pair._replace(one=1)", []),
+        ("model.__dict__", []),
+        ("from perdure.runtime.hub import _Body", ["_Body"]),
+        ("from perdure._connect import connect", ["_connect"]),
+        ("import perdure._connect", ["_connect"]),
+        ("getattr(hub, '_crew')", ["_crew"]),
+        ("monkeypatch.setattr(module, '_SPAN_S', 1)", ["_SPAN_S"]),
+        ("name.startswith('_own')", []),
+    ],
+)
+def test_private_names_are_found_however_they_are_reached(source: str, names: list[str]) -> None:
+    assert [use.name for use in private_uses(source, "x.py")] == names
