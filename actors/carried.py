@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import cast
 
 import orjson
 
@@ -71,7 +70,7 @@ def checked_carried(value: object) -> Carried | None:
     """Give what came along, as it was stored; None where it is none."""
     if class_of(value) is not dict:
         return None
-    carried = cast("Carried", value)
+    carried: Carried = value  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
     for name, text_ in carried.items():
         if type(name) is not str or type(text_) is not str:
             return None

@@ -59,8 +59,11 @@ quiet: dict[str, Context] = {}
 
 def enter_quietly(carried: Mapping[str, str]) -> None:
     """Have nothing recorded for the rest of the running context; what came along says its ids."""
+    if "baggage" in carried:  # which another that came from the same span may not have
+        attach(with_span(QuietSpan(carried), carried))
+        return
     parent = carried["traceparent"]
-    context = None if "baggage" in carried else quiet.get(parent)
+    context = quiet.get(parent)
     if context is None:
         context = with_span(QuietSpan(carried), carried)
         if len(quiet) >= _QUIET_MAX:

@@ -1,7 +1,7 @@
 """Logs as JSON: one object a line, with what a record is about.
 
-A record that code of actors writes by ``ctx.logger`` says whose it is. Where a hub traces, so does
-any other that is written in an activity or an entity's operation, whatever logger it goes to.
+A record that code of actors writes by ``ctx.logger`` says whose it is. Where a trace is sampled, so
+does any other that is written in an activity or an entity's operation, whatever logger it goes to.
 """
 
 from __future__ import annotations

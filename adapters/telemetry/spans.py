@@ -183,15 +183,15 @@ class SpanMaker:
         return is_sampled, state.to_header() if state else None
 
     def takers(self) -> list[Take] | None:
-        """Give what takes ended spans, as they are ; None where each has to be begun and ended."""
+        """Give what takes ended spans, as they are; None where each has to be begun and ended."""
         tracer = self.tracer
         if not isinstance(tracer, SdkTracer):
             return None
         processors: object = getattr(tracer.span_processor, "_span_processors", None)
         checked = processors, tracer.sampler, getattr(tracer, "_tracer_config", None)
         if checked != self._checked:
-            self._checked = checked
             self._takers = _takers(tracer, processors)
+            self._checked = checked
         return self._takers
 
     def origin(self) -> Origin:

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
 
-from perdure import App, Hub, OrchestrationContext
+from perdure import App, EntityId, Hub, OrchestrationContext
 from perdure.adapters.telemetry import Tracing
 from perdure.adapters.telemetry.spans import EndedSpan, SpanMaker, are_spans_as_known
 from tests.adapters.telemetry.tracing import Traces, trace_id
@@ -215,3 +215,26 @@ async def test_baggage_without_a_span_comes_along_to_activities(carry: bool) -> 
         contexts.detach(token)
 
     assert seen == ["t", "t"]
+
+
+async def test_baggage_of_one_request_is_not_that_of_another_of_the_same_unsampled_span() -> None:
+    own, seen = App(), list[object]()
+
+    @own.entity
+    class Look:
+        times: int = 0
+
+        def look(self) -> None:
+            seen.append(baggage.get_baggage("tenant"))
+
+    unsampled = trace.NonRecordingSpan(trace.SpanContext(7, 8, False))
+    async with Hub(own, observer=Traces().observer) as hub:
+        for tenant in (None, "t", None):
+            context = trace.set_span_in_context(unsampled)
+            if tenant is not None:
+                context = baggage.set_baggage("tenant", tenant, context)
+            token = contexts.attach(context)
+            await hub.client.call_entity(EntityId(Look, "x"), Look.look)
+            contexts.detach(token)
+
+    assert seen == [None, "t", None]
