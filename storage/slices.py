@@ -18,6 +18,9 @@ STEPS = 64
 #: Seconds of one slice. Several works may have theirs in one turn of the loop.
 SLICE_S = 0.001
 
+#: The same, or more for the time of `unsliced`.
+slice_s = SLICE_S
+
 
 @contextmanager
 def unsliced() -> Generator[None]:
@@ -25,12 +28,12 @@ def unsliced() -> Generator[None]:
 
     For tests in which what happens has to come in the same order each time.
     """
-    global SLICE_S
-    before, SLICE_S = SLICE_S, float("inf")
+    global slice_s
+    before, slice_s = slice_s, float("inf")
     try:
         yield
     finally:
-        SLICE_S = before
+        slice_s = before
 
 
 async def turn_of_loop() -> None:
@@ -44,13 +47,13 @@ class Breath:
     __slots__ = ("_until",)
 
     def __init__(self) -> None:
-        self._until = perf_counter() + SLICE_S
+        self._until = perf_counter() + slice_s
 
     async def take(self) -> None:
         """Let the loop turn, if it is time."""
         if perf_counter() >= self._until:
             await checkpoint()
-            self._until = perf_counter() + SLICE_S
+            self._until = perf_counter() + slice_s
 
 
 async def in_slices(steps: Generator[object, None, T]) -> T:
@@ -61,13 +64,13 @@ async def in_slices(steps: Generator[object, None, T]) -> T:
     Returns:
         What comes of it.
     """
-    until = perf_counter() + SLICE_S
+    until = perf_counter() + slice_s
     try:
         while True:
             next(steps)
             if perf_counter() >= until:
                 await checkpoint()
-                until = perf_counter() + SLICE_S
+                until = perf_counter() + slice_s
     except StopIteration as stop:
         made: T = stop.value
         return made

@@ -38,7 +38,7 @@ async def turns_during(work: Generator[object, None, str]) -> tuple[str, int]:
 async def test_the_loop_turns_at_each_pause_that_comes_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slices, "SLICE_S", -1.0)
+    monkeypatch.setattr(slices, "slice_s", -1.0)
 
     made, turns = await turns_during(counting(20))
 
@@ -47,7 +47,7 @@ async def test_the_loop_turns_at_each_pause_that_comes_late(
 
 
 async def test_work_that_takes_no_time_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "SLICE_S", 60.0)
+    monkeypatch.setattr(slices, "slice_s", 60.0)
 
     assert await turns_during(counting(20)) == ("made", 0)
 
@@ -58,9 +58,9 @@ async def test_a_breath_is_taken_only_where_it_is_time(monkeypatch: pytest.Monke
 
     with anyio.CancelScope() as scope:
         scope.cancel()
-        monkeypatch.setattr(slices, "SLICE_S", 60.0)
+        monkeypatch.setattr(slices, "slice_s", 60.0)
         await breathing().take()  # a turn of the loop would end here
-        monkeypatch.setattr(slices, "SLICE_S", -1.0)
+        monkeypatch.setattr(slices, "slice_s", -1.0)
         await breathing().take()
         raise AssertionError("no turn of the loop")
     with anyio.CancelScope() as scope:

@@ -389,7 +389,8 @@ async def test_what_has_no_equal_is_refused() -> None:
         def __eq__(self, other: object) -> bool:
             raise ValueError("ambiguous")
 
-        __hash__ = None  # type: ignore[assignment]
+        def __hash__(self) -> int:
+            return 0
 
     async def scenario(hub: TestHub) -> object:
         return Odd()
@@ -456,13 +457,13 @@ async def test_bad_arguments_are_refused(options: Any) -> None:
 
 async def test_the_order_of_tasks_is_let_go_again() -> None:
     scheduler: Any = import_module("trio._core._run")
-    before = slices.SLICE_S, scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
+    before = slices.slice_s, scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
 
     await crash_everywhere(app, alone, auto_advance=True)
 
     assert before[0] < 1
     assert before == (
-        slices.SLICE_S,
+        slices.slice_s,
         scheduler._ALLOW_DETERMINISTIC_SCHEDULING,
         scheduler._r,
     )

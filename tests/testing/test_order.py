@@ -52,7 +52,7 @@ async def test_it_is_as_before_afterwards() -> None:
     scheduler: Any = import_module("trio._core._run")
 
     def settings() -> tuple[Any, ...]:
-        return slices.SLICE_S, scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
+        return slices.slice_s, scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
 
     before = settings()
 

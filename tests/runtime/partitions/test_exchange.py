@@ -424,7 +424,7 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchanging, "WINDOW_MESSAGES", exchanging.WINDOW_MESSAGES)
     monkeypatch.setattr(exchanging, "FRAME_MESSAGES_MAX", 2)
     monkeypatch.setattr(records, "SLICE_ROWS", records.SLICE_ROWS)
-    monkeypatch.setattr(slices, "SLICE_S", -1.0)  # what may pause does
+    monkeypatch.setattr(slices, "slice_s", -1.0)  # what may pause does
     monkeypatch.setattr(slices, "checkpoint", _Turn)
 
 
