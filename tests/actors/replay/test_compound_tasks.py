@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import orjson
@@ -105,20 +106,34 @@ def test_one_that_is_cancelled_cancels_all(executor: Any) -> None:
     assert every.is_cancelled
 
 
-def test_results_are_read_as_they_come_some_at_a_time(executor: Any) -> None:
+@pytest.mark.parametrize("in_order", [True, False])
+def test_results_are_read_as_they_come_some_at_a_time(executor: Any, in_order: bool) -> None:
     count = 2 * (UNREAD_MAX + 1)
     tasks = calls(executor, count)
     every = AllTask(executor, [*tasks], True)
+    coming = tasks if in_order else tasks[::-1]
 
     unread: list[int] = []
-    for task in tasks[:-1]:
+    for task in coming[:-1]:
         task.settle(DONE, b"1")
         unread.append(sum(one.is_completed and not one.is_seen for one in tasks))
 
     assert max(unread) == UNREAD_MAX
     assert unread.count(0) == 2  # the first is read at once, as the number falls on it
-    tasks[-1].settle(DONE, b"1")
+    coming[-1].settle(DONE, b"1")
     assert every.result == [1] * count
+
+
+def test_what_has_been_read_is_not_kept(executor: Any) -> None:
+    tasks = calls(executor, 2 * (UNREAD_MAX + 1))
+    every = AllTask(executor, [*tasks], True)
+
+    for task in tasks[: UNREAD_MAX + 2]:
+        task.settle(DONE, b"1")
+
+    held = [one for one in gc.get_referrers(tasks[1]) if isinstance(one, list)]
+    assert held == [tasks]
+    assert every.missing == UNREAD_MAX
 
 
 def test_a_result_that_cannot_be_read_fails_all_at_the_end(executor: Any) -> None:
@@ -132,9 +147,10 @@ def test_a_result_that_cannot_be_read_fails_all_at_the_end(executor: Any) -> Non
     assert every.is_faulted
 
 
-def test_giving_all_up_gives_each_of_them_up(executor: Any) -> None:
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_giving_all_up_gives_each_of_them_up(executor: Any, fail_fast: bool) -> None:
     tasks = calls(executor, 3)
-    every = AllTask(executor, [*tasks], True)
+    every = AllTask(executor, [*tasks], fail_fast)
     tasks[0].settle(DONE, 0)
 
     every.cancel()

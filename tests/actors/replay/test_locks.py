@@ -52,8 +52,9 @@ def test_a_lock_is_given_back_behind_the_block_whatever_happens_there(
     granted(lock)
 
     run(lock.__aexit__(ValueError, ValueError("no"), None))
-    lock.release()
 
+    assert executor.asked == [("release", 4)]
+    lock.release()
     assert executor.asked == [("release", 4)]
     assert lock.released
 

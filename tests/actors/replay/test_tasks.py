@@ -55,7 +55,9 @@ def test_a_task_is_settled_once_and_tells_those_who_watch(executor: Any) -> None
     task, watching, late = plain_task(executor), Watching(), Watching()
     task.watch(watching)
     task.watch(watching)
+    task.unwatch(late)  # which does not watch
     task.watch(late)
+    task.unwatch(late)
     task.unwatch(late)
     assert states(task) == (False, False, False)
 
