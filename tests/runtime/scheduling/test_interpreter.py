@@ -25,7 +25,7 @@ def test_tuning_looks_for_cycles_less_often_and_switches_threads_sooner() -> Non
 
     perdure.tune()
 
-    assert gc.get_threshold() == (20_000, 10, 10)
+    assert gc.get_threshold() == (100_000, 10, 10)
     assert sys.getswitchinterval() == pytest.approx(0.0005)
 
 
