@@ -162,10 +162,11 @@ def test_its_logger_says_whose_it_is_and_is_silent_in_a_replay(
         assert ctx.logger is ctx.logger
         ctx.logger.info("here")
 
-    with caplog.at_level(logging.INFO), begun(log) as instance, instance.restored():
-        pass
+    with caplog.at_level(logging.INFO), begun(log) as instance:
+        [record] = caplog.records
+        with instance.restored():
+            assert caplog.records == [record]
 
-    [record] = caplog.records
     assert (record.name, record.getMessage()) == ("perdure.orchestrations.flow", "here")
     assert replaying == [False, True]
 
@@ -227,6 +228,12 @@ def test_the_shorter_limit_on_all_attempts_counts(
         ("TaskScheduled", "double"),
         ("TimerCreated", START + due * SECOND),
     ]
+
+
+def test_a_call_that_is_not_tried_again_may_be_limited_as_well() -> None:
+    events = asked(lambda ctx: ctx.call_activity(double, 1, overall_timeout=4))
+
+    assert [event[0] for event in events] == ["TaskScheduled", "TimerCreated"]
 
 
 def test_a_child_is_asked_for_under_an_id_beside_its_parent_or_the_one_given() -> None:
@@ -324,6 +331,29 @@ def test_an_event_is_waited_for_with_its_type(data_type: Any, data: bytes, expec
 # Together.
 
 
+def test_a_wait_goes_by_the_name_that_the_code_gave_it() -> None:
+    wait = seen(lambda ctx: ctx.wait_for_external_event("Paid"))
+
+    assert (wait.name, wait.title) == ("paid", "Paid")
+
+
+def test_what_is_made_of_an_execution_belongs_to_it() -> None:
+    made = seen(
+        lambda ctx: (
+            ctx.call_entity(EntityId(Counter, "a"), Counter.get),
+            ctx.lock_entities(EntityId(Counter, "b")),
+            ctx.create_task_group(),
+            ctx.shield(),
+            ctx.fail_after(5),
+            ctx.move_on_after(5),
+        )
+    )
+
+    assert [type(one).__name__ for one in made] == [
+        *("CallTask", "EntityLock", "TaskGroup", "Shield", "CancelScope", "CancelScope")
+    ]
+
+
 def test_tasks_are_waited_for_together() -> None:
     made: list[Any] = []
 
@@ -396,6 +426,18 @@ REFUSED: list[tuple[str, Do, type[BaseException], str]] = [
         lambda ctx: ctx.call_activity(double, 1, retry=3),  # type: ignore[call-overload]
         UsageError,
         "RetryPolicy",
+    ),
+    (
+        "no summary",
+        lambda ctx: ctx.call_activity(double, 1, summary="a\ud800"),
+        UsageError,
+        "summary",
+    ),
+    (
+        "no flag",
+        lambda ctx: ctx.task_any([], cancel_losers=7),  # type: ignore[arg-type]
+        UsageError,
+        "cancel_losers",
     ),
     ("unknown child", lambda ctx: ctx.call_sub_orchestrator("none"), UnknownNameError, "none"),
     (

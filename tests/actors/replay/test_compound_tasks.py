@@ -234,10 +234,23 @@ def test_one_that_is_settled_already_wins_at_once(executor: Any) -> None:
 
 def test_giving_the_first_up_gives_each_of_them_up(executor: Any) -> None:
     tasks = calls(executor, 2)
+    first = AnyTask(executor, tasks, False)
 
-    AnyTask(executor, tasks, False).cancel()
+    first.cancel()
 
     assert withdrawn(executor) == [0, 1]
+    assert first.is_cancelled
+
+
+def test_nobody_waits_for_those_that_have_not_won(executor: Any) -> None:
+    tasks = calls(executor, 3)
+    AnyTask(executor, tasks, False)
+
+    tasks[1].settle(DONE, 1)
+    for task in tasks:
+        task.let_go(None)
+
+    assert withdrawn(executor) == [0, 2]
 
 
 def test_with_a_scope_those_are_given_up_that_were_begun_in_it(executor: Any) -> None:
@@ -319,6 +332,39 @@ def test_the_failure_of_the_last_attempt_is_that_of_the_call(executor: Any) -> N
 
     assert (len(attempts.made), len(executor.timers)) == (3, 2)
     with pytest.raises(ActivityError, match="work3"):
+        _ = attempts.task.result
+
+
+def test_an_attempt_whose_result_cannot_be_read_has_failed(executor: Any) -> None:
+    attempts = Attempts(executor, POLICY)
+
+    attempts.made[0].settle(DONE, b'"seven"')
+    executor.timers[0].settle(DONE, None)
+    attempts.made[1].settle(DONE, b"7")
+
+    assert attempts.task.result == 7
+
+
+def test_an_attempt_that_has_ended_when_it_is_made_is_the_last(executor: Any) -> None:
+    def attempt(number: int) -> Task[Any]:
+        return done(executor, number)
+
+    def failed(failure: FailureDetails) -> ActivityError:
+        return ActivityError("work", failure)
+
+    assert RetryTask(executor, POLICY, attempt, None, failed).result == 1
+
+
+def test_where_it_cannot_be_asked_whether_to_try_again_that_is_not_done(executor: Any) -> None:
+    def ask(failure: FailureDetails) -> bool:
+        raise LookupError("nobody knows")
+
+    attempts = Attempts(executor, RetryPolicy(2.0, max_attempts=3, retry_on=ask))
+
+    attempts.fail()
+
+    assert executor.timers == []
+    with pytest.raises(ActivityError, match=r"no luck.*nobody knows"):
         _ = attempts.task.result
 
 
