@@ -26,7 +26,8 @@ OPENING = 100
 AMOUNT_MAX = 60  # against 100 at the opening: some transfers must be refused
 
 _IN_FLIGHT = 100
-_AUDIT_EVERY = 20
+#: How many transfers there are to an audit.
+AUDIT_EVERY = 20
 
 
 @app.entity
@@ -136,7 +137,7 @@ async def measure_bank(bench: Bench) -> Outcome:
             handle = await client.start_new(audit_branch, branch)
             expect_branch(branch, await handle.result())
 
-        work = _mix(warm, warm + n)
+        work = mix_work(warm, warm + n)
 
         async def request(index: int) -> None:
             number = work[index]
@@ -211,12 +212,12 @@ def _outcome(timed: Timed, work: list[int | None], moved: bytearray, warm: int) 
     )
 
 
-def _mix(first: int, end: int) -> list[int | None]:
+def mix_work(first: int, end: int) -> list[int | None]:
     """Give the numbers of transfers in order, with an audit (None) now and then."""
     work: list[int | None] = []
     for number in range(first, end):
         work.append(number)
-        if (number - first) % _AUDIT_EVERY == _AUDIT_EVERY - 1 or number == end - 1:
+        if (number - first) % AUDIT_EVERY == AUDIT_EVERY - 1 or number == end - 1:
             work.append(None)
     return work
 

@@ -27,9 +27,10 @@ OPERATION, SHARE, WANTED, ACHIEVED, IS_KEPT = (
 TAIL = tuple(f"p{percent:g} ms" for percent in PERCENTS)
 HEADS = (OPERATION, SHARE, WANTED, ACHIEVED, IS_KEPT, *TAIL, "max ms", "sent late, p99 ms")
 
-_POINT_S = 4.0
-_POINT_MAX = 200_000
-_POINT_MIN = 200
+#: Seconds that a load is kept up, and how many requests it has at the most and at the least.
+POINT_S = 4.0
+POINT_MAX = 200_000
+POINT_MIN = 200
 
 
 async def measure_latency(bench: Bench) -> Outcome:
@@ -112,7 +113,7 @@ async def _at_shares(
     sent = 0
     for share in SHARES:
         rate = limit.rate * share / 100
-        n = bench.options.n or _point_n(rate, quick=bench.options.quick)
+        n = bench.options.n or point_n(rate, quick=bench.options.quick)
         name = f"latency-{operation}" + ("" if share == HALF else f" at {share} %")
         timed = await measure(name, share, n, rate)
         sent += n
@@ -133,13 +134,14 @@ async def _at_shares(
         )
         loads.append(timed.load)
         facts.append(_kept_up(timed))
-    sweep = Sweep(name=f"latency: {operation}", heads=HEADS, rows=rows, note=_judge(rows))
+    sweep = Sweep(name=f"latency: {operation}", heads=HEADS, rows=rows, note=judge(rows))
     return Outcome(loads=loads, facts=facts, sweeps=[sweep], histograms=histograms), sent
 
 
-def _point_n(rate: float, *, quick: bool) -> int:
-    seconds = _POINT_S / 10 if quick else _POINT_S
-    return min(max(int(rate * seconds), _POINT_MIN), _POINT_MAX)
+def point_n(rate: float, *, quick: bool) -> int:
+    """Give how many requests to make at a rate: as many as come in the time of a point."""
+    seconds = POINT_S / 10 if quick else POINT_S
+    return min(max(int(rate * seconds), POINT_MIN), POINT_MAX)
 
 
 def _kept_up(timed: Timed) -> Fact:
@@ -152,7 +154,8 @@ def _kept_up(timed: Timed) -> Fact:
     )
 
 
-def _judge(rows: list[list[Cell]]) -> str:
+def judge(rows: list[list[Cell]]) -> str:
+    """Say at which loads the schedule was not kept."""
     at, kept = HEADS.index(SHARE), HEADS.index(IS_KEPT)
     behind = [f"{row[at]} %" for row in rows if float(row[kept] or 0) < KEPT_UP]
     if not behind:

@@ -292,7 +292,11 @@ class Hub:
                 await self._ended.wait()
         elif not self._ended.is_set():
             ended = event_factory()()
-            await self._home.fetch(partial(self._leave_for, thread_waker(ended.set)))
+            try:
+                await self._home.fetch(partial(self._leave_for, thread_waker(ended.set)))
+            except UsageError:
+                self._left = False  # its loop does not run: there it can still be stopped
+                raise
             with anyio.CancelScope(shield=True):
                 await ended.wait()
         self._raise_fatal()

@@ -100,12 +100,12 @@ def run(
     options = backend_options(backend, uvloop)
     if tuned:
         tune()
-    with _Signals(hub._kill) as signals:  # pyright: ignore[reportPrivateUsage]
+    with Signals(hub._kill) as signals:  # pyright: ignore[reportPrivateUsage]
         serve = partial(_serve, hub, on_ready, _nothing if beside is None else beside, signals)
         anyio.run(hold, serve, backend=backend, backend_options=options)
 
 
-class _Signals:
+class Signals:
     """Takes SIGINT and SIGTERM: the first is waited for, the second ends the process at once.
 
     By handlers of Python's own, which run between any two instructions of the main thread: those
@@ -160,7 +160,7 @@ async def _serve(
     hub: Hub,
     on_ready: Callable[[Hub], None] | None,
     beside: Callable[[Hub], AbstractAsyncContextManager[object]],
-    signals: _Signals,
+    signals: Signals,
 ) -> None:
     status = 1
     try:
@@ -178,7 +178,7 @@ async def _serve_until_told(
     hub: Hub,
     on_ready: Callable[[Hub], None] | None,
     beside: Callable[[Hub], AbstractAsyncContextManager[object]],
-    signals: _Signals,
+    signals: Signals,
 ) -> None:
     async with hub:
         if on_ready is not None:

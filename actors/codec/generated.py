@@ -40,11 +40,11 @@ def functions_for(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[
         shapes: the shape of each field.
         frozen: whether its fields cannot be set.
     """
-    make = _loops if shapes.keys() & _RESERVED else _generated
+    make = made_of_loops if shapes.keys() & _RESERVED else made_by_cattrs
     return make(cls, shapes, frozen)
 
 
-def _generated(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[Any, Any]:
+def made_by_cattrs(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[Any, Any]:
     """Give the functions that cattrs makes to take an object apart and to put it together."""
     hooks = {
         name: gen.override(struct_hook=shape.decode, unstruct_hook=shape.encode)
@@ -68,7 +68,7 @@ def _generated(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[Any
     )
 
 
-def _loops(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[Any, Any]:
+def made_of_loops(cls: Any, shapes: Mapping[str, Shape], frozen: bool) -> tuple[Any, Any]:
     """Give functions that do the same as those of cattrs, field by field."""
     fields: Any = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
     given = {field.name: getattr(field, "alias", field.name) for field in fields if field.init}

@@ -100,7 +100,7 @@ def rewind(actor: OrchestrationActor, reason: str, force: bool, now: int, effect
     if plan.again:
         _apply_again(actor, plan.again, now, effects)
         _reopen_decided(actor, plan, force, effects)
-    _take_in(actor, plan.later, now, effects)
+    take_in_again(actor, plan.later, now, effects)
 
 
 def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Effects) -> None:
@@ -175,7 +175,7 @@ def _reopen_tasks(executor: Executor, numbers: list[int], force: bool, effects: 
             effects.send(children[number], again)
 
 
-def _take_in(actor: OrchestrationActor, later: Events, now: int, effects: Effects) -> None:
+def take_in_again(actor: OrchestrationActor, later: Events, now: int, effects: Effects) -> None:
     """Let come in what came in before, behind what the code has been taken through."""
     for event in later:
         if event[KIND] == "EventRaised" and actor.status == "Failed":

@@ -240,10 +240,10 @@ def tell_files() -> None:
         traceback.print_exc()
         raise SystemExit(1) from None
     with open(writing, "w") as told:
-        json.dump(sorted(_own_files()), told)
+        json.dump(sorted(own_files()), told)
 
 
-def _own_files() -> Iterator[str]:
+def own_files() -> Iterator[str]:
     """Give the files of modules that are neither Python's, nor installed, nor this package's."""
     package = str(Path(__file__).resolve().parents[2])
     for module in [*sys.modules.values()]:

@@ -57,6 +57,11 @@ class Entrance(BaseRoute):
         self._is_closing = False
 
     @property
+    def waiting(self) -> int:
+        """How many requests wait for something to happen, and are let go when it closes."""
+        return len(self._waits)
+
+    @property
     def client(self) -> Client:
         """The client of the hub.
 

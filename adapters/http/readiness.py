@@ -7,13 +7,13 @@ import anyio
 from perdure import Client, Hub, PerdureError
 
 #: How long it may take to say so; longer than a busy loop, shorter than a probe waits.
-_LOOK_S = 2.0
+LOOK_S = 2.0
 
 
 async def is_ready(hub_or_client: Hub | Client) -> bool:
     """Say whether every partition is served, by shards that answer."""
     try:
-        with anyio.fail_after(_LOOK_S):
+        with anyio.fail_after(LOOK_S):
             counted = await hub_or_client.statistics()
     except (PerdureError, TimeoutError):
         return False

@@ -33,7 +33,7 @@ _BACKLOG = 2_048
 
 #: Seconds that a connection is kept between two requests, and that a request's head may take.
 _KEEP_ALIVE_S = 75
-_HEAD_S = 20
+HEAD_S = 20
 
 
 @frozen
@@ -312,11 +312,11 @@ async def _serve_uvicorn(
     )
     config.load()
     kind: Any = config.http_protocol_class
-    config.http_protocol_class = _bounded(kind, limits.head_bytes_max + limits.url_bytes_max)
+    config.http_protocol_class = bounded(kind, limits.head_bytes_max + limits.url_bytes_max)
     await Server(config).serve(sockets=[listener])
 
 
-def _bounded(kind: Any, head_bytes_max: int) -> Any:
+def bounded(kind: Any, head_bytes_max: int) -> Any:
     """Make a uvicorn protocol one whose requests must send their head soon, and not without end."""
 
     class Bounded(kind):  # type: ignore[misc]
@@ -326,7 +326,7 @@ def _bounded(kind: Any, head_bytes_max: int) -> Any:
         def connection_made(self, transport: BaseTransport) -> None:
             told: Any = super()
             told.connection_made(transport)
-            self._timer = self.loop.call_later(_HEAD_S, transport.close)
+            self._timer = self.loop.call_later(HEAD_S, transport.close)
 
         def data_received(self, data: bytes) -> None:
             told: Any = super()
@@ -341,7 +341,7 @@ def _bounded(kind: Any, head_bytes_max: int) -> Any:
             if self._head_bytes > head_bytes_max:
                 self.transport.close()
             elif self._timer is None:
-                self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+                self._timer = self.loop.call_later(HEAD_S, self.transport.close)
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._timer is not None:

@@ -39,18 +39,23 @@ def prepare(needs: Needs, cache: Path) -> Environment:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    _run([sys.executable, "-m", "venv", folder])
-    _run([environment.python, "-m", "pip", "--no-input", "install", "-q", *needs.python])
+    run_command([sys.executable, "-m", "venv", folder])
+    run_command([environment.python, "-m", "pip", "--no-input", "install", "-q", *needs.python])
     if needs.npm:
         npm = shutil.which("npm")
         if npm is None:
             raise NotAvailableError(f"npm is needed for {', '.join(needs.npm)}, and not installed")
-        _run([npm, "install", "--silent", "--prefix", folder, *needs.npm])
+        run_command([npm, "install", "--silent", "--prefix", folder, *needs.npm])
     mark.write_text(wanted, "utf-8")
     return environment
 
 
-def _run(command: Sequence[str | Path]) -> None:
+def run_command(command: Sequence[str | Path]) -> None:
+    """Run a command that installs something, to its end.
+
+    Raises:
+        NotAvailableError: it fails.
+    """
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -18,8 +18,9 @@ from typing import Any
 
 from .contender import NotAvailableError
 
-_START_S = 60.0
-_STOP_S = 30.0
+#: Seconds that a server has to begin, and then to end before it is made to.
+START_S = 60.0
+STOP_S = 30.0
 
 
 class Server:
@@ -53,14 +54,14 @@ class Server:
             NotAvailableError: it ended, or was not ready after a minute.
         """
         try:
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(START_S):
                 while not await ready():
                     if self._process.poll() is not None:
                         raise NotAvailableError(f"{self._name} ended: {self._last_words()}")
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise NotAvailableError(
-                f"{self._name} was not ready after {_START_S:.0f} s: {self._last_words()}"
+                f"{self._name} was not ready after {START_S:.0f} s: {self._last_words()}"
             ) from error
 
     def _last_words(self) -> str:
@@ -70,7 +71,7 @@ class Server:
         """End it and wait for that; by force if it takes too long."""
         self._process.send_signal(how)
         try:
-            self._process.wait(_STOP_S)
+            self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -110,7 +111,7 @@ class Postgres:
         Raises:
             NotAvailableError: PostgreSQL is not installed, or cannot run here.
         """
-        self._programs = _find_postgres()
+        self._programs = find_postgres()
         self.folder = folder / "postgres"
         self.folder.mkdir()
         user = None
@@ -157,7 +158,12 @@ class Postgres:
         self._server.stop(signal.SIGINT)
 
 
-def _find_postgres() -> Path:
+def find_postgres() -> Path:
+    """Find the folder of PostgreSQL's programs: that of the path, or else the newest there is.
+
+    Raises:
+        NotAvailableError: they are not installed.
+    """
     # Debian keeps the programs of each version off the PATH.
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parts[-2]))
     found = shutil.which("postgres")

@@ -67,7 +67,7 @@ async def connect(
 
         router = Router(len(where["owners"]), None, waiter_factory(), to_shard)
         router.start(tasks)
-        placement = _Placement(router)
+        placement = PlacementFollower(router)
         placement.take(where)
         tasks.start_soon(
             Keeper().persist, "the watch of where partitions are", partial(placement.follow, hub)
@@ -236,7 +236,7 @@ def _checked(settings: Settings | None) -> Settings:
     return instance(settings, Settings, "settings", "a perdure.Settings")
 
 
-class _Placement:
+class PlacementFollower:
     """Keeps a router up to date with a hub's placement, also with that of the next hub there."""
 
     def __init__(self, router: Router) -> None:

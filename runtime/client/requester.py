@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..statistics import HubStatistics
 
 #: How long a request waits for the partition of its id, where that is another than its target's.
-_CLAIM_S = 2.0
+CLAIM_S = 2.0
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Requester(Client):
             return  # where the request itself is looked up
         claim = claim_of(request_id, key, message)
         # The partition of the target may be well, so the request does not wait for long.
-        with anyio.move_on_after(_CLAIM_S), suppress(UnavailableError):
+        with anyio.move_on_after(CLAIM_S), suppress(UnavailableError):
             await self._at(request_id, lambda place: place.claim(request_id, claim))
 
     async def _at(self, key: str, ask: Callable[[Place], Awaitable[T]]) -> T:

@@ -75,6 +75,7 @@ class Crew(ABC):
         count: how many shards there are.
         owners: the shard that serves each partition.
         router: where partitions are, as seen from the hub's loop.
+        last_heard: when each shard last answered, by the time of the hub's loop.
         keeper: begins anew what must not end on the hub's loop and is no shard's.
         left: users' code that still runs on the hub's loop after the close.
         client: the hub's own, while it serves.
@@ -91,7 +92,7 @@ class Crew(ABC):
         self._socket = socket
         self._place = store  # by which clients find the socket
         self._moving = anyio.Lock()
-        self._heard: dict[int, float] = {}  # when each shard last answered
+        self.last_heard: dict[int, float] = {}
         self._version = 1
         # Told to whoever asks where partitions are; a later hub at the same place has another.
         self.run_id = secrets.token_hex(8)
@@ -188,12 +189,12 @@ class Crew(ABC):
             SilentShardError: it has not answered.
             LineLostError: it is dead or died.
         """
-        self._heard.setdefault(shard, anyio.current_time())
+        self.last_heard.setdefault(shard, anyio.current_time())
         with anyio.move_on_after(ANSWER_S):
             answer = await self.ask(shard, verb, *arguments)
-            self._heard[shard] = anyio.current_time()
+            self.last_heard[shard] = anyio.current_time()
             return answer
-        raise SilentShardError(shard, anyio.current_time() - self._heard[shard])
+        raise SilentShardError(shard, anyio.current_time() - self.last_heard[shard])
 
     async def statistics(self, hottest: int) -> HubStatistics:
         """Give what all shards have counted."""

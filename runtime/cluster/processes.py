@@ -58,15 +58,25 @@ if TYPE_CHECKING:
 _log = Log("perdure.workers")
 
 #: Starts in a row that a worker may fail before its partitions go to the others.
-_FAILED_STARTS_MAX = 3
-_BACKOFF_S = 0.1
+FAILED_STARTS_MAX = 3
+#: Seconds before the second start; twice as many before each that follows.
+BACKOFF_S = 0.1
 _BACKOFF_MAX_S = 5.0
 #: Seconds in which the system ends a process that is killed, unless a device holds it.
-_REAP_S = 1.0
+REAP_S = 1.0
 
 
 class ProcessCrew(Crew):
-    """Worker processes, each an event loop with some of the partitions."""
+    """Worker processes, each an event loop with some of the partitions.
+
+    A worker is supervised in a task of its own: ``supervise`` begins a process, serves with it until
+    it ends, and does so again, or gives the worker up.
+
+    Attributes:
+        workers: one for each shard, over all the processes that it has been.
+        path: the socket where clients find the hub.
+        is_stopping: whether the workers are to end, and none is begun any more.
+    """
 
     def __init__(
         self,
@@ -90,19 +100,19 @@ class ProcessCrew(Crew):
         self._location = store.location
         if socket is None:
             socket = own_socket(Path(split_place(self._location)[0]))
-        self._path = socket.absolute()
-        super().__init__(workers, partitions, self._path, store)
-        check_socket(shard_socket(self._path, workers - 1))
+        self.path = socket.absolute()
+        super().__init__(workers, partitions, self.path, store)
+        check_socket(shard_socket(self.path, workers - 1))
         self._store = store
         self._settings = settings
         self._stop_for = stop_for
-        self._workers = [_Worker(number) for number in range(workers)]
-        self._stopping = False
+        self.workers = [Worker(number) for number in range(workers)]
+        self.is_stopping = False
         self._end_by = 0.0  # when workers that have not ended are killed, once it stops
         self._deaths = Deaths(settings.crashes_max)
         # As they are now: the program may change its folder before a worker is started again.
         self._cwd = os.getcwd()
-        self._search = [_absolute(entry) for entry in sys.path]
+        self._search = [absolute_entry(entry) for entry in sys.path]
 
     async def open(self) -> None:
         """Take the store over."""
@@ -112,7 +122,7 @@ class ProcessCrew(Crew):
         await self._listen()
 
     async def _dial(self, shard: int) -> Any:
-        return await dial_shard(shard_socket(self._path, shard), self.run_id, self.secret)
+        return await dial_shard(shard_socket(self.path, shard), self.run_id, self.secret)
 
     async def run(self) -> None:
         """Keep the workers alive, and answer whoever connects to the hub."""
@@ -122,9 +132,9 @@ class ProcessCrew(Crew):
     async def _run(self) -> None:
         async with TaskGroup() as tasks:
             self.router.start(tasks)
-            for worker in self._workers:
+            for worker in self.workers:
                 name = f"the supervision of worker {worker.number}"
-                tasks.start_soon(self.keeper.persist, name, partial(self._keep, worker))
+                tasks.start_soon(self.keeper.persist, name, partial(self.supervise, worker))
             tasks.start_soon(self._serve_clients)
 
     async def ready(self) -> None:
@@ -135,7 +145,7 @@ class ProcessCrew(Crew):
             InternalError: they end before they serve.
             StorageError: a partition cannot be opened.
         """
-        for worker in self._workers:
+        for worker in self.workers:
             await worker.decided.wait()
             if not worker.has_served and worker.error is not None:
                 raise worker.error
@@ -144,7 +154,7 @@ class ProcessCrew(Crew):
     @property
     def in_service(self) -> list[int]:
         """The workers that serve, or will again when they have been restarted."""
-        return [worker.number for worker in self._workers if not worker.given_up]
+        return [worker.number for worker in self.workers if not worker.given_up]
 
     async def ask(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
         """Ask something of a worker.
@@ -153,57 +163,62 @@ class ProcessCrew(Crew):
             LineLostError: it is dead or died, and nobody knows when it will serve again.
         """
         line = self.router.line(shard)
-        if not (self._workers[shard].serves and line.is_up):
+        if not (self.workers[shard].serves and line.is_up):
             raise LineLostError(False)
         return await line.call(verb, *arguments)
 
     async def _move(self, partition: int, source: int, to: int) -> None:
-        if not self._workers[to].serves:
+        if not self.workers[to].serves:
             raise UnavailableError(
                 f"worker {to} does not run: partition {partition} stays where it is"
             )
         await super()._move(partition, source, to)
 
-    async def _keep(self, worker: _Worker) -> None:
+    async def supervise(self, worker: Worker) -> None:
         """Run a worker, and run it again when it dies, until the hub stops."""
         while True:
             process = worker.process
             if process is None or process.returncode is not None:
-                process = await self._begin(worker)
+                process = await self.begin_process(worker)
             if process is not None:
                 worker.is_up = False
-                await self._serve_with(worker, process)
-                if self._stopping or (worker.decided.is_set() and not worker.has_served):
+                await self.serve_with(worker, process)
+                if self.is_stopping or (worker.decided.is_set() and not worker.has_served):
                     return
                 _log.error(
-                    "worker %d (pid %d) ended: %s", worker.number, process.pid, _how(process)
+                    "worker %d (pid %d) ended: %s", worker.number, process.pid, how_ended(process)
                 )
                 with suppress(HubStoppingError):
                     await self._tell_of_death(worker)
             elif worker.decided.is_set() and not worker.has_served:
                 return
-            if worker.failed_starts >= _FAILED_STARTS_MAX:
-                await self._give_up(worker)
+            if worker.failed_starts >= FAILED_STARTS_MAX:
+                await self.give_up(worker)
                 return
             if worker.failed_starts:
-                wait = _BACKOFF_S * 2.0 ** (worker.failed_starts - 1)
+                wait = BACKOFF_S * 2.0 ** (worker.failed_starts - 1)
                 await anyio.sleep(min(wait, _BACKOFF_MAX_S))
 
-    async def _begin(self, worker: _Worker) -> Process | None:
+    async def begin_process(self, worker: Worker) -> Process | None:
         """Start a process; gives None where the system does not let the hub have one."""
         try:
             with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
-                await self._spawn(worker)
+                await self.spawn(worker)
         except OSError as error:
             _log.error("worker %d cannot be started: %s", worker.number, error)
             worker.failed_starts += 1
-            if not worker.has_served and worker.failed_starts >= _FAILED_STARTS_MAX:
+            if not worker.has_served and worker.failed_starts >= FAILED_STARTS_MAX:
                 worker.error = InternalError(f"worker {worker.number} cannot be started: {error}")
                 worker.decided.set()
             return None
         return worker.process
 
-    async def _spawn(self, worker: _Worker) -> None:
+    async def spawn(self, worker: Worker) -> None:
+        """Make the process of a worker.
+
+        Raises:
+            OSError: the system gives none.
+        """
         backend, uvloop = running_kind()
         config = {
             "app": self._app,
@@ -211,7 +226,7 @@ class ProcessCrew(Crew):
             "store": self._location,
             "partitions": len(self.owners),
             "number": worker.number,
-            "socket": str(self._path),
+            "socket": str(self.path),
             "run": self.run_id,
             "secret": self.secret,
             "incarnation": self.incarnations[worker.number],
@@ -241,10 +256,10 @@ class ProcessCrew(Crew):
                 cwd=self._cwd if os.path.isdir(self._cwd) else None,  # noqa: ASYNC240
             )
 
-    async def _serve_with(self, worker: _Worker, process: Process) -> None:
+    async def serve_with(self, worker: Worker, process: Process) -> None:
         """Give a process its partitions, and return when it has ended."""
         async with TaskGroup() as tasks:
-            tasks.start_soon(self._introduce, worker)
+            tasks.start_soon(self.introduce, worker)
             await process.wait()
             tasks.cancel_scope.cancel()
         # Its sockets do not say so where a child that it forked has them open.
@@ -260,17 +275,21 @@ class ProcessCrew(Crew):
         # work ends it; one that ended before it had any would do so again.
         died = (process.returncode or 0) < 0 or worker.is_up
         if not worker.has_served and (
-            not died or worker.error is not None or worker.failed_starts >= _FAILED_STARTS_MAX
+            not died or worker.error is not None or worker.failed_starts >= FAILED_STARTS_MAX
         ):
             refusal = InternalError(
-                f"worker {worker.number} ended before it served ({_how(process)}); what it "
+                f"worker {worker.number} ended before it served ({how_ended(process)}); what it "
                 "printed says why. A script that starts a hub with workers must do so under "
                 "if __name__ == '__main__'"
             )
             worker.error = refusal if worker.error is None else worker.error
             worker.decided.set()
 
-    async def _introduce(self, worker: _Worker) -> None:
+    async def introduce(self, worker: Worker) -> None:
+        """Reach a worker's process and have it serve the worker's partitions.
+
+        One that cannot is told to end, and ``worker.error`` says why.
+        """
         try:
             line = self.router.line(worker.number)
             await self._until_up(line)
@@ -302,15 +321,15 @@ class ProcessCrew(Crew):
             except LineLostError:
                 await anyio.sleep(0.01)  # that was the line to the one before
 
-    async def _tell_of_death(self, worker: _Worker) -> None:
+    async def _tell_of_death(self, worker: Worker) -> None:
         async with self._moving:  # a partition on its way would not hear of it
-            for other in self._workers:
+            for other in self.workers:
                 line = self.router.line(other.number)
                 if other.serves and line.is_up:
                     line.ask("died", worker.number)  # nobody waits: it may be blocked
         self.announce()
 
-    async def _give_up(self, worker: _Worker) -> None:
+    async def give_up(self, worker: Worker) -> None:
         """Have the others serve what a worker that cannot start did."""
         async with self._moving:
             worker.given_up = True
@@ -339,11 +358,11 @@ class ProcessCrew(Crew):
         """Have all workers drain at the same time."""
         self._begin_to_stop()
         async with TaskGroup() as tasks:
-            for worker in self._workers:
+            for worker in self.workers:
                 if worker.serves:
                     tasks.start_soon(self._drain, worker)
 
-    async def _drain(self, worker: _Worker) -> None:
+    async def _drain(self, worker: Worker) -> None:
         with (
             anyio.CancelScope(deadline=self._end_by - ENDED_S + DRAINED_S) as scope,
             suppress(PerdureError),
@@ -353,8 +372,8 @@ class ProcessCrew(Crew):
             _log.warning("worker %d did not come to a stop in time", worker.number)
 
     def _begin_to_stop(self) -> None:
-        if not self._stopping:
-            self._stopping = True
+        if not self.is_stopping:
+            self.is_stopping = True
             self._end_by = anyio.current_time() + self._settings.drain_s + ENDED_S
 
     def stop(self) -> None:
@@ -364,23 +383,35 @@ class ProcessCrew(Crew):
 
     def kill(self) -> None:
         """End the workers at once."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.kill()
 
     async def close(self) -> None:
         """Wait for the workers' end, for a bounded time, and give the store up."""
         self._begin_to_stop()
         async with TaskGroup() as tasks:
-            for worker in self._workers:
+            for worker in self.workers:
                 tasks.start_soon(worker.end, self._end_by)
-        for worker in self._workers:
+        for worker in self.workers:
             worker.close_notes()
         await self._stop_listening()
         await close_guarded(self._store)
 
 
-class _Worker:
-    """One worker, over all the processes that it has been."""
+class Worker:
+    """One worker, over all the processes that it has been.
+
+    Attributes:
+        process: the last of them.
+        serves: whether it has its partitions now.
+        has_served: whether it ever had.
+        given_up: whether others have its partitions for good.
+        failed_starts: how many in a row have failed.
+        error: why it does not serve, where it never has.
+        decided: whether it has served, or failed, the first time.
+        is_up: whether the process has the application, and was reached.
+        notes: what runs in it.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -390,9 +421,9 @@ class _Worker:
         self.given_up = False
         self.failed_starts = 0
         self.error: PerdureError | None = None
-        self.decided = anyio.Event()  # it has served, or failed, the first time
-        self.is_up = False  # it has the application, and was reached
-        self.notes: IO[bytes] | None = None  # what runs in it
+        self.decided = anyio.Event()
+        self.is_up = False
+        self.notes: IO[bytes] | None = None
 
     def read_notes(self) -> list[Call]:
         """Read what ran when it ended, if it took notes."""
@@ -416,7 +447,7 @@ class _Worker:
             return
         _log.warning("worker %d (pid %d) does not end, and is killed", self.number, process.pid)
         self.kill()
-        with anyio.move_on_after(_REAP_S):
+        with anyio.move_on_after(REAP_S):
             await process.wait()
             return
         _log.error("worker %d (pid %d) cannot be killed", self.number, process.pid)
@@ -428,13 +459,14 @@ class _Worker:
                 self.process.kill()
 
 
-def _absolute(entry: str) -> str:
+def absolute_entry(entry: str) -> str:
     """Give an entry of the search path, such that it means the same in any folder."""
     # Not all of them are folders: some name a finder.
     return os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
 
 
-def _how(process: Process) -> str:
+def how_ended(process: Process) -> str:
+    """Say in words how a process ended."""
     code = process.returncode
     if code is None:
         return "it runs"

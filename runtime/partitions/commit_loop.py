@@ -48,6 +48,9 @@ class CommitLoop:
         rounds: says when the partitions of its event loop commit.
         allowance: how long they may drain mailboxes, and seal, in one turn of it.
         watch: is told of each checkpoint, if there is one.
+
+    Attributes:
+        partition: as it was given.
     """
 
     def __init__(
@@ -57,14 +60,14 @@ class CommitLoop:
         allowance: Allowance,
         watch: Watch | None = None,
     ) -> None:
-        self._partition = partition
+        self.partition = partition
         self._rounds = rounds
         self._allowance = allowance
         self._watch = watch
 
     async def run(self) -> bool:
         """Commit what gathers until the partition leaves, which is True; recover where that fails."""
-        partition = self._partition
+        partition = self.partition
         async with TaskGroup() as tasks:
             tasks.start_soon(partition.loader.run)
             tasks.start_soon(partition.overflow.run)
@@ -83,7 +86,7 @@ class CommitLoop:
 
     async def commit_once(self) -> None:
         """Take what has gathered through its checkpoint, or recover from what broke down."""
-        partition, allowance = self._partition, self._allowance
+        partition, allowance = self.partition, self._allowance
         if allowance.left <= 0:
             await allowance.wait()
         if not partition.is_tainted:
@@ -131,11 +134,11 @@ class CommitLoop:
         To store a message and to delete it again costs more than its turn. Orchestrations have
         their turns later: most of what they take makes them send more.
         """
-        if self._partition.batch.touched:
-            self._partition.pump.lend(self._drain)
+        if self.partition.batch.touched:
+            self.partition.pump.lend(self._drain)
 
     def _drain(self) -> None:
-        partition = self._partition
+        partition = self.partition
         batch, pump = partition.batch, partition.pump
         began = now = perf_counter()
         given_up = began + self._allowance.left
@@ -153,7 +156,7 @@ class CommitLoop:
         has its messages written down as it sends them.
         """
         touched, batch.touched = batch.touched, []
-        return each(touched, partial(store_mail, self._partition, batch), every=1)
+        return each(touched, partial(store_mail, self.partition, batch), every=1)
 
     def _write_down(self) -> Generator[None]:
         """Write down what turns have decided about very much at once; pauses now and then.
@@ -161,14 +164,14 @@ class CommitLoop:
         More may come at a pause. When it ends all of it is in the batch, and has to be sealed with
         that: it was decided by those turns.
         """
-        partition = self._partition
+        partition = self.partition
         while partition.timers.gone or partition.leftovers.unwritten:
             yield from partition.timers.stop_gone()
             yield from partition.leftovers.write_down()
 
     async def _store(self, checkpoint: Checkpoint, batch: Batch) -> bool:
         """Commit; False if that failed, and all was done that has to be done then."""
-        partition = self._partition
+        partition = self.partition
         partition.flying = batch
         flight = self._rounds.begin()
         began = perf_counter()
@@ -201,7 +204,7 @@ class CommitLoop:
         return True
 
     async def _commit_watched(self, checkpoint: Checkpoint, batch: Batch, watch: Watch) -> None:
-        partition = self._partition
+        partition = self.partition
         workbook = partition.workbook
         if workbook is not None:
             workbook.gather(batch, checkpoint)
@@ -220,7 +223,7 @@ class CommitLoop:
             workbook.tell(batch)
 
     async def _let_out(self, batch: Batch) -> None:
-        partition = self._partition
+        partition = self.partition
         partition.releasing = batch
         try:
             if not partition.is_tainted:
@@ -242,7 +245,7 @@ class CommitLoop:
         this one is out. So what leaves the partition does so in order, and its memory is not
         dropped meanwhile: that is done where batches are sealed.
         """
-        partition = self._partition
+        partition = self.partition
         crashes = partition.crashes.in_a_row
         for activation in batch.dirty:
             activation.flying = False
@@ -268,11 +271,11 @@ class CommitLoop:
     def _start_wanted(self, batch: Batch) -> Generator[None]:
         """Start the activities of which some were given up; more may be at each pause."""
         for start in range(0, len(batch.activities), _AT_ONCE):
-            self._partition.calls.start(batch.wanted(start, _AT_ONCE))
+            self.partition.calls.start(batch.wanted(start, _AT_ONCE))
             yield
 
     def _tell_end(self, key: str) -> None:
-        partition = self._partition
+        partition = self.partition
         activation = partition.activations.get(key)
         actor = None if activation is None else activation.actor
         outcome = None

@@ -133,12 +133,13 @@ class Exchange:
     Attributes:
         choked: the partitions for which frames lie in the store alone.
         is_reading: whether some of these are being read.
+        wanted: those whose frames are to be read next.
     """
 
     def __init__(self, partition: Owner) -> None:
         self._partition = partition
         self._window = self._window_size = 1
-        self._wanted: set[int] = set()
+        self.wanted: set[int] = set()
         self._gate = anyio.Event()
         self.is_reading = False
         self.peers: dict[int, Peer] = {}
@@ -294,16 +295,16 @@ class Exchange:
     # What lies in the store alone.
 
     def _want(self, target: int) -> None:
-        self._wanted.add(target)
+        self.wanted.add(target)
         self.is_reading = True
         self._gate.set()
 
     async def run(self) -> None:
         """Read the frames that may be handed over, for ever."""
         while True:
-            while self._wanted:
+            while self.wanted:
                 try:
-                    await self.read(self._wanted.pop())
+                    await self.read(self.wanted.pop())
                 except (StorageError, UnavailableError) as error:
                     self._partition.break_down(error)
             self.is_reading = False

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _log = Log("perdure.partition")
 
-_AT_ONCE = 1_000
+AT_ONCE = 1_000
 
 
 class Loader:
@@ -90,7 +90,7 @@ class Loader:
         """Load what is wanted, for ever."""
         while True:
             while self._wanted and not self._is_held:
-                wanted, self._wanted = self._wanted[:_AT_ONCE], self._wanted[_AT_ONCE:]
+                wanted, self._wanted = self._wanted[:AT_ONCE], self._wanted[AT_ONCE:]
                 await self._load([one for one in wanted if not one.dead])
             self.is_loading = bool(self._wanted)
             self._gate = anyio.Event()
@@ -354,8 +354,8 @@ class Loader:
             if is_wanted(call.caller):
                 self._partition.calls.dispatch(call)
 
-        for start in range(0, len(wanted), _AT_ONCE):
-            for record in await store.read_instances(wanted[start : start + _AT_ONCE]):
+        for start in range(0, len(wanted), AT_ONCE):
+            for record in await store.read_instances(wanted[start : start + AT_ONCE]):
                 if record.status in TERMINAL:
                     continue  # what it left has rows of its own
                 try:

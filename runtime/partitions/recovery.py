@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 _log = Log("perdure.partition")
 
-_SILENT_S = 5.0
+#: Seconds of failed tries after which those that wait are told.
+SILENT_S = 5.0
 """How long clients wait for the answer of a partition that cannot come back from its store."""
 
 
@@ -275,7 +276,7 @@ def _stop_waiting(
 ) -> None:
     """Have nobody wait any longer for a store that may stay as it is for hours."""
     unknown = OutcomeUnknownError(
-        f"the store of partition {partition.index} has not been well for {_SILENT_S:g} seconds "
+        f"the store of partition {partition.index} has not been well for {SILENT_S:g} seconds "
         f"({text_of(error)}): the request may have been applied; repeat it under the same request id"
     )
     _fail_aside(partition)
@@ -347,7 +348,7 @@ async def _read(
             return None
         except StorageError as error:
             _log.error("partition %d cannot recover yet: %s", partition.index, error)
-            if anyio.current_time() - began >= _SILENT_S:
+            if anyio.current_time() - began >= SILENT_S:
                 stop_waiting()
             await anyio.sleep(backoff(tries))
             tries += 1

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 _SEPARATOR = "\x1f"  # no id, name or key has a control character
 _TEXT_MAX = 200
-_WHOLE_MAX = 1_000  # of a larger request long texts are kept as hashes
+WHOLE_MAX = 1_000  # of a larger request long texts are kept as hashes
 _LONG = 256  # of a text; its hash is shorter, and so no long text itself
-_PACKED_MAX = 16_000  # one that takes more when it is packed is kept as a hash
+PACKED_MAX = 16_000  # one that takes more when it is packed is kept as a hash
 _UNPACKED_MAX = 1 << 18
 _PACKED = "~"
 _DEEP = frozenset[type]({str, list, dict})
@@ -149,13 +149,13 @@ def _packed(whole: list[Any]) -> str:
     except TypeError:  # an input nested as deeply as it may be is too deep with a list around it
         parts = [orjson.dumps(part, option=orjson.OPT_SORT_KEYS) for part in whole]
         return hashlib.blake2b(b",".join(parts)).hexdigest()
-    if len(data) > _WHOLE_MAX:
+    if len(data) > WHOLE_MAX:
         data = _condensed(whole)
-    if len(data) <= _WHOLE_MAX:
+    if len(data) <= WHOLE_MAX:
         return data.decode()
     if len(data) <= _UNPACKED_MAX:
         packed = base64.b64encode(zlib.compress(data, 1)).decode()
-        if len(packed) <= _PACKED_MAX:
+        if len(packed) <= PACKED_MAX:
             return _PACKED + packed
     return hashlib.blake2b(data).hexdigest()
 

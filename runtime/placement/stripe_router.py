@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..scheduling.clock import Clock
 
 _WINDOW = 1_000_000
-_ROUTES_MAX = 5_000
+#: How many entities are remembered before those of the last time are forgotten.
+ROUTES_MAX = 5_000
 
 
 class StripeRouter:
@@ -29,7 +30,7 @@ class StripeRouter:
 
     * What is remembered of an entity follows from its definition, its key and the number of
       partitions, but for the count of the operations of a second, which is only for ``auto``.
-    * At most ``2 * _ROUTES_MAX`` entities are remembered; those that get operations stay longest.
+    * At most ``2 * ROUTES_MAX`` entities are remembered; those that get operations stay longest.
 
     Args:
         lookup: knows the striped entities.
@@ -45,6 +46,11 @@ class StripeRouter:
         self._turns = count()
         self._routes: dict[str, _Route] = {}
         self._older: dict[str, _Route] = {}  # those that there was no more room for
+
+    @property
+    def remembered(self) -> int:
+        """How many entities it remembers."""
+        return len(self._routes) + len(self._older)
 
     def route(self, key: str, message: Message, partitions: int) -> str:
         """Give the key of the actor that a message for ``key`` goes to."""
@@ -86,7 +92,7 @@ class StripeRouter:
                 near = (self._place - partition_of(key, partitions)) % partitions
                 number = near if near < route.stripes else self._place % route.stripes
                 route.near = stripe_key(key, number)
-        if len(self._routes) >= _ROUTES_MAX:
+        if len(self._routes) >= ROUTES_MAX:
             self._older, self._routes = self._routes, {}
         self._routes[key] = route
         return route

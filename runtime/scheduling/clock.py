@@ -14,7 +14,7 @@ from ...actors.times import LONGEST_S, microseconds
 from .hidden_tasks import TaskGroup
 
 #: How late a time may be noticed that comes because the clock was set.
-_LOOK_AGAIN_S = 1.0
+LOOK_AGAIN_S = 1.0
 
 
 class Clock(Protocol):
@@ -72,7 +72,7 @@ class SystemClock:
         if due is None:
             await woken.wait()
         else:
-            delay = min((due - self.now()) / 1e6, _LOOK_AGAIN_S)
+            delay = min((due - self.now()) / 1e6, LOOK_AGAIN_S)
             with anyio.move_on_after(max(delay, 0.0)):
                 await woken.wait()
 

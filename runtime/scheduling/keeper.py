@@ -100,6 +100,11 @@ class Keeper:
             _log.error("%s, and is begun anew in %.1f seconds", what, wait, why=error)
             await anyio.sleep(wait)
 
+    @property
+    def count(self) -> int:
+        """How many loops it keeps."""
+        return len(self._kept)
+
     def _begin(self, kept: _Kept) -> None:
         async def run(hand: Hand) -> None:
             with anyio.CancelScope() as kept.scope:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-_RECORDS_MAX = 10
-_SPAN_S = 10.0
+#: How many records of a kind are logged in how many seconds.
+RECORDS_MAX = 10
+SPAN_S = 10.0
 
 
 class Sparing:
@@ -25,10 +26,10 @@ class Sparing:
     def write(self, message: str, *values: Any) -> None:
         """Write a record, or count it."""
         now = perf_counter()
-        if not self._written or now - self._began > _SPAN_S:
+        if not self._written or now - self._began > SPAN_S:
             self.tell()
             self._began, self._written = now, 0
-        if self._written < _RECORDS_MAX:
+        if self._written < RECORDS_MAX:
             self._written += 1
             self._log(message, *values)
         else:

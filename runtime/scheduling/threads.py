@@ -26,6 +26,9 @@ class Threads:
 
     They are daemons, unlike those of ``concurrent.futures``: what never returns in one of them
     must not keep the process from ending. Each job has a context of its own.
+
+    Attributes:
+        idle: how many have nothing to do.
     """
 
     def __init__(self, limit: int, context: Context) -> None:
@@ -33,7 +36,7 @@ class Threads:
         self._count = 0
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._idle = 0
+        self.idle = 0
         self._waiting = 0
         self._context = context
 
@@ -44,7 +47,7 @@ class Threads:
             RuntimeError: there is no thread, and the system gives none.
         """
         with self._lock:
-            is_short = self._waiting >= self._idle
+            is_short = self._waiting >= self.idle
         if is_short and self._count < self._limit:
             self._add()
         with self._lock:
@@ -61,7 +64,7 @@ class Threads:
             return  # those that there are get to it
         self._count += 1
         with self._lock:
-            self._idle += 1
+            self.idle += 1
 
     def _work(self) -> None:
         while True:
@@ -70,14 +73,14 @@ class Threads:
                 if job is None:
                     return
                 with self._lock:
-                    self._idle -= 1
+                    self.idle -= 1
                     self._waiting -= 1
                 self._context.copy().run(job.run_there)
             except BaseException as error:
                 # Raised into the thread from outside, as some libraries' time limits do it.
                 _log.error("a worker thread was hit by %s, and goes on", type_name(error))
             with self._lock:
-                self._idle += 1
+                self.idle += 1
 
     def take_back(self) -> list[Job]:
         """Give the jobs that no thread has begun, and forget them."""

@@ -104,7 +104,7 @@ class Session:
                 elif number in self._watches:
                     self._unwatch(number)
             elif shard is not None and self._trusted:
-                _ITEMS[kind](shard, *item[1:])
+                ITEMS[kind](shard, *item[1:])
             else:
                 raise InternalError(f"a client sent {kind!r}, which only shards may")
 
@@ -284,7 +284,8 @@ def _place(shard: Shard, owners: list[int], incarnations: list[int]) -> None:
     shard.router.place(owners, incarnations)
 
 
-_ITEMS: dict[ItemKind, Callable[..., None]] = {
+#: What a shard does with each kind of item that is no request.
+ITEMS: dict[ItemKind, Callable[..., None]] = {
     "frame": _receive,
     "ack": _acknowledge,
     "resend": _resend,

@@ -43,7 +43,7 @@ _CHUNK = 256 * 1024
 #: Bytes that a frame may have before a greeting was taken.
 _GREETING_SIZE_MAX = 64 * 1024
 #: Answers that gather before no more requests are read.
-_POSTED_MAX = 1_000
+POSTED_MAX = 1_000
 #: Seconds that a client may leave answers unread.
 STALL_S = 60.0
 
@@ -112,7 +112,7 @@ class _Outbox:
     @property
     def is_congested(self) -> bool:
         """Whether more gathers than the other side takes."""
-        return len(self._items) > _POSTED_MAX
+        return len(self._items) > POSTED_MAX
 
     async def take(self) -> list[Item] | None:
         """Give what has gathered, when the last of it is on its way; None for nothing any more."""

@@ -64,6 +64,16 @@ class Line:
         """Whether it is connected."""
         return self._channel is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for an answer."""
+        return len(self._asked)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the large ones among them have."""
+        return self._size
+
     def post(self, item: Item) -> None:
         """Send an item, or lose it where the line is down."""
         if self._channel is not None:

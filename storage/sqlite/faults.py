@@ -53,7 +53,7 @@ def explain(error: Exception, path: Path) -> StorageError | LeaseLostError:
         )
     if code == sqlite3.SQLITE_CANTOPEN:
         return _cannot_open(path, error)
-    if code == sqlite3.SQLITE_IOERR and _is_full(path):
+    if code == sqlite3.SQLITE_IOERR and is_full(path):
         return _no_space(path)
     return StorageError(f"{path}: {error}")
 
@@ -87,15 +87,16 @@ def _cannot_open(path: Path, error: sqlite3.Error) -> StorageError:
                 f"{name} cannot be opened ({os.strerror(errno.EACCES)}); check its owner and mount"
             )
     if not path.exists():
-        return _no_space(path) if _is_full(path) else missing(path)
-    return _no_space(path) if _is_full(path) else StorageError(f"{path}: {error}")
+        return _no_space(path) if is_full(path) else missing(path)
+    return _no_space(path) if is_full(path) else StorageError(f"{path}: {error}")
 
 
 def _no_space(path: Path) -> StoreFullError:
     return StoreFullError(f"no space left for {path}; free some, then go on")
 
 
-def _is_full(path: Path) -> bool:
+def is_full(path: Path) -> bool:
+    """Whether the disk that a file is on has no space left."""
     try:
         return os.statvfs(path.parent).f_bavail == 0
     except (OSError, AttributeError):  # Windows has no statvfs

@@ -184,7 +184,7 @@ def take_over(
         with explained(tables_path):
             if entries:
                 _apply(tables, entries, sequence, epoch, journal_path)
-            recovered = _read(tables, epoch, tables_path)
+            recovered = read_tables(tables, epoch, tables_path)
         opened.pop_all()
     return Taken(recovered, tables, journal)
 
@@ -291,7 +291,9 @@ def set_aside(tables_path: Path, rows: Sequence[SetAside]) -> None:
         tables.execute("COMMIT")
 
 
-def _read(tables: sqlite3.Connection, epoch: int, path: Path) -> Recovered:
+def read_tables(tables: sqlite3.Connection, epoch: int, path: Path) -> Recovered:
+    """Read what the tables say an owner needs to go on, under its epoch."""
+
     def tolerant(read: Callable[[], list[_T]]) -> list[_T]:
         try:
             return read()

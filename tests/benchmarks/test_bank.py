@@ -33,9 +33,9 @@ def test_transfers_stay_in_a_branch_and_are_the_same_for_the_same_seed() -> None
 def test_audits_come_among_the_transfers_and_behind_the_last(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bank, "_AUDIT_EVERY", 5)
+    monkeypatch.setattr(bank, "AUDIT_EVERY", 5)
 
-    work = bank._mix(10, 10 + count)
+    work = bank.mix_work(10, 10 + count)
 
     assert [number for number in work if number is not None] == [*range(10, 10 + count)]
     assert work[-1] is None

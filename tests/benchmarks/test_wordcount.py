@@ -51,7 +51,7 @@ def test_the_shares_of_a_file_are_all_of_its_words_each_once(tmp_path: Path) -> 
 def test_what_is_no_text_or_too_large_or_empty_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wordcount, "_FILE_MAX", 10)
+    monkeypatch.setattr(wordcount, "FILE_MAX", 10)
     (tmp_path / "site-packages").mkdir()
     for name, size in (("a.py", 10), ("b.md", 11), ("c.txt", 0), ("d.so", 5)):
         (tmp_path / name).write_bytes(b"x" * size)

@@ -166,7 +166,7 @@ async def test_a_recovery_that_hides_nothing_goes_unnoticed() -> None:
     async with Hub(app, partitions=1) as hub:
         changes = hub.client.changes()
         await anext(changes)
-        partition_here(hub.client, "v").break_down(RuntimeError("a test"))
+        partition_here(hub, "v").break_down(RuntimeError("a test"))
         with anyio.fail_after(10):
             while True:
                 with suppress(UnavailableError):

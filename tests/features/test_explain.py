@@ -229,7 +229,7 @@ async def test_code_that_has_crashed_its_turn_is_not_run_to_be_looked_at() -> No
         handle = await hub.client.start_new(shop_by_yield, instance_id="x")
         await quiet(hub)
         await evict(hub)
-        partition_here(hub.client, "x").crashes.in_a_row["x"] = 1
+        partition_here(hub, "x").crashes.in_a_row["x"] = 1
         found, trace = await handle.explain(), await hub.client.trace("x")
 
         for trouble in (found.code_trouble, trace.code_trouble):
@@ -614,7 +614,7 @@ async def test_what_is_told_is_durable() -> None:
         handle = await hub.client.start_new(locks, instance_id="x")
         await quiet(hub)
         store.faults.before_commit = hold
-        partition = partition_here(hub.client, "x")
+        partition = partition_here(hub, "x")
 
         async def explain() -> None:
             told.append(await handle.explain())

@@ -329,7 +329,7 @@ async def test_an_activity_whose_start_is_being_committed_when_it_is_given_up_do
             tasks.start_soon(partial(hub.client.start_new, notes, instance_id="x"))
             await committing.wait()
             tasks.start_soon(hub.client.terminate, "x")
-            await until_true(lambda: not Door(partition_here(hub.client, "x")).is_live_here("x"))
+            await until_true(lambda: not Door(partition_here(hub, "x")).is_live_here("x"))
             go_on.set()
         await quiet(hub)
 

@@ -596,7 +596,7 @@ async def test_a_rewind_that_keeps_crashing_is_refused(
         handle = await hub.client.start_new(parent if by_parent else child, instance_id="x")
         with pytest.raises(OrchestrationFailedError):
             await handle.result(5)
-        real, crashes = rewinding._take_in, list[str]()
+        real, crashes = rewinding.take_in_again, list[str]()
 
         def crash(actor: Any, *rest: Any) -> None:
             if actor.instance_id == ("child" if by_parent else "x"):
@@ -604,7 +604,7 @@ async def test_a_rewind_that_keeps_crashing_is_refused(
                 raise RuntimeError("a bug")
             real(actor, *rest)
 
-        monkeypatch.setattr(rewinding, "_take_in", crash)
+        monkeypatch.setattr(rewinding, "take_in_again", crash)
 
         if by_parent:
             await handle.rewind()

@@ -233,7 +233,7 @@ async def stand_still(folder: Path, seconds: float) -> tuple[int, int]:
     stopping = anyio.Event()
     async with hub:
         client = hub.client
-        stopped, going = (one.process for one in crew_of(hub)._workers)
+        stopped, going = (one.process for one in crew_of(hub).workers)
         assert stopped is not None
         assert going is not None
         mine = [n for n in range(WORKED) if crew_of(hub).owners[n] == 1]

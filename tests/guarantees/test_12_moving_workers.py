@@ -92,7 +92,7 @@ async def run_with_kills(folder: Path, kills: int, number: int = 0) -> None:
                 for _ in range(kills):
                     await load.more(load.random.randint(1, 60))
                     await anyio.sleep(load.random.uniform(0, 0.02))  # not always on an answer
-                    victim = load.random.choice(crew_of(hub)._workers)
+                    victim = load.random.choice(crew_of(hub).workers)
                     await until_served(hub, victim.number)
                     assert victim.process is not None
                     victim.process.kill()

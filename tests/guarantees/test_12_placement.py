@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from perdure import EntityId, Hub, MemoryStore, Settings, StorageError, Store, UnavailableError
-from perdure.runtime.client.hub_client import HubClient
+from perdure.runtime.placement.hashing import partition_of
 from tests.faults import FaultyStore, persist
 from tests.guarantees.crash_child import Book
 from tests.guarantees.worker_load import PARTITIONS, Load, app, seed_of
@@ -122,8 +122,7 @@ async def test_what_a_move_stops_goes_on_soon(tmp_path: Path) -> None:
     gaps: list[float] = []
     async with hub_on(f"sqlite:{tmp_path / 'hub'}?synchronous=OFF", 2) as hub:
         client = hub.client
-        assert isinstance(client, HubClient)
-        partition = client._partition(str(book)).index
+        partition = partition_of(str(book), len(hub.placement))
         answered = [anyio.current_time()]
         stopped = False
 

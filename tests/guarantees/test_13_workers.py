@@ -93,7 +93,7 @@ async def run(folder: Path, kills: int, number: int = 0) -> None:
     load = Load(seed_of(number), folder)
     with anyio.fail_after(60 + 10 * kills):
         async with hub_on(folder) as hub:
-            workers = crew_of(hub)._workers
+            workers = crew_of(hub).workers
             async with anyio.create_task_group() as tasks:
                 for _ in range(CLIENTS):
                     tasks.start_soon(load.drive, hub.client)
@@ -144,7 +144,7 @@ def account_in(partition: int) -> EntityId[Account]:
 
 async def test_a_hub_stops_in_order_while_a_worker_is_being_restarted(folder: Path) -> None:
     async with hub_on(folder) as hub:
-        worker = crew_of(hub)._workers[0]
+        worker = crew_of(hub).workers[0]
         await add(hub, 0)
         os.kill(pid_of(hub, 0), signal.SIGKILL)
         while worker.serves:
@@ -244,7 +244,7 @@ async def test_a_worker_told_to_terminate_ends_in_order_and_is_started_again(fol
         await until_served(hub, 1, not_by=before)
 
         assert await add(hub, 3) == OPENING_BALANCE + 2
-        assert crew_of(hub)._workers[1].failed_starts == 0
+        assert crew_of(hub).workers[1].failed_starts == 0
 
 
 class Child:
@@ -333,7 +333,7 @@ async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path)
                     tasks.start_soon(load.drive, client)
                 for _ in range(3):
                     await load.more(load.random.randint(1, 40))
-                    victim = load.random.choice(crew_of(hub)._workers)
+                    victim = load.random.choice(crew_of(hub).workers)
                     await until_served(hub, victim.number)
                     assert victim.process is not None
                     victim.process.kill()
@@ -401,7 +401,7 @@ async def test_a_worker_is_replaced_also_while_a_child_has_its_sockets_open(fold
 async def test_a_worker_that_is_killed_while_the_hub_first_starts_is_tried_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawn, killed = ProcessCrew._spawn, list[int]()
+    spawn, killed = ProcessCrew.spawn, list[int]()
 
     async def spawn_and_kill(crew: ProcessCrew, worker: Any) -> None:
         await spawn(crew, worker)
@@ -409,7 +409,7 @@ async def test_a_worker_that_is_killed_while_the_hub_first_starts_is_tried_again
             killed.append(worker.process.pid)
             worker.process.kill()
 
-    monkeypatch.setattr(ProcessCrew, "_spawn", spawn_and_kill)
+    monkeypatch.setattr(ProcessCrew, "spawn", spawn_and_kill)
 
     async with hub_on(folder) as hub:
         assert await add(hub, 0) == OPENING_BALANCE + 1
@@ -617,7 +617,7 @@ async def test_a_worker_killed_while_the_hub_stops_does_not_keep_it_from_stoppin
             pid = pid_of(hub, 0)
 
             async def kill() -> None:
-                while not crew_of(hub)._stopping:
+                while not crew_of(hub).is_stopping:
                     await anyio.sleep(0.001)
                 os.kill(pid, signal.SIGKILL)
 

@@ -416,7 +416,7 @@ def crew_of(hub: Hub) -> ProcessCrew:
 
 def pid_of(hub: Hub, worker: int) -> int:
     """Give the process that a worker is now."""
-    process = crew_of(hub)._workers[worker].process
+    process = crew_of(hub).workers[worker].process
     assert process is not None
     return process.pid
 
@@ -433,6 +433,6 @@ def is_running(pid: int) -> bool:
 async def until_served(hub: Hub, worker: int, *, not_by: int = 0) -> None:
     """Return when a worker serves, by another process than one that is known."""
     with anyio.fail_after(PATIENCE_S):
-        one = crew_of(hub)._workers[worker]
+        one = crew_of(hub).workers[worker]
         while not (one.serves and pid_of(hub, worker) != not_by):
             await anyio.sleep(0.001)

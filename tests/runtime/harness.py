@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import anyio
 
-from perdure import Client, LeaseLostError, MemoryStore, StorageError, Store
-from perdure.runtime.client.hub_client import HubClient
+from perdure import Hub, LeaseLostError, MemoryStore, StorageError, Store
 from perdure.runtime.partitions.door import Door
 from perdure.runtime.partitions.partition import Partition
+from perdure.runtime.placement.hashing import partition_of
 from perdure.storage import (
     Checkpoint,
     EntityFilter,
@@ -47,10 +47,10 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await anyio.sleep(0.001)
 
 
-def partition_here(client: Client, key: str) -> Partition:
+def partition_here(hub: Hub, key: str) -> Partition:
     """Give the partition of a key, which the hub's own loop serves."""
-    assert isinstance(client, HubClient)
-    place = client._partition(key)
+    places = hub.crew.router.places
+    place = places[partition_of(key, len(places))]
     assert isinstance(place, Door)
     return place.partition
 

@@ -14,7 +14,7 @@ import pytest
 
 import perdure
 from perdure import App, Hub, RuntimeStatus, UsageError
-from perdure.runtime.program import _Signals
+from perdure.runtime.program import Signals
 from tests.greeter import app_folder, command, read_line, start_for_later
 
 
@@ -187,7 +187,7 @@ async def test_the_first_signal_is_waited_for_and_ends_nothing(
     kept: None, signalled: signal.Signals
 ) -> None:
     killed: list[str] = []
-    with _Signals(lambda: killed.append("killed")) as signals:
+    with Signals(lambda: killed.append("killed")) as signals:
         received: list[signal.Signals] = []
 
         async def wait() -> None:
@@ -208,7 +208,7 @@ def test_signals_are_given_back_to_who_had_them(kept: None) -> None:
         """Do nothing."""
 
     signal.signal(signal.SIGTERM, theirs)
-    with _Signals(lambda: None):
+    with Signals(lambda: None):
         assert signal.getsignal(signal.SIGTERM) is not theirs
 
     assert signal.getsignal(signal.SIGTERM) is theirs
@@ -229,7 +229,7 @@ def test_the_second_signal_ends_the_workers_and_the_process_whatever_they_do(
         done.append((pid, number))
 
     monkeypatch.setattr(os, "kill", signal_process)
-    with _Signals(kill):
+    with Signals(kill):
         signal.raise_signal(signal.SIGTERM)
         assert done == []
         signal.raise_signal(signal.SIGTERM)

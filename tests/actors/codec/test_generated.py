@@ -54,7 +54,7 @@ class Mixed(Base):
 
 
 Functions = Callable[[Any, Any, bool], tuple[Any, Any]]
-WAYS: list[Functions] = [generated._generated, generated._loops]
+WAYS: list[Functions] = [generated.made_by_cattrs, generated.made_of_loops]
 BOTH = pytest.mark.parametrize("make", WAYS)
 
 
@@ -97,7 +97,7 @@ def test_a_field_that_has_no_place_in_the_initialiser_is_set_afterwards(make: Fu
 
 
 def test_an_attrs_class_whose_base_is_a_dataclass_has_its_attrs_fields() -> None:
-    _, structure = functions(Mixed, generated._generated)
+    _, structure = functions(Mixed, generated.made_by_cattrs)
 
     assert structure({"two": "Mg=="}, Mixed).two == b"2"
 
@@ -110,7 +110,7 @@ def test_fields_with_names_that_the_generator_has_itself_are_done_by_hand() -> N
 
     unstructure, structure = functions_for(made, shapes, False)
 
-    assert "_loops" in unstructure.__qualname__
+    assert "made_of_loops" in unstructure.__qualname__
     assert structure(unstructure(made(b"a", 5))) == made(b"a", 5)
     plain = functions(Written, functions_for)
-    assert "_loops" not in getattr(plain[0], "__qualname__", "")
+    assert "made_of_loops" not in getattr(plain[0], "__qualname__", "")

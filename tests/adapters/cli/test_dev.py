@@ -12,7 +12,7 @@ import pytest
 
 from perdure.adapters.cli import dev
 from perdure.adapters.cli.command import main
-from perdure.adapters.cli.dev import _own_files
+from perdure.adapters.cli.dev import own_files
 from tests.adapters.cli.shop import Run
 from tests.greeter import command
 
@@ -164,7 +164,7 @@ def test_what_serves_stops_in_order_when_the_one_that_watches_is_killed(folder: 
 
 
 def test_the_files_of_an_application_are_neither_python_s_nor_this_package_s() -> None:
-    files = {*_own_files()}
+    files = {*own_files()}
 
     assert str(Path(__file__).with_name("shop.py")) in files
     for module in (pytest, subprocess, dev):

@@ -345,7 +345,7 @@ async def test_a_wait_is_broken_off_where_the_server_stops(
 
         async def is_waiting() -> bool:
             count = 2 if method == "POST" else 1
-            return bool(entrance._waits) and await hub.client.count() == count
+            return entrance.waiting > 0 and await hub.client.count() == count
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)

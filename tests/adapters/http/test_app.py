@@ -195,7 +195,7 @@ async def test_it_is_ready_while_shards_that_answer_serve_every_partition(
 
 
 async def test_a_hub_that_does_not_say_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "_LOOK_S", 0.01)
+    monkeypatch.setattr(readiness, "LOOK_S", 0.01)
     async with served() as it:
         monkeypatch.setattr(it.hub, "statistics", anyio.sleep_forever)
         answer = await it.http.get("/readyz")

@@ -356,7 +356,7 @@ async def test_a_disconnect_in_the_middle_of_a_request_loses_nothing_acknowledge
 async def test_a_connection_that_does_not_send_its_head_is_closed(
     begun: bytes, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_HEAD_S", 0.05)
+    monkeypatch.setattr(server, "HEAD_S", 0.05)
     async with running() as it:
         host, port = it.url.removeprefix("http://").split(":")
         async with await anyio.connect_tcp(host, int(port)) as stream:
@@ -444,7 +444,7 @@ async def test_a_head_is_bounded_whatever_reads_it(anyio_backend: str) -> None:
         def connection_lost(self, exc: Exception | None) -> None:
             pass
 
-    protocol = server._bounded(Collecting, 100)()
+    protocol = server.bounded(Collecting, 100)()
     protocol.connection_made(Transport())
     protocol.data_received(b"x" * 60)
     protocol.data_received(b"x" * 40)

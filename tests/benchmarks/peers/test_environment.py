@@ -26,7 +26,7 @@ class Installer:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, npm: str | None = "/usr/bin/npm") -> None:
         self.commands: list[list[str]] = []
         self._npm = npm
-        monkeypatch.setattr(environment, "_run", self.run)
+        monkeypatch.setattr(environment, "run_command", self.run)
         monkeypatch.setattr(shutil, "which", self.which)
 
     def which(self, name: str) -> str | None:

@@ -60,7 +60,7 @@ async def test_a_server_that_ends_is_not_available_and_its_last_words_are_told(
 async def test_a_server_that_takes_too_long_is_not_available(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_START_S", 0.01)
+    monkeypatch.setattr(processes, "START_S", 0.01)
     server = serve("input_ = __import__('time').sleep(60)", tmp_path / "log")
     try:
         with pytest.raises(NotAvailableError, match="was not ready after 0 s"):
@@ -80,7 +80,7 @@ async def test_a_server_that_does_not_end_is_ended_by_force(
         return "ready" in log.read_text()
 
     await server.until(says_so)
-    monkeypatch.setattr(processes, "_STOP_S", 0.01)
+    monkeypatch.setattr(processes, "STOP_S", 0.01)
     server.stop()
 
     assert server._process.returncode == -signal.SIGKILL
@@ -113,7 +113,7 @@ def test_without_its_programs_postgres_is_not_available(
     installed(monkeypatch, tmp_path / "postgres")
 
     with pytest.raises(NotAvailableError, match="are not installed"):
-        processes._find_postgres()
+        processes.find_postgres()
 
 
 def test_the_postgres_of_the_path_goes_before_the_newest_that_is_installed(
@@ -125,6 +125,6 @@ def test_the_postgres_of_the_path_goes_before_the_newest_that_is_installed(
         for name in ("postgres", "initdb", "pg_isready"):
             (folder / name).write_text("")
     installed(monkeypatch, None, *folders)
-    assert processes._find_postgres() == folders[1]
+    assert processes.find_postgres() == folders[1]
     installed(monkeypatch, folders[2] / "postgres", *folders)
-    assert processes._find_postgres() == folders[2].resolve()
+    assert processes.find_postgres() == folders[2].resolve()

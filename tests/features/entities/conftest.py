@@ -18,6 +18,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
+async def hub() -> AsyncIterator[Hub]:
     async with Hub(app) as hub:
-        yield hub.client
+        yield hub
+
+
+@pytest.fixture
+def client(hub: Hub) -> Client:
+    return hub.client

@@ -32,12 +32,12 @@ async def test_totals_are_exact_with_far_more_entities_than_are_kept_in_memory(
 
 
 async def test_a_locked_and_an_idle_entity_are_evicted_and_come_back_with_all_they_had(
-    client: Client,
+    hub: Hub, client: Client
 ) -> None:
     counter = EntityId(Counter, "a")
     await client.call_entity(counter, Counter.add, 5)
     await client.signal_entity(counter, Counter.fail_after_adding, 5)
-    partition = partition_here(client, str(counter))
+    partition = partition_here(hub, str(counter))
     await until_true(lambda: not partition.has_work)
 
     partition.catalog.evict(10)

@@ -36,7 +36,7 @@ async def test_a_page_of_a_history_reads_no_more_of_it_than_the_page(
         handle = await hub.client.start_new(many_turns, 300)
         await handle.result()
         events = await handle.history()
-        guarded = partition_here(hub.client, handle.instance_id).store
+        guarded = partition_here(hub, handle.instance_id).store
 
         async def read_history(*_: Any) -> Any:
             raise AssertionError("all of it is read")

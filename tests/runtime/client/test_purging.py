@@ -87,7 +87,7 @@ async def ids(hub: Hub) -> set[str]:
 
 
 async def park(hub: Hub, id: str) -> None:
-    partition_here(hub.client, id).post(id, Command("park", "for the test"))
+    partition_here(hub, id).post(id, Command("park", "for the test"))
 
     async def parked() -> bool:
         status = await hub.client.get_status(id)
@@ -237,7 +237,7 @@ async def test_who_waits_for_an_end_hears_what_is_durable_when_more_follows_it(
     store = FaultyStore()
     async with Hub(app, store=store, partitions=1) as hub:
         handle = await hub.client.start_new(waits, instance_id="w")
-        partition = partition_here(hub.client, "w")
+        partition = partition_here(hub, "w")
         more: list[Literal["purge", "start"]] = (
             ["purge"] if follows != "as another end" else ["purge", "start"]
         )

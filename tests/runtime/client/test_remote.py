@@ -9,7 +9,7 @@ import pytest
 
 from perdure import App, HubStoppingError, UnavailableError, UsageError, connect, watch_hub
 from perdure.runtime.client import remote
-from perdure.runtime.client.remote import HubView, _Placement
+from perdure.runtime.client.remote import HubView, PlacementFollower
 from perdure.runtime.placement.places import LineLostError
 
 
@@ -49,8 +49,8 @@ def where(version: int, run: str = "one", owners: Sequence[int] = (0, 1)) -> dic
     return {"version": version, "run": run, "owners": owners, "incarnations": [0, 0]}
 
 
-def placement(router: Any) -> _Placement:
-    return _Placement(router)
+def placement(router: Any) -> PlacementFollower:
+    return PlacementFollower(router)
 
 
 def test_a_placement_of_the_same_run_is_taken_as_it_is() -> None:

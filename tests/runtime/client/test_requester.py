@@ -162,7 +162,7 @@ async def test_a_partition_of_an_id_that_is_not_well_holds_no_request_up() -> No
 async def test_a_partition_of_an_id_that_does_not_answer_holds_a_request_up_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(requester, "_CLAIM_S", 0.01)
+    monkeypatch.setattr(requester, "CLAIM_S", 0.01)
     made = Made()
     made.router.places[1].hold = anyio.sleep_forever
 

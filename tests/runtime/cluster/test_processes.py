@@ -10,7 +10,12 @@ import pytest
 
 from perdure import InternalError, MemoryStore, Settings, StorageError, UnavailableError, UsageError
 from perdure.runtime.cluster import processes
-from perdure.runtime.cluster.processes import _FAILED_STARTS_MAX, ProcessCrew, _absolute, _how
+from perdure.runtime.cluster.processes import (
+    FAILED_STARTS_MAX,
+    ProcessCrew,
+    absolute_entry,
+    how_ended,
+)
 from perdure.runtime.placement.places import LineLostError
 
 
@@ -133,9 +138,9 @@ class Made:
         self.begins: list[Any] = []  # processes to be started, or errors
         self.spawned = 0
         spawning: Any = crew
-        spawning._spawn = self._spawn
+        spawning.spawn = self.spawn
 
-    async def _spawn(self, worker: Any) -> None:
+    async def spawn(self, worker: Any) -> None:
         self.spawned += 1
         one = self.begins.pop(0)
         if isinstance(one, BaseException):
@@ -143,11 +148,11 @@ class Made:
         worker.process = one
 
     def worker(self, number: int) -> Any:
-        return self.crew._workers[number]
+        return self.crew.workers[number]
 
     def serving(self) -> None:
         """Have all workers serve."""
-        for worker in self.crew._workers:
+        for worker in self.crew.workers:
             worker.serves = worker.has_served = worker.is_up = True
             worker.decided.set()
             process: Any = Process()
@@ -156,7 +161,7 @@ class Made:
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Made]:
-    monkeypatch.setattr(processes, "_BACKOFF_S", 0)
+    monkeypatch.setattr(processes, "BACKOFF_S", 0)
     return lambda *given, **named: Made(tmp_path, *given, **named)
 
 
@@ -180,13 +185,13 @@ async def test_the_socket_lies_in_the_store_s_folder_where_none_is_named(tmp_pat
         2, "shop:app", store, 4, settings=Settings(), socket=None, stop_for=lambda error: None
     )
 
-    assert crew._path == tmp_path / "hub" / "hub.sock"
+    assert crew.path == tmp_path / "hub" / "hub.sock"
 
 
 async def test_a_worker_is_given_its_partitions_and_serves_then(make: Callable[..., Made]) -> None:
     made = make()
 
-    await made.crew._introduce(made.worker(1))
+    await made.crew.introduce(made.worker(1))
 
     assert made.router.lines[1].called == [("govern",), ("host", 2), ("host", 3)]
     worker = made.worker(1)
@@ -200,7 +205,7 @@ async def test_a_worker_that_serves_again_is_told_of(make: Callable[..., Made]) 
     made.worker(1).serves = False
     made.worker(1).failed_starts = 2
 
-    await made.crew._introduce(made.worker(1))
+    await made.crew.introduce(made.worker(1))
 
     assert made.worker(1).serves
     assert made.worker(1).failed_starts == 0
@@ -213,7 +218,7 @@ async def test_the_line_to_the_process_before_is_not_taken_for_this_one_s(
     made = make()
     made.router.lines[0].answers["govern"] = [LineLostError(False)]
 
-    await made.crew._introduce(made.worker(0))
+    await made.crew.introduce(made.worker(0))
 
     assert [verb for verb, *_ in made.router.lines[0].called][:3] == ["govern", "govern", "host"]
 
@@ -226,7 +231,7 @@ async def test_a_worker_that_cannot_serve_says_why_and_ends(
     process = made.worker(0).process = Process()
     made.router.lines[0].answers["host"] = [error]
 
-    await made.crew._introduce(made.worker(0))
+    await made.crew.introduce(made.worker(0))
 
     assert made.worker(0).error is error
     assert process.told == ["terminate"]
@@ -237,7 +242,7 @@ async def serve_until(made: Made, number: int, process: Process, returncode: int
     """Run a worker's process until it has been reached, and ends."""
     ending: Any = process
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(made.crew._serve_with, made.worker(number), ending)
+        tasks.start_soon(made.crew.serve_with, made.worker(number), ending)
         await anyio.wait_all_tasks_blocked()
         process.end(returncode)
 
@@ -276,7 +281,7 @@ async def test_a_worker_that_is_killed_while_the_hub_starts_is_tried_again(
     worker = made.worker(0)
     made.router.lines[0].answers["govern"] = [LineLostError(False)] * 1_000_000
 
-    for starts in range(1, _FAILED_STARTS_MAX):
+    for starts in range(1, FAILED_STARTS_MAX):
         await serve_until(made, 0, Process(), -9)
         assert (worker.failed_starts, worker.decided.is_set()) == (starts, False)
     await serve_until(made, 0, Process(), -9)
@@ -289,12 +294,12 @@ async def test_a_process_that_the_system_does_not_give_is_asked_for_again(
     make: Callable[..., Made],
 ) -> None:
     made = make()
-    made.begins = [OSError("no more processes")] * _FAILED_STARTS_MAX
+    made.begins = [OSError("no more processes")] * FAILED_STARTS_MAX
 
-    for _ in range(_FAILED_STARTS_MAX - 1):
-        assert await made.crew._begin(made.worker(0)) is None
+    for _ in range(FAILED_STARTS_MAX - 1):
+        assert await made.crew.begin_process(made.worker(0)) is None
         assert not made.worker(0).decided.is_set()
-    await made.crew._begin(made.worker(0))
+    await made.crew.begin_process(made.worker(0))
 
     assert "worker 0 cannot be started: no more processes" in str(made.worker(0).error)
     assert made.worker(0).decided.is_set()
@@ -310,12 +315,12 @@ async def test_a_worker_that_served_is_started_again_and_the_others_hear_of_its_
     made.begins = [second]
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(made.crew._keep, made.worker(0))
+        tasks.start_soon(made.crew.supervise, made.worker(0))
         await anyio.wait_all_tasks_blocked()
         first.end(-9)
         while made.worker(0).process is not second or not made.worker(0).serves:
             await anyio.lowlevel.checkpoint()
-        made.crew._begin_to_stop()
+        made.crew.stop()
         second.end(0)
 
     assert ("died", 0) in made.router.lines[1].called
@@ -329,7 +334,7 @@ async def test_a_worker_that_does_not_start_any_more_leaves_its_partitions_to_th
     made.serving()
     made.worker(0).serves = False
 
-    await made.crew._give_up(made.worker(0))
+    await made.crew.give_up(made.worker(0))
 
     assert made.crew.in_service == [1, 2]
     assert 0 not in made.crew.owners
@@ -345,7 +350,7 @@ async def test_the_last_worker_that_does_not_start_any_more_ends_the_hub(
 ) -> None:
     made = make(1)
 
-    await made.crew._give_up(made.worker(0))
+    await made.crew.give_up(made.worker(0))
 
     [error] = made.stopped
     assert "worker 0 does not start any more, and was the last" in str(error)
@@ -359,7 +364,7 @@ async def test_partitions_that_nobody_can_host_end_the_hub_but_not_where_the_hos
     error = StorageError("the disk fails")
     made.router.lines[1].answers["host"] = [LineLostError(False), error]
 
-    await made.crew._give_up(made.worker(0))
+    await made.crew.give_up(made.worker(0))
 
     assert made.stopped == [error]
 
@@ -374,7 +379,7 @@ async def test_who_does_not_serve_is_asked_nothing(make: Callable[..., Made]) ->
         with pytest.raises(LineLostError):
             await made.crew.ask(shard, "load")
     with pytest.raises(UnavailableError, match="worker 0 does not run: partition 3 stays"):
-        await made.crew._move(3, 1, 0)
+        await made.crew.move(3, 0)
 
     assert made.crew.owners == [0, 0, 1, 1]
 
@@ -405,7 +410,7 @@ async def test_what_does_not_end_when_it_is_told_to_is_killed(
     make: Callable[..., Made], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "ENDED_S", 0.0)
-    monkeypatch.setattr(processes, "_REAP_S", 0.01)
+    monkeypatch.setattr(processes, "REAP_S", 0.01)
     made = make(4, drain_s=0.02)
     made.serving()
     obedient, stubborn, held = [made.worker(number).process for number in range(3)]
@@ -443,9 +448,11 @@ def test_an_entry_of_the_search_path_means_the_same_in_every_folder(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lib").mkdir()
 
-    assert _absolute("") == os.fspath(tmp_path)
-    assert _absolute("lib") == os.fspath(tmp_path / "lib")
-    assert _absolute("__editable__.finder.__path_hook__") == "__editable__.finder.__path_hook__"
+    assert absolute_entry("") == os.fspath(tmp_path)
+    assert absolute_entry("lib") == os.fspath(tmp_path / "lib")
+    assert (
+        absolute_entry("__editable__.finder.__path_hook__") == "__editable__.finder.__path_hook__"
+    )
 
 
 @pytest.mark.parametrize(
@@ -454,4 +461,4 @@ def test_an_entry_of_the_search_path_means_the_same_in_every_folder(
 async def test_how_a_process_ended_is_told(returncode: int | None, how: str) -> None:
     process: Any = Process(returncode)
 
-    assert _how(process) == how
+    assert how_ended(process) == how

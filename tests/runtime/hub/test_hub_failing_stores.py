@@ -110,12 +110,12 @@ async def test_a_store_that_cannot_recover_for_a_while_is_asked_again_until_it_c
 async def test_nobody_waits_for_long_for_a_store_that_cannot_recover(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recovery, "_SILENT_S", 0.0)
+    monkeypatch.setattr(recovery, "SILENT_S", 0.0)
     store = FaultyStore()
     outcomes: dict[str, list[str]] = {}
     async with Hub(app, store=store, partitions=1) as hub:
         client = hub.client
-        partition = partition_here(client, str(COUNTER))
+        partition = partition_here(hub, str(COUNTER))
         await client.call_entity(COUNTER, Counter.add, 1)
 
         async def call(name: str, request: str | None = None) -> None:
@@ -190,8 +190,8 @@ async def test_other_partitions_serve_while_one_recovers() -> None:
     async with Hub(app, store=store, partitions=2) as hub:
         client = hub.client
         ids = [EntityId(Counter, str(i)) for i in range(20)]
-        first = partition_here(client, str(ids[0]))
-        other = next(id for id in ids if partition_here(client, str(id)) is not first)
+        first = partition_here(hub, str(ids[0]))
+        other = next(id for id in ids if partition_here(hub, str(id)) is not first)
         store.faults.commit = store.faults.recover = disk_error()
         async with anyio.create_task_group() as tasks:
 

@@ -26,7 +26,7 @@ async def test_whoever_waits_for_a_result_is_told_that_the_hub_stopped(store: St
                         errors.append(error)
 
                 tasks.start_soon(wait)
-                partition = partition_here(handle._client, handle.instance_id)
+                partition = partition_here(hub, handle.instance_id)
                 await until_true(lambda: bool(partition.watchers))
 
     assert [type(error) for error in errors] == [HubStoppingError]

@@ -96,7 +96,7 @@ def drain(partition: Partition) -> None:
 
 def sent(hub: Hub, id: EntityId[Any], operation: str, times: int) -> Partition:
     """Have messages wait for an entity that must be stored, if it does not take them."""
-    partition = partition_here(hub.client, str(id))
+    partition = partition_here(hub, str(id))
     for _ in range(times):
         partition.send(str(id), Operation(operation, b"1"))
     return partition

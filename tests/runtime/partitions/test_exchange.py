@@ -23,7 +23,7 @@ from perdure.runtime.partitions.damage import Damage
 from perdure.runtime.partitions.exchange import Exchange
 from perdure.runtime.partitions.recovery import reintroduce
 from perdure.runtime.placement.places import Frame
-from perdure.runtime.shards.sessions import _ITEMS
+from perdure.runtime.shards.sessions import ITEMS
 from perdure.runtime.transport.router import Router
 from perdure.runtime.transport.wire import Item, Splitter, encode
 from perdure.storage import Checkpoint, OutboxRow, PeerRow, Recovered, records, slices
@@ -175,8 +175,8 @@ class FakePartition:
 
     def read(self) -> None:
         """Begin to read frames that are wanted, or go on with that."""
-        if self.reading is None and self.exchange._wanted:
-            self.reading = self.exchange.read(self.exchange._wanted.pop())
+        if self.reading is None and self.exchange.wanted:
+            self.reading = self.exchange.read(self.exchange.wanted.pop())
         if self.reading is not None:
             try:
                 self.reading.send(None)
@@ -300,7 +300,7 @@ class World:
         shard: Any = SimpleNamespace(hosted=self.routers[b % SHARDS].hosted)
         if under_way:
             for item in Splitter().feed(under_way.pop(0)):
-                _ITEMS[item[0]](shard, *item[1:])
+                ITEMS[item[0]](shard, *item[1:])
 
     def leave(self, a: int, b: int) -> None:
         """Begin to move a partition: it leaves its shard, with everything durable."""
@@ -363,7 +363,7 @@ class World:
             and not any(self.announced)
             and all(one.down is None and one.flying is None for one in halves)
             and not any(one.batch.has_rows for one in halves)
-            and not any(one.reading or one.exchange._wanted for one in halves)
+            and not any(one.reading or one.exchange.wanted for one in halves)
             and not any(one.releasing for one in halves)
         )
 

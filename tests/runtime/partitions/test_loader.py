@@ -121,7 +121,7 @@ async def test_many_are_loaded_in_one_round_trip_and_then_take_their_mail() -> N
 
 
 async def test_no_more_than_so_many_are_loaded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_AT_ONCE", 2)
+    monkeypatch.setattr(loading, "AT_ONCE", 2)
     async with alone(app) as one:
         reads = Reads(one)
         for n in range(5):

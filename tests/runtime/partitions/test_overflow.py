@@ -121,7 +121,7 @@ SLOW = EntityId(Slow, "s")
 
 
 def partition_of(hub: Hub) -> Partition:
-    return partition_here(hub.client, "@slow@s")
+    return partition_here(hub, "@slow@s")
 
 
 def in_memory(partition: Partition) -> int:
@@ -281,7 +281,7 @@ async def test_events_of_a_suspended_instance_overflow_and_come_in_order(store: 
         handle = await hub.client.start_new(gather, 60, instance_id="gatherer")
         await handle.suspend()
         await (await hub.client.start_new(raise_many, ("gatherer", 60))).result(10)
-        partition = partition_here(hub.client, "gatherer")
+        partition = partition_here(hub, "gatherer")
         await until_true(lambda: partition.activations["gatherer"].count == 60)
         await until_true(lambda: partition.overflow.count >= 50)
 
@@ -455,7 +455,7 @@ async def test_many_mailboxes_of_a_few_messages_are_bounded_together(
             await hub.client.signal_entity(EntityId(Each, str(entity)), Each.wait)
         for n in range(10):
             await (await hub.client.start_new(tell, n)).result(10)
-        partition = partition_here(hub.client, "@each@0")
+        partition = partition_here(hub, "@each@0")
         await Door(partition).wait_durable()
         assert sum(one.count for one in partition.activations.values()) == 2_000
 
@@ -497,8 +497,8 @@ async def test_a_partition_that_stands_still_takes_no_memory_of_those_that_send_
     store = StallingStore(MemoryStore())
     async with Hub(app, store=store, partitions=2) as hub:
         target = partition_of(hub)
-        key = next(k for k in "abcdef" if partition_here(hub.client, f"@sender@{k}") is not target)
-        source = partition_here(hub.client, f"@sender@{key}")
+        key = next(k for k in "abcdef" if partition_here(hub, f"@sender@{k}") is not target)
+        source = partition_here(hub, f"@sender@{key}")
         await hub.client.call_entity(SLOW, Slow.echo, "before 0")
         gate = store.hold("commit", target.index)
         for _ in range(10):

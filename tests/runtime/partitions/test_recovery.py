@@ -302,7 +302,7 @@ async def test_a_store_that_cannot_be_read_is_tried_again_until_it_can() -> None
 async def test_nobody_waits_for_long_for_a_store_that_stays_unwell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recovery, "_SILENT_S", 0.0)
+    monkeypatch.setattr(recovery, "SILENT_S", 0.0)
     told, repeated = Told(), Told()
     async with alone(app) as one, anyio.create_task_group() as tasks:
         one.door.request(A, Operation("add", b"1", call=True), told)

@@ -13,8 +13,8 @@ from perdure.actors.failures import encode_failure
 from perdure.actors.messages import Action, Command, Event, Message, Operation, Start
 from perdure.actors.registry.lookup import Lookup
 from perdure.runtime.placement.claims import (
-    _PACKED_MAX,
-    _WHOLE_MAX,
+    PACKED_MAX,
+    WHOLE_MAX,
     Recorded,
     body_of,
     check_claim,
@@ -157,7 +157,7 @@ def test_the_error_names_the_id_and_what_it_was_used_for() -> None:
     assert raised.value.used_for == "a call of @account@a.pay"
 
 
-@pytest.mark.parametrize("note", ["", "a" * _WHOLE_MAX, "a" * 400_000])
+@pytest.mark.parametrize("note", ["", "a" * WHOLE_MAX, "a" * 400_000])
 def test_the_order_of_keys_makes_no_other_request(note: str) -> None:
     one = orjson.dumps({"cents": 5, "note": note})
     other = orjson.dumps({"note": note, "cents": 5})
@@ -188,7 +188,7 @@ def many(count: int) -> bytes:
 def test_a_claim_is_short_however_large_the_request(count: int) -> None:
     claim = claim_of("r", KEY, Event("paid", many(count)))
 
-    assert len(claim) < _PACKED_MAX + 1_000
+    assert len(claim) < PACKED_MAX + 1_000
     check_claim(claim, claim_of("r", KEY, Event("paid", many(count))), LOOKUP)
     with pytest.raises(RequestIdReusedError):
         check_claim(claim, claim_of("r", KEY, Event("paid", many(count + 1))), LOOKUP)

@@ -111,7 +111,7 @@ def test_a_request_id_chooses_by_its_hash_whatever_is_remembered(
 def test_an_entity_that_stays_hot_is_remembered_among_many_others(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(striping, "_ROUTES_MAX", 10)
+    monkeypatch.setattr(striping, "ROUTES_MAX", 10)
     one = router(clock, 1)
     hot = [one.route("@auto@hot", ADD, 4) for _ in range(HOT_AT + 1)][-1]
     assert hot != "@auto@hot"
@@ -120,7 +120,7 @@ def test_an_entity_that_stays_hot_is_remembered_among_many_others(
         assert one.route(f"@three@{n}", ADD, 4) != f"@three@{n}"
         assert one.route("@auto@hot", ADD, 4) == hot
 
-        assert len(one._routes) + len(one._older) <= 20
+        assert one.remembered <= 20
 
 
 def test_what_is_no_striped_entity_is_not_remembered(clock: ManualClock) -> None:
@@ -129,7 +129,7 @@ def test_what_is_no_striped_entity_is_not_remembered(clock: ManualClock) -> None
         for key in (f"@plain@{n}", f"instance-{n}", stripe_key(f"@three@{n}", 1)):
             one.route(key, ADD, 4)
 
-    assert not one._routes
+    assert one.remembered == 0
 
 
 def test_auto_counts_the_operations_of_each_entity_and_second(clock: ManualClock) -> None:

@@ -129,7 +129,7 @@ async def test_a_hub_whose_own_task_is_cancelled_all_the_same_stops_and_says_why
     [task] = [one for one in found if type(one) is kind and is_of_hub(one)]
 
     task.cancel()
-    await hub._ended.wait()
+    await until_true(lambda: "somebody cancelled the task of the hub" in caplog.text)
 
     assert "the hub stops: somebody cancelled the task of the hub" in caplog.text
     with pytest.raises(InternalError, match="somebody cancelled the task of the hub"):

@@ -83,7 +83,7 @@ async def test_a_loop_that_is_done_is_left_alone() -> None:
 
     async with keeping() as keeper:
         keeper.keep("the loop", loop)
-        await until_true(lambda: not keeper._kept)
+        await until_true(lambda: keeper.count == 0)
 
         assert log == ["began"]
         assert keeper.restarts == 0

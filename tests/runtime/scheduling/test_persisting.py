@@ -82,7 +82,7 @@ async def test_a_worker_is_supervised_on_after_an_error_that_nobody_expects(
 ) -> None:
     from perdure.runtime.cluster.processes import ProcessCrew
 
-    serve, served = ProcessCrew._serve_with, list[int]()
+    serve, served = ProcessCrew.serve_with, list[int]()
 
     async def fails_once(crew: ProcessCrew, worker: Any, process: Any) -> None:
         served.append(process.pid)
@@ -90,7 +90,7 @@ async def test_a_worker_is_supervised_on_after_an_error_that_nobody_expects(
             raise Broken("no supervision")
         await serve(crew, worker, process)
 
-    monkeypatch.setattr(ProcessCrew, "_serve_with", fails_once)
+    monkeypatch.setattr(ProcessCrew, "serve_with", fails_once)
 
     store = f"sqlite:{tmp_path}/hub"
     async with Hub("tests.guarantees.worker_load:app", store=store, partitions=2, workers=1) as hub:

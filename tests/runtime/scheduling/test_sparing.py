@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from perdure.runtime.scheduling import sparing
-from perdure.runtime.scheduling.sparing import _RECORDS_MAX, _SPAN_S, Sparing
+from perdure.runtime.scheduling.sparing import RECORDS_MAX, SPAN_S, Sparing
 
 
 class Made:
@@ -29,16 +29,16 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
 
 
 def test_the_first_of_a_span_are_written_and_the_others_are_not(made: Made) -> None:
-    made.write(_RECORDS_MAX + 1_000)
+    made.write(RECORDS_MAX + 1_000)
 
-    assert made.written == ["it failed"] * _RECORDS_MAX
+    assert made.written == ["it failed"] * RECORDS_MAX
 
 
 def test_the_next_span_says_how_many_were_left_out_before_it_begins(made: Made) -> None:
-    made.write(_RECORDS_MAX + 3)
+    made.write(RECORDS_MAX + 3)
     made.written.clear()
 
-    made.now += _SPAN_S + 0.1
+    made.now += SPAN_S + 0.1
     made.write(2)
 
     assert made.written == [
@@ -49,23 +49,23 @@ def test_the_next_span_says_how_many_were_left_out_before_it_begins(made: Made) 
 
 
 def test_a_span_begins_with_its_first_record_and_does_not_end_early(made: Made) -> None:
-    made.write(_RECORDS_MAX)
-    made.now += _SPAN_S - 0.1
+    made.write(RECORDS_MAX)
+    made.now += SPAN_S - 0.1
     made.write(1)
 
-    assert len(made.written) == _RECORDS_MAX
+    assert len(made.written) == RECORDS_MAX
 
 
 def test_nothing_is_said_where_nothing_was_left_out(made: Made) -> None:
-    made.write(_RECORDS_MAX)
+    made.write(RECORDS_MAX)
 
     made.sparing.tell()
 
-    assert made.written == ["it failed"] * _RECORDS_MAX
+    assert made.written == ["it failed"] * RECORDS_MAX
 
 
 def test_what_was_left_out_is_told_once(made: Made) -> None:
-    made.write(_RECORDS_MAX + 1)
+    made.write(RECORDS_MAX + 1)
     made.written.clear()
 
     made.sparing.tell()

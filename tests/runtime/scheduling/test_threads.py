@@ -85,7 +85,7 @@ def test_a_thread_that_is_free_is_used_again(make: Callable[[int], Threads]) -> 
     threads, first = make(8), Job()
     submit(threads, first)
     assert first.done.wait(PATIENCE_S)
-    while not threads._idle:  # it is free a moment after its job has ended
+    while not threads.idle:  # it is free a moment after its job has ended
         threading.Event().wait(0.001)
 
     second = Job()

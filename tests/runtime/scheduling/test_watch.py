@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from perdure.runtime.scheduling import watch as watching
-from perdure.runtime.scheduling.sparing import _RECORDS_MAX
+from perdure.runtime.scheduling.sparing import RECORDS_MAX
 from perdure.runtime.scheduling.watch import Watch
 
 WHATS = pytest.mark.parametrize("what", ["turn", "checkpoint", "activity"])
@@ -108,8 +108,8 @@ def test_an_observer_that_always_raises_is_logged_a_few_times_and_counted_each_t
     told = watch(Observer(ValueError("no")))
 
     with caplog.at_level(logging.ERROR):
-        for _ in range(10 * _RECORDS_MAX):
+        for _ in range(10 * RECORDS_MAX):
             told.begin("turn", "facts")
 
-    assert told.failures == 10 * _RECORDS_MAX
-    assert len(caplog.records) == _RECORDS_MAX
+    assert told.failures == 10 * RECORDS_MAX
+    assert len(caplog.records) == RECORDS_MAX

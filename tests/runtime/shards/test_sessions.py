@@ -156,7 +156,7 @@ async def ask_for_ever(stream: ByteStream) -> None:
 async def test_a_client_that_reads_no_answers_is_not_read_from_and_then_let_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(channels, "_POSTED_MAX", 50)
+    monkeypatch.setattr(channels, "POSTED_MAX", 50)
     monkeypatch.setattr(channels, "STALL_S", 0.3)
     most = 0
 
@@ -183,7 +183,7 @@ async def test_a_client_that_reads_no_answers_is_not_read_from_and_then_let_go(
 async def test_answers_that_are_read_slowly_arrive_all_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channels, "_POSTED_MAX", 5)
+    monkeypatch.setattr(channels, "POSTED_MAX", 5)
     async with serving(folder) as (_, client):
         answers: list[int] = []
 
@@ -216,15 +216,15 @@ async def test_a_line_refuses_requests_when_too_many_wait(monkeypatch: pytest.Mo
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(line.call, "request", 0, "k", large, None)
         tasks.start_soon(line.call, "request", 0, "k", large, None)
-        await until_true(lambda: line._size == 6_000)
+        await until_true(lambda: line.size == 6_000)
         with pytest.raises(UnavailableError, match="6,000 bytes"):
             await line.call("wait_durable", 0)
         tasks.cancel_scope.cancel()
-    assert line._size == 0
+    assert line.size == 0
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(line.call, "wait_durable", 0)
-        await until_true(lambda: len(line._asked) == 3)
+        await until_true(lambda: line.waiting == 3)
         with pytest.raises(UnavailableError, match="3 requests"):
             await line.call("wait_durable", 0)
         tasks.cancel_scope.cancel()

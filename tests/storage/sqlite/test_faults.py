@@ -74,7 +74,7 @@ def test_an_error_of_sqlite_becomes_one_that_says_what_to_do(
 def test_where_there_is_no_space_that_is_the_reason(
     file: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(faults, "_is_full", full)
+    monkeypatch.setattr(faults, "is_full", full)
 
     assert type(explain(failed(code), file)) is StoreFullError
     file.unlink()

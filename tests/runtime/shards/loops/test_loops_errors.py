@@ -47,7 +47,7 @@ async def test_a_bug_in_a_loop_is_told_and_its_partition_recovers(
     drain = CommitLoop.drain
 
     def break_down(loop: CommitLoop) -> None:
-        partition = loop._partition
+        partition = loop.partition
         thread = threading.current_thread().name
         if thread == "perdure-shard-1" and partition.batch.dirty and not failed:
             failed.append(thread)

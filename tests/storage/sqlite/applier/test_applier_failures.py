@@ -324,17 +324,17 @@ async def test_an_owner_that_was_overtaken_while_it_recovered_is_fenced_out(
     store: SqliteStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await own(store)
-    read = recovering._read
+    read = recovering.read_tables
     newer: list[recovering.Taken] = []
 
     def overtaken(*arguments: Any) -> Any:
-        monkeypatch.setattr(recovering, "_read", read)
+        monkeypatch.setattr(recovering, "read_tables", read)
         paths = folder / "partition-00.sqlite", folder / "journal-00.sqlite"
         newer.append(recovering.take_over(*paths, Presence(*paths), None))
         return read(*arguments)
 
     [partition] = await SqliteStore(folder, synchronous="OFF").attach(1)
-    monkeypatch.setattr(recovering, "_read", overtaken)
+    monkeypatch.setattr(recovering, "read_tables", overtaken)
     older = Owner(partition, await partition.recover())
 
     assert older.recovered.epoch < newer[0].recovered.epoch
