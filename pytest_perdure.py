@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -104,6 +105,11 @@ def _options(node: pytest.Item) -> dict[str, Any]:
     """Give the options of the markers, those nearest to the test before the others."""
     options: dict[str, Any] = {}
     for mark in node.iter_markers(_HUB):
+        if mark.args:
+            raise pytest.UsageError(
+                f"{node.nodeid}: the marker {_HUB} takes what TestHub is made with by name, such as "
+                f"auto_advance=True, and not {mark.args!r}"
+            )
         options = {**mark.kwargs, **options}
     return options
 
@@ -129,12 +135,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the marked tests run once for each commit, where that is asked for."""
     for item in items:
         if isinstance(item, pytest.Function) and _is_crashed_everywhere(item):
-            if _HUB not in item.fixturenames:
+            if _HUB not in inspect.signature(item.obj).parameters:
                 raise pytest.UsageError(
                     f"{item.nodeid} is marked {_MARK} and does not take perdure_hub, which is what "
-                    "would crash"
+                    "would crash: have it take that as an argument of its own, or leave the marker "
+                    "out"
                 )
             item.obj = _crashing(item.obj, _options(item))
+
+
+@contextmanager
+def _failing_as_others() -> Generator[None]:
+    """Have pytest.fail(), and pytest.raises() in vain, fail as any assertion: theirs is no Exception.
+
+    So ``crash_everywhere`` says where the hub crashed, as it does of others.
+    """
+    try:
+        yield
+    except pytest.fail.Exception as failed:
+        raise AssertionError(str(failed)) from failed
 
 
 def _crashing(test: Any, options: dict[str, Any]) -> Any:
@@ -146,7 +165,8 @@ def _crashing(test: Any, options: dict[str, Any]) -> Any:
             from perdure.testing import crash_everywhere
 
             async def scenario(hub: TestHub) -> None:
-                await test(*arguments, **{**given, _HUB: hub})
+                with _failing_as_others():
+                    await test(*arguments, **{**given, _HUB: hub})
 
             await crash_everywhere(given[_HUB].app, scenario, **options)
 
@@ -160,7 +180,8 @@ def _crashing(test: Any, options: dict[str, Any]) -> Any:
         from perdure.testing import crash_everywhere
 
         async def scenario(hub: TestHub) -> None:
-            await run_sync(partial(test, *arguments, **{**given, _HUB: hub}))
+            with _failing_as_others():
+                await run_sync(partial(test, *arguments, **{**given, _HUB: hub}))
 
         async def run() -> None:
             await crash_everywhere(given[_HUB].app, scenario, **options)

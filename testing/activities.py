@@ -18,6 +18,7 @@ from attrs import frozen
 from ..actors.arguments import is_a, refusal
 from ..actors.contexts.activity import ActivityContext
 from ..actors.errors import UsageError
+from ..actors.printing import class_name, text_of, type_name
 from ..actors.registry.functions import define_activity
 from ..actors.values import MISSING
 from ..runtime.facts import Fact
@@ -165,7 +166,15 @@ def _is_awaitable(value: object) -> bool:
 def _exception(raises: object) -> Callable[[], BaseException]:
     """Give what makes the exception anew: one that is raised twice would keep its first way."""
     if is_a(raises, type) and issubclass(cast("type", raises), Exception):
-        return cast("type[Exception]", raises)
+        make = cast("type[Exception]", raises)
+        try:
+            make()
+        except Exception as error:  # a user's class
+            raise UsageError(
+                f"raises: {type_name(error)}: {text_of(error, 500)} where {class_name(make)} is made "
+                "without arguments, as a class is: give one that is made already"
+            ) from error
+        return make
     if is_a(raises, Exception):
         return lambda: cast("Exception", raises).with_traceback(None)
     raise refusal("raises", "an Exception, or a class of them", raises)

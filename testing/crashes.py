@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 import anyio
 from attrs import Factory, define, evolve
@@ -140,7 +141,8 @@ async def crash_everywhere(
     Raises:
         CrashDifference: it gives something else, or raises, or hangs, where the hub crashes; the
             first that is found.
-        UsageError: it gives something else each time, without any crash, or what has no ``==``.
+        UsageError: it gives something else each time, without any crash, or what has no ``==``;
+            it is no async function; or the options have a store, which each run has of its own.
     """
     if not callable(scenario):
         raise refusal("scenario", "an async function that takes a TestHub", scenario)
@@ -172,7 +174,11 @@ async def crash_everywhere(
 
 def _made_repeatable(options: HubOptions) -> HubOptions:
     """Give the options with which nothing depends on how long anything takes."""
-    wanted: HubOptions = {**options}
+    if "store" in options:
+        raise UsageError("store: each run has a fresh one; what is to be there, the scenario makes")
+    # They are inline in any case.
+    given = {name: value for name, value in options.items() if name != "inline_activities"}
+    wanted = cast("HubOptions", given)
     if wanted.get("start") is None:
         wanted["start"] = datetime.fromtimestamp(int(time.time()), UTC)
     settings = settings_of(wanted.get("settings"))
@@ -217,12 +223,14 @@ class _Runs:
         expected = _copy(first.value)  # it may be what the next run changes
         again = await self.run()
         if again.error is not None or not _is_equal(again.value, expected):
+            gives = repr_of(expected)
+            next_time = repr_of(again.value if again.error is None else again.error)
+            looks = ", which looks the same but is not by '=='" if gives == next_time else ""
             raise UsageError(
-                "scenario: without any crash it gives "
-                f"{repr_of(expected)}, and the next time "
-                f"{repr_of(again.value) if again.error is None else repr_of(again.error)}: have it "
-                "begin each time with the same, what is global included, and leave out what "
-                "differs by itself (random ids, times of the day)"
+                f"scenario: without any crash it gives {gives}, and the next time {next_time}"
+                f"{looks}: have it begin each time with the same, what is global included, and "
+                "leave out what differs by itself (random ids, times of the day, objects without "
+                "__eq__)"
             ) from again.error
         return expected, max(first.commits, again.commits)
 
@@ -242,7 +250,10 @@ class _Runs:
     async def _play(self, hub: _WatchedHub, run: _Run) -> None:
         with anyio.move_on_after(self._limit_s) as scope:
             try:
-                run.value = await self._scenario(hub)
+                given = self._scenario(hub)
+                if not inspect.isawaitable(given):
+                    raise refusal("scenario", "an async function that takes a TestHub", given)
+                run.value = await given
             except Exception as error:
                 run.error = error
         if scope.cancelled_caught:

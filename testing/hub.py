@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 import anyio
 
 from ..actors.arguments import flag
-from ..actors.errors import HubStoppingError
+from ..actors.errors import HubStoppingError, UsageError
 from ..actors.ids import EntityId, check_instance_id
 from ..actors.times import microseconds, seconds, timestamp
 from ..actors.values import MISSING
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..actors.values import RuntimeStatus
     from ..runtime.client.client import Client
     from ..runtime.observer import Observer, TraceObserver
+    from ..runtime.partitions.activation import Activation
     from ..runtime.scheduling.hidden_tasks import TaskGroup
     from ..runtime.scheduling.watch import Watch
     from .activities import ActivityRecord
@@ -43,6 +44,9 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _SECOND = 1_000_000
+
+#: So often is it looked whether an actor can leave memory before that is asked of all others.
+_SPINS_MAX = 200
 
 
 class TestHub(Hub):
@@ -213,6 +217,8 @@ class TestHub(Hub):
             Whether it was in memory.
 
         Raises:
+            UsageError: nothing moves, and it holds what keeps it there: messages that wait for a
+                lock on it, or an operation that does not end.
             HubStoppingError: the hub does not run.
         """
         key = str(actor) if isinstance(actor, EntityId) else check_instance_id(actor, "actor")
@@ -220,7 +226,7 @@ class TestHub(Hub):
 
     async def _evict(self, key: str) -> bool:
         number = partition_of(key, len(self.placement))
-        was_there, spins = False, 0
+        was_there, is_stuck, spins = False, False, 0
         while True:
             partition = (await self._lives.alive()).place(number).partition
             activation = partition.activations.get(key)
@@ -230,8 +236,19 @@ class TestHub(Hub):
             if activation.is_idle and activation.actor is not None:
                 partition.catalog.drop(activation)
                 return True
+            if is_stuck:
+                raise UsageError(_stays(key, activation))
             spins += 1
-            await self._stillness.turn(spins)
+            if spins < _SPINS_MAX:
+                await self._stillness.turn(spins)
+            else:
+                is_stuck = await self._is_still()
+
+    async def _is_still(self) -> bool:
+        """Wait until nothing moves; say whether that stays so, and time does not advance by itself."""
+        async with self._turning:
+            await self._stillness.wait()
+            return not self._auto or self._lives.local_shard.timers.next_due() is None
 
     @overload
     def fake(self, f: str | Callable[..., Any], *, returns: object) -> None: ...
@@ -330,3 +347,16 @@ class TestHub(Hub):
                 f"the hub is {self._state}: time passes in it between start() and stop(), or "
                 "inside of 'async with'"
             )
+
+
+def _stays(key: str, activation: Activation) -> str:
+    """Say why an actor cannot leave memory."""
+    actor = activation.actor
+    if actor is not None and actor.held:
+        why = (
+            f"messages wait in it behind a lock ({len(actor.held):,}): let whoever holds that go on "
+            "first"
+        )
+    else:
+        why = "an operation of it is under way: let that end first"
+    return f"{key!r} cannot leave memory, since {why}; or crash() the hub, which takes all away"

@@ -191,6 +191,7 @@ async def test_an_activity_that_had_not_begun_at_a_crash_does_not_begin() -> Non
         {"returns": 1, "raises": OSError, "calls": print},
         {"raises": "OSError"},
         {"raises": BaseException},
+        {"raises": UnicodeDecodeError},  # which is made with arguments
         {"calls": 5},
     ],
 )

@@ -8,7 +8,15 @@ from typing import Any
 import anyio
 import pytest
 
-from perdure import MISSING, App, EntityId, OrchestrationContext, PerdureError, UsageError
+from perdure import (
+    MISSING,
+    App,
+    EntityId,
+    MemoryStore,
+    OrchestrationContext,
+    PerdureError,
+    UsageError,
+)
 from perdure.storage import slices
 from perdure.testing import CrashDifference, TestHub, crash_everywhere
 from tests.testing.shop import (
@@ -373,6 +381,14 @@ async def test_a_scenario_that_differs_by_itself_is_refused() -> None:
     assert len(runs) == 2
 
 
+async def test_what_looks_the_same_and_is_not_is_said_to_be_so() -> None:
+    async def scenario(hub: TestHub) -> object:
+        return float("nan")
+
+    with pytest.raises(UsageError, match="the next time nan, which looks the same but is not by"):
+        await crash_everywhere(app, scenario)
+
+
 async def test_a_scenario_that_returns_what_it_appends_to_is_compared_all_the_same() -> None:
     runs: list[int] = []
 
@@ -451,7 +467,16 @@ async def test_a_scenario_without_commits_has_no_points() -> None:
     assert await crash_everywhere(app, scenario) == 0
 
 
-@pytest.mark.parametrize("options", [{"scenario": 5}, {"run_s": -1}, {"settings": 5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scenario": 5},
+        {"scenario": lambda hub: 5},
+        {"run_s": -1},
+        {"settings": 5},
+        {"store": MemoryStore()},  # with what the runs before have left
+    ],
+)
 async def test_bad_arguments_are_refused(options: Any) -> None:
     given: dict[str, Any] = {"scenario": approvals, **options}
     with pytest.raises(UsageError):

@@ -272,6 +272,65 @@ async def test_an_entity_is_evicted_with_its_state_stored() -> None:
         assert await hub.client.call_entity(entity, Stock.take, 1) == 5
 
 
+async def test_what_cannot_leave_memory_is_said_instead_of_waited_for() -> None:
+    app = App()
+
+    @app.entity
+    class Door:
+        opened: int = 0
+
+        def open(self) -> int:
+            self.opened += 1
+            return self.opened
+
+        async def leave(self) -> str:
+            with pytest.raises(UsageError, match="an operation of it is under way"):
+                await hub.evict(front)
+            return "still here"
+
+    @app.orchestration
+    async def go_in(ctx: OrchestrationContext) -> int:
+        async with ctx.lock_entities(front):
+            await ctx.create_timer(HOUR)
+            return await ctx.call_entity(front, Door.open)
+
+    front = EntityId(Door, "front")
+    with anyio.fail_after(30):
+        async with TestHub(app, activity_wait_s=0.05) as hub:
+            handles = [await hub.client.start_new(go_in) for _ in range(3)]
+            await hub.quiet()
+
+            with pytest.raises(UsageError, match=r"messages wait in it behind a lock \(2\)"):
+                await hub.evict(front)
+            await hub.advance(3 * HOUR)
+
+            assert await hub.evict(front)
+            assert [await handle.result() for handle in handles] == [1, 2, 3]
+            assert await hub.client.call_entity(front, Door.leave) == "still here"
+
+
+async def test_an_actor_is_evicted_when_time_that_advances_by_itself_has_freed_it() -> None:
+    app = App()
+
+    @app.entity
+    class Door:
+        def open(self) -> None: ...
+
+    @app.orchestration
+    async def go_in(ctx: OrchestrationContext) -> None:
+        async with ctx.lock_entities(EntityId(Door, "front")):
+            await ctx.create_timer(HOUR)
+
+    with anyio.fail_after(30):
+        async with TestHub(app, auto_advance=True) as hub:
+            handles = [await hub.client.start_new(go_in) for _ in range(3)]
+
+            await hub.evict(EntityId(Door, "front"))
+
+            for handle in handles:
+                await handle.result()
+
+
 async def test_a_store_goes_on_in_the_next_hub() -> None:
     store = MemoryStore()
     async with TestHub(app, store=store, start=START) as hub:

@@ -206,6 +206,82 @@ def test_what_could_not_be_crashed_is_refused(project: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["*test_it* does not take perdure_hub*"])
 
 
+INDIRECT = """
+@pytest.mark.perdure_crash_everywhere
+@pytest.mark.usefixtures("perdure_hub")
+async def test_it() -> None: ...
+"""
+
+
+def test_what_has_the_hub_by_another_fixture_alone_is_refused(project: pytest.Pytester) -> None:
+    run(project, INDIRECT).assert_outcomes(passed=2)
+
+    result = run(project, INDIRECT, "--perdure-crash-everywhere")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_it* does not take perdure_hub*an argument of its own*"])
+
+
+OPTIONS = """
+@pytest.mark.perdure_hub(inline_activities=True)
+@pytest.mark.perdure_crash_everywhere
+async def test_inline(perdure_hub: TestHub) -> None:
+    await perdure_hub.client.start_new(welcome, "ann")
+    await perdure_hub.quiet()
+"""
+
+
+def test_inline_activities_are_no_hindrance_to_crashes(project: pytest.Pytester) -> None:
+    run(project, OPTIONS).assert_outcomes(passed=2)
+
+    run(project, OPTIONS, "--perdure-crash-everywhere").assert_outcomes(passed=2)
+
+
+def test_options_without_a_name_are_refused(project: pytest.Pytester) -> None:
+    result = run(project, OPTIONS.replace("inline_activities=True", "True"))
+
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*takes what TestHub is made with by name*"])
+
+
+IN_VAIN = """
+@pytest.mark.perdure_crash_everywhere
+async def test_one_mail(perdure_hub: TestHub) -> None:
+    handle = await perdure_hub.client.start_new(send_itself, "ann")
+    await perdure_hub.advance(timedelta(days=30))
+    await handle.result()
+    two = len(OUTBOX) > 1
+    OUTBOX.clear()
+    with pytest.raises(ValueError):
+        if not two:
+            raise ValueError
+
+
+@pytest.mark.perdure_crash_everywhere
+def test_one_mail_beside_the_loop(perdure_hub: TestHub) -> None:
+    handle = perdure_hub.sync.run(perdure_hub.client.start_new, send_itself, "ann")
+    perdure_hub.sync.advance(timedelta(days=30))
+    perdure_hub.sync.run(handle.result)
+    two = len(OUTBOX) > 1
+    OUTBOX.clear()
+    if two:
+        pytest.fail("two mails")
+"""
+
+
+def test_it_is_said_where_a_crash_has_pytest_itself_fail(project: pytest.Pytester) -> None:
+    result = run(project, IN_VAIN, "--perdure-crash-everywhere")
+
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*CrashDifference: where the hub crashes at commit *",
+            "*raises AssertionError: DID NOT RAISE*",
+            "*raises AssertionError: two mails*",
+        ]
+    )
+
+
 SHARED = """
 @pytest.fixture
 async def ann(perdure_hub: TestHub):
