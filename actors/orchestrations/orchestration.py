@@ -622,13 +622,13 @@ class OrchestrationActor(Actor):
             definition,
             self.instance_id,
             self.execution,
-            self._new_context,
+            self.new_context,
             lookup.stage,
             context,
             self.carried,
         )
 
-    def _new_context(self, executor: Executor) -> OrchestrationContext:
+    def new_context(self, executor: Executor) -> OrchestrationContext:
         """Give the code its context."""
         return OrchestrationContext(
             executor,

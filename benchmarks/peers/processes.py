@@ -67,6 +67,11 @@ class Server:
     def _last_words(self) -> str:
         return self._log.read_text("utf-8", errors="replace").strip()[-300:]
 
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.poll()
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it and wait for that; by force if it takes too long."""
         self._process.send_signal(how)

@@ -53,6 +53,11 @@ class Acceptor:
         self._channels: deque[LoopChannel] = deque()
         self._wake: Callable[[], None] | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the loop runs, and takes channels."""
+        return self._wake is not None
+
     def give(self, channel: LoopChannel) -> None:
         """Open a channel, from another loop.
 

@@ -18,25 +18,26 @@ class Allowance:
     """Seconds that some works may take together in one turn of the event loop.
 
     Attributes:
+        seconds: how many these are.
         left: what is left of them in this turn; not above zero once they are spent.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = self.left = seconds
+        self.seconds = self.left = seconds
         self._renew_soon: Callable[[], None] | None = None
 
     def spend(self, seconds: float) -> None:
         """Take note of what was taken, on the event loop."""
         if seconds < _TRIFLE_S:
             return
-        if self.left == self._seconds:
+        if self.left == self.seconds:
             if self._renew_soon is None:
                 self._renew_soon = thread_waker(self._renew)
             self._renew_soon()
         self.left -= seconds
 
     def _renew(self) -> None:
-        self.left = self._seconds
+        self.left = self.seconds
 
     async def wait(self) -> None:
         """Return once some is left, which is at once unless it was spent in this turn."""

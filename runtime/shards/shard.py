@@ -76,6 +76,9 @@ class Shard:
         release: gives up the durable half of a partition that has left.
         on_fatal: told when a partition was lost for good.
         watch: is told of turns, checkpoints and activities, if there is one.
+
+    Attributes:
+        allowance: how long its partitions may drain, and seal, in one turn of the loop.
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class Shard:
             else:
                 self.activities.watch = watch
         self._rounds = Rounds(router.new_waiter)
-        self._allowance = Allowance(DRAIN_BUDGETS * settings.pump_budget_s)
+        self.allowance = Allowance(DRAIN_BUDGETS * settings.pump_budget_s)
         self._lookup = lookup
         self._clock = clock
         self._store_of = store_of
@@ -157,7 +160,7 @@ class Shard:
 
     def _serve(self, partition: Partition) -> None:
         name = f"the commit loop of partition {partition.index}"
-        loop = CommitLoop(partition, self._rounds, self._allowance, self._watch)
+        loop = CommitLoop(partition, self._rounds, self.allowance, self._watch)
         self.keeper.keep(name, loop.run, partition.break_down)
 
     def _recover_all(self, trouble: InternalError) -> None:

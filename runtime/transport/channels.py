@@ -91,7 +91,7 @@ class Channel(Protocol):
         ...
 
 
-class _Outbox:
+class Outbox:
     """What was posted and is not on its way yet."""
 
     def __init__(self) -> None:
@@ -102,12 +102,18 @@ class _Outbox:
         self._progress: anyio.Event | None = None  # where somebody waits for it
 
     def post(self, item: Item) -> None:
+        """Have an item sent with what gathers."""
         self._items.append(item)
         self._gate.set()
 
     def close(self) -> None:
+        """Take no more, once what has gathered is on its way."""
         self._closing = True
         self._gate.set()
+
+    def __len__(self) -> int:
+        """How much has gathered."""
+        return len(self._items)
 
     @property
     def is_congested(self) -> bool:
@@ -147,18 +153,21 @@ class SocketChannel:
 
     Whoever dials a shard greets it first: with the run of the hub that he means, so that nobody
     takes the workers of an earlier run for this one's, and, if he is of the hub, with its secret.
+
+    Attributes:
+        stream: the socket.
     """
 
     def __init__(self, stream: SocketStream) -> None:
         self.incarnation: int | None = None
         self._splitter = Splitter()
         self._early: list[Item] = []  # what came right behind a greeting
-        self._stream = stream
+        self.stream = stream
         # Read and written by hand: a stream of anyio that is cancelled in the very turn in which
         # data comes has asyncio report an error that is none.
         self._socket = stream.extra(SocketAttribute.raw_socket)
         close_in_children(self._socket)
-        self._outbox = _Outbox()
+        self._outbox = Outbox()
         self._is_asked = False
         self.post = self._outbox.post
         self.close = self._outbox.close
@@ -171,7 +180,7 @@ class SocketChannel:
 
     async def run(self, on_items: OnItems) -> None:
         """Carry items both ways until either side ends it."""
-        async with self._stream, TaskGroup() as tasks:
+        async with self.stream, TaskGroup() as tasks:
             tasks.start_soon(self._write, tasks)
             if self._early:
                 early, self._early = self._early, []
@@ -203,7 +212,7 @@ class SocketChannel:
             if welcome is None or welcome[0] != "welcome":
                 raise ConnectionRefusedError("the shard is another run's, or ends")
         except BaseException:
-            await anyio.aclose_forcefully(self._stream)
+            await anyio.aclose_forcefully(self.stream)
             raise
         self.incarnation = welcome[1]
 
@@ -219,7 +228,7 @@ class SocketChannel:
         if hello is None or hello[0] != "hello" or hello[1] != run:
             if hello is None or hello[0] != "hello":
                 _log.error("a connection ends: it did not begin with a greeting")
-            await anyio.aclose_forcefully(self._stream)
+            await anyio.aclose_forcefully(self.stream)
             return None
         self.post(("welcome", incarnation))
         return isinstance(hello[2], str) and compare_digest(hello[2].encode(), secret.encode())
@@ -273,7 +282,7 @@ class LoopChannel:
 
     def __init__(self) -> None:
         self.incarnation: int | None = None
-        self._outbox = _Outbox()
+        self._outbox = Outbox()
         self.post = self._outbox.post
         self.close = self._outbox.close
         self.sent = self._outbox.sent

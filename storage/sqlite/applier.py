@@ -50,7 +50,8 @@ SPREAD: Final = 0.8
 PORTION: Final = 200
 """Rows that are applied in one turn, which takes a millisecond or two."""
 
-_pace = Pace()
+#: When the partitions of this process apply, and how much at once.
+PACE = Pace()
 
 _log = Log("perdure.storage")
 
@@ -180,15 +181,30 @@ class Applier:
         if tables is not None:
             tables.close()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last round failed, and is tried again."""
+        return self._failed
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what is not applied yet."""
+        return bool(self._waiting)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has a thread."""
+        return self._thread is not None and self._thread.is_alive()
+
     def _run(self) -> None:
         while self._gather():
             tables, self._tables = self._tables, None
             try:
                 with explained(self._path), closing(tables or connect(self._path)) as tables:
                     tables.executescript(COMMON + self._pragmas)
-                    self._apply(tables)
+                    self.apply_round(tables)
                     while self._gather():
-                        self._apply(tables)
+                        self.apply_round(tables)
             except (StorageError, LeaseLostError) as error:
                 self._fail(error)
             except Exception as error:  # a bug of ours, which must not leave anybody waiting
@@ -237,7 +253,8 @@ class Applier:
         is_large = bool(self._full) or self._gathering.size >= LARGE
         return bool(self._waiting) or self._stopping or (is_large and not self._failed)
 
-    def _apply(self, tables: sqlite3.Connection) -> None:
+    def apply_round(self, tables: sqlite3.Connection) -> None:
+        """Apply what was gathered, in the applier's thread, and tell those that wait for it."""
         self._bring(tables)
         with self._changed:
             done = [future for target, future in self._waiting if target <= self.applied]
@@ -287,7 +304,7 @@ class Applier:
             self._take_turn(put(portion, layer.sequence))
             return
         pause = SPREAD * GATHER_S / (layer.rows / PORTION + 2)
-        self._wait(_pace.now() + pause * _pace.phase())  # not all partitions at the same moments
+        self._wait(PACE.now() + pause * PACE.phase())  # not all partitions at the same moments
         tables.execute("BEGIN IMMEDIATE")
         try:
             # Each says that it follows the same checkpoint, and the last one that it is a later one.
@@ -308,15 +325,15 @@ class Applier:
             pause: seconds to wait behind it, as long as nobody hurries.
         """
         if not self._hurries:
-            self._wait(_pace.book())
-        _pace.take(work)
+            self._wait(PACE.book())
+        PACE.take(work)
         if pause:
-            self._wait(_pace.now() + pause)
+            self._wait(PACE.now() + pause)
 
     def _wait(self, until: float) -> None:
         """Wait for a time, as long as nobody hurries."""
         with self._changed:
-            while not self._hurries and (left := until - _pace.now()) > 0:
+            while not self._hurries and (left := until - PACE.now()) > 0:
                 self._changed.wait(left)
 
     def _fail(self, error: Exception) -> None:

@@ -25,6 +25,11 @@ class AsyncioBridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether asyncio runs in a thread of its own, for callers on other loops."""
+        return self._thread is not None
+
     async def run(self, call: Callable[[], Coroutine[Any, Any, T]], *, shield: bool = False) -> T:
         """Run ``call`` where asyncio is.
 

@@ -125,10 +125,15 @@ class Committer:
 
     Args:
         home: the event loop.
+
+    Attributes:
+        home: as it was given.
+        threads: how many there are.
+        pace: what a call takes, in seconds, as of late.
     """
 
     def __init__(self, home: _Home) -> None:
-        self._home = home
+        self.home = home
         self._handed_in: deque[Call[Any]] = deque()
         self._ended: deque[Call[Any]] = deque()
         self._is_over = False
@@ -138,23 +143,33 @@ class Committer:
         self._asleep: list[SimpleQueue[bool]] = []
         self._alarm: SimpleQueue[bool] = SimpleQueue()
         # These are the loop's.
-        self._threads = 0
+        self.threads = 0
         self._pending = 0
         # These are the threads', and no harm is done where one misses another's change.
-        self._pace = 0.0  # what a call takes, in seconds, as of late
+        self.pace = 0.0
         self._taken = 0  # moves on as long as nothing is held up
         self._is_watching: bool | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many calls no thread has taken yet."""
+        return len(self._handed_in)
+
+    @property
+    def asleep(self) -> int:
+        """How many of its threads have nothing to do."""
+        return len(self._asleep)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do something in the thread. A cancelled caller waits for the end of it first.
 
         Only asyncio's own ``Task.cancel`` makes it wait no more; what it handed in is still done.
         """
-        home = self._home
+        home = self.home
         call = Call(work, home.new_waiter())
         self._handed_in.append(call)
         self._pending += 1
-        if self._threads - len(self._asleep) <= self._pending * self._pace / BACKLOG_S:
+        if self.threads - len(self._asleep) <= self._pending * self.pace / BACKLOG_S:
             self._rouse()
         if self._pending > 1 and not self._is_watching:
             self._have_watched()
@@ -174,12 +189,12 @@ class Committer:
         if self._asleep:
             self._asleep.pop().put(True)
         else:
-            self._threads += 1
+            self.threads += 1
             _start(self._work)
 
     def _tell(self) -> None:
         """On the loop: tell those whose calls have ended."""
-        ended, tell = self._ended, self._home.tell
+        ended, tell = self._ended, self.home.tell
         while ended:
             self._pending -= 1
             tell(ended.popleft().waiter)
@@ -217,15 +232,15 @@ class Committer:
                 call = handed_in.popleft()
             except IndexError:
                 break
-            if now - told + self._pace > TOGETHER_S:
-                self._home.post(self._tell)
+            if now - told + self.pace > TOGETHER_S:
+                self.home.post(self._tell)
                 told = now
             self._taken += 1
             call.make()
             ended.append(call)
             began, now = now, monotonic()
-            self._pace += (now - began - self._pace) / 16
-        self._home.post(self._tell)
+            self.pace += (now - began - self.pace) / 16
+        self.home.post(self._tell)
 
     def _have_watched(self) -> None:
         if self._is_watching is None:
@@ -240,9 +255,9 @@ class Committer:
                 taken = self._taken
                 sleep(PATIENCE_S)
                 if taken == self._taken:
-                    self._home.post(self._help)
+                    self.home.post(self._help)
                 elif self._ended:
-                    self._home.post(self._tell)  # one thread may go on, and another not
+                    self.home.post(self._tell)  # one thread may go on, and another not
             self._is_watching = False
             if self._is_behind():  # what came just before that rang no alarm
                 self._have_watched()

@@ -24,18 +24,22 @@ COMMON: Final = (
 
 
 class Connection:
-    """An aiosqlite connection that reads, and opens when it is first used."""
+    """An aiosqlite connection that reads, and opens when it is first used.
+
+    Attributes:
+        opened: the connection, while it is open.
+    """
 
     def __init__(self, path: Path, pragmas: str, mode: Literal["ro", "still"] = "ro") -> None:
         self._path = path
         self._mode: Literal["ro", "still"] = mode
         self._pragmas = pragmas
-        self._opened: aiosqlite.Connection | None = None
+        self.opened: aiosqlite.Connection | None = None
         self._closed = False
 
     async def fetch(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
         """Run one statement and give its rows."""
-        opened = self._opened
+        opened = self.opened
         if opened is None:
             opened = await self._open()
         try:
@@ -71,18 +75,18 @@ class Connection:
 
     async def _keep(self, opened: aiosqlite.Connection) -> aiosqlite.Connection:
         # During the awaits of _open another task may have opened it too, or closed it for good.
-        if self._opened is None and not self._closed:
-            self._opened = opened
+        if self.opened is None and not self._closed:
+            self.opened = opened
             return opened
         await opened.close()
-        if self._opened is None:
+        if self.opened is None:
             raise ValueError("closed")
-        return self._opened
+        return self.opened
 
     async def close(self, *, for_good: bool) -> None:
         """Close it; unless for good, the next use opens it again."""
         self._closed = self._closed or for_good
-        opened, self._opened = self._opened, None
+        opened, self.opened = self.opened, None
         if opened is not None:
             await opened.close()
 

@@ -22,6 +22,9 @@ class Journal:
         path: the file.
         pragmas: how a connection to it is set up.
         committers: of the store.
+
+    Attributes:
+        opened: the connection, while it is open; for the thread that commits.
     """
 
     def __init__(self, path: Path, pragmas: str, committers: Committers) -> None:
@@ -29,7 +32,7 @@ class Journal:
         self._pragmas = pragmas
         self._committers = committers
         self._committer: Committer | None = None
-        self._opened: sqlite3.Connection | None = None
+        self.opened: sqlite3.Connection | None = None
         self._made: sqlite3.Connection | None = None
         self._in_use = Lock()  # after a call that is held up the next may come in another thread
         self._closed = False
@@ -37,7 +40,7 @@ class Journal:
     @property
     def is_open(self) -> bool:
         """Whether the next use finds it open."""
-        return self._opened is not None
+        return self.opened is not None
 
     def adopt(self, made: sqlite3.Connection) -> None:
         """Take a connection for the next use that would open one; it may come from any thread."""
@@ -54,7 +57,7 @@ class Journal:
 
     def _execute(self, sql: str, values: Sequence[Any]) -> list[Any]:
         with self._in_use:
-            opened = self._opened or self._open()
+            opened = self.opened or self._open()
             return opened.execute(sql, values).fetchall()
 
     def _open(self) -> sqlite3.Connection:
@@ -67,7 +70,7 @@ class Journal:
         except BaseException:
             opened.close()
             raise
-        self._opened = opened
+        self.opened = opened
         return opened
 
     async def close(self, *, for_good: bool) -> None:
@@ -89,6 +92,6 @@ class Journal:
             made, self._made = self._made, None
             if made is not None:
                 made.close()
-            opened, self._opened = self._opened, None
+            opened, self.opened = self.opened, None
             if opened is not None:
                 opened.close()

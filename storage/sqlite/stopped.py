@@ -112,11 +112,11 @@ class _StillPartition(SqlitePartition):
         super().__init__(folder, number, "OFF", bridge, committers)
         files = (self._path, journal_file(folder, number))
         self._reader = _StillConnection(self._path, files)
-        self._querier = _StillConnection(self._path, files)
+        self.querier = _StillConnection(self._path, files)
 
     async def close(self) -> None:
         """Let go of it."""
-        await self._bridge.run(self._close_readers)
+        await self.bridge.run(self._close_readers)
 
 
 class _StillConnection(Connection):

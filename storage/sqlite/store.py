@@ -171,7 +171,14 @@ _log = Log("perdure.storage")
 
 
 class SqlitePartition:
-    """One partition of a ``SqliteStore``."""
+    """One partition of a ``SqliteStore``.
+
+    Attributes:
+        journal: the file that commits go to.
+        querier: the connection that queries read by; other reads have one of their own.
+        bridge: where these are run.
+        applier: what brings the tables up to the journal, for the owner at hand.
+    """
 
     def __init__(
         self,
@@ -183,18 +190,18 @@ class SqlitePartition:
     ) -> None:
         self._path = partition_file(folder, number)
         self._journal_path = journal_file(folder, number)
-        self._bridge = bridge
+        self.bridge = bridge
         # Without a sync the journal could lose its newest entries in a power cut, which NORMAL
         # says; but what it has given to the tables must not be lost there.
         applying = "OFF" if synchronous == "OFF" else "FULL"
         self._applying = f"PRAGMA synchronous = {applying};{TABLES_PRAGMAS}"
         committing = f"PRAGMA synchronous = {synchronous};{JOURNAL_PRAGMAS}"
-        self._journal = Journal(self._journal_path, committing, committers)
+        self.journal = Journal(self._journal_path, committing, committers)
         self._reader = Connection(self._path, READER_PRAGMAS)
-        self._querier = Connection(self._path, READER_PRAGMAS)
+        self.querier = Connection(self._path, READER_PRAGMAS)
         self._presence = Presence(self._path, self._journal_path)
         self._takeover = Takeover()
-        self._applier: Applier | None = None
+        self.applier: Applier | None = None
         self._last: Applier | None = None  # the one before, which reads need until there is another
         self._closed = False
         self._broken = False
@@ -213,8 +220,8 @@ class SqlitePartition:
                 await self._reopen()
             self._check_open()
             self._broken = True
-            if self._applier is not None:
-                self._last, self._applier = self._applier, None
+            if self.applier is not None:
+                self._last, self.applier = self.applier, None
             taken = await self._takeover.run(
                 partial(take_over, self._path, self._journal_path, self._presence, self._last)
             )
@@ -224,7 +231,7 @@ class SqlitePartition:
                 taken.close()
                 raise
             recovered = taken.recovered
-            self._applier = Applier(
+            self.applier = Applier(
                 self._path,
                 taken.tables,
                 self._applying,
@@ -232,10 +239,10 @@ class SqlitePartition:
                 recovered.epoch,
                 self._presence,
             )
-            if self._journal.is_open:
+            if self.journal.is_open:
                 taken.journal.close()  # quick, as it is not the last one to the file
             else:
-                self._journal.adopt(taken.journal)
+                self.journal.adopt(taken.journal)
             self._last = None
             self._broken = False
             return recovered
@@ -257,7 +264,7 @@ class SqlitePartition:
             StorageError: anything else; ``recover`` tells by ``sequence`` whether it was written.
         """
         c = checkpoint
-        applier = self._applier
+        applier = self.applier
         if applier is None:
             raise StorageError(f"{self._path} is closed, or not recovered yet")
         if c.sequence != applier.sequence + 1:
@@ -283,7 +290,7 @@ class SqlitePartition:
                 parts = await in_slices(encode_in_steps(c)) if is_long else encode_parts(c)
                 numbers = next_numbers(c)
                 meta = (c.sequence, c.epoch, applier.applied, *numbers)
-                await self._journal.execute(COMMIT, (*meta, *parts))
+                await self.journal.execute(COMMIT, (*meta, *parts))
         except (LeaseLostError, StoreFullError):
             raise
         except StorageError:
@@ -300,15 +307,15 @@ class SqlitePartition:
         applier.add_layer(layer)
 
     async def _apply(self, applier: Applier) -> None:
-        await self._bridge.run(lambda: _result(applier.apply()), shield=True)
+        await self.bridge.run(lambda: _result(applier.apply()), shield=True)
 
     async def _read(self, connection: Connection, sql: str, *values: object) -> _Found:
         """Run a query of the tables; gives its rows, and what the tables lack of commits."""
-        applier = self._applier or self._last
+        applier = self.applier or self._last
         while True:
             rounds, layers = (0, ()) if applier is None else applier.layers()
             with explained(self._path):
-                rows = await self._bridge.run(lambda: connection.fetch(sql, values))
+                rows = await self.bridge.run(lambda: connection.fetch(sql, values))
             if applier is None:
                 return rows, layers
             now, layers = applier.layers()
@@ -319,9 +326,9 @@ class SqlitePartition:
         self, keys: Sequence[str], *, payloads: bool = True
     ) -> list[InstanceRecord]:
         """Give the stored instances among ``keys``, in one round trip or none."""
-        if self._applier is not None:
+        if self.applier is not None:
             recent: dict[str, InstanceRecord] = {}
-            for layer in self._applier.layers()[1]:
+            for layer in self.applier.layers()[1]:
                 layer.correct_instances(keys, recent)
             if len(recent) == len(keys):
                 return list(recent.values())  # begun since, so the tables have nothing to say
@@ -397,7 +404,7 @@ class SqlitePartition:
         self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
     ) -> list[MailRow]:
         """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
-        applier = self._applier or self._last
+        applier = self.applier or self._last
         if applier is not None and applier.mail_count > LAYERED_MAIL:
             # All of it would be looked through for each slice. Where it cannot be applied, it is.
             with suppress(StorageError):
@@ -433,17 +440,17 @@ class SqlitePartition:
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep copies of rows that nobody can read in the table ``damaged_row``; see ``place``."""
         self._check_open()
-        if self._applier is not None:
+        if self.applier is not None:
             # It has the tables to itself for most of the time, but for those who wait for it.
             with suppress(StorageError, LeaseLostError):
-                await self._apply(self._applier)
+                await self._apply(self.applier)
         with CancelScope(shield=True), explained(self._path):
             await to_thread.run_sync(set_aside, self._path, rows)
 
     async def apply(self) -> None:
         """Bring all that was committed by now into the tables."""
         self._check_open()
-        applier = self._applier or self._last
+        applier = self.applier or self._last
         if applier is not None:
             await self._apply(applier)
 
@@ -451,27 +458,27 @@ class SqlitePartition:
         """Give one page of instances, ordered by (created, key)."""
         await self.apply()
         with explained(self._path):
-            rows = await self._bridge.run(lambda: self._instance_rows(filter))
+            rows = await self.bridge.run(lambda: self._instance_rows(filter))
         return await in_slices(map_each(rows, lambda row: mend_instance(row, self._path)))
 
     async def count_instances(self, filter: InstanceFilter) -> int:
         """Count the instances that match, on all pages."""
         await self.apply()
         with explained(self._path):
-            [row] = await self._bridge.run(lambda: self._counted(filter))
+            [row] = await self.bridge.run(lambda: self._counted(filter))
         return int(row[0])
 
     async def _counted(self, filter: InstanceFilter) -> list[Any]:
-        return await self._querier.fetch(*instance_count(filter, await self._driver(filter)))
+        return await self.querier.fetch(*instance_count(filter, await self._driver(filter)))
 
     async def _instance_rows(self, filter: InstanceFilter) -> list[Any]:
-        return await self._querier.fetch(*instance_page(filter, await self._driver(filter)))
+        return await self.querier.fetch(*instance_page(filter, await self._driver(filter)))
 
     async def _driver(self, filter: InstanceFilter) -> Candidate:
         candidates = instance_candidates(filter)
         driver = candidates[0]
         if len(candidates) > 1:
-            [counts] = await self._querier.fetch(*count_matches(candidates))
+            [counts] = await self.querier.fetch(*count_matches(candidates))
             driver = choose(candidates, counts)
         return driver
 
@@ -480,7 +487,7 @@ class SqlitePartition:
         await self.apply()
         sql, values = entity_page(filter)
         with explained(self._path):
-            rows = await self._bridge.run(lambda: self._querier.fetch(sql, values))
+            rows = await self.bridge.run(lambda: self.querier.fetch(sql, values))
         return await in_slices(map_each(rows, lambda row: mend_entity(row, self._path)))
 
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
@@ -511,49 +518,50 @@ class SqlitePartition:
         with CancelScope(shield=True):
             await to_thread.run_sync(self._takeover.wait)
             with explained(self._path):
-                await self._bridge.run(self._close_readers)
+                await self.bridge.run(self._close_readers)
             if self._commits_under_way:  # whose checkpoint has to come to the tables, too
                 self._at_rest = Event()
                 await to_thread.run_sync(self._at_rest.wait)  # they may be on another loop
-            applier = self._applier
+            applier = self.applier
             if applier is not None:
                 await to_thread.run_sync(applier.stop)
             if applier is not None and applier.applied == applier.sequence and not was_closed:
                 await self._clear(applier.applied)
             with explained(self._journal_path):
-                await self._journal.close(for_good=True)
+                await self.journal.close(for_good=True)
             lost = None if applier is None else applier.lost
             if lost is not None and not was_closed:
                 raise StoreMovedError(str(lost))
             with explained(self._path):
-                await to_thread.run_sync(self._fold_log)
+                await to_thread.run_sync(self.fold_log)
 
     async def _clear(self, applied: int) -> None:
         """Empty the journal, which is tidy, and not needed."""
         try:
-            await self._journal.execute(REMEMBER, (applied,))
-            await self._journal.execute(CLEAR, (applied,))
+            await self.journal.execute(REMEMBER, (applied,))
+            await self.journal.execute(CLEAR, (applied,))
         except (sqlite3.Error, ValueError) as error:
             _log.warning("the journal %s is not emptied: %s", self._journal_path, error)
 
-    def _fold_log(self) -> None:
+    def fold_log(self) -> None:
+        """Have SQLite fold the tables' log into their file; blocks."""
         # A log is folded into its file by the last connection, unless that only reads.
         if log_of(self._path).exists():
             with closing(connect(self._path)) as tables:
                 tables.execute("SELECT 1 FROM meta")
 
     async def _close_readers(self) -> None:
-        for connection in (self._reader, self._querier):
+        for connection in (self._reader, self.querier):
             await connection.close(for_good=True)
 
     async def _reopen(self) -> None:
         """Let go of connections that may be broken; the next use opens them again."""
-        await self._bridge.run(self._reopen_readers)
+        await self.bridge.run(self._reopen_readers)
         with suppress(sqlite3.Error):
-            await self._journal.close(for_good=False)
+            await self.journal.close(for_good=False)
 
     async def _reopen_readers(self) -> None:
-        for connection in (self._reader, self._querier):
+        for connection in (self._reader, self.querier):
             with suppress(sqlite3.Error, ValueError):
                 await connection.close(for_good=False)
 
@@ -590,6 +598,9 @@ class SqliteStore:
         path: the folder; it and its parents are made if missing.
         synchronous: ``FULL`` makes a commit survive a power cut. ``NORMAL`` survives only the end
             of the process, and may lose the last commits in a power cut. ``OFF`` may lose all.
+
+    Attributes:
+        partitions: those that are open here.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL") -> None:
@@ -603,7 +614,7 @@ class SqliteStore:
         self._ownership: Ownership | None = None
         self._bridge = AsyncioBridge()
         self._committers = Committers()
-        self._partitions: list[SqlitePartition] = []
+        self.partitions: list[SqlitePartition] = []
 
     @property
     def durability(self) -> str:
@@ -638,8 +649,8 @@ class SqliteStore:
             raise StoreInUseError(f"{self.path} is open already; close this store first")
         with CancelScope(shield=True):
             await to_thread.run_sync(self._take, partitions)
-            self._partitions = [self._partition(number) for number in range(partitions)]
-        return self._partitions
+            self.partitions = [self._partition(number) for number in range(partitions)]
+        return self.partitions
 
     def _partition(self, number: int) -> SqlitePartition:
         return SqlitePartition(self.path, number, self._synchronous, self._bridge, self._committers)
@@ -657,7 +668,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Give the folder up, with all that was committed in the tables. Idempotent."""
-        partitions, self._partitions = self._partitions, []
+        partitions, self.partitions = self.partitions, []
         errors: list[StorageError] = []
         with CancelScope(shield=True):
             try:

@@ -113,6 +113,11 @@ class Takeover:
     def __init__(self) -> None:
         self._lock = Lock()
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether some thread takes the partition over now."""
+        return self._lock.locked()
+
     async def run(self, take: Callable[[], Taken]) -> Taken:
         """Take over in a worker thread."""
         left = Event()

@@ -200,9 +200,9 @@ async def test_an_actors_signal_runs_in_its_own_partition_and_its_own_checkpoint
     hub: Hub, store: FaultyStore, partition: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow the machine is: what waits at a checkpoint is taken in front of it.
-    allowance = shard_of(hub)._allowance
+    allowance = shard_of(hub).allowance
     monkeypatch.setattr(allowance, "left", 240.0)
-    monkeypatch.setattr(allowance, "_seconds", 240.0)
+    monkeypatch.setattr(allowance, "seconds", 240.0)
     for prefix in ("first", "second"):
         store.sealed.clear()  # the first finds that the stripe has to be loaded
         name = id_in(partition, prefix, PARTITIONS)

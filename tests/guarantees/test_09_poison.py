@@ -700,7 +700,7 @@ async def test_an_entity_that_crashes_at_its_very_first_turns_is_parked() -> Non
 async def test_an_instance_whose_very_first_turn_crashes_is_parked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run_first, crashes = OrchestrationActor._new_context, [0]
+    run_first, crashes = OrchestrationActor.new_context, [0]
 
     def crash(actor: OrchestrationActor, executor: Any) -> Any:
         if actor.instance_id == "i" and crashes[0] >= 0:
@@ -708,7 +708,7 @@ async def test_an_instance_whose_very_first_turn_crashes_is_parked(
             raise ZeroDivisionError("a bug, for the test")
         return run_first(actor, executor)
 
-    monkeypatch.setattr(OrchestrationActor, "_new_context", crash)
+    monkeypatch.setattr(OrchestrationActor, "new_context", crash)
     async with within(5), hub_on(MemoryStore(), CALM) as hub:
         for _ in range(3):
             with pytest.raises(UnavailableError, match="a turn of i crashed"):

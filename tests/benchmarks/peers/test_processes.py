@@ -83,7 +83,7 @@ async def test_a_server_that_does_not_end_is_ended_by_force(
     monkeypatch.setattr(processes, "STOP_S", 0.01)
     server.stop()
 
-    assert server._process.returncode == -signal.SIGKILL
+    assert server.returncode == -signal.SIGKILL
 
 
 def test_who_runs_as_nobody_else_runs_as_himself() -> None:

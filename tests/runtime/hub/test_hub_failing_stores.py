@@ -300,5 +300,5 @@ async def test_a_full_disk_refuses_requests_until_there_is_space_and_loses_nothi
 
 async def limit_pages(store: SqliteStore, pages: int) -> None:
     """Let SQLite believe that the disk has only so many pages."""
-    for partition in store._partitions:
-        await partition._journal.execute(f"PRAGMA max_page_count = {pages}")
+    for partition in store.partitions:
+        await partition.journal.execute(f"PRAGMA max_page_count = {pages}")

@@ -187,7 +187,7 @@ async def test_a_channel_between_loops_that_breaks_ends_alone() -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(acceptor.serve, answer)
-        await until_true(lambda: acceptor._wake is not None)
+        await until_true(lambda: acceptor.is_open)
         acceptor.give(loop_channels()[0])
         await until_true(lambda: ended == ["broken"])
         acceptor.give(loop_channels()[0])

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -81,7 +80,7 @@ async def test_a_frame_that_is_too_large_ends_its_connection_before_it_is_kept(
     async with serving(folder) as (hub, client):
         if is_greeted:
             channel = await raw(hub, folder)
-            stream = channel._stream
+            stream = channel.stream
         else:
             stream = await anyio.connect_unix(folder / "hub.sock.0")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -158,19 +157,18 @@ async def test_a_client_that_reads_no_answers_is_not_read_from_and_then_let_go(
 ) -> None:
     monkeypatch.setattr(channels, "POSTED_MAX", 50)
     monkeypatch.setattr(channels, "STALL_S", 0.3)
-    most = 0
+    most, post = 0, channels.Outbox.post
 
-    def post(outbox: Any, item: wire.Item) -> None:
+    def counted(outbox: channels.Outbox, item: wire.Item) -> None:
         nonlocal most
-        outbox._items.append(item)
-        outbox._gate.set()
-        most = max(most, len(outbox._items))
+        post(outbox, item)
+        most = max(most, len(outbox))
 
-    monkeypatch.setattr(channels._Outbox, "post", post)
+    monkeypatch.setattr(channels.Outbox, "post", counted)
     async with serving(folder) as (hub, client):
         await client.call_entity(BOX, Box.put, "x")
         channel = await raw(hub, folder)
-        stream = channel._stream
+        stream = channel.stream
         with pytest.raises(anyio.BrokenResourceError):
             await ask_for_ever(stream)
         await stream.aclose()

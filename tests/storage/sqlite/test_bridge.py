@@ -125,4 +125,4 @@ async def test_on_asyncio_there_is_no_thread_to_end(bridge: AsyncioBridge) -> No
 
     bridge.close()
 
-    assert bridge._thread is None
+    assert not bridge.has_thread

@@ -56,15 +56,15 @@ class Held:
 
     def __init__(self) -> None:
         self.begun = Event()
-        self._let_go = Event()
+        self.released = Event()
 
     def __call__(self) -> str:
         self.begun.set()
-        assert self._let_go.wait(60)
+        assert self.released.wait(60)
         return "held"
 
     def let_go(self) -> None:
-        self._let_go.set()
+        self.released.set()
 
 
 def fail() -> None:
@@ -112,13 +112,13 @@ async def test_what_was_handed_in_together_wakes_the_loop_once(
     monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
     monkeypatch.setattr("perdure.storage.sqlite.committer.BACKLOG_S", 60.0)
     posted: list[object] = []
-    post = committer._home.post
+    post = committer.home.post
 
     def counted(callback: Callable[[], None]) -> None:
         posted.append(callback)
         post(callback)
 
-    monkeypatch.setattr(committer._home, "post", counted)
+    monkeypatch.setattr(committer.home, "post", counted)
     held = Held()
 
     async with create_task_group() as tasks:
@@ -142,7 +142,7 @@ async def test_one_that_takes_long_holds_no_other_up(committer: Committer) -> No
         await until(held.begun.is_set)
         with fail_after(30):
             assert await committer.run(lambda: "other") == "other"
-        assert not held._let_go.is_set()
+        assert not held.released.is_set()
         held.let_go()
 
 
@@ -184,15 +184,15 @@ async def test_threads_are_as_many_as_the_disk_is_slow(
     committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
-    committer._pace = 0.0015
+    committer.pace = 0.0015
     both_begun = Barrier(2)
 
     async with create_task_group() as tasks:
         for _ in range(2):
             tasks.start_soon(committer.run, lambda: both_begun.wait(60))
-    assert committer._threads == 2
+    assert committer.threads == 2
 
-    committer._pace = 0.0
+    committer.pace = 0.0
     held = Held()
     async with create_task_group() as tasks:
         tasks.start_soon(committer.run, held)

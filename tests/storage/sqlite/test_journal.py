@@ -80,7 +80,7 @@ async def test_a_connection_that_it_is_given_is_used_instead_of_a_new_one(
 
     assert is_closed(first)
     await journal.execute("SELECT 1")
-    assert journal._opened is second
+    assert journal.opened is second
     await journal.close(for_good=False)
     assert is_closed(second)
 

@@ -279,7 +279,7 @@ async def test_what_nobody_waits_for_any_more_is_closed_and_what_has_not_begun_n
     first = asyncio.create_task(takeover.run(slow))
     await to_thread.run_sync(slow.begun.wait)
     second = asyncio.create_task(takeover.run(late))
-    while not takeover._lock.locked():
+    while not takeover.is_under_way:
         await anyio.lowlevel.checkpoint()
     first.cancel()
     second.cancel()

@@ -27,8 +27,8 @@ from perdure.testing.store_conformance import Owner, created, progress
 
 def applier_of(owner: Owner) -> applying.Applier:
     assert isinstance(owner.partition, SqlitePartition)
-    assert owner.partition._applier is not None
-    return owner.partition._applier
+    assert owner.partition.applier is not None
+    return owner.partition.applier
 
 
 def copy_of(folder: Path, name: str) -> Path:

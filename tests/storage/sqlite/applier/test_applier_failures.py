@@ -132,7 +132,7 @@ async def test_applying_is_tried_again_until_it_works(
     break_tables(folder)
     await owner.commit(created=[created(1)])
     applier = applier_of(owner)
-    while not applier._failed:
+    while not applier.has_failed:
         await anyio.sleep(0.001)
 
     repair_tables(folder)
@@ -288,7 +288,7 @@ async def test_a_query_while_a_partition_recovers_waits_for_what_is_applied(
         tasks.start_soon(owner.partition.recover)
         await anyio.to_thread.run_sync(begun.wait, 10)
         tasks.start_soon(query)
-        while not applier._waiting:
+        while not applier.is_awaited:
             await anyio.lowlevel.checkpoint()
         go_on.set()
 
@@ -421,12 +421,11 @@ async def test_one_partition_that_fails_to_close_keeps_no_other_from_it(
     def fail() -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(bad, "_fold_log", fail)
+    monkeypatch.setattr(bad, "fold_log", fail)
     with pytest.raises(StorageError, match="disk I/O"):
         await store.close()
 
-    assert applier._thread is not None
-    assert not applier._thread.is_alive()
+    assert not applier.is_running
     assert rows(folder / "journal-01.sqlite", "SELECT sequence FROM entry") == []
 
 
@@ -435,7 +434,7 @@ async def test_to_close_a_partition_again_does_nothing(
 ) -> None:
     owner = await own(store)
     await owner.commit(created=[created(1)])
-    [partition] = store._partitions
+    [partition] = store.partitions
 
     await partition.close()
     await partition.close()
@@ -481,7 +480,7 @@ async def test_a_round_that_was_applied_and_reported_as_failed_is_not_applied_ag
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(applying.Applier, "_apply", fail_afterwards)
+        patch.setattr(applying.Applier, "apply_round", fail_afterwards)
         with pytest.raises(StorageError, match="disk I/O error"):
             await owner.partition.apply()
 

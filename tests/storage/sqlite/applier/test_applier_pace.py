@@ -39,7 +39,7 @@ class Endless(Pace):
 @pytest.fixture
 def pace(monkeypatch: pytest.MonkeyPatch, at_once: None) -> Endless:
     endless = Endless()
-    monkeypatch.setattr(applying, "_pace", endless)
+    monkeypatch.setattr(applying, "PACE", endless)
     monkeypatch.setattr(applying, "PORTION", 1)
     return endless
 

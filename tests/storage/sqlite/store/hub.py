@@ -30,4 +30,4 @@ def partition_of(owner: Owner) -> SqlitePartition:
 
 async def pragma(owner: Owner, statement: str) -> list[Any]:
     partition = partition_of(owner)
-    return await partition._journal.execute(statement)
+    return await partition.journal.execute(statement)

@@ -23,7 +23,7 @@ async def test_a_commit_is_one_statement(folder: Path) -> None:
     await owner.commit()
     statements: list[str] = []
     partition = partition_of(owner)
-    connection = partition._journal._opened
+    connection = partition.journal.opened
     assert connection is not None
     connection.set_trace_callback(statements.append)
 
@@ -64,7 +64,7 @@ async def test_a_broken_connection_is_opened_anew_by_recover(folder: Path) -> No
     owner = await own(store)
     await owner.commit(created=[created(1)])
     partition = partition_of(owner)
-    broken = partition._journal._opened
+    broken = partition.journal.opened
     assert broken is not None
     broken.close()
 
@@ -151,18 +151,18 @@ async def test_a_long_query_does_not_delay_commits(folder: Path) -> None:
     partition = partition_of(owner)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     await owner.keys()
-    querier = partition._querier._opened
+    querier = partition.querier.opened
     assert querier is not None
 
     async def query() -> None:
         with pytest.raises(sqlite3.OperationalError, match="interrupt"):
-            await partition._bridge.run(lambda: partition._querier.fetch(endless))
+            await partition.bridge.run(lambda: partition.querier.fetch(endless))
 
     async with create_task_group() as tasks:
         tasks.start_soon(query)
         await owner.commit(created=[created(1)])
         assert len(await partition.read_instances(["i1", "none"])) == 1
-        await partition._bridge.run(querier.interrupt)
+        await partition.bridge.run(querier.interrupt)
 
     await store.close()
 

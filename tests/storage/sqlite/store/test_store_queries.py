@@ -227,7 +227,7 @@ async def test_a_commit_under_way_is_in_the_tables_when_the_store_has_closed(
     store = SqliteStore(folder)
     owner = await own(store)
     partition = partition_of(owner)
-    execute = partition._journal.execute
+    execute = partition.journal.execute
     begun, go_on = Event(), Event()
 
     async def slowly(*arguments: Any) -> Any:
@@ -235,11 +235,11 @@ async def test_a_commit_under_way_is_in_the_tables_when_the_store_has_closed(
         await go_on.wait()
         return await execute(*arguments)
 
-    monkeypatch.setattr(partition._journal, "execute", slowly)
+    monkeypatch.setattr(partition.journal, "execute", slowly)
     async with create_task_group() as tasks:
         tasks.start_soon(partial(owner.commit, created=[created(1)], progress=[progress(1)]))
         await begun.wait()
-        monkeypatch.setattr(partition._journal, "execute", execute)
+        monkeypatch.setattr(partition.journal, "execute", execute)
         tasks.start_soon(store.close)
         await wait_all_tasks_blocked()
         go_on.set()
