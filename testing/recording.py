@@ -16,13 +16,15 @@ from urllib.parse import quote
 from attrs import frozen
 
 from ..actors.arguments import is_a, refusal
-from ..actors.errors import InstanceNotFoundError, NondeterminismError, UsageError
+from ..actors.errors import InstanceNotFoundError, NondeterminismError, PerdureError, UsageError
+from ..actors.ids import check_instance_id
+from ..actors.printing import text_of
 from ..runtime.client.applications import app_of, make_lookup
 from ..runtime.client.status import HistoryEvent, OrchestrationStatus
 from ..runtime.facts import Fact
 from ..runtime.settings import Settings
 from .replaying.judge import readings, rerun
-from .replaying.recordings import Recording, read_instance, read_recording
+from .replaying.recordings import TAKEN, Recording, read_instance, read_recording
 
 if TYPE_CHECKING:
     from ..actors.registry.app import App
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
     from .replaying.rows import StoredInstance
 
 _NAME_MAX = 100
+
+#: What Windows takes for a device, whatever ends its name.
+_DEVICES = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10)),
+}
 
 
 @frozen(kw_only=True)
@@ -67,9 +78,12 @@ async def record(client: Client, path: str | Path, *instance_ids: str) -> list[P
 
     Raises:
         InstanceNotFoundError: there is no such instance.
+        InvalidIdError: one of the ids is none.
         UsageError: one file, and not one instance.
     """
     place = _path_of(path)
+    for one in instance_ids:
+        check_instance_id(one)
     if place.suffix == ".json":
         if len(instance_ids) != 1:
             raise UsageError(
@@ -118,6 +132,8 @@ def replay(
     elif is_a(history, Mapping):
         recording = Recording.read(cast("Mapping[str, Any]", history), "the history")
     else:
+        if not is_a(history, Sequence):
+            raise refusal("history", TAKEN, history)
         events = list(cast("Sequence[HistoryEvent]", history))
         recording = Recording.of_events(instance_id, input, events)
     lookup = make_lookup(app_of(app), Settings(max_payload=2**40))
@@ -128,6 +144,10 @@ def replay(
     except (NondeterminismError, UsageError):
         if not any(_fits(lookup, other) for other in others):
             raise
+    except PerdureError:
+        raise
+    except ValueError as error:  # an event that has not what its kind has
+        raise UsageError(f"the history of {row.record.key!r}: {text_of(error)}") from error
     record = row.record
     return ReplayedHistory(
         instance_id=record.key,
@@ -167,6 +187,8 @@ def _path_of(path: str | Path) -> Path:
 def _file_name(instance_id: str) -> str:
     """Give a file name that any system takes, and that another id has not."""
     name = quote(instance_id, safe=" @+,=").replace("~", "%7E").lstrip(".") or "%2E"
-    if len(name) > _NAME_MAX or name != quote(instance_id, safe=" @+,="):
-        name = f"{name[:_NAME_MAX]}-{sha256(instance_id.encode()).hexdigest()[:8]}"
+    is_device = name.partition(".")[0].rstrip().upper() in _DEVICES
+    if len(name) > _NAME_MAX or is_device or name != quote(instance_id, safe=" @+,="):
+        digest = sha256(instance_id.encode()).hexdigest()[:8]
+        name = f"{digest}-{name}" if is_device else f"{name[:_NAME_MAX]}-{digest}"
     return f"{name}.json"

@@ -97,6 +97,8 @@ async def _look(
 @asynccontextmanager
 async def _open(place: str, key: str | None) -> AsyncGenerator[Source, None]:
     """Give what is at a place: recordings, a hub that runs, or what one has left."""
+    if not place:  # as of a variable that is not set; it does not mean this folder
+        raise UsageError("--replay is empty: say where the hub's files or its histories are")
     recorded = None if is_hub(place) else _recorded(Path(place))
     if recorded is not None:
         yield recorded

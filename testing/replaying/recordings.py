@@ -12,7 +12,7 @@ from attrs import frozen
 from ...actors.arguments import is_a, refusal
 from ...actors.codec import codec_for
 from ...actors.errors import InstanceNotFoundError, UnavailableError, UsageError
-from ...actors.printing import text_of
+from ...actors.printing import repr_of, text_of
 from ...actors.replay.history import stored_event
 from ...runtime.client.answers import read_event
 from ...runtime.client.status import HistoryEvent, OrchestrationStatus
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 FORM = 1
 """The number of the form of these files; another form gets another."""
+
+TAKEN = "a path, what a recorded file has in it, or what get_history gives"
+"""What is taken for a history."""
 
 _TRIES = 5
 _PAGE = 1_000
@@ -78,8 +81,7 @@ class Recording:
             UsageError: it is none, or does not begin at its beginning.
         """
         if not all(is_a(one, HistoryEvent) for one in events):
-            taken = "a path, what a recorded file has in it, or what get_history gives"
-            raise refusal("history", taken, events)
+            raise refusal("history", TAKEN, events)
         first = events[0] if events else None
         if first is None or first.event_type != "ExecutionStarted":
             raise UsageError("the history does not begin with the event ExecutionStarted")
@@ -113,15 +115,15 @@ class Recording:
             raise UsageError(f"{what} is no recorded history: it has no {missing}")
         try:
             return cls(
-                instance_id=str(told["instance_id"]),
-                name=str(told["name"]),
-                version=told["version"],
+                instance_id=_text(told, "instance_id"),
+                name=_text(told, "name"),
+                version=_text_or_none(told, "version"),
                 execution=int(told["execution"]),
-                status=told["runtime_status"],
-                parent=told["parent_instance_id"],
+                status=_text_or_none(told, "runtime_status"),
+                parent=_text_or_none(told, "parent_instance_id"),
                 tags=dict(told["tags"]),
                 input=orjson.dumps(told["input"]) if "input" in told else None,
-                events=[read_event(one) for one in told["events"]],
+                events=_one_execution([read_event(one) for one in told["events"]]),
             )
         except (ValueError, TypeError, LookupError) as error:
             raise UsageError(f"{what} is no recorded history: {text_of(error)}") from error
@@ -186,6 +188,25 @@ class Recording:
         # A status says None of an input that is null, and of none.
         other = b"null" if self.input is None else None
         return StoredInstance(record, [chunk] if events else [], other_input=other)
+
+
+def _text(told: Mapping[str, Any], key: str) -> str:
+    text = told[key]
+    if not isinstance(text, str):
+        raise TypeError(f"its {key} is {repr_of(text)}, and no text")
+    return text
+
+
+def _text_or_none(told: Mapping[str, Any], key: str) -> str | None:
+    return None if told[key] is None else _text(told, key)
+
+
+def _one_execution(events: list[HistoryEvent]) -> list[HistoryEvent]:
+    """Refuse what begins a second time, as two files that were put together by a merge do."""
+    for place, event in enumerate(events):
+        if place and event.event_type == "ExecutionStarted":
+            raise ValueError(f"event {place} is ExecutionStarted, which the first one is alone")
+    return events
 
 
 async def read_instance(

@@ -16,6 +16,7 @@ from perdure import (
     HistoryPage,
     Hub,
     InstanceNotFoundError,
+    InvalidIdError,
     NondeterminismError,
     OrchestrationContext,
     OrchestrationStatus,
@@ -247,6 +248,54 @@ def test_an_event_of_no_known_kind_is_refused_with_words(tmp_path: Path) -> None
         replay(told, app)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"version": []}, r"its version is \[\], and no text"),
+        ({"name": None}, "its name is None, and no text"),
+        ({"parent_instance_id": 5}, "its parent_instance_id is 5"),
+    ],
+)
+def test_what_has_other_values_than_recorded_ones_is_refused_with_words(
+    change: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    told = orjson.loads(anyio.run(_ended, tmp_path)[0].read_bytes())
+
+    with pytest.raises(UsageError, match=why):
+        replay({**told, **change}, app)
+
+
+def test_a_history_that_begins_twice_is_refused_with_words(tmp_path: Path) -> None:
+    told = orjson.loads(anyio.run(_ended, tmp_path)[0].read_bytes())
+    told["events"] *= 2
+
+    with pytest.raises(UsageError, match="is ExecutionStarted, which the first one is alone"):
+        replay(told, app)
+
+
+def test_an_event_without_its_fields_is_refused_with_words(tmp_path: Path) -> None:
+    told = orjson.loads(anyio.run(_ended, tmp_path)[0].read_bytes())
+    told["events"][1]["fields"] = {}
+
+    with pytest.raises(UsageError, match=r"the history of .* which is none"):
+        replay(told, app)
+
+
+def test_what_is_no_history_at_all_is_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(UsageError, match="history must be a path"):
+        replay(nothing, app)
+
+
+async def test_what_is_no_id_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    number: Any = 5
+    async with Hub(app) as hub:
+        await (await hub.client.start_new(double, None, instance_id="one")).result(timeout=20)
+        with pytest.raises(InvalidIdError, match="instance_id must be a str"):
+            await record(hub.client, tmp_path / "r", "one", number)
+    assert not (tmp_path / "r").exists()
+
+
 async def test_one_file_is_for_one_instance() -> None:
     async with Hub(app) as hub:
         with pytest.raises(UsageError, match="one history"):
@@ -256,7 +305,7 @@ async def test_one_file_is_for_one_instance() -> None:
 
 
 async def test_ids_that_are_no_file_names_get_files_of_their_own(tmp_path: Path) -> None:
-    ids = ["../up", "a/b", "a%2Fb", "x" * 200, ".hidden"]
+    ids = ["../up", "a/b", "a%2Fb", "x" * 200, ".hidden", "CON", "nul.5"]
     async with Hub(app) as hub:
         for one in ids:
             await (await hub.client.start_new(double, None, instance_id=one)).result(timeout=20)
@@ -265,6 +314,7 @@ async def test_ids_that_are_no_file_names_get_files_of_their_own(tmp_path: Path)
 
     assert sorted(files) == sorted((tmp_path / "r").iterdir())
     assert len(set(files)) == len(ids)
+    assert not {"con", "nul"} & {file.name.partition(".")[0].lower() for file in files}
     assert {replay(file, app).instance_id for file in files} == set(ids)
 
 

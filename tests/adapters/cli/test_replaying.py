@@ -207,6 +207,7 @@ def test_where_it_cannot_look_it_says_why_and_ends_with_status_2(
         (stopped, "nowhere_at_all:app", "there is no module 'nowhere_at_all'"),
         (f"sqlite:{tmp_path / 'none'}", SHOP, "no hub has its files in"),
         (str(tmp_path / "none"), SHOP, "is none of these"),
+        ("", SHOP, "--replay is empty"),
         (str(tmp_path / "empty"), SHOP, "has no recorded histories in it"),
         (str(tmp_path / "wrong"), SHOP, "is no recorded history of form 1"),
         ("http://127.0.0.1:9", SHOP, "127.0.0.1:9"),
