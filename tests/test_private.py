@@ -56,11 +56,6 @@ EXCEPTIONS = {
 # What is still to go. Nothing comes to it.
 LEFT: dict[str, set[str]] = {
     "tests/actors/contexts/test_entity.py": {"_deleted", "_is_over", "_outgoing", "_result"},
-    "tests/features/clients/test_clients_lost.py": {"_ask", "_line", "_transport"},
-    "tests/features/locks/test_locks_orphaned.py": {"_release"},
-    "tests/runtime/client/test_requester.py": {"_new_instance_id", "_request"},
-    "tests/runtime/cluster/test_workers_input.py": {"_ask", "_lines"},
-    "tests/storage/sqlite/test_committer.py": {"_asleep", "_handed_in"},
 }
 
 

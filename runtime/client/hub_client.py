@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -17,7 +17,7 @@ from .client import CleanResult
 from .entity_client import EntityClient
 from .explanation_client import ExplanationClient
 from .orchestration_client import OrchestrationClient
-from .status import AppDescription
+from .status import AppDescription, EntityStatus
 
 if TYPE_CHECKING:
     from ..statistics import HubStatistics
@@ -80,20 +80,23 @@ class HubClient(OrchestrationClient, EntityClient, ExplanationClient):
         flag(remove_empty_entities, "remove_empty_entities")
         flag(release_orphaned_locks, "release_orphaned_locks")
         removed = released = 0
-        async for status in self.query_entities(include_empty=True, states=True):
-            id = status.entity_id
-            if release_orphaned_locks and status.locked_by is not None:
-                holder = await self.get_status(status.locked_by)
-                if holder is None or holder.is_completed:
-                    released += await self._release(id)
-            elif (
-                remove_empty_entities
-                and not status.exists
-                and not status.waiting
-                and not self._is_striped(id)  # its stripes may have what its row has not
-            ):
-                await self.purge_entity(id)
-                removed += 1
+        every = self.query_entities(include_empty=True, states=True)
+        # An error here would leave it to be ended by the garbage collector.
+        async with aclosing(cast("AsyncGenerator[EntityStatus[Any]]", every)) as statuses:
+            async for status in statuses:
+                id = status.entity_id
+                if release_orphaned_locks and status.locked_by is not None:
+                    holder = await self.get_status(status.locked_by)
+                    if holder is None or holder.is_completed:
+                        released += await self._release(id)
+                elif (
+                    remove_empty_entities
+                    and not status.exists
+                    and not status.waiting
+                    and not self._is_striped(id)  # its stripes may have what its row has not
+                ):
+                    await self.purge_entity(id)
+                    removed += 1
         return CleanResult(removed, released)
 
     async def _release(self, id: EntityId[Any]) -> int:

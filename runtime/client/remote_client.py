@@ -179,9 +179,7 @@ class RemoteClient(Client):
         row.read(given)  # what the hub would refuse, whichever way it goes there
         return await self._ask(operation, given)
 
-    async def _ask(
-        self, operation: str, arguments: dict[str, Any], patience_s: float = PATIENCE_S
-    ) -> Any:
+    async def _ask(self, operation: str, arguments: dict[str, Any]) -> Any:
         """Have an operation done, and what was lost asked again where that is safe."""
         refuse_inside()
         row = OPERATIONS[operation]
@@ -189,9 +187,9 @@ class RemoteClient(Client):
             return await self._transport.ask(row, arguments)
         except AnswerLostError as lost:
             if lost.sent and not row.may_repeat(arguments):
-                _fail(lost, patience_s, sent=True)
+                _fail(lost, PATIENCE_S, sent=True)
             first = lost
-        return await self._ask_again(row, arguments, first, patience_s)
+        return await self._ask_again(row, arguments, first, PATIENCE_S)
 
     async def _ask_again(
         self, row: Operation, arguments: dict[str, Any], lost: AnswerLostError, patience_s: float

@@ -128,7 +128,7 @@ async def test_a_hub_that_is_not_reached_is_given_up(monkeypatch: pytest.MonkeyP
         transport.lost = [False] * 20
         monkeypatch.setattr(remote_client, "PATIENCE_S", 0.05)
         with pytest.raises(UnavailableError, match="has not been reached"):
-            await client._ask("query", {}, 0.05)
+            await client.ask("query", {})
 
 
 async def test_a_wait_goes_on_with_the_next_hub(tmp_path: Path) -> None:
@@ -168,11 +168,19 @@ async def test_a_long_call_is_waited_for_in_several_requests(
         assert transport.asked.count("call") > 2
 
 
-async def test_what_gives_much_is_done_a_few_at_a_time(tmp_path: Path) -> None:
+async def test_what_gives_much_is_done_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, used = Line.call, list[Line]()
+
+    def noted(line: Line, *arguments: Any) -> Any:
+        used.append(line)
+        return call(line, *arguments)
+
+    monkeypatch.setattr(Line, "call", noted)
     async with Hub(app, socket=tmp_path / "s"), connect(tmp_path / "s") as client:
-        assert isinstance(client, RemoteClient)
-        transport: Any = client._transport
-        line: Line = transport._transport._line
+        await client.count()
+        line = used[-1]
         with pytest.raises(UsageError, match="asked for with 'look'"):
             await line.call("ask", "query", {})
         assert (await line.call("look", "query", {}))["items"] == []

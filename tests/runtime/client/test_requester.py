@@ -65,18 +65,28 @@ class Router:
         self.waited += 1
 
 
+class Asking(HubClient):
+    """A client of a kind of its own, with requests as bare as all kinds make them."""
+
+    async def send(self, key: str, message: Message, request: str | None = None) -> Any:
+        return await self._request(key, message, request)
+
+    def make_id(self) -> str:
+        return self._new_instance_id()
+
+
 class Made:
     def __init__(self) -> None:
         self.router, self.home, self.clock = Router(), Home(), ManualClock()
         self.client = self.new()
 
-    def new(self) -> HubClient:
+    def new(self) -> Asking:
         router: Any = self.router
         overseer: Any = None
-        return HubClient(Lookup(App(), 1_000), router, self.clock, self.home, overseer)
+        return Asking(Lookup(App(), 1_000), router, self.clock, self.home, overseer)
 
     async def ask(self, key: str, request: str | None = None) -> Any:
-        return await self.client._request(key, Event("go", b"1"), request)
+        return await self.client.send(key, Event("go", b"1"), request)
 
 
 # Ids of instances, which say in which partition they are.
@@ -108,7 +118,7 @@ async def test_any_other_error_is_the_caller_s_and_is_not_kept_by_the_message() 
     message = Event("go", b"1")
 
     with pytest.raises(UnavailableError, match="it recovers"):
-        await made.client._request(A, message)
+        await made.client.send(A, message)
 
     assert message.reply is None
     assert made.router.waited == 0
@@ -191,11 +201,11 @@ async def test_what_is_no_request_id_is_refused_before_anything_is_asked(request
 async def test_ids_that_are_made_up_differ_and_grow() -> None:
     made = Made()
 
-    ids = [made.client._new_instance_id() for _ in range(300)]
+    ids = [made.client.make_id() for _ in range(300)]
 
     assert sorted(set(ids)) == ids
     made.clock.advance(1)
-    assert made.new()._new_instance_id() > ids[-1]
+    assert made.new().make_id() > ids[-1]
     assert len({one[:-8] for one in ids}) == 1
 
 
@@ -203,7 +213,7 @@ async def test_ids_that_threads_make_up_at_once_differ() -> None:
     made, ids = Made(), list[str]()
 
     def make() -> None:
-        ids.extend([made.client._new_instance_id() for _ in range(200)])
+        ids.extend([made.client.make_id() for _ in range(200)])
 
     threads = [threading.Thread(target=make) for _ in range(4)]
     for thread in threads:

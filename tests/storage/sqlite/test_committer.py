@@ -78,7 +78,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def _has(committer: Committer, calls: int) -> bool:
-    return len(committer._handed_in) == calls
+    return committer.waiting == calls
 
 
 async def test_each_caller_gets_its_own_outcome_and_no_failure_of_another(
@@ -126,7 +126,7 @@ async def test_what_was_handed_in_together_wakes_the_loop_once(
         await until(held.begun.is_set)
         for _ in range(8):
             tasks.start_soon(committer.run, int)
-        await until(lambda: len(committer._handed_in) == 8)
+        await until(lambda: committer.waiting == 8)
         held.let_go()
 
     assert len(posted) == 1
@@ -161,7 +161,7 @@ async def test_an_outcome_does_not_wait_for_one_behind_it_that_takes_long(
         tasks.start_soon(run, "first", first)
         await until(first.begun.is_set)
         tasks.start_soon(run, "last", last)
-        await until(lambda: bool(committer._handed_in))
+        await until(lambda: committer.waiting > 0)
         first.let_go()
         await until(last.begun.is_set)
         await until(lambda: order == ["first"])
@@ -198,8 +198,8 @@ async def test_threads_are_as_many_as_the_disk_is_slow(
         tasks.start_soon(committer.run, held)
         await until(held.begun.is_set)
         tasks.start_soon(committer.run, int)
-        await until(lambda: len(committer._handed_in) == 1)
-        assert len(committer._asleep) == 1
+        await until(lambda: committer.waiting == 1)
+        assert committer.asleep == 1
         held.let_go()
 
 
