@@ -115,7 +115,7 @@ def _options(node: pytest.Item) -> dict[str, Any]:
 
 
 def _is_crashed_everywhere(node: pytest.Item) -> bool:
-    return node.config.getoption(_OPTION) and node.get_closest_marker(_MARK) is not None
+    return bool(node.config.getoption(_OPTION)) and node.get_closest_marker(_MARK) is not None
 
 
 class _HubLater:

@@ -93,7 +93,7 @@ class _StoredPlace:
             crashes=SimpleNamespace(in_a_row={}),
             calls=SimpleNamespace(shard=0, find=_find),
             loader=SimpleNamespace(history_of=self._history_of),
-            leftovers=SimpleNamespace(calls_of=lambda instance_id: ()),  # nothing runs on
+            leftovers=SimpleNamespace(calls_of=_no_calls),
             notes=None,
         )
         self._looked_at = looked_at
@@ -138,6 +138,11 @@ class _StoredPlace:
             _refuse(self._place)
 
         return refuse
+
+
+def _no_calls(instance_id: str) -> tuple[()]:
+    """Say that nothing runs on for an instance."""
+    return ()
 
 
 def _find(_: Caller) -> Run:

@@ -179,7 +179,7 @@ class AnyTask(Task[Task[Any]]):
 
     def __init__(self, executor: Executor, tasks: Sequence[Task[Any]], cancel_losers: bool) -> None:
         super().__init__(executor)
-        self._tasks = tasks
+        self._tasks: Sequence[Task[Any]] = tasks
         self._cancel_losers = cancel_losers
         for task in tasks:
             if task.is_completed:

@@ -454,7 +454,7 @@ class Executor:
                 return
             value = None
             # Not isinstance(), which asks an object of the user's for its class.
-            kind = type(task)
+            kind: type[Any] = type(task)
             if (
                 kind is not CallTask and not issubclass(kind, _TASKS)
             ) or task._executor is not self:
@@ -550,7 +550,7 @@ class Executor:
         while pending or unanswered:
             if pending:
                 _, task = pending.popitem()
-                who = task.forget_watchers()
+                who: Any = task.forget_watchers()
                 if isinstance(who, (AllTask, AnyTask)) and not (together and who is together[-1]):
                     together.append(who)
             if unanswered:

@@ -33,7 +33,8 @@ class HubCommand(TyperCommand):
         except Exception as error:  # typer has a click of its own, or not
             message = getattr(error, "message", None)
             if ctx.obj is None and isinstance(message, str) and "extra argument" in message:
-                error.message = (  # type: ignore[attr-defined]
+                told: Any = error
+                told.message = (
                     f"{message}; a hub is sqlite:PATH, the folder of one, http://HOST:PORT or a "
                     "socket"
                 )

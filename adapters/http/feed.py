@@ -162,7 +162,8 @@ class EventFeed:
         *events, self._left = self._left.split(b"\n\n")
         items: list[dict[str, Any]] = []
         for event in events:
-            fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
+            lines = [line.partition(b": ") for line in event.split(b"\n")]
+            fields = {name: value for name, _, value in lines}
             data = fields.get(b"data")
             if data is None:
                 continue  # a sign of life, or how soon to come back

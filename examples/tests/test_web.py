@@ -1,6 +1,7 @@
 """A web application in virtual time, with the framework's own test client."""
 
 from datetime import timedelta
+from typing import Any
 
 from fastapi.testclient import TestClient
 
@@ -10,9 +11,13 @@ from perdure.testing import TestHub
 INSTANCES = "/hub/runtime/webhooks/durabletask/instances"
 
 
+def browse(hub: TestHub) -> Any:
+    return TestClient(make_web(hub), base_url="http://localhost")
+
+
 def test_what_nobody_pays_for_within_three_days_is_not_shipped() -> None:
     hub = TestHub(app)
-    with TestClient(make_web(hub), base_url="http://localhost") as http:
+    with browse(hub) as http:
         id = http.post("/orders/tea").json()
         assert http.get(f"{INSTANCES}/{id}").status_code == 202
 
@@ -24,7 +29,7 @@ def test_what_nobody_pays_for_within_three_days_is_not_shipped() -> None:
 
 def test_what_is_paid_for_is_shipped() -> None:
     hub = TestHub(app)
-    with TestClient(make_web(hub), base_url="http://localhost") as http:
+    with browse(hub) as http:
         id = http.post("/orders/tea").json()
 
         http.post(f"{INSTANCES}/{id}/raiseEvent/Paid", json=True)

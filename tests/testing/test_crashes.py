@@ -467,16 +467,20 @@ async def test_a_scenario_without_commits_has_no_points() -> None:
     assert await crash_everywhere(app, scenario) == 0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"scenario": 5},
-        {"scenario": lambda hub: 5},
-        {"run_s": -1},
-        {"settings": 5},
-        {"store": MemoryStore()},  # with what the runs before have left
-    ],
-)
+def gives_5(hub: TestHub) -> int:
+    return 5
+
+
+BAD_OPTIONS: list[dict[str, Any]] = [
+    {"scenario": 5},
+    {"scenario": gives_5},
+    {"run_s": -1},
+    {"settings": 5},
+    {"store": MemoryStore()},  # with what the runs before have left
+]
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
 async def test_bad_arguments_are_refused(options: Any) -> None:
     given: dict[str, Any] = {"scenario": approvals, **options}
     with pytest.raises(UsageError):

@@ -412,6 +412,8 @@ def test_it_goes_on_anew_with_another_input_and_version() -> None:
 
 # What is refused.
 
+WRONG: Any = 7
+
 REFUSED: list[tuple[str, Do, type[BaseException], str]] = [
     ("unknown activity", lambda ctx: ctx.call_activity("none"), UnknownNameError, "none"),
     ("wrong input", lambda ctx: ctx.call_activity("double", "x"), PayloadError, "int"),
@@ -423,7 +425,7 @@ REFUSED: list[tuple[str, Do, type[BaseException], str]] = [
     ),
     (
         "no policy",
-        lambda ctx: ctx.call_activity(double, 1, retry=3),  # type: ignore[call-overload]
+        lambda ctx: ctx.call_activity(double, 1, retry=WRONG),
         UsageError,
         "RetryPolicy",
     ),
@@ -435,7 +437,7 @@ REFUSED: list[tuple[str, Do, type[BaseException], str]] = [
     ),
     (
         "no flag",
-        lambda ctx: ctx.task_any([], cancel_losers=7),  # type: ignore[arg-type]
+        lambda ctx: ctx.task_any([], cancel_losers=WRONG),
         UsageError,
         "cancel_losers",
     ),
@@ -478,13 +480,13 @@ def test_what_cannot_be_is_refused_where_it_is_asked_for(
 def test_it_is_for_its_own_code_alone_while_that_runs() -> None:
     kept: list[OrchestrationContext] = []
     with begun(kept.append):
-        for use in (
+        uses: list[Do] = [
             lambda ctx: ctx.new_uuid(),
             lambda ctx: ctx.set_custom_status(1),
             lambda ctx: ctx.create_timer(1),
             lambda ctx: ctx.task_all([]),
             lambda ctx: ctx.continue_as_new(),
-        ):
-            do: Do = use
+        ]
+        for do in uses:
             with pytest.raises(UsageError, match="while the code of that instance does not run"):
                 do(kept[0])

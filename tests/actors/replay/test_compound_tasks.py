@@ -131,7 +131,7 @@ def test_what_has_been_read_is_not_kept(executor: Any) -> None:
     for task in tasks[: UNREAD_MAX + 2]:
         task.settle(DONE, b"1")
 
-    held = [one for one in gc.get_referrers(tasks[1]) if isinstance(one, list)]
+    held: list[Any] = [one for one in gc.get_referrers(tasks[1]) if isinstance(one, list)]
     assert held == [tasks]
     assert every.missing == UNREAD_MAX
 

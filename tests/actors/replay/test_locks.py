@@ -108,6 +108,7 @@ def test_calls_under_a_lock_that_is_asked_for_again_wait_for_that(
     lock.ask_again(4 + LOCK_AGAIN)
     assert lock.calls == []
     call: Any = ("@counter@a", "a call")
+    assert lock.calls is not None
     lock.calls.append(call)
 
     granted(lock)

@@ -8,7 +8,7 @@ which is that of the machine as well.
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -64,7 +64,7 @@ def first_rows(page: Page, url: str) -> tuple[float, float]:
     The work is the processor time of the page's own thread, which no other process adds to.
     """
     page.add_init_script(_WATCH)
-    session = page.context.new_cdp_session(page)
+    session: Any = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(url)
     drawn_at = page.evaluate(_DRAWN_AT)
