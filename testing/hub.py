@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 import anyio
 
-from ..actors.arguments import flag
-from ..actors.errors import HubStoppingError, UsageError
+from ..actors.arguments import flag, refusal
+from ..actors.errors import HubStoppingError, InvalidTimeError, UsageError
 from ..actors.ids import EntityId, check_instance_id
 from ..actors.times import microseconds, seconds, timestamp
 from ..actors.values import MISSING
@@ -44,6 +45,10 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _SECOND = 1_000_000
+_END = timestamp(datetime.max.replace(tzinfo=UTC), "the end")
+
+#: How many hubs were made before on each store.
+_HUBS: WeakKeyDictionary[MemoryStore, int] = WeakKeyDictionary()
 
 #: So often is it looked whether an actor can leave memory before that is asked of all others.
 _SPINS_MAX = 200
@@ -104,7 +109,13 @@ class TestHub(Hub):
         self.faults = Faults()
         self.sync = Sync(self)
         self._turning = anyio.Lock()
-        self._rows = FaultyStore(MemoryStore() if store is None else store, self.faults)
+        rows = MemoryStore() if store is None else store
+        if not isinstance(rows, MemoryStore):
+            raise refusal("store", "a MemoryStore", rows)
+        _HUBS[rows] = earlier = _HUBS.get(rows, -1) + 1
+        # The next hub on a store does not ask again what the store has done for the ones before.
+        self._mark = f"{earlier + 1}-" if earlier else ""
+        self._rows = FaultyStore(rows, self.faults)
         super().__init__(
             app,
             store=self._rows,
@@ -134,8 +145,10 @@ class TestHub(Hub):
         return self._lives
 
     def _make_client(self) -> Client:
-        routes = SteadyRoutes(self._lives, self.faults)
-        return SteadyClient(self._lookup, routes, self._clock, self._home, self)
+        routes = SteadyRoutes(self._lives, self.faults, self._mark)
+        client = SteadyClient(self._lookup, routes, self._clock, self._home, self)
+        client.mark = self._mark
+        return client
 
     def _begin_serving(self, tasks: TaskGroup) -> None:
         super()._begin_serving(tasks)
@@ -164,10 +177,15 @@ class TestHub(Hub):
         at each of them waits until nothing moves, as ``quiet`` does.
 
         Raises:
-            InvalidTimeError: it is no duration, or negative.
+            InvalidTimeError: it is no duration, or negative, or goes beyond the year 9999.
             HubStoppingError: the hub does not run.
         """
         delay = microseconds(by, "by")
+        if self._virtual.now() + delay > _END:
+            raise InvalidTimeError(
+                f"by: {self.now} and {timedelta(microseconds=delay)} is behind the year 9999, "
+                "where time ends"
+            )
         await self._at_home(partial(self._advance, delay))
 
     async def _advance(self, delay: int) -> None:

@@ -6,7 +6,7 @@ of the next life, under the same request id; so what changes something is applie
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from itertools import count
@@ -30,18 +30,30 @@ T = TypeVar("T")
 
 
 class SteadyClient(HubClient):
-    """A client whose ids are the same in each run of a test."""
+    """A client whose ids are the same in each run of a test.
+
+    Attributes:
+        mark: what its hub's ids have that those of the hubs before on the same store have not.
+    """
+
+    mark = ""
 
     def _new_instance_id(self) -> str:
-        return f"test-{next(self._made):08d}"
+        return f"test-{self.mark}{next(self._made):08d}"
 
 
 class SteadyRoutes:
-    """The way to the partitions of whichever life is at hand."""
+    """The way to the partitions of whichever life is at hand.
 
-    def __init__(self, lives: Lives, faults: Faults) -> None:
+    Args:
+        lives: the lives.
+        faults: what goes wrong.
+        mark: see ``SteadyClient``; a request of an id that the store knows would not be done.
+    """
+
+    def __init__(self, lives: Lives, faults: Faults, mark: str) -> None:
         self._lives = lives
-        requests = count(1)
+        requests = (f"perdure-test-{mark}{number}" for number in count(1))
         self.places: Sequence[Place] = [
             SteadyPlace(number, lives, faults, requests) for number in range(len(lives.owners))
         ]
@@ -54,7 +66,7 @@ class SteadyRoutes:
 class SteadyPlace:
     """One partition, in whichever life is at hand."""
 
-    def __init__(self, index: int, lives: Lives, faults: Faults, requests: count[int]) -> None:
+    def __init__(self, index: int, lives: Lives, faults: Faults, requests: Iterator[str]) -> None:
         self.index = index
         self._lives = lives
         self._faults = faults
@@ -98,7 +110,7 @@ class SteadyPlace:
                 return answer
 
     def _new_request(self) -> str:
-        return f"perdure-test-{next(self._requests)}"
+        return next(self._requests)
 
     # What changes something.
 

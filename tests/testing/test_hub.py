@@ -343,6 +343,31 @@ async def test_a_store_goes_on_in_the_next_hub() -> None:
     assert handle.instance_id == "nap-1"
 
 
+async def test_what_the_next_hub_is_asked_is_done_and_not_taken_for_what_the_last_one_was() -> None:
+    store = MemoryStore()
+    entity = EntityId(Stock, "book")
+    for taken in (1, 2, 3):
+        async with TestHub(app, store=store) as hub:
+            assert await hub.client.call_entity(entity, Stock.take, 1) == 10 - taken
+            handle = await hub.client.start_new(nap, 1.0)
+            await hub.advance(1)
+            assert await handle.result(timeout=5) == 1.0
+
+
+async def test_time_ends_with_the_year_9999() -> None:
+    start = datetime(9999, 12, 31, 23, tzinfo=UTC)
+    async with TestHub(app, start=start) as hub:
+        with pytest.raises(InvalidTimeError, match="is behind the year 9999"):
+            await hub.advance(HOUR)
+        assert hub.now == start
+
+
+def test_another_store_than_memory_is_refused() -> None:
+    name: Any = "memory"
+    with pytest.raises(UsageError, match="store must be a MemoryStore, not 'memory'"):
+        TestHub(app, store=name)
+
+
 async def test_made_up_ids_are_the_same_in_each_run() -> None:
     ids: list[list[str]] = []
     for _ in range(2):
