@@ -53,12 +53,6 @@ EXCEPTIONS = {
 }
 
 
-# What is still to go. Nothing comes to it.
-LEFT: dict[str, set[str]] = {
-    "tests/actors/contexts/test_entity.py": {"_deleted", "_is_over", "_outgoing", "_result"},
-}
-
-
 class Use(NamedTuple):
     """A private name of something else, and where it is used."""
 
@@ -125,11 +119,7 @@ def all_uses() -> list[Use]:
 
 
 def test_tests_and_examples_use_no_private_names_but_those_excepted() -> None:
-    found = [
-        str(use)
-        for use in all_uses()
-        if (use.path, use.name) not in EXCEPTIONS and use.name not in LEFT.get(use.path, set())
-    ]
+    found = [str(use) for use in all_uses() if (use.path, use.name) not in EXCEPTIONS]
 
     assert found == []
 
@@ -137,8 +127,7 @@ def test_tests_and_examples_use_no_private_names_but_those_excepted() -> None:
 def test_each_exception_is_needed() -> None:
     used = {(use.path, use.name) for use in all_uses()}
 
-    left = {(path, name) for path, names in LEFT.items() for name in names}
-    assert sorted((EXCEPTIONS.keys() | left) - used) == []
+    assert sorted(EXCEPTIONS.keys() - used) == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from ..arguments import refusal
 from ..codec import codec_of_type
@@ -299,3 +299,27 @@ class EntityContext:
         """Set a function entity's result, for its caller."""
         self._check()
         self._result = result
+
+
+class Decided(NamedTuple):
+    """What an operation has decided by its context: what it is to send, and what becomes of it.
+
+    Attributes:
+        outgoing: when each message is due (None: at once), whose it is, and the message.
+        deleted: whether the entity is to be deleted.
+        result: the result that was set; None where none was.
+    """
+
+    outgoing: list[tuple[int | None, str, Message]] | None
+    deleted: bool
+    result: Any
+
+
+def decided(context: EntityContext) -> Decided:
+    """Give what an operation has decided so far; for the entity, and not for users' code."""
+    return Decided(context._outgoing, context._deleted, context._result)  # pyright: ignore[reportPrivateUsage]
+
+
+def end(context: EntityContext) -> None:
+    """Let a context be of no more use: its operation has ended."""
+    context._is_over = True  # pyright: ignore[reportPrivateUsage]

@@ -20,7 +20,7 @@ import orjson
 from ..actor import Actor
 from ..changes import EntityState, encode_parked, make, read_parked
 from ..codec import codec_for
-from ..contexts.entity import EntityContext
+from ..contexts.entity import EntityContext, decided, end
 from ..effects import FEED, HELD, RELOAD
 from ..errors import FailureDetails, ParkedError, PayloadError, UsageError
 from ..failures import encode_failure, failure_of
@@ -63,9 +63,8 @@ _ANY = codec_for(Any)
 
 
 def _end(context: EntityContext | None) -> None:
-    """Let a context be of no more use: its operation has ended."""
     if context is not None:
-        context._is_over = True  # pyright: ignore[reportPrivateUsage]
+        end(context)
 
 
 class EntityLook(NamedTuple):
@@ -562,7 +561,7 @@ class EntityActor(Actor):
             value = operation.decode_input(message.input)
             result = operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
-                result = context._result  # pyright: ignore[reportPrivateUsage]
+                result = decided(context).result
             data = operation.output.encode(result) if message.call else None
             if data is not None and len(data) > self.lookup.max_payload:
                 self.lookup.check_size(data, f"the result of {operation.title}")
@@ -690,7 +689,7 @@ class EntityActor(Actor):
             value = operation.decode_input(message.input)
             result = await operation.invoke(self.state, value, context)
             if context is not None and definition.is_function:
-                result = context._result  # pyright: ignore[reportPrivateUsage]
+                result = decided(context).result
             data = operation.output.encode(result) if message.call else None
             if data is not None:
                 self.lookup.check_size(data, f"the result of {operation.title}")
@@ -855,13 +854,14 @@ class EntityActor(Actor):
             self.exists = self.state is not None
             self.changed = True
         if context is not None:
-            _end(context)
-            if context._deleted and not readonly:  # pyright: ignore[reportPrivateUsage]
+            end(context)
+            outgoing, is_deleted, _ = decided(context)
+            if is_deleted and not readonly:
                 self.state = self.encoded = None
                 self.exists = False
                 self.changed = True
-            if context._outgoing is not None:  # pyright: ignore[reportPrivateUsage]
-                for due, target, sent in context._outgoing:  # pyright: ignore[reportPrivateUsage]
+            if outgoing is not None:
+                for due, target, sent in outgoing:
                     sent.carried = message.carried
                     if due is None:
                         effects.send(target, sent)

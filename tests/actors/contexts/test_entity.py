@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from perdure import App, EntityContext, OrchestrationContext, commutative
+from perdure.actors.contexts.entity import decided, end
 from perdure.actors.errors import (
     InvalidIdError,
     InvalidTimeError,
@@ -71,7 +72,7 @@ def context(host: Host | None = None, operation: str = "add", lag: int = 0) -> E
 
 
 def sent(context: EntityContext) -> list[tuple[int | None, str, Message]]:
-    return context._outgoing or []
+    return decided(context).outgoing or []
 
 
 def test_it_says_where_and_when_the_operation_runs() -> None:
@@ -177,7 +178,7 @@ def test_a_commutative_operation_has_no_state_of_which_to_delete_the_whole() -> 
         context(Host("stripes"), "add").delete()
     for one in (context(Host("stripes"), "reset"), context(Host(), "add")):
         one.delete()
-        assert one._deleted
+        assert decided(one).deleted
 
 
 def test_the_input_is_read_as_what_is_asked_for() -> None:
@@ -208,7 +209,7 @@ def test_a_state_is_made_where_there_is_none() -> None:
 
 def test_nothing_of_it_is_of_use_after_the_operation() -> None:
     one = context()
-    one._is_over = True
+    end(one)
 
     for use in (
         lambda: one.signal_entity(EntityId[Any]("counter", "b"), "reset"),
@@ -228,4 +229,4 @@ def test_the_result_is_the_last_that_was_set() -> None:
     one.set_result(1)
     one.set_result(2)
 
-    assert one._result == 2
+    assert decided(one).result == 2
