@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from perdure.testing.check.check import CheckError, Report, check_app, check_files, chosen_rules
+from perdure.testing.check.source.project import python_files
 
 Write = Callable[[str, str], Path]
 
@@ -184,3 +186,11 @@ def test_the_beginning_of_a_code_chooses_all_that_begin_so() -> None:
 def test_a_code_that_no_rule_has_is_refused(code: str) -> None:
     with pytest.raises(CheckError, match=f"there is no rule {code}"):
         chosen_rules([], [code])
+
+
+def test_in_a_folder_neither_hidden_files_nor_pipes_are_read(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("")
+    (tmp_path / ".#shop.py").symlink_to("somebody@somewhere.1")  # the lock of an editor
+    os.mkfifo(tmp_path / "pipe.py")
+
+    assert [file.name for file in python_files(tmp_path)] == ["shop.py"]

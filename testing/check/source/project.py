@@ -225,7 +225,8 @@ def deep_recursion() -> Generator[None]:
 def python_files(place: Path) -> Iterator[Path]:
     """Give the Python files in a folder and below, or the one that is named.
 
-    Not those of virtual environments, of what is installed, and of hidden folders.
+    Not those of virtual environments, of what is installed, and of hidden folders; nor, below a
+    folder, hidden ones (such as the links that an editor leaves as its locks) and pipes.
     """
     if not place.is_dir():
         yield place
@@ -239,5 +240,7 @@ def python_files(place: Path) -> Iterator[Path]:
             and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
         )
         for name in sorted(files):
-            if name.endswith((".py", ".pyw")):
-                yield Path(folder, name)
+            if name.endswith((".py", ".pyw")) and not name.startswith("."):
+                file = Path(folder, name)
+                if file.is_file() or not file.exists():  # what is a link to nothing is said
+                    yield file
