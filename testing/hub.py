@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from ..actors.arguments import flag, refusal
+from ..actors.arguments import flag, is_a, refusal
 from ..actors.errors import HubStoppingError, InvalidTimeError, UsageError
 from ..actors.ids import EntityId, check_instance_id
 from ..actors.times import microseconds, seconds, timestamp
@@ -110,7 +110,7 @@ class TestHub(Hub):
         self.sync = Sync(self)
         self._turning = anyio.Lock()
         rows = MemoryStore() if store is None else store
-        if not isinstance(rows, MemoryStore):
+        if not is_a(rows, MemoryStore):
             raise refusal("store", "a MemoryStore", rows)
         _HUBS[rows] = earlier = _HUBS.get(rows, -1) + 1
         # The next hub on a store does not ask again what the store has done for the ones before.

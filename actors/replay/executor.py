@@ -454,7 +454,7 @@ class Executor:
                 return
             value = None
             # Not isinstance(), which asks an object of the user's for its class.
-            kind: type[Any] = type(task)
+            kind = type(task)  # pyright: ignore[reportUnknownVariableType]
             if (
                 kind is not CallTask and not issubclass(kind, _TASKS)
             ) or task._executor is not self:
@@ -550,9 +550,9 @@ class Executor:
         while pending or unanswered:
             if pending:
                 _, task = pending.popitem()
-                who: Any = task.forget_watchers()
+                who = task.forget_watchers()
                 if isinstance(who, (AllTask, AnyTask)) and not (together and who is together[-1]):
-                    together.append(who)
+                    together.append(who)  # pyright: ignore[reportUnknownArgumentType]
             if unanswered:
                 unanswered.popitem()
             left -= 1

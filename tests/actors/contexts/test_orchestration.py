@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 import perdure
-from perdure import App, EntityId, OrchestrationContext, RetryPolicy, UsageError
+from perdure import App, EntityId, OrchestrationContext, RetryPolicy, Task, UsageError
 from perdure.actors.errors import (
     InvalidIdError,
     InvalidTimeError,
@@ -484,7 +484,7 @@ def test_it_is_for_its_own_code_alone_while_that_runs() -> None:
             lambda ctx: ctx.new_uuid(),
             lambda ctx: ctx.set_custom_status(1),
             lambda ctx: ctx.create_timer(1),
-            lambda ctx: ctx.task_all([]),
+            lambda ctx: ctx.task_all(list[Task[int]]()),
             lambda ctx: ctx.continue_as_new(),
         ]
         for do in uses:
