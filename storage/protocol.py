@@ -85,8 +85,8 @@ class PartitionStore(Protocol):
     ) -> list[MailRow]:
         """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``.
 
-        They are in order, and as many as one slice may have (``SLICE_SIZE``); none means that
-        there are no more.
+        They are in order, and no more than one slice may have (``SLICE_SIZE``); none, and only
+        that, means that there are no more.
         """
         ...
 
