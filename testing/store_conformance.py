@@ -554,9 +554,9 @@ class StoreConformance:
 
         assert numbers == [6, 8, 10, 14, 16]
         assert [row.n for row in await read(None, 3, 15)] == [5, 6, 7, 8, 9, 10, 11, 13, 14, 15]
-        some = [row.n for row in await read(None, 11, 99, 3)]
-        assert some
-        assert some == [13, 14, 15][: len(some)]
+        first = [row.n for row in await read(None, 11, 99, 3)]
+        assert first
+        assert first == [13, 14, 15][: len(first)]
         assert await read("c", 0, 99) == []
         assert await read("a", 18, 99) == []
 
