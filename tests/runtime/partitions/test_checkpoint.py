@@ -46,6 +46,7 @@ FACE = {
     *("changed", "combines", "folding", "held", "id", "is_blocked", "parked"),
     *("close", "give_back", "give_up", "handle", "hold", "load", "park", "release", "seal"),
     *("look", "stay_parked", "unpark"),
+    "carried",  # an instance's, for who traces
     *("begin_fold", "combine", "define", "fail", "keep", "may_read", "read", "suspends"),
     *("bar", "check_code", "fail_mismatch", "is_live", "lie_idle", "open_tasks", "outcome"),
     *(
