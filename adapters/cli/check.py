@@ -94,6 +94,13 @@ def check(
     if replay is not None:
         gc.enable()
         raise typer.Exit(_replay(targets, replay, form, select or ignore, jobs, limit, key_file))
+    _check_source(targets, form, select, ignore)
+
+
+def _check_source(
+    targets: list[str], form: Format, select: list[str] | None, ignore: list[str] | None
+) -> None:
+    """Check what is written, and end with the status that says what was found."""
     from ...testing.check.check import CheckError, check_app, check_files, chosen_rules
     from ...testing.check.output import counted, shown_path, trouble_text, written
 
