@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,19 @@ async def committer() -> AsyncIterator[Committer]:
     yield made
     committers.leave(made)
     await gone()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Nothing counts as held up, and no disk as slow, until this is set, at the latest at the end.
+
+    However slow this machine is: no thread helps out that the test did not ask for.
+    """
+    over = Event()
+    monkeypatch.setattr("perdure.storage.sqlite.committer.sleep", lambda _: over.wait(60))
+    monkeypatch.setattr("perdure.storage.sqlite.committer.BACKLOG_S", 60.0)
+    yield over
+    over.set()
 
 
 async def gone() -> None:
@@ -105,12 +118,9 @@ async def test_each_caller_gets_its_own_outcome_and_no_failure_of_another(
 
 
 async def test_what_was_handed_in_together_wakes_the_loop_once(
-    committer: Committer, monkeypatch: pytest.MonkeyPatch
+    committer: Committer, patience: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A long patience, and a disk that counts as quick, however slow this machine is.
     monkeypatch.setattr("perdure.storage.sqlite.committer.TOGETHER_S", 60.0)
-    monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
-    monkeypatch.setattr("perdure.storage.sqlite.committer.BACKLOG_S", 60.0)
     posted: list[object] = []
     post = committer.home.post
 
@@ -161,7 +171,7 @@ async def test_an_outcome_does_not_wait_for_one_behind_it_that_takes_long(
         tasks.start_soon(run, "first", first)
         await until(first.begun.is_set)
         tasks.start_soon(run, "last", last)
-        await until(lambda: committer.waiting > 0)
+        await until(lambda: committer.waiting > 0 or last.begun.is_set())
         first.let_go()
         await until(last.begun.is_set)
         await until(lambda: order == ["first"])
@@ -181,10 +191,9 @@ async def test_some_that_all_take_long_are_made_at_once(committer: Committer) ->
 
 
 async def test_threads_are_as_many_as_the_disk_is_slow(
-    committer: Committer, monkeypatch: pytest.MonkeyPatch
+    committer: Committer, patience: Event
 ) -> None:
-    monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
-    committer.pace = 0.0015
+    committer.pace = 90.0  # half as much again as one thread may take
     both_begun = Barrier(2)
 
     async with create_task_group() as tasks:
@@ -278,9 +287,8 @@ async def test_one_thread_commits_for_all_partitions_and_ends_with_the_store(
 
 
 async def test_a_journal_closes_after_what_it_was_given_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, patience: Event
 ) -> None:
-    monkeypatch.setattr("perdure.storage.sqlite.committer.PATIENCE_S", 1.0)
     committers = Committers()
     committer = committers.enter()
     journals: list[Journal] = []
@@ -300,6 +308,7 @@ async def test_a_journal_closes_after_what_it_was_given_to_do(
         for one in journals:
             tasks.start_soon(partial(one.close, for_good=True))
         held.let_go()
+        patience.set()
 
     for n, one in enumerate(journals):
         assert rows(tmp_path / f"{n}.sqlite", "SELECT n FROM entry") == [(1,)]
