@@ -1,0 +1,185 @@
+"""How the processes that serve one hub together find each other, and share out its partitions.
+
+A process *joins* a store that several may have open: from then on it is a *member*, with a number
+that nobody else ever had, until it leaves or its beats stop and it *expires*. A member takes
+partitions that are free, or whose owner has expired, and lets them go. All of it is compared and
+decided by the store, by the store's own clock.
+
+Invariants:
+
+* The epoch of a partition only grows, and each value belongs to one opening by one member.
+* Who has raised the epoch sees all that was ever committed under an older one, and nothing more
+  is committed under that.
+* That a member has expired says when others may take what it has, and never that it cannot write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from attrs import frozen
+
+from .protocol import PartitionStore, Store
+
+
+@frozen(kw_only=True)
+class Newcomer:
+    """What a process says of itself when it joins.
+
+    Attributes:
+        address: what other members dial: ``HOST:PORT``.
+        host: the host, the same for all processes on it and for no others.
+        pid: of the process.
+        software: the version of Perdure.
+        app: the name of its application.
+        app_hash: of the application's definitions; another one is another version of it.
+        http: where its HTTP API is, as a URL.
+        weight: how much of the hub it takes, beside the others.
+    """
+
+    address: str
+    host: str
+    pid: int
+    software: str
+    app: str
+    app_hash: str
+    http: str | None = None
+    weight: float = 1.0
+
+
+class MemberRow(NamedTuple):
+    """A member, as the store has it; times are of the store's clock."""
+
+    member: int
+    address: str
+    host: str
+    pid: int
+    software: str
+    app: str
+    app_hash: str
+    http: str | None
+    weight: float
+    draining: bool  # it lets its partitions go, and takes no others
+    joined: int
+    beat_age_s: float  # seconds since its last beat
+    expired: bool
+
+
+class LeaseRow(NamedTuple):
+    """Who has a partition."""
+
+    partition: int
+    epoch: int
+    owner: int | None  # a member, which may have expired; None where it is free
+    wanted: int | None  # the member that it is to go to
+
+
+class View(NamedTuple):
+    """One look at a hub: what was true at one moment."""
+
+    members: list[MemberRow]
+    leases: list[LeaseRow]
+
+
+class Membership(Protocol):
+    """One member's own access to the store. It ends with ``leave``, or when the member expires.
+
+    Any method may raise ``StorageError`` where the store cannot be reached. What is asked again
+    then does no harm.
+    """
+
+    @property
+    def number(self) -> int:
+        """The member."""
+        ...
+
+    @property
+    def partitions(self) -> Sequence[PartitionStore]:
+        """All partitions, as this member has them.
+
+        ``recover`` raises ``LeaseLostError`` where the member is not the owner.
+        """
+        ...
+
+    @property
+    def ttl_s(self) -> float:
+        """How many seconds after a beat a member expires."""
+        ...
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the session is up by which others see at once that this process is gone."""
+        ...
+
+    async def beat(self) -> bool:
+        """Stay a member for ``ttl_s`` more; False where it has expired, or was removed."""
+        ...
+
+    async def look(self) -> View:
+        """See who is a member, and who has what."""
+        ...
+
+    async def noticed(self) -> None:
+        """Return when something has changed that others told of. It is a hint, and may get lost."""
+        ...
+
+    async def take(self, partition: int, seen: LeaseRow) -> int | None:
+        """Become the owner of a partition that is still as it was seen; gives the new epoch.
+
+        None where somebody was quicker. Nobody commits under an older epoch when this returns.
+        """
+        ...
+
+    async def let_go(self, partition: int, to: int | None = None) -> bool:
+        """Give a partition up, for a certain member if one is named; False if it was not owned."""
+        ...
+
+    async def wish(self, partition: int, to: int | None) -> None:
+        """Have the owner of a partition, whoever that is, let it go to a member."""
+        ...
+
+    async def drain(self, member: int, draining: bool) -> bool:
+        """Have a member let all its partitions go, or take some again; False if there is none."""
+        ...
+
+    async def has_ended(self, member: int) -> bool:
+        """Whether the session of a member is known to have ended: a hint that its process is gone."""
+        ...
+
+    async def send(self, target: int, items: Sequence[bytes]) -> None:
+        """Put items for another member where that one finds them. They may get lost."""
+        ...
+
+    async def receive(self) -> list[tuple[int, bytes]]:
+        """Take what others have put there for this member: who, and the item; in order for each."""
+        ...
+
+    async def leave(self) -> None:
+        """Let all partitions go and be no member any more. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class ClusterStore(Store, Protocol):
+    """A store that several processes have open at once, as members of one hub."""
+
+    @property
+    def location(self) -> str:
+        """What ``open_store`` takes in another process to make a store of the same place.
+
+        There is no password in it.
+        """
+        ...
+
+    async def join(self, newcomer: Newcomer) -> Membership:
+        """Become a member of the hub, once the store is open.
+
+        Raises:
+            StoreInUseError: the hub is that of another application.
+        """
+        ...
+
+    async def view(self) -> View:
+        """See who is a member, and who has what, without being one."""
+        ...
