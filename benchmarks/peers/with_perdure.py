@@ -46,7 +46,8 @@ class PeerMeter:
 
 class _Perdure(Contender):
     tuning = (
-        "perdure.tune() and uvloop, as docs/how-to/deploying.md advises; 4 partitions (default)"
+        "perdure.tune() and uvloop, and one partition for the one event loop instead of 4, as "
+        "docs/how-to/deploying.md advises"
     )
     entity = "an entity, called; answered when applied and durable"
     _client: Client
@@ -59,7 +60,7 @@ class _Perdure(Contender):
 
     async def start(self, place: Place) -> str:
         perdure.tune()
-        hub = Hub(app, store=self._store(place))
+        hub = Hub(app, store=self._store(place), partitions=1)
         self._client = (await self._stack.enter_async_context(hub)).client
         return f"perdure {perdure.__version__}, {_uvloop()}, SQLite {sqlite3.sqlite_version}"
 

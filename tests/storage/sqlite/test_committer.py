@@ -308,12 +308,12 @@ async def test_a_journal_closes_after_what_it_was_given_to_do(
         for one in journals:
             tasks.start_soon(partial(one.close, for_good=True))
         held.let_go()
-        patience.set()
 
     for n, one in enumerate(journals):
         assert rows(tmp_path / f"{n}.sqlite", "SELECT n FROM entry") == [(1,)]
         with pytest.raises(ValueError, match="closed"):
             await one.execute("SELECT 1")
+    patience.set()
     committers.leave(committer)
     await gone()
 
