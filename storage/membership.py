@@ -95,6 +95,19 @@ class Membership(Protocol):
         ...
 
     @property
+    def hub(self) -> str:
+        """The id of the hub, the same for all its members and for no other hub."""
+        ...
+
+    @property
+    def secret(self) -> bytes:
+        """What only those know who may read the store: made with the hub, and never shown.
+
+        It is the key between members that were not given another.
+        """
+        ...
+
+    @property
     def partitions(self) -> Sequence[PartitionStore]:
         """All partitions, as this member has them.
 
@@ -170,6 +183,10 @@ class ClusterStore(Store, Protocol):
 
         There is no password in it.
         """
+        ...
+
+    async def count_partitions(self) -> int | None:
+        """How many partitions the hub there has; None where there is none yet. Before ``open``."""
         ...
 
     async def join(self, newcomer: Newcomer) -> Membership:
