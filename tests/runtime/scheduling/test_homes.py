@@ -288,6 +288,8 @@ async def test_a_hub_that_fails_between_start_and_stop_says_so_at_stop() -> None
                 await client.call_entity(C, Counter.add)
             except HubStoppingError:
                 break
+            except LeaseLostError:
+                continue  # it was in the checkpoint that was refused
     with pytest.raises(LeaseLostError):
         await hub.stop()
 
