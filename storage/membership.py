@@ -36,6 +36,7 @@ class Newcomer:
         app_hash: of the application's definitions; another one is another version of it.
         http: where its HTTP API is, as a URL.
         weight: how much of the hub it takes, beside the others.
+        ttl_s: how many seconds after a beat it expires.
     """
 
     address: str
@@ -46,6 +47,7 @@ class Newcomer:
     app_hash: str
     http: str | None = None
     weight: float = 1.0
+    ttl_s: float = 6.0
 
 
 class MemberRow(NamedTuple):
@@ -117,7 +119,7 @@ class Membership(Protocol):
 
     @property
     def ttl_s(self) -> float:
-        """How many seconds after a beat a member expires."""
+        """How many seconds after a beat this member expires, as it said when it joined."""
         ...
 
     @property
