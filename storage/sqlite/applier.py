@@ -24,13 +24,13 @@ from typing import Final
 
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError
 from ...actors.logs import Log
+from ..encoding import PARTS, encode_parts
 from ..records import Checkpoint
+from ..unapplied import Unapplied
 from .connection import COMMON, connect
-from .encoding import PARTS, encode_parts
 from .faults import FENCED, explained
 from .pace import Pace
 from .presence import Presence
-from .unapplied import Unapplied
 
 APPLY: Final = f"INSERT INTO checkpoint VALUES ({', '.join('?' * (PARTS + 5))})"
 """Takes follows, sequence, epoch, next_id and next_row, and the parts."""

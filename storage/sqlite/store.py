@@ -40,6 +40,7 @@ from ...actors.errors import (
     UsageError,
 )
 from ...actors.logs import Log
+from ..encoding import PARTS, encode_in_steps, encode_parts, next_numbers
 from ..mended import check_places, mend_entity, mend_instance
 from ..pieces import is_large, pieces
 from ..records import (
@@ -61,11 +62,11 @@ from ..records import (
     part_of,
 )
 from ..slices import each, in_slices, map_each, turn_of_loop
+from ..unapplied import Unapplied
 from .applier import Applier
 from .bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, connect, log_of
-from .encoding import PARTS, encode_in_steps, encode_parts, next_numbers
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
 from .journal import Journal
@@ -83,7 +84,6 @@ from .queries import (
     instance_page,
 )
 from .takeover import Takeover, set_aside, take_over
-from .unapplied import Unapplied
 
 Synchronous = Literal["FULL", "NORMAL", "OFF", "EXTRA"]
 

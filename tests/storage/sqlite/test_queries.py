@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from perdure.storage import Checkpoint, EntityFilter, InstanceFilter, MemoryStore
+from perdure.storage.encoding import encode_parts, next_numbers
 from perdure.storage.memory import MemoryPartition
 from perdure.storage.mended import mend_entity, mend_instance
 from perdure.storage.records import ENDED, LIVE
 from perdure.storage.sqlite.applier import APPLY
-from perdure.storage.sqlite.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.queries import (
     NARROW,
     behind_prefix,

@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from perdure.actors.errors import LeaseLostError, StoreDamagedError, StoreMovedError
 from perdure.storage import Checkpoint, MailRow, OutboxRow, PeerRow, SetAside, TimerRow
-from perdure.storage.sqlite.encoding import encode_parts, next_numbers
+from perdure.storage.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.folder import journal_file, partition_file, prepare
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.takeover import Taken, Takeover, set_aside, take_over

@@ -18,6 +18,7 @@ import pytest
 
 from perdure.actors.errors import LeaseLostError, StorageError, StoreDamagedError
 from perdure.storage import ChunkRow, EntityFilter, InstanceFilter, MailRow, MemoryStore
+from perdure.storage.encoding import encode_parts
 from perdure.storage.sqlite import (
     SqliteStore,
     applier as applying,
@@ -25,7 +26,6 @@ from perdure.storage.sqlite import (
     takeover as recovering,
 )
 from perdure.storage.sqlite.connection import Connection, connect
-from perdure.storage.sqlite.encoding import encode_parts
 from perdure.storage.sqlite.presence import Presence
 from perdure.storage.sqlite.schema import SCRIPTS
 from perdure.testing.store_conformance import Owner, created, entity, own, progress, reopen

@@ -13,9 +13,9 @@ import pytest
 
 from perdure.actors.errors import StorageError
 from perdure.storage import Checkpoint
+from perdure.storage.encoding import encode_parts
 from perdure.storage.records import SetAside
 from perdure.storage.sqlite import SqliteStore, applier as applying
-from perdure.storage.sqlite.encoding import encode_parts
 from perdure.storage.sqlite.pace import Pace
 from perdure.testing.store_conformance import Owner, created, entity, own
 from tests.storage.sqlite.applier.looks import applier_of

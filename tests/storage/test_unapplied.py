@@ -21,11 +21,11 @@ from perdure.storage import (
     OutboxRow,
     PartitionStore,
 )
+from perdure.storage.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.applier import APPLY
-from perdure.storage.sqlite.encoding import encode_parts, next_numbers
 from perdure.storage.sqlite.schema import SCRIPTS, read_scripts
-from perdure.storage.sqlite.unapplied import CHUNK_SIZE_MAX, Unapplied
+from perdure.storage.unapplied import CHUNK_SIZE_MAX, Unapplied
 from perdure.testing.store_conformance import Owner, created, entity, own
 from tests.storage.sqlite.applier.looks import KEYS, Chance, look
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import orjson
 
-from ..pieces import pieces
-from ..records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
+from .pieces import pieces
+from .records import Checkpoint, ChunkRow, CreatedRow, EntityRow, ProgressRow
 
 PARTS: Final = 19
 """How many values one checkpoint has."""

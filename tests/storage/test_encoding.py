@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from attrs import asdict
 
+from perdure.storage.encoding import encode_in_steps, encode_parts, next_numbers
 from perdure.storage.pieces import pieces
 from perdure.storage.records import (
     ActivityRow,
@@ -18,8 +19,7 @@ from perdure.storage.records import (
     TimerRow,
 )
 from perdure.storage.slices import at_once
-from perdure.storage.sqlite.encoding import encode_in_steps, encode_parts, next_numbers
-from perdure.storage.sqlite.unapplied import Unapplied
+from perdure.storage.unapplied import Unapplied
 
 
 def created(id: int) -> CreatedRow:

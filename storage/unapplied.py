@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 
 from attrs import Factory, define
 
-from ...actors.errors import StorageError
-from ..records import (
+from ..actors.errors import StorageError
+from .encoding import pending
+from .records import (
     ActivityRow,
     Checkpoint,
     ChunkRow,
@@ -27,7 +28,6 @@ from ..records import (
     RequestRow,
     TimerRow,
 )
-from .encoding import pending
 
 #: Chunks of a history are joined up to so many bytes.
 CHUNK_SIZE_MAX = 128 * 1024
