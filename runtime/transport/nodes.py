@@ -21,7 +21,7 @@ import anyio
 from ...actors.errors import UsageError
 from ...actors.logs import Log
 from ..scheduling.hidden_tasks import TaskGroup
-from .channels import SocketChannel, contain
+from .channels import Channel, SocketChannel, contain
 from .greeting import (
     CLAIM_SIZE,
     HEAD_SIZE,
@@ -57,7 +57,7 @@ LISTEN_FLAG = "--node-listen"
 #: Gives who this is by now; None while it is no member.
 WhoAmI = Callable[[], Credentials | None]
 #: Takes a connection that has greeted, and which member dialled: None for a client.
-OnNode = Callable[[SocketChannel, int | None], Awaitable[Any]]
+OnNode = Callable[[Channel, int | None], Awaitable[Any]]
 
 
 class Complaints:
@@ -65,6 +65,10 @@ class Complaints:
 
     def __init__(self) -> None:
         self._said: set[tuple[str, str]] = set()
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._said)
 
     def say(self, where: str, error: GreetingError, message: str, *values: Any) -> None:
         """Log what is wrong there, unless it was."""
@@ -204,7 +208,7 @@ async def serve_nodes(
         listener.close()
 
 
-async def _pass(on_channel: OnNode, member: int | None, channel: SocketChannel) -> None:
+async def _pass(on_channel: OnNode, member: int | None, channel: Channel) -> None:
     await on_channel(channel, member)
 
 

@@ -7,6 +7,7 @@ partition itself where it is hosted here, else an ``Elsewhere`` that stands for 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -37,6 +38,7 @@ class Router:
         me: the number of the shard whose loop this is; None for a client that hosts nothing.
         dial: makes a connection to a shard.
         new_waiter: makes a place for one answer, on this loop.
+        detour: makes a connection to a shard the second way, where there is one.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Router:
         me: int | None,
         new_waiter: Callable[[], Waiter],
         dial: Callable[[int], Awaitable[Channel]] | None = None,
+        detour: Callable[[int], Awaitable[Channel]] | None = None,
     ) -> None:
         self.me = me
         self.new_waiter = new_waiter
@@ -52,6 +55,7 @@ class Router:
         self.hosted: dict[int, Hosted] = {}
         self.places: list[Place] = [Elsewhere(n, self) for n in range(partitions)]
         self._dial = dial
+        self._detour = detour
         self._lines: dict[int, Line] = {}
         self._tasks: TaskGroup | None = None
         self._new_event = event_factory()
@@ -77,7 +81,8 @@ class Router:
             dial = self._dial
             if self._closed or dial is None:
                 raise HubStoppingError("the hub has stopped; repeat it on the next one")
-            line = Line(lambda: dial(shard), self.new_waiter, lambda: self._up(shard))
+            detour = None if self._detour is None else partial(self._detour, shard)
+            line = Line(lambda: dial(shard), self.new_waiter, lambda: self._up(shard), detour)
             self._lines[shard] = line
             if self._tasks is not None:
                 self._tasks.start_soon(line.run)

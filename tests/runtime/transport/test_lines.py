@@ -27,6 +27,10 @@ class FakeChannel:
         self._ended = anyio.Event()
         self._on_items: OnItems | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
     def post(self, item: Item) -> None:
         self.posted.append(item)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from perdure import UsageError
 from perdure.runtime.transport.tcp import (
@@ -59,7 +60,7 @@ async def test_a_dead_peer_is_noticed_by_probes_and_by_what_it_does_not_acknowle
     one, other, listener = await pair()
     wanted = {"TCP_NODELAY": 1, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": int(DEAD_S * 1000)}
     for end in (one, other):
-        raw: Any = end._raw
+        raw = end.extra(SocketAttribute.raw_socket)
         assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         for name, value in wanted.items():
             if hasattr(socket, name):
