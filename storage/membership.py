@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .protocol import PartitionStore, Store
 
@@ -48,6 +48,21 @@ class Newcomer:
     http: str | None = None
     weight: float = 1.0
     ttl_s: float = 6.0
+
+
+@frozen
+class HubIdentity:
+    """Which hub a store has.
+
+    Attributes:
+        hub: its id.
+        app: the name of its application.
+        secret: what only those know who may read the store.
+    """
+
+    hub: str
+    app: str
+    secret: bytes = field(repr=False)
 
 
 class MemberRow(NamedTuple):
@@ -199,6 +214,10 @@ class ClusterStore(Store, Protocol):
         """
         ...
 
+    async def identify(self) -> HubIdentity | None:
+        """Say which hub is there; None where there is none yet. Before ``open``, too."""
+        ...
+
     async def view(self) -> View:
-        """See who is a member, and who has what, without being one."""
+        """See who is a member, and who has what, without being one. Before ``open``, too."""
         ...
