@@ -20,6 +20,7 @@ async def connect(
     *,
     key: str | None = None,
     settings: Settings | None = None,
+    node_key_file: str | Path | None = None,
 ) -> AsyncGenerator[Client, None]:
     """Give a client of a hub in another process, inside ``async with``.
 
@@ -31,19 +32,23 @@ async def connect(
     lost answer is asked for under the same request id.
 
     Args:
-        place: the hub's socket, its store if the socket is there (``sqlite:PATH``), or its
-            address (``http://HOST:PORT``, extra ``web``).
+        place: the hub's socket, its store if the socket is there (``sqlite:PATH``), the store that
+            its nodes share (``postgresql://...``, extra ``postgres``), or its address
+            (``http://HOST:PORT``, extra ``web``).
         app: the application, or where it is.
         key: what the hub's HTTP interface asks for, if it asks for any.
         settings: the limits of the hub, with ``app``.
+        node_key_file: the key between the nodes of a hub on PostgreSQL, if they were given one.
 
     Raises:
         UnavailableError: no hub listens there.
         UsageError: the path is too long for a socket; or the key is wrong or missing.
+        StorageError: the store that says where the hub's nodes are cannot be reached.
     """
     from .runtime.client import remote
 
     if remote.is_address(place):
+        remote.refuse_node_key(node_key_file)
         from .adapters.http.client import HttpTransport
 
         async with (
@@ -55,8 +60,10 @@ async def connect(
         remote.refuse_key(key)
         if app is None:
             remote.refuse_settings(settings)
-            async with remote.connect_plainly(place) as client:
+            async with remote.connect_plainly(place, node_key_file=node_key_file) as client:
                 yield client
         else:
-            async with remote.connect(place, app, settings=settings) as client:
+            async with remote.connect(
+                place, app, settings=settings, node_key_file=node_key_file
+            ) as client:
                 yield client

@@ -1,4 +1,4 @@
-"""Clients of other processes: they reach a hub through its socket."""
+"""Clients of other processes: they reach a hub through its socket, or through its nodes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ..scheduling.keeper import Keeper
 from ..scheduling.waiter import waiter_factory
 from ..settings import Settings
 from ..statistics import HubStatistics, read_counts
-from ..transport.channels import Channel, check_socket, dial, dial_shard
+from ..transport.channels import Channel
 from ..transport.lines import Line
 from ..transport.router import Router
-from ..transport.sockets import shard_socket, socket_of
+from .access import Access, access_to
 from .applications import app_of, make_lookup
 from .client import Client
 from .hub_client import HubClient
@@ -42,32 +42,39 @@ _BATCH_SIZE_MAX = 10 * 1024 * 1024
 
 @asynccontextmanager
 async def connect(
-    place: str | Path, app: App | str, *, settings: Settings | None = None
+    place: str | Path,
+    app: App | str,
+    *,
+    settings: Settings | None = None,
+    node_key_file: str | Path | None = None,
 ) -> AsyncGenerator[Client, None]:
-    """Give a client of a hub in another process over its socket, with the application.
+    """Give a client of a hub in other processes, with the application.
 
     It finds actors wherever the hub's shards serve them, also after they moved or were restarted.
 
     Args:
-        place: the hub's socket, or its store if the socket is there: ``sqlite:PATH``.
+        place: the hub's socket, its store if the socket is there (``sqlite:PATH``), or the store
+            that its nodes share (``postgresql://...``).
         app: the application, or where it is.
         settings: the limits of the hub.
+        node_key_file: the key between the hub's nodes, if they were given one.
 
     Raises:
         UnavailableError: no hub listens there.
-        UsageError: the path is too long for a socket.
+        UsageError: the path is too long for a socket; or the key is wrong.
+        StorageError: the store that says who serves the hub cannot be reached.
     """
-    path = check_socket(socket_of(place))
+    access = access_to(place, node_key_file)
     lookup = make_lookup(app_of(app), _checked(settings))
-    async with _hub_line(path) as (hub, tasks):
+    async with _hub_line(access) as (hub, tasks):
         where = await hub.call("where", 0)
 
         async def to_shard(shard: int) -> Channel:
-            return await dial_shard(shard_socket(path, shard), placement.run)
+            return await access.shard(shard, placement.run)
 
         router = Router(len(where["owners"]), None, waiter_factory(), to_shard)
         router.start(tasks)
-        placement = PlacementFollower(router)
+        placement = PlacementFollower(router, access)
         placement.take(where)
         tasks.start_soon(
             Keeper().persist, "the watch of where partitions are", partial(placement.follow, hub)
@@ -83,10 +90,12 @@ async def connect(
 
 
 @asynccontextmanager
-async def connect_plainly(place: str | Path) -> AsyncGenerator[Client, None]:
-    """Give a client of a hub in another process over its socket, without the application."""
+async def connect_plainly(
+    place: str | Path, *, node_key_file: str | Path | None = None
+) -> AsyncGenerator[Client, None]:
+    """Give a client of a hub in other processes, without the application; see ``connect``."""
     async with (
-        _hub_line(check_socket(socket_of(place))) as (line, _),
+        _hub_line(access_to(place, node_key_file)) as (line, _),
         connect_remotely(SocketTransport(line), None, None) as client,
     ):
         yield client
@@ -230,6 +239,18 @@ def refuse_key(key: str | None) -> None:
         )
 
 
+def refuse_node_key(file: str | Path | None) -> None:
+    """Refuse the key between nodes where no node is dialled.
+
+    Raises:
+        UsageError: one was given.
+    """
+    if file is not None:
+        raise UsageError(
+            "node_key_file must be left out: only the nodes of a hub on PostgreSQL ask for one"
+        )
+
+
 def _checked(settings: Settings | None) -> Settings:
     if settings is None:
         return Settings()
@@ -239,17 +260,23 @@ def _checked(settings: Settings | None) -> Settings:
 class PlacementFollower:
     """Keeps a router up to date with a hub's placement, also with that of the next hub there."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, access: Access) -> None:
         self._router = router
+        self._access = access
         self._version = 0
         self.run = ""
 
     def take(self, where: dict[str, Any]) -> None:
         """Take what a hub said."""
         self._version = where["version"]
-        if where["run"] != self.run:
+        self._access.note(where)
+        is_another = where["run"] != self.run
+        self.run = where["run"]
+        if self._access.is_lasting:
+            self._router.place(where["owners"])
+            return
+        if is_another:
             # The shards of the run before may still be there, and would still answer for a while.
-            self.run = where["run"]
             self._router.renew()
         self._router.place(where["owners"], where["incarnations"])
 
@@ -263,18 +290,12 @@ class PlacementFollower:
 
 
 @asynccontextmanager
-async def _hub_line(path: Path) -> AsyncGenerator[tuple[Line, TaskGroup], None]:
+async def _hub_line(access: Access) -> AsyncGenerator[tuple[Line, TaskGroup], None]:
     """Give the line to a hub, and a group for the tasks that need it."""
-    try:
-        first: list[Channel] = [await dial(path)]
-    except OSError as error:
-        raise UnavailableError(
-            f"no hub listens at {path} ({error.strerror}): start one with a socket, or with workers, "
-            "or by perdure serve"
-        ) from error
+    first: list[Channel] = [await access.first()]
 
     async def again() -> Channel:
-        return first.pop() if first else await dial(path)
+        return first.pop() if first else await access.hub()
 
     line = Line(again, waiter_factory())
     failed: Exception | None = None
@@ -309,11 +330,13 @@ class HubView:
 
 
 @asynccontextmanager
-async def watch_hub(place: str | Path) -> AsyncGenerator[HubView, None]:
-    """Look at a hub of another process: its load, and where its partitions are.
+async def watch_hub(
+    place: str | Path, *, node_key_file: str | Path | None = None
+) -> AsyncGenerator[HubView, None]:
+    """Look at a hub of other processes: its load, and where its partitions are; see ``connect``.
 
     Raises:
         UnavailableError: no hub listens there.
     """
-    async with _hub_line(check_socket(socket_of(place))) as (line, _):
+    async with _hub_line(access_to(place, node_key_file)) as (line, _):
         yield HubView(line)

@@ -13,7 +13,6 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -38,6 +37,7 @@ from .greeting import (
     VersionsDifferError,
     WrongKeyError,
 )
+from .sockets import path_of
 from .tcp import TcpListener, TcpStream, dial_tcp, listen_tcp, split_address
 
 if TYPE_CHECKING:
@@ -273,13 +273,13 @@ class _Door:
 # Keys.
 
 
-def read_node_key(file: str | Path, name: str = "node_key") -> bytes:
+def read_node_key(file: object, name: str = "node_key") -> bytes:
     """Give the key in a file, without the white space around it.
 
     Raises:
         UsageError: it cannot be read, others may read it, or it is too short.
     """
-    path = Path(file)
+    path = path_of(file, name)
     how = f"make one with: openssl rand -hex 32 > {path}; chmod 600 {path}"
     try:
         with path.open("rb") as opened:

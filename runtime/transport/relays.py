@@ -267,7 +267,7 @@ class Relays:
             if found or self._channels:
                 self._poll_until = now + IDLE_S
             self._wake = anyio.Event()
-            with anyio.move_on_after(POLL_S):
+            with anyio.move_on_after(POLL_S if now < self._poll_until else IDLE_S):
                 await self._wake.wait()
 
     def _look_who(self) -> None:

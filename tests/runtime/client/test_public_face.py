@@ -312,6 +312,8 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("Client.ask", "operation"): nothing,
     ("Client.get_history_page", "after"): or_none(at_least(0)),
     ("connect", "key"): or_none(nothing),
+    ("connect", "node_key_file"): or_none(nothing),
+    ("watch_hub", "node_key_file"): or_none(nothing),
     ("connect", "app"): or_none(nothing),
     ("read_store", "app"): or_none(nothing),
     ("EntityContext.start_new", "version"): or_none(nothing),

@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from perdure import App, HubStoppingError, UnavailableError, UsageError, connect, watch_hub
-from perdure.runtime.client import remote
+from perdure.runtime.client import access
+from perdure.runtime.client.access import SocketAccess
 from perdure.runtime.client.remote import HubView, PlacementFollower
 from perdure.runtime.placement.places import LineLostError
 
@@ -50,7 +51,7 @@ def where(version: int, run: str = "one", owners: Sequence[int] = (0, 1)) -> dic
 
 
 def placement(router: Any) -> PlacementFollower:
-    return PlacementFollower(router)
+    return PlacementFollower(router, SocketAccess(Path()))
 
 
 def test_a_placement_of_the_same_run_is_taken_as_it_is() -> None:
@@ -169,7 +170,7 @@ async def test_an_error_inside_comes_out_as_it_is_and_not_in_a_group(
     async def dial(path: Path) -> Any:
         return Channel()
 
-    monkeypatch.setattr(remote, "dial", dial)
+    monkeypatch.setattr(access, "dial", dial)
     with pytest.raises(ZeroDivisionError):
         async with watch_hub("hub.sock"):
             raise ZeroDivisionError

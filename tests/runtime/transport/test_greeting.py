@@ -208,6 +208,12 @@ def test_proofs_are_compared_in_a_time_that_tells_nothing(monkeypatch: pytest.Mo
     assert compared == [32, 32, 32]
 
 
+def test_a_proof_of_one_thing_is_none_of_another() -> None:
+    proofs = {LISTENER.prove(what, b"x") for what in (b"listener", b"dialler", b"verdict")}
+
+    assert len(proofs) == 3
+
+
 def test_no_number_is_used_twice() -> None:
     hellos = {Dialling(as_member(7), 2).hello() for _ in range(100)}
     proofs = {Listening(KEY).proof(secrets.token_bytes(HELLO_SIZE))[10:42] for _ in range(100)}

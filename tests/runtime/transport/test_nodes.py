@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from perdure import UsageError
 from perdure.runtime.scheduling.keeper import Keeper
 from perdure.runtime.transport import greeting, nodes
-from perdure.runtime.transport.channels import Channel
+from perdure.runtime.transport.channels import Channel, SocketChannel, dial, listen, serve
 from perdure.runtime.transport.greeting import (
     Credentials,
     Dialling,
@@ -450,3 +451,60 @@ def test_strangers_cannot_fill_the_memory_with_complaints(caplog: pytest.LogCapt
             complaints.say(str(n), WrongKeyError(""), "no")
 
     assert len(complaints) <= 1_000
+
+
+async def calls_for(channel: Channel, other: Channel, frames: int) -> int:
+    """Count the calls, of Python and of C, for frames that go one after another."""
+    calls, came = 0, anyio.Event()
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    def take(items: list[Item]) -> None:
+        came.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(channel.run, take)
+        tasks.start_soon(other.run, take)
+        other.post(("drop", 0))
+        await came.wait()
+        sys.setprofile(count)
+        try:
+            for n in range(frames):
+                came = anyio.Event()
+                channel.post(("drop", n))
+                await came.wait()
+        finally:
+            sys.setprofile(None)
+        channel.close()
+        other.close()
+    return calls
+
+
+async def test_a_frame_between_nodes_costs_no_more_than_one_over_a_unix_socket(
+    tmp_path: Path,
+) -> None:
+    both: list[Channel] = []
+    parted = anyio.Event()
+
+    async def take(channel: Channel, member: int | None = None) -> None:
+        both.append(channel)
+        await parted.wait()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve, await listen(tmp_path / "s"), take, Keeper())
+            listener = await listen_node()
+            me = member(2)
+            tasks.start_soon(serve_nodes, listener, KEY, lambda: me, take, Keeper())
+            unix: Channel = await dial(tmp_path / "s")
+            tcp: Channel = await dial_node(2, join_address("127.0.0.1", listener.port), member(7))
+            await until_true(lambda: len(both) == 2)
+            assert {type(one) for one in (unix, tcp, *both)} == {SocketChannel}
+            over_unix = await calls_for(unix, both[0], 300)
+            over_tcp = await calls_for(tcp, both[1], 300)
+            parted.set()
+            tasks.cancel_scope.cancel()
+
+    assert over_tcp <= 1.02 * over_unix
