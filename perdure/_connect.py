@@ -45,10 +45,10 @@ async def connect(
         UsageError: the path is too long for a socket; or the key is wrong or missing.
         StorageError: the store that says where the hub's nodes are cannot be reached.
     """
-    from .runtime.client import remote
+    from .runtime.client import access, remote
 
     if remote.is_address(place):
-        remote.refuse_node_key(node_key_file)
+        access.refuse_node_key(node_key_file)
         from .adapters.http.client import HttpTransport
 
         async with (

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from ...actors.arguments import is_a
+from ...actors.arguments import is_a, refusal
 from ...actors.errors import StorageError, UnavailableError, UsageError
 from ...storage import open_store
 from ...storage.membership import ClusterStore, MemberRow
@@ -219,6 +219,17 @@ class ClusterAccess:
         self._addresses = {row.member: row.address for row in self._members.values()}
 
 
+def refuse_node_key(file: object) -> None:
+    """Refuse the key between nodes where no node is dialled.
+
+    Raises:
+        UsageError: one was given.
+    """
+    if file is not None:
+        taken = "left out: only the nodes of a hub on PostgreSQL ask for a key"
+        raise refusal("node_key_file", taken, file)
+
+
 def access_to(place: str | Path, key_file: str | Path | None = None) -> Access:
     """Give the way to a hub, named by its socket or its store.
 
@@ -227,8 +238,5 @@ def access_to(place: str | Path, key_file: str | Path | None = None) -> Access:
     """
     if is_database(place):
         return ClusterAccess(str(place), key_file)
-    if key_file is not None:
-        raise UsageError(
-            "node_key_file must be left out: only the nodes of a hub on PostgreSQL ask for one"
-        )
+    refuse_node_key(key_file)
     return SocketAccess(check_socket(socket_of(place)))

@@ -239,18 +239,6 @@ def refuse_key(key: str | None) -> None:
         )
 
 
-def refuse_node_key(file: str | Path | None) -> None:
-    """Refuse the key between nodes where no node is dialled.
-
-    Raises:
-        UsageError: one was given.
-    """
-    if file is not None:
-        raise UsageError(
-            "node_key_file must be left out: only the nodes of a hub on PostgreSQL ask for one"
-        )
-
-
 def _checked(settings: Settings | None) -> Settings:
     if settings is None:
         return Settings()
