@@ -15,12 +15,15 @@ import anyio
 
 from ...actors.arguments import is_a, refusal
 from ...actors.errors import StorageError, UnavailableError, UsageError
+from ...actors.logs import Log
 from ...storage import open_store
 from ...storage.membership import ClusterStore, MemberRow
 from ..transport.channels import Channel, check_socket, dial, dial_shard
 from ..transport.greeting import Credentials, NotThatMemberError, WrongKeyError
 from ..transport.nodes import Dialler, read_node_key
 from ..transport.sockets import shard_socket, socket_of
+
+_log = Log("perdure.nodes")
 
 #: Seconds between two looks into the store for who serves the hub.
 LOOK_AGAIN_S = 1.0
@@ -197,7 +200,8 @@ class ClusterAccess:
         try:
             await self._look()
         except (StorageError, UnavailableError) as error:
-            raise ConnectionError(str(error)) from error
+            # Those that are known may answer all the same.
+            _log.debug("cannot look for the members of the hub: %s", error)
 
     async def _look(self) -> None:
         self._look_at = anyio.current_time() + LOOK_AGAIN_S

@@ -102,6 +102,7 @@ class Cluster:
         self.tells_addresses = True
         self.scopes: dict[int, anyio.CancelScope] = {}
         self.served: dict[int, int] = {}
+        self.channels: list[Channel] = []
         self._tasks = tasks
 
     async def begin(self, member: int, key: bytes = SECRET, **fields: Any) -> None:
@@ -113,6 +114,7 @@ class Cluster:
         async def answer(channel: Channel, who: int | None) -> None:
             assert who is None
             self.served[member] += 1
+            self.channels.append(channel)
             crew: Any = self.hub.crew
             handlers = {**crew.handlers, "where": self._where(member)}
             await Session(channel, shard_of(self.hub), handlers, trusted=False).run()
@@ -204,17 +206,20 @@ async def test_a_client_goes_to_another_member_when_one_is_gone(
 
 
 async def test_a_store_that_is_away_does_not_keep_a_client_from_the_members_it_knows(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(access, "LOOK_AGAIN_S", 0.0)
     async with cluster(store, 11) as nodes, connect(PLACE, app) as client:
+        await client.call_entity(IDS[0], Counter.add, 1)
         store.error = StorageError("the database is away")
-        nodes.scopes[11].cancel()
-        await until_true(lambda: store.looks > 3)
-        store.error = None
-        await nodes.begin(12)
-        del store.members[11]
-        assert await client.call_entity(IDS[0], Counter.add, 1) == 1
+        served = nodes.served[11]
+        for channel in nodes.channels:
+            channel.close()
+        await until_true(lambda: nodes.served[11] >= served + 2)
+        assert await client.call_entity(IDS[0], Counter.add, 1) == 2
+        assert store.looks > 1
+
+    assert caplog.messages == []
 
 
 async def test_the_store_is_not_looked_at_again_and_again(store: Store) -> None:
