@@ -27,6 +27,7 @@ from perdure.storage.sqlite.applier import APPLY
 from perdure.storage.sqlite.schema import SCRIPTS, read_scripts
 from perdure.storage.unapplied import CHUNK_SIZE_MAX, Unapplied
 from perdure.testing.store_conformance import Owner, created, entity, own
+from tests.storage.sqlite.applier.conftest import folder as folder, never as never, store as store
 from tests.storage.sqlite.applier.looks import KEYS, Chance, look
 
 T = TypeVar("T")
