@@ -82,7 +82,7 @@ def open_store(spec: str | os.PathLike[str] | Store) -> Store:
     """Make the store that ``spec`` names; a store is given back as it is.
 
     Raises:
-        UsageError: ``spec`` is none of ``memory:``, ``sqlite:PATH`` and a path.
+        UsageError: ``spec`` is none of ``memory:``, ``sqlite:PATH``, ``postgresql://...`` and a path.
     """
     if isinstance(spec, os.PathLike):
         return _open_folder(spec)
@@ -92,9 +92,14 @@ def open_store(spec: str | os.PathLike[str] | Store) -> Store:
         return MemoryStore()
     if spec.startswith("sqlite:") and spec != "sqlite:":
         return _open_folder(*split_place(spec))
+    if spec.startswith(("postgresql://", "postgres://")):
+        from .postgres import PostgresStore
+
+        return PostgresStore(spec)
     raise UsageError(
         f"store {spec!r} is not understood; give 'memory:' (lost when the process ends), "
-        "'sqlite:PATH' (a folder of that path), or an object that is a store"
+        "'sqlite:PATH' (a folder of that path), 'postgresql://user@host/database', or an object "
+        "that is a store"
     )
 
 

@@ -375,3 +375,14 @@ def part_of(instance: int, chunks: dict[int, bytes], first: int, end: int) -> li
     places = sorted(chunks)
     some = places[max(0, bisect_right(places, first) - 1) : bisect_left(places, end)]
     return [ChunkRow(instance, place, chunks[place]) for place in some]
+
+
+def behind_prefix(prefix: str) -> str | None:
+    """Give the least text that is greater than every text with this prefix, if there is one."""
+    for length in range(len(prefix), 0, -1):
+        code = ord(prefix[length - 1]) + 1
+        if code == 0xD800:  # the surrogates are no characters, so they cannot be bound
+            code = 0xE000
+        if code <= 0x10FFFF:
+            return prefix[: length - 1] + chr(code)
+    return None

@@ -45,13 +45,18 @@ ROOMS = (
     ),
     _room(
         "storage",
-        "actors.errors actors.logs actors.printing storage/sqlite",
+        "actors.errors actors.logs actors.printing storage/sqlite storage/postgres",
         "the protocol; rows in, rows out",
     ),
     _room(
         "storage/sqlite",
         "actors.errors actors.logs actors.printing storage",
         "a folder with two files a partition",
+    ),
+    _room(
+        "storage/postgres",
+        "actors.errors actors.logs actors.printing storage",
+        "a schema of a database",
     ),
     _room(
         _VALUES,

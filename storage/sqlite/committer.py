@@ -25,7 +25,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from anyio import CancelScope, current_effective_deadline
 
-from .bridge import on_asyncio
+from ..bridge import on_asyncio
 
 PATIENCE_S: Final = 0.02
 """How long one call may hold up those behind it: many times what a sync of a good disk takes."""

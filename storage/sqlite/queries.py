@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import Factory, define, evolve, frozen
 
-from ..records import EntityFilter, InstanceFilter
+from ..records import EntityFilter, InstanceFilter, behind_prefix
 
 #: Tables of what instances have several of, by that and by when the instance was created.
 _WAITS, _TAGS = "wait_row", "tag_row"
@@ -81,17 +81,6 @@ class Candidate:
     def entries(self) -> str:
         """What has its conditions, which is enough to count by."""
         return self.index if self.index in _ASIDE else f"instance_row INDEXED BY {self.index}"
-
-
-def behind_prefix(prefix: str) -> str | None:
-    """Give the least text that is greater than every text with this prefix, if there is one."""
-    for length in range(len(prefix), 0, -1):
-        code = ord(prefix[length - 1]) + 1
-        if code == 0xD800:  # the surrogates are no characters, so they cannot be bound
-            code = 0xE000
-        if code <= 0x10FFFF:
-            return prefix[: length - 1] + chr(code)
-    return None
 
 
 def instance_candidates(filter: InstanceFilter) -> list[Candidate]:

@@ -23,7 +23,7 @@ from typing import Any
 from anyio import CancelScope, to_thread
 
 from ...actors.errors import StorageError, UnavailableError
-from .bridge import AsyncioBridge
+from ..bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, location, log_of
 from .folder import APPLICATION_ID, check_sqlite, journal_file, partition_file

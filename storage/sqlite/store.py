@@ -40,6 +40,7 @@ from ...actors.errors import (
     UsageError,
 )
 from ...actors.logs import Log
+from ..bridge import AsyncioBridge
 from ..encoding import PARTS, encode_in_steps, encode_parts, next_numbers
 from ..mended import check_places, mend_entity, mend_instance
 from ..pieces import is_large, pieces
@@ -64,7 +65,6 @@ from ..records import (
 from ..slices import each, in_slices, map_each, turn_of_loop
 from ..unapplied import Unapplied
 from .applier import Applier
-from .bridge import AsyncioBridge
 from .committer import Committers
 from .connection import Connection, connect, log_of
 from .faults import explained, lease_lost

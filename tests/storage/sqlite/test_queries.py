@@ -15,11 +15,10 @@ from perdure.storage import Checkpoint, EntityFilter, InstanceFilter, MemoryStor
 from perdure.storage.encoding import encode_parts, next_numbers
 from perdure.storage.memory import MemoryPartition
 from perdure.storage.mended import mend_entity, mend_instance
-from perdure.storage.records import ENDED, LIVE
+from perdure.storage.records import ENDED, LIVE, behind_prefix
 from perdure.storage.sqlite.applier import APPLY
 from perdure.storage.sqlite.queries import (
     NARROW,
-    behind_prefix,
     choose,
     count_matches,
     entity_page,

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from perdure.storage.sqlite.bridge import AsyncioBridge, on_asyncio
+from perdure.storage.bridge import AsyncioBridge, on_asyncio
 
 ON_TRIO = pytest.mark.parametrize("anyio_backend", ["trio"])
 

@@ -89,7 +89,7 @@ async def _from_trio(
 ) -> T:
     import trio
 
-    from ..bells import Bell
+    from .bells import Bell
 
     token = trio.lowlevel.current_trio_token()
     done = Bell()

@@ -1,0 +1,176 @@
+"""Connections to PostgreSQL: each opened when it is first used, and anew after it broke.
+
+asyncpg's are of one asyncio loop; a link that is used on another one opens another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from ...actors.errors import UsageError
+from .place import Place
+
+if TYPE_CHECKING:
+    pass
+
+T = TypeVar("T")
+
+Connection = Any
+"""A connection of asyncpg's, which has no types of its own."""
+
+CONNECT_S: Final = 10.0
+"""Seconds in which a connection must be there."""
+
+_STATEMENTS: Final = 200
+
+# A server that is gone without a word is noticed within some ten seconds.
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 5))
+_UNACKNOWLEDGED_MS: Final = 10_000
+
+
+def driver() -> Any:
+    """Give asyncpg.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+    except ImportError as error:
+        raise UsageError(
+            "a hub on PostgreSQL needs asyncpg: pip install 'perdure[postgres]'"
+        ) from error
+    return asyncpg
+
+
+async def connect(place: Place, dsn: str | None = None, *, name: str = "perdure") -> Connection:
+    """Open a connection."""
+    asyncpg = driver()
+    connection = await asyncpg.connect(
+        dsn or place.dsn,
+        timeout=CONNECT_S,
+        command_timeout=None,
+        statement_cache_size=0 if place.pooled else _STATEMENTS,
+        server_settings=None if place.pooled else {"application_name": name},
+    )
+    try:
+        _keep_alive(connection)
+        # JSON is bytes on the way in and out, and is not looked at.
+        await connection.set_type_codec(
+            "json", schema="pg_catalog", encoder=_as_it_is, decoder=bytes, format="binary"
+        )
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def _as_it_is(value: bytes) -> bytes:
+    return value
+
+
+def _keep_alive(connection: Connection) -> None:
+    import socket
+
+    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
+    raw = None if transport is None else transport.get_extra_info("socket")
+    if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            if hasattr(socket, option):
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+
+
+class Link:
+    """One connection, which one call at a time uses; for calls on asyncio.
+
+    Args:
+        place: where it leads.
+        name: what the server calls it.
+    """
+
+    def __init__(self, place: Place, name: str = "perdure") -> None:
+        self._place = place
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = asyncio.Lock()
+        self._opened: Connection | None = None
+        self._closed = False
+        self.warnings = 0
+
+    async def use(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do something with the connection, once those before have done so.
+
+        One that broke meanwhile is not used again. Whoever is cancelled breaks it, as nobody
+        knows then what it is in the middle of.
+
+        Raises:
+            ValueError: it is closed.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self.drop()
+            self._loop, self._turn = loop, asyncio.Lock()
+        async with self._turn:
+            if self._closed:
+                raise ValueError("closed")
+            connection = self._opened
+            if connection is None or connection.is_closed():
+                connection = self._opened = await connect(self._place, name=self._name)
+                connection.add_log_listener(self._hear)
+            try:
+                return await work(connection)
+            except BaseException as error:
+                if not _is_answer(error):
+                    self.drop()
+                raise
+
+    def _hear(self, _: Connection, message: Any) -> None:
+        if getattr(message, "severity_en", None) == "WARNING":
+            self.warnings += 1
+
+    def drop(self) -> None:
+        """Let go of the connection, without a word; the next use opens another."""
+        opened, self._opened = self._opened, None
+        if opened is None or self._loop is None or self._loop.is_closed():
+            return
+        if self._loop is _running():
+            opened.terminate()
+        else:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(opened.terminate)
+
+    async def close(self) -> None:
+        """Close it, once what uses it has ended. Idempotent."""
+        self._closed = True
+        if self._loop is not _running():
+            self.drop()
+            return
+        async with self._turn:
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                with suppress(Exception):  # the server sees its end in any case
+                    await opened.close(timeout=2.0)
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Whether the server said so, and the connection is well."""
+    asyncpg = driver()
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(
+        error,
+        (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
+    )
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,183 @@
+"""A hub's schema: made where there is none, and looked at before anything is written."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from importlib.resources import files
+from time import time_ns
+from typing import Any, Final
+
+from attrs import frozen
+
+from ...actors.errors import (
+    StorageError,
+    StoreDamagedError,
+    StoreReadOnlyError,
+    StoreVersionError,
+    UsageError,
+)
+from .links import Connection
+from .place import Place
+
+VERSION: Final = 1
+OLDEST: Final = 15
+"""The oldest major version of PostgreSQL that is served."""
+PARTITIONS_MAX: Final = 1_024
+
+_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+_THERE: Final = "SELECT to_regclass($1) IS NOT NULL"
+_TABLES: Final = "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)"
+_SETTINGS: Final = (
+    "SELECT current_setting('server_version_num')::int / 10000 AS major,"
+    " current_setting('server_version') AS version,"
+    " current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,"
+    " current_setting('synchronous_commit') AS synchronous_commit,"
+    " current_setting('synchronous_standby_names') AS standbys,"
+    " pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only"
+)
+
+
+@frozen
+class Identity:
+    """Which hub a schema has.
+
+    Attributes:
+        id: a UUID.
+        secret: what only who may read the database knows.
+        partitions: how many it has.
+    """
+
+    id: str
+    secret: str
+    partitions: int
+
+
+async def read_durability(connection: Connection, place: Place) -> str:
+    """Say how durable a commit is on this server.
+
+    Raises:
+        StoreReadOnlyError: it takes no writes.
+        StorageError: it is too old, or may lose what it has committed and nobody agreed to that.
+    """
+    row = await connection.fetchrow(_SETTINGS)
+    version = row["version"].partition(" ")[0]
+    if row["major"] < OLDEST:
+        raise StorageError(
+            f"{place.location} is PostgreSQL {version}, and a hub needs {OLDEST} or newer"
+        )
+    if row["read_only"]:
+        raise StoreReadOnlyError(
+            f"{place.location} takes no writes: it is a standby, or set to read only; give the "
+            "address of the primary"
+        )
+    commit, standbys = row["synchronous_commit"], row["standbys"].strip()
+    unsafe = [
+        f"{name}=off"
+        for name, value in (("fsync", row["fsync"]), ("synchronous_commit", commit))
+        if value == "off"
+    ]
+    if unsafe and not place.relaxed:
+        raise StorageError(
+            f"{place.location} runs with {' and '.join(unsafe)}, so a crash loses what was "
+            "acknowledged: turn it on, or say durability=relaxed in the store's address"
+        )
+    if row["fsync"] == "off":
+        return f"postgresql {version} fsync=off: a crash of the machine may lose or damage all"
+    said = f"postgresql {version} synchronous_commit={commit}"
+    if commit == "off":
+        return f"{said}: a crash may lose the last commits"
+    if not standbys or commit == "local":
+        return f"{said}, no synchronous standby: a failover may lose the last commits"
+    how = " in memory" if commit == "remote_write" else ""
+    return f"{said}, synchronous standby{how}: {standbys}"
+
+
+async def prepare(connection: Connection, place: Place, partitions: int) -> Identity:
+    """Make the hub's schema if there is none, and check it.
+
+    Args:
+        connection: to the server.
+        place: the hub's.
+        partitions: how many the hub has; 0 for as many as there are.
+
+    Raises:
+        StoreVersionError: a newer schema, or another number of partitions.
+        StoreDamagedError: something else is in the schema.
+        UsageError: it has to be made, and nobody says how many partitions.
+    """
+    async with connection.transaction():
+        # Nodes that start together do not make it twice.
+        await connection.execute(_LOCK, f"perdure {place.schema}")
+        hub = f"{place.quoted}.hub"
+        if not await connection.fetchval(_THERE, hub):
+            if await connection.fetchval(_TABLES, place.quoted):
+                raise StoreDamagedError(
+                    f"schema {place.schema} of {place.location} has something else in it: name "
+                    "another, as in ?schema=shop"
+                )
+            await _make(connection, place, partitions)
+        row = await connection.fetchrow(f"SELECT * FROM {hub}")
+    return _checked(row, place, partitions)
+
+
+def _checked(row: Any, place: Place, partitions: int) -> Identity:
+    if row is None:
+        raise StoreDamagedError(f"{place.location}, table hub is empty: restore a copy")
+    if row["schema_version"] > VERSION:
+        raise StoreVersionError(
+            f"{place.location} was written by Perdure {row['software']}, whose schema is "
+            f"{row['schema_version']}; this version knows {VERSION}: upgrade"
+        )
+    if partitions and row["partitions"] != partitions:
+        raise StoreVersionError(
+            f"{place.location} has {row['partitions']} partitions, not {partitions}: open it with "
+            f"partitions={row['partitions']}"
+        )
+    return Identity(str(row["id"]), row["secret"], row["partitions"])
+
+
+async def _make(connection: Connection, place: Place, partitions: int) -> None:
+    check_partitions(partitions)
+    from ... import __version__
+
+    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {place.quoted}")
+    script = files(__package__).joinpath("schema.sql").read_text()
+    await connection.execute(script.replace("{s}", place.quoted))
+    if await _has_lz4(connection):
+        await connection.execute(
+            f"ALTER TABLE {place.quoted}.journal ALTER body SET COMPRESSION lz4"
+        )
+    await connection.execute(
+        f"INSERT INTO {place.quoted}.hub (id, secret, schema_version, partitions, created,"
+        " software) VALUES ($1, $2, $3, $4, $5, $6)",
+        uuid.uuid4(),
+        secrets.token_hex(32),
+        VERSION,
+        partitions,
+        time_ns() // 1_000,
+        __version__,
+    )
+    for table in ("partition", "folded"):
+        await connection.execute(
+            f"INSERT INTO {place.quoted}.{table} (partition) SELECT generate_series(0, $1::int)",
+            partitions - 1,
+        )
+
+
+async def _has_lz4(connection: Connection) -> bool:
+    return bool(
+        await connection.fetchval(
+            "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+        )
+    )
+
+
+def check_partitions(partitions: int) -> None:
+    """Refuse a number of partitions that no hub has.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise UsageError(f"partitions must be from 1 to {PARTITIONS_MAX}, not {partitions}")

@@ -1,0 +1,670 @@
+"""The PostgreSQL store: a schema with a journal and tables.
+
+A commit is one row of the journal, in one statement and one round trip, under a share lock on the
+row of its partition. What was committed is folded a little later: brought into the tables, many
+checkpoints as one (``folding.py``). Reads correct what they find there by what is not folded yet.
+
+Invariants:
+
+* The epoch of a partition only grows; a checkpoint is stored only while its own is the latest.
+* After an error whose outcome is unknown, ``recover`` raises the epoch first and looks at the
+  sequence afterwards, by another connection; so a commit that is still under way there either is
+  seen, or stores nothing.
+* A commit is never cancelled, and has no limit of time: a server that is told to stop waiting for
+  its standby says that it has committed. It says so with a warning, and that counts as unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from anyio import CancelScope, to_thread
+
+from ...actors.errors import (
+    LeaseLostError,
+    StorageError,
+    StoreDamagedError,
+    StoreFullError,
+    StoreInUseError,
+)
+from ...actors.logs import Log
+from ..bridge import AsyncioBridge
+from ..encoding import next_numbers
+from ..layers import Layers
+from ..mended import check_places, mend_entity, mend_instance, why
+from ..pieces import is_large, pieces
+from ..records import (
+    SLICE_ROWS,
+    SLICE_SIZE,
+    ActivityRow,
+    Checkpoint,
+    ChunkRow,
+    EntityFilter,
+    EntityRow,
+    InstanceFilter,
+    InstanceRecord,
+    MailRow,
+    OutboxRow,
+    PeerRow,
+    Recovered,
+    RequestRow,
+    SetAside,
+    TimerRow,
+    cut,
+    part_of,
+)
+from ..slices import at_once, each, in_slices, map_each, turn_of_loop
+from ..unapplied import Unapplied
+from . import folding, journal, queries
+from .faults import explained, lease_lost
+from .links import Connection, Link, driver
+from .place import read_place
+from .schema import Identity, check_partitions, prepare, read_durability
+
+COMMITTERS_MAX: Final = 4
+"""Connections that commit, for all partitions."""
+READERS: Final = 2
+"""Connections that read: one for single actors, one for queries."""
+LAYERED_MAIL: Final = 5_000
+"""Messages that the tables lack, beyond which they get them before mail is read."""
+
+TAKE: Final = (
+    "UPDATE {s}.partition SET epoch = epoch + 1, owner = NULL, wanted = NULL WHERE partition = $1"
+    " RETURNING epoch"
+)
+"""Takes a partition from whoever has it."""
+RENEW: Final = (
+    "UPDATE {s}.partition SET epoch = epoch + 1 WHERE partition = $1 AND owner = $2 RETURNING epoch"
+)
+"""Gives its owner, a member, a new epoch."""
+FENCE: Final = (
+    "UPDATE {s}.folded SET epoch = $2 WHERE partition = $1 AND epoch < $2"
+    " RETURNING settled, next_id, next_row"
+)
+"""Keeps older owners from folding; waits for a round that is under way."""
+
+_GREATEST: Final = 2**63 - 1
+
+T = TypeVar("T")
+_Found = tuple[list[Any], tuple[Unapplied, ...]]
+
+_log = Log("perdure.storage")
+
+
+class PostgresPartition:
+    """One partition of a ``PostgresStore``.
+
+    Args:
+        store: which it is of.
+        number: the partition.
+        member: who has to be its owner to recover it; None takes it from whoever is.
+    """
+
+    def __init__(self, store: PostgresStore, number: int, member: int | None = None) -> None:
+        self._store = store
+        self._number = number
+        self._member = member
+        self._where = f"{store.place.location}, partition {number}"
+        self._sql = store.sql
+        self._bridge = store.bridge
+        self._link = store.committer(number)
+        self._layers: Layers | None = None
+        self._last: Layers | None = None  # those before, which reads need until there are others
+        self._folder: folding.Folder | None = None
+        self._epoch = 0
+        self._sequence = 0
+        self._broken = True
+        self._closed = False
+
+    @property
+    def place(self) -> str:
+        """The schema, and the number of the partition."""
+        return self._where
+
+    def _check_open(self) -> None:
+        if self._closed or self._store.is_closed:
+            raise StorageError(f"the store of {self._where} is closed; open it again")
+
+    async def _run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        self._check_open()
+        with explained(self._where):
+            return await self._bridge.run(call)
+
+    # Taking over.
+
+    async def recover(self) -> Recovered:
+        """Read what is needed to go on, under a new epoch that is durable on return.
+
+        Raises:
+            LeaseLostError: a member asks, and is not the owner.
+        """
+        self._check_open()
+        self._broken = True
+        with CancelScope(shield=True), explained(self._where):
+            return await self._bridge.run(self._recover, shield=True)
+        raise AssertionError("a scope that nobody cancels swallows nothing")
+
+    async def _recover(self) -> Recovered:
+        if self._layers is not None:
+            self._last, self._layers = self._layers, None
+        if self._folder is not None:
+            folder, self._folder = self._folder, None
+            await folder.stop()
+        self._link.drop()  # what it is in the middle of ends by itself, before or after the epoch
+        recovered, layers = await self._link.use(self._take)
+        self._layers, self._last = layers, None
+        self._epoch, self._sequence = recovered.epoch, recovered.sequence
+        self._folder = folding.Folder(
+            self._number, self._epoch, layers, self._store.folder(), self._sql, self._where
+        )
+        self._broken = False
+        return recovered
+
+    async def _take(self, connection: Connection) -> tuple[Recovered, Layers]:
+        number, sql = self._number, self._sql
+        async with connection.transaction():
+            if self._member is None:
+                epoch = await connection.fetchval(sql(TAKE), number)
+            else:
+                epoch = await connection.fetchval(sql(RENEW), number, self._member)
+            if epoch is None:
+                raise lease_lost(self._where)
+            folded = await connection.fetchrow(sql(FENCE), number, epoch)
+            if folded is None:
+                raise StoreDamagedError(
+                    f"{self._where}: tables partition and folded are of different moments; restore "
+                    "a copy"
+                )
+        settled, next_id, next_row = folded
+        tail = await connection.fetch(sql(journal.TAIL), number, settled)
+        sequence = settled
+        if tail:
+            layer = self._joined(tail, settled, epoch)
+            await folding.fold(connection, number, epoch, layer, sql, self._where)
+            sequence = layer.sequence
+            next_id, next_row = max(next_id, layer.next_id), max(next_row, layer.next_row)
+        return await self._read_all(connection, epoch, sequence, next_id, next_row), Layers(
+            sequence
+        )
+
+    def _joined(self, tail: Sequence[Any], settled: int, epoch: int) -> Unapplied:
+        """Make one of the journal's entries behind what the tables have."""
+        layer = Unapplied(settled, settled)
+        for number, next_id, next_row, body in tail:
+            where = f"{self._where}, table journal, row {number}"
+            if number != layer.sequence + 1:
+                raise StoreDamagedError(
+                    f"{where}: it follows {layer.sequence}, so checkpoints are missing; restore a "
+                    "copy"
+                )
+            try:
+                checkpoint = journal.unpack(body, number, epoch)
+            except ValueError as error:
+                raise StoreDamagedError(
+                    f"{where}: the checkpoint cannot be read ({error}); restore a copy"
+                ) from error
+            layer.add(checkpoint, (next_id, next_row), len(body))
+        return layer
+
+    async def _read_all(
+        self, connection: Connection, epoch: int, sequence: int, next_id: int, next_row: int
+    ) -> Recovered:
+        number, sql = self._number, self._sql
+
+        async def rows(statement: str, *values: Any) -> list[Any]:
+            return list(await connection.fetch(sql(statement), number, *values))
+
+        [(greatest_id, greatest_row)] = await rows(queries.GREATEST)
+        slice_of = (SLICE_ROWS, SLICE_SIZE)
+        mail = await rows(queries.READ_ALL_MAIL, 0, _GREATEST, *slice_of)
+        outbox = await rows(queries.READ_ALL_OUTBOX, 0, *slice_of)
+        return Recovered(
+            sequence=sequence,
+            epoch=epoch,
+            # A number that is given twice would write over somebody's row.
+            next_id=max(next_id, greatest_id + 1),
+            next_row=max(next_row, greatest_row + 1),
+            mail=cut((MailRow(*row) for row in mail), SLICE_ROWS),
+            timers=[TimerRow(*row) for row in await rows(queries.TIMERS)],
+            outbox=cut((OutboxRow(*row) for row in outbox), SLICE_ROWS),
+            peers=[PeerRow(*row) for row in await rows(queries.PEERS)],
+            unanswered=[key for (key,) in await rows(queries.UNANSWERED)],
+            parked=[key for (key,) in await rows(queries.PARKED)],
+            activities=[ActivityRow(*row) for row in await rows(queries.ACTIVITIES)],
+        )
+
+    # Committing.
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """Put the checkpoint into the journal, all of it or nothing; durable as the server says.
+
+        Raises:
+            LeaseLostError: the stored epoch or sequence is not the expected one; nothing is stored.
+            StoreFullError: no space; nothing is stored.
+            StorageError: anything else; ``recover`` tells by ``sequence`` whether it is stored.
+        """
+        c = checkpoint
+        layers, folder = self._layers, self._folder
+        self._check_open()
+        if layers is None or folder is None or self._broken:
+            raise StorageError(f"{self._where} is not recovered yet")
+        if c.sequence != layers.sequence + 1 or c.epoch != self._epoch:
+            raise lease_lost(self._where)
+        layers.check(c)
+        if layers.size >= folding.TOO_LARGE:
+            await self._run(folder.fold)
+        if is_long := is_large(c):
+            await turn_of_loop()  # what has just sealed it took its time as well
+            body = await in_slices(journal.pack(c))
+        else:
+            body = at_once(journal.pack(c))
+        numbers = next_numbers(c)
+        layer: Unapplied | None = None
+        if is_long:  # made beside what reads see, and all at once put into that
+            layer = Unapplied(c.sequence - 1, c.sequence, len(body))
+            made = layer
+            with CancelScope(shield=True):
+                await in_slices(each(pieces(c), lambda piece: made.add(piece, numbers, 0), every=1))
+        try:
+            with explained(self._where):
+                await self._bridge.run(
+                    lambda: self._store_entry(c, numbers, body, layer, layers, folder), shield=True
+                )
+        except (LeaseLostError, StoreFullError):
+            raise
+        except BaseException:
+            self._broken = True
+            raise
+
+    async def _store_entry(
+        self,
+        c: Checkpoint,
+        numbers: tuple[int, int],
+        body: bytes,
+        layer: Unapplied | None,
+        layers: Layers,
+        folder: folding.Folder,
+    ) -> None:
+        async def work(connection: Connection) -> None:
+            await store_entry(
+                self._link,
+                connection,
+                self._sql(journal.COMMIT),
+                (self._number, c.sequence, c.epoch, *numbers, body),
+                self._where,
+            )
+            if layer is None:
+                layers.add(c, numbers, len(body))
+            else:
+                layers.add_layer(layer)
+            folder.wake()
+
+        # In a task of its own: asyncpg has the server stop what its caller waits for no more.
+        await asyncio.shield(asyncio.ensure_future(self._link.use(work)))
+
+    # Reading.
+
+    async def _read(self, sql: str, *values: Any) -> _Found:
+        """Run a query of the tables; gives its rows, and what the tables lack of commits."""
+        statement = self._sql(sql)
+        layers = self._layers or self._last
+
+        async def work(connection: Connection) -> list[Any]:
+            return list(await connection.fetch(statement, self._number, *values))
+
+        while True:
+            rounds, lacking = (0, ()) if layers is None else layers.now()
+            rows = await self._run(lambda: self._store.reader.use(work))
+            if layers is None:
+                return rows, lacking
+            now, lacking = layers.now()
+            if now == rounds:  # else the rows are of before, and the layers of after
+                return rows, lacking
+
+    async def _query(self, statement: tuple[str, list[Any]]) -> list[Any]:
+        sql, values = statement
+
+        async def work(connection: Connection) -> list[Any]:
+            return list(await connection.fetch(self._sql(sql), *values))
+
+        await self.apply()
+        return await self._run(lambda: self._store.querier.use(work))
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._where)  # for what is said of rows that a person has changed
+
+    async def read_instances(
+        self, keys: Sequence[str], *, payloads: bool = True
+    ) -> list[InstanceRecord]:
+        """Give the stored instances among ``keys``, in one round trip or none."""
+        if self._layers is not None:
+            recent: dict[str, InstanceRecord] = {}
+            for layer in self._layers.now()[1]:
+                layer.correct_instances(keys, recent)
+            if len(recent) == len(keys):
+                return list(recent.values())  # begun since, so the tables have nothing to say
+        sql = queries.READ_INSTANCES if payloads else queries.READ_STATUSES
+        rows, layers = await self._read(sql, [*map(_bindable, keys)])
+        found = {row[1]: mend_instance(row, self._path) for row in map(tuple, rows)}
+        for layer in layers:
+            layer.correct_instances(keys, found)
+        return list(found.values())
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        """Give the stored entities among (name, key) ``ids``, in one round trip."""
+        names, keys = [_bindable(name) for name, _ in ids], [_bindable(key) for _, key in ids]
+        rows, layers = await self._read(queries.READ_ENTITIES, names, keys)
+        found = {(row[1], row[2]): mend_entity(row, self._path) for row in map(tuple, rows)}
+        for layer in layers:
+            layer.correct_entities(ids, found)
+        return list(found.values())
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        """Give the chunks of an instance's history, oldest first.
+
+        Raises:
+            StoreDamagedError: their places are not where the next one begins.
+        """
+        rows, layers = await self._read(queries.READ_HISTORY, instance)
+        chunks: dict[int, bytes] = {row[0]: row[1] for row in rows}
+        for layer in layers:
+            layer.correct_history(instance, chunks)
+        check_places([row for row in rows if chunks.get(row[0]) is row[1]], chunks, self._path)
+        return [chunks[seq] for seq in sorted(chunks)]
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """Give the chunks that have some of the events of a history; see the protocol."""
+        rows, layers = await self._read(queries.READ_HISTORY_PART, instance, first, end)
+        chunks: dict[int, bytes] = {row[0]: row[1] for row in rows}
+        for layer in layers:
+            layer.correct_history(instance, chunks)
+        return part_of(instance, chunks, first, end)
+
+    async def read_request(self, request: str) -> RequestRow | None:
+        """Give what was recorded for a client's request id."""
+        rows, layers = await self._read(queries.READ_REQUEST, _bindable(request))
+        found = RequestRow(*rows[0]) if rows else None
+        for layer in layers:
+            found = layer.correct_request(request, found)
+        return found
+
+    async def read_mail(
+        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
+    ) -> list[MailRow]:
+        """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
+        layers = self._layers or self._last
+        if layers is not None and layers.mail_count > LAYERED_MAIL:
+            # All of it would be looked through for each slice. Where it cannot be folded, it is.
+            with suppress(StorageError, LeaseLostError):
+                await self.apply()
+        sql, who = queries.READ_MAIL, [actor]
+        if actor is None:
+            sql, who = queries.READ_ALL_MAIL, []
+        while True:
+            rows, lacking = await self._read(sql, *who, after, upto, limit, SLICE_SIZE)
+            found = {row[0]: MailRow(*row) for row in rows}
+            # What the tables have behind this slice is not known, so nothing from there is given.
+            end = rows[-1][0] if rows and _is_cut(rows, limit) else upto
+            for layer in lacking:
+                layer.correct_mail(actor, after, end, found)
+            if found or end == upto:
+                return cut([found[n] for n in sorted(found)], limit)
+            after = end
+
+    async def read_outbox(
+        self, target: int, after: int, limit: int = SLICE_ROWS
+    ) -> list[OutboxRow]:
+        """Give the oldest frames owed to another partition with ``n > after``."""
+        while True:
+            rows, lacking = await self._read(queries.READ_OUTBOX, target, after, limit, SLICE_SIZE)
+            found = {row[0]: OutboxRow(*row) for row in rows}
+            end = rows[-1][0] if rows and _is_cut(rows, limit) else _GREATEST
+            for layer in lacking:
+                layer.correct_outbox(target, after, end, found)
+            if found or end == _GREATEST:
+                return cut([found[n] for n in sorted(found)], limit)
+            after = end
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        """Give one page of instances, ordered by (created, key)."""
+        rows = await self._query(queries.instance_page(self._number, filter))
+        return await in_slices(map_each(rows, lambda row: mend_instance(tuple(row), self._path)))
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """Count the instances that match, on all pages."""
+        [row] = await self._query(queries.instance_count(self._number, filter))
+        return int(row[0])
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        """Give one page of entities, ordered by (name, key)."""
+        rows = await self._query(queries.entity_page(self._number, filter))
+        return await in_slices(map_each(rows, lambda row: mend_entity(tuple(row), self._path)))
+
+    async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
+        """Give the keys of live instances whose name and version are none of those known."""
+        names, versions = [name for name, _ in known], [version for _, version in known]
+        rows = await self._query((queries.UNKNOWN, [self._number, names, versions]))
+        return [key for (key,) in rows]
+
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
+        """Count the stored messages that wait for each of ``actors``, in one round trip."""
+        wanted = [*{_bindable(actor) for actor in actors}]
+        rows = await self._query((queries.WAITING, [self._number, wanted]))
+        return dict(map(tuple, rows))
+
+    async def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """Keep copies of rows that nobody can read in the table ``damaged_row``; see ``place``."""
+        with suppress(StorageError, LeaseLostError):
+            await self.apply()
+
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                for table, row, _, reason in rows:
+                    if table in queries.COPIED:
+                        await connection.execute(
+                            self._sql(queries.copy(table)), self._number, row, reason
+                        )
+                    else:
+                        await connection.execute(
+                            self._sql(queries.park(table)), self._number, row, why(reason)
+                        )
+
+        await self._run(lambda: self._store.querier.use(work))
+
+    async def apply(self) -> None:
+        """Bring all that was committed by now into the tables."""
+        self._check_open()
+        if self._folder is not None:
+            await self._run(self._folder.fold)
+
+    async def size(self) -> int:
+        """Give the partition's share of what the schema takes, in bytes."""
+
+        async def fetch() -> int:
+            return await self._store.querier.use(
+                lambda connection: connection.fetchval(SIZE, self._store.place.quoted)
+            )
+
+        return int(await self._run(fetch)) // max(1, self._store.count)
+
+    async def close(self) -> None:
+        """Fold what was committed, and refuse every call from now on."""
+        was_closed, self._closed = self._closed, True
+        folder, self._folder = self._folder, None
+        if was_closed or folder is None or self._store.is_closed:
+            return
+        with CancelScope(shield=True), explained(self._where):
+            await self._bridge.run(lambda: _end(folder, is_whole=not self._broken), shield=True)
+
+
+SIZE: Final = (
+    "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
+    " WHERE relnamespace = to_regnamespace($1) AND relkind = 'r'"
+)
+
+
+async def _end(folder: folding.Folder, *, is_whole: bool) -> None:
+    try:
+        if is_whole:
+            with suppress(LeaseLostError):
+                await folder.fold()
+    finally:
+        await folder.stop()
+
+
+async def store_entry(
+    link: Link, connection: Connection, sql: str, values: tuple[Any, ...], where: str
+) -> None:
+    """Make the statement that commits.
+
+    Raises:
+        LeaseLostError: nothing was stored.
+        StorageError: it may have been stored.
+    """
+    warnings = link.warnings
+    try:
+        stored = await connection.fetchval(sql, *values)
+    except driver().UniqueViolationError as error:
+        raise lease_lost(where) from error
+    if link.warnings != warnings:
+        link.drop()
+        raise StorageError(
+            f"{where}: the server stopped waiting for its synchronous standby, so it is not known "
+            "whether the checkpoint is durable"
+        )
+    if stored is None:
+        raise lease_lost(where)
+
+
+def _bindable(text: str) -> str:
+    """Give a text that PostgreSQL can hold; what it cannot hold, it does not have either."""
+    return text.replace("\0", "\ufffd\ufffd") if "\0" in text else text
+
+
+def _is_cut(rows: list[Any], limit: int) -> bool:
+    """Whether there may be more rows than a slice had room for; the last column is the body."""
+    return len(rows) >= limit or sum(len(row[-1]) for row in rows) >= SLICE_SIZE
+
+
+class PostgresStore:
+    """A hub in a schema of a PostgreSQL database.
+
+    Args:
+        spec: ``postgresql://user@host:port/database?schema=NAME``; see ``docs/storage.md``.
+
+    Attributes:
+        place: where it is.
+        bridge: where its connections are used.
+        reader: the connection that reads single actors.
+        querier: the connection that reads pages.
+        count: how many partitions the hub has, once it is open.
+        is_closed: whether it is not open.
+    """
+
+    def __init__(self, spec: str) -> None:
+        self.place = read_place(spec)
+        self.bridge = AsyncioBridge()
+        self._committers: list[Link] = []
+        self._folder: Link | None = None
+        self.reader = Link(self.place, "perdure reads")
+        self.querier = Link(self.place, "perdure queries")
+        self.identity: Identity | None = None
+        self.count = 0
+        self.is_closed = True
+        self.partitions: list[PostgresPartition] = []
+        self._durability: str | None = None
+
+    def sql(self, statement: str) -> str:
+        """Make a statement of one that names no schema."""
+        return statement.replace("{s}", self.place.quoted)
+
+    @property
+    def durability(self) -> str:
+        """How durable a commit is, in words for people; known once it is open."""
+        return self._durability or "postgresql"
+
+    @property
+    def location(self) -> str:
+        """What another process names this store by; a password is not part of it."""
+        return self.place.location
+
+    def committer(self, partition: int) -> Link:
+        """Give the connection that commits for a partition."""
+        return self._committers[partition % len(self._committers)]
+
+    def folder(self) -> Link:
+        """Give the connection that folds."""
+        assert self._folder is not None
+        return self._folder
+
+    async def open(self, partitions: int) -> Sequence[PostgresPartition]:
+        """Open the hub, making its schema if there is none, and give its partitions.
+
+        Args:
+            partitions: how many; 0 for as many as it has.
+
+        Raises:
+            StoreVersionError: newer schema, or another number of partitions.
+            StoreDamagedError: something else is in the schema.
+            StoreReadOnlyError: it cannot be written to.
+            StorageError: it cannot be reached, or may lose what it commits.
+        """
+        if not self.is_closed:
+            raise StoreInUseError(f"{self.location} is open already; close this store first")
+        if partitions:
+            check_partitions(partitions)
+        with explained(self.location):
+            await self.bridge.run(lambda: self._open(partitions), shield=True)
+        self.partitions = [PostgresPartition(self, number) for number in range(self.count)]
+        return self.partitions
+
+    async def _open(self, partitions: int) -> None:
+        self.reader, self.querier = (
+            Link(self.place, "perdure reads"),
+            Link(self.place, "perdure queries"),
+        )
+
+        async def look(connection: Connection) -> Identity:
+            self._durability = await read_durability(connection, self.place)
+            return await prepare(connection, self.place, partitions)
+
+        try:
+            self.identity = identity = await self.querier.use(look)
+        except BaseException:
+            await self.querier.close()
+            raise
+        self.count = identity.partitions
+        self._committers = [
+            Link(self.place, "perdure commits") for _ in range(min(self.count, COMMITTERS_MAX))
+        ]
+        self._folder = Link(self.place, "perdure folds")
+        self.is_closed = False
+
+    async def close(self) -> None:
+        """Fold what was committed, and close all connections. Idempotent."""
+        partitions, self.partitions = self.partitions, []
+        errors: list[StorageError] = []
+        with CancelScope(shield=True):
+            for partition in partitions:
+                try:
+                    await partition.close()
+                except StorageError as error:
+                    errors.append(error)
+            if not self.is_closed:
+                self.is_closed = True
+                await self.bridge.run(self._close, shield=True)
+            await to_thread.run_sync(self.bridge.close)
+        if errors:
+            raise errors[0]
+
+    async def _close(self) -> None:
+        links = [*self._committers, self.reader, self.querier]
+        if self._folder is not None:
+            links.append(self._folder)
+        for link in links:
+            await link.close()
