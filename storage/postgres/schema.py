@@ -21,6 +21,7 @@ from .links import Connection
 from .place import Place
 
 VERSION: Final = 1
+SOFTWARE: Final = "perdure"
 OLDEST: Final = 15
 """The oldest major version of PostgreSQL that is served."""
 PARTITIONS_MAX: Final = 1_024
@@ -126,8 +127,8 @@ def _checked(row: Any, place: Place, partitions: int) -> Identity:
         raise StoreDamagedError(f"{place.location}, table hub is empty: restore a copy")
     if row["schema_version"] > VERSION:
         raise StoreVersionError(
-            f"{place.location} was written by Perdure {row['software']}, whose schema is "
-            f"{row['schema_version']}; this version knows {VERSION}: upgrade"
+            f"{place.location} has schema version {row['schema_version']}, of a newer Perdure; this "
+            f"one knows {VERSION}: upgrade"
         )
     if partitions and row["partitions"] != partitions:
         raise StoreVersionError(
@@ -139,8 +140,6 @@ def _checked(row: Any, place: Place, partitions: int) -> Identity:
 
 async def _make(connection: Connection, place: Place, partitions: int) -> None:
     check_partitions(partitions)
-    from ... import __version__
-
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {place.quoted}")
     script = files(__package__).joinpath("schema.sql").read_text()
     await connection.execute(script.replace("{s}", place.quoted))
@@ -156,7 +155,7 @@ async def _make(connection: Connection, place: Place, partitions: int) -> None:
         VERSION,
         partitions,
         time_ns() // 1_000,
-        __version__,
+        SOFTWARE,
     )
     for table in ("partition", "folded"):
         await connection.execute(
