@@ -24,6 +24,7 @@ CREATE TABLE {s}.member (
   http text,
   weight real NOT NULL DEFAULT 1,
   draining boolean NOT NULL DEFAULT false,
+  control boolean NOT NULL DEFAULT false, -- whether it ever had a session that holds its lock
   joined timestamptz NOT NULL DEFAULT clock_timestamp(),
   beat timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires timestamptz NOT NULL

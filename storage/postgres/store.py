@@ -35,6 +35,7 @@ from ...actors.logs import Log
 from ..bridge import AsyncioBridge
 from ..encoding import next_numbers
 from ..layers import Layers
+from ..membership import HubIdentity, Newcomer, View
 from ..mended import check_places, mend_entity, mend_instance, why
 from ..pieces import is_large, pieces
 from ..records import (
@@ -59,7 +60,7 @@ from ..records import (
 )
 from ..slices import at_once, each, in_slices, map_each, turn_of_loop
 from ..unapplied import Unapplied
-from . import folding, journal, queries
+from . import folding, journal, members, queries
 from .faults import explained, lease_lost
 from .links import Connection, Link, driver
 from .place import read_place
@@ -86,6 +87,8 @@ FENCE: Final = (
     " RETURNING settled, next_id, next_row"
 )
 """Keeps older owners from folding; waits for a round that is under way."""
+
+COUNT: Final = "SELECT partitions FROM {s}.hub"
 
 _GREATEST: Final = 2**63 - 1
 
@@ -492,6 +495,15 @@ class PostgresPartition:
 
         return int(await self._run(fetch)) // max(1, self._store.count)
 
+    async def rest(self) -> None:
+        """Fold what was committed, and commit no more until it is recovered again."""
+        folder, self._folder = self._folder, None
+        was_broken, self._broken = self._broken, True
+        if folder is None or self._closed or self._store.is_closed:
+            return
+        with CancelScope(shield=True), explained(self._where):
+            await self._bridge.run(lambda: _end(folder, is_whole=not was_broken), shield=True)
+
     async def close(self) -> None:
         """Fold what was committed, and refuse every call from now on."""
         was_closed, self._closed = self._closed, True
@@ -593,6 +605,10 @@ class PostgresStore:
         """What another process names this store by; a password is not part of it."""
         return self.place.location
 
+    def partition(self, number: int, member: int | None = None) -> PostgresPartition:
+        """Give a partition, as one member has it, or as somebody who takes it from all."""
+        return PostgresPartition(self, number, member)
+
     def committer(self, partition: int) -> Link:
         """Give the connection that commits for a partition."""
         return self._committers[partition % len(self._committers)]
@@ -620,7 +636,7 @@ class PostgresStore:
             check_partitions(partitions)
         with explained(self.location):
             await self.bridge.run(lambda: self._open(partitions), shield=True)
-        self.partitions = [PostgresPartition(self, number) for number in range(self.count)]
+        self.partitions = [self.partition(number) for number in range(self.count)]
         return self.partitions
 
     async def _open(self, partitions: int) -> None:
@@ -644,6 +660,61 @@ class PostgresStore:
         ]
         self._folder = Link(self.place, "perdure folds")
         self.is_closed = False
+
+    async def count_partitions(self) -> int | None:
+        """How many partitions the hub there has; None where there is none yet."""
+        row = await self._look(COUNT)
+        return None if row is None else int(row[0][0])
+
+    async def identify(self) -> HubIdentity | None:
+        """Say which hub is there; None where there is none yet."""
+        row = await self._look("SELECT id, app, secret FROM {s}.hub")
+        if row is None:
+            return None
+        hub, app, secret = row[0]
+        return HubIdentity(str(hub), app or "", secret.encode())
+
+    async def view(self) -> View:
+        """See who is a member, and who has what, without being one."""
+        view = await self._with_connection(lambda one: members.look(one, self.sql))
+        return View([], []) if view is None else view
+
+    async def join(self, newcomer: Newcomer) -> members.PostgresMembership:
+        """Become a member of the hub, once the store is open.
+
+        Raises:
+            StoreInUseError: the hub is that of another application.
+        """
+        identity = self.identity
+        if self.is_closed or identity is None:
+            raise StorageError(f"{self.location} is not open")
+        made = members.PostgresMembership(self, newcomer, identity)
+        await made.join()
+        return made
+
+    async def _look(self, sql: str) -> list[Any] | None:
+        async def work(connection: Connection) -> list[Any]:
+            return list(await connection.fetch(self.sql(sql)))
+
+        return await self._with_connection(work)
+
+    async def _with_connection(
+        self, work: Callable[[Connection], Coroutine[Any, Any, T]]
+    ) -> T | None:
+        """Look at the hub there, open or not; None where there is none."""
+
+        async def run() -> T | None:
+            link = self.querier if not self.is_closed else Link(self.place, "perdure looks")
+            try:
+                return await link.use(work)
+            except (driver().UndefinedTableError, driver().InvalidSchemaNameError):
+                return None
+            finally:
+                if link is not self.querier:
+                    await link.close()
+
+        with explained(self.location):
+            return await self.bridge.run(run)
 
     async def close(self) -> None:
         """Fold what was committed, and close all connections. Idempotent."""

@@ -1,0 +1,393 @@
+"""Members of a hub on PostgreSQL: who serves it, and who has which partition.
+
+What counts are rows, compared by the server and its clock. A session of each member's own holds an
+advisory lock and hears notices: hints by which others see sooner that its process is gone, or
+that something has changed. Without that session all goes on, a look later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from anyio import CancelScope
+
+from ...actors.errors import StorageError, StoreInUseError
+from ...actors.logs import Log
+from ..membership import LeaseRow, MemberRow, Newcomer, View
+from .faults import explained
+from .links import Connection, Link, connect
+from .schema import Identity
+
+if TYPE_CHECKING:
+    from .store import PostgresPartition, PostgresStore
+
+T = TypeVar("T")
+
+NAME_APP: Final = "UPDATE {s}.hub SET app = coalesce(app, $1) RETURNING app"
+JOIN: Final = (
+    "INSERT INTO {s}.member (address, host, pid, software, app, app_hash, http, weight, expires)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9))"
+    " RETURNING member"
+)
+BEAT: Final = (
+    "UPDATE {s}.member SET beat = clock_timestamp(), expires = clock_timestamp()"
+    " + make_interval(secs => $2) WHERE member = $1 AND expires > clock_timestamp() RETURNING 1"
+)
+MEMBERS: Final = (
+    "SELECT member, address, host, pid, software, app, app_hash, http, weight, draining,"
+    " (extract(epoch FROM joined) * 1000000)::bigint,"
+    " extract(epoch FROM clock_timestamp() - beat)::float8, expires <= clock_timestamp()"
+    " FROM {s}.member ORDER BY member"
+)
+LEASES: Final = "SELECT partition, epoch, owner, wanted FROM {s}.partition ORDER BY partition"
+TAKE: Final = (
+    "UPDATE {s}.partition SET owner = $1, epoch = epoch + 1, wanted = NULL, software = $5"
+    " WHERE partition = $2 AND owner IS NOT DISTINCT FROM $3 AND epoch = $4 AND EXISTS"
+    " (SELECT FROM {s}.member WHERE member = $1 AND expires > clock_timestamp()) RETURNING epoch"
+)
+FENCE: Final = "UPDATE {s}.folded SET epoch = $2 WHERE partition = $1"
+LET_GO: Final = (
+    "UPDATE {s}.partition SET owner = NULL, wanted = $3 WHERE partition = $2 AND owner = $1"
+    " RETURNING 1"
+)
+LET_ALL_GO: Final = "UPDATE {s}.partition SET owner = NULL, wanted = NULL WHERE owner = $1"
+WISH: Final = "UPDATE {s}.partition SET wanted = $2 WHERE partition = $1"
+DRAIN: Final = "UPDATE {s}.member SET draining = $2 WHERE member = $1 RETURNING 1"
+LEAVE: Final = "DELETE FROM {s}.member WHERE member = $1"
+FORGET: Final = (
+    "DELETE FROM {s}.member m WHERE expires < clock_timestamp() - interval '1 hour'"
+    " AND NOT EXISTS (SELECT FROM {s}.partition p WHERE p.owner = m.member)"
+)
+HAS_ENDED: Final = (
+    "SELECT EXISTS (SELECT FROM {s}.member WHERE member = $1 AND control)"
+    " AND pg_try_advisory_xact_lock($2)"
+)
+SEND: Final = (
+    "INSERT INTO {s}.relay (target, source, body)"
+    " SELECT $1::bigint, $2::bigint, body FROM unnest($3::bytea[]) AS u (body)"
+)
+RECEIVE: Final = (
+    "WITH taken AS (DELETE FROM {s}.relay WHERE target = $1 RETURNING n, source, body)"
+    " SELECT source, body FROM taken ORDER BY n"
+)
+SWEEP: Final = (
+    "DELETE FROM {s}.relay r WHERE NOT EXISTS (SELECT FROM {s}.member m WHERE m.member = r.target)"
+)
+NOTIFY: Final = "SELECT pg_notify($1, '')"
+
+NOTICED_S: Final = 2.0
+"""Seconds after which whoever waits for a notice looks by himself."""
+_RETRY_S: Final = 0.1
+_RETRY_MAX_S: Final = 5.0
+
+_log = Log("perdure.storage")
+_jitter = Random()
+
+
+async def look(connection: Connection, sql_of: Callable[[str], str]) -> View:
+    """See who is a member, and who has what, at one moment."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        rows = await connection.fetch(sql_of(MEMBERS))
+        leases = await connection.fetch(sql_of(LEASES))
+    return View([MemberRow(*row) for row in rows], [LeaseRow(*row) for row in leases])
+
+
+class PostgresMembership:
+    """One member's access to its hub; see ``Membership``.
+
+    Args:
+        store: that of the hub, which is open.
+        newcomer: what it says of itself.
+        identity: the hub's.
+
+    Attributes:
+        store: as it was given.
+        control: the session that others see the end of, once it has joined.
+    """
+
+    def __init__(self, store: PostgresStore, newcomer: Newcomer, identity: Identity) -> None:
+        self.store = store
+        self._newcomer = newcomer
+        self._identity = identity
+        self._sql = store.sql
+        self._link = Link(store.place, "perdure leases")
+        self._beats = Link(store.place, "perdure beats")  # of its own, so that nothing delays it
+        self._number = 0
+        self._partitions: list[PostgresPartition] = []
+        self.control: Control | None = None
+        self._has_left = False
+
+    @property
+    def number(self) -> int:
+        """The member."""
+        return self._number
+
+    @property
+    def hub(self) -> str:
+        """The id of the hub."""
+        return self._identity.id
+
+    @property
+    def secret(self) -> bytes:
+        """What only those know who may read the database."""
+        return self._identity.secret.encode()
+
+    @property
+    def partitions(self) -> Sequence[PostgresPartition]:
+        """All partitions, as this member has them."""
+        return self._partitions
+
+    @property
+    def ttl_s(self) -> float:
+        """How many seconds after a beat this member expires."""
+        return self._newcomer.ttl_s
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the session is up that holds the member's lock."""
+        return self.control is not None and self.control.is_up
+
+    async def join(self) -> None:
+        """Become a member.
+
+        Raises:
+            StoreInUseError: the hub is that of another application.
+        """
+        one = self._newcomer
+
+        async def work(connection: Connection) -> int:
+            app = await connection.fetchval(self._sql(NAME_APP), one.app)
+            if app != one.app:
+                raise StoreInUseError(
+                    f"{self.store.location} is the hub of application {app!r}, not of "
+                    f"{one.app!r}: give this one a schema of its own, as in ?schema=shop"
+                )
+            await connection.execute(self._sql(FORGET))
+            await connection.execute(self._sql(SWEEP))
+            return int(
+                await connection.fetchval(
+                    self._sql(JOIN),
+                    *(one.address, one.host, one.pid, one.software, one.app, one.app_hash),
+                    *(one.http, one.weight, one.ttl_s),
+                )
+            )
+
+        async def begin() -> None:
+            self._number = await self._link.use(work)
+            self.control = Control(self.store, self._identity, self._number)
+            self.control.start()
+            await self._tell()
+
+        with CancelScope(shield=True), explained(self.store.location):
+            await self.store.bridge.run(begin, shield=True)
+        self._partitions = [
+            self.store.partition(number, self._number) for number in range(self.store.count)
+        ]
+
+    async def _do(self, work: Callable[[Connection], Awaitable[T]], link: Link | None = None) -> T:
+        if self._has_left:
+            raise StorageError(f"member {self._number} of {self.store.location} has left")
+        used = self._link if link is None else link
+        with explained(self.store.location):
+            return await self.store.bridge.run(lambda: used.use(work))
+
+    async def _fetch(self, sql: str, *values: Any) -> Any:
+        async def work(connection: Connection) -> Any:
+            return await connection.fetchval(self._sql(sql), *values)
+
+        return await self._do(work)
+
+    async def _fetch_and_tell(self, sql: str, *values: Any) -> Any:
+        async def work(connection: Connection) -> Any:
+            found = await connection.fetchval(self._sql(sql), *values)
+            await connection.execute(NOTIFY, channel_of(self.store))
+            return found
+
+        return await self._do(work)
+
+    async def _tell(self) -> None:
+        async def work(connection: Connection) -> None:
+            await connection.execute(NOTIFY, channel_of(self.store))
+
+        await self._link.use(work)
+
+    async def beat(self) -> bool:
+        """Stay a member for ``ttl_s`` more; False where it has expired, or was removed."""
+
+        async def work(connection: Connection) -> Any:
+            return await connection.fetchval(self._sql(BEAT), self._number, self.ttl_s)
+
+        return await self._do(work, self._beats) is not None
+
+    async def look(self) -> View:
+        """See who is a member, and who has what."""
+        return await self._do(lambda connection: look(connection, self._sql))
+
+    async def noticed(self) -> None:
+        """Return when something has changed that others told of, or after a while."""
+        control = self.control
+        if control is not None and not self._has_left:
+            await self.store.bridge.run(control.noticed)
+
+    async def take(self, partition: int, seen: LeaseRow) -> int | None:
+        """Become the owner of a partition that is still as it was seen; gives the new epoch."""
+
+        async def work(connection: Connection) -> int | None:
+            async with connection.transaction():
+                epoch: int | None = await connection.fetchval(
+                    self._sql(TAKE),
+                    *(self._number, partition, seen.owner, seen.epoch, self._newcomer.software),
+                )
+                if epoch is not None:
+                    # Waits for the end of a round that the last owner is in.
+                    await connection.execute(self._sql(FENCE), partition, epoch)
+            if epoch is not None:
+                await connection.execute(NOTIFY, channel_of(self.store))
+            return epoch
+
+        return await self._do(work)
+
+    async def let_go(self, partition: int, to: int | None = None) -> bool:
+        """Give a partition up, for a certain member if one is named; False if it was not owned."""
+        with CancelScope(shield=True):
+            with suppress(StorageError):  # else the next owner folds what is left
+                await self._partitions[partition].rest()
+            return await self._fetch_and_tell(LET_GO, self._number, partition, to) is not None
+        raise AssertionError("a scope that nobody cancels swallows nothing")
+
+    async def wish(self, partition: int, to: int | None) -> None:
+        """Have the owner of a partition, whoever that is, let it go to a member."""
+        await self._fetch_and_tell(WISH, partition, to)
+
+    async def drain(self, member: int, draining: bool) -> bool:
+        """Have a member let all its partitions go, or take some again; False if there is none."""
+        return await self._fetch_and_tell(DRAIN, member, draining) is not None
+
+    async def has_ended(self, member: int) -> bool:
+        """Whether the session of a member is known to have ended."""
+        return bool(await self._fetch(HAS_ENDED, member, lock_of(self._identity, member)))
+
+    async def send(self, target: int, items: Sequence[bytes]) -> None:
+        """Put items for another member where that one finds them."""
+
+        async def work(connection: Connection) -> None:
+            await connection.execute(self._sql(SEND), target, self._number, [*items])
+
+        if items:
+            await self._do(work)
+
+    async def receive(self) -> list[tuple[int, bytes]]:
+        """Take what others have put there for this member."""
+
+        async def work(connection: Connection) -> list[tuple[int, bytes]]:
+            rows = await connection.fetch(self._sql(RECEIVE), self._number)
+            return [(source, body) for source, body in rows]
+
+        return await self._do(work)
+
+    async def leave(self) -> None:
+        """Let all partitions go and be no member any more. Idempotent."""
+        if self._has_left:
+            return
+        with CancelScope(shield=True):
+            try:
+                for partition in self._partitions:
+                    with suppress(StorageError):  # else the next owner folds what is left
+                        await partition.close()
+                if not self.store.is_closed:
+                    await self._do(self._leave)
+            finally:
+                self._has_left = True
+                await self.store.bridge.run(self._end, shield=True)
+
+    async def _leave(self, connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute(self._sql(LET_ALL_GO), self._number)
+            await connection.execute(self._sql(LEAVE), self._number)
+        await connection.execute(NOTIFY, channel_of(self.store))
+
+    async def _end(self) -> None:
+        if self.control is not None:
+            await self.control.stop()
+        for link in (self._link, self._beats):
+            await link.close()
+
+
+def channel_of(store: PostgresStore) -> str:
+    """Name the channel of notices about a hub."""
+    return f"perdure_{store.place.schema}"
+
+
+def lock_of(identity: Identity, member: int) -> int:
+    """Give the key of a member's advisory lock; locks are those of a whole database."""
+    return (int(identity.id.replace("-", "")[:16], 16) + member * 2_654_435_761) % 2**64 - 2**63
+
+
+class Control:
+    """The session that holds a member's lock and hears notices; made anew where it breaks."""
+
+    def __init__(self, store: PostgresStore, identity: Identity, member: int) -> None:
+        self.store = store
+        self._lock = lock_of(identity, member)
+        self._member = member
+        self._notice = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.is_up = False
+
+    @property
+    def _dsn(self) -> str | None:
+        place = self.store.place
+        return place.control_dsn if place.pooled else place.control_dsn or place.dsn
+
+    def start(self) -> None:
+        """Begin, unless a pooler lies between."""
+        if self._dsn is not None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def noticed(self) -> None:
+        """Return when there was a notice, or after a while."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._notice.wait(), NOTICED_S)
+        self._notice.clear()
+
+    async def _run(self) -> None:
+        wait = _RETRY_S
+        while True:
+            try:
+                await self._hold()
+                wait = _RETRY_S
+            except Exception as error:
+                _log.debug("the control session of member %d: %s", self._member, error)
+            # Full jitter, so that a server which comes back is not run over.
+            await asyncio.sleep(_jitter.uniform(0.0, wait))
+            wait = min(wait * 2, _RETRY_MAX_S)
+
+    async def _hold(self) -> None:
+        """Keep one session, from its opening to its end."""
+        connection = await connect(self.store.place, self._dsn, name="perdure control")
+        try:
+            self._lost = asyncio.Event()
+            connection.add_termination_listener(lambda _: self._lost.set())
+            await connection.execute("SELECT pg_advisory_lock($1)", self._lock)
+            await connection.add_listener(channel_of(self.store), lambda *_: self._notice.set())
+            await connection.execute(
+                self.store.sql("UPDATE {s}.member SET control = true WHERE member = $1"),
+                self._member,
+            )
+            self.is_up = True
+            self._notice.set()  # what was told meanwhile, nobody has heard
+            await self._lost.wait()
+        finally:
+            self.is_up = False
+            connection.terminate()
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
