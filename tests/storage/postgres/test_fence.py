@@ -1,0 +1,275 @@
+"""A commit and a take-over that meet at any of their steps: nothing acknowledged is lost, ever.
+
+The commit is stopped by the server, in triggers that wait for an advisory lock: when it has read
+the epoch and before its row is there, or with its row there and before it ends. The take-over is
+stopped between its statements.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+import pytest
+from anyio import create_task_group
+
+from perdure.actors.errors import LeaseLostError, StorageError
+from perdure.storage.postgres import PostgresStore, journal
+from perdure.storage.postgres.store import FENCE, TAKE
+from perdure.testing.store_conformance import Owner, created
+
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+READ, WRITTEN = 71, 72
+"""The keys of the locks for which a commit waits: having read the epoch, and having its row."""
+
+GATES = """
+CREATE FUNCTION {s}.gate() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_advisory_xact_lock_shared(TG_ARGV[0]::bigint); RETURN NEW; END $$;
+CREATE TRIGGER when_read BEFORE INSERT ON {s}.journal FOR EACH ROW EXECUTE FUNCTION {s}.gate('71');
+CREATE CONSTRAINT TRIGGER when_written AFTER INSERT ON {s}.journal
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {s}.gate('72');
+"""
+
+BREACHES = """
+SELECT 'a gap before ' || sequence FROM (
+  SELECT sequence, lag(sequence) OVER (ORDER BY sequence) AS before FROM {s}.journal) AS j
+WHERE sequence <> before + 1
+UNION ALL
+SELECT 'an older epoch at ' || sequence FROM (
+  SELECT sequence, epoch, lag(epoch) OVER (ORDER BY sequence) AS before FROM {s}.journal) AS j
+WHERE epoch < before
+UNION ALL
+SELECT 'nothing behind what is folded, and before ' || min(sequence)
+FROM {s}.journal, {s}.folded GROUP BY settled HAVING min(sequence) > settled + 1
+UNION ALL
+SELECT 'an epoch of the future at ' || sequence
+FROM {s}.journal j, {s}.partition p WHERE j.epoch > p.epoch
+"""
+
+
+class Breach(AssertionError):
+    """An invariant does not hold."""
+
+
+class Server:
+    """What the test itself asks of the server."""
+
+    def __init__(self, connection: Any, schema: str) -> None:
+        self._connection = connection
+        self._schema = f'"{schema}"'
+
+    async def do(self, sql: str, *values: Any) -> list[Any]:
+        return list(await self._connection.fetch(sql.replace("{s}", self._schema), *values))
+
+    async def make_gates(self) -> None:
+        await self._connection.execute(GATES.replace("{s}", self._schema))
+
+    async def shut(self, gate: int) -> None:
+        await self.do("SELECT pg_advisory_lock($1)", gate)
+
+    async def open(self, gate: int) -> None:
+        await self.do("SELECT pg_advisory_unlock($1)", gate)
+
+    async def until_somebody_waits(self, kind: str) -> None:
+        """Return when somebody waits for a lock, of that kind."""
+        with anyio.fail_after(20):
+            while not await self.do(
+                "SELECT FROM pg_locks WHERE NOT granted AND locktype = $1", kind
+            ):
+                await anyio.sleep(0.002)
+
+    async def check(self) -> None:
+        """Look at what is stored.
+
+        Raises:
+            Breach: an invariant does not hold.
+        """
+        for (breach,) in await self.do(BREACHES):
+            raise Breach(breach)
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"t{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def dsn() -> str:
+    found = os.environ.get("PERDURE_TEST_POSTGRES")
+    if not found:
+        pytest.skip("no PostgreSQL")
+    return found
+
+
+@pytest.fixture
+async def pair(dsn: str, schema: str) -> AsyncIterator[tuple[PostgresStore, PostgresStore]]:
+    one, other = (PostgresStore(f"{dsn}?schema={schema}&durability=relaxed") for _ in range(2))
+    await one.open(1)
+    await other.open(1)
+    yield one, other
+    await one.close()
+    await other.close()
+
+
+@pytest.fixture
+async def server(dsn: str, schema: str) -> AsyncIterator[Server]:
+    connection = await asyncpg.connect(dsn)
+    yield Server(connection, schema)
+    await connection.close()
+
+
+async def commit_once(owner: Owner, outcomes: list[str]) -> None:
+    try:
+        await owner.commit(created=[created(1)])
+        outcomes.append("acknowledged")
+    except LeaseLostError:
+        outcomes.append("refused")
+    except StorageError:
+        outcomes.append("unknown")
+
+
+async def check_taken(other: PostgresStore, outcomes: list[str], seen: Owner) -> None:
+    """Check what a new owner saw against what the old one was told.
+
+    Raises:
+        Breach: something acknowledged is not there.
+    """
+    if outcomes == ["acknowledged"] and await seen.keys() != ["i1"]:
+        raise Breach("a commit was acknowledged that the new owner does not have")
+    if outcomes == ["refused"] and await seen.keys():
+        raise Breach("a commit was refused, and is there")
+    # The new owner goes on from there.
+    await seen.commit(created=[created(2)])
+    assert other.partitions
+
+
+async def take_over(other: PostgresStore, owners: list[Owner]) -> None:
+    partition = other.partitions[0]
+    owners.append(Owner(partition, await partition.recover()))
+
+
+async def commit_first(
+    pair: tuple[PostgresStore, PostgresStore], server: Server, gate: int
+) -> list[str]:
+    """Stop a commit at a gate, have the partition taken over meanwhile, and look."""
+    one, other = pair
+    await server.make_gates()
+    old = Owner(one.partitions[0], await one.partitions[0].recover())
+    outcomes: list[str] = []
+    owners: list[Owner] = []
+    await server.shut(gate)
+    async with create_task_group() as tasks:
+        tasks.start_soon(commit_once, old, outcomes)
+        await server.until_somebody_waits("advisory")
+        tasks.start_soon(take_over, other, owners)
+        # It waits for the commit's end; a broken build does not, and has the partition at once.
+        with anyio.fail_after(20):
+            while not owners:
+                waits = await server.do(
+                    "SELECT FROM pg_locks WHERE NOT granted AND locktype <> 'advisory'"
+                )
+                if waits:
+                    break
+                await anyio.sleep(0.002)
+        await server.open(gate)
+    await server.check()
+    await check_taken(other, outcomes, owners[0])
+    await server.check()
+    return outcomes
+
+
+@pytest.mark.parametrize("gate", [READ, WRITTEN])
+async def test_a_take_over_sees_the_commit_that_was_under_way(
+    pair: tuple[PostgresStore, PostgresStore], server: Server, gate: int
+) -> None:
+    assert await commit_first(pair, server, gate) == ["acknowledged"]
+
+
+@pytest.mark.parametrize("step", ["raised", "fenced"])
+async def test_a_commit_that_meets_a_take_over_stores_nothing(
+    pair: tuple[PostgresStore, PostgresStore], server: Server, dsn: str, schema: str, step: str
+) -> None:
+    one, other = pair
+    old = Owner(one.partitions[0], await one.partitions[0].recover())
+    taker = await asyncpg.connect(dsn)
+    outcomes: list[str] = []
+    async with create_task_group() as tasks, taker.transaction():
+        epoch = await taker.fetchval(TAKE.replace("{s}", f'"{schema}"'), 0)
+        if step == "fenced":
+            await taker.fetch(FENCE.replace("{s}", f'"{schema}"'), 0, epoch)
+        tasks.start_soon(commit_once, old, outcomes)
+        await server.until_somebody_waits("transactionid")
+        # Here the take-over has ended, and the commit may go on.
+    await taker.close()
+
+    assert outcomes == ["refused"]
+    new = Owner(other.partitions[0], await other.partitions[0].recover())
+    await check_taken(other, outcomes, new)
+    await server.check()
+
+
+async def test_a_take_over_that_gives_up_leaves_the_owner_its_partition(
+    pair: tuple[PostgresStore, PostgresStore], server: Server, dsn: str, schema: str
+) -> None:
+    one, _ = pair
+    old = Owner(one.partitions[0], await one.partitions[0].recover())
+    taker = await asyncpg.connect(dsn)
+    outcomes: list[str] = []
+    async with create_task_group() as tasks:
+        transaction = taker.transaction()
+        await transaction.start()
+        await taker.fetchval(TAKE.replace("{s}", f'"{schema}"'), 0)
+        tasks.start_soon(commit_once, old, outcomes)
+        await server.until_somebody_waits("transactionid")
+        await transaction.rollback()
+    await taker.close()
+
+    assert outcomes == ["acknowledged"]
+    assert await old.keys() == ["i1"]
+    await server.check()
+
+
+async def lose_a_tail(pair: tuple[PostgresStore, PostgresStore], server: Server) -> None:
+    """Have the server forget a commit, as a failover to an asynchronous standby does."""
+    old = Owner(pair[0].partitions[0], await pair[0].partitions[0].recover())
+    await old.commit(created=[created(1)])
+    await server.do("DELETE FROM {s}.journal")
+    outcome: list[str] = []
+    try:
+        await old.commit(created=[created(2)])
+    except LeaseLostError:
+        outcome.append("refused")
+    await server.check()
+    assert outcome == ["refused"]
+
+
+async def test_a_commit_behind_one_that_is_missing_is_refused(
+    pair: tuple[PostgresStore, PostgresStore], server: Server
+) -> None:
+    await lose_a_tail(pair, server)
+
+
+# The builds that lack a part of it: each of these tests finds what it finds with that part taken out.
+
+
+async def test_without_the_share_lock_a_commit_would_be_lost(
+    pair: tuple[PostgresStore, PostgresStore], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "COMMIT", journal.COMMIT.replace(" FOR SHARE", ""))
+    with pytest.raises(Breach, match=r"acknowledged|older epoch"):
+        await commit_first(pair, server, READ)
+
+
+async def test_without_the_predecessor_there_would_be_gaps(
+    pair: tuple[PostgresStore, PostgresStore], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, end = journal.COMMIT.index(" AND (("), journal.COMMIT.index(" FOR SHARE")
+    without = journal.COMMIT[:begin].replace("AND (", "") + journal.COMMIT[end:]
+    monkeypatch.setattr(journal, "COMMIT", without)
+    with pytest.raises(Breach, match="nothing behind what is folded"):
+        await lose_a_tail(pair, server)
