@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Self, cast
 
 import anyio
 
-from ..actors.arguments import instance, is_a, refusal, text, whole
+from ..actors.arguments import instance, is_a, optional_text, refusal, text, whole
 from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, UsageError
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
+from ..storage.membership import ClusterStore
 from .client.applications import app_of, load_observer, make_lookup
 from .client.client import Client
 from .client.hub_client import HubClient
@@ -37,9 +38,13 @@ from .transport.sockets import path_of
 if TYPE_CHECKING:
     from ..actors.registry.app import App
     from ..storage import Store
+    from .cluster.nodes import ClusterCrew, Node
     from .statistics import HubStatistics
 
 _log = Log("perdure.hub")
+
+#: How many partitions a new store gets that one hub has open.
+_PARTITIONS = 4
 
 
 class Hub:
@@ -57,7 +62,9 @@ class Hub:
         app: the application, or where it is, such as ``"module:name"``. Worker processes import
             it, so with ``workers`` it must be a module's, or be named.
         store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``, or a ``Store``.
-        partitions: how many partitions a new store gets; an existing one must have as many.
+        partitions: how many partitions a new store gets; an existing one must have as many. None
+            for 4, or where several processes may have the store open, as many as it has, and 64
+            for a new one.
         shards: how many event loops of this process serve them; each beyond the first has a
             thread of its own.
         workers: how many processes of their own serve them instead; 0 for none.
@@ -74,6 +81,13 @@ class Hub:
             has them belong to traces. Or where it is, such as ``"module:name"``: that of an
             observer, or of what makes one when it is called. Worker processes import it, so with
             ``workers`` it must be named.
+        node_listen: where this process listens for the others that serve the hub, on a store that
+            several may have open: ``HOST:PORT``. By default a free port of this host, for processes
+            of it alone.
+        node_address: what the others dial: ``HOST:PORT``; by default where it listens.
+        node_key: the key that all of them have, or the file with it. It is needed where they reach
+            each other over a network; else it comes from the store.
+        node_http: where this process's HTTP API is, as a URL, for people who look for it.
 
     Attributes:
         crew: the shards that serve it: for the runtime's own use and its tests, as the class
@@ -89,7 +103,7 @@ class Hub:
         app: App | str,
         *,
         store: str | Path | Store = "memory:",
-        partitions: int = 4,
+        partitions: int | None = None,
         shards: int = 1,
         workers: int = 0,
         rebalance: Rebalance | None = Rebalance(),  # noqa: B008 - it is frozen
@@ -98,6 +112,10 @@ class Hub:
         clock: Clock | None = None,
         retention: Mapping[RuntimeStatus | str, float | timedelta] | None = None,
         observer: Observer | TraceObserver | str | None = None,
+        node_listen: str | None = None,
+        node_address: str | None = None,
+        node_key: bytes | str | Path | None = None,
+        node_http: str | None = None,
     ) -> None:
         _check_numbers(partitions, shards, workers)
         self.app = app_of(app)
@@ -115,25 +133,39 @@ class Hub:
             lookup.tracer = watch
         self._lookup = lookup
         path = None if socket is None else path_of(socket, "socket")
+        node = check_node(node_listen, node_address, node_key, node_http)
         self.crew: Crew
-        if workers:
+        if isinstance(self._store, ClusterStore):
+            if shards > 1 or workers:
+                raise UsageError(
+                    "each process of a hub on this store is a member with one event loop: start "
+                    "more processes instead of shards or workers"
+                )
+            self.crew = self._make_member(self._store, partitions, path, watch, node)
+        elif node is not None:
+            raise UsageError(
+                "node_listen, node_address, node_key and node_http are for a store that several "
+                "processes have open at once (postgresql://...), and this one has one owner"
+            )
+        elif workers:
             from .cluster.processes import ProcessCrew  # with all that starts processes
 
             self.crew = ProcessCrew(
                 workers,
                 text(app, "app") if is_a(app, str) else self.app,
                 self._store,
-                partitions,
+                partitions or _PARTITIONS,
                 settings=self.settings,
                 socket=path,
                 stop_for=self._stop_for,
                 observer=cast("str", observer) if is_a(observer, str) else None,
             )
         else:
-            self.crew = self._make_crew(shards, partitions, path, watch)
+            self.crew = self._make_crew(shards, partitions or _PARTITIONS, path, watch)
         self.crew.on_interrupt = self._interrupt
         self._balancer = None
-        if rebalance is not None and max(shards, workers) > 1:
+        is_member = isinstance(self._store, ClusterStore)
+        if rebalance is not None and (is_member or max(shards, workers) > 1):
             self._balancer = Balancer(rebalance, self.crew)
         self._tasks: TaskGroup | None = None
         self._serving: anyio.CancelScope | None = None
@@ -152,6 +184,30 @@ class Hub:
             shards,
             self._store,
             partitions,
+            lookup=self._lookup,
+            settings=self.settings,
+            clock=self._clock,
+            socket=socket,
+            stop_for=self._stop_for,
+            watch=watch,
+        )
+
+    def _make_member(
+        self,
+        store: ClusterStore,
+        partitions: int | None,
+        socket: Path | None,
+        watch: Watch | None,
+        node: Node | None,
+    ) -> ClusterCrew:
+        """Make the shard of a hub that other processes serve, too."""
+        from .cluster.nodes import ClusterCrew, Node  # with all that reaches others
+
+        return ClusterCrew(
+            store,
+            partitions,
+            app=self.app,
+            node=Node() if node is None else node,
             lookup=self._lookup,
             settings=self.settings,
             clock=self._clock,
@@ -236,8 +292,7 @@ class Hub:
         """
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it moves partitions while it runs")
-        last, shards = len(self.crew.owners) - 1, self.crew.count - 1
-        numbers = whole(partition, "partition", most=last), whole(to, "to", most=shards)
+        numbers = self.crew.check_move(partition, to)
         move = partial(self.crew.move, *numbers)
         await (self._home.fetch(move) if self._home.is_elsewhere() else move())
 
@@ -410,7 +465,8 @@ class Hub:
         self.crew.client = self._client
         self.crew.payload_max = self.settings.max_payload
         if self._retention:
-            keep = partial(keep_retention, self._retention, self._client, self._clock)
+            leads = lambda: self.crew.leads  # noqa: E731
+            keep = partial(keep_retention, self._retention, self._client, self._clock, leads)
             tasks.start_soon(self.crew.keeper.persist, "retention", keep)
         if self._balancer is not None:
             tasks.start_soon(self.crew.keeper.persist, "balancing", self._balancer.run)
@@ -472,8 +528,8 @@ class _Body:
         return self._scope.__exit__(kind, error, trace)
 
 
-def _check_numbers(partitions: object, shards: object, workers: object) -> None:
-    partitions = whole(partitions, "partitions", least=1, most=1_024)
+def _check_numbers(given: object, shards: object, workers: object) -> None:
+    partitions = _PARTITIONS if given is None else whole(given, "partitions", least=1, most=1_024)
     shards = whole(shards, "shards", least=1, most=1_024)
     workers = whole(workers, "workers", most=1_024)
     if workers and shards > 1:
@@ -484,6 +540,23 @@ def _check_numbers(partitions: object, shards: object, workers: object) -> None:
                 f"{number} {name} cannot share {partitions} partitions: give at least as many "
                 f"partitions as {name}"
             )
+
+
+def check_node(listen: object, address: object, key: object, http: object) -> Node | None:
+    """Read how a process is reached by others; None where nothing is said."""
+    if listen is None and address is None and key is None and http is None:
+        return None
+    from .cluster.nodes import Node, check_addresses  # with all that reaches others
+
+    check_addresses(listen, address)
+    if key is not None and not is_a(key, bytes):
+        key = path_of(key, "node_key")
+    return Node(
+        listen=cast("str | None", listen),
+        address=cast("str | None", address),
+        key=cast("bytes | Path | None", key),
+        http=optional_text(http, "node_http"),
+    )
 
 
 def settings_of(settings: object) -> Settings:

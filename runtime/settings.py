@@ -61,6 +61,8 @@ class Settings:
         stripe_hot_per_s: with ``stripes="auto"``: operations that one partition or client sends
             to an entity in a second before they go to a stripe.
         crashes_max: crashes of one actor's turns before it is parked.
+        lease_s: where several processes serve a hub: how long after its last word to the store
+            one of them is taken for gone.
         on_nondeterminism: what becomes of an instance whose code left its history.
     """
 
@@ -79,4 +81,5 @@ class Settings:
     stripe_fold_s: float = field(default=5.0, converter=as_seconds, validator=check_seconds)
     stripe_hot_per_s: int = _count(1_000)
     crashes_max: int = _count(3)
+    lease_s: float = field(default=6.0, converter=as_seconds, validator=check_seconds)
     on_nondeterminism: Literal["park", "fail"] = field(default="park", validator=_check_end)

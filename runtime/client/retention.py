@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -44,11 +44,23 @@ def check_retention(
     return ages
 
 
-async def keep_retention(ages: dict[RuntimeStatus, int], client: Client, clock: Clock) -> None:
-    """Delete what is older than its age, now and then every hour, for ever."""
+async def keep_retention(
+    ages: dict[RuntimeStatus, int],
+    client: Client,
+    clock: Clock,
+    leads: Callable[[], bool] = lambda: True,
+) -> None:
+    """Delete what is older than its age, now and then every hour, for ever.
+
+    Args:
+        ages: how old what has ended may be, by its status.
+        client: deletes it.
+        clock: tells its age.
+        leads: whether this process is the one of the hub's to do so.
+    """
     while True:
         now = clock.now()
-        for status, age in ages.items():
+        for status, age in ages.items() if leads() else ():
             try:
                 deleted = await client.purge(statuses=[status], completed_to=to_datetime(now - age))
             except PerdureError as error:

@@ -110,6 +110,9 @@ class Balancer:
         rules = self._rules
         while True:
             await anyio.sleep(rules.interval_s)
+            if not self._crew.leads:
+                self._before.clear()
+                continue
             try:
                 loads = await self._look()
                 now = anyio.current_time()

@@ -182,6 +182,20 @@ class Crew(ABC):
         """The shard that is the hub's own loop."""
         raise UsageError("no shard of this hub is in its own loop")
 
+    @property
+    def leads(self) -> bool:
+        """Whether what is done once for a hub is to be done by this process."""
+        return True
+
+    def check_move(self, partition: int, to: int) -> tuple[int, int]:
+        """Give the numbers of a partition and of a shard that may serve it.
+
+        Raises:
+            UsageError: there is none such.
+        """
+        partition = whole(partition, "partition", most=len(self.owners) - 1)
+        return partition, whole(to, "to", most=self.count - 1)
+
     async def ask_soon(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
         """Ask something of a shard that it answers at once, unless code of users holds its loop.
 
@@ -204,8 +218,7 @@ class Crew(ABC):
 
     async def move(self, partition: int, to: int) -> None:
         """Have a partition served by another shard."""
-        whole(partition, "partition", most=len(self.owners) - 1)
-        whole(to, "to", most=self.count - 1)
+        self.check_move(partition, to)
         with anyio.move_on_after(MOVES_S) as scope:
             await self._moving.acquire()
         if scope.cancelled_caught:

@@ -15,9 +15,11 @@ from ...actors.errors import LeaseLostError, StorageError, StoreMovedError, Unav
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...storage.slices import at_once, each, in_slices
 from ..observer import CheckpointFacts
+from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
 from .batch import Batch
 from .checkpoint import SealError, seal, store_mail
+from .loss import fail_batch
 from .move import leave
 from .recovery import outcome_unknown, recover
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ..scheduling.watch import Watch
     from .partition import Partition
     from .rounds import Rounds
+    from .tenure import Tenure
 
 #: How long mailboxes are drained in front of checkpoints, and these sealed, in one turn of the
 #: event loop: in budgets of the pump.
@@ -73,7 +76,9 @@ class CommitLoop:
             tasks.start_soon(partition.overflow.run)
             tasks.start_soon(partition.exchange.run)
             while True:
-                if partition.leaving is not None and not partition.is_tainted:
+                if partition.leaving is not None and (
+                    not partition.is_tainted or partition.is_lost()
+                ):
                     waiter, partition.leaving = partition.leaving, None
                     if await leave(partition, waiter):
                         tasks.cancel_scope.cancel()
@@ -124,9 +129,35 @@ class CommitLoop:
             partition.exchange.on_durable(checkpoint)
             if partition.news.is_followed:
                 partition.news.note(batch.changed_instances(), checkpoint.sequence)
-        elif partition.workbook is not None:
-            partition.workbook.tell(batch)  # of what only read
+        else:
+            tenure = partition.tenure
+            if tenure is not None and not await self._is_sure(batch, tenure):
+                return
+            if partition.workbook is not None:
+                partition.workbook.tell(batch)  # of what only read
         await self._let_out(batch)
+
+    async def _is_sure(self, batch: Batch, tenure: Tenure) -> bool:
+        """Wait until what was read is known to be the truth; False where it is somebody else's."""
+        partition = self.partition
+        if not tenure.is_sure():
+            partition.releasing = batch
+            try:
+                await tenure.until_sure()
+            except MovedError:
+                fail_batch(partition, batch)
+                return False
+            except UnavailableError as error:
+                batch.replies = [(waiter, error, message) for waiter, _, message in batch.replies]
+            except BaseException:
+                batch.fail_replies(outcome_unknown())  # the hub stops
+                raise
+            finally:
+                partition.releasing = None
+        if partition.is_lost():
+            fail_batch(partition, batch)
+            return False
+        return True
 
     def drain(self) -> None:
         """Let entities take now what would have to be stored, since it waits at a checkpoint.
@@ -182,7 +213,10 @@ class CommitLoop:
                 await self._commit_watched(checkpoint, batch, self._watch)
         except LeaseLostError as error:
             # Whoever has the store now speaks for it; coming back would take it from them.
-            batch.fail_replies(error)
+            if partition.tenure is None:
+                batch.fail_replies(error)
+            else:
+                fail_batch(partition, batch)
             partition.stop(error)
             return False
         except StoreMovedError as error:

@@ -6,7 +6,7 @@ and nothing of it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...actors.changes import read_parked
@@ -28,10 +28,10 @@ from .batch import Errand
 from .requests import UNTRIED
 
 if TYPE_CHECKING:
-    from ..placement.places import Ending, Frame
+    from ..placement.places import Ending, Frame, Records
     from ..scheduling.waiter import Waiter
-    from .guarded_store import GuardedStore
     from .partition import Partition
+    from .tenure import Tenure
 
 T = TypeVar("T")
 
@@ -45,11 +45,9 @@ class Door:
         self._gate = partition.gate
         self._requests = partition.requests
         self._watchers = partition.watchers
-
-    @property
-    def store(self) -> GuardedStore:
-        """Where stored actors are read."""
-        return self.partition.store
+        self._tenure = partition.tenure
+        #: Where stored actors are read.
+        self.store: Records = partition.store
 
     # From other partitions, and from activities.
 
@@ -261,7 +259,18 @@ class Door:
             MovedError: it has left, and its store is closed here.
             StorageError: the store cannot be read.
         """
+        if self._tenure is not None and not self._tenure.is_sure():
+            await self._until_sure(self._tenure, reading)
         return await self._gate.read(reading)
+
+    async def _until_sure(self, tenure: Tenure, reading: Awaitable[Any]) -> None:
+        """Wait with a reading until the partition is known to be here; else give it up."""
+        try:
+            await tenure.until_sure()
+        except BaseException:
+            if isinstance(reading, Coroutine):
+                reading.close()
+            raise
 
     async def explain(self, key: str) -> dict[str, Any] | None:
         """Say why an actor waits, as JSON values; None where there is no such instance.
@@ -331,6 +340,8 @@ class Door:
             UnavailableError: the partition is recovering, or has moved.
         """
         partition, news = self.partition, self.partition.news
+        if self._tenure is not None and not self._tenure.is_sure():
+            await self._tenure.until_sure()
         while True:
             if self._gate.reason is not None:
                 raise self._gate.refusal()

@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,6 +26,7 @@ from ..placement.places import MovedError
 from ..scheduling.waiter import TOLD, Waiter
 from .batch import Batch
 from .checkpoint import SealError, seal
+from .loss import fail_batch, forsake
 from .recovery import outcome_unknown, recover
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ async def leave(partition: Partition, told: Waiter) -> bool:
     Returns:
         Whether the partition has left.
     """
+    if partition.is_lost():
+        told.fail(MovedError(f"partition {partition.index} is not this process's any more"))
+        await in_slices(forsake(partition))
+        return True
     partition.gate.reason = MovedError(f"partition {partition.index} is moving to another shard")
     waiting = _keep_mail(partition)
     batch, partition.batch = partition.batch, Batch()
@@ -52,7 +58,10 @@ async def leave(partition: Partition, told: Waiter) -> bool:
         await partition.store.commit(checkpoint)
     except LeaseLostError as error:
         # Whoever has the store now speaks for it; coming back would take it from them.
-        batch.fail_replies(error)
+        if partition.tenure is None:
+            batch.fail_replies(error)
+        else:
+            fail_batch(partition, batch)
         partition.stop(error)
         told.fail(error)
         return False
@@ -121,6 +130,17 @@ class Replies:
             found[1].fail(value)
         else:
             found[1].set(value)
+
+    def owe(self, numbers: Iterable[int], shard: int) -> None:
+        """Expect some answers from another shard than before."""
+        for number in numbers:
+            found = self._waiting.get(number)
+            if found is not None:
+                self._waiting[number] = (shard, found[1])
+
+    def __len__(self) -> int:
+        """How many wait for an answer."""
+        return len(self._waiting)
 
     def fail(self, error: BaseException, shard: int | None = None) -> None:
         """Fail those whose answer that shard owes, which has died; or all of them."""

@@ -19,7 +19,8 @@ Invariants:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...actors.errors import FailureDetails
@@ -49,12 +50,14 @@ from .loader import Loader
 from .news import News
 from .overflow import Overflow
 from .requests import Requests
+from .tenure import patiently
 from .unheard import Unheard
 from .watchers import Watchers
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage.protocol import PartitionStore
+    from ...storage.records import RequestRow
     from ..scheduling.clock import Clock
     from ..scheduling.deaths import Notes
     from ..scheduling.pump import Pump
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from ..scheduling.waiter import Waiter
     from ..settings import Settings
     from .around import Around
+    from .tenure import Tenure
     from .workbook import Workbook
 
 _log = Log("perdure.partition")
@@ -91,6 +95,7 @@ class Partition(Ledger):
         "news",
         "notes",
         "now",
+        "on_away",
         "on_fatal",
         "overflow",
         "places",
@@ -102,6 +107,7 @@ class Partition(Ledger):
         "steady",
         "store",
         "stripe_router",
+        "tenure",
         "timers",
         "unheard",
         "waiting",
@@ -140,7 +146,7 @@ class Partition(Ledger):
         self.activations = self.catalog.activations
         self.requests = Requests(
             self.store.place,
-            read=lambda request: self.gate.read(self.store.read_request(request)),
+            read=self._read_request,
             ledger=self,
             lookup=lookup,
             steady=self.steady,
@@ -174,9 +180,13 @@ class Partition(Ledger):
         self.around: Around | None = None
         #: When request ids are forgotten next, by the steady time.
         self.expire_requests_at = 0
+        #: Whether it is still this process's, where others may take it over.
+        self.tenure: Tenure | None = None
         #: Why another owner has taken over, if one has; and who is told.
         self.fatal: Exception | None = None
         self.on_fatal: Callable[[Exception], None] = lambda error: None
+        #: Told when it waits for its store, and nobody should find it here, and when it is back.
+        self.on_away: Callable[[bool], None] = lambda is_away: None
         #: What tells an id that is made up here from all others.
         self.new_name: Callable[[], str] = _random_name
         self._near = ""  # what ids of this partition may begin with
@@ -207,6 +217,11 @@ class Partition(Ledger):
                 activation.mail.pop()
             else:
                 activation.gives_way(message)
+
+    def _read_request(self, request: str) -> Awaitable[RequestRow | None]:
+        if self.tenure is not None:
+            return patiently(self.gate, partial(self.store.read_request, request))
+        return self.gate.read(self.store.read_request(request))
 
     def _activation(self, key: str) -> Activation:
         return Activation(self, key, None)
@@ -418,6 +433,10 @@ class Partition(Ledger):
         """Stop for good: another owner has taken over."""
         self.fatal = error
         self.on_fatal(error)
+
+    def is_lost(self) -> bool:
+        """Whether another process has it, or may have, and it ends here."""
+        return self.fatal is not None and self.tenure is not None
 
     def leave(self) -> Waiter:
         """Stop taking turns and make all durable; gives who waits for messages stored by then."""

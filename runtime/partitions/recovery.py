@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from random import uniform
 from typing import TYPE_CHECKING
 
 import anyio
@@ -22,10 +23,13 @@ from ...actors.messages import Caller, Command
 from ...actors.printing import text_of, type_name
 from ...storage.slices import in_slices
 from ..placement.claims import id_of
+from ..placement.places import MovedError
 from ..scheduling.timers import backoff
-from ..scheduling.waiter import TOLD
+from ..scheduling.waiter import TOLD, Countdown
 from .batch import Errand
+from .loss import fail_batch, fail_mail
 from .overflow import Mailboxes, look_through
+from .tenure import STORE_PATIENCE_S
 
 if TYPE_CHECKING:
     from ...actors.messages import Message
@@ -109,11 +113,18 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     Requests that the failed checkpoint held turn out applied or not by its number in the store;
     all others were never durable, unless they wait in the stored mailbox.
     """
+    if partition.is_lost():
+        if failed is not None:
+            fail_batch(partition, failed, may_be_stored=True)
+        return
     _log.error("partition %d recovers: %s", partition.index, error)
     gate = partition.gate
     gate.reason = UnavailableError(text_of(error))
     crashed = partition.crashes.take_fresh()
-    reason = _unapplied()
+    is_away = partition.tenure is not None and issubclass(type(error), StorageError)
+    if is_away:
+        partition.on_away(True)
+    reason = _unapplied() if not is_away else MovedError(text_of(error))
     if crashed and not issubclass(type(error), (StorageError, UnavailableError)):
         # Nothing is wrong but with those actors: what others wait for is done over, unnoticed.
         gate.keep_aside()
@@ -141,7 +152,10 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         )
     finally:
         if found is None:
-            _leave_open(outcome_unknown(), failed, tainted, dropped)
+            if partition.is_lost():
+                _give_over(partition, failed, tainted, dropped)
+            else:
+                _leave_open(outcome_unknown(), failed, tainted, dropped)
             _fail_aside(partition)
     if found is None:
         return
@@ -166,7 +180,11 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     partition.news.begin_anew(recovered.sequence)  # the checkpoint that failed may be one of them
     partition.waiting = 0
     await refill(partition, recovered, mailboxes)
+    if partition.is_lost():
+        return  # the loop of commits ends, and drops all of it again
     gate.reason = None
+    if is_away:
+        partition.on_away(False)
     try:
         await resume(partition, recovered, mailboxes)
     except StorageError as error:
@@ -221,7 +239,10 @@ class _Lost:
     def fail(self) -> None:
         """Tell all who wait."""
         for waiter in (*self._waiters, *(waiter for waiter, _ in self._messages.values())):
-            waiter.fail(self._reason)
+            if isinstance(waiter, Countdown):  # it must not be repeated as a whole, unasked
+                waiter.fail(_unapplied())
+            else:
+                waiter.fail(self._reason)
 
     def fail_crashed(self) -> list[Message]:
         """Tell those who wait for actors that crashed; gives all else, to be taken anew."""
@@ -267,6 +288,16 @@ def _leave_open(
                 message.reply.fail(unknown if message.row else _unapplied())
 
 
+def _give_over(
+    partition: Partition, failed: Batch | None, tainted: Batch, dropped: list[Activation]
+) -> None:
+    """Have whoever waits ask the process that has the partition now."""
+    if failed is not None:
+        fail_batch(partition, failed, may_be_stored=True)
+    fail_batch(partition, tainted)
+    fail_mail(partition, dropped)
+
+
 def _stop_waiting(
     partition: Partition,
     error: BaseException,
@@ -276,7 +307,8 @@ def _stop_waiting(
 ) -> None:
     """Have nobody wait any longer for a store that may stay as it is for hours."""
     unknown = OutcomeUnknownError(
-        f"the store of partition {partition.index} has not been well for {SILENT_S:g} seconds "
+        f"the store of partition {partition.index} has not been well for "
+        f"{_silent_s(partition):g} seconds "
         f"({text_of(error)}): the request may have been applied; repeat it under the same request id"
     )
     _fail_aside(partition)
@@ -338,20 +370,31 @@ async def _read(
 ) -> tuple[Recovered, Mailboxes] | None:
     tries = 0
     began = anyio.current_time()
-    while True:
+    while not partition.is_lost():
         try:
             recovered = await partition.store.recover()
-            return recovered, await look_through(partition, recovered, wanted)
+            mailboxes = await look_through(partition, recovered, wanted)
+            return None if partition.is_lost() else (recovered, mailboxes)
         except (LeaseLostError, StoreMovedError, StoreDamagedError) as error:
             # Whoever has the store now speaks for it; or to wait would repair nothing.
             partition.stop(error)
             return None
         except StorageError as error:
             _log.error("partition %d cannot recover yet: %s", partition.index, error)
-            if anyio.current_time() - began >= SILENT_S:
+            if anyio.current_time() - began >= _silent_s(partition):
                 stop_waiting()
-            await anyio.sleep(backoff(tries))
+            await anyio.sleep(_pause(partition, tries))
             tries += 1
+    return None
+
+
+def _silent_s(partition: Partition) -> float:
+    return SILENT_S if partition.tenure is None else STORE_PATIENCE_S
+
+
+def _pause(partition: Partition, tries: int) -> float:
+    """Seconds until the next try; where many come back to one store, not all at the same time."""
+    return backoff(tries) * (1.0 if partition.tenure is None else uniform(0.5, 1.5))
 
 
 def _unapplied() -> UnavailableError:

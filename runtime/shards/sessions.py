@@ -45,6 +45,7 @@ class Session:
         trusted: whether the other side is of the hub. All that anybody else sends is checked, and
             he may only do what a client does.
         payload_max: bytes of the largest value, where there is no shard to say so.
+        relays: whether what is asked of partitions elsewhere is passed on.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class Session:
         *,
         trusted: bool,
         payload_max: int = 0,
+        relays: bool = False,
     ) -> None:
         self._channel = channel
         self._trusted = trusted
+        self._relays = relays
         self._shard = shard
         self._limits: Limits | None = None  # of what is checked
         self._handlers = handlers
@@ -170,7 +173,7 @@ class Session:
             reply.fail(UsageError(f"{verb} was asked with {len(arguments)} arguments"))
             return
         door = None if self._shard is None else self._shard.hosted.get(arguments[0])
-        if door is None:
+        if door is None and not self._relays:
             reply.fail(MovedError(f"partition {arguments[0]} is not here"))
             return
         try:
@@ -178,9 +181,26 @@ class Session:
                 known.check(self._limits, *arguments)
             if known.form is not None:
                 self._weigh(number, known.form, arguments)
-            self._do(known, door, reply, number, arguments[1:])
+            if door is None:
+                self._pass_on(known, number, *arguments)
+            else:
+                self._do(known, door, reply, number, arguments[1:])
         except PerdureError as error:
             reply.fail(error)
+
+    def _pass_on(self, verb: Verb, number: int, partition: int, *arguments: Any) -> None:
+        """Ask a partition that is elsewhere, for somebody who cannot reach it."""
+        assert self._shard is not None
+        place: Any = self._shard.router.places[partition]  # what verbs ask of it, it has
+        if verb.reads:
+            self._start(number, self._read_elsewhere, verb, place, *arguments)
+        else:
+            self._start(number, verb.serve, place, *arguments)
+
+    async def _read_elsewhere(self, verb: Verb, place: Any, *arguments: Any) -> Any:
+        async with self._reading:  # as for what is read here
+            await self._channel.sent()
+            return await verb.serve(place, *arguments)
 
     def _do(
         self, verb: Verb, door: Hosted, reply: Answer, number: int, arguments: list[Any]

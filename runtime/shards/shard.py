@@ -24,11 +24,13 @@ from ...storage.slices import STEPS, at_once, each, in_slices
 from ..partitions.around import Around
 from ..partitions.commit_loop import DRAIN_BUDGETS, CommitLoop
 from ..partitions.door import Door
+from ..partitions.loss import forsake
 from ..partitions.move import Replies
 from ..partitions.overflow import look_through
 from ..partitions.partition import Partition
 from ..partitions.recovery import abandon, callers_of, refill, reintroduce, resume
 from ..partitions.rounds import Rounds
+from ..partitions.tenure import SureRecords
 from ..partitions.workbook import Workbook
 from ..placement.hashing import partition_of
 from ..placement.places import MovedError
@@ -40,6 +42,7 @@ from ..scheduling.keeper import Keeper
 from ..scheduling.pump import Pump
 from ..scheduling.timers import TimerQueue
 from ..scheduling.waiter import Waiter
+from ..transport.router import Elsewhere
 from .activities import ActivityPool, RunningActivity
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from ...storage.protocol import PartitionStore
     from ...storage.records import Recovered
     from ..partitions.activation import Activation
+    from ..partitions.tenure import Tenure
     from ..scheduling.clock import Clock
     from ..scheduling.watch import Watch
     from ..settings import Settings
@@ -79,6 +83,8 @@ class Shard:
 
     Attributes:
         allowance: how long its partitions may drain, and seal, in one turn of the loop.
+        tenure: says whether others may have taken over what is hosted here; None where nobody can.
+        on_lost: told of a partition that another process has taken over, with ``tenure``.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class Shard:
         self.number = number
         self.router = router
         self.hosted: dict[int, Door] = {}
+        self._away: dict[int, Door] = {}  # those that wait for their store to be back
         self.settings = settings
         self.replies = Replies()
         self.pump = Pump(settings.pump_budget_s)
@@ -118,6 +125,8 @@ class Shard:
         self._release = release
         self._on_fatal = on_fatal
         self._is_lost = False
+        self.tenure: Tenure | None = None  # where others may take over what is hosted here
+        self.on_lost: Callable[[int, Exception], None] = lambda number, error: None
         self.notes: Notes | None = None  # where processes have died
         self.at_fault: set[str] = set()  # the actors whose turns ended processes
         self.left: list[str] = []  # users' code that did not end when it was cancelled
@@ -125,9 +134,14 @@ class Shard:
         self._drain_by: float | None = None  # when what is under way has had its time to end
 
     @property
+    def hosted_or_away(self) -> dict[int, Door]:
+        """The partitions hosted here, with those that wait for their store to be back."""
+        return {**self.hosted, **self._away} if self._away else self.hosted
+
+    @property
     def partitions(self) -> list[Partition]:
         """The partitions hosted here, in order of number."""
-        return [door.partition for _, door in sorted(self.hosted.items())]
+        return [door.partition for _, door in sorted(self.hosted_or_away.items())]
 
     def start(self) -> None:
         """Bind to the running event loop."""
@@ -213,7 +227,10 @@ class Shard:
         for key in self.at_fault:
             if partition_of(key, len(partition.places)) == number:
                 partition.crashes.bar(key)
-        partition.on_fatal = self._lose
+        partition.on_fatal = partial(self._lose, partition)
+        if self.tenure is not None:
+            partition.tenure = self.tenure
+            partition.on_away = partial(self._be_away, number)
         partition.calls.cancel_abroad = self._cancel_abroad
         return partition
 
@@ -233,6 +250,9 @@ class Shard:
         # Not served before it is restored; activities' answers that come meanwhile are kept.
         gate.reason = MovedError(f"partition {number} is coming to this shard")
         self.hosted[number] = door = Door(partition)
+        if partition.tenure is not None:
+            elsewhere, is_here = Elsewhere(number, self.router), partial(self._is_here, door)
+            door.store = SureRecords(partition.store, gate, partition.tenure, elsewhere, is_here)
         self.router.add(door)
         try:
             mailboxes = await look_through(partition, recovered, waiters)
@@ -248,6 +268,12 @@ class Shard:
         for instance_id, completion in gate.take_late():
             partition.post_answer(instance_id, completion)
         self.router.tell()
+
+    async def _is_here(self, door: Door) -> bool:
+        """Say, a little later, whether a partition is hosted here, or comes."""
+        if self.hosted.get(door.index) is door:
+            await self.router.wait_moved()
+        return self.hosted.get(door.index) is door
 
     async def _park_unknown(self, partition: Partition, parked: set[str]) -> None:
         """Load the instances whose code is not registered, so that they are parked and listed."""
@@ -266,10 +292,48 @@ class Shard:
         if self.router.is_closed:
             raise HubStoppingError("the hub is stopping: no partition moves any more")
 
-    def _lose(self, error: Exception) -> None:
-        """A partition is lost for good."""
+    def _lose(self, partition: Partition, error: Exception) -> None:
+        """A partition is lost for good: for this shard alone, where another one may have it."""
+        if partition.tenure is not None:
+            self.drop(partition.index, error)
+            self.on_lost(partition.index, error)
+            return
         self._is_lost = True
         self._on_fatal(error)
+
+    def _be_away(self, number: int, is_away: bool) -> None:
+        """Have a partition that waits for its store be found nowhere, so that requests wait."""
+        if is_away and number in self.hosted:
+            self._away[number] = self.hosted.pop(number)
+            self.router.remove(number)
+        elif not is_away and number in self._away:
+            self.hosted[number] = door = self._away.pop(number)
+            self.router.add(door)
+
+    def drop(self, number: int, error: Exception) -> None:
+        """Give a partition up that others may have taken over, with all that is not durable."""
+        door = self.hosted.pop(number, None)
+        if door is not None:
+            self.router.remove(number)
+        else:
+            door = self._away.pop(number, None)
+        if door is None:
+            return
+        partition = door.partition
+        partition.fatal = error
+        partition.break_down(error)  # what is being stored now is not let out any more
+        if partition.leaving is None:
+            partition.leave()
+        rest = forsake(partition)
+        self._pass_on(partition)
+        if self._tasks is not None:
+            self._tasks.start_soon(self._put_away, partition, rest)
+
+    def renumber(self, number: int) -> None:
+        """Be another shard from now on; it hosts nothing now."""
+        self.number = self.activities.shard = number
+        self.activities.at_once = (None, number)
+        self.replies.fail(_gone_with_its_shard())
 
     def _reply(self, shard: int, number: int, value: Any) -> None:
         if shard == self.number:
@@ -328,10 +392,10 @@ class Shard:
     def _answer_away(self, number: int, instance_id: str, completion: Completion) -> None:
         self.router.places[number].post_answer(instance_id, completion)
 
-    async def _put_away(self, partition: Partition) -> None:
+    async def _put_away(self, partition: Partition, rest: Generator[None] | None = None) -> None:
         # Closing many coroutines takes time that nobody should wait for.
         try:
-            await in_slices(partition.drop_all().let_go())
+            await in_slices(partition.drop_all().let_go() if rest is None else rest)
             await self._release(partition.store.inner)
         except Exception as error:
             _log.error("partition %d has left, and is not closed here", partition.index, why=error)
@@ -348,15 +412,18 @@ class Shard:
                 await partition.loader.dispatch_unanswered(keys, gone.__contains__)
                 partition.leftovers.dispatch(gone.__contains__)
 
-    async def drain(self) -> None:
+    async def drain(self, by: float | None = None) -> None:
         """Let what is under way come to a durable stop; what takes too long goes on later.
 
         Asked again, it takes no more time than it had at first.
+
+        Args:
+            by: until when it may take, if that has been decided; else for ``Settings.drain_s``.
         """
         self.activities.stop_starting()
         now = anyio.current_time()
         if self._drain_by is None:
-            self._drain_by = now + self.settings.drain_s
+            self._drain_by = now + self.settings.drain_s if by is None else by
         elif now >= self._drain_by:
             return
         with anyio.CancelScope(deadline=self._drain_by) as scope:

@@ -303,6 +303,16 @@ class Line:
         for number in lost:
             self._asked.pop(number).fail(LineLostError(True))
 
+    async def sent(self) -> None:
+        """Return when what was posted up to now is on its way, or lost."""
+        if self._channel is not None:
+            await self._channel.sent()
+
+    def give_up(self) -> None:
+        """End the line to a shard that is gone, while the hub goes on."""
+        self._early.clear()
+        self.close()
+
     def close(self) -> None:
         """End the line; what waits for answers is told so."""
         self._closed = True

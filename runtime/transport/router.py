@@ -6,7 +6,7 @@ partition itself where it is hosted here, else an ``Elsewhere`` that stands for 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,22 @@ class Router:
                 self._arrived(number)
                 self._offer(number)
         self.tell()
+
+    def forget(self, shard: int) -> None:
+        """Give up the line to a shard that is gone for good."""
+        line = self._lines.pop(shard, None)
+        if line is not None:
+            line.give_up()
+
+    @property
+    def lines(self) -> Mapping[int, Line]:
+        """The lines to other shards, by number."""
+        return self._lines
+
+    def renumber(self, me: int) -> None:
+        """Be another shard from now on, which hosts nothing yet."""
+        self.owners[:] = [-1 if owner == self.me else owner for owner in self.owners]
+        self.me = me
 
     async def wait_moved(self) -> None:
         """Return when a partition has found a place, or soon enough to look again."""

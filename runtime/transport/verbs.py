@@ -61,16 +61,18 @@ PartitionVerb = Literal[
 ]
 #: What a hub asks of a shard.
 ShardVerb = Literal["host", "let_go", "count", "load", "died", "drain", "govern"]
+#: What members of a hub ask of each other besides.
+MemberVerb = Literal["hand_over"]
 #: What clients ask of a hub.
 HubVerb = Literal["where", "statistics", "move", "ask", "look"]
 #: What stands on the wire for a request that could not be written.
 REFUSE: Literal["refuse"] = "refuse"
 
-VerbName = PartitionVerb | ShardVerb | HubVerb | Literal["refuse"]
+VerbName = PartitionVerb | ShardVerb | MemberVerb | HubVerb | Literal["refuse"]
 
 #: Does what is asked of a shard or a hub.
 Handler = Callable[..., Awaitable[Any]]
-Handlers = dict[ShardVerb | HubVerb, Handler]
+Handlers = dict[ShardVerb | MemberVerb | HubVerb, Handler]
 
 #: Whether a request that may have arrived is made again: one under its id is, if it has one.
 Repeat = Literal["always", "under its id", "never"]

@@ -163,6 +163,8 @@ def test_rules_do_not_change() -> None:
 class FakeCrew:
     """Shards whose load the test makes up; each look finds them as busy as it says."""
 
+    leads = True
+
     def __init__(self, busy: list[float], owners: dict[int, int]) -> None:
         self.in_service = range(len(busy))
         self.busy = busy

@@ -1,0 +1,158 @@
+"""Tenure: whether this process still has what it serves, where others may take it over.
+
+A commit finds out by itself, since the store refuses it under an older epoch. What is answered
+without one may come from what was the truth before somebody else took the partition, so it waits
+until this process is sure. In a hub of one process nobody else can have it, and nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import anyio
+
+from ...actors.errors import StorageError, StoreDamagedError, UnavailableError
+from ...actors.printing import text_of
+from ..placement.places import MovedError
+from ..scheduling.timers import backoff
+
+if TYPE_CHECKING:
+    from ...storage.records import ChunkRow, EntityFilter, EntityRow, InstanceFilter, InstanceRecord
+    from ..placement.places import Records
+    from .gate import Gate
+
+T = TypeVar("T")
+
+#: Seconds that a request waits for a store that is away.
+STORE_PATIENCE_S = 30.0
+
+
+class Tenure(Protocol):
+    """Says whether others may have taken over what this process serves."""
+
+    def is_sure(self) -> bool:
+        """Whether nobody can have, as of now."""
+        ...
+
+    async def until_sure(self) -> None:
+        """Return when nobody can have.
+
+        Raises:
+            MovedError: somebody may have by now.
+            UnavailableError: it cannot be said for too long.
+        """
+        ...
+
+
+async def patiently(gate: Gate, read: Callable[[], Awaitable[T]]) -> T:
+    """Read from a store, and again while it cannot be reached.
+
+    Args:
+        gate: of the partition that is read.
+        read: does it.
+
+    Raises:
+        MovedError: the partition has left.
+        StoreDamagedError: what was read is damaged.
+        UnavailableError: the store cannot be reached for too long.
+    """
+    tries = 0
+    deadline = anyio.current_time() + STORE_PATIENCE_S
+    while True:
+        if gate.has_moved:
+            raise gate.refusal()
+        try:
+            return await gate.read(read())
+        except StoreDamagedError:
+            raise
+        except StorageError as error:
+            if anyio.current_time() > deadline:
+                raise UnavailableError(
+                    f"the store has not been well for {STORE_PATIENCE_S:g} seconds "
+                    f"({text_of(error)}); repeat it"
+                ) from error
+        await anyio.sleep(backoff(tries))
+        tries += 1
+
+
+class SureRecords:
+    """What is stored of a partition, read by who is sure to have it: see ``Records``.
+
+    Where it has left, it is read where it is by then; and a store that is away is waited for.
+
+    Args:
+        records: what is read here.
+        gate: the partition's.
+        tenure: says whether it is this process's.
+        elsewhere: what is read where the partition is elsewhere.
+        is_here: waits a little, and says whether the partition is, or comes.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        gate: Gate,
+        tenure: Tenure,
+        elsewhere: Records,
+        is_here: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._records = records
+        self._gate = gate
+        self._tenure = tenure
+        self._elsewhere = elsewhere
+        self._is_here = is_here
+
+    async def _read(self, verb: str, *arguments: Any) -> Any:
+        async def read() -> Any:
+            if not self._tenure.is_sure():
+                await self._tenure.until_sure()
+            return await getattr(self._records, verb)(*arguments)
+
+        while True:
+            try:
+                return await patiently(self._gate, read)
+            except MovedError:
+                if await self._is_here():
+                    continue
+            return await getattr(self._elsewhere, verb)(*arguments)
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+        """See ``PartitionStore.read_instances``."""
+        rows: list[InstanceRecord] = await self._read("read_instances", keys)
+        return rows
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        """See ``PartitionStore.read_entities``."""
+        rows: list[EntityRow] = await self._read("read_entities", ids)
+        return rows
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        """See ``PartitionStore.read_history``."""
+        chunks: list[bytes] = await self._read("read_history", instance)
+        return chunks
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """See ``PartitionStore.read_history_part``."""
+        chunks: list[ChunkRow] = await self._read("read_history_part", instance, first, end)
+        return chunks
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        """See ``PartitionStore.query_instances``."""
+        rows: list[InstanceRecord] = await self._read("query_instances", filter)
+        return rows
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """See ``PartitionStore.count_instances``."""
+        count: int = await self._read("count_instances", filter)
+        return count
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        """See ``PartitionStore.query_entities``."""
+        rows: list[EntityRow] = await self._read("query_entities", filter)
+        return rows
+
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
+        """See ``PartitionStore.waiting``."""
+        counts: dict[str, int] = await self._read("waiting", actors)
+        return counts
