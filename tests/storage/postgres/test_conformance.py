@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-
 import pytest
 
 from perdure.storage import Store
@@ -14,8 +11,5 @@ from perdure.testing import StoreConformance
 
 class TestPostgresStore(StoreConformance):
     @pytest.fixture
-    def store(self) -> Store:
-        dsn = os.environ.get("PERDURE_TEST_POSTGRES")
-        if not dsn:
-            pytest.skip("no PostgreSQL")
-        return PostgresStore(f"{dsn}?schema=t{uuid.uuid4().hex}&durability=relaxed")
+    def store(self, postgres: str) -> Store:
+        return PostgresStore(postgres)

