@@ -122,6 +122,7 @@ class PostgresPartition:
         self._sequence = 0
         self._broken = True
         self._closed = False
+        self._is_committing = False
 
     @property
     def place(self) -> str:
@@ -157,7 +158,9 @@ class PostgresPartition:
         if self._folder is not None:
             folder, self._folder = self._folder, None
             await folder.stop()
-        self._link.drop()  # what it is in the middle of ends by itself, before or after the epoch
+        if self._is_committing:
+            # Nobody waits for it any more. It ends by itself, before the epoch or after it.
+            self._link.drop()
         recovered, layers = await self._link.use(self._take)
         self._layers, self._last = layers, None
         self._epoch, self._sequence = recovered.epoch, recovered.sequence
@@ -293,13 +296,17 @@ class PostgresPartition:
         folder: folding.Folder,
     ) -> None:
         async def work(connection: Connection) -> None:
-            await store_entry(
-                self._link,
-                connection,
-                self._sql(journal.COMMIT),
-                (self._number, c.sequence, c.epoch, *numbers, body),
-                self._where,
-            )
+            self._is_committing = True
+            try:
+                await store_entry(
+                    self._link,
+                    connection,
+                    self._sql(journal.COMMIT),
+                    (self._number, c.sequence, c.epoch, *numbers, body),
+                    self._where,
+                )
+            finally:
+                self._is_committing = False
             if layer is None:
                 layers.add(c, numbers, len(body))
             else:
