@@ -61,7 +61,8 @@ class Hub:
     Args:
         app: the application, or where it is, such as ``"module:name"``. Worker processes import
             it, so with ``workers`` it must be a module's, or be named.
-        store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``, or a ``Store``.
+        store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``,
+            ``postgresql://...``, which other processes may serve at the same time, or a ``Store``.
         partitions: how many partitions a new store gets; an existing one must have as many. None
             for 4, or where several processes may have the store open, as many as it has, and 64
             for a new one.

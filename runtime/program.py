@@ -36,12 +36,16 @@ def run(
     app: App | str,
     *,
     store: str | Path | Store = "memory:",
-    partitions: int = 4,
+    partitions: int | None = None,
     shards: int = 1,
     workers: int = 0,
     socket: str | Path | None = None,
     settings: Settings | None = None,
     observer: Observer | TraceObserver | str | None = None,
+    node_listen: str | None = None,
+    node_address: str | None = None,
+    node_key: bytes | str | Path | None = None,
+    node_http: str | None = None,
     backend: Literal["asyncio", "trio"] = "asyncio",
     uvloop: bool | None = None,
     tuned: bool = True,
@@ -56,14 +60,20 @@ def run(
     Args:
         app: the application, or where it is: ``"module:name"``, looked for from the current
             folder as well.
-        store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``, or a ``Store``.
-        partitions: how many partitions a new store gets; an existing one must have as many.
+        store: ``memory:``, ``sqlite:PATH`` (a folder), the folder as a ``Path``,
+            ``postgresql://...``, or a ``Store``.
+        partitions: how many partitions a new store gets; see ``Hub``.
         shards: how many event loops of this process serve them.
         workers: how many processes of their own serve them instead; 0 for none.
         socket: where clients of other processes find the hub; by default ``hub.sock`` in the
             store's folder, if it has one.
         settings: the limits.
         observer: is told of the hub's work, or has it belong to traces; see ``Hub``.
+        node_listen: where this process listens for the others that serve the hub; see ``Hub``, as
+            for the next three.
+        node_address: what the others dial.
+        node_key: the key that all of them have, or the file with it.
+        node_http: where this process's HTTP API is.
         backend: which event loop.
         uvloop: whether asyncio runs on uvloop; by default where it is installed.
         tuned: whether the interpreter is set up for a hub, see ``perdure.tune``.
@@ -96,6 +106,10 @@ def run(
         socket=socket,
         settings=settings,
         observer=observer,
+        node_listen=node_listen,
+        node_address=node_address,
+        node_key=node_key,
+        node_http=node_http,
     )
     options = backend_options(backend, uvloop)
     if tuned:

@@ -67,6 +67,32 @@ Observer = Annotated[
 ]
 
 
+Partitions = Annotated[
+    int | None,
+    typer.Option(help="Of a new store.", show_default="4; 64 on PostgreSQL"),
+]
+NodeListen = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where other processes that serve the hub reach this one, on PostgreSQL.",
+        show_default="a free port of this host, for those on it",
+    ),
+]
+NodeAddress = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="What they dial.", show_default="where it listens"),
+]
+NodeKeyFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="The key that all of them have: openssl rand -hex 32 > FILE; chmod 600 FILE.",
+        show_default="on one host: from the database",
+    ),
+]
+
+
 def add_to(app: typer.Typer, kind: Any) -> None:
     """Declare the command; it is about a hub that does not run yet, so its kind is another."""
     del kind
@@ -76,8 +102,10 @@ def add_to(app: typer.Typer, kind: Any) -> None:
 
 def serve(
     app: Application,
-    store: Annotated[str, typer.Option(help="sqlite:PATH, a folder; or memory:.")],
-    partitions: Annotated[int, typer.Option(help="Of a new store.")] = 4,
+    store: Annotated[
+        str, typer.Option(help="sqlite:PATH, a folder; postgresql://HOST/DATABASE; or memory:.")
+    ],
+    partitions: Partitions = None,
     shards: Annotated[int, typer.Option(help="Event loops of this process.")] = 1,
     workers: Annotated[int, typer.Option(help="Worker processes; 0 for none.")] = 0,
     socket: Socket = None,
@@ -85,6 +113,9 @@ def serve(
     uvloop: Uvloop = None,
     http: Http = None,
     observer: Observer = None,
+    node_listen: NodeListen = None,
+    node_address: NodeAddress = None,
+    node_key_file: NodeKeyFile = None,
     key_file: Keys = None,
     local_rpc: LocalRpc = None,
     allowed_host: AllowedHosts = None,
@@ -123,10 +154,21 @@ def serve(
             backend=backend.value,
             uvloop=uvloop,
             observer=observer,
+            node_listen=node_listen,
+            node_address=node_address,
+            node_key=node_key_file,
+            node_http=_published(http, store),
             on_ready=partial(_announce, app, store),
             beside=beside,
         )
     print("stopped; what had not ended goes on at the next start", flush=True)
+
+
+def _published(http: str | None, store: str) -> str | None:
+    """Give the address of the HTTP API that others may look up, where there is such a place."""
+    if http is None or http.endswith(":0") or not store.startswith(("postgresql:", "postgres:")):
+        return None
+    return f"http://{http}"
 
 
 def _announce(app: str, store: str, hub: Hub) -> None:

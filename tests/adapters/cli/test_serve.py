@@ -162,6 +162,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     return one
 
 
+NO_NODE = dict.fromkeys(("node_listen", "node_address", "node_key", "node_http"))
+
+
 def test_serve_runs_a_hub_with_what_it_was_given(served: Served) -> None:
     arguments = ["--store", "sqlite:hub", "--partitions", "8", "--shards", "2", "--workers", "3"]
     arguments += ["--socket", "x.sock", "--backend", "trio", "--no-uvloop"]
@@ -180,6 +183,22 @@ def test_serve_runs_a_hub_with_what_it_was_given(served: Served) -> None:
         "beside": None,
         "uvloop": False,
         "observer": "shop.telemetry:make_observer",
+        **NO_NODE,
+    }
+
+
+def test_serve_says_how_a_process_of_several_is_reached(served: Served) -> None:
+    arguments = ["--store", "postgresql://db/shop", "--node-listen", "0.0.0.0:7000"]
+    arguments += ["--node-address", "10.0.0.5:7000", "--node-key-file", "key"]
+    arguments += ["--http", "127.0.0.1:7071"]
+
+    assert main(["serve", "shop:app", *arguments]) == 0
+
+    assert {name: served.given[name] for name in NO_NODE} == {
+        "node_listen": "0.0.0.0:7000",
+        "node_address": "10.0.0.5:7000",
+        "node_key": "key",
+        "node_http": "http://127.0.0.1:7071",
     }
 
 
@@ -191,7 +210,7 @@ def test_serve_leaves_to_the_hub_what_it_was_not_given(
     assert served.given == {
         "app": "shop:app",
         "store": "memory:",
-        "partitions": 4,
+        "partitions": None,
         "shards": 1,
         "workers": 0,
         "socket": None,
@@ -199,6 +218,7 @@ def test_serve_leaves_to_the_hub_what_it_was_not_given(
         "beside": None,
         "uvloop": None,
         "observer": None,
+        **NO_NODE,
     }
     announced, stopped = capsys.readouterr().out.splitlines()
     assert "serves shop:app on memory: (nowhere): 1 orchestration, 2 entities, 0 activities" in (
