@@ -24,6 +24,9 @@ Connection = Any
 CONNECT_S: Final = 10.0
 """Seconds in which a connection must be there."""
 
+WORRYING: Final = "WARNING"
+"""How grave a message has to be that makes the outcome of what was under way unknown."""
+
 _STATEMENTS: Final = 200
 
 # A server that is gone without a word is noticed within some ten seconds.
@@ -133,7 +136,7 @@ class Link:
                 raise
 
     def _hear(self, _: Connection, message: Any) -> None:
-        if getattr(message, "severity_en", None) == "WARNING":
+        if getattr(message, "severity_en", None) == WORRYING:
             self.warnings += 1
 
     def drop(self) -> None:

@@ -7,8 +7,6 @@ stopped between its statements.
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,7 +16,9 @@ import pytest
 from anyio import create_task_group
 
 from perdure.actors.errors import LeaseLostError, StorageError
-from perdure.storage.postgres import PostgresStore, journal
+from perdure.storage.postgres import PostgresStore, journal, links
+from perdure.storage.postgres.place import read_place
+from perdure.storage.postgres.server import Server as OwnServer
 from perdure.storage.postgres.store import FENCE, TAKE
 from perdure.testing.store_conformance import Owner, created
 
@@ -61,7 +61,7 @@ class Server:
 
     def __init__(self, connection: Any, schema: str) -> None:
         self._connection = connection
-        self._schema = f'"{schema}"'
+        self._schema = schema
 
     async def do(self, sql: str, *values: Any) -> list[Any]:
         return list(await self._connection.fetch(sql.replace("{s}", self._schema), *values))
@@ -79,7 +79,10 @@ class Server:
         """Return when somebody waits for a lock, of that kind."""
         with anyio.fail_after(20):
             while not await self.do(
-                "SELECT FROM pg_locks WHERE NOT granted AND locktype = $1", kind
+                "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND locktype = $1"
+                " AND query LIKE '%' || $2 || '%'",
+                kind,
+                self._schema,
             ):
                 await anyio.sleep(0.002)
 
@@ -94,21 +97,8 @@ class Server:
 
 
 @pytest.fixture
-def schema() -> str:
-    return f"t{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def dsn() -> str:
-    found = os.environ.get("PERDURE_TEST_POSTGRES")
-    if not found:
-        pytest.skip("no PostgreSQL")
-    return found
-
-
-@pytest.fixture
-async def pair(dsn: str, schema: str) -> AsyncIterator[tuple[PostgresStore, PostgresStore]]:
-    one, other = (PostgresStore(f"{dsn}?schema={schema}&durability=relaxed") for _ in range(2))
+async def pair(postgres: str) -> AsyncIterator[tuple[PostgresStore, PostgresStore]]:
+    one, other = (PostgresStore(postgres) for _ in range(2))
     await one.open(1)
     await other.open(1)
     yield one, other
@@ -117,9 +107,10 @@ async def pair(dsn: str, schema: str) -> AsyncIterator[tuple[PostgresStore, Post
 
 
 @pytest.fixture
-async def server(dsn: str, schema: str) -> AsyncIterator[Server]:
-    connection = await asyncpg.connect(dsn)
-    yield Server(connection, schema)
+async def server(postgres: str) -> AsyncIterator[Server]:
+    place = read_place(postgres)
+    connection = await asyncpg.connect(place.dsn)
+    yield Server(connection, place.quoted)
     await connection.close()
 
 
@@ -148,6 +139,10 @@ async def check_taken(other: PostgresStore, outcomes: list[str], seen: Owner) ->
     assert other.partitions
 
 
+def place_of(store: PostgresStore) -> str:
+    return store.place.quoted
+
+
 async def take_over(other: PostgresStore, owners: list[Owner]) -> None:
     partition = other.partitions[0]
     owners.append(Owner(partition, await partition.recover()))
@@ -171,7 +166,9 @@ async def commit_first(
         with anyio.fail_after(20):
             while not owners:
                 waits = await server.do(
-                    "SELECT FROM pg_locks WHERE NOT granted AND locktype <> 'advisory'"
+                    "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted"
+                    " AND locktype <> 'advisory' AND query LIKE '%' || $1 || '%'",
+                    place_of(other),
                 )
                 if waits:
                     break
@@ -192,16 +189,17 @@ async def test_a_take_over_sees_the_commit_that_was_under_way(
 
 @pytest.mark.parametrize("step", ["raised", "fenced"])
 async def test_a_commit_that_meets_a_take_over_stores_nothing(
-    pair: tuple[PostgresStore, PostgresStore], server: Server, dsn: str, schema: str, step: str
+    pair: tuple[PostgresStore, PostgresStore], server: Server, postgres: str, step: str
 ) -> None:
     one, other = pair
     old = Owner(one.partitions[0], await one.partitions[0].recover())
-    taker = await asyncpg.connect(dsn)
+    place = read_place(postgres)
+    taker = await asyncpg.connect(place.dsn)
     outcomes: list[str] = []
     async with create_task_group() as tasks, taker.transaction():
-        epoch = await taker.fetchval(TAKE.replace("{s}", f'"{schema}"'), 0)
+        epoch = await taker.fetchval(TAKE.replace("{s}", place.quoted), 0)
         if step == "fenced":
-            await taker.fetch(FENCE.replace("{s}", f'"{schema}"'), 0, epoch)
+            await taker.fetch(FENCE.replace("{s}", place.quoted), 0, epoch)
         tasks.start_soon(commit_once, old, outcomes)
         await server.until_somebody_waits("transactionid")
         # Here the take-over has ended, and the commit may go on.
@@ -214,16 +212,17 @@ async def test_a_commit_that_meets_a_take_over_stores_nothing(
 
 
 async def test_a_take_over_that_gives_up_leaves_the_owner_its_partition(
-    pair: tuple[PostgresStore, PostgresStore], server: Server, dsn: str, schema: str
+    pair: tuple[PostgresStore, PostgresStore], server: Server, postgres: str
 ) -> None:
     one, _ = pair
     old = Owner(one.partitions[0], await one.partitions[0].recover())
-    taker = await asyncpg.connect(dsn)
+    place = read_place(postgres)
+    taker = await asyncpg.connect(place.dsn)
     outcomes: list[str] = []
     async with create_task_group() as tasks:
         transaction = taker.transaction()
         await transaction.start()
-        await taker.fetchval(TAKE.replace("{s}", f'"{schema}"'), 0)
+        await taker.fetchval(TAKE.replace("{s}", place.quoted), 0)
         tasks.start_soon(commit_once, old, outcomes)
         await server.until_somebody_waits("transactionid")
         await transaction.rollback()
@@ -252,6 +251,50 @@ async def test_a_commit_behind_one_that_is_missing_is_refused(
     pair: tuple[PostgresStore, PostgresStore], server: Server
 ) -> None:
     await lose_a_tail(pair, server)
+
+
+async def cancelled_wait(dsn: str) -> tuple[list[str], Owner]:
+    """Have the server stop the wait for a standby that a commit is in."""
+    one = PostgresStore(dsn)
+    [partition] = await one.open(1)
+    old = Owner(partition, await partition.recover())
+    admin = await asyncpg.connect(dsn)
+    outcomes: list[str] = []
+    await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await admin.execute("SELECT pg_reload_conf()")
+    async with create_task_group() as tasks:
+        with anyio.fail_after(20):
+            while await admin.fetchval("SHOW synchronous_standby_names") != "nobody":
+                await anyio.sleep(0.01)
+        tasks.start_soon(commit_once, old, outcomes)
+        with anyio.fail_after(20):
+            while not outcomes:
+                # Nobody is there, so it waits for ever, unless it is told to stop.
+                await admin.fetch(
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event ="
+                    " 'SyncRep' AND application_name = 'perdure commits'"
+                )
+                await anyio.sleep(0.01)
+    await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    await admin.execute("SELECT pg_reload_conf()")
+    await admin.close()
+    await one.close()
+    return outcomes, old
+
+
+async def test_a_commit_whose_wait_for_a_standby_was_stopped_is_not_acknowledged(
+    own_postgres: OwnServer,
+) -> None:
+    outcomes, _ = await cancelled_wait(own_postgres.dsn)
+    assert outcomes == ["unknown"]
+
+
+async def test_without_a_look_at_warnings_it_would_be(
+    own_postgres: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "WORRYING", "nothing")
+    outcomes, _ = await cancelled_wait(own_postgres.dsn)
+    assert outcomes == ["acknowledged"]
 
 
 # The builds that lack a part of it: each of these tests finds what it finds with that part taken out.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import AsyncIterator
 
 import anyio
@@ -29,16 +28,8 @@ def newcomer(**changes: object) -> Newcomer:
 
 
 @pytest.fixture
-def spec() -> str:
-    dsn = os.environ.get("PERDURE_TEST_POSTGRES")
-    if not dsn:
-        pytest.skip("no PostgreSQL")
-    return f"{dsn}?schema=t{uuid.uuid4().hex}&durability=relaxed"
-
-
-@pytest.fixture
-async def stores(spec: str) -> AsyncIterator[list[PostgresStore]]:
-    made = [PostgresStore(spec), PostgresStore(spec)]
+async def stores(postgres: str) -> AsyncIterator[list[PostgresStore]]:
+    made = [PostgresStore(postgres), PostgresStore(postgres)]
     for store in made:
         await store.open(3)
     yield made
@@ -160,9 +151,9 @@ async def test_the_hub_of_another_application_is_refused(both: list[PostgresMemb
 
 
 async def test_a_hub_can_be_looked_at_from_outside(
-    both: list[PostgresMembership], spec: str
+    both: list[PostgresMembership], postgres: str
 ) -> None:
-    outside = PostgresStore(spec)
+    outside = PostgresStore(postgres)
     assert isinstance(outside, ClusterStore)
     assert await outside.count_partitions() == 3
     assert len((await outside.view()).members) == 2
@@ -171,7 +162,7 @@ async def test_a_hub_can_be_looked_at_from_outside(
     assert (identity.hub, identity.app) == (both[0].hub, "shop")
     await outside.close()
 
-    nowhere = PostgresStore(f"{spec}&schema=nowhere")
+    nowhere = PostgresStore(f"{postgres}&schema=nowhere")
     assert await nowhere.count_partitions() is None
     assert await nowhere.identify() is None
     await nowhere.close()
