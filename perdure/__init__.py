@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         PurgeConditions,
     )
     from .runtime.client.handle import OrchestrationHandle
+    from .runtime.client.nodes import read_nodes
     from .runtime.client.pages import HistoryPage, Page
     from .runtime.client.remote import HubView, watch_hub
     from .runtime.client.status import (
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     )
     from .runtime.facts import ParkedReason
     from .runtime.hub import Hub
+    from .runtime.nodes import HubNodes, NodePartition, NodeStatus
     from .runtime.observer import (
         ActivityFacts,
         CheckpointFacts,
@@ -162,6 +164,7 @@ __all__ = [
     "HistoryEvent",
     "HistoryPage",
     "Hub",
+    "HubNodes",
     "HubStatistics",
     "HubStoppingError",
     "HubView",
@@ -179,6 +182,8 @@ __all__ = [
     "MailboxFullError",
     "ManualClock",
     "MemoryStore",
+    "NodePartition",
+    "NodeStatus",
     "NonDurableAwaitError",
     "NonRetryableError",
     "NondeterminismError",
@@ -244,6 +249,7 @@ __all__ = [
     "combine",
     "commutative",
     "connect",
+    "read_nodes",
     "read_store",
     "readonly",
     "run",
@@ -274,6 +280,7 @@ _HOMES = {
             "CleanResult Client EntityConditions InstanceConditions PurgeConditions",
         ),
         (".runtime.client.handle", "OrchestrationHandle"),
+        (".runtime.client.nodes", "read_nodes"),
         (".runtime.client.pages", "HistoryPage Page"),
         (".runtime.client.remote", "HubView watch_hub"),
         (
@@ -288,6 +295,7 @@ _HOMES = {
             "SourceLine Trace TraceStep Waited WaitingBranch",
         ),
         (".runtime.facts", "ParkedReason"),
+        (".runtime.nodes", "HubNodes NodePartition NodeStatus"),
         (
             ".runtime.observer",
             "ActivityFacts CheckpointFacts Observer TraceObserver TurnFacts WorkFacts",

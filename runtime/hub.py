@@ -18,7 +18,7 @@ from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, Us
 from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
-from ..storage.membership import ClusterStore
+from ..storage.membership import MEMBER_MAX, ClusterStore
 from .client.applications import app_of, load_observer, make_lookup
 from .client.client import Client
 from .client.hub_client import HubClient
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..actors.registry.app import App
     from ..storage import Store
     from .cluster.nodes import ClusterCrew, Node
+    from .nodes import HubNodes
     from .statistics import HubStatistics
 
 _log = Log("perdure.hub")
@@ -296,6 +297,49 @@ class Hub:
         numbers = self.crew.check_move(partition, to)
         move = partial(self.crew.move, *numbers)
         await (self._home.fetch(move) if self._home.is_elsewhere() else move())
+
+    async def nodes(self) -> HubNodes:
+        """Give the processes that serve the hub, and what each of them has, as its store says.
+
+        A hub whose store has one owner gives one node, itself, so that whoever looks after hubs
+        may ask all of them the same.
+
+        Raises:
+            HubStoppingError: the hub does not run.
+            StorageError: the store cannot be reached.
+        """
+        self._check_serves("says who serves it")
+        ask = self.crew.nodes
+        return await (self._home.fetch(ask) if self._home.is_elsewhere() else ask())
+
+    async def drain_node(self, member: int) -> None:
+        """Have a process let its partitions go to the others, and take none: before it is stopped.
+
+        It stays one of the hub's nodes, answers, and passes on what it is asked. Where no other
+        one takes partitions, it keeps them.
+
+        Args:
+            member: its number, as ``nodes`` gives it.
+
+        Raises:
+            UsageError: there is no such process, or the hub's store has one owner.
+            StorageError: the store cannot be reached.
+        """
+        await self._drain(member, True)
+
+    async def undrain_node(self, member: int) -> None:
+        """Have a process take its share of the partitions again; see ``drain_node``."""
+        await self._drain(member, False)
+
+    async def _drain(self, member: int, draining: bool) -> None:
+        self._check_serves("drains nodes")
+        number = whole(member, "member", most=MEMBER_MAX)
+        drain = partial(self.crew.drain_node, number, draining)
+        await (self._home.fetch(drain) if self._home.is_elsewhere() else drain())
+
+    def _check_serves(self, what: str) -> None:
+        if self._state != "running":
+            raise HubStoppingError(f"the hub is {self._state}: it {what} while it runs")
 
     async def start(self) -> Self:
         """Take the store over, bring back what was under way, and serve until ``stop``.

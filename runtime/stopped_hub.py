@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .client.changes import Changes
     from .client.client import Client, InstanceConditions
     from .client.status import AppDescription
+    from .nodes import HubNodes
     from .placement.places import Ending, Place
     from .statistics import HubStatistics
 
@@ -159,6 +160,15 @@ class _Nobody:
         _refuse(self._place)
 
     async def move_partition(self, partition: int, to: int) -> None:
+        _refuse(self._place)
+
+    async def nodes(self) -> HubNodes:
+        _refuse(self._place)
+
+    async def drain_node(self, member: int) -> None:
+        _refuse(self._place)
+
+    async def undrain_node(self, member: int) -> None:
         _refuse(self._place)
 
 

@@ -16,11 +16,14 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
 from .protocol import PartitionStore, Store
+
+#: The greatest number that a member may have.
+MEMBER_MAX: Final = 2**63 - 1
 
 
 @frozen(kw_only=True)

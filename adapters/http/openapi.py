@@ -170,7 +170,9 @@ _CONTEXT: Schema = {
 
 
 def _in_path(name: str) -> Schema:
-    schema: Schema = _COUNT if name == "partition" else {"type": "string", "minLength": 1}
+    schema: Schema = (
+        _COUNT if name in ("partition", "member") else {"type": "string", "minLength": 1}
+    )
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 

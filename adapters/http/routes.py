@@ -119,8 +119,9 @@ class Route:
                 raise UsageError(f"the name of an entity has no '@': {name!r}")
             # The one argument by which an entity is named.
             arguments["actor" if self.operation == "retry" else "entity"] = f"@{name}@{key}"
-        if "partition" in arguments:
-            arguments["partition"] = _whole([arguments["partition"]], "partition")
+        for name in ("partition", "member"):
+            if name in arguments:
+                arguments[name] = _whole([arguments[name]], name)
         return arguments
 
     def read_body(self, body: bytes) -> dict[str, Any]:
@@ -338,6 +339,9 @@ _ROUTES = (
     Route(method="GET", path="/shards", operation="statistics", query=("hottest",)),
     Route(method="POST", path="/partitions/{partition}/move", operation="move_partition",
           body="fields"),
+    Route(method="GET", path="/nodes", operation="nodes"),
+    Route(method="POST", path="/nodes/{member}/drain", operation="drain_node", body="fields"),
+    Route(method="POST", path="/nodes/{member}/undrain", operation="undrain_node", body="fields"),
     Route(method="GET", path="/changes", operation="changes", query=_fields("changes")),
     Route(method="GET", path="/application", operation="describe"),
 )  # fmt: skip

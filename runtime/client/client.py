@@ -26,6 +26,7 @@ from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationSta
 
 if TYPE_CHECKING:
     from ..explanations import EntityExplanation, InstanceExplanation, Trace
+    from ..nodes import HubNodes
     from ..statistics import HubStatistics
     from .changes import Change
 
@@ -851,6 +852,21 @@ class Client(ABC):
     @abstractmethod
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition; see ``Hub.move_partition``."""
+        ...
+
+    @abstractmethod
+    async def nodes(self) -> HubNodes:
+        """Give the processes that serve the hub; see ``Hub.nodes``."""
+        ...
+
+    @abstractmethod
+    async def drain_node(self, member: int) -> None:
+        """Have a process let its partitions go to the others; see ``Hub.drain_node``."""
+        ...
+
+    @abstractmethod
+    async def undrain_node(self, member: int) -> None:
+        """Have a process take partitions again; see ``Hub.undrain_node``."""
         ...
 
     @abstractmethod

@@ -20,6 +20,7 @@ from .orchestration_client import OrchestrationClient
 from .status import AppDescription, EntityStatus
 
 if TYPE_CHECKING:
+    from ..nodes import HubNodes
     from ..statistics import HubStatistics
 
 
@@ -31,6 +32,15 @@ class HubClient(OrchestrationClient, EntityClient, ExplanationClient):
 
     async def move_partition(self, partition: int, to: int) -> None:
         await self._overseer.move_partition(partition, to)
+
+    async def nodes(self) -> HubNodes:
+        return await self._overseer.nodes()
+
+    async def drain_node(self, member: int) -> None:
+        await self._overseer.drain_node(member)
+
+    async def undrain_node(self, member: int) -> None:
+        await self._overseer.undrain_node(member)
 
     async def describe(self) -> AppDescription:
         registry = self._lookup.registry

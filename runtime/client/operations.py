@@ -25,9 +25,11 @@ from ...actors.ids import EntityId, check_instance_id
 from ...actors.payloads import write_around as write_around, write_in_parts as write_in_parts
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING, RuntimeStatus
+from ...storage.membership import MEMBER_MAX
 from ...storage.slices import in_slices as in_slices, map_each
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import in_parts
+from ..nodes import HubNodes
 from ..statistics import HubStatistics
 from ..transport.errors import read_error as read_error, write_error as write_error
 from .changes import Change
@@ -617,6 +619,13 @@ class MoveArguments:
     to: int = _number(NOTHING, 0)
 
 
+@frozen(kw_only=True)
+class NodeArguments:
+    """Which process of those that serve the hub."""
+
+    member: int = _number(NOTHING, 0, MEMBER_MAX)
+
+
 # Results, where they are no fact.
 
 
@@ -1059,6 +1068,26 @@ async def _statistics(client: HubClient, given: StatisticsArguments) -> Any:
 async def _move_partition(client: HubClient, given: MoveArguments) -> Any:
     """Have another shard serve a partition."""
     await client.move_partition(given.partition, given.to)
+    return {}
+
+
+@operation("nodes", Nothing, result=HubNodes)
+async def _nodes(client: HubClient, _: Nothing) -> Any:
+    """Give the processes that serve the hub, and what each of them has."""
+    return (await client.nodes()).to_dict()
+
+
+@operation("drain_node", NodeArguments, result=_NOTHING, writes=True, repeatable=True)
+async def _drain_node(client: HubClient, given: NodeArguments) -> Any:
+    """Have a process let its partitions go to the others, and take none."""
+    await client.drain_node(given.member)
+    return {}
+
+
+@operation("undrain_node", NodeArguments, result=_NOTHING, writes=True, repeatable=True)
+async def _undrain_node(client: HubClient, given: NodeArguments) -> Any:
+    """Have a process take its share of the partitions again."""
+    await client.undrain_node(given.member)
     return {}
 
 

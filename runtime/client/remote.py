@@ -14,6 +14,9 @@ import orjson
 from ...actors.arguments import instance, is_a, refusal, whole
 from ...actors.errors import HubStoppingError, UnavailableError, UsageError
 from ...actors.printing import type_name
+from ...storage.membership import MEMBER_MAX
+from ..facts import read_fact
+from ..nodes import HubNodes
 from ..placement.places import LineLostError
 from ..scheduling.clock import SystemClock
 from ..scheduling.hidden_tasks import TaskGroup
@@ -315,6 +318,22 @@ class HubView:
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition; see ``Hub.move_partition``."""
         await self._line.call("move", whole(partition, "partition"), whole(to, "to"))
+
+    async def nodes(self) -> HubNodes:
+        """Give the processes that serve the hub; see ``Hub.nodes``."""
+        return read_fact(HubNodes, await self._line.call("ask", "nodes", {}))
+
+    async def drain_node(self, member: int) -> None:
+        """Have a process let its partitions go to the others; see ``Hub.drain_node``."""
+        await self._line.call("ask", "drain_node", _member(member))
+
+    async def undrain_node(self, member: int) -> None:
+        """Have a process take partitions again; see ``Hub.undrain_node``."""
+        await self._line.call("ask", "undrain_node", _member(member))
+
+
+def _member(number: int) -> dict[str, int]:
+    return {"member": whole(number, "member", most=MEMBER_MAX)}
 
 
 @asynccontextmanager

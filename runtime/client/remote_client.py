@@ -45,9 +45,11 @@ from ...actors.registry.definitions import OperationDefinition
 from ...actors.registry.lookup import Lookup
 from ...actors.times import microseconds, seconds, timestamp
 from ...actors.values import MISSING, RuntimeStatus, check_event_name
+from ...storage.membership import MEMBER_MAX
 from ...storage.slices import in_slices, map_each
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import read_fact, read_in_parts
+from ..nodes import HubNodes
 from ..scheduling.homes import refuse_inside
 from ..statistics import HubStatistics
 from ..transport.admission import TRACE_MAX
@@ -689,6 +691,15 @@ class RemoteClient(Client):
             "to": whole(to, "to", most=most),
         }
         await self._ask("move_partition", numbers)
+
+    async def nodes(self) -> HubNodes:
+        return read_fact(HubNodes, await self._ask("nodes", {}))
+
+    async def drain_node(self, member: int) -> None:
+        await self._ask("drain_node", {"member": whole(member, "member", most=MEMBER_MAX)})
+
+    async def undrain_node(self, member: int) -> None:
+        await self._ask("undrain_node", {"member": whole(member, "member", most=MEMBER_MAX)})
 
     async def describe(self) -> AppDescription:
         return read_description(await self._ask("describe", {}))

@@ -21,6 +21,7 @@ from .client import Client
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
+    from ..nodes import HubNodes
     from ..placement.places import Place, Routes
     from ..scheduling.clock import Clock
     from ..statistics import HubStatistics
@@ -40,6 +41,18 @@ class Overseer(Protocol):
 
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition."""
+        ...
+
+    async def nodes(self) -> HubNodes:
+        """Give the processes that serve the hub."""
+        ...
+
+    async def drain_node(self, member: int) -> None:
+        """Have a process let its partitions go to the others."""
+        ...
+
+    async def undrain_node(self, member: int) -> None:
+        """Have a process take partitions again."""
         ...
 
 

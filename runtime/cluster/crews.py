@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from ..transport.sockets import leave_note, make_room, remove_note, shard_socket
 if TYPE_CHECKING:
     from ...storage import Store
     from ..client.client import Client
+    from ..nodes import HubNodes
     from ..shards.shard import Shard
     from ..statistics import HubStatistics
     from ..transport.channels import Channel
@@ -215,6 +217,47 @@ class Crew(ABC):
         from ..statistics import read_counts  # which a hub that nobody asks never needs
 
         return read_counts(await self._statistics(hottest))
+
+    async def nodes(self) -> HubNodes:
+        """Give the processes that serve the hub: this one alone, with its workers."""
+        from ..nodes import HubNodes, NodePartition, NodeStatus  # which hardly a hub is asked for
+        from .nodes import host_name, software
+
+        return HubNodes(
+            is_cluster=False,
+            nodes=(
+                NodeStatus(
+                    member=0,
+                    address=None,
+                    host=host_name(),
+                    pid=os.getpid(),
+                    software=software(),
+                    app_hash=None,
+                    is_other_version=False,
+                    http=None,
+                    weight=1.0,
+                    is_draining=False,
+                    joined=None,
+                    beat_age_s=0.0,
+                    is_expired=False,
+                    is_this=True,
+                    partitions=tuple(
+                        NodePartition(index=number) for number in range(len(self.owners))
+                    ),
+                ),
+            ),
+        )
+
+    async def drain_node(self, member: int, draining: bool) -> None:
+        """Have a process let its partitions go to others, or take some again.
+
+        Raises:
+            UsageError: there is none such.
+        """
+        raise UsageError(
+            f"member: {member} cannot be drained, since the store of this hub has one owner and so "
+            "the hub one node: stop it instead, or have several serve it on postgresql://..."
+        )
 
     async def move(self, partition: int, to: int) -> None:
         """Have a partition served by another shard."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...actors.registry.registry import Registry
     from ...storage import PartitionStore
+    from ..nodes import HubNodes
     from ..scheduling.clock import Clock
     from ..scheduling.watch import Watch
     from ..settings import Settings
@@ -374,6 +375,25 @@ class ClusterCrew(Crew):
         view = self.leases.view
         leases = () if view is None else view.leases
         return next((one.wanted for one in leases if one.partition == partition), None)
+
+    async def nodes(self) -> HubNodes:
+        """Give the processes that serve the hub, as the store has them now."""
+        from ..client.nodes import read_view  # which hardly a member is asked for
+
+        return read_view(await self.leases.membership.look(), self.leases.number)
+
+    async def drain_node(self, member: int, draining: bool) -> None:
+        """Have a member let its partitions go, or take some again.
+
+        Raises:
+            UsageError: there is none such.
+        """
+        if not await self.leases.membership.drain(member, draining):
+            raise UsageError(
+                f"member: there is no member {member} now; there are "
+                f"{', '.join(map(str, self.in_service))}"
+            )
+        self.leases.look_soon()
 
     def stop_starting(self) -> None:
         """Start no more activities here."""

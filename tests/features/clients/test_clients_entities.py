@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -147,6 +148,19 @@ async def test_the_hub_says_what_it_has_and_does(way: Way) -> None:
     assert sum(one.messages for one in statistics.partitions) >= 1
     assert [name for one in statistics.partitions for name, _ in one.hottest] == [str(CLICKS)]
     await told(UsageError, way, "move_partition", 5, 0)
+
+
+async def test_a_hub_whose_store_has_one_owner_is_its_one_node(way: Way) -> None:
+    seen = await way.client.nodes()
+
+    assert not seen.is_cluster
+    assert seen.free == ()
+    (node,) = seen.nodes
+    assert (node.member, node.pid, node.is_this, node.address) == (0, os.getpid(), True, None)
+    assert [one.index for one in node.partitions] == [0, 1]
+    assert {one.epoch for one in node.partitions} == {None}
+    await told(UsageError, way, "drain_node", 0)
+    await told(UsageError, way, "undrain_node", 0)
 
 
 async def test_many_are_acted_on_at_once(way: Way) -> None:

@@ -241,6 +241,7 @@ KINDS: dict[str, Kind] = {
     "arguments": lambda value: class_of(value) is dict and not len(value),
     "partition": at_least(0, 3),
     "to": at_least(0, 0),
+    "member": nothing,  # of a hub with one node
     "start": at_least(0, 10**17),
     "app": nothing,
     "other": nothing,
@@ -315,6 +316,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("RetryPolicy", "timeout"): or_none(lambda value: is_duration(value, zero=False)),
     ("Client.ask", "operation"): nothing,
     ("Client.get_history_page", "after"): or_none(at_least(0)),
+    ("read_nodes", "place"): nothing,
     ("connect", "key"): or_none(nothing),
     ("connect", "node_key_file"): or_none(nothing),
     ("watch_hub", "node_key_file"): or_none(nothing),
@@ -334,9 +336,9 @@ MADE = {
     "ActivityFacts", "ActivityStatistics", "Durations",
     "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
     "TurnFacts", "WorkFacts",
-    "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubStatistics", "HubView",
+    "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubNodes", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
-    "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",
+    "NodePartition", "NodeStatus", "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",
     "TaskGroup",
     "AskedLock", "AwaitedEvent", "EntityExplanation", "InstanceExplanation", "PendingActivity", "PendingChild",
     "PendingEntityCall", "PendingTimer", "RunningOperation", "SourceFunction", "SourceLine", "Trace", "TraceStep",
@@ -581,7 +583,7 @@ async def try_all_async(faces: Iterable[Face]) -> list[str]:
 def test_every_public_name_is_tried_or_is_made_by_the_package() -> None:
     tried = {"App", "EntityId", "Hub", "ManualClock", "MemoryStore", "Rebalance", "RetryPolicy"}
     tried |= {"Settings", "SqliteStore", "SystemClock", "combine", "commutative", "connect"}
-    tried |= {"read_store", "readonly", "run", "tune", "watch_hub"}
+    tried |= {"read_nodes", "read_store", "readonly", "run", "tune", "watch_hub"}
     errors = {
         name
         for name in perdure.__all__
@@ -694,6 +696,8 @@ async def test_the_client_and_the_handle_refuse_what_they_do_not_take(
         faces += [
             Face("Hub.statistics", hub.statistics),
             Face("Hub.move_partition", hub.move_partition),
+            Face("Hub.drain_node", hub.drain_node),
+            Face("Hub.undrain_node", hub.undrain_node),
         ]
 
         no_fault(await try_all_async(faces))
@@ -718,6 +722,7 @@ async def test_what_begins_outside_of_a_hub_refuses_what_it_does_not_take(
             Face("connect", perdure.connect, {"app": app, "place": tmp_path / "s"}),
             Face("watch_hub", perdure.watch_hub),
             Face("read_store", perdure.read_store),
+            Face("read_nodes", perdure.read_nodes),
             *methods_of(HubView, view),
         ]
 

@@ -11,6 +11,7 @@ from perdure import App, HubStoppingError, UnavailableError, UsageError, connect
 from perdure.runtime.client import access
 from perdure.runtime.client.access import SocketAccess
 from perdure.runtime.client.remote import HubView, PlacementFollower
+from perdure.runtime.nodes import HubNodes, NodePartition
 from perdure.runtime.placement.places import LineLostError
 
 
@@ -141,6 +142,22 @@ async def test_a_view_of_a_hub_asks_it_for_its_counts_and_has_partitions_moved()
     assert line.asked == [("statistics", 7), ("move", 1, 0)]
 
 
+async def test_a_view_of_a_hub_asks_for_its_nodes_and_has_them_drained() -> None:
+    seen = HubNodes(is_cluster=True, nodes=(), free=(NodePartition(index=3, epoch=4, wanted=5),))
+    line: Any = Line(seen.to_dict(), {}, {})
+    view = HubView(line)
+
+    assert await view.nodes() == seen
+    await view.drain_node(7)
+    await view.undrain_node(7)
+
+    assert line.asked == [
+        ("ask", "nodes", {}),
+        ("ask", "drain_node", {"member": 7}),
+        ("ask", "undrain_node", {"member": 7}),
+    ]
+
+
 @pytest.mark.parametrize("wrong", [-1, 1.0, True, "1", None])
 async def test_a_view_asks_for_nothing_that_cannot_be(wrong: Any) -> None:
     line: Any = Line()
@@ -152,6 +169,8 @@ async def test_a_view_asks_for_nothing_that_cannot_be(wrong: Any) -> None:
         await view.move_partition(wrong, 0)
     with pytest.raises(UsageError, match="to"):
         await view.move_partition(0, wrong)
+    with pytest.raises(UsageError, match="member"):
+        await view.drain_node(wrong)
 
     assert line.asked == []
 

@@ -1,0 +1,111 @@
+"""What a hub says of the processes that serve it, and that one of them can be drained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from perdure import App, Hub, HubStoppingError, Settings, UsageError
+from perdure.runtime.client.nodes import read_view
+from perdure.storage.membership import LeaseRow, MemberRow, View
+from tests.cluster.small_cluster import Cluster
+
+app = App("shop")
+
+
+def hub_on(cluster: Cluster) -> Hub:
+    return Hub(
+        app,
+        store=cluster.store(),
+        partitions=4,
+        settings=Settings(lease_s=2.0, drain_s=2.0),
+        node_http="http://here:80",
+    )
+
+
+def owners(cluster: Cluster) -> list[int | None]:
+    return [lease.owner for lease in cluster.leases]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not condition():
+            await anyio.sleep(0.005)
+
+
+async def test_each_member_says_who_serves_what() -> None:
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster) as one, hub_on(cluster) as two:
+            await until(lambda: owners(cluster).count(1) == 2 == owners(cluster).count(2))
+
+            first, second = await one.nodes(), await two.client.nodes()
+
+            assert first.is_cluster
+            assert first.free == ()
+            assert [node.member for node in first.nodes] == [1, 2]
+            assert [node.is_this for node in first.nodes] == [True, False]
+            assert [node.is_this for node in second.nodes] == [False, True]
+            assert {node.http for node in first.nodes} == {"http://here:80"}
+            for node in first.nodes:
+                has = {
+                    number for number, owner in enumerate(owners(cluster)) if owner == node.member
+                }
+                assert {part.index for part in node.partitions} == has
+                assert not node.is_expired
+                assert not node.is_other_version
+
+
+async def test_a_drained_member_has_nothing_until_it_is_undrained() -> None:
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster) as one, hub_on(cluster) as two:
+            await until(lambda: owners(cluster).count(1) == 2 == owners(cluster).count(2))
+
+            await one.client.drain_node(2)
+            await until(lambda: owners(cluster) == [1, 1, 1, 1])
+            assert [node.is_draining for node in (await one.nodes()).nodes] == [False, True]
+            await two.undrain_node(2)
+            await until(lambda: owners(cluster).count(2) == 2)
+
+
+async def test_no_member_is_drained_that_is_not_there() -> None:
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster) as hub:
+            with pytest.raises(UsageError, match="there is no member 7 now; there are 1"):
+                await hub.drain_node(7)
+            with pytest.raises(UsageError, match="member must be an int"):
+                await hub.drain_node(2**63)
+        with pytest.raises(HubStoppingError):
+            await hub.nodes()
+
+
+def row(member: int, app_hash: str, *, expired: bool = False) -> MemberRow:
+    return MemberRow(
+        member, "a:1", "a", 1, "0.1", "shop", app_hash, None, 1.0, False, 0, -0.1, expired
+    )
+
+
+def test_versions_are_compared_with_who_is_asked_else_with_the_newest_that_lives() -> None:
+    view = View([row(1, "old"), row(2, "new"), row(3, "newest", expired=True)], [])
+
+    asked = read_view(view, 1)
+    looked_at = read_view(view)
+
+    assert [node.is_other_version for node in asked.nodes] == [False, True, True]
+    assert [node.is_other_version for node in looked_at.nodes] == [True, False, True]
+    assert [node.beat_age_s for node in looked_at.nodes] == [0.0] * 3
+
+
+def test_what_a_forgotten_member_had_is_free() -> None:
+    view = View(
+        [row(2, "new")], [LeaseRow(0, 3, 1, None), LeaseRow(1, 4, None, 2), LeaseRow(2, 5, 2, None)]
+    )
+
+    seen = read_view(view)
+
+    assert [(one.index, one.epoch, one.wanted) for one in seen.free] == [(0, 3, None), (1, 4, 2)]
+    assert [one.index for one in seen.nodes[0].partitions] == [2]
