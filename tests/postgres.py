@@ -10,9 +10,9 @@ import asyncio
 import fcntl
 import os
 import tempfile
-import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,9 @@ _DURABILITY = "durability=relaxed"
 
 @cache
 def versions() -> list[Binaries]:
-    """Give what tests may start, the newest first."""
-    return find_binaries()
+    """Give what tests may start, the newest first: of what the machine has, both ends."""
+    found = find_binaries()
+    return [found[0], found[-1]] if len(found) > 1 else found
 
 
 def _each() -> list[Any]:
@@ -95,14 +96,29 @@ def _place(which: Binaries | str | None, servers: _Servers) -> Iterator[str]:
 
 def drop_schema(place: str) -> None:
     """Remove what a test has left, if it made it."""
+    _asked(_drop(place))
+
+
+def _asked(work: Coroutine[Any, Any, None]) -> None:
     # In a thread of its own, since a loop of the test's may be about.
-    dropping = threading.Thread(target=lambda: asyncio.run(_drop(place)))
-    dropping.start()
-    dropping.join()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
+
+
+async def _create(dsn: str, name: str) -> None:
+    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+    connection: Any = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(f"CREATE DATABASE {name}")
+    except asyncpg.DuplicateDatabaseError:
+        pass  # of a process in whose place this one is
+    finally:
+        await connection.close()
 
 
 async def _drop(spec: str) -> None:
-    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+    import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
     place = read_place(spec)
     connection: Any = await asyncpg.connect(place.dsn)
@@ -127,7 +143,12 @@ class _Servers:
 
     def dsn(self, binaries: Binaries) -> str:
         if binaries.major not in self._found:
-            self._found[binaries.major] = self._start_or_find(binaries)
+            dsn = self._start_or_find(binaries)
+            # A database for each process: advisory locks are one database's.
+            name = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+            own = dsn.removesuffix("/postgres") + f"/{name}"
+            _asked(_create(dsn, name))
+            self._found[binaries.major] = own
         return self._found[binaries.major]
 
     def _start_or_find(self, binaries: Binaries) -> str:

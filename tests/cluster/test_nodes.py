@@ -1,0 +1,115 @@
+"""The ground of tests with real nodes: they start, answer, are hurt, and are gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from perdure.storage.postgres.server import Server
+from tests.cluster.nodes import (
+    DATABASE,
+    GoneError,
+    Node,
+    NodeError,
+    RealCluster,
+    standing_still,
+    until,
+)
+from tests.cluster.proxy import CAN_TELL
+
+pytestmark = pytest.mark.skipif(not CAN_TELL, reason="the proxies go by /proc to tell who dials")
+
+
+def add(node: Node, key: str, seconds: float = 30) -> int:
+    answer = node.ask("call", entity=f"@counter@{key}", operation="add", input=1)
+    total: int = answer.result(seconds)["result"]
+    return total
+
+
+def test_nodes_serve_one_hub_and_one_that_is_killed_is_replaced(
+    newest_postgres: str, tmp_path: Path
+) -> None:
+    with RealCluster(newest_postgres, tmp_path, partitions=8) as cluster:
+        one, other = cluster.start(2)
+        assert [add(node, f"c{n}") for node in (one, other) for n in range(8)] == [1] * 8 + [2] * 8
+        until(lambda: 0 < len(asyncio.run(cluster.partitions_of(other))) < 8, 20, other.tail)
+
+        one.kill()
+
+        assert [add(other, f"c{n}") for n in range(8)] == [3] * 8
+        assert asyncio.run(cluster.partitions_of(other)) == set(range(8))
+        with pytest.raises(GoneError):
+            one.ask("statistics").result(10)
+        other.stop()
+        assert other.stopped_in_order
+
+
+def test_a_node_that_refuses_says_why(newest_postgres: str, tmp_path: Path) -> None:
+    with RealCluster(newest_postgres, tmp_path, partitions=4) as cluster:
+        (node,) = cluster.start()
+
+        with pytest.raises(NodeError, match="nowhere") as refused:
+            node.ask("call", entity="@nowhere@x", operation="add").result(10)
+
+    assert refused.value.kind == "UnknownNameError"
+
+
+def test_a_node_that_stands_still_answers_when_it_goes_on(
+    newest_postgres: str, tmp_path: Path
+) -> None:
+    with RealCluster(newest_postgres, tmp_path, partitions=4) as cluster:
+        (node,) = cluster.start()
+        node.pause()
+        answer = node.ask("call", entity="@counter@x", operation="add", input=1)
+        with pytest.raises(TimeoutError):
+            answer.result(0.2)
+
+        node.go_on()
+
+        assert answer.result(30)["result"] == 1
+
+
+def test_a_node_that_is_cut_from_the_database_answers_when_that_is_mended(
+    newest_postgres: str, tmp_path: Path
+) -> None:
+    with RealCluster(newest_postgres, tmp_path, partitions=4) as cluster:
+        (node,) = cluster.start()
+        add(node, "x")
+        cluster.net.hold(node.name, DATABASE)
+        answer = node.ask("call", entity="@counter@x", operation="add", input=1)
+        with pytest.raises(TimeoutError):
+            answer.result(0.3)
+
+        cluster.net.mend(node.name, DATABASE)
+
+        assert answer.result(30)["result"] == 2
+
+
+def test_a_database_that_stands_still_is_waited_for(own_postgres: Server, tmp_path: Path) -> None:
+    with RealCluster(own_postgres.dsn, tmp_path, partitions=4) as cluster:
+        (node,) = cluster.start()
+        add(node, "x")
+        assert own_postgres.process_id is not None
+        with standing_still(own_postgres.process_id):
+            answer = node.ask("call", entity="@counter@x", operation="add", input=1)
+            with pytest.raises(TimeoutError):
+                answer.result(0.3)
+
+        assert answer.result(30)["result"] == 2
+
+
+def test_what_was_answered_is_there_after_a_crash_of_the_database(
+    own_postgres: Server, tmp_path: Path
+) -> None:
+    with RealCluster(own_postgres.dsn, tmp_path, partitions=4) as cluster:
+        (node,) = cluster.start()
+        assert [add(node, "x") for _ in range(5)] == [1, 2, 3, 4, 5]
+
+        own_postgres.stop("immediate")
+        time.sleep(0.1)  # it is away for a moment
+        own_postgres.start()
+
+        assert add(node, "x", 60) == 6
