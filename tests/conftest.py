@@ -9,13 +9,13 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres import (
-    _servers,  # noqa: F401 - what the fixtures stand on
     newest_postgres,
     own_postgres,
     postgres,
+    postgres_servers,
 )
 
-__all__ = ["newest_postgres", "own_postgres", "postgres"]
+__all__ = ["newest_postgres", "own_postgres", "postgres", "postgres_servers"]
 
 settings.register_profile("quick", deadline=None)
 settings.register_profile("unattended", deadline=None, derandomize=True, print_blob=True)

