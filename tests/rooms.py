@@ -132,7 +132,7 @@ ROOMS = (
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room(
         "adapters/cli",
-        "benchmarks adapters/http testing/check testing/replaying",
+        "benchmarks adapters/http testing/check testing/replaying storage.postgres.server",
         "the command line: uses `import perdure`",
     ),
 )

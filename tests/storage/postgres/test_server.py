@@ -132,13 +132,16 @@ def test_it_recovers_from_a_crash() -> None:
 def test_who_does_not_know_the_password_is_not_let_in(folder: Path) -> None:
     import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-    with Server(folder, settings=SETTINGS, password="correct") as server:
+    with Server(folder, settings=SETTINGS, with_password=True) as server:
         assert asked(server.dsn, "SELECT 1") == 1
+        password = (folder / "password").read_text()
         with pytest.raises(asyncpg.InvalidPasswordError):
-            asked(server.dsn.replace("correct", "wrong"), "SELECT 1")
-        left = [path for path in folder.iterdir() if path.name.startswith("tmp")]
+            asked(server.dsn.replace(password, "wrong"), "SELECT 1")
+    assert (folder / "password").stat().st_mode & 0o077 == 0
 
-    assert left == []
+    with Server(folder, settings=SETTINGS) as server:
+        assert password in server.dsn
+        assert asked(server.dsn, "SELECT 1") == 1
 
 
 _OWNER = """
