@@ -33,11 +33,11 @@ def dev_postgres(
         typer.Option(help="The version, of those on this machine.", show_default="the newest"),
     ] = None,
 ) -> None:
-    """Run a PostgreSQL server in a folder until SIGINT or SIGTERM, for development.
+    """Run a PostgreSQL server in a folder, to develop on.
 
-    It runs from Debian's package or from the wheel of the extra ``server``, and ends with this
-    command, however that ends. The data stay. Its address, which is printed, is a store:
-    perdure serve MODULE:APP --store ADDRESS
+    That of Debian's package, or of the wheel in the extra ``server``. It ends at SIGINT or SIGTERM,
+    and with this command however that ends; the data stay. What is printed is its address, which
+    is a store: perdure serve MODULE:APP --store ADDRESS
     """
     from ...storage.postgres.server import Server, pick_binaries
 
