@@ -153,12 +153,14 @@ class Bench:
         settings: Settings | None = None,
         **placement: Any,
     ) -> AsyncGenerator[Hub]:
-        """Run a hub on the store of that name; ``placement`` says on which shards.
+        """Run a hub on the store of that name; ``placement`` says on which shards, or which store.
 
         Partitions stay where they are, so that a figure is of one placement.
         """
         options = {"partitions": self.options.partitions, "rebalance": None, **placement}
-        made = self._make_hub(app, store=self.store(name), settings=settings, **options)
+        if "store" not in options:
+            options["store"] = self.store(name)
+        made = self._make_hub(app, settings=settings, **options)
         async with made as hub:
             if self.options.pin and placement.get("workers"):
                 _pin([shard.pid for shard in (await hub.statistics()).shards])

@@ -66,6 +66,16 @@ def draw_basic(figures: Figures) -> Any:
     return figure
 
 
+def draw_postgres(figures: Figures) -> Any:
+    """The same of both stores, where there is a server."""
+    if figures.loads:
+        return draw_basic(figures)
+    figure, [axes] = canvas(1, 1)
+    axes.text(0.5, 0.5, "there was no PostgreSQL", ha="center")
+    axes.set_axis_off()
+    return figure
+
+
 def _bars(
     axes: Any,
     names: Sequence[str],
@@ -403,6 +413,7 @@ def draw_rebalance(figures: Figures) -> Any:
 
 PLOTS: dict[str, Draw] = {
     "basic-loads": draw_basic,
+    "postgresql": draw_postgres,
     "latency": draw_latency,
     "hot-keys": draw_hotspot,
     "isolation": draw_isolation,

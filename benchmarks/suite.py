@@ -16,6 +16,7 @@ from .http import measure_http
 from .isolation import measure_isolation
 from .latency import measure_latency
 from .memory import measure_memory
+from .postgres import measure_postgres
 from .rebalance import measure_rebalance
 from .replay import measure_replay
 from .sharding import measure_sharding
@@ -82,6 +83,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "http": Benchmark(
         measure_http, "hellos, signals, statuses and event streams over HTTP, from another process"
     ),
+    "postgres": Benchmark(
+        measure_postgres, "hellos and signals on PostgreSQL, beside SQLite and by turns"
+    ),
     "memory": Benchmark(measure_memory, "bytes of an idle orchestration and of an idle entity"),
 }
 
@@ -119,6 +123,13 @@ SECTIONS = (
         "answered. Longer bars are better on the left; on the right, further left is better, and "
         "the line between the dots is the way from the median to the 99th percentile. Under full "
         "load most of a latency is waiting in line. The first three axes are logarithmic.",
+    ),
+    Section(
+        "PostgreSQL",
+        ("postgres",),
+        "What does a hub in a database of its own do, beside one in files?",
+        "The same loads by turns on both stores, in one process. The server runs on the same "
+        "processors and takes its part of them, so this is the worst case of it.",
     ),
     Section(
         "Latency",
