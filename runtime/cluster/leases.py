@@ -449,6 +449,7 @@ class Leases:
         return Knowledge(
             may_judge=now - self._looks_since >= self.membership.ttl_s,
             ended=frozenset(self._ended),
+            refused=frozenset(self._host.refused) - {self.number},
             overdue=frozenset(n for n, t in self._free_since.items() if now - t > KEPT_S),
             moving=dict(self._moving),
             held=frozenset(self._held_until),

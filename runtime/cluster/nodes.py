@@ -25,6 +25,7 @@ from attrs import field, frozen
 from ...actors.arguments import refusal, whole
 from ...actors.errors import OutcomeUnknownError, PerdureError, UnavailableError, UsageError
 from ...actors.logs import Log
+from ...actors.printing import text_of
 from ...storage.membership import ClusterStore, MemberRow, Membership, Newcomer, View
 from ..partitions.guarded_store import close_guarded, open_guarded
 from ..placement.places import LineLostError
@@ -432,10 +433,16 @@ class ClusterCrew(Crew):
             self._shard = None
         self.leases.end()
         await self.leases.leave()
-        if self._node_listener is not None:
-            self._node_listener.close()
+        self.hang_up()
         await self._stop_listening()
         await close_guarded(self._store)
+
+    def hang_up(self) -> None:
+        """Have no other member reach this one any more."""
+        if self._node_listener is not None:
+            self._node_listener.close()
+        for channel in self._channels:
+            channel.close()
 
     # What leases ask.
 
@@ -475,7 +482,6 @@ class ClusterCrew(Crew):
         self.router.renumber(number)
         self.local_shard.renumber(number)
         self._handovers.clear()
-        self.router.renew()  # the others have to know who asks
 
     def drop(self, partition: int, error: Exception) -> None:
         """Give a partition up that others may have."""
@@ -560,7 +566,7 @@ class ClusterCrew(Crew):
             handover["at"] = anyio.current_time()
             self._handovers[partition] = handover
             raise UnavailableError(
-                f"member {to} does not hear what it brings along: {error}"
+                f"member {to} does not hear what it brings along: {text_of(error) or 'no answer'}"
             ) from error
 
     async def _take_handover(self, partition: int, handover: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ class Knowledge:
     Attributes:
         may_judge: whether a member that seems to have expired has.
         ended: members whose processes are known to be gone.
+        refused: members that cannot be given anything now, since nobody listens there.
         overdue: partitions that nobody has had for so long that anybody may take them.
         moving: partitions that are being let go, each with the member that it is for.
         held: partitions that are to stay for now, if others can go instead.
@@ -45,6 +46,7 @@ class Knowledge:
 
     may_judge: bool = True
     ended: Collection[int] = frozenset()
+    refused: Collection[int] = frozenset()
     overdue: Collection[int] = frozenset()
     moving: Mapping[int, int] = {}
     held: Collection[int] = frozenset()
@@ -90,7 +92,7 @@ class _Places:
     """Where each partition is, or is going.
 
     Attributes:
-        active: the members that may have partitions.
+        active: the members that may get partitions.
         free: what nobody has, and is for nobody.
         reserved: what nobody has, and is for this member.
         wished: what this member has, and is to go to another.
@@ -105,7 +107,11 @@ class _Places:
         alive: Mapping[int, MemberRow],
         knows: Knowledge,
     ) -> None:
-        self.active = {member: row for member, row in alive.items() if not row.draining}
+        self.active = {
+            member: row
+            for member, row in alive.items()
+            if not row.draining and member not in knows.refused
+        }
         self.free: list[LeaseRow] = []
         self.reserved: list[LeaseRow] = []
         self.wished: list[tuple[int, int]] = []

@@ -22,6 +22,7 @@ class Cluster:
     Attributes:
         is_away: whether nothing can be reached.
         unreachable: the members that cannot reach it.
+        silent: the members that neither beat nor look, and reach it for all else.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -34,6 +35,7 @@ class Cluster:
         self.identity = HubIdentity(secrets.token_hex(8), "", secrets.token_bytes(32))
         self.is_away = False
         self.unreachable: set[int] = set()
+        self.silent: set[int] = set()
         self.changed = anyio.Event()
         self.relay: dict[int, list[tuple[int, bytes]]] = {}
 
@@ -44,6 +46,12 @@ class Cluster:
         await anyio.lowlevel.checkpoint()
         if self.is_away or member in self.unreachable:
             raise StorageError("the store cannot be reached")
+
+    def steal(self, partition: int, to: int) -> None:
+        """Have a member take a partition over, without a word to whoever has it."""
+        self.rows[partition].epoch += 1
+        epoch = self.rows[partition].epoch
+        self.leases[partition] = LeaseRow(partition, epoch, to, None)
 
     def notify(self) -> None:
         changed, self.changed = self.changed, anyio.Event()
@@ -132,8 +140,13 @@ class SmallMembership:
     def has_control(self) -> bool:
         return self.number not in self.cluster.ended
 
-    async def beat(self) -> bool:
+    async def _speak(self) -> None:
         await self.cluster.reach(self.number)
+        if self.number in self.cluster.silent:
+            raise StorageError("nothing is heard of the store")
+
+    async def beat(self) -> bool:
+        await self._speak()
         if not self.cluster.lives(self.number):
             return False
         one, _, draining = self.cluster.members[self.number]
@@ -141,7 +154,7 @@ class SmallMembership:
         return True
 
     async def look(self) -> View:
-        await self.cluster.reach(self.number)
+        await self._speak()
         return self.cluster.view()
 
     async def noticed(self) -> None:

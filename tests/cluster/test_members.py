@@ -1,13 +1,40 @@
+"""Members of one hub: they share it out, take over what others leave, and answer nothing stale."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import anyio
+import pytest
 
-from perdure import App, EntityId, Hub, Settings
+import perdure
+from perdure import (
+    App,
+    Client,
+    EntityId,
+    EntityStatus,
+    Hub,
+    OrchestrationContext,
+    Settings,
+    UnavailableError,
+    UsageError,
+)
+from perdure.runtime.cluster import nodes
+from perdure.runtime.cluster.leases import Leases
+from perdure.runtime.cluster.nodes import ClusterCrew, Node
+from perdure.runtime.partitions import tenure
+from perdure.runtime.placement.hashing import partition_of
+from perdure.runtime.transport import router
+from perdure.runtime.transport.nodes import Dialler
 from tests.cluster.small_cluster import Cluster
 
 app = App("shop")
+TTL_S = 0.6
+PARTITIONS = 8
 
 
 @app.entity
@@ -18,48 +45,457 @@ class Counter:
         self.n += by
         return self.n
 
+    @perdure.readonly
     def get(self) -> int:
         return self.n
 
 
-SETTINGS = Settings(lease_s=1.0, drain_s=2.0)
+@app.activity
+async def take_a_while(seconds: float) -> str:
+    await anyio.sleep(seconds)
+    return "done"
 
 
-def hub_on(cluster: Cluster, partitions: int = 8) -> Hub:
-    return Hub(app, store=cluster.store(), partitions=partitions, settings=SETTINGS)
+@app.orchestration
+async def work(ctx: OrchestrationContext, seconds: float) -> str:
+    return await ctx.call_activity(take_a_while, seconds)
 
 
-def owners(cluster: Cluster) -> list[int | None]:
-    return [lease.owner for lease in cluster.leases]
+@app.orchestration
+async def tell(ctx: OrchestrationContext, key: str) -> int:
+    return await ctx.call_entity(EntityId(Counter, key), Counter.add, 1)
 
 
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+def hub_on(cluster: Cluster, *, ttl_s: float = TTL_S, **given: Any) -> Hub:
+    settings = Settings(lease_s=ttl_s, drain_s=2.0)
+    given = {"rebalance": None, **given}
+    return Hub(app, store=cluster.store(), partitions=PARTITIONS, settings=settings, **given)
+
+
+def member_of(hub: Hub) -> int:
+    return hub.crew.local_shard.number
+
+
+def crew_of(hub: Hub) -> ClusterCrew:
+    assert isinstance(hub.crew, ClusterCrew)
+    return hub.crew
+
+
+async def until(condition: Callable[[], bool], within_s: float = 8.0) -> None:
     with anyio.fail_after(within_s):
         while not condition():
             await anyio.sleep(0.005)
 
 
-async def test_one_member_serves_all() -> None:
+def owned(cluster: Cluster, member: int) -> list[int]:
+    return [lease.partition for lease in cluster.leases if lease.owner == member]
+
+
+@asynccontextmanager
+async def two_members(cluster: Cluster, **given: Any) -> AsyncIterator[tuple[Hub, Hub]]:
+    """Two that have come to their shares."""
+    with anyio.fail_after(30):
+        async with hub_on(cluster, **given) as one, hub_on(cluster, **given) as two:
+            await until(lambda: len(owned(cluster, 1)) == len(owned(cluster, 2)) == 4)
+            await until(lambda: sorted(set(one.placement)) == sorted(set(two.placement)) == [1, 2])
+            yield one, two
+
+
+def counter_of(cluster: Cluster, member: int) -> EntityId[Counter]:
+    """Name a counter that a member has."""
+    ids = (EntityId(Counter, f"c{n}") for n in range(1_000))
+    return next(id for id in ids if partition_of(str(id), PARTITIONS) in owned(cluster, member))
+
+
+async def add(client: Client, id: EntityId[Counter], by: int = 1) -> int:
+    return await client.call_entity(id, Counter.add, by)
+
+
+async def run(client: Client, what: Any, given: Any) -> Any:
+    return await client.wait((await client.start_new(what, given)).instance_id)
+
+
+def found_n(status: EntityStatus[Any] | None) -> int:
+    return -1 if status is None or status.state is None else status.state.n
+
+
+async def state_of(client: Client, id: EntityId[Counter]) -> int:
+    return found_n(await client.get_entity(id))
+
+
+# Shares.
+
+
+async def test_one_member_has_all_and_leaves_all() -> None:
     cluster = Cluster()
-    with anyio.fail_after(10):
-        async with hub_on(cluster) as hub:
+    async with hub_on(cluster) as hub:
+        assert await add(hub.client, EntityId(Counter, "a")) == 1
+        assert owned(cluster, 1) == list(range(PARTITIONS))
+    assert {lease.owner for lease in cluster.leases} == {None}
+    assert not cluster.members
+    async with hub_on(cluster) as hub:
+        assert await add(hub.client, EntityId(Counter, "a")) == 2
+
+
+async def test_members_share_and_each_reaches_everything() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as hubs:
+        for turn, hub in enumerate(hubs):
             for n in range(20):
-                assert await hub.client.call_entity(EntityId(Counter, f"c{n}"), "add", 1) == 1
-            assert set(owners(cluster)) == {1}
-        assert set(owners(cluster)) == {None}
+                assert await add(hub.client, EntityId(Counter, f"c{n}")) == turn + 1
+            assert await run(hub.client, tell, f"t{turn}") == 1
+            assert len(hub.placement) == PARTITIONS
+            assert hub.shards == 2
+        counted = await hubs[0].statistics()
+        assert {shard.index for shard in counted.shards} == {1, 2}
+        assert {one.index for one in counted.partitions} == set(range(PARTITIONS))
 
 
-async def test_members_share() -> None:
+async def test_a_store_that_exists_keeps_its_number_of_partitions() -> None:
+    cluster = Cluster()
+    async with hub_on(cluster):
+        pass
+    async with Hub(app, store=cluster.store()) as hub:
+        assert len(hub.placement) == PARTITIONS
+    async with Hub(app, store=Cluster().store()) as hub:
+        assert len(hub.placement) == nodes.PARTITIONS
+
+
+async def test_a_member_that_is_to_drain_gives_all_away_and_gets_its_share_again() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, _):
+        leases = crew_of(one).leases
+        assert await leases.membership.drain(2, True)
+        await until(lambda: owned(cluster, 1) == list(range(PARTITIONS)))
+        assert await leases.membership.drain(2, False)
+        await until(lambda: len(owned(cluster, 2)) == 4)
+
+
+async def test_a_partition_moves_to_the_member_that_it_is_to_go_to() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        partition = owned(cluster, 1)[0]
+        await two.move_partition(partition, 2)
+        assert one.placement[partition] == two.placement[partition] == 2
+        await until(lambda: len(owned(cluster, 1)) == len(owned(cluster, 2)) == 4)
+        assert partition in owned(cluster, 2), "another one went back for it"
+        with pytest.raises(UsageError, match="no member 7 now; there are 1, 2"):
+            await one.move_partition(partition, 7)
+
+
+async def test_what_is_done_once_for_a_hub_is_done_by_the_first_member() -> None:
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster) as one, hub_on(cluster) as two:
+            await until(lambda: len(crew_of(two).members) == 2)
+            assert one.crew.leads
+            assert not two.crew.leads
+            await one.stop()
+            await until(lambda: two.crew.leads)
+
+
+# What moves along.
+
+
+async def test_an_activity_that_runs_goes_on_where_it_is_when_its_instance_moves() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        partition = owned(cluster, 1)[0]
+        id = next(f"w{n}" for n in range(1_000) if partition_of(f"w{n}", PARTITIONS) == partition)
+        await one.client.start_new("work", 0.3, instance_id=id)
+        await until(lambda: crew_of(one).local_shard.activities.count == 1)
+        await two.move_partition(partition, 2)
+        assert await two.client.wait(id) == "done"
+        assert crew_of(two).local_shard.activities.count == 0, "it ran once"
+
+
+async def test_what_a_member_that_stops_runs_is_finished_and_its_instances_go_on() -> None:
     cluster = Cluster()
     with anyio.fail_after(20):
         async with hub_on(cluster) as one:
-            for n in range(20):
-                await one.client.call_entity(EntityId(Counter, f"c{n}"), "add", 1)
             async with hub_on(cluster) as two:
-                await until(lambda: owners(cluster).count(1) == 4 == owners(cluster).count(2))
-                for hub in (one, two):
-                    for n in range(20):
-                        await hub.client.call_entity(EntityId(Counter, f"c{n}"), "add", 1)
-            for n in range(20):
-                got = await one.client.call_entity(EntityId(Counter, f"c{n}"), "get")
-                assert got == 3
+                await until(lambda: len(owned(cluster, 2)) == 4)
+                mine = owned(cluster, 2)
+                ids = [f"w{n}" for n in range(40) if partition_of(f"w{n}", PARTITIONS) in mine]
+                for id in ids:
+                    await one.client.start_new("work", 0.2, instance_id=id)
+                await until(lambda: crew_of(two).local_shard.activities.count == len(ids))
+            for id in ids:
+                assert await one.client.wait(id) == "done"
+            assert crew_of(one).local_shard.activities.count == 0, "none of them ran again"
+
+
+# Take-over.
+
+
+async def test_what_a_silent_member_had_is_taken_when_it_expires() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, _):
+        id = counter_of(cluster, 2)
+        assert await add(one.client, id) == 1
+        cluster.unreachable.add(2)
+        await until(lambda: owned(cluster, 2) == [])
+        assert await add(one.client, id) == 2
+        cluster.unreachable.clear()
+        await until(lambda: len(owned(cluster, 3)) == 4)
+        assert await add(one.client, id) == 3
+
+
+async def test_a_member_that_is_gone_is_not_waited_for_on_its_own_host() -> None:
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster, ttl_s=30.0) as one:
+            two = await hub_on(cluster, ttl_s=30.0).start()
+            await until(lambda: len(owned(cluster, 2)) == 4)
+            id = counter_of(cluster, 2)
+            assert await add(two.client, id) == 1
+            cluster.unreachable.add(2)
+            cluster.ended.add(2)
+            two.crew.stop()
+            crew_of(two).hang_up()
+            began = anyio.current_time()
+            assert await one.client.call_entity(id, Counter.add, 1, request_id="r") == 2
+            assert anyio.current_time() - began < 3.0
+            cluster.unreachable.clear()
+            await two.stop()
+
+
+async def test_a_member_of_another_host_is_waited_for_however_it_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hosts = iter(["here", "there"])
+    monkeypatch.setattr(nodes, "host_name", lambda: next(hosts))
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster, ttl_s=30.0) as one:
+            two = await hub_on(cluster, ttl_s=30.0).start()
+            await until(lambda: len(owned(cluster, 2)) == 4)
+            cluster.unreachable.add(2)
+            cluster.ended.add(2)
+            two.crew.stop()
+            crew_of(two).hang_up()
+            await until(lambda: 2 in crew_of(one).refused)
+            await anyio.sleep(0.2)
+            assert len(owned(cluster, 2)) == 4
+            cluster.unreachable.clear()
+            await two.stop()
+
+
+async def test_a_partition_that_was_taken_from_a_member_ends_there_and_its_hub_goes_on() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        id = counter_of(cluster, 2)
+        partition = partition_of(str(id), PARTITIONS)
+        assert await add(two.client, id) == 1
+        cluster.steal(partition, 1)  # of which it hears by its commit alone
+        assert await add(two.client, id) == 2
+        assert await add(one.client, id) == 3
+        assert await add(two.client, counter_of(cluster, 2)) == 1
+
+
+async def test_a_member_that_expired_is_another_one_from_then_on() -> None:
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster) as hub:
+            id = EntityId(Counter, "a")
+            assert await add(hub.client, id) == 1
+            cluster.silent.add(1)
+            await until(lambda: not cluster.lives(1))
+            cluster.silent.clear()
+            await until(lambda: member_of(hub) == 2)
+            assert await add(hub.client, id) == 2
+            assert 1 not in cluster.members
+
+
+# Reads.
+
+
+@pytest.mark.parametrize("how", ["operation", "state", "status", "query"])
+async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale(how: str) -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        id = counter_of(cluster, 2)
+        assert await add(two.client, id) == 1
+        cluster.silent.add(2)
+        await until(lambda: owned(cluster, 2) == [])
+        assert await add(one.client, id) == 2
+
+        async def read() -> int:
+            if how == "operation":
+                return await two.client.call_entity(id, Counter.get)
+            if how == "state":
+                state = await two.client.read_entity_state(id)
+                return -1 if state is None else state.n
+            if how == "status":
+                return await state_of(two.client, id)
+            found = [one async for one in two.client.query_entities(states=True)]
+            return next(found_n(one) for one in found if one.entity_id == id)
+
+        answers: list[int] = []
+
+        async def ask() -> None:
+            answers.append(await read())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(0.1)
+            assert answers == [], "it waits"
+            cluster.silent.clear()
+        assert answers == [2]
+
+
+async def test_who_answers_whether_sure_or_not_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Leases, "is_sure", lambda self: True)
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        id = counter_of(cluster, 2)
+        assert await add(two.client, id) == 1
+        cluster.silent.add(2)
+        await until(lambda: owned(cluster, 2) == [])
+        assert await add(one.client, id) == 2
+        assert await two.client.call_entity(id, Counter.get) == 1, "stale, as it must not be"
+        cluster.silent.clear()
+
+
+async def test_a_member_whose_session_ended_reads_on_once_it_has_looked() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (_, two):
+        id = counter_of(cluster, 2)
+        leases = crew_of(two).leases
+        assert leases.is_sure()
+        cluster.ended.add(2)
+        assert not leases.is_sure()
+        with anyio.fail_after(5):
+            assert await two.client.call_entity(id, Counter.get) == 0
+        assert leases.is_sure()
+
+
+# Trouble.
+
+
+async def test_requests_wait_for_a_store_that_is_away_for_a_while() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        ids = [counter_of(cluster, 1), counter_of(cluster, 2)]
+        for id in ids:
+            await add(one.client, id)
+        cluster.is_away = True
+        done: list[int] = []
+
+        async def ask(hub: Hub, id: EntityId[Counter], request: str) -> None:
+            done.append(await hub.client.call_entity(id, Counter.add, 1, request_id=request))
+
+        async def read(hub: Hub, id: EntityId[Counter]) -> None:
+            assert await state_of(hub.client, id) >= 1
+
+        async with anyio.create_task_group() as tasks:
+            for n, hub in enumerate((one, two)):
+                for m, id in enumerate(ids):
+                    tasks.start_soon(ask, hub, id, f"r{n}{m}")
+                    tasks.start_soon(read, hub, id)
+            await anyio.sleep(2 * TTL_S)
+            assert done == []
+            cluster.is_away = False
+        assert sorted(done) == [2, 2, 3, 3]
+
+
+async def test_requests_do_not_wait_for_ever_for_a_store_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tenure, "STORE_PATIENCE_S", 0.3)
+    monkeypatch.setattr("perdure.runtime.partitions.recovery.STORE_PATIENCE_S", 0.3)
+    monkeypatch.setattr(router, "PATIENCE_S", 0.3)
+    cluster = Cluster()
+    async with two_members(cluster) as (one, _):
+        id = counter_of(cluster, 1)
+        await add(one.client, id)
+        cluster.is_away = True
+        with anyio.fail_after(5):
+            with pytest.raises(perdure.OutcomeUnknownError):  # a commit of it was on its way
+                await add(one.client, id)
+            with pytest.raises(UnavailableError, match="has not been"):
+                await add(one.client, id)
+            with pytest.raises(UnavailableError):
+                await one.client.get_entity(id)
+        cluster.is_away = False
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    assert await add(one.client, id) == 2
+                    break
+                except UnavailableError:
+                    await anyio.sleep(0.05)
+
+
+async def test_members_that_do_not_reach_each_other_go_on_through_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lost(self: Dialler, member: int, address: str) -> Any:
+        raise TimeoutError("nothing comes back")
+
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        id = counter_of(cluster, 2)
+        assert await add(one.client, id) == 1
+        monkeypatch.setattr(Dialler, "dial", lost)
+        for hub in (one, two):
+            hub.crew.router.renew()
+        with anyio.fail_after(10):
+            for n in range(5):
+                assert await one.client.call_entity(id, Counter.add, 1, request_id=f"{n}") == n + 2
+            assert await run(one.client, tell, id.key) == 7
+        assert len(owned(cluster, 2)) == 4, "nobody takes anything over for that"
+
+
+# Ways in.
+
+
+async def test_a_client_of_one_member_reaches_all(tmp_path: Path) -> None:
+    cluster = Cluster()
+    with anyio.fail_after(20):
+        async with hub_on(cluster, socket=tmp_path / "s") as one, hub_on(cluster) as two:
+            await until(lambda: len(owned(cluster, 2)) == 4)
+            async with perdure.connect(tmp_path / "s", app) as client:
+                for member in (1, 2):
+                    id = counter_of(cluster, member)
+                    assert await add(client, id) == 1
+                    assert await state_of(client, id) == 1
+                    assert await client.call_entity(id, Counter.get) == 1
+                counted = await client.statistics()
+                assert len(counted.shards) == 2
+                await client.move_partition(owned(cluster, 1)[0], member_of(two))
+            assert member_of(one) == 1
+
+
+def test_a_member_that_others_reach_over_a_network_needs_a_key() -> None:
+    with pytest.raises(UsageError, match=r"node_key.*openssl rand"):
+        Hub(app, store=Cluster().store(), node_listen="0.0.0.0:7000")
+    Hub(app, store=Cluster().store(), node_listen="0.0.0.0:7000", node_key=b"k" * 16)
+    with pytest.raises(UsageError, match="16 bytes at least"):
+        Hub(app, store=Cluster().store(), node_key=b"short")
+
+
+def test_a_member_at_all_addresses_says_which_one_others_dial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(listen="0.0.0.0:7000")
+    monkeypatch.setattr(nodes, "own_addresses", lambda: ["10.0.0.5"])
+    assert node.dialled_at("0.0.0.0", 7000) == "10.0.0.5:7000"
+    monkeypatch.setattr(nodes, "own_addresses", lambda: ["10.0.0.5", "10.1.0.5"])
+    with pytest.raises(UsageError, match=r"node_address.*10\.0\.0\.5, 10\.1\.0\.5"):
+        node.dialled_at("0.0.0.0", 7000)
+    node = Node(listen="0.0.0.0:0", address="db.example:0")
+    assert node.dialled_at("0.0.0.0", 7123) == "db.example:7123"
+
+
+def test_stores_that_one_hub_has_open_know_no_members() -> None:
+    with pytest.raises(UsageError, match=r"node_listen.*has one owner"):
+        Hub(app, node_listen="127.0.0.1:0")
+    with pytest.raises(UsageError, match="one event loop"):
+        Hub(app, store=Cluster().store(), shards=2)
+
+
+def test_a_time_is_a_lease_as_any_other() -> None:
+    assert Settings(lease_s=timedelta(seconds=3)).lease_s == 3.0

@@ -185,6 +185,13 @@ def test_the_last_member_keeps_all_though_it_drains() -> None:
     assert plan([lease(0, 1)], [member(1, draining=True)], 1) == Plan([], [])
 
 
+def test_nothing_is_given_to_a_member_that_nobody_reaches() -> None:
+    leases = [lease(n, 1) for n in range(4)]
+    assert len(plan(leases, TWO, 1).let_go) == 2
+    assert plan(leases, TWO, 1, refused={2}).let_go == []
+    assert plan([*leases, lease(4, 2)], TWO, 1, refused={2}).take == []
+
+
 def test_what_is_being_let_go_is_not_let_go_twice() -> None:
     leases = [lease(0, 1), lease(1, 1)]
     ((partition, to),) = plan(leases, TWO, 1).let_go
