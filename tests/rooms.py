@@ -132,7 +132,8 @@ ROOMS = (
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room(
         "adapters/cli",
-        "benchmarks adapters/http testing/check testing/replaying storage.postgres.server",
+        "benchmarks adapters/http testing/check testing/replaying storage.postgres.place"
+        " storage.postgres.server",
         "the command line: uses `import perdure`",
     ),
 )

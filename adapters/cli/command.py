@@ -11,7 +11,19 @@ from typer.core import TyperCommand, TyperGroup
 
 from perdure import __version__
 
-from . import bench, check, dev, dev_postgres, entities, instances, manage, new, serve, shards
+from . import (
+    bench,
+    check,
+    dev,
+    dev_postgres,
+    entities,
+    instances,
+    manage,
+    new,
+    nodes,
+    serve,
+    shards,
+)
 from .words import in_lines, in_one_line
 
 #: What a command ends with.
@@ -19,7 +31,8 @@ FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT = 1, 2, 3, 4, 5
 
 
 _HUB = (
-    "sqlite:PATH, http://HOST:PORT or a socket.  [default: PERDURE_HUB, or the one in ./.perdure]"
+    "sqlite:PATH, postgresql://HOST/DATABASE, http://HOST:PORT or a socket.  [default: PERDURE_HUB, "
+    "or the one in ./.perdure]"
 )
 
 
@@ -35,8 +48,8 @@ class HubCommand(TyperCommand):
             if ctx.obj is None and isinstance(message, str) and "extra argument" in message:
                 told: Any = error
                 told.message = (
-                    f"{message}; a hub is sqlite:PATH, the folder of one, http://HOST:PORT or a "
-                    "socket"
+                    f"{message}; a hub is sqlite:PATH, the folder of one, "
+                    "postgresql://HOST/DATABASE, http://HOST:PORT or a socket"
                 )
             raise
         return arguments
@@ -132,7 +145,7 @@ app = typer.Typer(
     cls=Commands,
     name="perdure",
     help="Durable virtual actors. The hub is the first argument of a command (sqlite:PATH, "
-    "http://HOST:PORT or a socket), or PERDURE_HUB, or the one in ./.perdure.",
+    "postgresql://HOST/DATABASE, http://HOST:PORT or a socket), or PERDURE_HUB, or the one in ./.perdure.",
     epilog="Status: 0 done, 1 refused or failed, 2 usage, 3 not found, 4 no hub, 5 timed out.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -159,7 +172,20 @@ def _begin(
         raise typer.Exit(USAGE)
 
 
-for _module in (serve, dev, dev_postgres, new, check, instances, entities, manage, shards, bench):
+_MODULES = (
+    serve,
+    dev,
+    dev_postgres,
+    new,
+    check,
+    instances,
+    entities,
+    manage,
+    shards,
+    nodes,
+    bench,
+)
+for _module in _MODULES:
     _module.add_to(app, HubCommand)
 
 

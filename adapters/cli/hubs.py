@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdure import UnavailableError, UsageError
 
@@ -48,8 +48,34 @@ def choose_hub(given: str | None) -> str:
         return f"sqlite:{FOLDER}"
     raise UnavailableError(
         f"no hub is named, and there is none in ./{FOLDER}: give one as the first argument "
-        f"(sqlite:PATH, http://HOST:PORT or a socket), or in {VARIABLE}"
+        f"(sqlite:PATH, postgresql://HOST/DATABASE, http://HOST:PORT or a socket), or in {VARIABLE}"
     )
+
+
+def is_database(place: str) -> bool:
+    """Whether a hub is in a database, which several processes serve together."""
+    return place.startswith(("postgresql://", "postgres://"))
+
+
+def shown(place: str) -> str:
+    """Give a place as it may be printed: without a password."""
+    if "://" not in place:
+        return place
+    from ...storage.postgres.place import without_password
+
+    return without_password(place)
+
+
+def keys_of(place: str, key_file: Path | None) -> dict[str, Any]:
+    """Give what ``perdure.connect`` is to be given of keys: for the HTTP interface, or for nodes.
+
+    Raises:
+        UsageError: the file cannot be read, or has no key.
+    """
+    if is_database(place):
+        return {"node_key_file": key_file}
+    key = read_key(key_file)
+    return {"key": key if place.startswith(("http://", "https://")) else None}
 
 
 def read_key(key_file: Path | None) -> str | None:
@@ -75,13 +101,13 @@ def read_key(key_file: Path | None) -> str | None:
 
 @asynccontextmanager
 async def reach(
-    place: str, key: str | None, *, reads: bool, app: str | None = None
+    place: str, keys: Mapping[str, Any], *, reads: bool, app: str | None = None
 ) -> AsyncGenerator[Client, None]:
     """Give a client of a hub: of the one that runs, or, to read, of what one has left in its store.
 
     Args:
         place: the hub.
-        key: what its HTTP interface is asked with.
+        keys: what it is asked with: what ``keys_of`` gave.
         reads: whether nothing but reading is wanted.
         app: the application of one that does not run, or where it is.
 
@@ -90,20 +116,17 @@ async def reach(
     """
     import perdure
 
-    is_address = place.startswith(("http://", "https://"))
     async with AsyncExitStack() as entered:
         if reads and _listens_nowhere(place):
             # What goes to a hub that runs need not even be loaded.
             yield await entered.enter_async_context(perdure.read_store(place, app))
             return
         try:
-            client = await entered.enter_async_context(
-                perdure.connect(place, key=key if is_address else None)
-            )
+            client = await entered.enter_async_context(perdure.connect(place, **keys))
         except UnavailableError as error:
             if not place.startswith("sqlite:"):
-                words = str(error)
-                raise UnavailableError(words if place in words else f"{place}: {words}") from error
+                words, where = str(error), shown(place)
+                raise UnavailableError(words if where in words else f"{where}: {words}") from error
             if not reads:
                 raise UnavailableError(
                     f"no hub runs at {place}, so nothing can be changed: start one "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from rich.box import SIMPLE_HEAD
@@ -33,24 +34,24 @@ def show_load(
     hottest: int = 5,
     once: bool = False,
     move: Sequence[int] | None = None,
-    key: str | None = None,
+    keys: Mapping[str, Any] = MappingProxyType({}),
     as_json: bool = False,
 ) -> None:
     """Show the load of a hub of another process until it stops or the user does.
 
     Args:
-        place: its address, its socket, or the ``sqlite:PATH`` where that is.
+        place: its address, its socket, the ``sqlite:PATH`` where that is, or its database.
         interval_s: seconds between two looks.
         hottest: how many actors to name.
         once: print one look, and return.
         move: a partition and the shard that it is to move to, first.
-        key: what its HTTP interface is asked with.
+        keys: what it is asked with: what ``keys_of`` gave.
         as_json: print its counters at each look, an object a line.
 
     Raises:
         UnavailableError: no hub listens there, or it stopped.
     """
-    anyio.run(_show, place, interval_s, hottest, once, move, key, as_json)
+    anyio.run(_show, place, interval_s, hottest, once, move, keys, as_json)
 
 
 async def _show(
@@ -59,12 +60,11 @@ async def _show(
     hottest: int,
     once: bool,
     move: Sequence[int] | None,
-    key: str | None,
+    keys: Mapping[str, Any],
     as_json: bool,
 ) -> None:
     console = Console()
-    is_address = place.startswith(("http://", "https://"))
-    async with connect(place, key=key if is_address else None) as hub:
+    async with connect(place, **keys) as hub:
         if move is not None:
             await hub.move_partition(move[0], move[1])
         while as_json:

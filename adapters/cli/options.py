@@ -22,7 +22,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, an object a li
 KeyFile = Annotated[
     Path | None,
     typer.Option(
-        help="The key for a hub's HTTP interface is in this file; by default in PERDURE_KEY.",
+        "--key-file",
+        "--node-key-file",
+        help="The key for a hub's HTTP interface is in this file; by default in PERDURE_KEY. Of a "
+        "hub on PostgreSQL, the key that its nodes were given.",
         show_default=False,
     ),
 ]
@@ -54,13 +57,14 @@ def run(
     """Do the work of a command with the hub that is meant."""
     import anyio
 
-    from .hubs import choose_hub, reach, read_key
+    from .hubs import choose_hub, keys_of, reach
     from .screen import Screen
 
-    place, key, screen = choose_hub(context.obj), read_key(key_file), Screen(as_json=as_json)
+    place, screen = choose_hub(context.obj), Screen(as_json=as_json)
+    keys = keys_of(place, key_file)
 
     async def main() -> None:
-        async with reach(place, key, reads=reads, app=app) as client:
+        async with reach(place, keys, reads=reads, app=app) as client:
             gc.enable()  # all that is needed is loaded
             await work(client.ask, screen)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from ...testing.replaying.sources import (
     Source,
     open_files,
 )
-from .hubs import is_hub, read_key
+from .hubs import is_hub, keys_of, shown
 from .screen import Screen
 from .words import counted, duration, shortened
 
@@ -61,9 +61,9 @@ def look(
     shows = kinds[form]()
     screen = Screen()
     try:
-        key = read_key(key_file)
+        keys = keys_of(place, key_file)
         with _progress(form) as move:
-            count = anyio.run(_look, place, app, shows, move, jobs, limit_s, key)
+            count = anyio.run(_look, place, app, shows, move, jobs, limit_s, keys)
     except PerdureError as error:
         shows.stop()
         screen.note(f"perdure: {error}")
@@ -83,19 +83,19 @@ async def _look(
     move: Callable[[ReplayCount], None],
     jobs: int | None,
     limit_s: float,
-    key: str | None,
+    keys: Mapping[str, Any],
 ) -> ReplayCount:
     def tell(count: ReplayCount, findings: list[ReplayFinding]) -> None:
         for finding in findings:
             shows.add(finding)
         move(count)
 
-    async with _open(place, key) as source:
+    async with _open(place, keys) as source:
         return await check_replays(source, app, tell, jobs=jobs, limit_s=limit_s)
 
 
 @asynccontextmanager
-async def _open(place: str, key: str | None) -> AsyncGenerator[Source, None]:
+async def _open(place: str, keys: Mapping[str, Any]) -> AsyncGenerator[Source, None]:
     """Give what is at a place: recordings, a hub that runs, or what one has left."""
     if not place:  # as of a variable that is not set; it does not mean this folder
         raise UsageError("--replay is empty: say where the hub's files or its histories are")
@@ -106,16 +106,13 @@ async def _open(place: str, key: str | None) -> AsyncGenerator[Source, None]:
     folder = _folder(place)
     async with AsyncExitStack() as entered:
         where = place if folder is None else f"sqlite:{folder}"
-        is_address = place.startswith(("http://", "https://"))
         source: Source
         try:
-            client: Any = await entered.enter_async_context(
-                connect(where, key=key if is_address else None)
-            )
-            source = RunningSource(where, client)
+            client: Any = await entered.enter_async_context(connect(where, **keys))
+            source = RunningSource(shown(where), client)
         except UnavailableError as error:
             if folder is None:
-                raise UnavailableError(f"{place}: {error}") from error
+                raise UnavailableError(f"{shown(place)}: {error}") from error
             source = await entered.enter_async_context(open_files(folder))
         yield source
 

@@ -28,6 +28,9 @@ STYLES = {
     "Suspended": "yellow",
     "ContinuedAsNew": "cyan",
     "parked": "bold yellow",
+    "serves": "green",
+    "draining": "yellow",
+    "expired": "bold red",
 }
 
 

@@ -17,6 +17,7 @@ import typer
 from perdure import __version__
 
 from .http import AllowedHosts, ExposeErrors, Keys, LocalRpc, http_beside
+from .hubs import is_database, shown
 
 if TYPE_CHECKING:
     from perdure import Hub
@@ -166,7 +167,7 @@ def serve(
 
 def _published(http: str | None, store: str) -> str | None:
     """Give the address of the HTTP API that others may look up, where there is such a place."""
-    if http is None or http.endswith(":0") or not store.startswith(("postgresql:", "postgres:")):
+    if http is None or http.endswith(":0") or not is_database(store):
         return None
     return f"http://{http}"
 
@@ -174,7 +175,7 @@ def _published(http: str | None, store: str) -> str | None:
 def _announce(app: str, store: str, hub: Hub) -> None:
     served = hub.app
     print(
-        f"perdure {__version__} serves {app} on {store} ({hub.durability}): "
+        f"perdure {__version__} serves {app} on {shown(store)} ({hub.durability}): "
         f"{_count(served.orchestrations, 'orchestration')}, "
         f"{_count(served.entities, 'entity', 'entities')}, "
         f"{_count(served.activities, 'activity', 'activities')}; Ctrl-C stops it",

@@ -17,7 +17,8 @@ def add_to(app: typer.Typer, kind: Any) -> None:
     app.command("shards", epilog=example)(shards)
 
 
-def _seconds(given: float) -> float:
+def seconds(given: float) -> float:
+    """Refuse what is no time between two looks."""
     if not 0 < given < math.inf:
         raise typer.BadParameter(f"{given:g} is no time between two looks")
     return given
@@ -29,7 +30,7 @@ def shards(
         typer.Argument(help="Its address, socket, or store: sqlite:PATH.", show_default=False),
     ] = None,
     interval: Annotated[
-        float, typer.Option(metavar="SECONDS", callback=_seconds, help="Between looks.")
+        float, typer.Option(metavar="SECONDS", callback=seconds, help="Between looks.")
     ] = 1.0,
     hottest: Annotated[int, typer.Option(min=0, help="Actors to name.")] = 5,
     once: Annotated[bool, typer.Option("--once", help="Print one look and end.")] = False,
@@ -45,16 +46,17 @@ def shards(
     Its shards, partitions and hottest actors, until Ctrl-C.
     """
     from . import load  # rich takes its time
-    from .hubs import choose_hub, read_key
+    from .hubs import choose_hub, keys_of
 
+    place = choose_hub(hub)
     try:
         load.show_load(
-            choose_hub(hub),
+            place,
             interval_s=interval,
             hottest=hottest,
             once=once,
             move=move,
-            key=read_key(key_file),
+            keys=keys_of(place, key_file),
             as_json=as_json,
         )
     except KeyboardInterrupt:

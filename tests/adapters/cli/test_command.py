@@ -53,7 +53,7 @@ def test_every_command_says_what_it_takes_with_an_example(
         line.split()[0] for line in listed.partition("Commands:\n")[2].split("\n\n")[0].splitlines()
     ]
 
-    assert len(commands) == 27
+    assert len(commands) == 28
     assert "..." not in listed.partition("Commands:")[2]
     for name in commands:
         if name == "bench":
@@ -61,8 +61,11 @@ def test_every_command_says_what_it_takes_with_an_example(
         assert main([name, "--help"]) == 0
         text = capsys.readouterr().out
         assert f"Example: perdure {name} " in text
-        if "[HUB]" in text and name != "shards":  # whose only argument it is
-            assert "Hub:\n  [HUB]  sqlite:PATH, http://HOST:PORT or a socket." in text
+        if "[HUB]" in text and name not in ("shards", "nodes"):  # whose own argument it is
+            assert (
+                "Hub: [HUB] sqlite:PATH, postgresql://HOST/DATABASE, http://HOST:PORT or a socket"
+                in " ".join(text.split())
+            )
         assert max(map(len, text.splitlines())) <= 80
 
 

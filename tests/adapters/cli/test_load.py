@@ -192,7 +192,7 @@ def test_one_look_moves_first_and_shows_what_was_done_between_two_counts(
     fake, places = FakeHub(), list[str]()
 
     @asynccontextmanager
-    async def connect(place: str, *, key: str | None) -> AsyncGenerator[FakeHub]:
+    async def connect(place: str, *, key: str | None = None) -> AsyncGenerator[FakeHub]:
         places.append(place)
         yield fake
 

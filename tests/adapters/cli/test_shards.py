@@ -27,7 +27,7 @@ def test_a_look_has_what_was_asked_for(looks: list[Any]) -> None:
     assert main(["shards", "sqlite:shop", *arguments]) == 0
     assert main(["shards", "hub.sock"]) == 0
 
-    given = {"key": None, "as_json": False}
+    given = {"keys": {"key": None}, "as_json": False}
     assert looks == [
         ("sqlite:shop", {**given, "interval_s": 0.5, "hottest": 9, "once": True, "move": (3, 1)}),
         ("hub.sock", {**given, "interval_s": 1.0, "hottest": 5, "once": False, "move": None}),
