@@ -102,6 +102,7 @@ _CLASSES = {
     "perdure-sqlite": ("with_perdure", "PerdureSqlite"),
     "perdure-memory": ("with_perdure", "PerdureMemory"),
     "dbos-sqlite": ("with_dbos", "DbosSqlite"),
+    "perdure-postgres": ("with_perdure", "PerdurePostgres"),
     "dbos-postgres": ("with_dbos", "DbosPostgres"),
     "restate": ("with_restate", "Restate"),
     "durabletask-memory": ("with_durabletask", "Durabletask"),

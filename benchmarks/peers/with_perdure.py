@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from perdure import (
 
 from ..workloads import app as workloads, fan_out, hello
 from .contender import Contender, Place
+from .processes import Postgres
 
 app = App("peers")
 app.include(workloads)
@@ -51,11 +53,12 @@ class _Perdure(Contender):
     )
     entity = "an entity, called; answered when applied and durable"
     _client: Client
+    _postgres: Postgres
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
 
-    def _store(self, place: Place) -> Store:
+    def _store(self, place: Place) -> Store | str:
         raise NotImplementedError
 
     async def start(self, place: Place) -> str:
@@ -97,6 +100,26 @@ class PerdureSqlite(_Perdure):
 
     def _store(self, place: Place) -> Store:
         return SqliteStore(place.folder / "hub")
+
+
+class PerdurePostgres(_Perdure):
+    """With the store that several machines may share, here for one."""
+
+    durability = "every answer after the disk has it: fsync=on, synchronous_commit=on"
+    tuning = f"{_Perdure.tuning}; PostgreSQL on a Unix socket, shared_buffers=256MB, as for dbos-postgres"
+
+    def _store(self, place: Place) -> str:
+        return f"postgresql://postgres@/postgres?host={self._postgres.folder}"
+
+    async def start(self, place: Place) -> str:
+        self._postgres = await asyncio.to_thread(Postgres, place.folder)
+        version = await self._postgres.ready()
+        return f"{await super().start(place)}, {version}"
+
+    async def stop(self) -> None:
+        await super().stop()
+        if hasattr(self, "_postgres"):
+            self._postgres.stop()
 
 
 class PerdureMemory(_Perdure):
