@@ -7,6 +7,7 @@ import { showEntities } from "./entities.js";
 import { showEntity } from "./entity.js";
 import { showInstance } from "./instance.js";
 import { showInstances } from "./instances.js";
+import { showNodes } from "./nodes.js";
 import { complain } from "./notice.js";
 import { showOverview } from "./overview.js";
 import { isSignedIn, keyName, readSession, showSignIn, signOut } from "./session.js";
@@ -25,15 +26,17 @@ const PAGES = /** @type {Object<string, Show>} */ ({
     (address.id === null ? showInstances : showInstance)(place, address, signal),
   entities: (place, address, signal) =>
     (address.id === null ? showEntities : showEntity)(place, address, signal),
+  nodes: showNodes,
 });
 
 const JUMPS = /** @type {Object<string, string>} */ ({
   o: "#/overview",
   i: "#/instances",
   e: "#/entities",
+  n: "#/nodes",
 });
 
-const KEYS = `g o, g i, g e: to the overview, the instances, the entities.
+const KEYS = `g o, g i, g e, g n: to the overview, the instances, the entities, the nodes.
 / : to the first filter.
 ↑ ↓ or j k, Page up, Page down, Home, End: through a list.
 Enter: opens what is chosen; the space bar selects it.

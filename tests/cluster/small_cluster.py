@@ -32,6 +32,7 @@ class Cluster:
         self.members: dict[int, tuple[Newcomer, float, bool]] = {}
         self.ended: set[int] = set()
         self.count = 0
+        self.began = time.time_ns() // 1_000
         self.identity = HubIdentity(secrets.token_hex(8), "", secrets.token_bytes(32))
         self.is_away = False
         self.unreachable: set[int] = set()
@@ -77,7 +78,7 @@ class Cluster:
                 one.http,
                 one.weight,
                 draining,
-                0,
+                self.began,
                 one.ttl_s - (expires - now),
                 expires <= now,
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.adapters.dashboard.serving import Shop, open_browser, open_page, open_shop
+from tests.adapters.dashboard.serving import Shop, open_browser, open_cluster, open_page, open_shop
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 DOCS = Path(__file__).parents[3] / "docs"
 SIZE = {"width": 1120, "height": 640}
@@ -58,7 +58,19 @@ def draw(page: Page, shop: Shop, name: str) -> None:
     page.screenshot(path=str(DOCS / f"dashboard-{name}.png"), animations="disabled")
 
 
+def draw_nodes(browser: Browser) -> None:
+    """Draw the page of the nodes, of which one is draining."""
+    with open_cluster() as (_, shop), open_page(browser, shop.url, viewport=SIZE) as page:
+        page.goto(f"{shop.url}/#/nodes")
+        page.get_by_role("button", name="Drain member 2").wait_for()
+        shop.do(lambda client: client.drain_node(2))
+        page.locator("#moves tr").nth(2).wait_for()
+        page.screenshot(path=str(DOCS / "dashboard-nodes.png"), animations="disabled")
+
+
 def main() -> None:
+    with open_browser() as browser:
+        draw_nodes(browser)
     with open_shop() as shop, open_browser() as browser:
         fill(shop)
         for name, (_, _, scheme) in PICTURES.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,9 +11,10 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from attrs import define
 
-from perdure import Client, Hub
+from perdure import Client, Hub, Settings
 from perdure.adapters.http import Address, Keys, ServerOptions, listen
 from tests.adapters.dashboard.shop import app
+from tests.cluster.small_cluster import Cluster
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -92,6 +93,40 @@ def open_shop(keys: str | None = None, port: int = 0) -> Generator[Shop]:
         portal.wrap_async_context_manager(_serve(keys, port)) as (url, client),
     ):
         yield Shop(url, client, portal)
+
+
+@asynccontextmanager
+async def _serve_cluster(
+    cluster: Cluster, keys: str | None
+) -> AsyncGenerator[tuple[str, Client], None]:
+    options = ServerOptions(
+        address=Address("127.0.0.1", 0), keys=None if keys is None else Keys.parse(keys)
+    )
+    settings = Settings(lease_s=3.0, drain_s=0.5)
+    async with AsyncExitStack() as entered:
+        hubs = [
+            await entered.enter_async_context(
+                Hub(app, store=cluster.store(), partitions=6, settings=settings)
+            )
+            for _ in range(2)
+        ]
+        with anyio.fail_after(20):
+            while [len(node.partitions) for node in (await hubs[0].nodes()).nodes] != [3, 3]:
+                await anyio.sleep(0.01)
+        server = entered.enter_context(listen(options, announce=lambda _: None))
+        await entered.enter_async_context(server.beside(hubs[0]))
+        yield server.url, hubs[0].client
+
+
+@contextmanager
+def open_cluster(keys: str | None = None) -> Generator[tuple[Cluster, Shop]]:
+    """Serve a hub of six partitions with two members, of which the first has the pages."""
+    cluster = Cluster()
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(_serve_cluster(cluster, keys)) as (url, client),
+    ):
+        yield cluster, Shop(url, client, portal)
 
 
 def expect(found: Locator) -> Any:

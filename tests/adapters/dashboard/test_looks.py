@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PAGES = {
     "#/overview": "Hottest actors",
     "#/instances": "order-1",
+    "#/nodes": "1 process serves",
     "#/entities": "@stock@tea",
     "#/entities/%40stock%40tea": "Partition",
     "#/instances/order-1": "take the money",
