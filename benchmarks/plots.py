@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from . import crossing, growth, hotspot, isolation, latency, rebalance, sharding, stripes
+from . import cluster, crossing, growth, hotspot, isolation, latency, rebalance, sharding, stripes
 from .drawing import (
     BLUE,
     COLOURS,
@@ -73,6 +73,18 @@ def draw_postgres(figures: Figures) -> Any:
     figure, [axes] = canvas(1, 1)
     axes.text(0.5, 0.5, "there was no PostgreSQL", ha="center")
     axes.set_axis_off()
+    return figure
+
+
+def draw_cluster(figures: Figures) -> Any:
+    """What a hello takes of the processors, by the number of nodes."""
+    figure, panels = canvas(1, 2)
+    for axes, head, colour in zip(panels, cluster.HEADS[2:4], (BLUE, ORANGE), strict=True):
+        for sweep in figures.sweeps.values():
+            names = [f"{count:g}" for count in sweep.numbers("nodes")]
+            _bars(axes, names, sweep.numbers(head), colour, "microseconds per hello")
+        axes.set_title(head)
+        axes.set_ylabel("nodes")
     return figure
 
 
@@ -414,6 +426,7 @@ def draw_rebalance(figures: Figures) -> Any:
 PLOTS: dict[str, Draw] = {
     "basic-loads": draw_basic,
     "postgresql": draw_postgres,
+    "cluster": draw_cluster,
     "latency": draw_latency,
     "hot-keys": draw_hotspot,
     "isolation": draw_isolation,

@@ -55,10 +55,10 @@ class Database:
 
     def cpu_s(self) -> float:
         """Give the seconds of processors that it has taken; 0 where that is not known."""
-        return 0.0 if self.process_id is None else _cpu_s(self.process_id)
+        return 0.0 if self.process_id is None else cpu_of(self.process_id)
 
 
-def _cpu_s(first: int) -> float:
+def cpu_of(first: int) -> float:
     """Give what a process and its children have taken, those that have ended included."""
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):

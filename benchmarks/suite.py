@@ -8,6 +8,7 @@ from attrs import frozen
 
 from .bank import measure_bank
 from .bench import Bench
+from .cluster import measure_cluster
 from .crossing import measure_crossing
 from .figures import Outcome
 from .growth import measure_growth
@@ -86,6 +87,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "postgres": Benchmark(
         measure_postgres, "hellos and signals on PostgreSQL, beside SQLite and by turns"
     ),
+    "cluster": Benchmark(
+        measure_cluster, "hellos on 1, 2 and 4 nodes with one PostgreSQL, and the death of some"
+    ),
     "memory": Benchmark(measure_memory, "bytes of an idle orchestration and of an idle entity"),
 }
 
@@ -130,6 +134,13 @@ SECTIONS = (
         "What does a hub in a database of its own do, beside one in files?",
         "The same loads by turns on both stores, in one process. The server runs on the same "
         "processors and takes its part of them, so this is the worst case of it.",
+    ),
+    Section(
+        "Cluster",
+        ("cluster",),
+        "What does an operation cost on more nodes?",
+        "Nodes, load and database share the processors of one machine, so more nodes are no faster "
+        "here. Flat bars say that they would be on processors of their own.",
     ),
     Section(
         "Latency",

@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     )
     from .runtime.stopped_hub import read_store
     from .storage import MemoryStore, SharedStore, Store
+    from .storage.postgres import PostgresStore
     from .storage.sqlite import SqliteStore
 
 __version__ = "0.1.0"
@@ -207,6 +208,7 @@ __all__ = [
     "PendingEntityCall",
     "PendingTimer",
     "PerdureError",
+    "PostgresStore",
     "PurgeConditions",
     "Rebalance",
     "RegistrationError",
@@ -313,6 +315,7 @@ _HOMES = {
         ),
         (".storage.memory", "MemoryStore"),
         (".storage.protocol", "SharedStore Store"),
+        (".storage.postgres", "PostgresStore"),
         (".storage.sqlite", "SqliteStore"),
     )
     for name in names.split()

@@ -1,0 +1,242 @@
+"""Several nodes on one PostgreSQL: what an operation costs on 1, 2 and 4, and the pause when one dies.
+
+On few processors more nodes cannot be faster; whether they would be on more is told by what an
+operation takes of the processors, in the nodes and in the database.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+from subprocess import DEVNULL
+from time import perf_counter
+
+import anyio
+from anyio.abc import Process
+
+import perdure
+from perdure import Client, EntityId, PerdureError, UnavailableError
+
+from .bench import Bench
+from .figures import Cell, Fact, Outcome, Sweep, expect, percentile
+from .postgres import Database, cpu_of, database
+from .sharding import app as sharding, drive_hellos
+from .workloads import Meter
+
+NODES = (1, 2, 4)
+PARTITIONS = 16
+DRIVERS = 64
+CALLERS = 64
+KILLS = 3
+
+#: How much more an operation may take of the processors on more nodes, and the pause at a death.
+MORE, PAUSE_S, PAUSE_MOST_S = 1.1, 0.5, 1.5
+
+HEADS = ("nodes", "hellos/s", "nodes' CPU us", "database's CPU us", "commits")
+
+
+async def measure_cluster(bench: Bench) -> Outcome:
+    """The same load on ever more nodes, and then deaths of some."""
+    async with database(bench) as server:
+        if server is None:
+            return Outcome(
+                verified=["nothing: there is no PostgreSQL on this machine, and no wheel of one"]
+            )
+        return await _measure(bench, server)
+
+
+async def _measure(bench: Bench, server: Database) -> Outcome:
+    n = bench.n(16_000)
+    rows: list[list[Cell]] = []
+    done = 0
+    counts = NODES[:2] if bench.options.quick else NODES
+    for count in counts:
+        async with _cluster(server, count) as (client, nodes):
+            await _drive(client, "warm", n // 4)
+            cpu, database_s, began = _cpu_s(nodes), server.cpu_s(), perf_counter()
+            before = (await client.statistics()).commits
+            done += await _drive(client, "driven", n)
+            seconds = perf_counter() - began
+            commits = (await client.statistics()).commits - before
+            taken = (_cpu_s(nodes) - cpu) / n * 1e6
+            rows.append(
+                [count, n / seconds, taken, (server.cpu_s() - database_s) / n * 1e6, commits / n]
+            )
+    kills = 1 if bench.options.quick else KILLS
+    pauses, calls = await _deaths(server, kills)
+    alone, most = rows[0][2], rows[-1][2]
+    assert isinstance(alone, float)
+    assert isinstance(most, float)
+    pauses.sort()
+    return Outcome(
+        sweeps=[Sweep(name="hellos on ever more nodes", heads=HEADS, rows=rows)],
+        facts=[
+            Fact(
+                name=f"cluster: nodes' CPU of a hello on {counts[-1]} / on 1",
+                value=most / alone,
+                unit="times",
+                target=MORE,
+                note="of all nodes together; what is passed between them is part of it",
+            ),
+            Fact(
+                name="cluster: pause when a node is killed, median",
+                value=median(pauses),
+                unit="s",
+                target=PAUSE_S,
+                note=f"of {CALLERS} callers, the longest call of each; {kills} times one of 3 is killed",
+            ),
+            Fact(
+                name="cluster: pause when a node is killed, 99th percentile",
+                value=percentile(pauses, 99),
+                unit="s",
+                target=PAUSE_MOST_S,
+            ),
+        ],
+        verified=[
+            f"every result of {done:,} hellos",
+            f"the count at each entity after {kills} deaths, of {calls:,} calls",
+            f"nodes, load and database on the same {os.cpu_count()} processors",
+        ],
+    )
+
+
+@asynccontextmanager
+async def _cluster(server: Database, count: int) -> AsyncGenerator[tuple[Client, list[Process]]]:
+    """Run some nodes of a new hub, and give a client of it."""
+    place = server.place()
+    async with AsyncExitStack() as stack:
+        nodes = [await _node(place, stack) for _ in range(count)]
+        client = await _connected(place, stack)
+        await _until_shared(client, count)
+        yield client, nodes
+
+
+async def _node(place: str, stack: AsyncExitStack) -> Process:
+    target = f"{__package__}.sharding:app"
+    command = [sys.executable, "-m", "perdure", "serve", target, "--store", place]
+    command += ["--partitions", f"{PARTITIONS}"]
+    node = await anyio.open_process(command, stdout=DEVNULL, stderr=DEVNULL)
+    stack.push_async_callback(_end, node)
+    return node
+
+
+async def _end(node: Process) -> None:
+    with anyio.CancelScope(shield=True):
+        if node.returncode is None:
+            node.terminate()
+        await node.wait()
+
+
+async def _connected(place: str, stack: AsyncExitStack) -> Client:
+    with anyio.fail_after(60):
+        while not await _is_served(place):  # noqa: ASYNC110 - it is another process that begins
+            await anyio.sleep(0.1)
+    return await stack.enter_async_context(perdure.connect(place, app=sharding))
+
+
+async def _is_served(place: str) -> bool:
+    store = perdure.PostgresStore(place)
+    try:
+        return bool((await store.view()).members)
+    finally:
+        await store.close()
+
+
+async def _until_shared(client: Client, count: int) -> None:
+    """Return when so many nodes have their share, and none has more."""
+    with anyio.fail_after(60):
+        while True:
+            try:
+                found = (await client.nodes()).nodes
+            except UnavailableError:  # it has begun, and does not serve yet
+                found = ()
+            nodes = [node for node in found if not node.is_expired]
+            shares = [len(node.partitions) for node in nodes]
+            is_whole = len(nodes) == count and sum(shares) == PARTITIONS
+            if is_whole and max(shares) - min(shares) <= 1:
+                return
+            await anyio.sleep(0.1)
+
+
+def _cpu_s(nodes: list[Process]) -> float:
+    return sum(cpu_of(node.pid) for node in nodes)
+
+
+async def _drive(client: Client, name: str, n: int) -> int:
+    """Have drivers in all of the hub run so many hellos."""
+    each = -(-n // DRIVERS)
+    done = [0]
+
+    async def drive(index: int) -> None:
+        numbers = [index * each, each]
+        handle = await client.start_new(drive_hellos, numbers, instance_id=f"{name}-{index}")
+        expect("right", await handle.result(), each)
+        done[0] += each
+
+    async with anyio.create_task_group() as tasks:
+        for index in range(DRIVERS):
+            tasks.start_soon(drive, index)
+    return done[0]
+
+
+async def _deaths(server: Database, kills: int) -> tuple[list[float], int]:
+    """Kill nodes under load; gives the longest call of each caller at each death."""
+    place = server.place()
+    async with AsyncExitStack() as stack:
+        nodes = [await _node(place, stack) for _ in range(3)]
+        client = await _connected(place, stack)
+        await _until_shared(client, 3)
+        callers = _Callers(client)
+        async with anyio.create_task_group() as tasks:
+            for number in range(CALLERS):
+                tasks.start_soon(callers.call, number)
+            pauses: list[float] = []
+            for _ in range(kills):
+                await anyio.sleep(1.0)
+                callers.longest.clear()
+                victim = nodes.pop(0)
+                victim.kill()
+                await victim.wait()
+                await anyio.sleep(3.0)
+                pauses += [callers.longest.get(number, 3.0) for number in range(CALLERS)]
+                nodes.append(await _node(place, stack))
+                await _until_shared(client, 3)
+            callers.is_over = True
+        for number, count in callers.counts.items():
+            meter: EntityId[Meter] = EntityId(Meter, f"caller-{number}")
+            expect(f"{meter}", (await client.call_entity(meter, Meter.read))[0], count)
+    return pauses, sum(callers.counts.values())
+
+
+class _Callers:
+    """Callers, each of an entity of its own, that repeat what may have been lost."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.counts: dict[int, int] = {}
+        self.longest: dict[int, float] = {}
+        self.is_over = False
+
+    async def call(self, number: int) -> None:
+        meter = EntityId(Meter, f"caller-{number}")
+        count = 0
+        while not self.is_over:
+            began = perf_counter()
+            await self._once(meter, number, count)
+            count += 1
+            took = perf_counter() - began
+            self.longest[number] = max(self.longest.get(number, 0.0), took)
+            self.counts[number] = count
+
+    async def _once(self, meter: EntityId[Meter], number: int, count: int) -> None:
+        while True:
+            try:
+                await self._client.call_entity(
+                    meter, Meter.mark, count, request_id=f"{number}-{count}"
+                )
+                return
+            except PerdureError:
+                await anyio.sleep(0.01)
