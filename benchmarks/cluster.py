@@ -32,6 +32,7 @@ PARTITIONS = 16
 DRIVERS = 64
 CALLERS = 64
 KILLS = 3
+LOOK_S = 2.0  # at what a death makes wait
 
 #: How much more an operation may take of the processors on more nodes, and the pause at a death.
 MORE, PAUSE_S, PAUSE_MOST_S = 1.1, 0.5, 1.5
@@ -54,7 +55,7 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
     rows: list[list[Cell]] = []
     done = 0
     is_small = n < FULL  # to see that all of it runs
-    counts = NODES[:2] if is_small else NODES
+    counts = NODES[:1] if is_small else NODES
     for count in counts:
         async with _cluster(server, count) as (client, nodes):
             await _drive(client, "warm", n // 4)
@@ -197,13 +198,13 @@ async def _deaths(server: Database, kills: int) -> tuple[list[float], int]:
                 tasks.start_soon(callers.call, number)
             pauses: list[float] = []
             for _ in range(kills):
-                await anyio.sleep(1.0)
+                await anyio.sleep(0.5)
                 callers.longest.clear()
                 victim = nodes.pop(0)
                 victim.kill()
                 await victim.wait()
-                await anyio.sleep(3.0)
-                pauses += [callers.longest.get(number, 3.0) for number in range(CALLERS)]
+                await anyio.sleep(LOOK_S)
+                pauses += [callers.longest.get(number, LOOK_S) for number in range(CALLERS)]
                 nodes.append(await _node(place, stack))
                 await _until_shared(client, 3)
             callers.is_over = True
