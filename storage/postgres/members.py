@@ -63,8 +63,8 @@ FORGET: Final = (
     " AND NOT EXISTS (SELECT FROM {s}.partition p WHERE p.owner = m.member)"
 )
 HAS_ENDED: Final = (
-    "SELECT EXISTS (SELECT FROM {s}.member WHERE member = $1 AND control)"
-    " AND pg_try_advisory_xact_lock($2)"
+    "SELECT coalesce((SELECT control AND pg_try_advisory_xact_lock($2) FROM {s}.member"
+    " WHERE member = $1), true)"
 )
 SEND: Final = (
     "INSERT INTO {s}.relay (target, source, body)"
@@ -278,9 +278,10 @@ class PostgresMembership:
 
         self._check_member()
         with explained(self.store.location):
-            return await self.store.bridge.run(
-                lambda: self._see_through(asyncio.ensure_future(give_up()))
-            )
+            return await self.store.bridge.run(lambda: self._begun(give_up))
+
+    async def _begun(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await self._see_through(asyncio.ensure_future(work()))
 
     async def _see_through(self, task: asyncio.Future[T]) -> T:
         """Wait for something that goes on if nobody waits for it any more."""
