@@ -19,6 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := .venv/.installed
 INSTALLED_BENCH := .venv/.installed-bench
 INSTALLED_WEB := .venv/.installed-web
+INSTALLED_CLUSTER := .venv/.installed-cluster
 INSTALLED_DEV := .venv/.installed-dev
 
 # The Pythons that pyproject.toml claims, oldest first.
@@ -27,10 +28,11 @@ ENDS := $(firstword $(CLAIMED)) $(lastword $(CLAIMED))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-ends lint mypy pyright bench bench-peers long clean
+.PHONY: help demo demo-cluster test test-ends lint mypy pyright bench bench-peers long clean
 
 help:
 	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."; --serve serves it then'
+	@echo 'make demo-cluster  run examples/cluster: several processes, a PostgreSQL, and a kill -9'
 	@echo 'make test    all checks: formatting, lint, types, tests'
 	@echo 'make test-ends  the tests on the oldest and the newest Python that is claimed'
 	@echo 'make test-3.13  the tests on one of them, in .venv-3.13'
@@ -44,6 +46,9 @@ help:
 
 demo: $(if $(findstring --serve,$(ARGS)),$(INSTALLED_WEB),$(INSTALLED))
 	@$(BIN)/python -m examples.documents $(ARGS)
+
+demo-cluster: $(INSTALLED_CLUSTER)
+	@$(BIN)/python -m examples.cluster $(ARGS)
 
 test: lint
 	$(BIN)/python $(PYTEST) $(ARGS)
@@ -143,6 +148,11 @@ $(INSTALLED_BENCH): $(INSTALLED)
 $(INSTALLED_WEB): $(INSTALLED)
 	@echo 'Installing what serves HTTP in .venv'
 	@$(PIP) install -qq --editable '.[web]'
+	@touch $@
+
+$(INSTALLED_CLUSTER): $(INSTALLED)
+	@echo 'Installing what a hub on PostgreSQL needs in .venv, and a PostgreSQL'
+	@$(PIP) install -qq --editable '.[postgres,server]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

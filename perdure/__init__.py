@@ -123,7 +123,6 @@ if TYPE_CHECKING:
         ActivityStatistics,
         Durations,
         HubStatistics,
-        MembershipStatistics,
         PartitionStatistics,
         ShardStatistics,
         SilentShard,
@@ -183,7 +182,6 @@ __all__ = [
     "LockRuleError",
     "MailboxFullError",
     "ManualClock",
-    "MembershipStatistics",
     "MemoryStore",
     "NodePartition",
     "NodeStatus",
@@ -312,7 +310,7 @@ _HOMES = {
         (".runtime.settings", "Settings"),
         (
             ".runtime.statistics",
-            "ActivityStatistics Durations HubStatistics MembershipStatistics PartitionStatistics "
+            "ActivityStatistics Durations HubStatistics PartitionStatistics "
             "ShardStatistics SilentShard",
         ),
         (".storage.memory", "MemoryStore"),

@@ -33,7 +33,6 @@ from ...actors.errors import (
     UnavailableError,
 )
 from ...actors.logs import Log
-from ..durations import DurationCounter
 from ..partitions.tenure import STORE_PATIENCE_S
 from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
@@ -142,8 +141,6 @@ class Leases:
         membership: of the member that the process is now.
         view: what was seen last.
         is_leaving: whether all is to be let go, and nothing taken.
-        lost_count: partitions that were served here until others had them, or might.
-        takeovers: how long it took until what was taken was served.
     """
 
     def __init__(
@@ -183,8 +180,6 @@ class Leases:
         self._is_over = False
         self._ended: set[int] = set()
         self._fast: deque[float] = deque()
-        self.lost_count = 0
-        self.takeovers = DurationCounter()
         self._takes = anyio.Semaphore(TAKES_MAX)
         self._lets_go = anyio.Semaphore(LETS_GO_MAX)
 
@@ -203,11 +198,6 @@ class Leases:
     def is_busy(self) -> bool:
         """Whether partitions are on their way here, or away."""
         return bool(self._busy or self._moving)
-
-    @property
-    def beat_age_s(self) -> float:
-        """Seconds since the last beat was sent that the store has answered."""
-        return max(self._now() - self._beat, 0.0)
 
     # Whether what is here is still this member's.
 
@@ -293,7 +283,7 @@ class Leases:
 
     def _has_heirs(self) -> bool:
         return self.view is None or any(
-            not row.draining and row.member != self.number
+            not row.draining and row.member not in (self.number, *self._host.refused)
             for row in self.view.members
             if is_alive(row, self._knowledge())
         )
@@ -485,7 +475,6 @@ class Leases:
             self.look_soon()
 
     def _drop(self, partition: int, error: LeaseLostError) -> None:
-        self.lost_count += 1
         self._served_since.pop(partition, None)
         if (scope := self._busy.get(partition)) is not None:
             scope.cancel()
@@ -494,7 +483,6 @@ class Leases:
     def lost(self, partition: int, error: Exception) -> None:
         """Hear that a partition was found to be somebody else's, and is served here no more."""
         _log.warning("partition %d is served here no more: %s", partition, error)
-        self.lost_count += 1
         self._served_since.pop(partition, None)
         self.look_soon()
 
@@ -518,9 +506,7 @@ class Leases:
 
     # Taking, and letting go.
 
-    def _start(
-        self, partition: int, work: Callable[..., Awaitable[object]], *given: object
-    ) -> None:
+    def _start(self, partition: int, work: Callable[..., Awaitable[None]], *given: object) -> None:
         """Have something done about a partition that nothing is done about."""
         if partition in self._busy or self._tasks is None:
             return
@@ -541,7 +527,6 @@ class Leases:
         membership = self.membership
         if seen.owner is not None:
             await anyio.sleep(self._random.uniform(0, JITTER_S))
-        began = self._now()
         try:
             epoch = await membership.take(seen.partition, seen)
         except PerdureError as error:
@@ -552,22 +537,20 @@ class Leases:
             return
         if seen.wanted == membership.number:
             self._held_until[seen.partition] = self._now() + HELD_S
-        if await self._serve(seen.partition, seen.epoch):
-            self.takeovers.add(self._now() - began)
+        await self._serve(seen.partition, seen.epoch)
 
-    async def _serve(self, partition: int, epoch: int | None) -> bool:
-        """Serve a partition; False where it is somebody else's."""
+    async def _serve(self, partition: int, epoch: int | None) -> None:
         tries = 0
         while True:
             self._served_since[partition] = self._now()
             try:
                 await self._host.host(partition, epoch)
                 self._known.discard(partition)
-                return True
+                return
             except LeaseLostError as error:
                 _log.info("partition %d is somebody else's: %s", partition, error)
                 self._served_since.pop(partition, None)
-                return False
+                return
             except StoreDamagedError as error:
                 _log.critical("partition %d cannot be served: %s", partition, error)
                 await anyio.sleep(_DAMAGED_S)

@@ -100,7 +100,8 @@ class Net:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self._edges: dict[tuple[str, str], Edge] = {}
         self._processes: dict[int, str] = {}
-        self._servers: dict[str, asyncio.Server] = {}
+        self._listeners: dict[str, socket.socket] = {}
+        self._accepted: set[socket.socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __enter__(self) -> Self:
@@ -120,11 +121,11 @@ class Net:
 
     def proxy(self, target: str, host: str, port: int) -> int:
         """Lead to a target, by a port of 127.0.0.1 that this gives."""
-        return self._ask(self._listen(target, host, port))
+        return self._do(lambda: self._listen(target, (host, port)))
 
     def withdraw(self, target: str) -> None:
         """Refuse new connections to a target as a kernel does on which nobody listens any more."""
-        self._do(self._servers[target].close)
+        self._do(lambda: self._withdraw(target))
 
     def know(self, source: str, process: int) -> None:
         """Say which process it is that connections come from; others are ``"?"``."""
@@ -196,32 +197,52 @@ class Net:
 
         return self._ask(do())
 
-    async def _listen(self, target: str, host: str, port: int) -> int:
-        async def connected(near: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.add(task)
-            try:
-                await self._carry(target, (host, port), near, writer)
-            except asyncio.CancelledError:
-                _reset(writer)  # the net is being taken down
-            finally:
-                self._tasks.discard(task)
+    def _listen(self, target: str, place: tuple[str, int]) -> int:
+        # asyncio's own server leaks what it accepts while it is being closed.
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        listener.setblocking(False)
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        self._servers[target] = server
-        own: int = server.sockets[0].getsockname()[1]
+        def accept() -> None:
+            with suppress(BlockingIOError):
+                near, _ = listener.accept()
+                near.setblocking(False)
+                self._accepted.add(near)
+                task = self._loop.create_task(self._serve(near, target, place))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        self._loop.add_reader(listener, accept)
+        self._listeners[target] = listener
+        own: int = listener.getsockname()[1]
         return own
 
+    def _withdraw(self, target: str) -> None:
+        listener = self._listeners.pop(target, None)
+        if listener is not None:
+            self._loop.remove_reader(listener)
+            listener.close()
+
+    async def _serve(self, near: socket.socket, target: str, place: tuple[str, int]) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, near)
+        self._accepted.discard(near)
+        writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+        try:
+            await self._carry(target, place, reader, writer)
+        finally:
+            _reset(writer)
+
     async def _close(self) -> None:
-        for server in self._servers.values():
-            server.close()
-        for edge in self._edges.values():
-            _reset_all(list(edge.pairs))
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for target in list(self._listeners):
+            self._withdraw(target)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)  # what is reset closes a step later
+        for near in self._accepted:
+            near.close()
 
     async def _carry(
         self,

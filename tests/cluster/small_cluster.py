@@ -9,9 +9,8 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from attrs import evolve
 
-from perdure.actors.errors import LeaseLostError, StorageError, StoreInUseError
+from perdure.actors.errors import LeaseLostError, StorageError
 from perdure.storage.membership import HubIdentity, LeaseRow, MemberRow, Newcomer, View
 from perdure.storage.memory import MemoryPartition, MemoryRows
 from perdure.storage.protocol import PartitionStore
@@ -111,14 +110,11 @@ class SmallStore:
         return len(self.cluster.rows) or None
 
     async def identify(self) -> HubIdentity | None:
-        return self.cluster.identity if self.cluster.rows else None
+        return self.cluster.identity
 
     async def join(self, newcomer: Newcomer) -> SmallMembership:
         cluster = self.cluster
         await cluster.reach(self.number if self.number in cluster.unreachable else None)
-        if cluster.identity.app not in ("", newcomer.app):
-            raise StoreInUseError(f"the hub of {cluster.identity.app!r}, not of {newcomer.app!r}")
-        cluster.identity = evolve(cluster.identity, app=newcomer.app)
         cluster.count += 1
         was = self.number
         self.number = number = cluster.count
@@ -168,7 +164,7 @@ class SmallMembership:
     async def take(self, partition: int, seen: LeaseRow) -> int | None:
         await self.cluster.reach(self.number)
         lease = self.cluster.leases[partition]
-        if lease[1:3] != seen[1:3] or not self.cluster.lives(self.number):
+        if lease.owner != seen.owner or not self.cluster.lives(self.number):
             return None
         self.cluster.rows[partition].epoch += 1
         epoch = self.cluster.rows[partition].epoch

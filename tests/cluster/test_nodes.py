@@ -113,3 +113,21 @@ def test_what_was_answered_is_there_after_a_crash_of_the_database(
         own_postgres.start()
 
         assert add(node, "x", 60) == 6
+
+
+def test_a_node_that_stops_does_not_wait_for_one_that_was_killed(
+    newest_postgres: str, tmp_path: Path
+) -> None:
+    settings = {"lease_s": 60.0, "drain_s": 20.0}
+    with RealCluster(newest_postgres, tmp_path, partitions=8, settings=settings) as cluster:
+        one, other = cluster.start(2)
+        one.kill()
+        until(lambda: asyncio.run(cluster.partitions_of(other)) == set(range(8)), 20, other.tail)
+        (last,) = cluster.start()
+        other.stop()
+        begun = time.monotonic()
+
+        last.stop()
+
+        assert time.monotonic() - begun < 10
+        assert one.pid in {row.pid for row in asyncio.run(cluster.view()).members}
