@@ -123,6 +123,7 @@ if TYPE_CHECKING:
         ActivityStatistics,
         Durations,
         HubStatistics,
+        MembershipStatistics,
         PartitionStatistics,
         ShardStatistics,
         SilentShard,
@@ -182,6 +183,7 @@ __all__ = [
     "LockRuleError",
     "MailboxFullError",
     "ManualClock",
+    "MembershipStatistics",
     "MemoryStore",
     "NodePartition",
     "NodeStatus",
@@ -310,7 +312,7 @@ _HOMES = {
         (".runtime.settings", "Settings"),
         (
             ".runtime.statistics",
-            "ActivityStatistics Durations HubStatistics PartitionStatistics "
+            "ActivityStatistics Durations HubStatistics MembershipStatistics PartitionStatistics "
             "ShardStatistics SilentShard",
         ),
         (".storage.memory", "MemoryStore"),

@@ -84,8 +84,9 @@ class Hub:
             observer, or of what makes one when it is called. Worker processes import it, so with
             ``workers`` it must be named.
         node_listen: where this process listens for the others that serve the hub, on a store that
-            several may have open: ``HOST:PORT``. By default a free port of this host, for processes
-            of it alone.
+            several may have open: ``HOST:PORT``; with workers, where the first one does, and each
+            other one a port further. By default a free port of this host, for processes of it
+            alone.
         node_address: what the others dial: ``HOST:PORT``; by default where it listens.
         node_key: the key that all of them have, or the file with it. It is needed where they reach
             each other over a network; else it comes from the store.
@@ -138,12 +139,31 @@ class Hub:
         node = check_node(node_listen, node_address, node_key, node_http)
         self.crew: Crew
         if isinstance(self._store, ClusterStore):
-            if shards > 1 or workers:
+            if shards > 1:
                 raise UsageError(
-                    "each process of a hub on this store is a member with one event loop: start "
-                    "more processes instead of shards or workers"
+                    "each process of a hub on this store is a member with one event loop: give "
+                    "workers, or start more processes, instead of shards"
                 )
-            self.crew = self._make_member(self._store, partitions, path, watch, node)
+            if workers:
+                from .cluster.nodes import Node
+                from .cluster.supervisor import MemberSupervisor  # with all that starts processes
+
+                self.crew = MemberSupervisor(
+                    workers,
+                    text(app, "app") if is_a(app, str) else self.app,
+                    self._store,
+                    store if isinstance(store, str) else None,
+                    partitions,
+                    node=Node() if node is None else node,
+                    settings=self.settings,
+                    socket=path,
+                    stop_for=self._stop_for,
+                    observer=cast("str", observer) if is_a(observer, str) else None,
+                    rebalance=rebalance,
+                    retention=self._retention,
+                )
+            else:
+                self.crew = self._make_member(self._store, partitions, path, watch, node)
         elif node is not None:
             raise UsageError(
                 "node_listen, node_address, node_key and node_http are for a store that several "

@@ -108,6 +108,30 @@ class PartitionStatistics(Fact):
 
 
 @frozen(kw_only=True)
+class MembershipStatistics(Fact):
+    """What a process has counted as one of those that serve a hub together.
+
+    Attributes:
+        members: how many of them live, as it sees it.
+        unserved: partitions that none of these has, as it sees it.
+        beat_age_s: seconds since it said last that it lives, and the store heard it.
+        lost: partitions that it served and that others were found to have, or may have had, since
+            it could not say so in time.
+        takeovers: how long it took until it served a partition that nobody had, or whose process
+            was gone: from when it asked the store for that one.
+        relayed: pieces of what it had for others that went through the store, since they could not
+            be reached.
+    """
+
+    members: int
+    unserved: int
+    beat_age_s: float
+    lost: int
+    takeovers: Durations
+    relayed: int
+
+
+@frozen(kw_only=True)
 class ShardStatistics(Fact):
     """What one event loop has done, and what it serves.
 
@@ -123,6 +147,7 @@ class ShardStatistics(Fact):
         longest_wait_s: how long the one that was called first has waited for that.
         by_activity: what it has done, by activity.
         partitions: which partitions it serves.
+        membership: what it has counted as one of several processes; None where there is one.
     """
 
     index: int
@@ -135,6 +160,7 @@ class ShardStatistics(Fact):
     waiting_activities: int = 0
     longest_wait_s: float = 0.0
     by_activity: tuple[ActivityStatistics, ...] = ()
+    membership: MembershipStatistics | None = None
 
 
 @frozen(kw_only=True)
@@ -248,6 +274,10 @@ def read_shard(told: Mapping[str, Any]) -> ShardStatistics:
     one = dict(told)
     one["partitions"] = tuple(one["partitions"])
     one["by_activity"] = tuple(_read_activity(row) for row in one.get("by_activity", ()))
+    membership = one.get("membership")
+    if membership is not None:
+        takeovers = _read_durations(membership["takeovers"])
+        one["membership"] = MembershipStatistics(**{**membership, "takeovers": takeovers})
     return ShardStatistics(**one)
 
 

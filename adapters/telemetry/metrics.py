@@ -27,6 +27,7 @@ from perdure import (
     ActivityStatistics,
     Durations,
     HubStatistics,
+    MembershipStatistics,
     PartitionStatistics,
     PerdureError,
     ShardStatistics,
@@ -115,6 +116,23 @@ def _of_activities(
                 yield Reading(labels, read(one))
 
     return readings
+
+
+def _of_members(
+    read: Callable[[MembershipStatistics], float | Durations],
+) -> Callable[[HubStatistics], Iterable[Reading]]:
+    def readings(statistics: HubStatistics) -> Iterator[Reading]:
+        for one in statistics.shards:
+            if one.membership is not None:
+                yield Reading({"member": str(one.index)}, read(one.membership))
+
+    return readings
+
+
+def _partitions_owned(statistics: HubStatistics) -> Iterator[Reading]:
+    for one in statistics.shards:
+        if one.membership is not None:
+            yield Reading({"member": str(one.index)}, len(one.partitions))
 
 
 def _checkpoint_durations(statistics: HubStatistics) -> Iterator[Reading]:
@@ -315,6 +333,55 @@ FIGURES = (
         "",
         "Attempts that were not the first of their call.",
         _of_activities(lambda one: one.retried),
+    ),
+    Figure(
+        "perdure.members",
+        "gauge",
+        "",
+        "Processes that serve the hub, as each of them sees it.",
+        _of_members(lambda one: one.members),
+    ),
+    Figure(
+        "perdure.member.partitions",
+        "gauge",
+        "",
+        "Partitions that a process serves.",
+        _partitions_owned,
+    ),
+    Figure(
+        "perdure.unserved.partitions",
+        "gauge",
+        "",
+        "Partitions that no process has, as each of them sees it.",
+        _of_members(lambda one: one.unserved),
+    ),
+    Figure(
+        "perdure.beat.age",
+        "gauge",
+        "seconds",
+        "Time since a process said that it lives, and the store heard it.",
+        _of_members(lambda one: one.beat_age_s),
+    ),
+    Figure(
+        "perdure.leases.lost",
+        "counter",
+        "",
+        "Partitions that a process served until others had them, or might.",
+        _of_members(lambda one: one.lost),
+    ),
+    Figure(
+        "perdure.takeover.duration",
+        "histogram",
+        "seconds",
+        "How long it took until a partition was served that a process took over.",
+        _of_members(lambda one: one.takeovers),
+    ),
+    Figure(
+        "perdure.relayed.frames",
+        "counter",
+        "",
+        "Pieces that went to other processes through the store.",
+        _of_members(lambda one: one.relayed),
     ),
     Figure(
         "perdure.silent.shards",

@@ -33,6 +33,7 @@ from ...actors.errors import (
     UnavailableError,
 )
 from ...actors.logs import Log
+from ..durations import DurationCounter
 from ..partitions.tenure import STORE_PATIENCE_S
 from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
@@ -141,6 +142,8 @@ class Leases:
         membership: of the member that the process is now.
         view: what was seen last.
         is_leaving: whether all is to be let go, and nothing taken.
+        lost_count: partitions that were served here until others had them, or might.
+        takeovers: how long it took until what was taken was served.
     """
 
     def __init__(
@@ -180,6 +183,8 @@ class Leases:
         self._is_over = False
         self._ended: set[int] = set()
         self._fast: deque[float] = deque()
+        self.lost_count = 0
+        self.takeovers = DurationCounter()
         self._takes = anyio.Semaphore(TAKES_MAX)
         self._lets_go = anyio.Semaphore(LETS_GO_MAX)
 
@@ -198,6 +203,11 @@ class Leases:
     def is_busy(self) -> bool:
         """Whether partitions are on their way here, or away."""
         return bool(self._busy or self._moving)
+
+    @property
+    def beat_age_s(self) -> float:
+        """Seconds since the last beat was sent that the store has answered."""
+        return max(self._now() - self._beat, 0.0)
 
     # Whether what is here is still this member's.
 
@@ -475,6 +485,7 @@ class Leases:
             self.look_soon()
 
     def _drop(self, partition: int, error: LeaseLostError) -> None:
+        self.lost_count += 1
         self._served_since.pop(partition, None)
         if (scope := self._busy.get(partition)) is not None:
             scope.cancel()
@@ -483,6 +494,7 @@ class Leases:
     def lost(self, partition: int, error: Exception) -> None:
         """Hear that a partition was found to be somebody else's, and is served here no more."""
         _log.warning("partition %d is served here no more: %s", partition, error)
+        self.lost_count += 1
         self._served_since.pop(partition, None)
         self.look_soon()
 
@@ -506,7 +518,9 @@ class Leases:
 
     # Taking, and letting go.
 
-    def _start(self, partition: int, work: Callable[..., Awaitable[None]], *given: object) -> None:
+    def _start(
+        self, partition: int, work: Callable[..., Awaitable[object]], *given: object
+    ) -> None:
         """Have something done about a partition that nothing is done about."""
         if partition in self._busy or self._tasks is None:
             return
@@ -527,6 +541,7 @@ class Leases:
         membership = self.membership
         if seen.owner is not None:
             await anyio.sleep(self._random.uniform(0, JITTER_S))
+        began = self._now()
         try:
             epoch = await membership.take(seen.partition, seen)
         except PerdureError as error:
@@ -537,20 +552,22 @@ class Leases:
             return
         if seen.wanted == membership.number:
             self._held_until[seen.partition] = self._now() + HELD_S
-        await self._serve(seen.partition, seen.epoch)
+        if await self._serve(seen.partition, seen.epoch):
+            self.takeovers.add(self._now() - began)
 
-    async def _serve(self, partition: int, epoch: int | None) -> None:
+    async def _serve(self, partition: int, epoch: int | None) -> bool:
+        """Serve a partition; False where it is somebody else's."""
         tries = 0
         while True:
             self._served_since[partition] = self._now()
             try:
                 await self._host.host(partition, epoch)
                 self._known.discard(partition)
-                return
+                return True
             except LeaseLostError as error:
                 _log.info("partition %d is somebody else's: %s", partition, error)
                 self._served_since.pop(partition, None)
-                return
+                return False
             except StoreDamagedError as error:
                 _log.critical("partition %d cannot be served: %s", partition, error)
                 await anyio.sleep(_DAMAGED_S)

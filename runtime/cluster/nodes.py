@@ -20,7 +20,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from ...actors.arguments import refusal, whole
 from ...actors.errors import OutcomeUnknownError, PerdureError, UnavailableError, UsageError
@@ -333,11 +333,29 @@ class ClusterCrew(Crew):
             LineLostError: it cannot be reached now.
         """
         if shard == self.leases.number:
+            if verb == "count":
+                return await self._count(*arguments)
             return await self.local_shard.handlers[verb](*arguments)
         line = self.router.line(shard)
         if not line.is_up:
             raise LineLostError(False)
         return await line.call(verb, *arguments)
+
+    async def _count(self, hottest: int = 0) -> dict[str, Any]:
+        """Give what this member has counted."""
+        from ..statistics import MembershipStatistics  # which a hub that nobody asks never needs
+
+        counted = await self.local_shard.count(hottest)
+        membership = MembershipStatistics(
+            members=len(self.members),
+            unserved=sum(owner < 0 for owner in self.owners),
+            beat_age_s=self.leases.beat_age_s,
+            lost=self.leases.lost_count,
+            takeovers=self.leases.takeovers.read(),
+            relayed=self._relays.sent_count,
+        )
+        counted["shard"]["membership"] = asdict(membership)
+        return counted
 
     def check_move(self, partition: int, to: int) -> tuple[int, int]:
         """Give the numbers of a partition and of a member that may have it.
@@ -638,7 +656,7 @@ class ClusterCrew(Crew):
             else:
                 own = shard.handlers
                 asked: Handlers = {
-                    "count": own["count"],
+                    "count": self._count,
                     "load": own["load"],
                     "hand_over": self._take_handover,
                 }

@@ -76,14 +76,14 @@ def _watch(worker: _Worker, drain_s: float) -> None:
     """End the worker with its supervisor; by when it should have, even if the loop is blocked."""
     parent = os.getppid()
     # The pipe's end alone would not do: a child that the supervisor had forked may have it open.
-    while os.getppid() == parent and not _is_left(_LOOK_S):
+    while os.getppid() == parent and not is_left(_LOOK_S):
         pass
     worker.stop()
     time.sleep(drain_s + ENDED_S)
     os._exit(1)
 
 
-def _is_left(within_s: float) -> bool:
+def is_left(within_s: float) -> bool:
     """Whether the pipe to the supervisor has ended, or does in that time."""
     try:
         ready, _, _ = select.select([0], [], [], within_s)
@@ -146,7 +146,7 @@ class _Worker:
         self._shard = shard = self._make_shard(lookup)
         shard.start()
         # Looked at here, too: the thread that does may not have come to it yet.
-        if self._left.is_set() or _is_left(0.0):
+        if self._left.is_set() or is_left(0.0):
             return  # the socket may be that of another hub's worker by now
         try:
             await self._serve(shard)

@@ -187,6 +187,9 @@ class Relays:
     Args:
         membership: gives as which member; None while it is none. Channels end where it is another.
         is_member: whether a number is that of a member that lives, as far as is known.
+
+    Attributes:
+        sent_count: how many pieces were put into the store for others.
     """
 
     def __init__(
@@ -200,6 +203,7 @@ class Relays:
         self._wake = anyio.Event()
         self._poll_until = 0.0
         self._said: dict[int, float] = {}  # when something was last said about each member
+        self.sent_count = 0
 
     @property
     def members(self) -> list[int]:
@@ -235,6 +239,7 @@ class Relays:
 
         async def send(what: int, piece: int, body: bytes) -> None:
             await membership.send(member, [_HEAD.pack(what | by, number, piece) + body])
+            self.sent_count += 1
 
         return RelayChannel(send, partial(self._channels.pop, key, None), is_mine)
 

@@ -195,7 +195,7 @@ async def _lag(patient: _Patient) -> list[Finding]:
         "SELECT application_name, sync_state, state,"
         " extract(epoch FROM greatest(write_lag, flush_lag, replay_lag, CASE"
         " WHEN pg_is_in_recovery() OR flush_lsn >= pg_current_wal_lsn() THEN NULL"
-        " ELSE clock_timestamp() - reply_time END))::float8 AS lag FROM pg_stat_replication"
+        " ELSE clock_timestamp() - coalesce(reply_time, backend_start) END))::float8 AS lag FROM pg_stat_replication"
     )
     found: list[Finding] = []
     for row in rows:

@@ -27,6 +27,9 @@ CONNECT_S: Final = 10.0
 WORRYING: Final = "WARNING"
 """How grave a message has to be that makes the outcome of what was under way unknown."""
 
+CLOSE_S: float = 5.0
+"""Seconds that a connection is waited for which is to be closed."""
+
 _STATEMENTS: Final = 200
 
 # A server that is gone without a word is noticed within some ten seconds.
@@ -151,16 +154,24 @@ class Link:
                 self._loop.call_soon_threadsafe(opened.terminate)
 
     async def close(self) -> None:
-        """Close it, once what uses it has ended. Idempotent."""
+        """Close it, once what uses it has ended; what hangs is not waited for. Idempotent."""
         self._closed = True
         if self._loop is not _running():
             self.drop()
             return
-        async with self._turn:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            self.drop()  # whoever uses it sees it break
+            return
+        try:
             opened, self._opened = self._opened, None
             if opened is not None:
                 with suppress(Exception):  # the server sees its end in any case
                     await opened.close(timeout=2.0)
+        finally:
+            self._turn.release()
 
 
 def _is_answer(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ that something has changed. Without that session all goes on, a look later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,7 +18,7 @@ from anyio import CancelScope
 from ...actors.errors import StorageError, StoreInUseError
 from ...actors.logs import Log
 from ..membership import LeaseRow, MemberRow, Newcomer, View
-from .faults import explained
+from .faults import explain, explained
 from .links import Connection, Link, connect
 from .schema import Identity
 
@@ -63,8 +63,8 @@ FORGET: Final = (
     " AND NOT EXISTS (SELECT FROM {s}.partition p WHERE p.owner = m.member)"
 )
 HAS_ENDED: Final = (
-    "SELECT EXISTS (SELECT FROM {s}.member WHERE member = $1 AND control)"
-    " AND pg_try_advisory_xact_lock($2)"
+    "SELECT coalesce((SELECT control AND pg_try_advisory_xact_lock($2) FROM {s}.member"
+    " WHERE member = $1), true)"
 )
 SEND: Final = (
     "INSERT INTO {s}.relay (target, source, body)"
@@ -81,6 +81,10 @@ NOTIFY: Final = "SELECT pg_notify($1, '')"
 
 NOTICED_S: Final = 2.0
 """Seconds after which whoever waits for a notice looks by himself."""
+FOLD_S: float = 2.0
+"""Seconds in which what is let go is folded, or left to the next owner."""
+LEAVE_S: float = 3.0
+"""Seconds in which it must be said that a member leaves, or it expires."""
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 5.0
 
@@ -120,6 +124,8 @@ class PostgresMembership:
         self._partitions: list[PostgresPartition] = []
         self.control: Control | None = None
         self._has_left = False
+        self._leaving: asyncio.Future[None] | None = None
+        self._under_way: set[asyncio.Future[Any]] = set()  # so that nobody collects them
 
     @property
     def number(self) -> int:
@@ -189,11 +195,14 @@ class PostgresMembership:
         ]
 
     async def _do(self, work: Callable[[Connection], Awaitable[T]], link: Link | None = None) -> T:
-        if self._has_left:
-            raise StorageError(f"member {self._number} of {self.store.location} has left")
+        self._check_member()
         used = self._link if link is None else link
         with explained(self.store.location):
             return await self.store.bridge.run(lambda: used.use(work))
+
+    def _check_member(self) -> None:
+        if self._has_left or self._leaving is not None:
+            raise StorageError(f"member {self._number} of {self.store.location} has left")
 
     async def _fetch(self, sql: str, *values: Any) -> Any:
         async def work(connection: Connection) -> Any:
@@ -252,12 +261,50 @@ class PostgresMembership:
         return await self._do(work)
 
     async def let_go(self, partition: int, to: int | None = None) -> bool:
-        """Give a partition up, for a certain member if one is named; False if it was not owned."""
-        with CancelScope(shield=True):
-            with suppress(StorageError):  # else the next owner folds what is left
-                await self._partitions[partition].rest()
-            return await self._fetch_and_tell(LET_GO, self._number, partition, to) is not None
-        raise AssertionError("a scope that nobody cancels swallows nothing")
+        """Give a partition up, for a certain member if one is named; False if it was not owned.
+
+        Who is cancelled waits no more; it is given up all the same, if the store can be reached.
+        """
+        finish = self._partitions[partition].retire()
+
+        async def work(connection: Connection) -> Any:
+            found = await connection.fetchval(self._sql(LET_GO), self._number, partition, to)
+            await connection.execute(NOTIFY, channel_of(self.store))
+            return found
+
+        async def give_up() -> bool:
+            await self._for_a_while(finish())
+            return await self._link.use(work) is not None
+
+        self._check_member()
+        with explained(self.store.location):
+            return await self.store.bridge.run(lambda: self._begun(give_up))
+
+    async def _begun(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await self._see_through(asyncio.ensure_future(work()))
+
+    async def _see_through(self, task: asyncio.Future[T]) -> T:
+        """Wait for something that goes on if nobody waits for it any more."""
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._leave_alone(task)
+            raise
+
+    def _leave_alone(self, task: asyncio.Future[Any]) -> None:
+        self._under_way.add(task)
+        task.add_done_callback(self._note)
+
+    async def _for_a_while(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for something that others do if it is not done here, and that may hang."""
+        task = asyncio.ensure_future(work)
+        self._leave_alone(task)
+        await asyncio.wait([task], timeout=FOLD_S)
+
+    def _note(self, task: asyncio.Future[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.info("member %d, on its way out: %s", self._number, error)
 
     async def wish(self, partition: int, to: int | None) -> None:
         """Have the owner of a partition, whoever that is, let it go to a member."""
@@ -290,31 +337,51 @@ class PostgresMembership:
         return await self._do(work)
 
     async def leave(self) -> None:
-        """Let all partitions go and be no member any more. Idempotent."""
-        if self._has_left:
-            return
-        with CancelScope(shield=True):
-            try:
-                for partition in self._partitions:
-                    with suppress(StorageError):  # else the next owner folds what is left
-                        await partition.close()
-                if not self.store.is_closed:
-                    await self._do(self._leave)
-            finally:
-                self._has_left = True
-                await self.store.bridge.run(self._end, shield=True)
+        """Let all partitions go and be no member any more. Idempotent.
 
-    async def _leave(self, connection: Connection) -> None:
+        Who is cancelled waits no more; the member leaves all the same, if the store can be
+        reached within some seconds.
+        """
+        if self._leaving is not None and self._leaving.done():
+            return
+        with explained(self.store.location):
+            await self.store.bridge.run(self._leave)
+
+    async def _leave(self) -> None:
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(self._go())
+        await self._see_through(self._leaving)
+
+    async def _go(self) -> None:
+        finishes = [partition.retire(for_good=True) for partition in self._partitions]
+        try:
+            # What is not folded, the next owners fold.
+            await self._for_a_while(_all(finish() for finish in finishes))
+            if not self.store.is_closed:
+                async with asyncio.timeout(LEAVE_S):
+                    await self._link.use(self._take_out)
+        finally:
+            await self.end()
+
+    async def _take_out(self, connection: Connection) -> None:
         async with connection.transaction():
             await connection.execute(self._sql(LET_ALL_GO), self._number)
             await connection.execute(self._sql(LEAVE), self._number)
         await connection.execute(NOTIFY, channel_of(self.store))
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Close all connections, on asyncio; nothing is told to anybody. Idempotent."""
+        self._has_left = True
         if self.control is not None:
             await self.control.stop()
         for link in (self._link, self._beats):
             await link.close()
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    for error in await asyncio.gather(*works, return_exceptions=True):
+        if error is not None:
+            raise error
 
 
 def channel_of(store: PostgresStore) -> str:
@@ -356,13 +423,19 @@ class Control:
         self._notice.clear()
 
     async def _run(self) -> None:
-        wait = _RETRY_S
+        wait, is_told = _RETRY_S, False
         while True:
+            why = "it was lost"
             try:
                 await self._hold()
-                wait = _RETRY_S
+                wait, is_told = _RETRY_S, False  # it was up
             except Exception as error:
-                _log.debug("the control session of member %d: %s", self._member, error)
+                why = str(explain(error, self.store.location))
+            if not is_told:  # once for each outage
+                is_told = True
+                _log.warning(
+                    "member %d has no control session, and goes on without: %s", self._member, why
+                )
             # Full jitter, so that a server which comes back is not run over.
             await asyncio.sleep(_jitter.uniform(0.0, wait))
             wait = min(wait * 2, _RETRY_MAX_S)

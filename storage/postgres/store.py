@@ -504,21 +504,27 @@ class PostgresPartition:
 
     async def rest(self) -> None:
         """Fold what was committed, and commit no more until it is recovered again."""
-        folder, self._folder = self._folder, None
-        was_broken, self._broken = self._broken, True
-        if folder is None or self._closed or self._store.is_closed:
-            return
+        finish = self.retire()
         with CancelScope(shield=True), explained(self._where):
-            await self._bridge.run(lambda: _end(folder, is_whole=not was_broken), shield=True)
+            await self._bridge.run(finish, shield=True)
 
     async def close(self) -> None:
         """Fold what was committed, and refuse every call from now on."""
-        was_closed, self._closed = self._closed, True
-        folder, self._folder = self._folder, None
-        if was_closed or folder is None or self._store.is_closed:
-            return
+        finish = self.retire(for_good=True)
         with CancelScope(shield=True), explained(self._where):
-            await self._bridge.run(lambda: _end(folder, is_whole=not self._broken), shield=True)
+            await self._bridge.run(finish, shield=True)
+
+    def retire(self, *, for_good: bool = False) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Commit no more until it is recovered; gives what folds the rest, for asyncio."""
+        folder, self._folder = self._folder, None
+        was_broken, self._broken = self._broken, True
+        self._closed = self._closed or for_good
+
+        async def finish() -> None:
+            if folder is not None and not self._store.is_closed:
+                await _end(folder, is_whole=not was_broken)
+
+        return finish
 
 
 SIZE: Final = (
@@ -596,6 +602,7 @@ class PostgresStore:
         self.count = 0
         self.is_closed = True
         self.partitions: list[PostgresPartition] = []
+        self._memberships: list[members.PostgresMembership] = []
         self._durability: str | None = None
 
     def sql(self, statement: str) -> str:
@@ -696,6 +703,7 @@ class PostgresStore:
         if self.is_closed or identity is None:
             raise StorageError(f"{self.location} is not open")
         made = members.PostgresMembership(self, newcomer, identity)
+        self._memberships.append(made)
         await made.join()
         return made
 
@@ -746,3 +754,5 @@ class PostgresStore:
             links.append(self._folder)
         for link in links:
             await link.close()
+        for membership in self._memberships:
+            await membership.end()

@@ -9,8 +9,9 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+from attrs import evolve
 
-from perdure.actors.errors import LeaseLostError, StorageError
+from perdure.actors.errors import LeaseLostError, StorageError, StoreInUseError
 from perdure.storage.membership import HubIdentity, LeaseRow, MemberRow, Newcomer, View
 from perdure.storage.memory import MemoryPartition, MemoryRows
 from perdure.storage.protocol import PartitionStore
@@ -110,11 +111,14 @@ class SmallStore:
         return len(self.cluster.rows) or None
 
     async def identify(self) -> HubIdentity | None:
-        return self.cluster.identity
+        return self.cluster.identity if self.cluster.rows else None
 
     async def join(self, newcomer: Newcomer) -> SmallMembership:
         cluster = self.cluster
         await cluster.reach(self.number if self.number in cluster.unreachable else None)
+        if cluster.identity.app not in ("", newcomer.app):
+            raise StoreInUseError(f"the hub of {cluster.identity.app!r}, not of {newcomer.app!r}")
+        cluster.identity = evolve(cluster.identity, app=newcomer.app)
         cluster.count += 1
         was = self.number
         self.number = number = cluster.count
@@ -164,7 +168,7 @@ class SmallMembership:
     async def take(self, partition: int, seen: LeaseRow) -> int | None:
         await self.cluster.reach(self.number)
         lease = self.cluster.leases[partition]
-        if lease.owner != seen.owner or not self.cluster.lives(self.number):
+        if lease[1:3] != seen[1:3] or not self.cluster.lives(self.number):
             return None
         self.cluster.rows[partition].epoch += 1
         epoch = self.cluster.rows[partition].epoch

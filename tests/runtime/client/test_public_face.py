@@ -336,7 +336,7 @@ MADE = {
     "ActivityFacts", "ActivityStatistics", "Durations",
     "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
     "TurnFacts", "WorkFacts",
-    "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubNodes", "HubStatistics", "HubView",
+    "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubNodes", "MembershipStatistics", "HubStatistics", "HubView",
     "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
     "NodePartition", "NodeStatus", "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",
     "TaskGroup",

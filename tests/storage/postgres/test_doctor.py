@@ -8,44 +8,23 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from time import time
-from typing import Any
 
 import anyio
 import pytest
 
 from perdure.actors.errors import UsageError
-from perdure.storage.bridge import AsyncioBridge
 from perdure.storage.membership import Newcomer
 from perdure.storage.postgres import PostgresStore, doctor
 from perdure.storage.postgres.doctor import Finding, examine
-from perdure.storage.postgres.links import Connection, Link
-from perdure.storage.postgres.place import Place, read_place
+from perdure.storage.postgres.place import read_place
 from perdure.storage.postgres.server import Server
 
 from ...postgres import new_server
+from .sessions import Session
 
 ME = Newcomer(
     address="127.0.0.1:1", host="here", pid=1, software="0", app="shop", app_hash="a", ttl_s=60.0
 )
-
-
-class Session:
-    """A connection of the test's own, on any loop."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._bridge = AsyncioBridge()
-        self._link = Link(place, "somebody")
-
-    async def do(self, sql: str, *values: Any) -> list[Any]:
-        async def work(connection: Connection) -> list[Any]:
-            return list(await connection.fetch(sql.replace("{s}", self._place.quoted), *values))
-
-        return await self._bridge.run(lambda: self._link.use(work))
-
-    async def close(self) -> None:
-        await self._bridge.run(self._link.close)
-        await anyio.to_thread.run_sync(self._bridge.close)
 
 
 @pytest.fixture

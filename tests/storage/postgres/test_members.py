@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import pytest
 
-from perdure.actors.errors import LeaseLostError, StoreInUseError
-from perdure.storage.membership import ClusterStore, Newcomer
-from perdure.storage.postgres import PostgresStore
+from perdure.actors.errors import StorageError
+from perdure.storage.membership import ClusterStore
+from perdure.storage.postgres import PostgresStore, links, members as rows
 from perdure.storage.postgres.members import PostgresMembership
-from perdure.testing.store_conformance import Owner, created
+from perdure.storage.postgres.place import read_place
+
+from ..cluster_conformance import (
+    PARTITIONS,
+    SOON_S,
+    ClusterConformance,
+    lease_of,
+    newcomer,
+    owner_of,
+    take,
+)
+from .sessions import Session
 
 
-def newcomer(**changes: object) -> Newcomer:
-    given: dict[str, object] = {
-        "address": "127.0.0.1:1",
-        "host": "here",
-        "pid": os.getpid(),
-        "software": "0",
-        "app": "shop",
-        "app_hash": "a",
-    }
-    return Newcomer(**{**given, **changes})  # type: ignore[arg-type]
+class TestPostgresStore(ClusterConformance):
+    @pytest.fixture
+    def stores(self, postgres: str) -> Sequence[ClusterStore]:
+        return [PostgresStore(postgres), PostgresStore(postgres)]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+class TestWithoutControl(ClusterConformance):
+    """Nothing is kept in a session, no statement is prepared, and nobody hears notices."""
+
+    @pytest.fixture
+    def stores(self, newest_postgres: str) -> Sequence[ClusterStore]:
+        return [PostgresStore(f"{newest_postgres}&pooled=1") for _ in range(2)]
 
 
 @pytest.fixture
 async def stores(postgres: str) -> AsyncIterator[list[PostgresStore]]:
     made = [PostgresStore(postgres), PostgresStore(postgres)]
     for store in made:
-        await store.open(3)
+        await store.open(PARTITIONS)
     yield made
     for store in made:
         await store.close()
@@ -45,124 +58,239 @@ async def both(stores: list[PostgresStore]) -> AsyncIterator[list[PostgresMember
         await one.leave()
 
 
-async def test_members_see_each_other_and_who_has_what(both: list[PostgresMembership]) -> None:
-    first, second = both
-    view = await second.look()
-    assert [row.member for row in view.members] == [first.number, second.number]
-    assert [row.address for row in view.members] == ["a:0", "a:1"]
-    assert [lease.owner for lease in view.leases] == [None] * 3
-
-    epoch = await first.take(1, view.leases[1])
-    assert epoch == view.leases[1].epoch + 1
-
-    view = await second.look()
-    assert [lease.owner for lease in view.leases] == [None, first.number, None]
+@pytest.fixture
+async def session(postgres: str) -> AsyncIterator[Session]:
+    made = Session(read_place(postgres))
+    yield made
+    await made.close()
 
 
-async def test_of_two_who_saw_the_same_one_takes_a_partition(
-    both: list[PostgresMembership],
-) -> None:
-    first, second = both
-    seen = (await first.look()).leases[0]
-    assert await first.take(0, seen) is not None
-    assert await second.take(0, seen) is None
-    with pytest.raises(LeaseLostError):
-        await second.partitions[0].recover()
+async def control_of(member: PostgresMembership) -> rows.Control:
+    """Give a member's control session, once it is up."""
+    with anyio.fail_after(SOON_S):
+        while not member.has_control:
+            await anyio.sleep(0.005)
+    assert member.control is not None
+    return member.control
 
 
-async def test_an_owner_that_was_taken_over_commits_no_more(
-    both: list[PostgresMembership],
-) -> None:
-    first, second = both
-    assert await first.take(0, (await first.look()).leases[0]) is not None
-    old = Owner(first.partitions[0], await first.partitions[0].recover())
-    await old.commit(created=[created(1)])
-
-    assert await second.take(0, (await second.look()).leases[0]) is not None
-    new = Owner(second.partitions[0], await second.partitions[0].recover())
-    assert new.sequence == old.sequence
-    assert await new.keys() == ["i1"]
-    with pytest.raises(LeaseLostError):
-        await old.commit(created=[created(2)])
-    await new.commit(created=[created(3)])
-    assert await new.keys() == ["i1", "i3"]
+async def until_ended(member: PostgresMembership, other: PostgresMembership) -> None:
+    with anyio.fail_after(SOON_S):
+        while not await member.has_ended(other.number):
+            await anyio.sleep(0.005)
 
 
-async def test_what_is_let_go_is_whole_for_the_next(both: list[PostgresMembership]) -> None:
-    first, second = both
-    assert await first.take(0, (await first.look()).leases[0]) is not None
-    old = Owner(first.partitions[0], await first.partitions[0].recover())
-    await old.commit(created=[created(1)])
-    assert await first.let_go(0, second.number)
-    assert not await first.let_go(0)
-
-    [lease, *_] = (await second.look()).leases
-    assert (lease.owner, lease.wanted) == (None, second.number)
-    assert await second.take(0, lease) is not None
-    new = Owner(second.partitions[0], await second.partitions[0].recover())
-    assert await new.keys() == ["i1"]
-
-
-async def test_who_does_not_beat_expires_and_takes_nothing(stores: list[PostgresStore]) -> None:
-    first = await stores[0].join(newcomer(ttl_s=0.05))
-    second = await stores[1].join(newcomer())
-    while not (await second.look()).members[0].expired:
-        await anyio.sleep(0.01)
-    assert not await first.beat()
-    assert await first.take(0, (await first.look()).leases[0]) is None
-    assert await second.beat()
-    await first.leave()
-    await second.leave()
+# The control session.
 
 
 async def test_the_end_of_a_session_is_seen(both: list[PostgresMembership]) -> None:
     first, second = both
-    with anyio.fail_after(10):
-        while not first.has_control:
-            await anyio.sleep(0.01)
-        assert not await second.has_ended(first.number)
-        assert first.control is not None
-        await first.store.bridge.run(first.control.stop)
-        while not await second.has_ended(first.number):
-            await anyio.sleep(0.01)
+    control = await control_of(first)
+    assert not await second.has_ended(first.number)
+    await first.store.bridge.run(control.stop)
+    await until_ended(second, first)
 
 
-async def test_a_change_is_noticed(both: list[PostgresMembership]) -> None:
+async def test_a_member_without_a_session_is_not_taken_for_gone(
+    stores: list[PostgresStore], postgres: str
+) -> None:
+    pooled = PostgresStore(f"{postgres}&pooled=1")
+    await pooled.open(PARTITIONS)
+    first, second = await pooled.join(newcomer()), await stores[0].join(newcomer())
+    assert not first.has_control
+    assert not await second.has_ended(first.number)
+    await first.leave()
+    await second.leave()
+    await pooled.close()
+
+
+async def test_a_control_session_may_go_around_the_pooler(
+    stores: list[PostgresStore], postgres: str
+) -> None:
+    around = "control_dsn=" + read_place(postgres).dsn.replace(":", "%3A").replace("/", "%2F")
+    pooled = PostgresStore(f"{postgres}&pooled=1&{around}")
+    await pooled.open(PARTITIONS)
+    member, other = await pooled.join(newcomer()), await stores[0].join(newcomer())
+    control = await control_of(member)
+    await pooled.bridge.run(control.stop)
+    await until_ended(other, member)
+    await member.leave()
+    await other.leave()
+    await pooled.close()
+
+
+async def test_a_session_that_was_ended_is_made_anew(
+    both: list[PostgresMembership], session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
     first, second = both
-    with anyio.fail_after(10):
-        while not second.has_control:
-            await anyio.sleep(0.01)
+    await control_of(first)
+    ended = await session.do(
+        "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE locktype = 'advisory'"
+        " AND (classid::bigint << 32) + objid::bigint = $1",
+        first.control._lock if first.control else 0,
+    )
+    assert len(ended) == 1
+    with anyio.fail_after(SOON_S):
+        while first.has_control:
+            await anyio.sleep(0.002)
+    await control_of(first)
+    assert not await second.has_ended(first.number)
+    said = f"member {first.number} has no control session, and goes on without: it was lost"
+    assert said in caplog.text
+    # And it hears again.
+    with anyio.fail_after(SOON_S):
+        await second.wish(2, first.number)
+        while (await lease_of(first, 2)).wanted is None:
+            await first.noticed()
+
+
+async def test_all_goes_on_where_the_control_session_cannot_be_had(
+    postgres: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = PostgresStore(f"{postgres}&control_dsn=postgresql%3A%2F%2Fx@127.0.0.1%3A1%2Fx")
+    await store.open(PARTITIONS)
+    member = await store.join(newcomer())
+    await take(member)
+    await owner_of(member)
+    assert await member.beat()
+    assert not member.has_control
+    with anyio.fail_after(SOON_S):
+        while "has no control session, and goes on without" not in caplog.text:
+            await anyio.sleep(0.005)
+    await member.leave()
+    await store.close()
+
+
+async def test_a_notice_is_heard_at_once(
+    both: list[PostgresMembership], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = both
+    await control_of(second)
+    await second.noticed()  # of its own coming
+    monkeypatch.setattr(rows, "NOTICED_S", 10 * SOON_S)  # it would be too late
+    with anyio.fail_after(SOON_S):
         await first.wish(2, second.number)
         await second.noticed()
-    assert (await second.look()).leases[2].wanted == second.number
+    assert (await lease_of(second, 2)).wanted == second.number
 
 
-async def test_what_is_sent_is_received_in_order(both: list[PostgresMembership]) -> None:
-    first, second = both
-    await first.send(second.number, [b"1", b"2"])
-    await first.send(second.number, [b"3"])
-    assert await second.receive() == [(first.number, item) for item in (b"1", b"2", b"3")]
-    assert await second.receive() == []
-
-
-async def test_the_hub_of_another_application_is_refused(both: list[PostgresMembership]) -> None:
-    with pytest.raises(StoreInUseError, match="application 'shop', not of 'bank'"):
-        await both[0].store.join(newcomer(app="bank"))
-
-
-async def test_a_hub_can_be_looked_at_from_outside(
-    both: list[PostgresMembership], postgres: str
+async def test_no_notice_rides_in_a_commit(
+    both: list[PostgresMembership], session: Session
 ) -> None:
-    outside = PostgresStore(postgres)
-    assert isinstance(outside, ClusterStore)
-    assert await outside.count_partitions() == 3
-    assert len((await outside.view()).members) == 2
-    identity = await outside.identify()
-    assert identity is not None
-    assert (identity.hub, identity.app) == (both[0].hub, "shop")
-    await outside.close()
+    first, _ = both
+    await control_of(first)
+    await take(first)
+    owner = await owner_of(first)
+    await first.noticed()
+    asked: list[str] = []
+    connection = await first.store.bridge.run(
+        lambda: first.store.committer(0).use(lambda one: _given(one))
+    )
+    connection.add_query_logger(lambda query: asked.append(query.query))
+    await owner.commit()
+    assert len(asked) == 1
+    assert "notify" not in asked[0].lower()
 
-    nowhere = PostgresStore(f"{postgres}&schema=nowhere")
-    assert await nowhere.count_partitions() is None
-    assert await nowhere.identify() is None
-    await nowhere.close()
+
+async def _given(connection: links.Connection) -> links.Connection:
+    return connection
+
+
+# Leaving a server that hangs.
+
+
+@pytest.mark.parametrize("how", ["leave", "let_go"])
+async def test_who_waits_no_more_has_let_go_all_the_same(
+    both: list[PostgresMembership], session: Session, how: str
+) -> None:
+    first, second = both
+    await take(first)
+    await session.do("BEGIN")
+    await session.do("LOCK TABLE {s}.partition IN ACCESS EXCLUSIVE MODE")
+    with anyio.fail_after(SOON_S):
+        with anyio.move_on_after(0.1) as scope:
+            await (first.leave() if how == "leave" else first.let_go(0))
+        assert scope.cancelled_caught
+        await session.do("COMMIT")
+        while (await lease_of(second, 0)).owner is not None:
+            await anyio.sleep(0.005)
+
+
+async def test_a_member_that_cannot_say_that_it_leaves_expires(
+    stores: list[PostgresStore],
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rows, "LEAVE_S", 0.1)
+    member = await stores[0].join(newcomer())
+    await take(member)
+    await session.do("BEGIN")
+    await session.do("LOCK TABLE {s}.partition IN ACCESS EXCLUSIVE MODE")
+    with anyio.fail_after(SOON_S):
+        with pytest.raises(StorageError):
+            await member.leave()
+        await member.leave()
+    with pytest.raises(StorageError, match="has left"):
+        await member.beat()
+    await session.do("COMMIT")
+    [row] = (await stores[1].view()).members
+    assert (row.member, row.expired) == (member.number, False)
+
+
+async def test_a_store_is_closed_while_its_server_hangs(
+    postgres: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "FOLD_S", 0.1)
+    monkeypatch.setattr(rows, "LEAVE_S", 0.1)
+    monkeypatch.setattr(links, "CLOSE_S", 0.1)
+    store = PostgresStore(postgres)
+    await store.open(PARTITIONS)
+    member = await store.join(newcomer())
+    await take(member)
+    await (await owner_of(member)).commit()
+    await session.do("BEGIN")
+    await session.do("LOCK TABLE {s}.partition, {s}.folded IN ACCESS EXCLUSIVE MODE")
+    with anyio.fail_after(SOON_S):
+        with pytest.raises(StorageError):
+            await member.leave()
+        await store.close()
+    await session.do("COMMIT")
+    # What it had committed is there.
+    other = PostgresStore(postgres)
+    [partition, *_] = await other.open(PARTITIONS)
+    assert (await partition.recover()).sequence == 1
+    await other.close()
+
+
+async def test_a_store_is_closed_whose_member_never_left(postgres: str) -> None:
+    store = PostgresStore(postgres)
+    await store.open(PARTITIONS)
+    member = await store.join(newcomer())
+    await control_of(member)
+    with anyio.fail_after(SOON_S):
+        await store.close()
+    assert not member.has_control
+
+
+# Rows that nobody needs any more.
+
+
+async def test_who_joins_removes_what_the_dead_have_left(
+    both: list[PostgresMembership], session: Session
+) -> None:
+    first, second = both
+    gone = await first.store.join(newcomer(ttl_s=0.05))
+    owner = await first.store.join(newcomer(ttl_s=0.5))
+    await take(owner)
+    for member in (gone, owner):
+        await session.do(
+            "UPDATE {s}.member SET expires = expires - interval '2 hours' WHERE member = $1",
+            member.number,
+        )
+    await second.send(gone.number, [b"lost"])
+    third = await first.store.join(newcomer())
+    numbers = [row.member for row in (await third.look()).members]
+    assert numbers == [first.number, second.number, owner.number, third.number]
+    assert await session.do("SELECT FROM {s}.relay") == []
+    for member in (third, gone, owner):
+        await member.leave()

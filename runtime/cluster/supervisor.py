@@ -1,0 +1,435 @@
+"""Worker processes that are members of a hub by themselves, and who keeps them alive.
+
+Invariants:
+
+* The supervisor is no member: it has no partitions, and a member needs nothing of it to serve.
+* A worker that dies is started again, as another member; its partitions are taken over by whoever
+  is there first.
+* A worker whose supervisor is gone leaves the hub in order, and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import orjson
+from anyio.abc import Process
+from attrs import asdict
+
+from ...actors.errors import (
+    InternalError,
+    PerdureError,
+    StorageError,
+    UnavailableError,
+    UsageError,
+)
+from ...actors.logs import Log
+from ...storage.membership import MemberRow
+from ..client.applications import place_of
+from ..partitions.guarded_store import close_guarded, open_guarded
+from ..placement.places import LineLostError
+from ..scheduling.forks import no_copies
+from ..scheduling.hidden_tasks import TaskGroup
+from ..scheduling.loop_kinds import running_kind
+from ..scheduling.waiter import waiter_factory
+from ..shards.sessions import Session
+from ..transport.channels import SocketChannel, listen, serve
+from ..transport.errors import read_error
+from ..transport.greeting import Credentials
+from ..transport.nodes import Dialler
+from ..transport.router import Router
+from ..transport.sockets import shard_socket
+from ..transport.tcp import join_address, split_address
+from .crews import ENDED_S, Crew
+from .leases import LOOK_S
+from .nodes import PARTITIONS, Node
+from .processes import BACKOFF_S, FAILED_STARTS_MAX, Worker, absolute_entry, how_ended
+
+if TYPE_CHECKING:
+    from ...actors.registry.app import App
+    from ...actors.values import RuntimeStatus
+    from ...storage.membership import ClusterStore, View
+    from ..nodes import HubNodes
+    from ..settings import Settings
+    from ..shards.shard import Shard
+    from ..transport.channels import Channel
+    from ..transport.verbs import ShardVerb
+    from .balancer import Rebalance
+
+_log = Log("perdure.workers")
+
+_BACKOFF_MAX_S = 5.0
+#: Seconds beyond a lease in which all partitions are served when the hub starts.
+_READY_S = 2.0
+
+
+class MemberSupervisor(Crew):
+    """Starts worker processes, each a member, and again where they die; answers clients.
+
+    Attributes:
+        workers: one for each process, over all that it has been.
+        members: all of the hub's that live, by number, as they were seen last.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        app: App | str,
+        store: ClusterStore,
+        spec: str | None,
+        partitions: int | None,
+        *,
+        node: Node,
+        settings: Settings,
+        socket: Path | None,
+        stop_for: Callable[[Exception], None],
+        observer: str | None,
+        rebalance: Rebalance | None,
+        retention: Mapping[RuntimeStatus, int],
+    ) -> None:
+        super().__init__(1, 1, None if socket is None else socket.absolute(), store)
+        self._app = place_of(app)
+        self._store = store
+        # With its password, if it was given one: the file with the configuration has no name.
+        self._spec = store.location if spec is None else spec
+        self._partitions = partitions
+        self._node = node
+        self._key = node.check()
+        self._settings = settings
+        self._stop_for = stop_for
+        self._observer = observer
+        self._rebalance = None if rebalance is None else asdict(rebalance)
+        self._retention = {status.value: age / 1e6 for status, age in retention.items()}
+        self.workers = [Worker(number) for number in range(workers)]
+        self.members: dict[int, MemberRow] = {}
+        self._me: Credentials | None = None
+        self._dialler = Dialler(lambda: self._me)
+        self._placed = anyio.Event()
+        self._look_now = anyio.Event()
+        self._is_stopping = False
+        self._end_by = 0.0
+        self._cwd = os.getcwd()
+        self._search = [absolute_entry(entry) for entry in sys.path]
+
+    async def open(self) -> None:
+        """Make the store, if it is new, and begin to listen."""
+        count = self._partitions
+        if count is None:
+            count = await self._store.count_partitions() or PARTITIONS
+        await open_guarded(self._store, count)
+        await self._listen()
+        self.router = Router(count, None, waiter_factory(), self._dial)
+        self.router.owners[:] = [-1] * count
+        self.owners = self.router.owners
+
+    async def _dial(self, member: int) -> Channel:
+        row = self.members.get(member)
+        if row is None:
+            raise ConnectionError(f"there is no member {member} now")
+        return await self._dialler.dial(member, row.address)
+
+    async def run(self) -> None:
+        """Keep the workers alive, and answer whoever connects to the hub."""
+        with no_copies():
+            async with TaskGroup() as tasks:
+                self.router.start(tasks)
+                for worker in self.workers:
+                    name = f"the supervision of worker {worker.number}"
+                    tasks.start_soon(self.keeper.persist, name, partial(self._supervise, worker))
+                tasks.start_soon(self.keeper.persist, "the looks for members", self._look_on)
+                tasks.start_soon(self._serve_clients)
+                if self._socket is not None:
+                    place = await listen(shard_socket(self._socket, 0))
+                    tasks.start_soon(serve, place, self._answer_client, self.keeper)
+
+    async def ready(self) -> None:
+        """Return when all workers are members, and all partitions are served.
+
+        Raises:
+            UsageError: they cannot import the application.
+            StorageError: they cannot have the store.
+            InternalError: they end before they serve.
+        """
+        for worker in self.workers:
+            await worker.decided.wait()
+            if not worker.has_served and worker.error is not None:
+                raise worker.error
+        with anyio.move_on_after(self._settings.lease_s + _READY_S):
+            while not all(owner >= 0 for owner in self.owners):
+                await self._placed.wait()
+
+    @property
+    def in_service(self) -> list[int]:
+        """The members that live."""
+        return sorted(self.members)
+
+    @property
+    def leads(self) -> bool:
+        """Whether what is done once for a hub is to be done here: a member does it."""
+        return False
+
+    async def ask(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
+        """Refuse: who is no member may not ask one what only members may."""
+        raise UsageError(f"{verb} is asked of members by members")
+
+    async def _of_any(self, verb: Any, *arguments: Any) -> Any:
+        """Ask a member for the whole hub."""
+        lost: PerdureError = UnavailableError("no member of the hub can be reached now; repeat it")
+        for member in self.in_service:
+            line = self.router.line(member)
+            if line.is_up:
+                try:
+                    return await line.call(verb, *arguments)
+                except LineLostError as error:
+                    lost = error
+        raise lost
+
+    async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
+        counted: list[dict[str, Any]] = await self._of_any("statistics", hottest)
+        return counted
+
+    def check_move(self, partition: int, to: int) -> tuple[int, int]:
+        """Give the numbers back: the member that is asked checks them."""
+        return partition, to
+
+    async def move(self, partition: int, to: int) -> None:
+        """Have a partition served by another member."""
+        await self._of_any("move", partition, to)
+        while self.owners[partition] != to and to in self.members:
+            self._look_now.set()
+            await self._placed.wait()
+
+    async def nodes(self) -> HubNodes:
+        """Give the processes that serve the hub, as the store has them now; this is none."""
+        from ..client.nodes import read_view  # which hardly a hub is asked for
+
+        return read_view(await self._store.view(), None)
+
+    async def drain_node(self, member: int, draining: bool) -> None:
+        """Have a member let its partitions go, or take some again.
+
+        Raises:
+            UsageError: there is none such.
+        """
+        what = "drain_node" if draining else "undrain_node"
+        await self._of_any("ask", what, {"member": member})
+
+    # Where everything is.
+
+    async def _look_on(self) -> None:
+        while True:
+            try:
+                view = await self._store.view()
+                if self._me is None:
+                    found = await self._store.identify()
+                    if found is not None:
+                        key = found.secret if self._key is None else self._key
+                        self._me = Credentials(found.hub, None, key)
+            except PerdureError as error:
+                _log.warning("the members of the hub are not known: %s", error)
+            else:
+                self._see(view)
+            self._look_now = anyio.Event()
+            with anyio.move_on_after(LOOK_S if all(n >= 0 for n in self.owners) else LOOK_S / 10):
+                await self._look_now.wait()
+
+    def _see(self, view: View) -> None:
+        if self.router.is_closed:
+            return
+        alive = {row.member: row for row in view.members if not row.expired}
+        gone = [member for member in self.members if member not in alive]
+        self.members = alive
+        self.count = len(alive)
+        owners = [-1] * len(self.owners)
+        for lease in view.leases:
+            if lease.owner is not None and lease.owner in alive:
+                owners[lease.partition] = lease.owner
+        self.router.place(owners)
+        for member in gone:
+            self.router.forget(member)
+        for member in alive:
+            self.router.line(member)
+        placed, self._placed = self._placed, anyio.Event()
+        placed.set()
+
+    # The processes.
+
+    async def _supervise(self, worker: Worker) -> None:
+        """Run a worker, and run it again when it dies, until the hub stops."""
+        while not self._ends():
+            try:
+                with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
+                    process, ready = await self._spawn(worker)
+            except OSError as error:
+                _log.error("worker %d cannot be started: %s", worker.number, error)
+                worker.error = InternalError(f"worker {worker.number} cannot be started: {error}")
+            else:
+                await self._hear(worker, ready)
+                await process.wait()
+                if self._ends():
+                    return
+                _log.error(
+                    "worker %d (pid %d) ended: %s", worker.number, process.pid, how_ended(process)
+                )
+                self._look_now.set()
+                if not worker.serves and worker.error is None:
+                    worker.error = InternalError(
+                        f"worker {worker.number} ended before it served ({how_ended(process)}); "
+                        "what it printed says why. A script that starts a hub with workers must do "
+                        "so under if __name__ == '__main__'"
+                    )
+            worker.failed_starts = 0 if worker.serves else worker.failed_starts + 1
+            worker.serves = False
+            if not worker.has_served and worker.failed_starts >= FAILED_STARTS_MAX:
+                worker.decided.set()
+                return
+            wait = BACKOFF_S * 2.0 ** min(worker.failed_starts, 10)
+            await anyio.sleep(min(wait, _BACKOFF_MAX_S))
+
+    async def _spawn(self, worker: Worker) -> tuple[Process, int]:
+        """Start a process; gives it, and what is read of it once it serves or cannot."""
+        backend, uvloop = running_kind()
+        ready, told = os.pipe()
+        config = {
+            "app": self._app,
+            "observer": self._observer,
+            "store": self._spec,
+            "partitions": len(self.owners),
+            "listen": _beside(self._node.listen, worker.number),
+            "address": _beside(self._node.address, worker.number),
+            "key": None if self._key is None else self._key.hex(),
+            "http": self._node.http,
+            "rebalance": self._rebalance,
+            "retention": self._retention or None,
+            "settings": asdict(self._settings),
+            "backend": backend,
+            "uvloop": uvloop,
+            "path": self._search,
+            "ready": told,
+        }
+        try:
+            # A file, not a pipe, so that the pipe's end can tell the worker of its supervisor's.
+            with tempfile.TemporaryFile() as file:
+                file.write(orjson.dumps(config))
+                file.seek(0)
+                worker.process = process = await anyio.open_process(
+                    [sys.executable, "-m", "perdure.runtime.member", str(file.fileno())],
+                    stdin=subprocess.PIPE,
+                    stdout=None,
+                    stderr=None,
+                    pass_fds=[file.fileno(), told],
+                    cwd=self._cwd if os.path.isdir(self._cwd) else None,  # noqa: ASYNC240
+                )
+        except BaseException:
+            os.close(ready)
+            raise
+        finally:
+            os.close(told)
+        return process, ready
+
+    async def _hear(self, worker: Worker, ready: int) -> None:
+        """Wait until a worker serves, or has said why it cannot, or has ended."""
+        said = b""
+        try:
+            while True:
+                await anyio.wait_readable(ready)
+                some = os.read(ready, 65_536)
+                if not some:
+                    break
+                said += some
+        finally:
+            os.close(ready)
+        told: dict[str, Any] = orjson.loads(said) if said else {}
+        if "member" in told:
+            worker.serves = worker.has_served = True
+            worker.error = None
+            worker.decided.set()
+            self._look_now.set()
+        elif "error" in told:
+            worker.error = read_error(told["error"])
+            if not worker.has_served and isinstance(worker.error, (UsageError, StorageError)):
+                worker.decided.set()  # it would be the same the next time
+
+    # The end.
+
+    async def drain(self) -> None:
+        """Have all workers leave the hub in order, at the same time."""
+        await self._end()
+
+    def stop(self) -> None:
+        """Start none any more."""
+        self._begin_to_stop()
+        self.router.close()
+
+    def kill(self) -> None:
+        """End the workers at once."""
+        for worker in self.workers:
+            worker.kill()
+
+    def _ends(self) -> bool:
+        return self._is_stopping
+
+    def _begin_to_stop(self) -> None:
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._end_by = anyio.current_time() + self._settings.drain_s + ENDED_S
+
+    async def _end(self) -> None:
+        self._begin_to_stop()
+        async with TaskGroup() as tasks:
+            for worker in self.workers:
+                tasks.start_soon(worker.end, self._end_by)
+
+    async def close(self) -> None:
+        """Wait for the workers' end, for a bounded time, and give the store up."""
+        await self._end()
+        await self._stop_listening()
+        await close_guarded(self._store)
+
+    # Who connects.
+
+    async def _answer_client(self, channel: SocketChannel) -> None:
+        """Pass on to the members what a client of this host asks of partitions."""
+        if await channel.is_greeted(self.run_id, self.secret, 0) is not None:
+            passage = cast("Shard", _Passage(self.router, self._settings))
+            await Session(channel, passage, {}, trusted=False, relays=True).run()
+
+    def _shard_sockets(self, hub: Path) -> list[Path]:
+        return [shard_socket(hub, 0)]
+
+    async def _where(self, version: int, run: str = "") -> dict[str, Any]:
+        """Say that everything is here: clients ask this process, which passes it on."""
+        while version == 1 and run == self.run_id:
+            await anyio.sleep_forever()  # it never changes
+        return {
+            "version": 1,
+            "owners": [0] * len(self.owners),
+            "shards": 1,
+            "run": self.run_id,
+            "incarnations": [0],
+        }
+
+
+class _Passage:
+    """What a session sees of a shard that hosts nothing, and passes everything on."""
+
+    def __init__(self, router: Router, settings: Settings) -> None:
+        self.router = router
+        self.settings = settings
+        self.hosted: dict[int, Any] = {}
+
+
+def _beside(address: str | None, number: int) -> str | None:
+    """Give the address of a worker: that many ports behind the first one."""
+    if address is None:
+        return None
+    host, port = split_address(address, "node_listen")
+    return join_address(host, port + number if port else 0)
