@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from perdure.storage.postgres.links import driver
 from perdure.storage.postgres.place import read_place
 from perdure.storage.postgres.server import (
     Binaries,
@@ -106,7 +107,7 @@ def _asked(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _create(dsn: str, name: str) -> None:
-    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+    asyncpg = driver()
 
     connection: Any = await asyncpg.connect(dsn)
     try:
@@ -118,7 +119,7 @@ async def _create(dsn: str, name: str) -> None:
 
 
 async def _drop(spec: str) -> None:
-    import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+    asyncpg = driver()
 
     place = read_place(spec)
     connection: Any = await asyncpg.connect(place.dsn)

@@ -445,9 +445,9 @@ class Control:
         connection = await connect(self.store.place, self._dsn, name="perdure control")
         try:
             self._lost = asyncio.Event()
-            connection.add_termination_listener(lambda _: self._lost.set())
+            connection.add_termination_listener(self._end)
             await connection.execute("SELECT pg_advisory_lock($1)", self._lock)
-            await connection.add_listener(channel_of(self.store), lambda *_: self._notice.set())
+            await connection.add_listener(channel_of(self.store), self._hear)
             await connection.execute(
                 self.store.sql("UPDATE {s}.member SET control = true WHERE member = $1"),
                 self._member,
@@ -458,6 +458,12 @@ class Control:
         finally:
             self.is_up = False
             connection.terminate()
+
+    def _end(self, _: Connection) -> None:
+        self._lost.set()
+
+    def _hear(self, *_: Any) -> None:
+        self._notice.set()
 
     async def stop(self) -> None:
         """End it."""

@@ -206,14 +206,16 @@ def wait_word(wait: str) -> str:
 
 def _tagged(tags: bytes | None) -> str | None:
     found: Any = None if tags is None else orjson.loads(tags)
-    if not isinstance(found, dict):
+    if type(found) is not dict:
         return None
-    words = [tag_word(name, value) for name, value in found.items() if isinstance(value, str)]
+    tags_of: dict[str, Any] = found
+    words = [tag_word(name, value) for name, value in tags_of.items() if isinstance(value, str)]
     return BETWEEN.join(words) or None
 
 
 def _words(waits: bytes | None) -> str | None:
     found: Any = None if waits is None else orjson.loads(waits)
-    if not isinstance(found, list):
+    if type(found) is not list:
         return None
-    return BETWEEN.join(wait_word(one) for one in found if isinstance(one, str)) or None
+    words: list[Any] = found
+    return BETWEEN.join(wait_word(one) for one in words if isinstance(one, str)) or None

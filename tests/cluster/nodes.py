@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -303,7 +303,7 @@ def until(holds: Callable[[], bool], seconds: float, why: Callable[[], str] = st
 
 
 @contextmanager
-def standing_still(process: int) -> Iterator[None]:
+def standing_still(process: int) -> Generator[None]:
     """Let a process and all below it stand still: a database that does not answer."""
     paused = [process, *_below(process)]
     for number in paused:

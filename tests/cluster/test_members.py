@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -92,7 +92,7 @@ def owned(cluster: Cluster, member: int) -> list[int]:
 
 
 @asynccontextmanager
-async def two_members(cluster: Cluster, **given: Any) -> AsyncIterator[tuple[Hub, Hub]]:
+async def two_members(cluster: Cluster, **given: Any) -> AsyncGenerator[tuple[Hub, Hub]]:
     """Two that have come to their shares."""
     with anyio.fail_after(30):
         async with hub_on(cluster, **given) as one, hub_on(cluster, **given) as two:
@@ -347,7 +347,10 @@ async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale(how:
 async def test_who_answers_whether_sure_or_not_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Leases, "is_sure", lambda self: True)
+    def always(_: Leases) -> bool:
+        return True
+
+    monkeypatch.setattr(Leases, "is_sure", always)
     cluster = Cluster()
     async with two_members(cluster) as (one, two):
         id = counter_of(cluster, 2)

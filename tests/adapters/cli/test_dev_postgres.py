@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from perdure.storage.postgres import server as server_module
+from perdure.storage.postgres.links import driver
 from perdure.storage.postgres.server import is_running
 from tests.adapters.cli.shop import Run
 from tests.greeter import command
@@ -42,7 +43,7 @@ def address_of(process: subprocess.Popen[str]) -> str:
 
 
 async def ask(dsn: str, *statements: str) -> Any:
-    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+    asyncpg = driver()
 
     connection: Any = await asyncpg.connect(dsn)
     try:

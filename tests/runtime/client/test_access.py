@@ -116,7 +116,7 @@ class Cluster:
             self.served[member] += 1
             self.channels.append(channel)
             crew: Any = self.hub.crew
-            handlers = {**crew.handlers, "where": self._where(member)}
+            handlers: Any = {**crew.handlers, "where": self._where(member)}
             await Session(channel, shard_of(self.hub), handlers, trusted=False).run()
 
         async def serve() -> None:

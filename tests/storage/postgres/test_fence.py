@@ -11,17 +11,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
-import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from anyio import create_task_group
 
 from perdure.actors.errors import LeaseLostError, StorageError
 from perdure.storage.postgres import PostgresStore, journal, links
+from perdure.storage.postgres.links import driver
 from perdure.storage.postgres.place import read_place
 from perdure.storage.postgres.server import Server as OwnServer
 from perdure.storage.postgres.store import FENCE, TAKE
 from perdure.testing.store_conformance import Owner, created
 
+asyncpg = driver()
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 READ, WRITTEN = 71, 72

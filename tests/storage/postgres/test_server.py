@@ -18,6 +18,7 @@ import pytest
 
 from perdure.actors.errors import StorageError, UsageError
 from perdure.storage.postgres import server as server_module
+from perdure.storage.postgres.links import driver
 from perdure.storage.postgres.server import (
     Binaries,
     Hold,
@@ -67,7 +68,7 @@ def is_alive(process: int) -> bool:
 
 
 async def ask(dsn: str, *statements: str) -> Any:
-    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+    asyncpg = driver()
 
     connection: Any = await asyncpg.connect(dsn)
     try:
@@ -130,7 +131,7 @@ def test_it_recovers_from_a_crash() -> None:
 
 
 def test_who_does_not_know_the_password_is_not_let_in(folder: Path) -> None:
-    import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+    asyncpg = driver()
 
     with Server(folder, settings=SETTINGS, with_password=True) as server:
         assert asked(server.dsn, "SELECT 1") == 1

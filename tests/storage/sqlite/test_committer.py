@@ -46,7 +46,11 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     However slow this machine is: no thread helps out that the test did not ask for.
     """
     over = Event()
-    monkeypatch.setattr("perdure.storage.sqlite.committer.sleep", lambda _: over.wait(60))
+
+    def wait(_: float) -> None:
+        over.wait(60)
+
+    monkeypatch.setattr("perdure.storage.sqlite.committer.sleep", wait)
     monkeypatch.setattr("perdure.storage.sqlite.committer.BACKLOG_S", 60.0)
     yield over
     over.set()
