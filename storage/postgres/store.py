@@ -30,6 +30,7 @@ from ...actors.errors import (
     StoreDamagedError,
     StoreFullError,
     StoreInUseError,
+    UsageError,
 )
 from ...actors.logs import Log
 from ..bridge import AsyncioBridge
@@ -582,6 +583,9 @@ class PostgresStore:
     Args:
         spec: ``postgresql://user@host:port/database?schema=NAME``; see ``docs/storage.md``.
 
+    Raises:
+        UsageError: it is no address of a database.
+
     Attributes:
         place: where it is.
         bridge: where its connections are used.
@@ -592,6 +596,9 @@ class PostgresStore:
     """
 
     def __init__(self, spec: str) -> None:
+        given: object = spec
+        if type(given) is not str:
+            raise UsageError(f"spec must be a str, not a {type(given).__name__}")
         self.place = read_place(spec)
         self.bridge = AsyncioBridge()
         self._committers: list[Link] = []

@@ -145,7 +145,10 @@ def test_what_is_no_member_is_refused(run: Run, words: list[str]) -> None:
     assert ended.out == ""
 
 
-def test_a_table_says_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_table_says_what_is_wrong(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     moving = NodePartition(index=3, epoch=9, wanted=2)
     seen = HubNodes(
         is_cluster=True,

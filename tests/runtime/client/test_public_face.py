@@ -35,6 +35,7 @@ from perdure import (
     OrchestrationContext,
     OrchestrationHandle,
     PerdureError,
+    PostgresStore,
     PurgeConditions,
     Rebalance,
     RetryPolicy,
@@ -307,6 +308,7 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("App.activity", "f"): or_none(function),
     ("App.orchestration", "f"): or_none(nothing),
     ("App.activity", "timeout"): or_none(lambda value: is_duration(value, zero=False)),
+    ("PostgresStore", "spec"): nothing,  # none of these is an address
     ("Client.raise_event", "name"): is_id,
     ("Client.wait", "instance_id"): is_id,
     ("Client.query_entities", "after"): or_none(nothing),
@@ -361,6 +363,18 @@ SEAMS = {
     "TaskGroup": {"on_ended"},
     "MemoryStore": {"open", "close"},
     "SqliteStore": {"open", "close", "attach"},
+    "PostgresStore": {
+        "open",
+        "close",
+        "join",
+        "view",
+        "identify",
+        "count_partitions",
+        "sql",
+        "partition",
+        "committer",
+        "folder",
+    },  # fmt: skip
     "ManualClock": {"now", "wait_until", "call_at"},
     "SystemClock": {"now", "wait_until", "call_at"},
     "RetryPolicy": {"next_delay"},
@@ -582,7 +596,15 @@ async def try_all_async(faces: Iterable[Face]) -> list[str]:
 
 def test_every_public_name_is_tried_or_is_made_by_the_package() -> None:
     tried = {"App", "EntityId", "Hub", "ManualClock", "MemoryStore", "Rebalance", "RetryPolicy"}
-    tried |= {"Settings", "SqliteStore", "SystemClock", "combine", "commutative", "connect"}
+    tried |= {
+        "PostgresStore",
+        "Settings",
+        "SqliteStore",
+        "SystemClock",
+        "combine",
+        "commutative",
+        "connect",
+    }
     tried |= {"read_nodes", "read_store", "readonly", "run", "tune", "watch_hub"}
     errors = {
         name
@@ -599,6 +621,7 @@ def test_what_makes_objects_refuses_what_it_does_not_take() -> None:
         for cls in (App, EntityId, ManualClock, MemoryStore, Rebalance, RetryPolicy, Settings)
     ]
     faces += [Face("SqliteStore", SqliteStore), Face("SystemClock", SystemClock)]
+    faces += [Face("PostgresStore", PostgresStore)]
     faces += [Face("Hub", Hub, {"app": App()})]
     faces += [Face("EntityId.parse", EntityId.parse)]
     faces += [Face("RetryPolicy.from_options", RetryPolicy.from_options)]
