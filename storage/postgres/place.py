@@ -52,7 +52,11 @@ def read_place(spec: str) -> Place:
         UsageError: it is none.
     """
     if not spec.startswith(SCHEMES):
-        raise UsageError("a hub on PostgreSQL is at 'postgresql://user@host:port/database'")
+        shown = without_password(spec) if "://" in spec else spec
+        raise UsageError(
+            "spec must be the address of a database, as 'postgresql://user@host:port/database', "
+            f"not {shown[:200]!r}"
+        )
     try:
         parts = urlsplit(spec)
         _ = parts.port

@@ -374,7 +374,7 @@ SEAMS = {
         "partition",
         "committer",
         "folder",
-    },  # fmt: skip
+    },
     "ManualClock": {"now", "wait_until", "call_at"},
     "SystemClock": {"now", "wait_until", "call_at"},
     "RetryPolicy": {"next_delay"},
