@@ -66,6 +66,8 @@ LETS_GO_MAX = 4
 _WAIT_LEAST_S = 0.1
 _WAIT_MOST_S = 5.0
 _DAMAGED_S = 30.0
+#: Seconds in which a process that has expired joins again, or tries anew.
+JOIN_S = 10.0
 #: Seconds for what a member that has expired or ends has to say to the store.
 LEAVE_S = 2.0
 
@@ -287,8 +289,14 @@ class Leases:
         self.is_leaving = True
         with suppress(PerdureError):  # others may go on giving it some: it lets these go, too
             await self.membership.drain(self.number, True)
-        self.look_soon()
-        while self.is_busy or self._host.awaits or (self._host.hosted and self._has_heirs()):
+        asked = self._now()
+        # Who has come of late is seen in a look that begins now.
+        while (
+            self.is_busy
+            or self._host.awaits
+            or (self._host.hosted and (self._looked < asked or self._has_heirs()))
+        ):
+            self.look_soon()
             await self._seen.wait()
 
     def _has_heirs(self) -> bool:
@@ -333,7 +341,7 @@ class Leases:
             return False
         if lives:
             self._beat = sent
-        else:
+        elif not self._is_over:
             await self._begin_anew()
         self._tell_waiting()
         return True
@@ -354,10 +362,11 @@ class Leases:
         tries = 0
         while True:
             try:
-                await self.join()
+                with anyio.fail_after(JOIN_S):
+                    await self.join()
                 break
-            except PerdureError as why:
-                _log.error("this process cannot join again yet: %s", why)
+            except (PerdureError, TimeoutError) as why:
+                _log.error("this process cannot join again yet: %s", _text(why))
             await anyio.sleep(self._pause(tries))
             tries += 1
         self.view = None

@@ -16,7 +16,7 @@ CLIENTS = 8
 
 
 def hub_on(cluster: Cluster, *, drain_s: float = 2.0) -> Hub:
-    settings = Settings(lease_s=0.6, drain_s=drain_s)
+    settings = Settings(lease_s=1.5, drain_s=drain_s)
     return Hub(app, store=cluster.store(), partitions=PARTITIONS, settings=settings, rebalance=None)
 
 
@@ -32,7 +32,7 @@ async def driven(hub: Hub, folder: Path, seed: int = 0) -> AsyncIterator[Load]:
 
 async def test_moves_by_wish_lose_and_repeat_nothing(tmp_path: Path) -> None:
     cluster = Cluster()
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one, hub_on(cluster) as two:
             async with driven(one, tmp_path) as load:
                 for _ in range(30):
@@ -47,7 +47,7 @@ async def test_moves_by_wish_lose_and_repeat_nothing(tmp_path: Path) -> None:
 
 async def test_members_that_come_and_go_are_not_noticed(tmp_path: Path) -> None:
     cluster = Cluster()
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one:
             async with driven(one, tmp_path) as load:
                 for _ in range(6):
@@ -61,7 +61,7 @@ async def test_members_that_come_and_go_are_not_noticed(tmp_path: Path) -> None:
 
 async def test_a_member_that_is_cut_off_loses_nothing(tmp_path: Path) -> None:
     cluster = Cluster()
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one, hub_on(cluster) as two:
             async with driven(one, tmp_path) as load:
                 for _ in range(3):

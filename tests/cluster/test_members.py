@@ -33,7 +33,7 @@ from perdure.runtime.transport.nodes import Dialler
 from tests.cluster.small_cluster import Cluster
 
 app = App("shop")
-TTL_S = 0.6
+TTL_S = 1.0
 PARTITIONS = 8
 
 
@@ -81,7 +81,7 @@ def crew_of(hub: Hub) -> ClusterCrew:
     return hub.crew
 
 
-async def until(condition: Callable[[], bool], within_s: float = 8.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     with anyio.fail_after(within_s):
         while not condition():
             await anyio.sleep(0.005)
@@ -94,7 +94,7 @@ def owned(cluster: Cluster, member: int) -> list[int]:
 @asynccontextmanager
 async def two_members(cluster: Cluster, **given: Any) -> AsyncGenerator[tuple[Hub, Hub]]:
     """Two that have come to their shares."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with hub_on(cluster, **given) as one, hub_on(cluster, **given) as two:
             await until(lambda: len(owned(cluster, 1)) == len(owned(cluster, 2)) == 4)
             await until(lambda: sorted(set(one.placement)) == sorted(set(two.placement)) == [1, 2])
@@ -185,7 +185,7 @@ async def test_a_partition_moves_to_the_member_that_it_is_to_go_to() -> None:
 
 async def test_what_is_done_once_for_a_hub_is_done_by_the_first_member() -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one, hub_on(cluster) as two:
             await until(lambda: len(crew_of(two).members) == 2)
             assert one.crew.leads
@@ -211,7 +211,7 @@ async def test_an_activity_that_runs_goes_on_where_it_is_when_its_instance_moves
 
 async def test_what_a_member_that_stops_runs_is_finished_and_its_instances_go_on() -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one:
             async with hub_on(cluster) as two:
                 await until(lambda: len(owned(cluster, 2)) == 4)
@@ -243,7 +243,7 @@ async def test_what_a_silent_member_had_is_taken_when_it_expires() -> None:
 
 async def test_a_member_that_is_gone_is_not_waited_for_on_its_own_host() -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster, ttl_s=30.0) as one:
             two = await hub_on(cluster, ttl_s=30.0).start()
             await until(lambda: len(owned(cluster, 2)) == 4)
@@ -266,7 +266,7 @@ async def test_a_member_of_another_host_is_waited_for_however_it_looks(
     hosts = iter(["here", "there"])
     monkeypatch.setattr(nodes, "host_name", lambda: next(hosts))
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster, ttl_s=30.0) as one:
             two = await hub_on(cluster, ttl_s=30.0).start()
             await until(lambda: len(owned(cluster, 2)) == 4)
@@ -295,7 +295,7 @@ async def test_a_partition_that_was_taken_from_a_member_ends_there_and_its_hub_g
 
 async def test_a_member_that_expired_is_another_one_from_then_on() -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as hub:
             id = EntityId(Counter, "a")
             assert await add(hub.client, id) == 1
@@ -310,38 +310,37 @@ async def test_a_member_that_expired_is_another_one_from_then_on() -> None:
 # Reads.
 
 
-@pytest.mark.parametrize("how", ["operation", "state", "status", "query"])
-async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale(how: str) -> None:
+async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale() -> None:
     cluster = Cluster()
     async with two_members(cluster) as (one, two):
-        id = counter_of(cluster, 2)
-        assert await add(two.client, id) == 1
+        id, client = counter_of(cluster, 2), two.client
+        assert await add(client, id) == 1
         cluster.silent.add(2)
         await until(lambda: owned(cluster, 2) == [])
         assert await add(one.client, id) == 2
+        answers: dict[str, int] = {}
 
-        async def read() -> int:
-            if how == "operation":
-                return await two.client.call_entity(id, Counter.get)
-            if how == "state":
-                state = await two.client.read_entity_state(id)
-                return -1 if state is None else state.n
-            if how == "status":
-                return await state_of(two.client, id)
-            found = [one async for one in two.client.query_entities(states=True)]
-            return next(found_n(one) for one in found if one.entity_id == id)
+        async def call() -> None:
+            answers["operation"] = await client.call_entity(id, Counter.get)
 
-        answers: list[int] = []
+        async def read() -> None:
+            state = await client.read_entity_state(id)
+            answers["state"] = -1 if state is None else state.n
 
-        async def ask() -> None:
-            answers.append(await read())
+        async def look() -> None:
+            answers["status"] = await state_of(client, id)
+
+        async def query() -> None:
+            found = [one async for one in client.query_entities(states=True)]
+            answers["query"] = next(found_n(one) for one in found if one.entity_id == id)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+            for ask in (call, read, look, query):
+                tasks.start_soon(ask)
             await anyio.sleep(0.1)
-            assert answers == [], "it waits"
+            assert answers == {}, "they wait"
             cluster.silent.clear()
-        assert answers == [2]
+        assert answers == dict.fromkeys(("operation", "state", "status", "query"), 2)
 
 
 async def test_who_answers_whether_sure_or_not_is_found_out(
@@ -457,7 +456,7 @@ async def test_members_that_do_not_reach_each_other_go_on_through_the_store(
 
 async def test_a_client_of_one_member_reaches_all(tmp_path: Path) -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster, socket=tmp_path / "s") as one, hub_on(cluster) as two:
             await until(lambda: len(owned(cluster, 2)) == 4)
             async with perdure.connect(tmp_path / "s", app) as client:
