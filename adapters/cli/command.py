@@ -16,6 +16,7 @@ from . import (
     check,
     dev,
     dev_postgres,
+    doctor,
     entities,
     instances,
     manage,
@@ -183,6 +184,7 @@ _MODULES = (
     manage,
     shards,
     nodes,
+    doctor,
     bench,
 )
 for _module in _MODULES:

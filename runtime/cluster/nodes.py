@@ -23,7 +23,13 @@ import anyio
 from attrs import asdict, field, frozen
 
 from ...actors.arguments import refusal, whole
-from ...actors.errors import OutcomeUnknownError, PerdureError, UnavailableError, UsageError
+from ...actors.errors import (
+    OutcomeUnknownError,
+    PerdureError,
+    StoreInUseError,
+    UnavailableError,
+    UsageError,
+)
 from ...actors.logs import Log
 from ...actors.printing import text_of
 from ...storage.membership import ClusterStore, MemberRow, Membership, Newcomer, View
@@ -274,7 +280,13 @@ class ClusterCrew(Crew):
         shard.on_lost = self.leases.lost
         shard.pump.on_interrupt = shard.keeper.on_interrupt = lambda: self.on_interrupt()
         shard.start()
-        await self.leases.join()
+        try:
+            await self.leases.join()
+        except StoreInUseError:
+            # The hub closes no store that it was refused; but this one is open, and of nobody else.
+            with anyio.CancelScope(shield=True):
+                await self.close()
+            raise
 
     @property
     def local_shard(self) -> Shard:

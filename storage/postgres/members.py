@@ -183,10 +183,14 @@ class PostgresMembership:
             )
 
         async def begin() -> None:
-            self._number = await self._link.use(work)
-            self.control = Control(self.store, self._identity, self._number)
-            self.control.start()
-            await self._tell()
+            try:
+                self._number = await self._link.use(work)
+                self.control = Control(self.store, self._identity, self._number)
+                self.control.start()
+                await self._tell()
+            except BaseException:
+                await self._end()  # whoever is no member has nothing to close
+                raise
 
         with CancelScope(shield=True), explained(self.store.location):
             await self.store.bridge.run(begin, shield=True)

@@ -17,7 +17,7 @@ app = App("shop")
 
 
 def hub_on(cluster: Cluster) -> Hub:
-    settings = Settings(lease_s=0.6, drain_s=2.0)
+    settings = Settings(lease_s=3.0, drain_s=2.0)
     return Hub(app, store=cluster.store(), partitions=4, settings=settings)
 
 
@@ -26,7 +26,7 @@ def owners(cluster: Cluster) -> list[int | None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not condition():
             await anyio.sleep(0.005)
 
@@ -38,7 +38,7 @@ async def counted(hub: Hub) -> dict[int, MembershipStatistics]:
 
 async def test_take_overs_and_lost_leases_are_counted() -> None:
     cluster = Cluster()
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one, hub_on(cluster):
             await until(lambda: owners(cluster).count(1) == 2 == owners(cluster).count(2))
             before = await counted(one)
@@ -47,7 +47,7 @@ async def test_take_overs_and_lost_leases_are_counted() -> None:
             await until(lambda: owners(cluster) == [1, 1, 1, 1])
             cluster.unreachable.clear()
             await until(lambda: owners(cluster).count(3) == 2)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 while 3 not in (after := await counted(one)):
                     await anyio.sleep(0.01)
 
@@ -58,7 +58,7 @@ async def test_take_overs_and_lost_leases_are_counted() -> None:
     assert after[1].takeovers.total_s > 0
     assert after[1].lost == 0
     assert after[3].lost == 2
-    assert after[1].beat_age_s < 0.6
+    assert after[1].beat_age_s < 3.0
 
 
 async def test_partitions_that_nobody_has_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ async def test_partitions_that_nobody_has_are_counted(monkeypatch: pytest.Monkey
         return None
 
     cluster = Cluster()
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as hub:
             before = await counted(hub)
             with monkeypatch.context() as patch:
@@ -82,7 +82,7 @@ async def test_partitions_that_nobody_has_are_counted(monkeypatch: pytest.Monkey
 
 async def test_every_figure_of_members_is_exposed_by_member() -> None:
     cluster = Cluster()
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one, hub_on(cluster):
             await until(lambda: owners(cluster).count(1) == 2 == owners(cluster).count(2))
             text = await metrics_text(one)
