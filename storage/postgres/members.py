@@ -189,7 +189,7 @@ class PostgresMembership:
                 self.control.start()
                 await self._tell()
             except BaseException:
-                await self._end()  # whoever is no member has nothing to close
+                await self.end()  # whoever is no member has nothing to close
                 raise
 
         with CancelScope(shield=True), explained(self.store.location):
