@@ -165,7 +165,10 @@ class Membership(Protocol):
         ...
 
     async def let_go(self, partition: int, to: int | None = None) -> bool:
-        """Give a partition up, for a certain member if one is named; False if it was not owned."""
+        """Give a partition up, for a certain member if one is named; False if it was not owned.
+
+        Who is cancelled waits no more; what was begun may still be done.
+        """
         ...
 
     async def wish(self, partition: int, to: int | None) -> None:
@@ -177,7 +180,11 @@ class Membership(Protocol):
         ...
 
     async def has_ended(self, member: int) -> bool:
-        """Whether the session of a member is known to have ended: a hint that its process is gone."""
+        """Whether the session of a member is known to have ended: a hint that its process is gone.
+
+        So it has where there is no such member any more; of one that never had a session it is
+        not known.
+        """
         ...
 
     async def send(self, target: int, items: Sequence[bytes]) -> None:
@@ -189,7 +196,10 @@ class Membership(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Let all partitions go and be no member any more. Idempotent."""
+        """Let all partitions go and be no member any more. Idempotent.
+
+        Who is cancelled waits no more; what was begun goes on for some seconds, or it expires.
+        """
         ...
 
 
