@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,25 @@ def test_a_database_that_is_not_there_is_told_in_a_line() -> None:
     assert ended.returncode == 1
     assert "see that the server runs" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    "file", ["examples/cluster/compose.yaml", "docs/how-to/several-machines.md"]
+)
+def test_what_is_written_down_for_nodes_is_what_they_take(file: str) -> None:
+    text = (ROOT / file).read_text("utf-8")
+    commands = re.findall(r"^ *perdure serve ((?:.+\\?\n +--)*.+)", text, re.MULTILINE)
+    taken = subprocess.run(
+        [sys.executable, "-m", "perdure", "serve", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    named = {option for command in commands for option in re.findall(r"--[a-z-]+", command)}
+
+    assert {"--store", "--node-listen", "--node-address", "--node-key-file"} <= named
+    assert named <= set(re.findall(r"--[a-z-]+", taken))
 
 
 @pytest.mark.parametrize("arguments", [("--nodes", "1"), ("--seconds", "1")])
