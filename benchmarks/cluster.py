@@ -193,10 +193,10 @@ async def _deaths(server: Database, kills: int) -> tuple[list[float], int]:
         client = await _connected(place, stack)
         await _until_shared(client, 3)
         callers = _Callers(client)
+        pauses: list[float] = []
         async with anyio.create_task_group() as tasks:
             for number in range(CALLERS):
                 tasks.start_soon(callers.call, number)
-            pauses: list[float] = []
             for _ in range(kills):
                 await anyio.sleep(0.5)
                 callers.longest.clear()

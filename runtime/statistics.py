@@ -276,8 +276,8 @@ def read_shard(told: Mapping[str, Any]) -> ShardStatistics:
     one["by_activity"] = tuple(_read_activity(row) for row in one.get("by_activity", ()))
     membership = one.get("membership")
     if membership is not None:
-        takeovers = _read_durations(membership["takeovers"])
-        one["membership"] = MembershipStatistics(**{**membership, "takeovers": takeovers})
+        read: dict[str, Any] = {**membership, "takeovers": _read_durations(membership["takeovers"])}
+        one["membership"] = MembershipStatistics(**read)
     return ShardStatistics(**one)
 
 

@@ -44,6 +44,7 @@ async def run(
         await watched.until_all_serve()
         load = Load(client)
         progress = Progress(seconds)
+        wrong: list[str] = []
         with View(console, plain=plain) as view:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watched.show, load, progress, view)

@@ -95,7 +95,7 @@ class Crew(ABC):
         self._place = store  # by which clients find the socket
         self._moving = anyio.Lock()
         self.last_heard: dict[int, float] = {}
-        self._version = 1
+        self._version: int = 1
         # Told to whoever asks where partitions are; a later hub at the same place has another.
         self.run_id = secrets.token_hex(8)
         # Told to workers alone: who knows it may ask what only the hub's own shards may.

@@ -266,8 +266,7 @@ class MemberSupervisor(Crew):
         """Run a worker, and run it again when it dies, until the hub stops."""
         while not self._ends():
             try:
-                with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
-                    process, ready = await self._spawn(worker)
+                process, ready = await self._begin(worker)
             except OSError as error:
                 _log.error("worker %d cannot be started: %s", worker.number, error)
                 worker.error = InternalError(f"worker {worker.number} cannot be started: {error}")
@@ -293,6 +292,11 @@ class MemberSupervisor(Crew):
                 return
             wait = BACKOFF_S * 2.0 ** min(worker.failed_starts, 10)
             await anyio.sleep(min(wait, _BACKOFF_MAX_S))
+
+    async def _begin(self, worker: Worker) -> tuple[Process, int]:
+        with anyio.CancelScope(shield=True):  # a process that nobody knows is never ended
+            return await self._spawn(worker)
+        raise AssertionError("a scope that nobody cancels swallows nothing")
 
     async def _spawn(self, worker: Worker) -> tuple[Process, int]:
         """Start a process; gives it, and what is read of it once it serves or cannot."""

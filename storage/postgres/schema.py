@@ -141,7 +141,7 @@ def _checked(row: Any, place: Place, partitions: int) -> Identity:
 async def _make(connection: Connection, place: Place, partitions: int) -> None:
     check_partitions(partitions)
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {place.quoted}")
-    script = files(__package__).joinpath("schema.sql").read_text()
+    script = files("perdure.storage.postgres").joinpath("schema.sql").read_text()
     await connection.execute(script.replace("{s}", place.quoted))
     if await _has_lz4(connection):
         await connection.execute(

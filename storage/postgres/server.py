@@ -297,7 +297,9 @@ class Server:
         return binaries or pick_binaries(made_by)
 
     def _make_folder(self) -> None:
-        found = {entry.name for entry in self.folder.iterdir()} if self.folder.exists() else set()
+        found = set[str]()
+        if self.folder.exists():
+            found = {entry.name for entry in self.folder.iterdir()}
         if "data" not in found and found - _UNFINISHED:
             raise UsageError(f"{self.folder} has something else in it: give an empty folder")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from attrs import frozen
@@ -205,17 +205,17 @@ def wait_word(wait: str) -> str:
 
 
 def _tagged(tags: bytes | None) -> str | None:
-    found: Any = None if tags is None else orjson.loads(tags)
-    if type(found) is not dict:
+    found: object = None if tags is None else orjson.loads(tags)
+    if not isinstance(found, dict):
         return None
-    tags_of: dict[str, Any] = found
-    words = [tag_word(name, value) for name, value in tags_of.items() if isinstance(value, str)]
+    named = cast("dict[str, Any]", found)
+    words = [tag_word(name, value) for name, value in named.items() if isinstance(value, str)]
     return BETWEEN.join(words) or None
 
 
 def _words(waits: bytes | None) -> str | None:
-    found: Any = None if waits is None else orjson.loads(waits)
-    if type(found) is not list:
+    found: object = None if waits is None else orjson.loads(waits)
+    if not isinstance(found, list):
         return None
-    words: list[Any] = found
+    words: list[Any] = found  # pyright: ignore[reportUnknownVariableType]
     return BETWEEN.join(wait_word(one) for one in words if isinstance(one, str)) or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -92,7 +92,7 @@ async def bare(cluster: Cluster, *, ttl_s: float, host: str = "here", partition:
 
 
 @asynccontextmanager
-async def leased(cluster: Cluster, host: Host) -> AsyncIterator[Leases]:
+async def leased(cluster: Cluster, host: Host) -> AsyncGenerator[Leases]:
     leases = Leases(cluster.store(), host, Keeper(), random=Random(1))
     await leases.join()
     with anyio.fail_after(60):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def hub_on(cluster: Cluster, *, drain_s: float = 2.0) -> Hub:
 
 
 @asynccontextmanager
-async def driven(hub: Hub, folder: Path, seed: int = 0) -> AsyncIterator[Load]:
+async def driven(hub: Hub, folder: Path, seed: int = 0) -> AsyncGenerator[Load]:
     load = Load(seed_of(seed), folder)
     async with anyio.create_task_group() as tasks:
         for _ in range(CLIENTS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil, floor
 from random import Random
+from typing import Any
 
 from hypothesis import given, strategies as st
 
@@ -128,8 +129,8 @@ def test_of_a_member_that_leaves_only_its_own_partitions_move(
     check(hub)
 
 
-def plan(leases: list[LeaseRow], members: list[MemberRow], me: int, **knows: object) -> Plan:
-    return decide(View(members, leases), me, Random(1), Knowledge(**knows))  # type: ignore[arg-type]
+def plan(leases: list[LeaseRow], members: list[MemberRow], me: int, **knows: Any) -> Plan:
+    return decide(View(members, leases), me, Random(1), Knowledge(**knows))
 
 
 TWO = [member(1), member(2)]

@@ -492,6 +492,7 @@ async def test_a_frame_between_nodes_costs_no_more_than_one_over_a_unix_socket(
         both.append(channel)
         await parted.wait()
 
+    over_unix = over_tcp = 0
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve, await listen(tmp_path / "s"), take, Keeper())

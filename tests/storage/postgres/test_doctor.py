@@ -263,11 +263,19 @@ async def test_damaged_rows_are_counted(
     await found_in(postgres, "1 rows that nobody can read")
 
 
+def _nowhere(_: str) -> str:
+    return "postgresql://nobody@127.0.0.1:1/x"
+
+
+def _without_database(spec: str) -> str:
+    return read_place(spec).dsn + "_not_there"
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda spec: "postgresql://nobody@127.0.0.1:1/x", "cannot be reached"),
-        (lambda spec: read_place(spec).dsn + "_not_there", "not_there"),
+        (_nowhere, "cannot be reached"),
+        (_without_database, "not_there"),
     ],
 )
 async def test_what_cannot_be_reached_is_a_finding(

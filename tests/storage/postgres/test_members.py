@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import anyio
 import pytest
@@ -186,7 +187,11 @@ async def test_no_notice_rides_in_a_commit(
     connection = await first.store.bridge.run(
         lambda: first.store.committer(0).use(lambda one: _given(one))
     )
-    connection.add_query_logger(lambda query: asked.append(query.query))
+
+    def hear(query: Any) -> None:
+        asked.append(query.query)
+
+    connection.add_query_logger(hear)
     await owner.commit()
     assert len(asked) == 1
     assert "notify" not in asked[0].lower()
