@@ -54,8 +54,10 @@ def http_beside(
     local_rpc: str | None = None,
     allowed_hosts: tuple[str, ...] = (),
     expose_errors: bool = False,
-) -> Generator[Beside | None]:
-    """Take the addresses, and give what ``perdure.run(beside=)`` takes; None without ``http``.
+) -> Generator[tuple[Beside | None, str | None]]:
+    """Take the addresses, and give what ``perdure.run(beside=)`` takes, and where that serves.
+
+    Both are None without ``http``.
 
     Raises:
         UsageError: an option means nothing, or an address is not to be had.
@@ -63,7 +65,7 @@ def http_beside(
     if http is None:
         if key_file or local_rpc or allowed_hosts or expose_errors:
             raise UsageError("nothing is served over HTTP: say where with --http HOST:PORT")
-        yield None
+        yield None, None
         return
     from ..http.packages import SERVING, check_packages
 
@@ -78,4 +80,4 @@ def http_beside(
         expose_errors=expose_errors,
     )
     with listen(options) as server:
-        yield server.beside
+        yield server.beside, server.url

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
+from socket import gethostname
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -139,7 +140,7 @@ def serve(
         local_rpc=local_rpc,
         allowed_hosts=tuple(allowed_host or ()),
         expose_errors=expose_errors,
-    ) as beside:
+    ) as (beside, url):
         if tell:
             from .terminal import with_failures
 
@@ -158,18 +159,25 @@ def serve(
             node_listen=node_listen,
             node_address=node_address,
             node_key=node_key_file,
-            node_http=_published(http, store),
+            node_http=_published(url, store, node_address, allowed_host or ()),
             on_ready=partial(_announce, app, store),
             beside=beside,
         )
     print("stopped; what had not ended goes on at the next start", flush=True)
 
 
-def _published(http: str | None, store: str) -> str | None:
+def _published(
+    url: str | None, store: str, node_address: str | None, allowed_hosts: Sequence[str]
+) -> str | None:
     """Give the address of the HTTP API that others may look up, where there is such a place."""
-    if http is None or http.endswith(":0") or not is_database(store):
+    if url is None or not is_database(store):
         return None
-    return f"http://{http}"
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    if host not in ("0.0.0.0", "[::]"):
+        return url
+    # At all addresses of the host: by one that the server answers to, else as nodes dial it.
+    named = [*allowed_hosts, (node_address or "").rpartition(":")[0], gethostname()]
+    return f"http://{next(name for name in named if name)}:{port}"
 
 
 def _announce(app: str, store: str, hub: Hub) -> None:

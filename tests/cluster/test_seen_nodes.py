@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import orjson
 import pytest
 
-from perdure import App, Hub, HubStoppingError, Settings, UsageError
+from perdure import App, Hub, HubNodes, HubStoppingError, Settings, UsageError
 from perdure.runtime.client.nodes import read_view
+from perdure.runtime.facts import read_fact
 from perdure.storage.membership import LeaseRow, MemberRow, View
 from tests.cluster.small_cluster import Cluster
 
@@ -20,7 +22,7 @@ def hub_on(cluster: Cluster) -> Hub:
         app,
         store=cluster.store(),
         partitions=4,
-        settings=Settings(lease_s=2.0, drain_s=2.0),
+        settings=Settings(lease_s=6.0, drain_s=2.0),
         node_http="http://here:80",
     )
 
@@ -30,20 +32,21 @@ def owners(cluster: Cluster) -> list[int | None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not condition():
             await anyio.sleep(0.005)
 
 
 async def test_each_member_says_who_serves_what() -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one, hub_on(cluster) as two:
             await until(lambda: owners(cluster).count(1) == 2 == owners(cluster).count(2))
 
             first, second = await one.nodes(), await two.client.nodes()
 
             assert first.is_cluster
+            assert read_fact(HubNodes, orjson.loads(orjson.dumps(first.to_dict()))) == first
             assert first.free == ()
             assert [node.member for node in first.nodes] == [1, 2]
             assert [node.is_this for node in first.nodes] == [True, False]
@@ -60,7 +63,7 @@ async def test_each_member_says_who_serves_what() -> None:
 
 async def test_a_drained_member_has_nothing_until_it_is_undrained() -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as one, hub_on(cluster) as two:
             await until(lambda: owners(cluster).count(1) == 2 == owners(cluster).count(2))
 
@@ -73,7 +76,7 @@ async def test_a_drained_member_has_nothing_until_it_is_undrained() -> None:
 
 async def test_no_member_is_drained_that_is_not_there() -> None:
     cluster = Cluster()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with hub_on(cluster) as hub:
             with pytest.raises(UsageError, match="there is no member 7 now; there are 1"):
                 await hub.drain_node(7)

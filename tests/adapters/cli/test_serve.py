@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -190,7 +192,6 @@ def test_serve_runs_a_hub_with_what_it_was_given(served: Served) -> None:
 def test_serve_says_how_a_process_of_several_is_reached(served: Served) -> None:
     arguments = ["--store", "postgresql://db/shop", "--node-listen", "0.0.0.0:7000"]
     arguments += ["--node-address", "10.0.0.5:7000", "--node-key-file", "key"]
-    arguments += ["--http", "127.0.0.1:7071"]
 
     assert main(["serve", "shop:app", *arguments]) == 0
 
@@ -198,8 +199,49 @@ def test_serve_says_how_a_process_of_several_is_reached(served: Served) -> None:
         "node_listen": "0.0.0.0:7000",
         "node_address": "10.0.0.5:7000",
         "node_key": "key",
-        "node_http": "http://127.0.0.1:7071",
+        "node_http": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("more", "host"),
+    [
+        (["--http", "127.0.0.1:0"], "127.0.0.1"),
+        (["--http", "0.0.0.0:0"], gethostname()),
+        (["--http", "0.0.0.0:0", "--node-address", "10.0.0.5:7000"], "10.0.0.5"),
+        (
+            ["--http", "[::]:0", "--allowed-host", "a.shop", "--node-address", "10.0.0.5:7000"],
+            "a.shop",
+        ),
+    ],
+)
+def test_serve_publishes_where_its_http_api_is(
+    more: list[str], host: str, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERDURE_KEYS", "shop full hush-hush-hush-7")
+
+    assert main(["serve", "shop:app", "--store", "postgresql://db/shop", *more]) == 0
+
+    assert re.fullmatch(rf"http://{re.escape(host)}:[1-9]\d+", served.given["node_http"])
+
+
+def test_serve_publishes_nothing_where_nobody_looks(served: Served) -> None:
+    arguments = ["--store", "sqlite:hub", "--http", "127.0.0.1:0"]
+
+    assert main(["serve", "shop:app", *arguments]) == 0
+
+    assert served.given["node_http"] is None
+
+
+def test_serve_prints_no_password(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    place = "postgresql://shop:hush-hush@db/shop?schema=shop&sslpassword=hush-hush"
+
+    assert main(["serve", "shop:app", "--store", place]) == 0
+
+    told = capsys.readouterr()
+    assert served.given["store"] == place
+    assert "on postgresql://shop@db/shop?schema=shop (" in told.out
+    assert "hush" not in told.out + told.err
 
 
 def test_serve_leaves_to_the_hub_what_it_was_not_given(

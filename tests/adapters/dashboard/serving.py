@@ -102,7 +102,7 @@ async def _serve_cluster(
     options = ServerOptions(
         address=Address("127.0.0.1", 0), keys=None if keys is None else Keys.parse(keys)
     )
-    settings = Settings(lease_s=3.0, drain_s=0.5)
+    settings = Settings(lease_s=6.0, drain_s=0.5)
     async with AsyncExitStack() as entered:
         hubs = [
             await entered.enter_async_context(
