@@ -20,6 +20,8 @@ from .links import driver
 def explain(error: BaseException, where: str) -> StorageError | LeaseLostError:
     """Give the package's exception for one that came out of what a store calls."""
     asyncpg = driver()
+    if isinstance(error, asyncpg.DataError):
+        return StorageError(f"{where}: PostgreSQL does not take a value ({error})")
     if isinstance(error, ValueError):
         return StorageError(f"the store at {where} is closed ({error}); open it again")
     if isinstance(error, asyncpg.PostgresError):

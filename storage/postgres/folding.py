@@ -21,8 +21,8 @@ from ...actors.logs import Log
 from ..layers import Layers
 from ..unapplied import Unapplied
 from .faults import explain, lease_lost
-from .links import Connection, Link
-from .tables import steps
+from .links import Connection, Link, driver
+from .tables import mended_values, steps
 
 GATE: Final = (
     "UPDATE {s}.folded SET settled = $4, next_id = greatest(next_id, $5), next_row ="
@@ -52,16 +52,33 @@ async def fold(
 ) -> None:
     """Bring a layer into the tables, all of it or nothing.
 
+    A text that PostgreSQL cannot hold comes there with U+FFFD for what it cannot.
+
     Raises:
         LeaseLostError: somebody has taken the partition.
     """
+    try:
+        await _fold(connection, partition, epoch, layer, sql_of, where, list)
+    except driver().CharacterNotInRepertoireError:
+        await _fold(connection, partition, epoch, layer, sql_of, where, mended_values)
+
+
+async def _fold(
+    connection: Connection,
+    partition: int,
+    epoch: int,
+    layer: Unapplied,
+    sql_of: Callable[[str], str],
+    where: str,
+    given: Callable[[list[Any]], list[Any]],
+) -> None:
     numbers = (layer.follows, layer.sequence, layer.next_id, layer.next_row)
     async with connection.transaction():
         if await connection.fetchval(sql_of(GATE), partition, epoch, *numbers) is None:
             raise lease_lost(where)
         for portion in layer.portions(epoch, PORTION):
             for sql, values in steps(portion):
-                await connection.execute(sql_of(sql), partition, *values)
+                await connection.execute(sql_of(sql), partition, *given(values))
         await connection.execute(sql_of(CLEAR), partition, layer.sequence)
 
 

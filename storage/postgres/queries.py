@@ -7,7 +7,7 @@ from typing import Any, Final
 from attrs import Factory, define, evolve
 
 from ..records import EntityFilter, InstanceFilter, behind_prefix
-from .tables import tag_word, wait_word
+from .tables import bindable, tag_word, wait_word
 
 INSTANCE: Final = (
     "id, key, name, version, execution, created, parent, parent_task, parent_execution, tags,"
@@ -134,7 +134,7 @@ class _Where:
     def add(self, term: str, *values: Any) -> None:
         """Add one; each ``?`` is the next value."""
         for value in values:
-            self.values.append(value)
+            self.values.append(_bindable(value))
             term = term.replace("?", f"${len(self.values)}", 1)
         self.terms.append(term)
 
@@ -151,6 +151,12 @@ class _Where:
     @property
     def text(self) -> str:
         return " AND ".join(self.terms)
+
+
+def _bindable(value: Any) -> Any:
+    if isinstance(value, str):
+        return bindable(value)
+    return [*map(_bindable, value)] if isinstance(value, list) else value
 
 
 def instance_page(partition: int, filter: InstanceFilter) -> tuple[str, list[Any]]:
@@ -178,6 +184,8 @@ def _instance_where(partition: int, filter: InstanceFilter) -> _Where:
         where.add("status = ANY(?::text[])", [*filter.statuses])
     if filter.parents:
         where.add("parent = ANY(?::text[])", [*filter.parents])
+    if filter.failure_type is not None:  # what the index has of it
+        where.add("left(failure_type, 200) = ?", filter.failure_type[:200])
     for column in ("name", "parent", "failure_type"):
         value = getattr(filter, column)
         if value is not None:

@@ -35,6 +35,7 @@ _SETTINGS: Final = (
     " current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,"
     " current_setting('synchronous_commit') AS synchronous_commit,"
     " current_setting('synchronous_standby_names') AS standbys,"
+    " current_setting('server_encoding') AS encoding,"
     " pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only"
 )
 
@@ -71,6 +72,11 @@ async def read_durability(connection: Connection, place: Place) -> str:
         raise StoreReadOnlyError(
             f"{place.location} takes no writes: it is a standby, or set to read only; give the "
             "address of the primary"
+        )
+    if row["encoding"] != "UTF8":
+        raise StorageError(
+            f"{place.location} keeps texts as {row['encoding']}, and a hub's may have any character: "
+            "make a database with ENCODING 'UTF8' TEMPLATE template0"
         )
     commit, standbys = row["synchronous_commit"], row["standbys"].strip()
     unsafe = [

@@ -98,7 +98,7 @@ CREATE TABLE {s}.instance_row (
   notes json,
   waits json,
   attempts bigint,
-  -- For queries: each tag as its name, a unit separator and its value, and what it waits for.
+  -- For queries: each tag as JSON of its name and value, and what it waits for; a hash if long.
   tagged text[] COLLATE "C",
   waited text[] COLLATE "C",
   PRIMARY KEY (partition, id)
@@ -112,7 +112,8 @@ CREATE INDEX instance_completed ON {s}.instance_row (partition, completed)
   WHERE completed IS NOT NULL;
 CREATE INDEX instance_parent ON {s}.instance_row (partition, parent, created, key)
   WHERE parent IS NOT NULL;
-CREATE INDEX instance_failure ON {s}.instance_row (partition, failure_type, created, key)
+CREATE INDEX instance_failure ON {s}.instance_row
+  (partition, left(failure_type, 200), created, key)
   WHERE failure_type IS NOT NULL;
 CREATE INDEX instance_parked ON {s}.instance_row (partition, created, key)
   WHERE parked IS NOT NULL;

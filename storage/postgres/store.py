@@ -66,6 +66,7 @@ from .faults import explained, lease_lost
 from .links import Connection, Link, driver
 from .place import read_place
 from .schema import Identity, check_partitions, prepare, read_durability
+from .tables import bindable
 
 COMMITTERS_MAX: Final = 4
 """Connections that commit, for all partitions."""
@@ -119,6 +120,7 @@ class PostgresPartition:
         self._layers: Layers | None = None
         self._last: Layers | None = None  # those before, which reads need until there are others
         self._folder: folding.Folder | None = None
+        self._last_folder: folding.Folder | None = None  # the one of those before
         self._epoch = 0
         self._sequence = 0
         self._broken = True
@@ -158,12 +160,13 @@ class PostgresPartition:
             self._last, self._layers = self._layers, None
         if self._folder is not None:
             folder, self._folder = self._folder, None
+            self._last_folder = folder
             await folder.stop()
         if self._is_committing:
             # Nobody waits for it any more. It ends by itself, before the epoch or after it.
             self._link.drop()
         recovered, layers = await self._link.use(self._take)
-        self._layers, self._last = layers, None
+        self._layers, self._last, self._last_folder = layers, None, None
         self._epoch, self._sequence = recovered.epoch, recovered.sequence
         self._folder = folding.Folder(
             self._number, self._epoch, layers, self._store.folder(), self._sql, self._where
@@ -360,7 +363,7 @@ class PostgresPartition:
             if len(recent) == len(keys):
                 return list(recent.values())  # begun since, so the tables have nothing to say
         sql = queries.READ_INSTANCES if payloads else queries.READ_STATUSES
-        rows, layers = await self._read(sql, [*map(_bindable, keys)])
+        rows, layers = await self._read(sql, [*map(bindable, keys)])
         found = {row[1]: mend_instance(row, self._path) for row in map(tuple, rows)}
         for layer in layers:
             layer.correct_instances(keys, found)
@@ -368,7 +371,7 @@ class PostgresPartition:
 
     async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
         """Give the stored entities among (name, key) ``ids``, in one round trip."""
-        names, keys = [_bindable(name) for name, _ in ids], [_bindable(key) for _, key in ids]
+        names, keys = [bindable(name) for name, _ in ids], [bindable(key) for _, key in ids]
         rows, layers = await self._read(queries.READ_ENTITIES, names, keys)
         found = {(row[1], row[2]): mend_entity(row, self._path) for row in map(tuple, rows)}
         for layer in layers:
@@ -398,7 +401,7 @@ class PostgresPartition:
 
     async def read_request(self, request: str) -> RequestRow | None:
         """Give what was recorded for a client's request id."""
-        rows, layers = await self._read(queries.READ_REQUEST, _bindable(request))
+        rows, layers = await self._read(queries.READ_REQUEST, bindable(request))
         found = RequestRow(*rows[0]) if rows else None
         for layer in layers:
             found = layer.correct_request(request, found)
@@ -464,7 +467,7 @@ class PostgresPartition:
 
     async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
         """Count the stored messages that wait for each of ``actors``, in one round trip."""
-        wanted = [*{_bindable(actor) for actor in actors}]
+        wanted = [*{bindable(actor) for actor in actors}]
         rows = await self._query((queries.WAITING, [self._number, wanted]))
         return dict(map(tuple, rows))
 
@@ -492,6 +495,12 @@ class PostgresPartition:
         self._check_open()
         if self._folder is not None:
             await self._run(self._folder.fold)
+        elif self._last_folder is not None:  # while it recovers, or after that has failed
+            try:
+                await self._run(self._last_folder.fold)
+            except LeaseLostError as error:
+                if self._layers is None:  # else it has recovered meanwhile, and folded all
+                    raise StorageError(f"{self._where} is not recovered yet") from error
 
     async def size(self) -> int:
         """Give the partition's share of what the schema takes, in bytes."""
@@ -565,11 +574,6 @@ async def store_entry(
         )
     if stored is None:
         raise lease_lost(where)
-
-
-def _bindable(text: str) -> str:
-    """Give a text that PostgreSQL can hold; what it cannot hold, it does not have either."""
-    return text.replace("\0", "\ufffd\ufffd") if "\0" in text else text
 
 
 def _is_cut(rows: list[Any], limit: int) -> bool:

@@ -5,6 +5,7 @@ Each statement takes one array for each column, whatever the number of rows, and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final, cast
@@ -13,10 +14,13 @@ import orjson
 from attrs import frozen
 
 from ..encoding import pending
-from ..records import Checkpoint, CreatedRow, ProgressRow
+from ..records import Checkpoint, ProgressRow
 
 BETWEEN: Final = "\x1e"
 """Stands between the words of a row; JSON has it in no text."""
+
+WORD_MAX: Final = 300
+"""Characters of a word; an index takes some 2,700 bytes."""
 
 
 @frozen
@@ -173,35 +177,49 @@ def _instances(c: Checkpoint) -> Iterable[Step]:
     if c.created:
         origins = [*{row.id: row for row in c.created}.values()]
         progress = [latest.pop(row.id, None) or pending(row) for row in origins]
-        columns: list[list[Any]] = [*map(list, zip(*map(_origin, origins), strict=True))]
-        columns += map(list, zip(*(_state(row)[1:] for row in progress), strict=True))
+        columns: list[list[Any]] = [*map(list, zip(*origins, strict=True))]
+        columns += map(list, zip(*(row[1:] for row in progress), strict=True))
         columns += [[_tagged(row.tags) for row in origins], [_words(row.waits) for row in progress]]
         yield CREATE, columns
     rows = [row for row in latest.values() if row is not None]
     if rows:
-        columns = [*map(list, zip(*map(_state, rows), strict=True))]
+        columns = [*map(list, zip(*rows, strict=True))]
         yield PROGRESS, [*columns, [_words(row.waits) for row in rows]]
 
 
-def _origin(row: CreatedRow) -> tuple[Any, ...]:
-    return tuple(row)
+def bindable(text: str) -> str:
+    """Give a text that PostgreSQL can hold: it has neither NUL nor lone surrogates."""
+    if text.isascii() and "\0" not in text:
+        return text
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\0", "\ufffd")
 
 
-def _state(row: ProgressRow) -> tuple[Any, ...]:
-    kind = row.failure_type
-    if kind is not None and "\0" in kind:  # which no text of PostgreSQL has
-        row = row._replace(failure_type=kind.replace("\0", "\ufffd"))
-    return tuple(row)
+def mended_values(values: Iterable[Any]) -> list[Any]:
+    """Give what a statement takes, with texts that PostgreSQL can hold."""
+    return [
+        [bindable(one) if isinstance(one, str) else one for one in value]
+        if isinstance(value, list)
+        else value
+        for value in values
+    ]
 
 
 def tag_word(name: str, value: str) -> str:
     """Give a tag as one word."""
-    return orjson.dumps([name, value]).decode()
+    return _word([name, value])
 
 
 def wait_word(wait: str) -> str:
     """Give what is waited for as one word."""
-    return orjson.dumps(wait).decode()
+    return _word(wait)
+
+
+def _word(of: object) -> str:
+    word = orjson.dumps(of)
+    if len(word) > WORD_MAX:
+        return f"#{hashlib.blake2b(word, digest_size=32).hexdigest()}"
+    return word.decode()
 
 
 def _tagged(tags: bytes | None) -> str | None:
