@@ -382,6 +382,8 @@ class Leases:
             except PerdureError as error:
                 _log.debug("no notices: %s", error)
                 await anyio.sleep(LOOK_S)
+            # One that has left may say so at once, and again, without end.
+            await anyio.sleep(_LOOK_LEAST_S)
             if membership is not self._membership:
                 continue
             self.look_soon()

@@ -225,6 +225,21 @@ async def test_a_member_is_taken_for_gone_only_where_everything_says_so(missing:
         assert not host.hosted
 
 
+async def test_a_membership_that_notices_without_end_does_not_hold_the_loop() -> None:
+    cluster, host = await cluster_of(1), Host(30.0)
+    leases = Leases(cluster.store(), host, Keeper(), random=Random(1))
+    await leases.join()
+
+    async def noticed() -> None:
+        return
+
+    leases.membership.noticed = noticed  # type: ignore[method-assign]
+    with anyio.move_on_after(0.3) as scope:
+        await leases.run()
+    assert scope.cancelled_caught
+    assert host.hosted == {0: None}
+
+
 async def test_take_overs_do_not_hold_beats_up() -> None:
     cluster, host = await cluster_of(4), Host()
     host.may_host = anyio.Event()
