@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -52,13 +53,21 @@ async def _show(
                 if interval_s is None:
                     return
                 await anyio.sleep(interval_s)
-        with Live(console=screen.console, auto_refresh=False) as live:
+        seen, trouble = await look(), ""
+        # On a console of its own: what is printed on a live one stands above what is alive.
+        with Live(console=Console(), auto_refresh=False) as live:
             while True:
-                seen = await look()
                 with screen.console.capture() as captured:
                     show_nodes(screen, seen)
+                    if trouble:
+                        screen.line(Text(f"as it was: {trouble}", style="bold red"))
                 live.update(Text.from_ansi(captured.get().rstrip("\n")), refresh=True)
                 await anyio.sleep(interval_s)
+                try:
+                    seen, trouble = await look(), ""
+                except perdure.StorageError as error:
+                    # Whoever watches a failover wants to see its end, too.
+                    trouble = str(error)
 
 
 @asynccontextmanager

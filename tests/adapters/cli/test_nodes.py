@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from perdure import HubNodes, NodePartition, NodeStatus, UnavailableError
+import perdure
+from perdure import HubNodes, NodePartition, NodeStatus, StorageError, UnavailableError
 from perdure.adapters.cli import members
 from perdure.adapters.cli.screen import Screen
 from tests.adapters.cli.cluster import members_at
@@ -199,6 +200,42 @@ def test_a_watch_looks_until_the_hub_is_gone(
 
     assert (ended.status, ended.err.splitlines()[-1]) == (4, "perdure: it is gone")
     assert len(looks) == 3
+
+
+def test_a_watch_goes_on_while_the_database_is_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = HubNodes(is_cluster=True, nodes=(node(),))
+    answers: list[HubNodes | Exception] = [
+        seen,
+        StorageError("db cannot be reached"),
+        seen,
+        UnavailableError("it is gone"),
+    ]
+
+    async def read_nodes(_: str) -> HubNodes:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(perdure, "read_nodes", read_nodes)
+    ended = run("nodes", "postgresql://db/shop", "--watch", "--interval", "0.01")
+
+    assert answers == []
+    assert (ended.status, ended.err.splitlines()[-1]) == (4, "perdure: it is gone")
+    assert ended.out.count("10.0.0.1:7000") == 1
+
+
+def test_a_database_that_is_away_from_the_start_ends_a_watch(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_nodes(_: str) -> HubNodes:
+        raise StorageError("db cannot be reached")
+
+    monkeypatch.setattr(perdure, "read_nodes", read_nodes)
+
+    assert run("nodes", "postgresql://db/shop", "--watch").status == 1
 
 
 def test_a_wrong_key_between_nodes_is_one_line(
