@@ -518,13 +518,15 @@ class PostgresPartition:
         with CancelScope(shield=True), explained(self._where):
             await self._bridge.run(finish, shield=True)
 
-    async def close(self) -> None:
-        """Fold what was committed, and refuse every call from now on."""
-        finish = self.retire(for_good=True)
+    async def close(self, *, fold: bool = True) -> None:
+        """Refuse every call from now on; what was committed is folded first, if asked for."""
+        finish = self.retire(for_good=True, fold=fold)
         with CancelScope(shield=True), explained(self._where):
             await self._bridge.run(finish, shield=True)
 
-    def retire(self, *, for_good: bool = False) -> Callable[[], Coroutine[Any, Any, None]]:
+    def retire(
+        self, *, for_good: bool = False, fold: bool = True
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
         """Commit no more until it is recovered; gives what folds the rest, for asyncio."""
         folder, self._folder = self._folder, None
         was_broken, self._broken = self._broken, True
@@ -532,7 +534,7 @@ class PostgresPartition:
 
         async def finish() -> None:
             if folder is not None and not self._store.is_closed:
-                await _end(folder, is_whole=not was_broken)
+                await _end(folder, is_whole=fold and not was_broken)
 
         return finish
 
@@ -749,7 +751,8 @@ class PostgresStore:
         with CancelScope(shield=True):
             for partition in partitions:
                 try:
-                    await partition.close()
+                    # One that waits for a server in vain is enough; the next owner folds.
+                    await partition.close(fold=not errors)
                 except StorageError as error:
                     errors.append(error)
             if not self.is_closed:

@@ -21,7 +21,7 @@ from perdure.storage.records import (
     RequestRow,
     TimerRow,
 )
-from perdure.testing.store_conformance import created, own, progress
+from perdure.testing.store_conformance import Owner, created, own, progress
 
 MANY = 100_000
 
@@ -147,6 +147,29 @@ async def test_an_owner_that_was_fenced_folds_nothing(
         await old.partition.apply()
     assert not await ask(store, "SELECT FROM {s}.instance_row")
     await other.close()
+
+
+async def test_a_store_that_cannot_fold_tries_once_when_it_is_closed(
+    store: PostgresStore, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    async def fail(connection: Any, partition: int, *_: Any) -> None:
+        tries.append(partition)
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(folding, "GATHER_S", 60.0)
+    owners = [Owner(one, await one.recover()) for one in await store.open(3)]
+    for owner in owners:
+        await owner.commit(created=[created(1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(folding, "fold", fail)
+        with pytest.raises(StorageError, match="no answer"):
+            await store.close()
+
+    assert tries == [0]
+    for one in await store.open(3):
+        assert await Owner(one, await one.recover()).keys() == ["i1"]
 
 
 async def test_queries_see_what_was_committed_before_a_recovery_that_fails(
