@@ -148,6 +148,11 @@ class PostgresMembership:
         return self._partitions
 
     @property
+    def has_left(self) -> bool:
+        """Whether it is no member any more, or never became one."""
+        return self._has_left
+
+    @property
     def ttl_s(self) -> float:
         """How many seconds after a beat this member expires."""
         return self._newcomer.ttl_s
@@ -183,17 +188,21 @@ class PostgresMembership:
             )
 
         async def begin() -> None:
-            try:
-                self._number = await self._link.use(work)
-                self.control = Control(self.store, self._identity, self._number)
-                self.control.start()
-                await self._tell()
-            except BaseException:
-                await self.end()  # whoever is no member has nothing to close
-                raise
+            self._number = await self._link.use(work)
+            if self._has_left:
+                return  # nobody waits any more
+            self.control = Control(self.store, self._identity, self._number)
+            self.control.start()
+            await self._tell()
 
-        with CancelScope(shield=True), explained(self.store.location):
-            await self.store.bridge.run(begin, shield=True)
+        try:
+            with explained(self.store.location):
+                await self.store.bridge.run(begin)
+        except BaseException:
+            # Whoever is no member has nothing to close; a row that is there already expires.
+            with CancelScope(shield=True):
+                await self.store.bridge.run(self.end, shield=True)
+            raise
         self._partitions = [
             self.store.partition(number, self._number) for number in range(self.store.count)
         ]

@@ -716,7 +716,7 @@ class PostgresStore:
         if self.is_closed or identity is None:
             raise StorageError(f"{self.location} is not open")
         made = members.PostgresMembership(self, newcomer, identity)
-        self._memberships.append(made)
+        self._memberships = [one for one in self._memberships if not one.has_left] + [made]
         await made.join()
         return made
 

@@ -277,6 +277,22 @@ async def test_a_store_is_closed_whose_member_never_left(postgres: str) -> None:
     assert not member.has_control
 
 
+async def test_who_waits_no_more_to_join_is_no_member(
+    stores: list[PostgresStore], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "CLOSE_S", 0.1)
+    await session.do("BEGIN")
+    await session.do("LOCK TABLE {s}.hub IN ACCESS EXCLUSIVE MODE")
+    with anyio.fail_after(SOON_S):
+        with anyio.move_on_after(0.1) as scope:
+            await stores[0].join(newcomer())
+        assert scope.cancelled_caught
+        await session.do("COMMIT")
+        member = await stores[0].join(newcomer())
+    assert [row.member for row in (await stores[1].view()).members] == [member.number]
+    await member.leave()
+
+
 # Rows that nobody needs any more.
 
 
