@@ -100,11 +100,18 @@ class Link:
     Args:
         place: where it leads.
         name: what the server calls it.
+        check: what each connection has to pass before it is used.
     """
 
-    def __init__(self, place: Place, name: str = "perdure") -> None:
+    def __init__(
+        self,
+        place: Place,
+        name: str = "perdure",
+        check: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> None:
         self._place = place
         self._name = name
+        self._check = check
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._opened: Connection | None = None
@@ -129,14 +136,24 @@ class Link:
                 raise ValueError("closed")
             connection = self._opened
             if connection is None or connection.is_closed():
-                connection = self._opened = await connect(self._place, name=self._name)
-                connection.add_log_listener(self._hear)
+                connection = self._opened = await self._open()
             try:
                 return await work(connection)
             except BaseException as error:
                 if not _is_answer(error):
                     self.drop()
                 raise
+
+    async def _open(self) -> Connection:
+        connection = await connect(self._place, name=self._name)
+        try:
+            connection.add_log_listener(self._hear)
+            if self._check is not None:
+                await self._check(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     def _hear(self, _: Connection, message: Any) -> None:
         if getattr(message, "severity_en", None) == WORRYING:

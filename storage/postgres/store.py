@@ -683,10 +683,22 @@ class PostgresStore:
             raise
         self.count = identity.partitions
         self._committers = [
-            Link(self.place, "perdure commits") for _ in range(min(self.count, COMMITTERS_MAX))
+            Link(self.place, "perdure commits", self._check)
+            for _ in range(min(self.count, COMMITTERS_MAX))
         ]
         self._folder = Link(self.place, "perdure folds")
         self.is_closed = False
+
+    async def _check(self, connection: Connection) -> None:
+        """See how durable commits are by a new connection, which may lead to another server.
+
+        Raises:
+            StorageError: not as they have to be.
+        """
+        durability = await read_durability(connection, self.place)
+        if durability != self._durability:
+            _log.warning("%s: commits are now %s", self.location, durability)
+            self._durability = durability
 
     async def count_partitions(self) -> int | None:
         """How many partitions the hub there has; None where there is none yet."""

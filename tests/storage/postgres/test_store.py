@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from perdure.actors.errors import LeaseLostError, StorageError
-from perdure.storage.postgres import PostgresStore, folding, queries
+from perdure.storage.postgres import PostgresStore, folding, queries, store as store_module
 from perdure.storage.records import (
     EntityRow,
     InstanceFilter,
@@ -170,6 +170,35 @@ async def test_a_store_that_cannot_fold_tries_once_when_it_is_closed(
     assert tries == [0]
     for one in await store.open(3):
         assert await Owner(one, await one.recover()).keys() == ["i1"]
+
+
+async def test_a_new_connection_commits_only_to_a_server_that_keeps_it(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(*_: object) -> str:
+        raise StorageError("fsync=off")
+
+    async def take(*_: object) -> str:
+        return "as on another server"
+
+    async def drop(_: object) -> None:
+        store.committer(0).drop()
+
+    owner = await own(store)
+    before = store.durability
+    await store.bridge.run(lambda: store.committer(0).use(drop))
+    monkeypatch.setattr(store_module, "read_durability", refuse)
+    with pytest.raises(StorageError, match="fsync=off"):
+        await owner.commit(created=[created(1)])
+    assert not await ask(store, "SELECT FROM {s}.journal")
+    with pytest.raises(StorageError, match="fsync=off"):
+        await owner.partition.recover()
+
+    monkeypatch.setattr(store_module, "read_durability", take)
+    again = Owner(owner.partition, await owner.partition.recover())
+    await again.commit(created=[created(1)])
+    assert store.durability == "as on another server" != before
+    assert "commits are now as on another server" in caplog.text
 
 
 async def test_queries_see_what_was_committed_before_a_recovery_that_fails(
