@@ -15,6 +15,7 @@ import pytest
 from perdure.actors.errors import LeaseLostError, StorageError
 from perdure.storage.postgres import PostgresStore, folding, queries, store as store_module
 from perdure.storage.records import (
+    ChunkRow,
     EntityRow,
     InstanceFilter,
     MailRow,
@@ -97,6 +98,19 @@ async def test_no_text_keeps_checkpoints_from_the_tables(store: PostgresStore) -
     assert await owner.keys(failure_type="E\0x") == ["k\ufffd"]
     assert await owner.keys(name="\ud800") == []
     assert len(await owner.partition.read_mail(None, 0, 9)) == 1
+
+
+async def test_people_see_a_history_with_nul_in_it(store: PostgresStore) -> None:
+    owner = await own(store)
+    chunk = ChunkRow(1, 0, b'[["Began",0,"a"],["Called",1500000,"\\u0000"]]')
+    await owner.commit(created=[created(1)], history=[chunk])
+    await owner.partition.apply()
+
+    rows = await ask(
+        store, "SELECT instance_id, seq, type, extract(epoch FROM time)::float8 FROM {s}.histories"
+    )
+    assert sorted(map(tuple, rows)) == [("i1", 0, "Began", 0.0), ("i1", 1, "Called", 1.5)]
+    assert await owner.partition.read_history(1) == [chunk.body]
 
 
 async def test_a_round_that_fails_is_said_once_and_made_later(
