@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from ..actors.arguments import flag, is_a, refusal
+from ..actors.entities.stripes import stripe_key
 from ..actors.errors import HubStoppingError, InvalidTimeError, UsageError
 from ..actors.ids import EntityId, check_instance_id
 from ..actors.times import microseconds, seconds, timestamp
@@ -229,7 +230,8 @@ class TestHub(Hub):
     async def evict(self, actor: str | EntityId[Any]) -> bool:
         """Have an instance or an entity leave memory, once all that it decided is durable.
 
-        What next comes for it finds it in the store: an instance's code is replayed then.
+        What next comes for it finds it in the store: an instance's code is replayed then. Of a
+        striped entity the stripes leave as well.
 
         Returns:
             Whether it was in memory.
@@ -239,8 +241,18 @@ class TestHub(Hub):
                 lock on it, or an operation that does not end.
             HubStoppingError: the hub does not run.
         """
-        key = str(actor) if isinstance(actor, EntityId) else check_instance_id(actor, "actor")
-        return await self._at_home(partial(self._evict, key))
+        if not isinstance(actor, EntityId):
+            key = check_instance_id(actor, "actor")
+            return await self._at_home(partial(self._evict, key))
+        return await self._at_home(partial(self._evict_entity, actor))
+
+    async def _evict_entity(self, id: EntityId[Any]) -> bool:
+        striped = self._lookup.striped.get(id.name)
+        count = 0 if striped is None else striped.stripe_count(len(self.placement))
+        home, was_there = str(id), False
+        for key in (*(stripe_key(home, number) for number in range(count)), home):
+            was_there |= await self._evict(key)
+        return was_there
 
     async def _evict(self, key: str) -> bool:
         number = partition_of(key, len(self.placement))

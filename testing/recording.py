@@ -93,12 +93,11 @@ async def record(client: Client, path: str | Path, *instance_ids: str) -> list[P
         place.parent.mkdir(parents=True, exist_ok=True)
         return [_write(place, await _recording(client, instance_ids[0]))]
     place.mkdir(parents=True, exist_ok=True)
+    files = _Folder(place)
     if instance_ids:
-        return [
-            _write(place / _file_name(one), await _recording(client, one)) for one in instance_ids
-        ]
+        return [_write(files.file_of(one), await _recording(client, one)) for one in instance_ids]
     return [
-        _write(place / _file_name(one.instance_id), await _recording(client, one))
+        _write(files.file_of(one.instance_id), await _recording(client, one))
         async for one in client.query()
     ]
 
@@ -184,11 +183,36 @@ def _path_of(path: str | Path) -> Path:
     return Path(path)
 
 
+class _Folder:
+    """The names in a folder of recordings: no two of them differ only in case.
+
+    On many systems such two are one file, and of two instances one history would be left.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._names = set(os.listdir(place))
+        self._lowered = {name.lower() for name in self._names}
+
+    def file_of(self, instance_id: str) -> Path:
+        """Give the file of an instance: the one that it had before, if it had one."""
+        name = _file_name(instance_id)
+        if name not in self._names and name.lower() in self._lowered:
+            name = f"{name.removesuffix('.json')}-{_digest(instance_id)}.json"
+        self._names.add(name)
+        self._lowered.add(name.lower())
+        return self._place / name
+
+
+def _digest(instance_id: str) -> str:
+    return sha256(instance_id.encode()).hexdigest()[:8]
+
+
 def _file_name(instance_id: str) -> str:
-    """Give a file name that any system takes, and that another id has not."""
+    """Give a file name that any system takes, and that another id has not, but for its case."""
     name = quote(instance_id, safe=" @+,=").replace("~", "%7E").lstrip(".") or "%2E"
     is_device = name.partition(".")[0].rstrip().upper() in _DEVICES
     if len(name) > _NAME_MAX or is_device or name != quote(instance_id, safe=" @+,="):
-        digest = sha256(instance_id.encode()).hexdigest()[:8]
+        digest = _digest(instance_id)
         name = f"{digest}-{name}" if is_device else f"{name[:_NAME_MAX]}-{digest}"
     return f"{name}.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -28,7 +30,10 @@ from . import (
 from .words import in_lines, in_one_line
 
 #: What a command ends with.
-FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT = 1, 2, 3, 4, 5
+FAILED, USAGE, NOT_FOUND, NO_HUB, TIMED_OUT, UNWRITTEN = 1, 2, 3, 4, 5, 6
+
+#: What a write says where there is no room or no device for it.
+_NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 _HUB = (
@@ -147,7 +152,7 @@ app = typer.Typer(
     name="perdure",
     help="Durable virtual actors. The hub is the first argument of a command (sqlite:PATH, "
     "postgresql://HOST/DATABASE, http://HOST:PORT or a socket), or PERDURE_HUB, or the one in ./.perdure.",
-    epilog="Status: 0 done, 1 refused or failed, 2 usage, 3 not found, 4 no hub, 5 timed out.",
+    epilog="Status: 0 done, 1 refused or failed, 2 usage, 3 not found, 4 no hub, 5 timed out, 6 output not written.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -200,10 +205,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"perdure: {in_one_line(argument)} is no text in UTF-8", file=sys.stderr)
             return USAGE
     try:
-        app(given, prog_name="perdure")
+        status = _run(given)
+        print(end="", flush=True)  # while what it cannot write can still be told
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever reads has seen enough
+            _drop_output()
+            return FAILED
+        if error.errno not in _NOT_WRITTEN:
+            raise
+        _drop_output()
+        print(
+            f"perdure: not all that this writes could be written: {error.strerror}; what the "
+            "command does may be done: make room, look, and run it again",
+            file=sys.stderr,
+        )
+        return UNWRITTEN
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        app(arguments, prog_name="perdure")
     except SystemExit as ended:
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)
             return FAILED
         return ended.code or 0
     return 0
+
+
+def _drop_output() -> None:
+    """Have what is not written yet go nowhere, or the interpreter tries it again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -21,6 +21,7 @@ from perdure import (
     OrchestrationContext,
     RuntimeStatus,
     UsageError,
+    commutative,
 )
 from perdure.testing import TestHub
 from tests.faults import settle
@@ -270,6 +271,33 @@ async def test_an_entity_is_evicted_with_its_state_stored() -> None:
         assert not await hub.evict(EntityId(Stock, "pen"))
 
         assert await hub.client.call_entity(entity, Stock.take, 1) == 5
+
+
+async def test_a_striped_entity_is_evicted_with_its_stripes() -> None:
+    app = App()
+
+    @app.entity(stripes=4)
+    class Visits:
+        total: int = 0
+
+        @commutative
+        def add(self, amount: int) -> None:
+            self.total += amount
+
+        def merge(self, other: Visits) -> None:
+            self.total += other.total
+
+    page = EntityId(Visits, "page")
+    async with TestHub(app) as hub:
+        for amount in range(8):
+            await hub.client.signal_entity(page, Visits.add, amount)
+
+        assert await hub.evict(page)
+        assert not await hub.evict(page)
+
+        assert (await hub.client.read_entity_state(page)).total == 28
+        assert await hub.evict(page)
+        assert not await hub.evict(page)
 
 
 async def test_what_cannot_leave_memory_is_said_instead_of_waited_for() -> None:

@@ -318,6 +318,21 @@ async def test_ids_that_are_no_file_names_get_files_of_their_own(tmp_path: Path)
     assert {replay(file, app).instance_id for file in files} == set(ids)
 
 
+async def test_ids_that_differ_only_in_case_get_files_that_differ_in_more(tmp_path: Path) -> None:
+    ids = ["Order-1", "order-1", "ORDER-1"]
+    async with Hub(app) as hub:
+        for one in ids:
+            await (await hub.client.start_new(double, None, instance_id=one)).result(timeout=20)
+
+        files = await record(hub.client, tmp_path, *ids)
+        again = await record(hub.client, tmp_path, *reversed(ids))
+
+    assert len({file.name.lower() for file in files}) == len(ids)
+    assert files[0].name == "Order-1.json"
+    assert again == list(reversed(files))
+    assert [replay(file, app).instance_id for file in files] == ids
+
+
 async def test_a_test_hub_records_and_what_it_recorded_is_replayed(tmp_path: Path) -> None:
     async with TestHub(app) as hub:
         await hub.client.start_new(double, 4, instance_id="four")

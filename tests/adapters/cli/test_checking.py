@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,4 +216,27 @@ def test_what_the_source_does_not_show_is_named(run: Run, folder: Path) -> None:
     assert ended.status == 0
     assert ended.err == (
         "perdure: late.py:10: what this registers cannot be seen in the source: app.activity(each)\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [("check", "bad.py"), ("check", "good.py"), ("--help",)])
+def test_output_that_cannot_be_written_is_one_line_and_status_6(
+    folder: Path, arguments: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "perdure", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=folder,
+        )
+
+    assert ended.returncode == 6
+    assert ended.stderr == (
+        "perdure: not all that this writes could be written: No space left on device; what the "
+        "command does may be done: make room, look, and run it again\n"
     )
