@@ -295,7 +295,9 @@ async def test_a_striped_entity_is_evicted_with_its_stripes() -> None:
         assert await hub.evict(page)
         assert not await hub.evict(page)
 
-        assert (await hub.client.read_entity_state(page)).total == 28
+        state = await hub.client.read_entity_state(page)
+        assert state is not None
+        assert state.total == 28
         assert await hub.evict(page)
         assert not await hub.evict(page)
 
