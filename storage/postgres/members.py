@@ -412,7 +412,7 @@ class Control:
 
     def __init__(self, store: PostgresStore, identity: Identity, member: int) -> None:
         self.store = store
-        self._lock = lock_of(identity, member)
+        self.lock = lock_of(identity, member)
         self._member = member
         self._notice = asyncio.Event()
         self._lost = asyncio.Event()
@@ -459,7 +459,7 @@ class Control:
         try:
             self._lost = asyncio.Event()
             connection.add_termination_listener(self._end)
-            await connection.execute("SELECT pg_advisory_lock($1)", self._lock)
+            await connection.execute("SELECT pg_advisory_lock($1)", self.lock)
             await connection.add_listener(channel_of(self.store), self._hear)
             await connection.execute(
                 self.store.sql("UPDATE {s}.member SET control = true WHERE member = $1"),

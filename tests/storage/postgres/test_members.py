@@ -128,7 +128,7 @@ async def test_a_session_that_was_ended_is_made_anew(
     ended = await session.do(
         "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE locktype = 'advisory'"
         " AND (classid::bigint << 32) + objid::bigint = $1",
-        first.control._lock if first.control else 0,
+        first.control.lock if first.control else 0,
     )
     assert len(ended) == 1
     with anyio.fail_after(SOON_S):
