@@ -156,7 +156,10 @@ class _Where:
 def _bindable(value: Any) -> Any:
     if isinstance(value, str):
         return bindable(value)
-    return [*map(_bindable, value)] if isinstance(value, list) else value
+    if type(value) is list:
+        some: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return [*map(_bindable, some)]
+    return value
 
 
 def instance_page(partition: int, filter: InstanceFilter) -> tuple[str, list[Any]]:

@@ -195,14 +195,20 @@ def bindable(text: str) -> str:
     return whole.replace("\0", "\ufffd")
 
 
+def _mended(value: Any) -> Any:
+    return bindable(value) if isinstance(value, str) else value
+
+
 def mended_values(values: Iterable[Any]) -> list[Any]:
     """Give what a statement takes, with texts that PostgreSQL can hold."""
-    return [
-        [bindable(one) if isinstance(one, str) else one for one in value]
-        if isinstance(value, list)
-        else value
-        for value in values
-    ]
+    mended: list[Any] = []
+    for value in values:
+        if type(value) is list:
+            some: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+            mended.append([*map(_mended, some)])
+        else:
+            mended.append(value)
+    return mended
 
 
 def tag_word(name: str, value: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from perdure.storage.postgres.links import driver
 from perdure.storage.postgres.server import Server
 from tests.adapters.cli.shop import Ended, Run
 from tests.postgres import SETTINGS, versions
@@ -40,9 +41,7 @@ def server() -> Iterator[Server]:
 
 def sql(dsn: str, statement: str) -> Any:
     async def ask() -> Any:
-        import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
-
-        connection: Any = await asyncpg.connect(dsn)
+        connection: Any = await driver().connect(dsn)
         try:
             return await connection.fetchval(statement)
         finally:

@@ -49,7 +49,10 @@ async def test_a_commit_is_one_statement_and_updates_nothing(store: PostgresStor
     asked: list[str] = []
 
     async def listen(connection: Any) -> None:
-        connection.add_query_logger(lambda record: asked.append(record.query))
+        def hear(record: Any) -> None:
+            asked.append(record.query)
+
+        connection.add_query_logger(hear)
 
     await store.bridge.run(lambda: store.committer(0).use(listen))
     versions = "SELECT xmin::text, ctid::text FROM {s}.partition UNION ALL SELECT xmin::text, ctid::text FROM {s}.folded"
@@ -109,7 +112,10 @@ async def test_people_see_a_history_with_nul_in_it(store: PostgresStore) -> None
     rows = await ask(
         store, "SELECT instance_id, seq, type, extract(epoch FROM time)::float8 FROM {s}.histories"
     )
-    assert sorted(map(tuple, rows)) == [("i1", 0, "Began", 0.0), ("i1", 1, "Called", 1.5)]
+    assert sorted(tuple[Any, ...](row) for row in rows) == [
+        ("i1", 0, "Began", 0.0),
+        ("i1", 1, "Called", 1.5),
+    ]
     assert await owner.partition.read_history(1) == [chunk.body]
 
 
