@@ -3,9 +3,9 @@
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-# A process for each processor, and one more since most tests wait for something at times; one at a
+# A process for each processor, and two more since most tests wait for something at times; one at a
 # time with ARGS="-n 0".
-PYTEST := -m pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1))) \
+PYTEST := -m pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2))) \
   --maxprocesses 8 --dist worksteal
 
 # What tests store lies in memory where there is room: they kill processes and not machines, so

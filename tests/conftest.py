@@ -10,12 +10,13 @@ from hypothesis import settings
 
 from tests.postgres import (
     newest_postgres,
+    oldest_postgres,
     own_postgres,
     postgres,
     postgres_servers,
 )
 
-__all__ = ["newest_postgres", "own_postgres", "postgres", "postgres_servers"]
+__all__ = ["newest_postgres", "oldest_postgres", "own_postgres", "postgres", "postgres_servers"]
 
 settings.register_profile("quick", deadline=None)
 settings.register_profile("unattended", deadline=None, derandomize=True, print_blob=True)

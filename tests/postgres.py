@@ -70,6 +70,12 @@ def newest_postgres(request: pytest.FixtureRequest, postgres_servers: Servers) -
     yield from _place(request.param, postgres_servers)
 
 
+@pytest.fixture(params=_each()[-1:])
+def oldest_postgres(request: pytest.FixtureRequest, postgres_servers: Servers) -> Iterator[str]:
+    """Give the place of a schema that is not there yet, on the oldest version only."""
+    yield from _place(request.param, postgres_servers)
+
+
 @pytest.fixture
 def own_postgres() -> Iterator[Server]:
     """Give a server that this test may stop and start, which syncs as one in production."""

@@ -176,7 +176,7 @@ async def test_a_partition_moves_to_the_member_that_it_is_to_go_to() -> None:
     async with two_members(cluster) as (one, two):
         partition = owned(cluster, 1)[0]
         await two.move_partition(partition, 2)
-        assert one.placement[partition] == two.placement[partition] == 2
+        await until(lambda: one.placement[partition] == two.placement[partition] == 2)
         await until(lambda: len(owned(cluster, 1)) == len(owned(cluster, 2)) == 4)
         assert partition in owned(cluster, 2), "another one went back for it"
         with pytest.raises(UsageError, match="no member 7 now; there are 1, 2"):

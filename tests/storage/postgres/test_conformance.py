@@ -11,5 +11,14 @@ from perdure.testing import StoreConformance
 
 class TestPostgresStore(StoreConformance):
     @pytest.fixture
-    def store(self, postgres: str) -> Store:
-        return PostgresStore(postgres)
+    def store(self, newest_postgres: str) -> Store:
+        return PostgresStore(newest_postgres)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+class TestOldestPostgres(StoreConformance):
+    """What asks the server is the same on both loops, so one of them will do."""
+
+    @pytest.fixture
+    def store(self, oldest_postgres: str) -> Store:
+        return PostgresStore(oldest_postgres)

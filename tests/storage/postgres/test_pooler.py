@@ -99,6 +99,7 @@ class TestPooledMembers(ClusterConformance):
         return [PostgresStore(f"{pooled}&pooled=1") for _ in range(2)]
 
 
+@pytest.mark.slow
 class TestPooledStore(StoreConformance):
     @pytest.fixture
     def store(self, pooled: str) -> Store:
