@@ -43,6 +43,9 @@ from tests.guarantees.bad_things import (
 
 Do = Callable[[Hub, str], Awaitable[Any]]
 
+# Some of the bad things cancel all tasks of the loop, also those that have not begun.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+
 PATIENCE_S = 10.0
 
 
