@@ -448,7 +448,10 @@ class StoreFullError(StorageError):
 
 
 class StoreMovedError(StorageError):
-    """The store's files were moved, deleted or replaced under the running hub."""
+    """The hub is not in this store any more, or not yet: it was migrated, or is being so.
+
+    Also where the store's files were moved, deleted or replaced under the running hub.
+    """
 
 
 class InternalError(PerdureError):

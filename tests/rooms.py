@@ -133,7 +133,7 @@ ROOMS = (
     _room(
         "adapters/cli",
         "benchmarks adapters/http testing/check testing/replaying storage.postgres.place"
-        " storage.postgres.server storage.postgres.doctor",
+        " storage.postgres.server storage.postgres.doctor storage.migration",
         "the command line: uses `import perdure`",
     ),
 )

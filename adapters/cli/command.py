@@ -22,6 +22,7 @@ from . import (
     entities,
     instances,
     manage,
+    migrate,
     new,
     nodes,
     serve,
@@ -189,6 +190,7 @@ _MODULES = (
     manage,
     shards,
     nodes,
+    migrate,
     doctor,
     bench,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from ...actors.errors import (
     LeaseLostError,
@@ -12,6 +12,7 @@ from ...actors.errors import (
     StorageError,
     StoreDamagedError,
     StoreFullError,
+    StoreMovedError,
     StoreReadOnlyError,
 )
 from .links import driver
@@ -37,7 +38,13 @@ def explain(error: BaseException, where: str) -> StorageError | LeaseLostError:
     return StorageError(f"{where}: {type(error).__name__}: {error}")
 
 
+MOVED: Final = "PD001"
+"""The SQLSTATE that guards of a hub's tables raise where the hub has moved elsewhere."""
+
+
 def _answered(error: Any, where: str, asyncpg: Any) -> StorageError:
+    if error.sqlstate == MOVED:
+        return StoreMovedError(str(error))
     if isinstance(error, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
         return StoreFullError(f"no space left for {where} ({error}); free some, then go on")
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):

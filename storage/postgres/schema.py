@@ -17,6 +17,7 @@ from ...actors.errors import (
     StoreVersionError,
     UsageError,
 )
+from ..marks import Mark
 from .links import Connection
 from .place import Place
 
@@ -109,26 +110,59 @@ async def prepare(connection: Connection, place: Place, partitions: int) -> Iden
         partitions: how many the hub has; 0 for as many as there are.
 
     Raises:
+        StoreMovedError: the hub is not here any more, or not yet.
         StoreVersionError: a newer schema, or another number of partitions.
         StoreDamagedError: something else is in the schema.
         UsageError: it has to be made, and nobody says how many partitions.
     """
     async with connection.transaction():
-        # Nodes that start together do not make it twice.
-        await connection.execute(_LOCK, f"perdure {place.schema}")
-        hub = f"{place.quoted}.hub"
-        if not await connection.fetchval(_THERE, hub):
-            if await connection.fetchval(_TABLES, place.quoted):
-                raise StoreDamagedError(
-                    f"schema {place.schema} of {place.location} has something else in it: name "
-                    "another, as in ?schema=shop"
-                )
-            await _make(connection, place, partitions)
-        row = await connection.fetchrow(f"SELECT * FROM {hub}")
-    return _checked(row, place, partitions)
+        await lock(connection, place)
+        if not await is_there(connection, place):
+            await make(connection, place, partitions)
+        row = await connection.fetchrow(f"SELECT * FROM {place.quoted}.hub")
+        mark = await read_mark(connection, place)
+    if mark is not None:
+        mark.refuse(place.location)
+    return checked(row, place, partitions)
 
 
-def _checked(row: Any, place: Place, partitions: int) -> Identity:
+async def lock(connection: Connection, place: Place) -> None:
+    """Keep others from looking for the hub and making it, until the transaction ends."""
+    # Nodes that start together do not make it twice.
+    await connection.execute(_LOCK, f"perdure {place.schema}")
+
+
+async def is_there(connection: Connection, place: Place) -> bool:
+    """Whether the schema has a hub.
+
+    Raises:
+        StoreDamagedError: something else is in it.
+    """
+    if await connection.fetchval(_THERE, f"{place.quoted}.hub"):
+        return True
+    if await connection.fetchval(_TABLES, place.quoted):
+        raise StoreDamagedError(
+            f"schema {place.schema} of {place.location} has something else in it: name "
+            "another, as in ?schema=shop"
+        )
+    return False
+
+
+async def read_mark(connection: Connection, place: Place) -> Mark | None:
+    """Read that a hub moves, if it does."""
+    if not await connection.fetchval(_THERE, f"{place.quoted}.migration"):
+        return None
+    row = await connection.fetchrow(f"SELECT state, token, place FROM {place.quoted}.migration")
+    return None if row is None else Mark(*row)
+
+
+def checked(row: Any, place: Place, partitions: int) -> Identity:
+    """Give which hub the row of its table says.
+
+    Raises:
+        StoreVersionError: a newer schema, or another number of partitions.
+        StoreDamagedError: there is no row.
+    """
     if row is None:
         raise StoreDamagedError(f"{place.location}, table hub is empty: restore a copy")
     if row["schema_version"] > VERSION:
@@ -144,7 +178,14 @@ def _checked(row: Any, place: Place, partitions: int) -> Identity:
     return Identity(str(row["id"]), row["secret"], row["partitions"])
 
 
-async def _make(connection: Connection, place: Place, partitions: int) -> None:
+async def make(
+    connection: Connection,
+    place: Place,
+    partitions: int,
+    hub: uuid.UUID | None = None,
+    created: int | None = None,
+) -> None:
+    """Make the hub's schema, in a transaction: a new hub's, or that of one that comes from elsewhere."""
     check_partitions(partitions)
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {place.quoted}")
     script = files("perdure.storage.postgres").joinpath("schema.sql").read_text()
@@ -156,11 +197,11 @@ async def _make(connection: Connection, place: Place, partitions: int) -> None:
     await connection.execute(
         f"INSERT INTO {place.quoted}.hub (id, secret, schema_version, partitions, created,"
         " software) VALUES ($1, $2, $3, $4, $5, $6)",
-        uuid.uuid4(),
+        hub or uuid.uuid4(),
         secrets.token_hex(32),
         VERSION,
         partitions,
-        time_ns() // 1_000,
+        time_ns() // 1_000 if created is None else created,
         SOFTWARE,
     )
     for table in ("partition", "folded"):

@@ -34,9 +34,11 @@ from ...actors.errors import (
     UsageError,
 )
 from ...actors.logs import Log
+from ..marks import Mark
 from ..mended import is_count
 from .connection import companions
 from .faults import PATH_MAX, explained
+from .marks import put_mark, read_mark
 from .schema import SCHEMA_VERSION, SCRIPTS, Part, lacking, read_scripts, scripts_of
 
 APPLICATION_ID = 0x50524455  # "PRDU", which file(1) and sqlite3 show
@@ -161,7 +163,9 @@ def _too_long(folder: Path) -> StorageError:
 
 
 @frozen
-class _Identity:
+class Identity:
+    """What a file says of itself in its table ``meta``."""
+
     hub: str
     partition: int
     partitions: int
@@ -178,24 +182,28 @@ class _Identity:
         return (self.hub, self.partition, self.partitions, self.created, SOFTWARE)
 
 
-def prepare(folder: Path, partitions: int) -> None:
+def prepare(folder: Path, partitions: int, *, migrates: bool = False) -> None:
     """Check the files of an owned folder, and make those of a new hub.
 
+    Args:
+        folder: where they are.
+        partitions: how many the hub has.
+        migrates: whether a hub that is on its way from or to another store is wanted.
+
     Raises:
+        StoreMovedError: the hub is not here any more, or not yet.
         StoreDamagedError: a file is damaged, foreign, missing, or of another hub.
         StoreVersionError: newer schema, or another number of partitions.
     """
     if not 1 <= partitions <= PARTITIONS_MAX:
         raise UsageError(f"a hub has 1 to {PARTITIONS_MAX} partitions, not {partitions}")
-    stored = {
-        path: _identify(path)
-        for kind in ("partition", "journal")
-        for path in sorted(folder.glob(f"{kind}-*.sqlite"))
-    }
+    stored = _stored(folder)
     main = partition_file(folder, 0)
     if main not in stored:
-        _make_all(folder, partitions, stored)
+        _make_all(folder, partitions, stored, str(uuid.uuid4()), time.time_ns() // 1000)
         return
+    if not migrates and (mark := read_mark(main)) is not None:
+        mark.refuse(f"sqlite:{folder}")
     first = stored[main]
     if first.partitions != partitions:
         raise StoreVersionError(
@@ -214,7 +222,7 @@ def prepare(folder: Path, partitions: int) -> None:
                 _put_right(path, stored[path])
 
 
-def _check_member(path: Path, found: _Identity | None, first: _Identity, number: int) -> _Identity:
+def _check_member(path: Path, found: Identity | None, first: Identity, number: int) -> Identity:
     if found is None:
         raise StoreDamagedError(f"{path} is missing; restore it from a copy of the whole folder")
     if (found.hub, found.partition, found.partitions) != (first.hub, number, first.partitions):
@@ -225,7 +233,31 @@ def _check_member(path: Path, found: _Identity | None, first: _Identity, number:
     return found
 
 
-def _make_all(folder: Path, partitions: int, stored: dict[Path, _Identity]) -> None:
+def make_hub(folder: Path, partitions: int, hub: str, created: int, mark: Mark) -> None:
+    """Make the files of a hub that comes from another store, in an owned folder without one.
+
+    Raises:
+        StoreDamagedError: there was one, of which something is missing.
+    """
+    _make_all(folder, partitions, _stored(folder), hub, created, mark)
+
+
+def _stored(folder: Path) -> dict[Path, Identity]:
+    return {
+        path: identify(path)
+        for kind in ("partition", "journal")
+        for path in sorted(folder.glob(f"{kind}-*.sqlite"))
+    }
+
+
+def _make_all(
+    folder: Path,
+    partitions: int,
+    stored: dict[Path, Identity],
+    hub: str,
+    created: int,
+    mark: Mark | None = None,
+) -> None:
     used = [path for path, identity in stored.items() if identity.sequence > 0]
     if used:
         raise StoreDamagedError(
@@ -234,15 +266,13 @@ def _make_all(folder: Path, partitions: int, stored: dict[Path, _Identity]) -> N
         )
     for path in stored:
         path.unlink()
-    hub = str(uuid.uuid4())
-    created = time.time_ns() // 1000
     for number in reversed(range(partitions)):
         meta = (hub, number, partitions, created, SOFTWARE)
         _make(journal_file(folder, number), meta)
-        _make(partition_file(folder, number), meta)
+        _make(partition_file(folder, number), meta, None if number else mark)
 
 
-def _make(path: Path, meta: tuple[int | str, ...]) -> None:
+def _make(path: Path, meta: tuple[int | str, ...], mark: Mark | None = None) -> None:
     unfinished = path.with_suffix(".new")
     with explained(path):
         unfinished.unlink(missing_ok=True)
@@ -258,12 +288,14 @@ def _make(path: Path, meta: tuple[int | str, ...]) -> None:
                 " software) VALUES (1, ?, ?, ?, ?, ?, ?)",
                 (SCHEMA_VERSION, *meta),
             )
+            if mark is not None:
+                put_mark(connection, mark)
         # Closing has folded the log into the file.
         unfinished.rename(path)
         _sync_folder(path.parent)
 
 
-def _upgrade(folder: Path, found: _Identity, stored: dict[Path, _Identity]) -> None:
+def _upgrade(folder: Path, found: Identity, stored: dict[Path, Identity]) -> None:
     """Bring a partition of an older schema up to this one; every byte of data stays."""
     journal = journal_file(folder, found.partition)
     if found.version == SCHEMA_VERSION:
@@ -308,7 +340,7 @@ def _change(path: Path, script: str) -> None:
         connection.execute("COMMIT")
 
 
-def _put_right(path: Path, found: _Identity) -> None:
+def _put_right(path: Path, found: Identity) -> None:
     """Give a file what it lacks and can be given, as another program may have left it."""
     if found.mode == "wal" and not found.lacks:
         return
@@ -372,7 +404,13 @@ def _no_file(path: Path) -> str | None:
     return "no file, but a pipe, a socket or a device"
 
 
-def _identify(path: Path) -> _Identity:
+def identify(path: Path) -> Identity:
+    """Read what a file is.
+
+    Raises:
+        StoreDamagedError: it is none of a hub.
+        StoreVersionError: it is of a newer version.
+    """
     # SQLite takes an empty file for an empty database and a link to nowhere for a new one, and it
     # would wait for a pipe. What lies beside a file must not be a link at all.
     for place in (path, *companions(path)):
@@ -391,7 +429,7 @@ def _identify(path: Path) -> _Identity:
             connection.close()
 
 
-def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
+def _read_identity(connection: sqlite3.Connection, path: Path) -> Identity:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreDamagedError(
             f"{path} is an SQLite file of something else, not of a Perdure store; it was left as "
@@ -434,4 +472,4 @@ def _read_identity(connection: sqlite3.Connection, path: Path) -> _Identity:
             f"{path} has schema version {version} in its head and {stated} in the table meta; "
             "restore a copy of the whole folder"
         )
-    return _Identity(hub, partition, partitions, created, sequence, epoch, version, mode, lacks)
+    return Identity(hub, partition, partitions, created, sequence, epoch, version, mode, lacks)

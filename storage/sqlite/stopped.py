@@ -24,9 +24,11 @@ from anyio import CancelScope, to_thread
 
 from ...actors.errors import StorageError, UnavailableError
 from ..bridge import AsyncioBridge
+from ..marks import Mark
 from .committer import Committers
 from .connection import Connection, location, log_of
 from .folder import APPLICATION_ID, check_sqlite, journal_file, partition_file
+from .marks import mark_in
 from .schema import SCHEMA_VERSION, lacking
 from .store import READER_PRAGMAS, SqlitePartition, SqliteStore
 
@@ -55,6 +57,7 @@ class StoppedStore:
 
         Raises:
             UnavailableError: no hub's files are there, or one is at work on them.
+            StoreMovedError: the hub is not there any more, or not yet.
             StorageError: they cannot be read.
         """
         check_sqlite()
@@ -63,6 +66,9 @@ class StoppedStore:
         try:
             count = await to_thread.run_sync(_count_in_order, self._folder)
             if count:
+                mark = await to_thread.run_sync(_mark_in_order, self._folder)
+                if mark is not None:
+                    mark.refuse(f"sqlite:{self._folder}")
                 committers = Committers()
                 self._in_place = [
                     _StillPartition(self._folder, number, self._bridge, committers)
@@ -215,6 +221,11 @@ def _hub_in_order(folder: Path, number: int, count: int) -> str | None:
         [(last,)] = journal.execute("SELECT ifnull(max(sequence), 0) FROM entry").fetchall()
         is_whole = of_journal == (epoch, hub, number, count) and numbers == [number, count]
         return str(hub) if is_whole and epoch % 2 == 0 and last <= sequence else None
+
+
+def _mark_in_order(folder: Path) -> Mark | None:
+    with closing(_open_still(partition_file(folder, 0))) as tables:
+        return mark_in(tables)
 
 
 def _open_still(path: Path) -> sqlite3.Connection:

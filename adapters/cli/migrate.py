@@ -1,0 +1,133 @@
+"""``perdure migrate``: a hub from one store to another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import AsJson
+
+if TYPE_CHECKING:
+    from ...storage.migration import Migrated, Progress, Tell
+    from .screen import Screen
+
+DIFFERENT = 1
+
+
+def add_to(app: typer.Typer, kind: Any) -> None:
+    """Declare the command; it is about two stores, so its kind is another."""
+    del kind
+    example = "Example: perdure migrate sqlite:hub 'postgresql://db/shop?schema=shop'"
+    app.command("migrate", epilog=example)(migrate)
+
+
+def migrate(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="The store that has the hub; or its folder.")
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="The store that gets it: an empty one, or one that it had left."
+        ),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare what both have; nothing is changed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move a hub that does not run to another store: sqlite:PATH or postgresql://HOST/DATABASE.
+
+    All of it comes over, and is compared with what it was. Until then the source is valid, and from
+    then on the target is: hubs refuse the other one. However the command ends, the same again
+    finishes what is left.
+    """
+    import anyio
+
+    from ...storage.migration import compare, migrate as move
+    from .screen import Screen
+
+    ends = _place(source), _place(target)
+    screen = Screen(as_json=as_json)
+    if check:
+        with _progress() as tell:
+            differences = anyio.run(compare, *ends, tell)
+        for one in differences:
+            words = (
+                f"partition {one.partition}, {one.table}: {one.rows[0]:,} and {one.rows[1]:,} rows"
+            )
+            if one.table == "meta":
+                words = (
+                    f"partition {one.partition}: at checkpoints {one.rows[0]:,} and {one.rows[1]:,}"
+                )
+            if as_json:
+                screen.json({"partition": one.partition, "table": one.table, "rows": one.rows})
+            else:
+                screen.line(words if one.rows[0] != one.rows[1] else f"{words}, not the same")
+        if differences:
+            raise typer.Exit(DIFFERENT)
+        if not as_json:
+            screen.line("both stores have the same")
+        return
+    with _progress() as tell:
+        done = anyio.run(move, *ends, tell)
+    _tell_end(done, screen)
+
+
+def _tell_end(done: Migrated, screen: Screen) -> None:
+    if screen.as_json:
+        screen.json(
+            {
+                "hub": done.hub,
+                "source": done.source,
+                "target": done.target,
+                "partitions": done.partitions,
+                "rows": done.counts,
+                "had_ended": done.had_ended,
+            }
+        )
+        return
+    if done.had_ended:
+        screen.line(f"the hub of {done.source} is in {done.target} already: nothing was left to do")
+        return
+    if done.counts:
+        counts = ", ".join(f"{count:,} {table}" for table, count in done.counts.items() if count)
+        screen.line(f"{done.partitions} partitions came over: {counts or 'empty'}")
+    screen.line(f"the hub of {done.source} has moved to {done.target}: open it there")
+
+
+def _place(given: str) -> str:
+    """Give a store that is named by its folder its whole name."""
+    is_named = "://" in given or given.startswith(("sqlite:", "memory:"))
+    return given if is_named else f"sqlite:{given}"
+
+
+@contextmanager
+def _progress() -> Generator[Tell]:
+    """Draw how far it is, where somebody looks at it."""
+    from rich.console import Console
+
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield lambda progress: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TextColumn("{task.fields[rows]:,} rows"), console=console) as bar:
+        task = bar.add_task("looks", total=None, rows=0)
+
+        def tell(progress: Progress) -> None:
+            bar.update(
+                task,
+                description=progress.step,
+                completed=progress.done,
+                total=progress.partitions,
+                rows=progress.rows,
+            )
+
+        yield tell

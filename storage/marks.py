@@ -1,0 +1,58 @@
+"""That a hub is on its way from one store to another, as both of them say it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+from attrs import frozen
+
+from ..actors.errors import StoreMovedError
+
+COMING: Final = "coming"
+"""The store is being filled with a hub that is valid elsewhere."""
+HERE: Final = "here"
+"""The hub has come to this store, and is valid here."""
+LEAVING: Final = "leaving"
+"""Another store has all of the hub, and is about to be the valid one."""
+GONE: Final = "gone"
+"""The hub is valid elsewhere."""
+
+
+@frozen
+class Mark:
+    """What a store says of a hub that moves.
+
+    Attributes:
+        state: one of those above.
+        token: the same at both ends, and for no other migration.
+        place: the other end, without a password.
+    """
+
+    state: str
+    token: str
+    place: str
+
+    def refuse(self, here: str) -> None:
+        """Refuse to open the store, unless its hub is valid there.
+
+        Raises:
+            StoreMovedError: it is not.
+        """
+        if self.state != HERE:
+            raise StoreMovedError(self.words(here))
+
+    def words(self, here: str) -> str:
+        """Say where the hub is, and what to do."""
+        if self.state == GONE:
+            return f"the hub of {here} has moved to {self.place}: open it there"
+        source, target = (self.place, here) if self.state == COMING else (here, self.place)
+        return (
+            f"the hub of {source} is being moved to {target}, and that has not ended: finish it "
+            f"with: {command(source, target)}"
+        )
+
+
+def command(source: str, target: str) -> str:
+    """Give the command that moves a hub."""
+    return shlex.join(["perdure", "migrate", source, target])

@@ -1,0 +1,455 @@
+"""A hub's schema as one end of a migration."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, cast
+
+from ...actors.errors import StorageError, StoreInUseError
+from ..marks import COMING, HERE, Mark
+from ..migration import (
+    PORTION_ROWS,
+    PORTION_SIZE,
+    Content,
+    DamagedRow,
+    Found,
+    Portion,
+    Standing,
+    unreadable,
+)
+from ..records import (
+    ActivityRow,
+    Checkpoint,
+    ChunkRow,
+    CreatedRow,
+    EntityRow,
+    MailRow,
+    OutboxRow,
+    PeerRow,
+    ProgressRow,
+    RequestRow,
+    TimerRow,
+)
+from .faults import MOVED, explained
+from .links import WORRYING, Connection, connect
+from .place import read_place
+from .queries import WITH_PAYLOADS, WITH_STATES
+from .schema import checked, is_there, lock, make, read_durability, read_mark
+from .store import PostgresStore
+from .tables import steps
+
+_PARTS: Final[tuple[tuple[str, str, Callable[[Any], Any], str, str], ...]] = (
+    ("entities", "entity_row", EntityRow._make, WITH_STATES, "id"),
+    ("history", "history_row", ChunkRow._make, "instance, seq, body", "instance, seq"),
+    ("mail", "mail_row", MailRow._make, "n, actor, body", "n"),
+    ("timers", "timer_row", TimerRow._make, "n, due, actor, body", "n"),
+    ("outbox", "outbox_row", OutboxRow._make, "n, target, last, body", "n"),
+    ("peers", "peer_row", PeerRow._make, "peer, received, sent", "peer"),
+    ("requests", "request_row", RequestRow._make, "request, at, body", "request"),
+    ("activities", "activity_row", ActivityRow._make, "n, instance, body", "n"),
+)
+_ROWS: Final = "SELECT {} FROM {{s}}.{} WHERE partition = $1 ORDER BY {}"
+_INSTANCES: Final = _ROWS.format(WITH_PAYLOADS, "instance_row", "id")
+# One row may have been copied at several starts; the latest copy says the most.
+_DAMAGED: Final = (
+    'SELECT DISTINCT ON (of_table COLLATE "C", row) of_table, row, at, reason, content'
+    ' FROM {s}.damaged_row WHERE partition = $1 ORDER BY of_table COLLATE "C", row, at DESC'
+)
+_TABLES: Final = (
+    "instance_row",
+    *(table for _, table, *_ in _PARTS),
+    "damaged_row",
+    "journal",
+)
+_STANDINGS: Final = (
+    "SELECT p.epoch, f.settled, f.next_id, f.next_row FROM {s}.partition p JOIN {s}.folded f"
+    " USING (partition)"
+)
+_UNSETTLED: Final = (
+    "SELECT p.partition FROM {s}.partition p WHERE p.owner IS NOT NULL OR EXISTS"
+    " (SELECT FROM {s}.journal j WHERE j.partition = p.partition) ORDER BY 1"
+)
+_LIVE: Final = (
+    "SELECT member, host, pid FROM {s}.member WHERE expires > clock_timestamp() ORDER BY member"
+)
+_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS {s}.migration (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
+    " state text NOT NULL, token text NOT NULL, place text NOT NULL)"
+)
+_MARK: Final = (
+    "INSERT INTO {s}.migration (state, token, place) VALUES ($1, $2, $3) ON CONFLICT (one) DO"
+    " UPDATE SET state = excluded.state, token = excluded.token, place = excluded.place"
+)
+_ARRIVE: Final = (
+    "UPDATE {s}.migration SET state = $1 WHERE token = $2 AND state = $3 RETURNING true"
+)
+_GUARDED: Final = ("member", "partition")
+"""Tables that a process which is still there from before would write to."""
+
+_ADD_DAMAGED: Final = (
+    "INSERT INTO {s}.damaged_row (partition, of_table, row, at, reason, content)"
+    " VALUES ($1, $2, $3, $4, $5, $6)"
+)
+_VALUES: Final = ("actor", "due", "target", "last")
+_BODY: Final = "stored"
+"""The body of a copy that has come from elsewhere; of our own it is JSON, and called ``body``."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Texts, by the part whose rows have them.
+_TEXTS: Final = {
+    "created": ("instance_row", ("key", "name", "version", "parent")),
+    "progress": ("instance_row", ("status", "failure_type")),
+    "entities": ("entity_row", ("name", "key")),
+    "mail": ("mail_row", ("actor",)),
+    "timers": ("timer_row", ("actor",)),
+    "requests": ("request_row", ("request",)),
+}
+
+
+class MovablePostgres:
+    """The schema that a place names; see ``Movable``.
+
+    Args:
+        place: ``postgresql://...``, as ``open_store`` takes it.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._spec = place
+        self._place = read_place(place)
+        self._opened: Connection | None = None
+        self._warnings = 0
+
+    @property
+    def location(self) -> str:
+        """The schema, as a store, without a password."""
+        return self._place.location
+
+    def _sql(self, statement: str) -> str:
+        return statement.replace("{s}", self._place.quoted)
+
+    async def _connection(self) -> Connection:
+        if self._opened is None:
+            opened = await connect(self._place, name="perdure migrates")
+            opened.add_log_listener(self._hear)
+            self._opened = opened
+        return self._opened
+
+    def _hear(self, _: Connection, message: Any) -> None:
+        if getattr(message, "severity_en", None) == WORRYING:
+            self._warnings += 1
+
+    async def look(self) -> Found | None:
+        """See which hub is there."""
+        with explained(self.location):
+            connection = await self._connection()
+            if not await is_there(connection, self._place):
+                return None
+            row = await connection.fetchrow(self._sql("SELECT * FROM {s}.hub"))
+            identity = checked(row, self._place, 0)
+            mark = await read_mark(connection, self._place)
+            if mark is None or mark.state == HERE:
+                await self._check_alone(connection)
+        return Found(identity.id, identity.partitions, row["created"], mark)
+
+    async def _check_alone(self, connection: Connection) -> None:
+        """Refuse a hub that somebody serves.
+
+        Raises:
+            StoreInUseError: somebody does.
+        """
+        live = await connection.fetch(self._sql(_LIVE))
+        if live:
+            who = ", ".join(f"member {one['member']} ({one['host']}, {one['pid']})" for one in live)
+            raise StoreInUseError(
+                f"the hub of {self.location} runs: {who}; stop all that serve it, since a hub is "
+                "moved while it stands still"
+            )
+
+    async def unsettled(self, found: Found) -> list[int]:
+        """Name the partitions that somebody owns, or of which the journal has something."""
+        with explained(self.location):
+            rows = await (await self._connection()).fetch(self._sql(_UNSETTLED))
+        return [number for (number,) in rows]
+
+    async def settle(self, found: Found) -> None:
+        """Take what nobody serves any more, and fold it."""
+        unsettled = await self.unsettled(found)
+        if not unsettled:
+            return
+        store = PostgresStore(self._spec)
+        try:
+            partitions = await store.open(0)
+            for number in unsettled:
+                await partitions[number].recover()
+        finally:
+            await store.close()
+
+    async def standing(self, partition: int) -> Standing:
+        """Say how far a partition has come."""
+        with explained(self.location):
+            row = await (await self._connection()).fetchrow(
+                self._sql(f"{_STANDINGS} WHERE partition = $1"), partition
+            )
+        return Standing(*row)
+
+    async def portions(self, partition: int) -> AsyncGenerator[Portion]:
+        """Give all rows of a partition, as of one moment."""
+        with explained(f"{self.location}, partition {partition}"):
+            connection = await self._connection()
+            async with (
+                connection.transaction(isolation="repeatable_read", readonly=True),
+                aclosing(self._read(connection, partition)) as portions,
+            ):
+                async for portion in portions:
+                    yield portion
+
+    async def _read(self, connection: Connection, partition: int) -> AsyncGenerator[Portion]:
+        def portion(**rows: Any) -> Portion:
+            return Portion(Checkpoint(sequence=0, epoch=0, **rows))
+
+        async with aclosing(self._slices(connection, _INSTANCES, partition)) as slices:
+            async for some in slices:
+                yield portion(
+                    created=[CreatedRow._make(row[:12]) for row in some],
+                    progress=[ProgressRow._make((row[0], *row[12:])) for row in some],
+                )
+        for part, table, of, columns, order in _PARTS:
+            sql = _ROWS.format(columns, table, order)
+            async with aclosing(self._slices(connection, sql, partition)) as slices:
+                async for some in slices:
+                    yield portion(**{part: [*map(of, some)]})
+        async with aclosing(self._slices(connection, _DAMAGED, partition)) as slices:
+            async for some in slices:
+                damaged = [_damaged_row(*row) for row in some]
+                yield Portion(Checkpoint(sequence=0, epoch=0), damaged)
+
+    async def _slices(
+        self, connection: Connection, sql: str, partition: int
+    ) -> AsyncGenerator[list[tuple[Any, ...]]]:
+        some: list[tuple[Any, ...]] = []
+        size = 0
+        async for row in connection.cursor(self._sql(sql), partition, prefetch=100):
+            some.append(tuple(row))
+            size += sum(len(value) for value in row if isinstance(value, (bytes, str)))
+            if len(some) >= PORTION_ROWS or size >= PORTION_SIZE:
+                yield some
+                some, size = [], 0
+        if some:
+            yield some
+
+    def check(self, portion: Portion, source: str) -> None:
+        """Refuse texts with NUL in them."""
+        for part, (table, columns) in _TEXTS.items():
+            rows: list[Any] = getattr(portion.checkpoint, part)
+            for row in rows:
+                for column in columns:
+                    value = getattr(row, column)
+                    if value is not None and "\0" in value:
+                        why = f"{column} is {value[:60]!r}, and PostgreSQL keeps no NUL in a text"
+                        raise unreadable(source, table, row[0], why)
+
+    async def begin(self, hub: Found, mark: Mark) -> None:
+        """Make the schema of a hub that comes, or mark the one there."""
+        with explained(self.location):
+            connection = await self._connection()
+            await read_durability(connection, self._place)
+            async with connection.transaction():
+                await lock(connection, self._place)
+                if await is_there(connection, self._place):
+                    await self._unguard(connection)
+                    await connection.execute(self._sql("DELETE FROM {s}.member"))
+                    await connection.execute(self._sql("DELETE FROM {s}.relay"))
+                else:
+                    its = uuid.UUID(hub.hub)
+                    await make(connection, self._place, hub.partitions, its, hub.created)
+                await self._put_mark(connection, mark)
+
+    async def _put_mark(self, connection: Connection, mark: Mark) -> None:
+        await connection.execute(self._sql(_TABLE))
+        await connection.execute(self._sql(_MARK), mark.state, mark.token, mark.place)
+
+    async def has(self, partition: int, standing: Standing) -> bool:
+        """Whether a partition has come over, by what its rows say."""
+        with explained(self.location):
+            connection = await self._connection()
+            owned = await connection.fetch(self._sql(_UNSETTLED))
+        return (partition,) not in map(tuple, owned) and await self.standing(partition) == standing
+
+    async def load(
+        self,
+        partition: int,
+        standing: Standing,
+        portions: AsyncIterator[Portion],
+        check: Callable[[Content], None],
+    ) -> None:
+        """Replace all that a partition has, in one transaction."""
+        with explained(f"{self.location}, partition {partition}"):
+            connection = await self._connection()
+            async with connection.transaction():
+                for table in _TABLES:
+                    sql = f"DELETE FROM {{s}}.{table} WHERE partition = $1"
+                    await connection.execute(self._sql(sql), partition)
+                async for portion in portions:
+                    for sql, values in steps(portion.checkpoint):
+                        await connection.execute(self._sql(sql), partition, *values)
+                    for row in portion.damaged:
+                        await connection.execute(self._sql(_ADD_DAMAGED), partition, *_stored(row))
+                await self._put_standing(connection, partition, standing)
+                content = Content()
+                async with aclosing(self._read(connection, partition)) as there:
+                    async for portion in there:
+                        content.add(portion)
+                check(content)
+
+    async def _put_standing(
+        self, connection: Connection, partition: int, standing: Standing
+    ) -> None:
+        await connection.execute(
+            self._sql(
+                "UPDATE {s}.partition SET epoch = $2, owner = NULL, wanted = NULL WHERE"
+                " partition = $1"
+            ),
+            partition,
+            standing.epoch,
+        )
+        await connection.execute(
+            self._sql(
+                "UPDATE {s}.folded SET epoch = $2, settled = $3, next_id = $4, next_row = $5"
+                " WHERE partition = $1"
+            ),
+            partition,
+            *standing,
+        )
+
+    async def leave(self, mark: Mark, standings: list[Standing]) -> None:
+        """Mark the schema, and keep out whoever has had it open; all in one transaction."""
+        with explained(self.location):
+            connection = await self._connection()
+            async with connection.transaction():
+                await lock(connection, self._place)
+                for table in (*_GUARDED, "folded", "journal"):
+                    sql = f"LOCK TABLE {{s}}.{table} IN SHARE ROW EXCLUSIVE MODE"
+                    await connection.execute(self._sql(sql))
+                await self._check_alone(connection)
+                now = await connection.fetch(self._sql(f"{_STANDINGS} ORDER BY partition"))
+                is_same = [Standing(*row) for row in now] == standings
+                if not is_same or await connection.fetch(self._sql(_UNSETTLED)):
+                    raise StoreInUseError(
+                        f"the hub of {self.location} was opened while it was moved: stop it, and "
+                        "repeat the command"
+                    )
+                await self._put_mark(connection, mark)
+                await self._guard(connection, mark)
+
+    async def _guard(self, connection: Connection, mark: Mark) -> None:
+        """Have the server itself refuse processes that were only asleep, whatever they believe."""
+        words = mark.words(self.location).replace("'", "''")
+        await connection.execute(
+            self._sql(
+                "CREATE OR REPLACE FUNCTION {s}.moved() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $perdure$BEGIN RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = '"
+            )
+            + words
+            + "'; END$perdure$"
+        )
+        for table in _GUARDED:
+            await connection.execute(
+                self._sql(
+                    f"CREATE OR REPLACE TRIGGER moved BEFORE INSERT OR UPDATE ON {{s}}.{table}"
+                    " FOR EACH STATEMENT EXECUTE FUNCTION {s}.moved()"
+                )
+            )
+
+    async def _unguard(self, connection: Connection) -> None:
+        await connection.execute(self._sql("DROP FUNCTION IF EXISTS {s}.moved() CASCADE"))
+
+    async def arrive(self, token: str) -> None:
+        """Make the hub that has come valid."""
+        with explained(self.location):
+            connection = await self._connection()
+            for table in ("instance_row", *(table for _, table, *_ in _PARTS)):
+                await connection.execute(self._sql(f"ANALYZE {{s}}.{table}"))
+            warnings = self._warnings
+            arrived = await connection.fetchval(self._sql(_ARRIVE), HERE, token, COMING)
+        if not arrived:
+            raise StorageError(f"{self.location} is not what has just been written there")
+        if self._warnings != warnings:
+            raise StorageError(
+                f"{self.location}: the server stopped waiting for its synchronous standby, so it is "
+                "not known whether all that came over is durable: repeat the command"
+            )
+
+    async def bury(self, mark: Mark) -> None:
+        """Say that the hub is valid elsewhere."""
+        with explained(self.location):
+            connection = await self._connection()
+            async with connection.transaction():
+                await self._put_mark(connection, mark)
+                await self._guard(connection, mark)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            with suppress(Exception):  # the server sees its end in any case
+                await opened.close(timeout=2.0)
+
+
+# Copies of damaged rows, as JSON.
+
+
+def _stored(row: DamagedRow) -> tuple[Any, ...]:
+    """Give what the table takes of a copy."""
+    names = (*_VALUES, _BODY)
+    content = {
+        name: _to_json(*value)
+        for name, value in zip(names, row[4:], strict=True)
+        if value[0] != "null"
+    }
+    at = _EPOCH + timedelta(microseconds=row.at)
+    return row.table, row.row, at, row.reason, json.dumps(content).encode()
+
+
+def _to_json(kind: str, value: Any) -> Any:
+    if kind == "integer":
+        return value
+    if kind == "real" and math.isfinite(value):
+        return value
+    if kind == "real":
+        return {"real": repr(value)}
+    if kind == "text":
+        with suppress(UnicodeDecodeError):
+            return cast("bytes", value).decode()
+    return {kind: value.hex()}
+
+
+def _damaged_row(
+    table: str, row: int, at: datetime, reason: str, content: bytes | None
+) -> DamagedRow:
+    stored: dict[str, Any] = {} if content is None else json.loads(content)
+    values = [_from_json(stored.get(name)) for name in _VALUES]
+    if "body" in stored:
+        body: tuple[str, Any] = ("text", json.dumps(stored["body"]).encode())
+    else:
+        body = _from_json(stored.get(_BODY))
+    since = (at - _EPOCH) // timedelta(microseconds=1)
+    return DamagedRow._make((table, row, since, reason, *values, body))
+
+
+def _from_json(value: Any) -> tuple[str, Any]:
+    if value is None:
+        return "null", None
+    if isinstance(value, int):
+        return "integer", value
+    if isinstance(value, float):
+        return "real", value
+    if isinstance(value, str):
+        return "text", value.encode("utf-8", "surrogatepass")
+    [(kind, inner)] = cast("dict[str, str]", value).items()
+    return kind, float(inner) if kind == "real" else bytes.fromhex(inner)
