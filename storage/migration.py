@@ -345,7 +345,7 @@ async def compare(source: str, target: str, tell: Tell = _ignore) -> list[Differ
 async def _with_both(
     source: str, target: str, work: Callable[[Movable, Movable], Coroutine[Any, Any, _T]]
 ) -> _T:
-    ends = [_open(source), _open(target)]
+    ends = [open_end(source), open_end(target)]
     if ends[0].location == ends[1].location:
         raise UsageError(f"source and target are both {ends[0].location}")
     bridge = AsyncioBridge()
@@ -367,7 +367,12 @@ async def _with_both(
         await to_thread.run_sync(bridge.close)
 
 
-def _open(place: str) -> Movable:
+def open_end(place: str) -> Movable:
+    """Make what a hub is moved from or to.
+
+    Raises:
+        UsageError: a place is none of a store that keeps hubs.
+    """
     if place.startswith(("postgresql://", "postgres://")):
         from .postgres.migration import MovablePostgres
 

@@ -40,8 +40,9 @@ def migrate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move a hub that does not run to another store: sqlite:PATH or postgresql://HOST/DATABASE.
+    """Move a hub that does not run to another store.
 
+    Each is sqlite:PATH, the folder of a hub, or postgresql://HOST/DATABASE.
     All of it comes over, and is compared with what it was. Until then the source is valid, and from
     then on the target is: hubs refuse the other one. However the command ends, the same again
     finishes what is left.

@@ -226,7 +226,7 @@ class MovablePostgres:
                     yield portion(**{part: [*map(of, some)]})
         async with aclosing(self._slices(connection, _DAMAGED, partition)) as slices:
             async for some in slices:
-                damaged = [_damaged_row(*row) for row in some]
+                damaged = [read_copy(*row) for row in some]
                 yield Portion(Checkpoint(sequence=0, epoch=0), damaged)
 
     async def _slices(
@@ -299,7 +299,9 @@ class MovablePostgres:
                     for sql, values in steps(portion.checkpoint):
                         await connection.execute(self._sql(sql), partition, *values)
                     for row in portion.damaged:
-                        await connection.execute(self._sql(_ADD_DAMAGED), partition, *_stored(row))
+                        await connection.execute(
+                            self._sql(_ADD_DAMAGED), partition, *stored_copy(row)
+                        )
                 await self._put_standing(connection, partition, standing)
                 content = Content()
                 async with aclosing(self._read(connection, partition)) as there:
@@ -404,7 +406,7 @@ class MovablePostgres:
 # Copies of damaged rows, as JSON.
 
 
-def _stored(row: DamagedRow) -> tuple[Any, ...]:
+def stored_copy(row: DamagedRow) -> tuple[Any, ...]:
     """Give what the table takes of a copy."""
     names = (*_VALUES, _BODY)
     content = {
@@ -429,9 +431,8 @@ def _to_json(kind: str, value: Any) -> Any:
     return {kind: value.hex()}
 
 
-def _damaged_row(
-    table: str, row: int, at: datetime, reason: str, content: bytes | None
-) -> DamagedRow:
+def read_copy(table: str, row: int, at: datetime, reason: str, content: bytes | None) -> DamagedRow:
+    """Give the copy that the table has."""
     stored: dict[str, Any] = {} if content is None else json.loads(content)
     values = [_from_json(stored.get(name)) for name in _VALUES]
     if "body" in stored:

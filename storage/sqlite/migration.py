@@ -299,7 +299,7 @@ class MovableSqlite:
 
 
 @contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+def _connected(path: Path) -> Generator[sqlite3.Connection]:
     """Give a connection in a transaction, which ends without effect unless it is committed."""
     with closing(connect(path)) as tables:
         tables.execute("PRAGMA synchronous = FULL")
@@ -347,12 +347,14 @@ def _gathered(rows: Iterable[Any]) -> Iterator[list[Any]]:
         yield some
 
 
-def _size(row: tuple[Any, ...]) -> int:
-    return sum(
-        len(value) if isinstance(value, (bytes, str)) else _size(value)
-        for value in row
-        if isinstance(value, (bytes, str, tuple))
-    )
+def _size(row: Iterable[Any]) -> int:
+    size = 0
+    for value in row:
+        if isinstance(value, (bytes, str)):
+            size += len(value)
+        elif value is not None and not isinstance(value, (int, float)):
+            size += _size(value)  # of a tuple
+    return size
 
 
 def _instances(tables: sqlite3.Connection, path: Path) -> Iterator[tuple[CreatedRow, ProgressRow]]:

@@ -26,6 +26,7 @@ from perdure.storage import (
     PeerRow,
     RequestRow,
     SetAside,
+    Store,
     TimerRow,
     migration,
     open_store,
@@ -74,13 +75,13 @@ def everything(number: int) -> dict[str, Any]:
     }
 
 
-async def fill(place: str, *, in_order: bool = True) -> None:
-    """Make a hub that has something of everything in each partition, and stop it.
+async def fill(place: str) -> None:
+    """Make a hub that has something of everything in each partition, and stop it."""
+    await (await filled(place)).close()
 
-    Args:
-        place: the store.
-        in_order: whether what is committed comes to the tables before.
-    """
+
+async def filled(place: str) -> Store:
+    """Make the same, and leave it open; the last checkpoints are not in the tables yet."""
     store = open_store(place)
     for number, partition in enumerate(await store.open(PARTITIONS)):
         recovered = await partition.recover()
@@ -90,8 +91,7 @@ async def fill(place: str, *, in_order: bool = True) -> None:
         await partition.commit(
             Checkpoint(recovered.sequence + 2, recovered.epoch, mail_deleted=[22])
         )
-    if in_order:
-        await store.close()
+    return store
 
 
 def rows_of(folder: Path) -> dict[str, list[Any]]:
@@ -111,11 +111,11 @@ def rows_of(folder: Path) -> dict[str, list[Any]]:
     return found
 
 
-def kill_at(step: str) -> None:
+def kill_at(last: str) -> None:
     """Have the next migration of this process end it at a step."""
 
-    def reached(here: str) -> None:
-        if here == step:
+    def reached(step: str) -> None:
+        if step == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
     migration.reached = reached

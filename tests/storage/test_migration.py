@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import given, strategies as st
 from perdure import EntityId, Hub
 from perdure.actors.errors import (
     LeaseLostError,
+    StorageError,
     StoreDamagedError,
     StoreInUseError,
     StoreMovedError,
@@ -29,11 +30,12 @@ from perdure.benchmarks import bank
 from perdure.storage import Checkpoint, migration, open_stopped, open_store
 from perdure.storage.membership import Newcomer
 from perdure.storage.migration import Content, Portion, compare, migrate
-from perdure.storage.postgres import PostgresStore, migration as postgres_migration
+from perdure.storage.postgres import PostgresStore, folding, migration as postgres_migration
 from perdure.storage.postgres.place import read_place
-from perdure.storage.sqlite import folder as sqlite_folder
-from perdure.testing.store_conformance import created, progress
-from tests.storage.migrating import PARTITIONS, fill, rows_of
+from perdure.storage.postgres.tables import Step, steps
+from perdure.storage.sqlite import applier, schema as sqlite_schema
+from perdure.testing.store_conformance import created
+from tests.storage.migrating import PARTITIONS, fill, filled, rows_of
 from tests.storage.postgres.sessions import Session
 
 STEPS = ["settled", "begun", "bringing 1", "brought 1", "left", "arrived", "buried"]
@@ -116,38 +118,56 @@ async def test_a_hub_goes_back_to_where_it_was(folder: Path, newest_postgres: st
 
 
 async def test_what_a_killed_hub_had_only_in_its_journal_comes_over(
-    folder: Path, other: Path, newest_postgres: str
+    folder: Path, other: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(applier, "GATHER_S", 3600.0)
+    monkeypatch.setattr(folding, "GATHER_S", 3600.0)
     copy = folder.with_name("copy")
-    await fill(at(folder), in_order=False)
-    shutil.copytree(folder, copy)
-    assert any(path.stat().st_size for path in copy.glob("*-wal"))
-
-    await migrate(at(copy), newest_postgres)
-    store = PostgresStore(newest_postgres)
-    [first, *_] = await store.open(PARTITIONS)
-    recovered = await first.recover()
-    await first.commit(
-        Checkpoint(recovered.sequence + 1, recovered.epoch, progress=[progress(3, events=9)])
-    )
+    store = await filled(at(folder))
+    shutil.copytree(folder, copy)  # as it is when the process is killed here
     await store.close()
-    done = await migrate(newest_postgres, at(other))
 
-    assert done.counts["instance_row"] == 3 * PARTITIONS
-    rows = rows_of(other)["partition-00.sqlite instance_row"]
-    assert any(b"9" in row for row in rows)
+    there = await migrate(at(copy), newest_postgres)
+    held = PostgresStore(newest_postgres)
+    [first, *_] = await held.open(PARTITIONS)
+    recovered = await first.recover()
+    await first.commit(Checkpoint(recovered.sequence + 1, recovered.epoch, timers_deleted=[23]))
+    back = await migrate(newest_postgres, at(other))
+    with pytest.raises(LeaseLostError):
+        await first.commit(Checkpoint(recovered.sequence + 2, recovered.epoch, mail_deleted=[21]))
+    await held.close()
+
+    assert there.counts["mail_row"] == PARTITIONS  # the other one was deleted by the last of them
+    assert back.counts["timer_row"] == PARTITIONS - 1
+    assert back.counts["mail_row"] == PARTITIONS
+
+
+async def test_what_has_come_over_is_not_brought_again(
+    folder: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(at(folder))
+    stop_at(monkeypatch, "brought 1")
+    with pytest.raises(Stopped):
+        await migrate(at(folder), newest_postgres)
+    steps: list[str] = []
+    monkeypatch.setattr(migration, "reached", steps.append)
+
+    await migrate(at(folder), newest_postgres)
+
+    assert {step for step in steps if step.startswith("bringing")} == {"bringing 2"}
 
 
 async def test_a_table_that_came_over_otherwise_keeps_the_source_valid(
     folder: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(at(folder))
-    steps = postgres_migration.steps
-    monkeypatch.setattr(
-        postgres_migration,
-        "steps",
-        lambda c: [step for step in steps(c) if "peer_row" not in step[0]],
-    )
+
+    def without_peers(checkpoint: Checkpoint) -> Iterator[Step]:
+        for sql, values in steps(checkpoint):
+            if "peer_row" not in sql:
+                yield sql, values
+
+    monkeypatch.setattr("perdure.storage.postgres.migration.steps", without_peers)
 
     with pytest.raises(StoreDamagedError, match=r"partition 0 of .* is not the same .*: peer_row"):
         await migrate(at(folder), newest_postgres)
@@ -195,7 +215,7 @@ async def test_a_command_that_was_killed_is_finished_by_the_next(
 
 async def content(place: str) -> list[Any]:
     """Give what a store has, hub or no hub."""
-    end = migration._open(place)  # pyright: ignore[reportPrivateUsage]
+    end = migration.open_end(place)
     found: list[Any] = []
     await end.look()
     for number in range(PARTITIONS):
@@ -218,17 +238,17 @@ async def test_a_folder_that_was_half_made_is_made_again(
 ) -> None:
     await fill(at(folder))
     before = rows_of(folder)
-    make = sqlite_folder._make  # pyright: ignore[reportPrivateUsage]
+    scripts_of = sqlite_schema.scripts_of
     made: list[Path] = []
 
-    def stop(path: Path, *rest: Any) -> None:
+    def stop(path: Path) -> tuple[str, ...]:
         if len(made) == 2 * PARTITIONS - 1:
             raise OSError("here it ends")
         made.append(path)
-        make(path, *rest)
+        return scripts_of(path)
 
-    monkeypatch.setattr(sqlite_folder, "_make", stop)
-    with pytest.raises(OSError, match="here it ends"):
+    monkeypatch.setattr("perdure.storage.sqlite.folder.scripts_of", stop)
+    with pytest.raises((OSError, StorageError), match="here it ends"):
         await migrate(at(folder), at(other))
     monkeypatch.undo()
     await migrate(at(folder), at(other))
@@ -254,7 +274,7 @@ async def test_a_hub_that_is_elsewhere_is_refused_by_whatever_opens_it(
 
 
 async def test_a_process_that_slept_while_its_hub_moved_is_refused(
-    newest_postgres: str, folder: Path, session: Session
+    newest_postgres: str, folder: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = PostgresStore(newest_postgres)
     await store.open(PARTITIONS)
@@ -265,6 +285,12 @@ async def test_a_process_that_slept_while_its_hub_moved_is_refused(
     recovered = await member.partitions[0].recover()
     await session.do("UPDATE {s}.member SET expires = clock_timestamp() - interval '1 s'")
 
+    stop_at(monkeypatch, "left")
+    with pytest.raises(Stopped):
+        await migrate(newest_postgres, at(folder))
+    monkeypatch.undo()
+    with pytest.raises(StoreMovedError, match="is being moved to"):
+        await store.join(me)
     await migrate(newest_postgres, at(folder))
 
     with pytest.raises(LeaseLostError):
@@ -300,7 +326,7 @@ async def test_a_hub_that_runs_is_refused(folder: Path, other: Path, newest_post
 
 
 async def test_a_hub_that_was_opened_in_the_middle_is_not_left(
-    folder: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch, session: Session
+    folder: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(newest_postgres)
     epochs = "UPDATE {s}.partition SET epoch = epoch + 1"
@@ -308,7 +334,9 @@ async def test_a_hub_that_was_opened_in_the_middle_is_not_left(
     leave = migrated.leave
 
     async def open_and_leave(self: Any, *rest: Any) -> None:
-        await session.do(epochs)
+        somebody = Session(read_place(newest_postgres))
+        await somebody.do(epochs)
+        await somebody.close()
         await leave(self, *rest)
 
     monkeypatch.setattr(migrated, "leave", open_and_leave)
@@ -487,9 +515,9 @@ def test_a_copy_of_a_damaged_row_is_the_same_in_json(row: tuple[Any, ...]) -> No
     null = ("null", None)
     copy = migration.DamagedRow(table, 5, 1_500_000, "why", actor, due, null, null, body)
 
-    stored = postgres_migration._stored(copy)  # pyright: ignore[reportPrivateUsage]
+    stored = postgres_migration.stored_copy(copy)
 
-    assert postgres_migration._damaged_row(*stored) == copy  # pyright: ignore[reportPrivateUsage]
+    assert postgres_migration.read_copy(*stored) == copy
 
 
 @given(st.lists(st.integers(0, 3), min_size=1), st.integers(0, 3))
