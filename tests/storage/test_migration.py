@@ -7,8 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import given, strategies as st
 
 from perdure import EntityId, Hub
 from perdure.actors.errors import (
+    InstanceFinishedError,
     LeaseLostError,
     StorageError,
     StoreDamagedError,
@@ -27,7 +28,7 @@ from perdure.actors.errors import (
     UsageError,
 )
 from perdure.benchmarks import bank
-from perdure.storage import Checkpoint, migration, open_stopped, open_store
+from perdure.storage import ENDED, Checkpoint, migration, open_stopped, open_store
 from perdure.storage.membership import Newcomer
 from perdure.storage.migration import Content, Portion, compare, migrate
 from perdure.storage.postgres import PostgresStore, folding, migration as postgres_migration
@@ -541,21 +542,47 @@ def test_a_hash_depends_on_the_rows_and_not_on_their_portions(sizes: list[int], 
 TRANSFERS = 60
 
 
+async def begin(hub: Hub, number: int, one: bank.Transfer) -> None:
+    """Begin a transfer, and stop it before it has ended, if it is not too quick for that."""
+    given = [number, one.source, one.target, one.amount]
+    handle = await hub.client.start_new(bank.move, given, instance_id=f"transfer-{number}")
+    with suppress(InstanceFinishedError):
+        await handle.suspend("the hub moves")
+
+
+async def resume_all(hub: Hub) -> None:
+    async for status in hub.client.query(statuses=["Suspended"]):
+        await hub.client.get_handle(status.instance_id).resume()
+
+
+async def count_live(place: str) -> int:
+    """Count the instances of a stopped hub that have not ended; on asyncio."""
+    end = migration.open_end(place)
+    hub = await end.look()
+    assert hub is not None
+    await end.settle(hub)
+    live = 0
+    for number in range(PARTITIONS):
+        async for portion in end.portions(number):
+            live += sum(row.status not in ENDED for row in portion.checkpoint.progress)
+    await end.close()
+    return live
+
+
 async def test_a_bank_goes_on_where_it_moves(
     folder: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transfers = bank.draw_transfers(TRANSFERS, seed=7)
-    ids = [f"transfer-{number}" for number in range(TRANSFERS)]
-    places: list[Callable[[], str]] = [lambda: at(folder), lambda: newest_postgres]
+    places = [at(folder), newest_postgres]
+    live = 0
     for turn in range(3):
-        place = places[turn % 2]()
+        place, following = places[turn % 2], places[(turn + 1) % 2]
         async with Hub(bank.app, store=place, partitions=PARTITIONS) as hub:
-            for number in range(turn, TRANSFERS, 3):
-                one = transfers[number]
-                given = [number, one.source, one.target, one.amount]
-                await hub.client.start_new(bank.move, given, instance_id=ids[number])
-            # The hub stops in the middle of them.
-        following = places[(turn + 1) % 2]()
+            await resume_all(hub)
+            async with anyio.create_task_group() as starting:
+                for number in range(turn, TRANSFERS, 3):
+                    starting.start_soon(begin, hub, number, transfers[number])
+        live += await anyio.to_thread.run_sync(anyio.run, count_live, place)
         stop_at(monkeypatch, ["left", "arrived", "brought 0"][turn])
         with pytest.raises(Stopped):
             await migrate(place, following)
@@ -563,7 +590,11 @@ async def test_a_bank_goes_on_where_it_moves(
         await migrate(place, following)
 
     async with Hub(bank.app, store=newest_postgres, partitions=PARTITIONS) as hub:
-        moved = [await hub.client.get_handle(id).result() for id in ids]
+        await resume_all(hub)
+        moved = [
+            await hub.client.get_handle(f"transfer-{number}").result()
+            for number in range(TRANSFERS)
+        ]
         wanted = [[bank.OPENING, 0, 0, 0, 0] for _ in range(bank.ACCOUNTS)]
         for number, (one, is_moved) in enumerate(zip(transfers, moved, strict=True)):
             for account, sign, place_of in ((one.source, -1, 1), (one.target, 1, 3)):
@@ -579,3 +610,4 @@ async def test_a_bank_goes_on_where_it_moves(
         ]
     assert found == wanted
     assert any(moved)
+    assert live >= 3, "nothing was under way when the hub moved"
