@@ -591,10 +591,11 @@ async def test_a_bank_goes_on_where_it_moves(
 
     async with Hub(bank.app, store=newest_postgres, partitions=PARTITIONS) as hub:
         await resume_all(hub)
-        moved = [
-            await hub.client.get_handle(f"transfer-{number}").result()
-            for number in range(TRANSFERS)
-        ]
+        with anyio.fail_after(30):  # what got lost on the way is waited for in vain
+            moved = [
+                await hub.client.get_handle(f"transfer-{number}").result()
+                for number in range(TRANSFERS)
+            ]
         wanted = [[bank.OPENING, 0, 0, 0, 0] for _ in range(bank.ACCOUNTS)]
         for number, (one, is_moved) in enumerate(zip(transfers, moved, strict=True)):
             for account, sign, place_of in ((one.source, -1, 1), (one.target, 1, 3)):
