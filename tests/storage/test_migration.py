@@ -40,6 +40,25 @@ from tests.storage.migrating import PARTITIONS, fill, filled, rows_of
 from tests.storage.postgres.sessions import Session
 
 STEPS = ["settled", "begun", "bringing 1", "brought 1", "left", "arrived", "buried"]
+KILLS = [
+    pytest.param(step, is_back, id=f"{'back' if is_back else 'there'}-{step}")
+    if (step, is_back) in (("brought 1", False), ("left", False), ("arrived", True))
+    else pytest.param(
+        step, is_back, id=f"{'back' if is_back else 'there'}-{step}", marks=pytest.mark.slow
+    )
+    for step in STEPS
+    for is_back in (False, True)
+]
+
+
+#: Both ends are used on asyncio whatever the caller is on, so two of these tests show the way there.
+BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+
+@pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.slow)])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
 
 
 @pytest.fixture
@@ -74,6 +93,7 @@ async def opens(place: str) -> bool:
     return True
 
 
+@BOTH
 async def test_all_rows_come_to_postgresql_and_back(
     folder: Path, other: Path, postgres: str
 ) -> None:
@@ -177,8 +197,7 @@ async def test_a_table_that_came_over_otherwise_keeps_the_source_valid(
     assert await opens(at(folder))
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("is_back", [False, True], ids=["there", "back"])
+@pytest.mark.parametrize(("step", "is_back"), KILLS)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_command_that_was_killed_is_finished_by_the_next(
     folder: Path, other: Path, newest_postgres: str, step: str, is_back: bool
@@ -569,6 +588,7 @@ async def count_live(place: str) -> int:
     return live
 
 
+@BOTH
 async def test_a_bank_goes_on_where_it_moves(
     folder: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
