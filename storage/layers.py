@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from threading import Lock
+from threading import Condition
 
 from .records import Checkpoint
 from .unapplied import Unapplied
@@ -16,14 +16,15 @@ class Layers:
 
     Args:
         sequence: the checkpoint that the tables have.
+        changed: whose lock it takes; whoever waits for changes gives one.
 
     Attributes:
         applied: the last checkpoint that the tables have.
     """
 
-    def __init__(self, sequence: int) -> None:
+    def __init__(self, sequence: int, changed: Condition | None = None) -> None:
         self.applied = sequence
-        self._lock = Lock()
+        self._lock = Condition() if changed is None else changed
         self._gathering = Unapplied(sequence, sequence)
         self._full: deque[Unapplied] = deque()
         self._applying: Unapplied | None = None
@@ -33,6 +34,27 @@ class Layers:
     def sequence(self) -> int:
         """The last checkpoint that was added."""
         return self._gathering.sequence
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the tables lack nothing."""
+        last = self._gathering
+        return self._applying is None and not self._full and last.sequence == last.follows
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a layer is being brought into the tables, or is to be again."""
+        return self._applying is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is a layer that gathers no more, and nobody has begun."""
+        return bool(self._full)
+
+    @property
+    def gathered(self) -> int:
+        """The bytes of the layer that gathers."""
+        return self._gathering.size
 
     @property
     def size(self) -> int:

@@ -101,6 +101,17 @@ def _place(which: Binaries | str | None, servers: Servers) -> Iterator[str]:
     drop_schema(place)
 
 
+async def ask(dsn: str, *statements: str) -> Any:
+    """Run some statements in a session of their own; gives what the last one does."""
+    connection: Any = await driver().connect(dsn)
+    try:
+        for statement in statements[:-1]:
+            await connection.execute(statement)
+        return await connection.fetchval(statements[-1])
+    finally:
+        await connection.close()
+
+
 def drop_schema(place: str) -> None:
     """Remove what a test has left, if it made it."""
     _asked(_drop(place))

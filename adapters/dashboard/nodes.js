@@ -4,6 +4,7 @@ import { get, path, post } from "./api.js";
 import { ask } from "./dialog.js";
 import { element, fill, refill } from "./element.js";
 import { complain, say } from "./notice.js";
+import { movePartition } from "./placement.js";
 import { mayWrite } from "./session.js";
 import { shownTime, span } from "./times.js";
 
@@ -108,20 +109,7 @@ class Nodes {
   }
 
   async move(part, node) {
-    const field = { name: "to", label: "To member", required: true, kind: /** @type {"json"} */ ("json") };
-    const given = await ask({
-      title: `Move partition ${part.index}?`,
-      text: `Member ${node.member} has it. It moves when its turns under way have ended.`,
-      action: "Move",
-      fields: [field],
-    });
-    if (!given) return;
-    try {
-      await post(path`partitions/${part.index}/move`, { body: { to: given.to } });
-      say(`Member ${given.to} has partition ${part.index}`);
-    } catch (error) {
-      complain(error);
-    }
+    await movePartition(part.index, "member", `Member ${node.member} has it. It moves when its turns under way have ended.`);
   }
 
   async drain(node) {

@@ -2,9 +2,9 @@
 
 import { addressOf } from "./address.js";
 import { get, path, post } from "./api.js";
-import { ask } from "./dialog.js";
 import { element, fill, refill } from "./element.js";
 import { complain, say } from "./notice.js";
+import { movePartition } from "./placement.js";
 import { Rates } from "./rates.js";
 import { mayWrite } from "./session.js";
 import { STATUSES, actorLink } from "./status.js";
@@ -254,20 +254,7 @@ class Overview {
   }
 
   async move(partition) {
-    const field = { name: "to", label: "To shard", required: true, kind: /** @type {"json"} */ ("json") };
-    const given = await ask({
-      title: `Move partition ${partition.index}?`,
-      text: `It moves when its turns under way have ended.`,
-      action: "Move",
-      fields: [field],
-    });
-    if (!given) return;
-    try {
-      await post(path`partitions/${partition.index}/move`, { body: { to: given.to } });
-      say(`Shard ${given.to} serves partition ${partition.index}`);
-    } catch (error) {
-      complain(error);
-    }
+    await movePartition(partition.index, "shard", "It moves when its turns under way have ended.");
   }
 
   showHottest(partitions) {

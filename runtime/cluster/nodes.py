@@ -698,15 +698,7 @@ class ClusterCrew(Crew):
 
     async def _where(self, version: int, run: str = "") -> dict[str, Any]:
         """Say that everything is here: clients ask this member, which passes on what is not."""
-        while version == 1 and run == self.run_id:
-            await anyio.sleep_forever()  # it never changes
-        return {
-            "version": 1,
-            "owners": [0] * len(self.owners),
-            "shards": 1,
-            "run": self.run_id,
-            "incarnations": [0],
-        }
+        return await self._where_this_is(version, run)
 
 
 async def _keep(store: PartitionStore) -> None:

@@ -11,7 +11,6 @@ Invariants:
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import anyio
-import orjson
 from anyio.abc import Process
 from attrs import asdict
 
@@ -46,6 +44,7 @@ from ..scheduling.waiter import waiter_factory
 from ..transport.channels import check_socket, dial_shard
 from ..transport.router import Router
 from ..transport.sockets import own_socket, shard_socket
+from .children import begin_child, ended_early
 from .crews import DRAINED_S, ENDED_S, Crew
 
 if TYPE_CHECKING:
@@ -243,18 +242,9 @@ class ProcessCrew(Crew):
             worker.notes = notes = tempfile.TemporaryFile()  # noqa: SIM115 - it is read at the end
             config["notes"] = notes.fileno()
             passed.append(notes.fileno())
-        # A file, not a pipe, so that the pipe's end can tell the worker of its supervisor's.
-        with tempfile.TemporaryFile() as file:
-            file.write(orjson.dumps(config))
-            file.seek(0)
-            worker.process = await anyio.open_process(
-                [sys.executable, "-m", "perdure.runtime.cluster.worker", str(file.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=None,
-                stderr=None,
-                pass_fds=[file.fileno(), *passed],
-                cwd=self._cwd if os.path.isdir(self._cwd) else None,  # noqa: ASYNC240
-            )
+        worker.process = await begin_child(
+            "perdure.runtime.cluster.worker", config, self._cwd, passed
+        )
 
     async def serve_with(self, worker: Worker, process: Process) -> None:
         """Give a process its partitions, and return when it has ended."""
@@ -277,11 +267,7 @@ class ProcessCrew(Crew):
         if not worker.has_served and (
             not died or worker.error is not None or worker.failed_starts >= FAILED_STARTS_MAX
         ):
-            refusal = InternalError(
-                f"worker {worker.number} ended before it served ({how_ended(process)}); what it "
-                "printed says why. A script that starts a hub with workers must do so under "
-                "if __name__ == '__main__'"
-            )
+            refusal = ended_early(worker.number, how_ended(process))
             worker.error = refusal if worker.error is None else worker.error
             worker.decided.set()
 

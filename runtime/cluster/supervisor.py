@@ -11,9 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -48,6 +46,7 @@ from ..transport.nodes import Dialler
 from ..transport.router import Router
 from ..transport.sockets import shard_socket
 from ..transport.tcp import join_address, split_address
+from .children import begin_child, ended_early
 from .crews import ENDED_S, Crew
 from .leases import LOOK_S
 from .nodes import PARTITIONS, Node
@@ -280,11 +279,7 @@ class MemberSupervisor(Crew):
                 )
                 self._look_now.set()
                 if not worker.serves and worker.error is None:
-                    worker.error = InternalError(
-                        f"worker {worker.number} ended before it served ({how_ended(process)}); "
-                        "what it printed says why. A script that starts a hub with workers must do "
-                        "so under if __name__ == '__main__'"
-                    )
+                    worker.error = ended_early(worker.number, how_ended(process))
             worker.failed_starts = 0 if worker.serves else worker.failed_starts + 1
             worker.serves = False
             if not worker.has_served and worker.failed_starts >= FAILED_STARTS_MAX:
@@ -320,18 +315,9 @@ class MemberSupervisor(Crew):
             "ready": told,
         }
         try:
-            # A file, not a pipe, so that the pipe's end can tell the worker of its supervisor's.
-            with tempfile.TemporaryFile() as file:
-                file.write(orjson.dumps(config))
-                file.seek(0)
-                worker.process = process = await anyio.open_process(
-                    [sys.executable, "-m", "perdure.runtime.member", str(file.fileno())],
-                    stdin=subprocess.PIPE,
-                    stdout=None,
-                    stderr=None,
-                    pass_fds=[file.fileno(), told],
-                    cwd=self._cwd if os.path.isdir(self._cwd) else None,  # noqa: ASYNC240
-                )
+            worker.process = process = await begin_child(
+                "perdure.runtime.member", config, self._cwd, [told]
+            )
         except BaseException:
             os.close(ready)
             raise
@@ -411,15 +397,7 @@ class MemberSupervisor(Crew):
 
     async def _where(self, version: int, run: str = "") -> dict[str, Any]:
         """Say that everything is here: clients ask this process, which passes it on."""
-        while version == 1 and run == self.run_id:
-            await anyio.sleep_forever()  # it never changes
-        return {
-            "version": 1,
-            "owners": [0] * len(self.owners),
-            "shards": 1,
-            "run": self.run_id,
-            "incarnations": [0],
-        }
+        return await self._where_this_is(version, run)
 
 
 class _Passage:

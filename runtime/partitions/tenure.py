@@ -7,18 +7,17 @@ until this process is sure. In a hub of one process nobody else can have it, and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
 from ...actors.errors import StorageError, StoreDamagedError, UnavailableError
 from ...actors.printing import text_of
-from ..placement.places import MovedError
+from ..placement.places import AskedRecords, MovedError
 from ..scheduling.timers import backoff
 
 if TYPE_CHECKING:
-    from ...storage.records import ChunkRow, EntityFilter, EntityRow, InstanceFilter, InstanceRecord
     from ..placement.places import Records
     from .gate import Gate
 
@@ -76,7 +75,7 @@ async def patiently(gate: Gate, read: Callable[[], Awaitable[T]]) -> T:
         tries += 1
 
 
-class SureRecords:
+class SureRecords(AskedRecords):
     """What is stored of a partition, read by who is sure to have it: see ``Records``.
 
     Where it has left, it is read where it is by then; and a store that is away is waited for.
@@ -116,43 +115,3 @@ class SureRecords:
                 if await self._is_here():
                     continue
             return await getattr(self._elsewhere, verb)(*arguments)
-
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
-        """See ``PartitionStore.read_instances``."""
-        rows: list[InstanceRecord] = await self._read("read_instances", keys)
-        return rows
-
-    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
-        """See ``PartitionStore.read_entities``."""
-        rows: list[EntityRow] = await self._read("read_entities", ids)
-        return rows
-
-    async def read_history(self, instance: int) -> list[bytes]:
-        """See ``PartitionStore.read_history``."""
-        chunks: list[bytes] = await self._read("read_history", instance)
-        return chunks
-
-    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
-        """See ``PartitionStore.read_history_part``."""
-        chunks: list[ChunkRow] = await self._read("read_history_part", instance, first, end)
-        return chunks
-
-    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
-        """See ``PartitionStore.query_instances``."""
-        rows: list[InstanceRecord] = await self._read("query_instances", filter)
-        return rows
-
-    async def count_instances(self, filter: InstanceFilter) -> int:
-        """See ``PartitionStore.count_instances``."""
-        count: int = await self._read("count_instances", filter)
-        return count
-
-    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
-        """See ``PartitionStore.query_entities``."""
-        rows: list[EntityRow] = await self._read("query_entities", filter)
-        return rows
-
-    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
-        """See ``PartitionStore.waiting``."""
-        counts: dict[str, int] = await self._read("waiting", actors)
-        return counts

@@ -8,6 +8,7 @@ sent again. Clients ask a ``Place``; where the partition is not there any more, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -85,6 +86,54 @@ class Records(Protocol):
     async def count_instances(self, filter: InstanceFilter) -> int: ...
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]: ...
     async def waiting(self, actors: Sequence[str]) -> dict[str, int]: ...
+
+
+class AskedRecords(ABC):
+    """Records that somebody else reads, who is asked by the name of each method."""
+
+    @abstractmethod
+    async def _read(self, verb: Any, *arguments: Any) -> Any:
+        """Ask; gives the answer."""
+
+    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
+        """See ``PartitionStore.read_instances``."""
+        rows: list[InstanceRecord] = await self._read("read_instances", list(keys))
+        return rows
+
+    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
+        """See ``PartitionStore.read_entities``."""
+        rows: list[EntityRow] = await self._read("read_entities", list(ids))
+        return rows
+
+    async def read_history(self, instance: int) -> list[bytes]:
+        """See ``PartitionStore.read_history``."""
+        chunks: list[bytes] = await self._read("read_history", instance)
+        return chunks
+
+    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
+        """See ``PartitionStore.read_history_part``."""
+        chunks: list[ChunkRow] = await self._read("read_history_part", instance, first, end)
+        return chunks
+
+    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
+        """See ``PartitionStore.query_instances``."""
+        rows: list[InstanceRecord] = await self._read("query_instances", filter)
+        return rows
+
+    async def count_instances(self, filter: InstanceFilter) -> int:
+        """See ``PartitionStore.count_instances``."""
+        count: int = await self._read("count_instances", filter)
+        return count
+
+    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
+        """See ``PartitionStore.query_entities``."""
+        rows: list[EntityRow] = await self._read("query_entities", filter)
+        return rows
+
+    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
+        """See ``PartitionStore.waiting``."""
+        counts: dict[str, int] = await self._read("waiting", list(actors))
+        return counts
 
 
 class Place(Peer, Protocol):

@@ -14,7 +14,7 @@ import anyio
 
 from ...actors.errors import HubStoppingError, OutcomeUnknownError, UnavailableError
 from ...actors.messages import Completion, Message
-from ..placement.places import ENVELOPE_SIZE, LineLostError, MovedError
+from ..placement.places import ENVELOPE_SIZE, AskedRecords, LineLostError, MovedError
 from ..scheduling.hidden_tasks import TaskGroup
 from ..scheduling.waiter import Waiter, event_factory
 from .channels import Channel
@@ -23,7 +23,6 @@ from .verbs import VERBS, WITH_MESSAGE, PartitionVerb
 from .wire import FRAME_SIZE_MAX, Item
 
 if TYPE_CHECKING:
-    from ...storage.records import ChunkRow, EntityFilter, EntityRow, InstanceFilter, InstanceRecord
     from ..placement.places import Frame, Hosted, Place
 
 #: Seconds that requests wait for a shard that died, or a partition that moves, to be back.
@@ -189,7 +188,7 @@ class Router:
         self.tell()
 
 
-class Elsewhere:
+class Elsewhere(AskedRecords):
     """Stands for a partition that another shard hosts.
 
     For other partitions it takes messages, acknowledgements and wishes, and may lose them: what
@@ -371,46 +370,6 @@ class Elsewhere:
                 return await self._ask(verb, *arguments)
             except MovedError:
                 await router.wait_moved()
-
-    async def read_instances(self, keys: Sequence[str]) -> list[InstanceRecord]:
-        """See ``PartitionStore.read_instances``."""
-        rows: list[InstanceRecord] = await self._read("read_instances", list(keys))
-        return rows
-
-    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
-        """See ``PartitionStore.read_entities``."""
-        rows: list[EntityRow] = await self._read("read_entities", list(ids))
-        return rows
-
-    async def read_history(self, instance: int) -> list[bytes]:
-        """See ``PartitionStore.read_history``."""
-        chunks: list[bytes] = await self._read("read_history", instance)
-        return chunks
-
-    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
-        """See ``PartitionStore.read_history_part``."""
-        chunks: list[ChunkRow] = await self._read("read_history_part", instance, first, end)
-        return chunks
-
-    async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
-        """See ``PartitionStore.query_instances``."""
-        rows: list[InstanceRecord] = await self._read("query_instances", filter)
-        return rows
-
-    async def count_instances(self, filter: InstanceFilter) -> int:
-        """See ``PartitionStore.count_instances``."""
-        count: int = await self._read("count_instances", filter)
-        return count
-
-    async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
-        """See ``PartitionStore.query_entities``."""
-        rows: list[EntityRow] = await self._read("query_entities", filter)
-        return rows
-
-    async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
-        """See ``PartitionStore.waiting``."""
-        counts: dict[str, int] = await self._read("waiting", actors)
-        return counts
 
 
 def _portions(parcels: Sequence[tuple[str, Message]]) -> Iterator[Sequence[tuple[str, Message]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from attrs import field, frozen
 
@@ -111,7 +111,6 @@ def _open(netloc: str) -> str:
 
 
 def _schema(name: str) -> str:
-    name = unquote(name)
     if not name or len(name.encode()) > _NAME_MAX or "\0" in name or name.startswith("pg_"):
         raise UsageError(
             f"schema must have 1 to {_NAME_MAX} bytes and not begin with pg_, not {name!r}"

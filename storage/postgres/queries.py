@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from attrs import Factory, define, evolve
 
+from ..layered import Reads
 from ..records import EntityFilter, InstanceFilter, behind_prefix
 from .tables import bindable, tag_word, wait_word
 
@@ -72,6 +73,17 @@ READ_OUTBOX: Final = _SLICE.format(
 )
 READ_ALL_OUTBOX: Final = _SLICE.format(
     table="outbox_row", where="n > $2", limit="$3", size="$4", columns="t.target, t.last"
+)
+READS: Final = Reads(
+    instances=READ_INSTANCES,
+    statuses=READ_STATUSES,
+    entities=READ_ENTITIES,
+    history=READ_HISTORY,
+    history_part=READ_HISTORY_PART,
+    request=READ_REQUEST,
+    mail=READ_MAIL,
+    all_mail=READ_ALL_MAIL,
+    outbox=READ_OUTBOX,
 )
 TIMERS: Final = "SELECT n, due, actor, body FROM {s}.timer_row WHERE partition = $1 ORDER BY n"
 PEERS: Final = "SELECT peer, received, sent FROM {s}.peer_row WHERE partition = $1 ORDER BY peer"

@@ -17,7 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -35,16 +35,16 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ..bridge import AsyncioBridge
 from ..encoding import next_numbers
+from ..layered import LayeredReads, make_layer
 from ..layers import Layers
 from ..membership import HubIdentity, Newcomer, View
-from ..mended import check_places, mend_entity, mend_instance, why
-from ..pieces import is_large, pieces
+from ..mended import mend_entity, mend_instance, why
+from ..pieces import is_large
 from ..records import (
     SLICE_ROWS,
     SLICE_SIZE,
     ActivityRow,
     Checkpoint,
-    ChunkRow,
     EntityFilter,
     EntityRow,
     InstanceFilter,
@@ -53,13 +53,11 @@ from ..records import (
     OutboxRow,
     PeerRow,
     Recovered,
-    RequestRow,
     SetAside,
     TimerRow,
     cut,
-    part_of,
 )
-from ..slices import at_once, each, in_slices, map_each, turn_of_loop
+from ..slices import at_once, in_slices, map_each, turn_of_loop
 from ..unapplied import Unapplied
 from . import folding, journal, members, queries
 from .faults import explained, lease_lost
@@ -70,11 +68,6 @@ from .tables import bindable
 
 COMMITTERS_MAX: Final = 4
 """Connections that commit, for all partitions."""
-READERS: Final = 2
-"""Connections that read: one for single actors, one for queries."""
-LAYERED_MAIL: Final = 5_000
-"""Messages that the tables lack, beyond which they get them before mail is read."""
-
 TAKE: Final = (
     "UPDATE {s}.partition SET epoch = epoch + 1, owner = NULL, wanted = NULL WHERE partition = $1"
     " RETURNING epoch"
@@ -95,12 +88,11 @@ COUNT: Final = "SELECT partitions FROM {s}.hub"
 _GREATEST: Final = 2**63 - 1
 
 T = TypeVar("T")
-_Found = tuple[list[Any], tuple[Unapplied, ...]]
 
 _log = Log("perdure.storage")
 
 
-class PostgresPartition:
+class PostgresPartition(LayeredReads):
     """One partition of a ``PostgresStore``.
 
     Args:
@@ -109,20 +101,22 @@ class PostgresPartition:
         member: who has to be its owner to recover it; None takes it from whoever is.
     """
 
+    reads = queries.READS
+
     def __init__(self, store: PostgresStore, number: int, member: int | None = None) -> None:
         self._store = store
         self._number = number
         self._member = member
         self._where = f"{store.place.location}, partition {number}"
+        self._path = Path(self._where)
         self._sql = store.sql
         self._bridge = store.bridge
         self._link = store.committer(number)
-        self._layers: Layers | None = None
+        self._owned: Layers | None = None
         self._last: Layers | None = None  # those before, which reads need until there are others
         self._folder: folding.Folder | None = None
         self._last_folder: folding.Folder | None = None  # the one of those before
         self._epoch = 0
-        self._sequence = 0
         self._broken = True
         self._closed = False
         self._is_committing = False
@@ -156,8 +150,8 @@ class PostgresPartition:
         raise AssertionError("a scope that nobody cancels swallows nothing")
 
     async def _recover(self) -> Recovered:
-        if self._layers is not None:
-            self._last, self._layers = self._layers, None
+        if self._owned is not None:
+            self._last, self._owned = self._owned, None
         if self._folder is not None:
             folder, self._folder = self._folder, None
             self._last_folder = folder
@@ -166,8 +160,8 @@ class PostgresPartition:
             # Nobody waits for it any more. It ends by itself, before the epoch or after it.
             self._link.drop()
         recovered, layers = await self._link.use(self._take)
-        self._layers, self._last, self._last_folder = layers, None, None
-        self._epoch, self._sequence = recovered.epoch, recovered.sequence
+        self._owned, self._last, self._last_folder = layers, None, None
+        self._epoch = recovered.epoch
         self._folder = folding.Folder(
             self._number, self._epoch, layers, self._store.folder(), self._sql, self._where
         )
@@ -258,7 +252,7 @@ class PostgresPartition:
             StorageError: anything else; ``recover`` tells by ``sequence`` whether it is stored.
         """
         c = checkpoint
-        layers, folder = self._layers, self._folder
+        layers, folder = self._owned, self._folder
         self._check_open()
         if layers is None or folder is None or self._broken:
             raise StorageError(f"{self._where} is not recovered yet")
@@ -273,12 +267,7 @@ class PostgresPartition:
         else:
             body = at_once(journal.pack(c))
         numbers = next_numbers(c)
-        layer: Unapplied | None = None
-        if is_long:  # made beside what reads see, and all at once put into that
-            layer = Unapplied(c.sequence - 1, c.sequence, len(body))
-            made = layer
-            with CancelScope(shield=True):
-                await in_slices(each(pieces(c), lambda piece: made.add(piece, numbers, 0), every=1))
+        layer = await make_layer(c, numbers, len(body)) if is_long else None
         try:
             with explained(self._where):
                 await self._bridge.run(
@@ -322,22 +311,30 @@ class PostgresPartition:
 
     # Reading.
 
-    async def _read(self, sql: str, *values: Any) -> _Found:
-        """Run a query of the tables; gives its rows, and what the tables lack of commits."""
+    @property
+    def _layers(self) -> Layers | None:
+        return self._owned
+
+    @property
+    def _known_layers(self) -> Layers | None:
+        return self._owned or self._last
+
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> list[Any]:
         statement = self._sql(sql)
-        layers = self._layers or self._last
 
         async def work(connection: Connection) -> list[Any]:
             return list(await connection.fetch(statement, self._number, *values))
 
-        while True:
-            rounds, lacking = (0, ()) if layers is None else layers.now()
-            rows = await self._run(lambda: self._store.reader.use(work))
-            if layers is None:
-                return rows, lacking
-            now, lacking = layers.now()
-            if now == rounds:  # else the rows are of before, and the layers of after
-                return rows, lacking
+        return await self._run(lambda: self._store.reader.use(work))
+
+    def _bind(self, texts: Iterable[str]) -> Sequence[Any]:
+        return ([*map(bindable, texts)],)
+
+    def _bind_pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Any]:
+        return [bindable(one) for one, _ in pairs], [bindable(other) for _, other in pairs]
+
+    def _bind_one(self, text: str) -> Any:
+        return bindable(text)
 
     async def _query(self, statement: tuple[str, list[Any]]) -> list[Any]:
         sql, values = statement
@@ -347,102 +344,6 @@ class PostgresPartition:
 
         await self.apply()
         return await self._run(lambda: self._store.querier.use(work))
-
-    @property
-    def _path(self) -> Path:
-        return Path(self._where)  # for what is said of rows that a person has changed
-
-    async def read_instances(
-        self, keys: Sequence[str], *, payloads: bool = True
-    ) -> list[InstanceRecord]:
-        """Give the stored instances among ``keys``, in one round trip or none."""
-        if self._layers is not None:
-            recent: dict[str, InstanceRecord] = {}
-            for layer in self._layers.now()[1]:
-                layer.correct_instances(keys, recent)
-            if len(recent) == len(keys):
-                return list(recent.values())  # begun since, so the tables have nothing to say
-        sql = queries.READ_INSTANCES if payloads else queries.READ_STATUSES
-        rows, layers = await self._read(sql, [*map(bindable, keys)])
-        found = {row[1]: mend_instance(row, self._path) for row in map(tuple, rows)}
-        for layer in layers:
-            layer.correct_instances(keys, found)
-        return list(found.values())
-
-    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
-        """Give the stored entities among (name, key) ``ids``, in one round trip."""
-        names, keys = [bindable(name) for name, _ in ids], [bindable(key) for _, key in ids]
-        rows, layers = await self._read(queries.READ_ENTITIES, names, keys)
-        found = {(row[1], row[2]): mend_entity(row, self._path) for row in map(tuple, rows)}
-        for layer in layers:
-            layer.correct_entities(ids, found)
-        return list(found.values())
-
-    async def read_history(self, instance: int) -> list[bytes]:
-        """Give the chunks of an instance's history, oldest first.
-
-        Raises:
-            StoreDamagedError: their places are not where the next one begins.
-        """
-        rows, layers = await self._read(queries.READ_HISTORY, instance)
-        chunks: dict[int, bytes] = {row[0]: row[1] for row in rows}
-        for layer in layers:
-            layer.correct_history(instance, chunks)
-        check_places([row for row in rows if chunks.get(row[0]) is row[1]], chunks, self._path)
-        return [chunks[seq] for seq in sorted(chunks)]
-
-    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
-        """Give the chunks that have some of the events of a history; see the protocol."""
-        rows, layers = await self._read(queries.READ_HISTORY_PART, instance, first, end)
-        chunks: dict[int, bytes] = {row[0]: row[1] for row in rows}
-        for layer in layers:
-            layer.correct_history(instance, chunks)
-        return part_of(instance, chunks, first, end)
-
-    async def read_request(self, request: str) -> RequestRow | None:
-        """Give what was recorded for a client's request id."""
-        rows, layers = await self._read(queries.READ_REQUEST, bindable(request))
-        found = RequestRow(*rows[0]) if rows else None
-        for layer in layers:
-            found = layer.correct_request(request, found)
-        return found
-
-    async def read_mail(
-        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
-    ) -> list[MailRow]:
-        """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
-        layers = self._layers or self._last
-        if layers is not None and layers.mail_count > LAYERED_MAIL:
-            # All of it would be looked through for each slice. Where it cannot be folded, it is.
-            with suppress(StorageError, LeaseLostError):
-                await self.apply()
-        sql, who = queries.READ_MAIL, [actor]
-        if actor is None:
-            sql, who = queries.READ_ALL_MAIL, []
-        while True:
-            rows, lacking = await self._read(sql, *who, after, upto, limit, SLICE_SIZE)
-            found = {row[0]: MailRow(*row) for row in rows}
-            # What the tables have behind this slice is not known, so nothing from there is given.
-            end = rows[-1][0] if rows and _is_cut(rows, limit) else upto
-            for layer in lacking:
-                layer.correct_mail(actor, after, end, found)
-            if found or end == upto:
-                return cut([found[n] for n in sorted(found)], limit)
-            after = end
-
-    async def read_outbox(
-        self, target: int, after: int, limit: int = SLICE_ROWS
-    ) -> list[OutboxRow]:
-        """Give the oldest frames owed to another partition with ``n > after``."""
-        while True:
-            rows, lacking = await self._read(queries.READ_OUTBOX, target, after, limit, SLICE_SIZE)
-            found = {row[0]: OutboxRow(*row) for row in rows}
-            end = rows[-1][0] if rows and _is_cut(rows, limit) else _GREATEST
-            for layer in lacking:
-                layer.correct_outbox(target, after, end, found)
-            if found or end == _GREATEST:
-                return cut([found[n] for n in sorted(found)], limit)
-            after = end
 
     async def query_instances(self, filter: InstanceFilter) -> list[InstanceRecord]:
         """Give one page of instances, ordered by (created, key)."""
@@ -499,7 +400,7 @@ class PostgresPartition:
             try:
                 await self._run(self._last_folder.fold)
             except LeaseLostError as error:
-                if self._layers is None:  # else it has recovered meanwhile, and folded all
+                if self._owned is None:  # else it has recovered meanwhile, and folded all
                     raise StorageError(f"{self._where} is not recovered yet") from error
 
     async def size(self) -> int:
@@ -576,11 +477,6 @@ async def store_entry(
         )
     if stored is None:
         raise lease_lost(where)
-
-
-def _is_cut(rows: list[Any], limit: int) -> bool:
-    """Whether there may be more rows than a slice had room for; the last column is the body."""
-    return len(rows) >= limit or sum(len(row[-1]) for row in rows) >= SLICE_SIZE
 
 
 class PostgresStore:

@@ -7,13 +7,12 @@ Invariants:
   opens the partition anew raises the tables' epoch first, and an older applier's rounds fail.
 * Unless somebody waits for it, or too much gathers, a round is spread out, in short turns, over most
   of the time to the next: what commits meanwhile finds a processor and the interpreter free.
-* ``applied`` moves only after the tables have it, durably, where they can be found again.
+* ``layers.applied`` moves only after the tables have it, durably, where they can be found again.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
@@ -25,6 +24,7 @@ from typing import Final
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError
 from ...actors.logs import Log
 from ..encoding import PARTS, encode_parts
+from ..layers import Layers
 from ..records import Checkpoint
 from ..unapplied import Unapplied
 from .connection import COMMON, connect
@@ -59,7 +59,7 @@ _log = Log("perdure.storage")
 class Applier:
     """Brings the checkpoints of one owner of a partition into its tables.
 
-    ``add`` and ``layers`` belong to one thread, the owner's; anything else may be called from any.
+    ``add`` belongs to one thread, the owner's; anything else may be called from any.
 
     Args:
         path: the file of the tables.
@@ -70,7 +70,7 @@ class Applier:
         presence: whether the files are where they were.
 
     Attributes:
-        applied: the last checkpoint that the tables have.
+        layers: what the tables lack.
         lost: why nothing more may be acknowledged, if the files are gone.
     """
 
@@ -83,19 +83,15 @@ class Applier:
         epoch: int,
         presence: Presence,
     ) -> None:
-        self.applied = sequence
         self.lost: StoreMovedError | None = None
         self._path = path
         self._presence = presence
         self._tables: sqlite3.Connection | None = tables
         self._pragmas = pragmas
         self._epoch = epoch
-        self._gathering = Unapplied(sequence, sequence)
-        self._full: deque[Unapplied] = deque()  # layers behind what is applying, oldest first
-        self._applying: Unapplied | None = None
         self._since = 0.0  # when what is applied next began to gather, or failed
-        self._rounds = 0
         self._changed = Condition()
+        self.layers = Layers(sequence, self._changed)
         self._idle = False
         self._stopping = False
         self._ended = False
@@ -104,39 +100,20 @@ class Applier:
         self._thread: Thread | None = None
 
     @property
-    def sequence(self) -> int:
-        """The last checkpoint that was added."""
-        return self._gathering.sequence
-
-    @property
     def is_behind(self) -> bool:
         """Whether there is so much to apply that no more should come."""
-        return self._gathering.size + sum(one.size for one in self._full) >= TOO_LARGE
-
-    @property
-    def mail_count(self) -> int:
-        """How many messages the tables lack."""
-        return sum(len(layer.mail) for layer in self.layers()[1])
-
-    def check(self, checkpoint: Checkpoint) -> None:
-        """Refuse what could never be applied, as far as what is not applied tells."""
-        layers = self.layers()[1]
-        for number, layer in enumerate(layers, 1):
-            layer.check(checkpoint, layers[number:])
+        return self.layers.size >= TOO_LARGE
 
     def add(self, checkpoint: Checkpoint, numbers: tuple[int, int], size: int) -> None:
         """Take the next checkpoint, which the journal has, with its numbers and its size."""
         with self._changed:
-            self._gathering.add(checkpoint, numbers, size)
+            self.layers.add(checkpoint, numbers, size)
             self._tell()
 
     def add_layer(self, layer: Unapplied) -> None:
         """Take the next checkpoint as a layer of its own, which was made beside."""
         with self._changed:
-            if self._gathering.sequence > self._gathering.follows:
-                self._full.append(self._gathering)
-            self._full.append(layer)
-            self._gathering = Unapplied(layer.sequence, layer.sequence)
+            self.layers.add_layer(layer)
             self._tell()
 
     def _tell(self) -> None:
@@ -145,27 +122,20 @@ class Applier:
             # A store that nobody closed must not keep the process alive.
             self._thread = Thread(target=self._run, name="perdure-applier", daemon=True)
             self._thread.start()
-        elif self._idle or self._full or self._gathering.size >= LARGE:
+        elif self._idle or self._is_much:
             self._changed.notify()
-
-    def layers(self) -> tuple[int, tuple[Unapplied, ...]]:
-        """Give how many rounds have ended, and what the tables may lack since, oldest first."""
-        with self._changed:
-            if self._applying is None:
-                return self._rounds, (*self._full, self._gathering)
-            return self._rounds, (self._applying, *self._full, self._gathering)
 
     def apply(self) -> Future[None]:
         """Apply all that was added by now, without delay; fails where that fails."""
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # whoever stops waiting cannot stop it
         with self._changed:
-            if self.applied >= self.sequence:
+            if self.layers.applied >= self.layers.sequence:
                 future.set_result(None)
             elif self._ended:
                 future.set_exception(StorageError(f"{self._path} is closed, or recovers"))
             else:
-                self._waiting.append((self.sequence, future))
+                self._waiting.append((self.layers.sequence, future))
                 self._changed.notify()
         return future
 
@@ -219,11 +189,7 @@ class Applier:
     def _gather(self) -> bool:
         """Wait for a round's worth of checkpoints; tells whether to apply or to end."""
         with self._changed:
-            while (
-                self._applying is None
-                and not self._full
-                and self._gathering.sequence == self._gathering.follows
-            ):
+            while self.layers.is_empty:
                 if self._stopping:
                     return False
                 self._idle = True
@@ -238,27 +204,26 @@ class Applier:
                 self._changed.wait(left)
             if self._stopping and self._failed:
                 return False
-            if self._applying is None and self._full:
-                self._applying = self._full.popleft()
-            elif self._applying is None:
-                self._applying = self._gathering
-                sequence = self._applying.sequence
-                self._gathering = Unapplied(sequence, sequence)
-                self._since = monotonic()
+            if not (self.layers.is_begun or self.layers.is_full):
+                self._since = monotonic()  # what comes from now on is for the next round
+            self.layers.begin()
             return True
 
     @property
     def _hurries(self) -> bool:
         """Whether somebody waits, or too much gathers."""
-        is_large = bool(self._full) or self._gathering.size >= LARGE
-        return bool(self._waiting) or self._stopping or (is_large and not self._failed)
+        return bool(self._waiting) or self._stopping or (self._is_much and not self._failed)
+
+    @property
+    def _is_much(self) -> bool:
+        return self.layers.is_full or self.layers.gathered >= LARGE
 
     def apply_round(self, tables: sqlite3.Connection) -> None:
         """Apply what was gathered, in the applier's thread, and tell those that wait for it."""
         self._bring(tables)
         with self._changed:
-            done = [future for target, future in self._waiting if target <= self.applied]
-            self._waiting = [one for one in self._waiting if one[0] > self.applied]
+            done = [future for target, future in self._waiting if target <= self.layers.applied]
+            self._waiting = [one for one in self._waiting if one[0] > self.layers.applied]
         for future in done:
             future.set_result(None)
 
@@ -267,7 +232,7 @@ class Applier:
 
         Whoever hears of the round may go on long before this thread does, and that is large.
         """
-        layer = self._applying
+        layer = self.layers.begin()
         assert layer is not None
         try:
             self._put(tables, layer)
@@ -286,9 +251,7 @@ class Applier:
             tables.execute("PRAGMA shrink_memory")  # its pages would be kept for good
         with self._changed:
             self.lost = None
-            self.applied = layer.sequence
-            self._applying = None
-            self._rounds += 1
+            self.layers.end()
             self._failed = False
 
     def _put(self, tables: sqlite3.Connection, layer: Unapplied) -> None:

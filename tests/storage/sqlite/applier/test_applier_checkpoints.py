@@ -54,7 +54,7 @@ async def test_what_was_applied_has_left_memory_when_who_waits_for_that_hears(
     owner = await own(store)
     await owner.commit(created=[created(1)])
     applier = applier_of(owner)
-    left = ref(applier.layers()[1][-1])
+    left = ref(applier.layers.now()[1][-1])
     seen: list[object] = []
 
     applied = applier.apply()

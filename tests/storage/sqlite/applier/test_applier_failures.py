@@ -138,7 +138,7 @@ async def test_applying_is_tried_again_until_it_works(
     repair_tables(folder)
 
     with anyio.fail_after(10):
-        while applier.applied < 1:
+        while applier.layers.applied < 1:
             await anyio.sleep(0.001)
     await store.close()
 
@@ -192,7 +192,7 @@ async def test_much_is_applied_without_delay(
     applier = applier_of(owner)
 
     with anyio.fail_after(10):
-        while applier.applied < 1:
+        while applier.layers.applied < 1:
             await anyio.sleep(0.001)
     await store.close()
 
@@ -473,7 +473,7 @@ async def test_a_round_that_was_applied_and_reported_as_failed_is_not_applied_ag
     await owner.commit(mail=[MailRow(1, "a", b"1")])
 
     def fail_afterwards(self: applying.Applier, tables: sqlite3.Connection) -> None:
-        layer = self._applying
+        layer = self.layers.begin()
         assert layer is not None
         parts = encode_parts(layer.checkpoint(self._epoch))
         tables.execute(applying.APPLY, (0, 2, self._epoch, 2, 2, *parts))

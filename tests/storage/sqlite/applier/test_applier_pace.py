@@ -69,7 +69,7 @@ async def test_what_is_half_applied_is_nowhere_seen(
     assert pace.turns == 1
     rows = await owner.partition.read_instances(["i1", "i2"])
     assert sorted(row.key for row in rows) == ["i1", "i2"]
-    assert applier_of(owner).applied == 0
+    assert applier_of(owner).layers.applied == 0
     await store.close()
 
 
@@ -116,7 +116,7 @@ async def test_much_that_gathers_behind_a_round_ends_its_rests(
     await owner.commit(entities=[entity(5, state=b'"%b"' % (b"x" * 100))])
 
     with anyio.fail_after(10):
-        while applier_of(owner).applied < 1:
+        while applier_of(owner).layers.applied < 1:
             await anyio.lowlevel.checkpoint()
     assert tables_of(folder)[0] >= 1
     await store.close()
