@@ -351,7 +351,7 @@ async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path)
 async def test_a_hub_that_starts_while_old_workers_drain_serves_with_its_own(
     folder: Path, anyio_backend_name: str
 ) -> None:
-    old_child = Child(folder, anyio_backend_name)
+    old_child = Child(folder, anyio_backend_name, drain_s=20.0)
     try:
         old = await old_child.workers()
         async with connect(f"sqlite:{folder / 'hub'}", app) as client:

@@ -54,7 +54,7 @@ REQUESTS: dict[PartitionVerb, tuple[tuple[Any, ...], Any]] = {
     "query_instances": ((InstanceFilter(tags=(("a", "b"),), after=(3, "x")),), []),
     "count_instances": ((InstanceFilter(parents=("x",)),), 7),
     "query_entities": ((EntityFilter(name="counter", after=("counter", "a")),), []),
-    "waiting": ((KEY,), 2),
+    "waiting": (([KEY],), {KEY: 2}),
     "explain": ((KEY,), {"backlog": 3}),
     "trace": (("x", 0, 5), {"steps": []}),
 }

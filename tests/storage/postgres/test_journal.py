@@ -28,7 +28,7 @@ from perdure.storage.slices import at_once
 from perdure.testing.store_conformance import created, entity, progress
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-bodies = st.one_of(st.none(), st.integers(), texts, st.lists(texts)).map(orjson.dumps)
+bodies = st.one_of(st.none(), st.integers(0, 2**62), texts, st.lists(texts)).map(orjson.dumps)
 optional = st.none() | bodies
 numbers = st.integers(0, 2**62)
 
@@ -88,17 +88,17 @@ def test_a_large_one_is_made_with_pauses_and_comes_back() -> None:
     assert unpack(body, 1, 1).mail == checkpoint.mail
 
 
-SPOILT: list[Callable[[bytes], bytes]] = [
-    lambda _: b"",
-    lambda body: body[:-1],
-    lambda body: body + b"x",
-    lambda body: struct.pack("<I", len(body) * 2) + body[4:],
-    lambda body: body.replace(b"mail", b"m\xffil"),
-    lambda body: body.replace(b"[7,", b"[7 "),
-]
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut short": lambda body: body[:-1],
+    "followed by something": lambda body: body + b"x",
+    "shorter than it says": lambda body: struct.pack("<I", len(body) * 2) + body[4:],
+    "no text": lambda body: body.replace(b"mail", b"m\xffil"),
+    "no JSON": lambda body: body.replace(b"[7,", b"[7 "),
+}
 
 
-@pytest.mark.parametrize("spoil", SPOILT)
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_a_body_that_is_none_is_refused(spoil: Callable[[bytes], bytes]) -> None:
     body = at_once(pack(Checkpoint(1, 1, mail=[MailRow(7, "a", b'"x"')])))
 
