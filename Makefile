@@ -28,12 +28,13 @@ ENDS := $(firstword $(CLAIMED)) $(lastword $(CLAIMED))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cluster test test-ends lint mypy pyright bench bench-peers long clean
+.PHONY: help demo demo-cluster check test test-ends lint ruff mypy pyright bench bench-peers long clean
 
 help:
 	@echo 'make demo    run examples/documents; pass arguments as ARGS="..."; --serve serves it then'
 	@echo 'make demo-cluster  run examples/cluster: several processes, a PostgreSQL, and a kill -9'
-	@echo 'make test    all checks: formatting, lint, types, tests'
+	@echo 'make check   all checks: formatting, lint, types, tests'
+	@echo 'make test    the tests'
 	@echo 'make test-ends  the tests on the oldest and the newest Python that is claimed'
 	@echo 'make test-3.13  the tests on one of them, in .venv-3.13'
 	@echo 'make lint    all checks but the tests'
@@ -50,7 +51,10 @@ demo: $(if $(findstring --serve,$(ARGS)),$(INSTALLED_WEB),$(INSTALLED))
 demo-cluster: $(INSTALLED_CLUSTER)
 	@$(BIN)/python -m examples.cluster $(ARGS)
 
-test: lint
+check: lint
+	@$(MAKE) --no-print-directory test
+
+test: $(INSTALLED_DEV)
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 # Whichever of them .venv is made of has run the tests with `make test`.
@@ -80,11 +84,13 @@ test-3.%:
 	echo "Testing on $$(.venv-3.$*/bin/python --version)"; \
 	.venv-3.$*/bin/python $(PYTEST) $(ARGS)
 
-# The two that check types take longest, and one processor each.
+# The two that check types take longest, and one processor each; what ruff finds is known at once.
 lint: $(INSTALLED_DEV)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target ruff pyright mypy
+
+ruff: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target mypy pyright
 
 mypy pyright: $(INSTALLED_DEV)
 	$(BIN)/$@
