@@ -41,10 +41,10 @@ BACKLOG: int = 10_000
 """Checkpoints of a partition that may wait to be folded."""
 PINGS: Final = 5
 
-OF_ALL: Final = 6
-"""Connections of a member: control, leases, beats, two to read, and one to fold."""
-OF_COMMITS: Final = 4
-"""Connections of a member that commit, at most."""
+OF_ALL: Final = 7
+"""Connections of a member: control, leases, beats, two to read, one to fold, and one to commit."""
+OF_TAKES: Final = 3
+"""Connections of a member by which partitions recover, at most."""
 
 
 @frozen
@@ -255,7 +255,7 @@ async def _connections(patient: _Patient) -> list[Finding]:
             "SELECT count(*) FROM {s}.member WHERE expires > clock_timestamp()"
         )
     partitions = 64 if patient.hub is None else patient.hub["partitions"]
-    each = OF_ALL + min(OF_COMMITS, partitions)
+    each = OF_ALL + min(OF_TAKES, partitions)
     need = each * (members + 1)
     # Those of the database and the user count the hub's own only, as far as one can tell.
     room = {

@@ -39,6 +39,22 @@ The share lock keeps the epoch as it is until the commit: whoever raises it afte
 row, and whoever raised it before makes this statement store nothing.
 """
 
+COMMIT_SEVERAL: Final = (
+    "WITH mine AS (SELECT given.* FROM {s}.partition p JOIN"
+    " unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])"
+    " AS given (partition, sequence, epoch, next_id, next_row, body)"
+    " ON p.partition = given.partition AND p.epoch = given.epoch WHERE"
+    " (SELECT settled FROM {s}.folded f WHERE f.partition = given.partition) = given.sequence - 1"
+    " OR EXISTS (SELECT FROM {s}.journal j WHERE j.partition = given.partition AND j.sequence ="
+    " given.sequence - 1) FOR SHARE OF p SKIP LOCKED)"
+    " INSERT INTO {s}.journal (partition, sequence, epoch, next_id, next_row, body)"
+    " SELECT * FROM mine RETURNING partition"
+)
+"""The same for a checkpoint each of several partitions; gives those that it has stored.
+
+Those whose row somebody changes, or has changed meanwhile, it passes over.
+"""
+
 TAIL: Final = (
     "SELECT sequence, next_id, next_row, body FROM {s}.journal WHERE partition = $1 AND"
     " sequence > $2 ORDER BY sequence"

@@ -140,7 +140,7 @@ class Link:
             try:
                 return await work(connection)
             except BaseException as error:
-                if not _is_answer(error):
+                if not is_answer(error):
                     self.drop()
                 raise
 
@@ -191,7 +191,7 @@ class Link:
             self._turn.release()
 
 
-def _is_answer(error: BaseException) -> bool:
+def is_answer(error: BaseException) -> bool:
     """Whether the server said so, and the connection is well."""
     asyncpg = driver()
     return isinstance(error, asyncpg.PostgresError) and not isinstance(

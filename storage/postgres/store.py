@@ -16,7 +16,6 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,14 +59,17 @@ from ..records import (
 from ..slices import at_once, in_slices, map_each, turn_of_loop
 from ..unapplied import Unapplied
 from . import folding, journal, members, queries
+from .committer import Committer, Entry, Row
 from .faults import explained, lease_lost
 from .links import Connection, Link, driver
 from .place import read_place
 from .schema import Identity, check_partitions, prepare, read_durability
 from .tables import bindable
 
-COMMITTERS_MAX: Final = 4
+COMMITTERS_MAX: Final = 1
 """Connections that commit, for all partitions."""
+TAKERS_MAX: Final = 3
+"""Connections by which partitions recover, and on which what cannot be committed at once waits."""
 TAKE: Final = (
     "UPDATE {s}.partition SET epoch = epoch + 1, owner = NULL, wanted = NULL WHERE partition = $1"
     " RETURNING epoch"
@@ -111,7 +113,8 @@ class PostgresPartition(LayeredReads):
         self._path = Path(self._where)
         self._sql = store.sql
         self._bridge = store.bridge
-        self._link = store.committer(number)
+        self._committer = store.committer(number)
+        self._link = store.taker(number)
         self._owned: Layers | None = None
         self._last: Layers | None = None  # those before, which reads need until there are others
         self._folder: folding.Folder | None = None
@@ -119,7 +122,6 @@ class PostgresPartition(LayeredReads):
         self._epoch = 0
         self._broken = True
         self._closed = False
-        self._is_committing = False
 
     @property
     def place(self) -> str:
@@ -156,9 +158,6 @@ class PostgresPartition(LayeredReads):
             folder, self._folder = self._folder, None
             self._last_folder = folder
             await folder.stop()
-        if self._is_committing:
-            # Nobody waits for it any more. It ends by itself, before the epoch or after it.
-            self._link.drop()
         recovered, layers = await self._link.use(self._take)
         self._owned, self._last, self._last_folder = layers, None, None
         self._epoch = recovered.epoch
@@ -267,47 +266,27 @@ class PostgresPartition(LayeredReads):
         else:
             body = at_once(journal.pack(c))
         numbers = next_numbers(c)
+        row = (self._number, c.sequence, c.epoch, *numbers, body)
         layer = await make_layer(c, numbers, len(body)) if is_long else None
-        try:
-            with explained(self._where):
-                await self._bridge.run(
-                    lambda: self._store_entry(c, numbers, body, layer, layers, folder), shield=True
-                )
-        except (LeaseLostError, StoreFullError):
-            raise
-        except BaseException:
-            self._broken = True
-            raise
 
-    async def _store_entry(
-        self,
-        c: Checkpoint,
-        numbers: tuple[int, int],
-        body: bytes,
-        layer: Unapplied | None,
-        layers: Layers,
-        folder: folding.Folder,
-    ) -> None:
-        async def work(connection: Connection) -> None:
-            self._is_committing = True
-            try:
-                await store_entry(
-                    self._link,
-                    connection,
-                    self._sql(journal.COMMIT),
-                    (self._number, c.sequence, c.epoch, *numbers, body),
-                    self._where,
-                )
-            finally:
-                self._is_committing = False
+        def on_stored() -> None:
             if layer is None:
                 layers.add(c, numbers, len(body))
             else:
                 layers.add_layer(layer)
             folder.wake()
 
-        # In a task of its own: asyncpg has the server stop what its caller waits for no more.
-        await asyncio.shield(asyncio.ensure_future(self._link.use(work)))
+        try:
+            with explained(self._where):
+                await self._bridge.run(lambda: self._store_entry(row, on_stored), shield=True)
+        except (LeaseLostError, StoreFullError):
+            raise
+        except BaseException:
+            self._broken = True
+            raise
+
+    async def _store_entry(self, row: Row, on_stored: Callable[[], None]) -> None:
+        await self._committer.store(Entry(row, self._where, on_stored))
 
     # Reading.
 
@@ -455,30 +434,6 @@ async def _end(folder: folding.Folder, *, is_whole: bool) -> None:
         await folder.stop()
 
 
-async def store_entry(
-    link: Link, connection: Connection, sql: str, values: tuple[Any, ...], where: str
-) -> None:
-    """Make the statement that commits.
-
-    Raises:
-        LeaseLostError: nothing was stored.
-        StorageError: it may have been stored.
-    """
-    warnings = link.warnings
-    try:
-        stored = await connection.fetchval(sql, *values)
-    except driver().UniqueViolationError as error:
-        raise lease_lost(where) from error
-    if link.warnings != warnings:
-        link.drop()
-        raise StorageError(
-            f"{where}: the server stopped waiting for its synchronous standby, so it is not known "
-            "whether the checkpoint is durable"
-        )
-    if stored is None:
-        raise lease_lost(where)
-
-
 class PostgresStore:
     """A hub in a schema of a PostgreSQL database.
 
@@ -503,7 +458,8 @@ class PostgresStore:
             raise UsageError(f"spec must be a str, not a {type(given).__name__}")
         self.place = read_place(spec)
         self.bridge = AsyncioBridge()
-        self._committers: list[Link] = []
+        self._committers: list[Committer] = []
+        self._takers: list[Link] = []
         self._folder: Link | None = None
         self.reader = Link(self.place, "perdure reads")
         self.querier = Link(self.place, "perdure queries")
@@ -532,9 +488,13 @@ class PostgresStore:
         """Give a partition, as one member has it, or as somebody who takes it from all."""
         return PostgresPartition(self, number, member)
 
-    def committer(self, partition: int) -> Link:
-        """Give the connection that commits for a partition."""
+    def committer(self, partition: int) -> Committer:
+        """Give what commits for a partition."""
         return self._committers[partition % len(self._committers)]
+
+    def taker(self, partition: int) -> Link:
+        """Give the connection by which a partition recovers."""
+        return self._takers[partition % len(self._takers)]
 
     def folder(self) -> Link:
         """Give the connection that folds."""
@@ -578,8 +538,12 @@ class PostgresStore:
             await self.querier.close()
             raise
         self.count = identity.partitions
+        self._takers = [
+            Link(self.place, "perdure takes", self._check)
+            for _ in range(min(self.count, TAKERS_MAX))
+        ]
         self._committers = [
-            Link(self.place, "perdure commits", self._check)
+            Committer(Link(self.place, "perdure commits", self._check), self.taker, self.sql)
             for _ in range(min(self.count, COMMITTERS_MAX))
         ]
         self._folder = Link(self.place, "perdure folds")
@@ -671,10 +635,12 @@ class PostgresStore:
             raise errors[0]
 
     async def _close(self) -> None:
-        links = [*self._committers, self.reader, self.querier]
+        links = [*self._takers, self.reader, self.querier]
         if self._folder is not None:
             links.append(self._folder)
         for link in links:
             await link.close()
+        for committer in self._committers:
+            await committer.close()
         for membership in self._memberships:
             await membership.end()

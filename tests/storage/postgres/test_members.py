@@ -185,7 +185,7 @@ async def test_no_notice_rides_in_a_commit(
     await first.noticed()
     asked: list[str] = []
     connection = await first.store.bridge.run(
-        lambda: first.store.committer(0).use(lambda one: _given(one))
+        lambda: first.store.committer(0).link.use(lambda one: _given(one))
     )
 
     def hear(query: Any) -> None:

@@ -54,7 +54,7 @@ async def test_a_commit_is_one_statement_and_updates_nothing(store: PostgresStor
 
         connection.add_query_logger(hear)
 
-    await store.bridge.run(lambda: store.committer(0).use(listen))
+    await store.bridge.run(lambda: store.committer(0).link.use(listen))
     versions = "SELECT xmin::text, ctid::text FROM {s}.partition UNION ALL SELECT xmin::text, ctid::text FROM {s}.folded"
     before = await ask(store, versions)
     for id in range(2, 12):
@@ -202,11 +202,12 @@ async def test_a_new_connection_commits_only_to_a_server_that_keeps_it(
         return "as on another server"
 
     async def drop(_: object) -> None:
-        store.committer(0).drop()
+        store.committer(0).link.drop()
+        store.taker(0).drop()
 
     owner = await own(store)
     before = store.durability
-    await store.bridge.run(lambda: store.committer(0).use(drop))
+    await store.bridge.run(lambda: store.committer(0).link.use(drop))
     monkeypatch.setattr(store_module, "read_durability", refuse)
     with pytest.raises(StorageError, match="fsync=off"):
         await owner.commit(created=[created(1)])

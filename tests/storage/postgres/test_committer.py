@@ -1,0 +1,244 @@
+"""What several partitions commit at once: one statement, in which nobody is in another's way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from anyio import create_task_group
+
+from perdure.actors.errors import LeaseLostError, StorageError
+from perdure.storage.postgres import PostgresStore, committer, journal
+from perdure.storage.postgres.place import read_place
+from perdure.testing.store_conformance import Owner, created
+
+from .sessions import Session
+
+COUNT = 8
+OTHERS = [number for number in range(COUNT) if number != 3]
+
+# On trio all that asyncpg does runs on an asyncio loop as well.
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+class Hub:
+    """Partitions that commit in the same turn of the loop."""
+
+    def __init__(
+        self, store: PostgresStore, owners: list[Owner], server: Session, locker: Session
+    ) -> None:
+        self.store = store
+        self.owners = owners
+        self.server = server
+        self.locker = locker
+        self.outcomes: list[str | None] = [None] * COUNT
+        self.asked = list[str]()
+
+    async def listen(self) -> None:
+        async def work(connection: Any) -> None:
+            def hear(record: Any) -> None:
+                if "journal" in record.query:  # asyncpg has questions of its own at first
+                    self.asked.append(record.query)
+
+            connection.add_query_logger(hear)
+
+        await self.store.committer(0).link.use(work)
+
+    async def commit(self) -> None:
+        async with create_task_group() as tasks:
+            for number in range(COUNT):
+                tasks.start_soon(self._commit, number)
+
+    async def _commit(self, number: int) -> None:
+        owner = self.owners[number]
+        try:
+            await owner.commit(created=[created(owner.sequence + 1)])
+        except LeaseLostError:
+            self.outcomes[number] = "refused"
+        except StorageError:
+            self.outcomes[number] = "unknown"
+        else:
+            self.outcomes[number] = "stored"
+
+    def found(self, outcome: str | None) -> list[int]:
+        """Who was told so."""
+        return [number for number, one in enumerate(self.outcomes) if one == outcome]
+
+    async def stored(self) -> list[int]:
+        """Who has something in the journal."""
+        rows = await self.server.do("SELECT DISTINCT partition FROM {s}.journal ORDER BY 1")
+        return [number for (number,) in rows]
+
+    async def until_somebody_waits(self) -> None:
+        """Return when a commit waits for a lock."""
+        sql = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%.journal (%'"
+        with anyio.fail_after(20):
+            while not await self.server.do(sql):
+                await anyio.sleep(0.002)
+
+    async def recover(self) -> None:
+        """Have all go on from what is stored."""
+        for number, partition in enumerate(self.store.partitions):
+            self.owners[number] = Owner(partition, await partition.recover())
+
+
+@pytest.fixture
+async def hub(newest_postgres: str) -> AsyncIterator[Hub]:
+    store = PostgresStore(newest_postgres)
+    sessions = [Session(read_place(newest_postgres)) for _ in range(2)]
+    partitions = await store.open(COUNT)
+    hub = Hub(store, [Owner(one, await one.recover()) for one in partitions], *sessions)
+    await hub.listen()
+    yield hub
+    for session in sessions:
+        await session.close()
+    await store.close()
+
+
+async def test_what_several_commit_at_once_is_one_statement(hub: Hub) -> None:
+    for _ in range(3):
+        await hub.commit()
+
+    assert hub.found("stored") == [*range(COUNT)]
+    assert [owner.sequence for owner in hub.owners] == [3] * COUNT
+    assert len(hub.asked) == 3
+
+
+async def test_one_statement_has_so_many_and_so_much(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "TOGETHER_MAX", 3)
+    await hub.commit()
+    assert len(hub.asked) == 3
+    monkeypatch.setattr(committer, "TOGETHER_SIZE", 1)
+    await hub.commit()
+    assert len(hub.asked) == 3 + COUNT
+    assert hub.found("stored") == [*range(COUNT)]
+
+
+async def test_one_that_is_refused_is_so_alone(hub: Hub) -> None:
+    await hub.server.do("UPDATE {s}.partition SET epoch = epoch + 1 WHERE partition = 3")
+    await hub.commit()
+
+    assert hub.found("refused") == [3]
+    assert hub.found("stored") == await hub.stored() == OTHERS
+
+
+async def test_one_without_its_predecessor_is_refused_alone(hub: Hub) -> None:
+    await hub.commit()
+    await hub.server.do("DELETE FROM {s}.journal WHERE partition = 3")
+    await hub.commit()
+
+    assert hub.found("refused") == [3]
+    assert hub.found("stored") == OTHERS
+
+
+@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
+async def test_one_that_is_being_taken_over_holds_no_other_up(hub: Hub, end: str) -> None:
+    await hub.locker.do("BEGIN")
+    await hub.locker.do("UPDATE {s}.partition SET epoch = epoch + 1 WHERE partition = 3")
+    async with create_task_group() as tasks:
+        tasks.start_soon(hub.commit)
+        await hub.until_somebody_waits()
+        with anyio.fail_after(20):
+            while hub.found("stored") != OTHERS:
+                await anyio.sleep(0.002)
+        assert hub.found(None) == [3]
+        await hub.locker.do(end)
+
+    assert hub.outcomes[3] == ("stored" if end == "ROLLBACK" else "refused")
+    assert await hub.stored() == (OTHERS if end == "COMMIT" else [*range(COUNT)])
+
+
+async def test_one_that_the_server_does_not_take_fails_alone(hub: Hub) -> None:
+    await hub.server.do(
+        "ALTER TABLE {s}.journal ADD CHECK (partition <> 3 OR sequence <> 1) NOT VALID"
+    )
+    await hub.commit()
+
+    assert hub.found("unknown") == [3]
+    assert hub.found("stored") == await hub.stored() == OTHERS
+
+
+async def test_where_the_connection_breaks_the_outcome_of_all_is_unknown(hub: Hub) -> None:
+    await hub.locker.do("BEGIN")
+    await hub.locker.do("LOCK TABLE {s}.journal")
+    async with create_task_group() as tasks:
+        tasks.start_soon(hub.commit)
+        await hub.until_somebody_waits()
+        await hub.server.do(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%.journal (%'"
+            " AND pid <> pg_backend_pid()"
+        )
+    await hub.locker.do("ROLLBACK")
+    assert hub.found("unknown") == [*range(COUNT)]
+
+    await hub.recover()
+    await hub.commit()
+    assert hub.found("stored") == [*range(COUNT)]
+
+
+async def test_a_warning_makes_the_outcome_of_all_unknown(hub: Hub) -> None:
+    await hub.server.do(
+        "CREATE FUNCTION {s}.warn() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE WARNING 'not waited for'; RETURN NULL; END $$"
+    )
+    await hub.server.do(
+        "CREATE TRIGGER warn AFTER INSERT ON {s}.journal EXECUTE FUNCTION {s}.warn()"
+    )
+    await hub.commit()
+    assert hub.found("unknown") == [*range(COUNT)]
+
+    await hub.server.do("DROP TRIGGER warn ON {s}.journal")
+    await hub.recover()
+    assert [owner.sequence for owner in hub.owners] == [1] * COUNT
+    await hub.commit()
+    assert hub.found("stored") == [*range(COUNT)]
+
+
+async def take_over_beside(hub: Hub, address: str) -> int:
+    """Have partition 3 taken over beside a commit that has read its epoch; how far was it?"""
+    await hub.server.do(
+        "CREATE FUNCTION {s}.gate() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_advisory_xact_lock_shared(71); RETURN NEW; END $$"
+    )
+    await hub.server.do(
+        "CREATE TRIGGER gate BEFORE INSERT ON {s}.journal FOR EACH ROW"
+        " WHEN (NEW.partition = 3) EXECUTE FUNCTION {s}.gate()"
+    )
+    await hub.server.do("SELECT pg_advisory_lock(71)")
+    other = PostgresStore(address)
+    seen: list[int] = []
+
+    async def take() -> None:
+        seen.append((await other.partitions[3].recover()).sequence)
+
+    await other.open(COUNT)
+    async with create_task_group() as tasks:
+        tasks.start_soon(hub.commit)
+        await hub.until_somebody_waits()
+        tasks.start_soon(take)
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%epoch + 1%'"
+        with anyio.fail_after(20):
+            while not seen and not await hub.server.do(waits):
+                await anyio.sleep(0.002)
+        await hub.server.do("SELECT pg_advisory_unlock(71)")
+    await other.close()
+    assert hub.found("stored") == [*range(COUNT)]
+    return seen[0]
+
+
+async def test_a_take_over_sees_what_was_under_way_with_others(
+    hub: Hub, newest_postgres: str
+) -> None:
+    assert await take_over_beside(hub, newest_postgres) == 1
+
+
+async def test_without_the_share_lock_it_would_not(
+    hub: Hub, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = journal.COMMIT_SEVERAL.replace(" FOR SHARE OF p SKIP LOCKED", "")
+    monkeypatch.setattr(journal, "COMMIT_SEVERAL", without)
+    assert await take_over_beside(hub, newest_postgres) == 0
