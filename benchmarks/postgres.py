@@ -30,9 +30,13 @@ ENTITIES = 1_000
 
 #: What PostgreSQL should do of what SQLite does, and take of the processor for it at most.
 HELLO, SIGNAL, CPU = 0.7, 0.8, 1.15
-#: Microseconds of the server's processors for a commit, at most.
+#: Microseconds of the server's processors for a commit of ``ROWS`` rows, at most.
 COMMIT_US = 250.0
+ROWS = 200
+#: The same for a row that is folded into the tables: a new one, and one that is there.
+NEW_US, UPDATED_US = 6.0, 25.0
 
+_IS_COUNTED = Path("/proc/self/schedstat").exists()
 _CLOCK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -127,7 +131,7 @@ class _Comparison:
         self._server = server
         self._other = "memory" if bench.folder is None else "sqlite"
         self._loads: dict[str, list[Load]] = {}
-        self._commit_us: list[float] = []
+        self._database: list[Fact] = []
         self._durability = ""
 
     async def run(self) -> Outcome:
@@ -138,6 +142,11 @@ class _Comparison:
                 done = await self._measure(kind, number)
                 hellos += done[0]
                 signals += done[1]
+        rows = self._bench.n(40_000)
+        if self._server.process_id is not None and _IS_COUNTED:
+            place = self._server.place()
+            async with self._bench.hub(app, "costs", store=place, partitions=1) as hub:
+                self._database = await database_costs(hub, self._server.dsn, rows)
         loads = [_middle(runs) for runs in self._loads.values()]
         return Outcome(
             loads=loads,
@@ -145,6 +154,7 @@ class _Comparison:
             verified=[
                 f"every result of {hellos:,} hellos",
                 f"count and sum at each entity, of {signals:,} signals",
+                f"{rows:,} entities in the tables, where that is measured",
                 f"commits on PostgreSQL: {self._durability}",
             ],
         )
@@ -163,13 +173,9 @@ class _Comparison:
                 self._durability = hub.durability
             client = hub.client
             await bench.unmeasured(f"hello on {kind}", hello_request(client, 0), n // 4)
-            began = self._server.cpu_s()
             hello = await bench.closed_loop(
                 hub, f"hello-{kind}", hello_request(client, 10**6), n, unit="orchestrations"
             )
-            if kind == "postgres" and number >= 0 and hello.commits and began:
-                took = self._server.cpu_s() - began
-                self._commit_us.append(took / hello.commits * 1e6)
             expect("completed instances", await completed(client, "hello"), n // 4 + n)
 
             async def signal(index: int) -> None:
@@ -216,17 +222,83 @@ class _Comparison:
                     note="of the hub's process, folding included; the server's is not",
                 )
             )
-        if self._commit_us:
-            facts.append(
-                Fact(
-                    name="processor time of the server for a commit of hellos",
-                    value=median(self._commit_us),
-                    unit="us",
-                    target=COMMIT_US,
-                    note="all of its processes, folding included",
-                )
-            )
-        return facts
+        return [*facts, *self._database]
+
+
+async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
+    """Find out what the server's processes take for commits, and for folding.
+
+    Args:
+        hub: has one partition, and nothing else to do.
+        dsn: how to ask the server which processes these are.
+        rows: how many entities are written, twice.
+
+    Raises:
+        WrongOutcomeError: something is lost.
+    """
+    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+    client = hub.client
+    batches = max(1, rows // ROWS)
+    connection = await asyncpg.connect(dsn)
+    try:
+        spent: list[dict[str, float]] = []
+        commits = 0
+        for turn, count in enumerate((1, batches, batches)):  # the first for what is made once
+            before, commits = await _spent(connection), await _commits(hub)
+            for batch in range(count):
+                async with anyio.create_task_group() as tasks:
+                    for n in range(ROWS):
+                        id = EntityId(Meter, f"cost-{min(turn, 1)}-{batch * ROWS + n}")
+                        tasks.start_soon(client.signal_entity, id, Meter.mark, turn)
+            commits = await _commits(hub) - commits
+            # A page is of the tables alone, so what was committed is folded before.
+            found = [one async for one in client.query_entities(key_prefix=f"cost-{min(turn, 1)}-")]
+            expect("entities", len(found), count * ROWS)
+            after = await _spent(connection)
+            spent.append({name: after[name] - before.get(name, 0.0) for name in after})
+    finally:
+        await connection.close()
+    _, new, updated = spent  # these are in memory by now, so that each batch is one commit
+    each = batches * ROWS
+    figures = (
+        (
+            f"a commit of {ROWS} rows",
+            (new["commits"] + updated["commits"]) / 2 / batches,
+            COMMIT_US,
+        ),
+        ("a new row that is folded", new["folds"] / each, NEW_US),
+        ("a row that is folded over another", updated["folds"] / each, UPDATED_US),
+    )
+    return [
+        Fact(
+            name=f"processor time of the server for {what}",
+            value=value,
+            unit="us",
+            target=target,
+            note=f"of the process behind that connection; entities, {each / commits:,.0f} a commit",
+        )
+        for what, value, target in figures
+    ]
+
+
+async def _commits(hub: Hub) -> int:
+    return sum(one.commits for one in (await hub.statistics()).partitions)
+
+
+async def _spent(connection: Any) -> dict[str, float]:
+    """Say what the server's processes behind a hub's connections have taken, in microseconds."""
+    found = await connection.fetch(
+        "SELECT application_name, pid FROM pg_stat_activity WHERE application_name LIKE 'perdure %'"
+    )
+    return {
+        str(name).removeprefix("perdure "): await to_thread.run_sync(_taken_us, int(pid))
+        for name, pid in found
+    }
+
+
+def _taken_us(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1_000
 
 
 def _middle(runs: list[Load]) -> Load:

@@ -190,10 +190,9 @@ async def make(
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {place.quoted}")
     script = files("perdure.storage.postgres").joinpath("schema.sql").read_text()
     await connection.execute(script.replace("{s}", place.quoted))
-    if await _has_lz4(connection):
-        await connection.execute(
-            f"ALTER TABLE {place.quoted}.journal ALTER body SET COMPRESSION lz4"
-        )
+    # Without lz4 a server makes large bodies smaller in a way that takes most of the commit.
+    how = "COMPRESSION lz4" if await _has_lz4(connection) else "STORAGE EXTERNAL"
+    await connection.execute(f"ALTER TABLE {place.quoted}.journal ALTER body SET {how}")
     await connection.execute(
         f"INSERT INTO {place.quoted}.hub (id, secret, schema_version, partitions, created,"
         " software) VALUES ($1, $2, $3, $4, $5, $6)",

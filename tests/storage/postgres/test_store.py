@@ -65,6 +65,22 @@ async def test_a_commit_is_one_statement_and_updates_nothing(store: PostgresStor
     assert await ask(store, versions) == before
 
 
+async def test_the_server_spends_no_time_on_making_bodies_smaller_the_slow_way(
+    postgres: str,
+) -> None:
+    store = PostgresStore(postgres)
+    await store.open(1)
+    [(has_lz4, storage, compression)] = await ask(
+        store,
+        "SELECT (SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'),"
+        " attstorage::text, attcompression::text FROM pg_attribute"
+        " WHERE attrelid = '{s}.journal'::regclass AND attname = 'body'",
+    )
+    await store.close()
+
+    assert (storage, compression) == (("x", "l") if has_lz4 else ("e", ""))
+
+
 async def test_no_text_keeps_checkpoints_from_the_tables(store: PostgresStore) -> None:
     # More than an index takes, and nothing that compression makes less of.
     long = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=20_000))
