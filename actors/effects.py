@@ -111,6 +111,14 @@ class Effects(Protocol):
         """Have the rest of something done when there is time; it pauses now and then."""
         ...
 
+    def prepare(self, key: str, steps: Generator[None]) -> None:
+        """Have something done, with pauses, before what this turn of an actor has decided is stored.
+
+        What the actor holds then is stored as well. Until it is done it may put a message off by
+        ``STAY``.
+        """
+        ...
+
     def observe(self, told: Any) -> None:
         """Have whoever traces told of something, once this turn is durable."""
         ...
@@ -127,3 +135,6 @@ RELOAD: Final = object()
 
 
 FEED: Final = object()
+
+
+STAY: Final = object()

@@ -9,7 +9,7 @@ and sent out. Nothing of the user's code runs for a terminated instance.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import orjson
@@ -28,7 +28,7 @@ from ..changes import (
 )
 from ..classes import is_a
 from ..contexts.orchestration import OrchestrationContext
-from ..effects import FEED, HELD
+from ..effects import FEED, HELD, STAY
 from ..errors import (
     FailureDetails,
     InstanceAlreadyExistsError,
@@ -79,6 +79,9 @@ E = TypeVar("E", bound=Executor)
 #: More events of one turn are told in several parts.
 CHUNK_EVENTS = 1_000
 
+#: So many events are kept at once where it goes on as new: a power of two, less one.
+KEPT_MAX = 255
+
 #: Ends at which all that is under way is told to stop, so that its failing is no news.
 _TOLD = frozenset({"Canceled", "Terminated"})
 
@@ -121,6 +124,7 @@ class OrchestrationActor(Actor):
         "fresh",
         "input",
         "instance_id",
+        "keeping",
         "lookup",
         "name",
         "notes",
@@ -174,6 +178,7 @@ class OrchestrationActor(Actor):
         self.ahead: list[InstanceEvents] = []
         self.executor: Execution | None = None
         self.open_work = NO_WORK
+        self.keeping: Generator[None] | None = None  # makes the events that it goes on with
         self.rewinding: Rewind | PerdureError | None = None
         self.begun = False
         self.fresh = False  # what its execution began with is to be told (again)
@@ -459,6 +464,8 @@ class OrchestrationActor(Actor):
     def _begin(self, message: Begin, now: int, effects: Effects) -> Any:
         if message.execution != self.execution or self.begun or not self.is_live:
             return None
+        if self.keeping is not None:
+            return STAY
         self.carried = message.carried
         if self.status == "Suspended" or self.parked is not None:
             return HELD
@@ -874,9 +881,10 @@ class OrchestrationActor(Actor):
         """End the execution, and answer whoever waits for it; or go on with a fresh one."""
         continuation = self.executor.continuation if self.executor is not None else None
         keeps_events = continuation is not None and continuation.keep_events
-        unconsumed = (
-            self.executor.unconsumed_events() if keeps_events and self.executor is not None else []
-        )
+        unconsumed: Iterable[tuple[str, bytes]] = ()
+        count = 0
+        if keeps_events and self.executor is not None:
+            unconsumed, count = self.executor.unconsumed_events(), self.executor.unconsumed_count
         self._clean_up(outcome.status, effects)
         if outcome.status == "ContinuedAsNew" and continuation is not None:
             self._pass_on(now, effects)
@@ -890,11 +898,8 @@ class OrchestrationActor(Actor):
             # Not begun right here: one that never waits would never give the loop back. Not before
             # what is in the mailbox either: it would never be terminated.
             effects.send(self.instance_id, Begin(self.execution, self.carried))
-            if continuation.keep_events:
-                kept: list[Message] = [Event(name, data) for name, data in unconsumed]
-                for event in kept:
-                    event.keep = True
-                self.held = kept + (self.held or [])
+            if count:
+                self._keep(unconsumed, count, effects)
             return
         if self.notes is not None:
             self.note(suspended=None)
@@ -913,6 +918,29 @@ class OrchestrationActor(Actor):
             failure = outcome.failure or FailureDetails(outcome.status, "")
             self.answer_parent(self.parent, "SubOrchestrationInstanceFailed", failure, effects)
         effects.finished(self.instance_id)
+
+    def _keep(self, events: Iterable[tuple[str, bytes]], count: int, effects: Effects) -> None:
+        """Hold events for the next execution, in front of what is held by then."""
+        self.keeping = self._make_kept(events)
+        if count > KEPT_MAX:
+            effects.prepare(self.instance_id, self.keeping)
+        else:
+            self._end_keeping()
+
+    def _make_kept(self, events: Iterable[tuple[str, bytes]]) -> Generator[None]:
+        kept: list[Message] = []
+        for name, data in events:
+            event = Event(name, data)
+            event.keep = True
+            kept.append(event)
+            if not len(kept) & KEPT_MAX:
+                yield
+        self.held = kept + (self.held or [])
+        self.keeping = None
+
+    def _end_keeping(self) -> None:
+        for _ in self.keeping or ():
+            pass
 
     def answer_completed(self, effects: Effects) -> None:
         """Give the result to the parent, if there is one."""
@@ -933,6 +961,7 @@ class OrchestrationActor(Actor):
 
     def terminate(self, reason: str, recursive: bool, now: int, effects: Effects) -> None:
         """End it without running its code again."""
+        self._end_keeping()
         children = self._children() if recursive else []
         self.record(now, "ExecutionTerminated", reason)
         outcome = Outcome("Terminated", failure=FailureDetails("Terminated", reason))

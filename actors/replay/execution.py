@@ -12,7 +12,7 @@ is whole or has not happened. What it awaits is cancelled where the instance is 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Container, Generator
+from collections.abc import Awaitable, Container, Generator, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -112,8 +112,11 @@ class Execution(Protocol):
     @property
     def unconsumed_count(self) -> int: ...
 
-    def unconsumed_events(self) -> list[tuple[str, bytes]]:
-        """Give the events that the code has not taken, by name, in the order they came."""
+    def unconsumed_events(self) -> Iterable[tuple[str, bytes]]:
+        """Give the events that the code has not taken by now, by name, in the order they came.
+
+        What they are made of is looked at as they are gone through, which may be behind its end.
+        """
         ...
 
     def open_activities(self) -> dict[int, ActivityCall]:

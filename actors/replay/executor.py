@@ -10,7 +10,7 @@ that made it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
@@ -855,9 +855,9 @@ class Executor:
         external = self.external
         return [] if external is None else [one for some in external.waits.values() for one in some]
 
-    def unconsumed_events(self) -> list[tuple[str, bytes]]:
+    def unconsumed_events(self) -> Iterable[tuple[str, bytes]]:
         """Give the events that nobody took, in the order in which they came."""
-        return [] if self.external is None else self.external.untaken()
+        return () if self.external is None else self.external.untaken()
 
     def unconsumed_names(self) -> list[str]:
         """Give the names of the events that nobody took."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from heapq import merge
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 if TYPE_CHECKING:
     from .tasks import EventTask
+
+
+_ORDER = itemgetter(0)
 
 
 class ExternalEvents:
@@ -62,15 +67,13 @@ class ExternalEvents:
             if not waits:
                 del self.waits[task.name]
 
-    def untaken(self) -> list[tuple[str, bytes]]:
-        """Give the events that nobody took, in the order in which they came."""
-        if not self._kept:
-            return []
-        kept = [(order, name, raw) for name, queue in self._kept.items() for order, raw in queue]
-        kept.sort(key=lambda entry: entry[0])
-        return [
-            (name, raw if isinstance(raw, bytes) else orjson.dumps(raw)) for _, name, raw in kept
-        ]
+    def untaken(self) -> Iterator[tuple[str, bytes]]:
+        """Give the events that nobody has taken by now, in the order in which they came."""
+        queues = [_named(name, queue.copy()) for name, queue in (self._kept or {}).items()]
+        return (
+            (name, raw if isinstance(raw, bytes) else orjson.dumps(raw))
+            for _, name, raw in merge(*queues, key=_ORDER)
+        )
 
     def untaken_names(self) -> list[str]:
         """Give the names of the events that nobody took."""
@@ -92,3 +95,9 @@ class ExternalEvents:
                 for _ in range(min(every, len(queue))):
                     queue.popleft()
                 yield
+
+
+def _named(name: str, queue: deque[tuple[int, Any]]) -> Iterator[tuple[int, str, Any]]:
+    while queue:  # let go of one by one: many take long
+        order, raw = queue.popleft()
+        yield order, name, raw

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from ...actors.effects import FEED, HELD, RELOAD
+from ...actors.effects import FEED, HELD, RELOAD, STAY
 from ...actors.entities.entity import EntityActor
 from ...actors.interrupts import is_interrupt
 from ...actors.logs import Log
@@ -169,10 +169,28 @@ class Activation:
         held = () if self.actor is None else self.actor.held or ()
         return [*current, *held, *self.mail]
 
+    def unconsumed_from(self, place: int, count: int) -> list[Message]:
+        """Give so many of these, from a place on."""
+        current: list[Message] = [] if self.current is None else [self.current]
+        current += [reading.message for reading in self.readings]
+        held = None if self.actor is None else self.actor.held
+        found: list[Message] = []
+        for box in (current, held or [], self.mail):
+            found += box[place : place + count - len(found)]
+            place = max(0, place - len(box))
+        return found
+
     def wake(self) -> None:
         """Give it to the pump, to take a turn."""
         self.queued = self.ready = True
         self.partition.pump.put(self)
+
+    def come_back(self) -> None:
+        """Take turns again, after it has stayed away."""
+        if not self.dead:
+            self.queued = False
+            if self.mail:
+                self.wake()
 
     def retire(self) -> None:
         """Take no more turns, and have no effects any more; another incarnation may come."""
@@ -321,6 +339,12 @@ class Activation:
                 self._stay_away()
                 self._end_turn(partition)
                 partition.overflow.feed(self)
+                return None
+            elif outcome is STAY:
+                self._give_back(mail, index, batch)
+                self._stay_away()
+                batch.staying.append(self)
+                self._end_turn(partition)
                 return None
             else:
                 self.mail = mail[index + 1 :] + self.mail

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ...storage.records import ActivityRow, MailRow, RequestRow, TimerRow
     from ..scheduling.waiter import Waiter
     from .activation import Activation
+    from .checkpoint import Change
     from .durable_timers import DurableTimer
     from .requests import Requests
 
@@ -49,6 +50,7 @@ class Batch:
     __slots__ = (
         "acknowledged",
         "activities",
+        "ahead",
         "answered",
         "by_row",
         "crowded",
@@ -71,16 +73,19 @@ class Batch:
         "rest",
         "sequence",
         "size",
+        "staying",
         "timer_rows",
         "timers",
         "timers_deleted",
         "told",
         "touched",
         "turns",
+        "unready",
     )
 
     def __init__(self) -> None:
         self.dirty: list[Activation] = []
+        self.ahead: dict[Activation, Change] = {}  # what some of these told before the seal
         self.touched: list[Activation] = []
         self.crowded: list[Activation] = []  # those with too many stored messages in memory
         self.mail: list[MailRow] = []
@@ -106,6 +111,10 @@ class Batch:
         self.acknowledged: set[int] = set()
         self.finished: list[str] = []
         self.told: list[Any] = []  # for whoever traces
+        self.unready: list[
+            tuple[str, Generator[None]]
+        ] = []  # what is to be done before it is sealed
+        self.staying: list[Activation] = []  # those that take no turns before that
         self.rest: list[Generator[None]] = []  # of what its turns let go of; has time
         self.turns = 0
         self.messages = 0

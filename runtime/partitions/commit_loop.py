@@ -18,7 +18,15 @@ from ..observer import CheckpointFacts
 from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
 from .batch import Batch
-from .checkpoint import SealError, seal, store_mail
+from .checkpoint import (
+    MUCH_MAIL,
+    SealError,
+    has_much_mail,
+    seal,
+    store_mail,
+    store_much_mail,
+    tell_ahead,
+)
 from .loss import fail_batch
 from .move import leave
 from .recovery import outcome_unknown, recover
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from ...storage.records import Checkpoint
     from ..scheduling.allowance import Allowance
     from ..scheduling.watch import Watch
+    from .activation import Activation
     from .partition import Partition
     from .rounds import Rounds
     from .tenure import Tenure
@@ -41,6 +50,11 @@ _AT_ONCE = 500
 #: The mailboxes of so many actors are written down while a checkpoint is sealed; those of more
 #: are so before.
 _FEW = 16
+#: How often that is tried: whoever sends without end does not put the checkpoint off.
+_TIMES = 3
+
+#: More actors than these tell what they did with pauses between, before it is sealed.
+_MANY = 400
 
 
 class CommitLoop:
@@ -96,10 +110,14 @@ class CommitLoop:
             await allowance.wait()
         if not partition.is_tainted:
             self.drain()
-        if len(partition.batch.touched) > _FEW:
-            await in_slices(self._store_mail(partition.batch))
+        if partition.batch.unready:
+            await in_slices(self._make_ready(partition.batch))
+        if _is_much(partition.batch.touched):
+            await self._store_mail(partition.batch)
+        if len(partition.batch.dirty) > _MANY:
+            await in_slices(tell_ahead(partition, partition.batch))
         while True:
-            if partition.timers.gone or partition.leftovers.unwritten:
+            if partition.timers.gone or partition.leftovers.unwritten or partition.batch.unready:
                 await in_slices(self._write_down())
             if allowance.left > 0:
                 break
@@ -180,14 +198,35 @@ class CommitLoop:
         pump.busy_s += now - began
         self._allowance.spend(now - began)
 
-    def _store_mail(self, batch: Batch) -> Generator[None]:
-        """Write down what mailboxes hold, which takes most of sealing; pauses now and then.
+    def _make_ready(self, batch: Batch) -> Generator[None]:
+        """Do what turns have left to be done before what they decided is stored."""
+        while batch.unready:
+            key, steps = batch.unready.pop(0)
+            yield from steps
+            self.partition.touch(self.partition.activations[key])
+        staying, batch.staying = batch.staying, []
+        for activation in staying:
+            activation.come_back()
+
+    async def _store_mail(self, batch: Batch) -> None:
+        """Write down what mailboxes hold, which takes most of sealing, with pauses.
 
         What comes at a pause, or is taken then, is as if it came or was taken behind a turn that
         has its messages written down as it sends them.
         """
-        touched, batch.touched = batch.touched, []
-        return each(touched, partial(store_mail, self.partition, batch), every=1)
+        for _ in range(_TIMES):
+            touched, batch.touched = batch.touched, []
+            await in_slices(self._store_some(batch, touched))
+            if not any(map(has_much_mail, batch.touched)):
+                return
+
+    def _store_some(self, batch: Batch, touched: list[Activation]) -> Generator[None]:
+        for activation in touched:
+            if has_much_mail(activation):
+                yield from store_much_mail(self.partition, batch, activation)
+            else:
+                store_mail(self.partition, batch, activation)
+                yield
 
     def _write_down(self) -> Generator[None]:
         """Write down what turns have decided about very much at once; pauses now and then.
@@ -196,7 +235,8 @@ class CommitLoop:
         that: it was decided by those turns.
         """
         partition = self.partition
-        while partition.timers.gone or partition.leftovers.unwritten:
+        while partition.timers.gone or partition.leftovers.unwritten or partition.batch.unready:
+            yield from self._make_ready(partition.batch)
             yield from partition.timers.stop_gone()
             yield from partition.leftovers.write_down()
 
@@ -323,3 +363,16 @@ class CommitLoop:
         partition.watchers.tell(key, outcome)
         if activation is not None and activation.is_idle:
             partition.catalog.drop(activation)
+
+
+def _is_much(touched: list[Activation]) -> bool:
+    """Whether to store what these have should be done with pauses; asked for each checkpoint."""
+    if len(touched) > _FEW:
+        return True
+    for one in touched:
+        if len(one.mail) > MUCH_MAIL:
+            return True
+        actor = one.actor
+        if actor is not None and actor.held and len(actor.held) > MUCH_MAIL:
+            return True
+    return False

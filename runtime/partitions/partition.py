@@ -394,6 +394,10 @@ class Partition(Ledger):
         """An orchestration has ended."""
         self.batch.finished.append(instance_id)
 
+    def prepare(self, key: str, steps: Generator[None]) -> None:
+        """Have something done before the batch is sealed, and what the actor holds stored with it."""
+        self.batch.unready.append((key, steps))
+
     def let_go(self, rest: Generator[None]) -> None:
         """Have the rest of something done behind the commit of the batch."""
         self.batch.rest.append(rest)

@@ -78,6 +78,10 @@ class Recorder:
             assert call.caller == (instance_id, execution, task)
             self.effects.append(("leave activity", instance, decode_call(encode_call(call))))
 
+    def prepare(self, key: str, steps: Generator[None]) -> None:
+        for _ in steps:
+            pass
+
     def let_go(self, rest: Generator[None]) -> None:
         for _ in rest:
             pass
@@ -233,7 +237,7 @@ class Instance:
                 "children": dict(executor.children or {}),
                 "numbers": executor.numbers,
                 "waiters": {name: len(queue) for name, queue in waits.items()},
-                "unconsumed": executor.unconsumed_events(),
+                "unconsumed": [*executor.unconsumed_events()],
                 "fibers": len(executor.fibers),
                 "replaying": executor.is_replaying,
             }

@@ -34,7 +34,7 @@ def test_an_event_that_nobody_waits_for_is_kept_for_who_does_later() -> None:
     assert not events.wait(later)
 
     assert later.result == 1
-    assert (events.untaken(), events.untaken_count) == ([("go", b"2")], 1)
+    assert ([*events.untaken()], events.untaken_count) == ([("go", b"2")], 1)
 
 
 def test_what_nobody_took_is_given_in_the_order_in_which_it_came() -> None:
@@ -42,7 +42,7 @@ def test_what_nobody_took_is_given_in_the_order_in_which_it_came() -> None:
     for name, data in (("b", b"1"), ("a", b"2"), ("b", b"3")):
         events.give(name, data)
 
-    assert events.untaken() == [("b", b"1"), ("a", b"2"), ("b", b"3")]
+    assert [*events.untaken()] == [("b", b"1"), ("a", b"2"), ("b", b"3")]
     assert events.untaken_count == 3
 
 

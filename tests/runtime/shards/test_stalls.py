@@ -246,6 +246,40 @@ async def test_many_events_that_nobody_took_do_not_hold_the_loop_at_the_end(
 
 
 @app.orchestration
+async def raise_some(ctx: OrchestrationContext, target: str) -> None:
+    with measure.stretches.theirs():
+        for number in range(5_000):
+            ctx.send_event(target, "other", number)
+
+
+@app.orchestration
+async def keep_all(ctx: OrchestrationContext, again: bool) -> None:
+    await ctx.wait_for_external_event("go")
+    if again:
+        ctx.continue_as_new(False, keep_events=True)
+
+
+async def test_an_instance_that_goes_on_with_many_events_does_not_hold_its_loop(
+    stretches: Stretches,
+) -> None:
+    longest: list[float] = []
+    async with Hub(app, rebalance=None) as hub:
+        for _ in range(2):
+            handle = await hub.client.start_new(keep_all, True)
+            await started(handle)
+            stretches.begin_anew()
+
+            for sender in (raise_some, raise_many):
+                await (await hub.client.start_new(sender, handle.instance_id)).result()
+            await handle.raise_event("go")
+            await handle.result()
+
+            longest.append(stretches.longest_s)
+
+    assert min(longest) < BOUND_S
+
+
+@app.orchestration
 async def signal_each(ctx: OrchestrationContext, count: int) -> None:
     with measure.stretches.theirs():
         for number in range(count):
