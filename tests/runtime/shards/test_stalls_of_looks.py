@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from perdure import App, OrchestrationContext
 from tests.runtime.orchestrating import evict, quiet, running
-from tests.runtime.stretches import BOUND_S, Stretches, measured
+from tests.runtime.stretches import Stretches, measured
 
 app = App()
 
@@ -93,7 +93,7 @@ async def test_a_look_at_much_does_not_hold_the_loop(
         await checkpoint()  # the stretch ends with the turn of the loop
 
         assert found.branch_count or found.counts["timers"]
-        assert stretches.longest_s < BOUND_S
+        assert stretches.longest_s < stretches.bound_s
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ async def test_a_trace_does_not_hold_the_loop(
         await checkpoint()
 
         assert len(trace.steps) == 1_000 or trace.next_after
-        assert stretches.longest_s < BOUND_S
+        assert stretches.longest_s < stretches.bound_s
