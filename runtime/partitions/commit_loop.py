@@ -34,6 +34,7 @@ from .recovery import outcome_unknown, recover
 if TYPE_CHECKING:
     from ...storage.records import Checkpoint
     from ..scheduling.allowance import Allowance
+    from ..scheduling.waiter import Waiter
     from ..scheduling.watch import Watch
     from .activation import Activation
     from .partition import Partition
@@ -90,18 +91,24 @@ class CommitLoop:
             tasks.start_soon(partition.overflow.run)
             tasks.start_soon(partition.exchange.run)
             while True:
-                if partition.leaving is not None and (
-                    not partition.is_tainted or partition.is_lost()
-                ):
-                    waiter, partition.leaving = partition.leaving, None
-                    if await leave(partition, waiter):
-                        tasks.cancel_scope.cancel()
-                        return True
+                if partition.leaving is not None and await self._leave(partition.leaving):
+                    tasks.cancel_scope.cancel()
+                    return True
                 await partition.wait_for_work()
                 if partition.batch.has_rows:
                     await self._rounds.join()
                 await self.commit_once()
         return False  # one of them was cancelled by what is not the hub, and took the others along
+
+    async def _leave(self, told: Waiter) -> bool:
+        """Give the partition up, unless it has to recover first; tells whether it has left."""
+        partition = self.partition
+        if self._is_behind and not partition.is_tainted and not partition.is_lost():
+            await in_slices(self._write_down())
+        if partition.is_tainted and not partition.is_lost():
+            return False
+        partition.leaving = None
+        return await leave(partition, told)
 
     async def commit_once(self) -> None:
         """Take what has gathered through its checkpoint, or recover from what broke down."""
@@ -117,7 +124,7 @@ class CommitLoop:
         if len(partition.batch.dirty) > _MANY:
             await in_slices(tell_ahead(partition, partition.batch))
         while True:
-            if partition.timers.gone or partition.leftovers.unwritten or partition.batch.unready:
+            if self._is_behind:
                 await in_slices(self._write_down())
             if allowance.left > 0:
                 break
@@ -228,6 +235,14 @@ class CommitLoop:
                 store_mail(self.partition, batch, activation)
                 yield
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether turns have decided what has to be written down before it can be sealed."""
+        partition = self.partition
+        return bool(
+            partition.batch.unready or partition.timers.gone or partition.leftovers.unwritten
+        )
+
     def _write_down(self) -> Generator[None]:
         """Write down what turns have decided about very much at once; pauses now and then.
 
@@ -235,7 +250,7 @@ class CommitLoop:
         that: it was decided by those turns.
         """
         partition = self.partition
-        while partition.timers.gone or partition.leftovers.unwritten or partition.batch.unready:
+        while self._is_behind:
             yield from self._make_ready(partition.batch)
             yield from partition.timers.stop_gone()
             yield from partition.leftovers.write_down()

@@ -10,7 +10,7 @@ import pytest
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
-from perdure import App, EntityId, OrchestrationContext
+from perdure import App, EntityId, OrchestrationContext, StorageError
 from perdure.actors.ids import split_entity
 from perdure.actors.messages import Command, Event, Message, Operation, Start
 from perdure.actors.orchestrations.orchestration import OrchestrationActor
@@ -45,6 +45,17 @@ async def go_on(ctx: OrchestrationContext, numbers: int) -> list[int]:
         return [await ctx.wait_for_external_event("n", data_type=int) for _ in range(numbers)]
     ctx.continue_as_new(await ctx.wait_for_external_event("go", data_type=int), keep_events=True)
     return []
+
+
+@app.activity
+async def work(number: int) -> None: ...
+
+
+@app.orchestration
+async def return_before(ctx: OrchestrationContext, count: int) -> None:
+    for number in range(count):
+        ctx.call_activity(work, number)
+    await ctx.wait_for_external_event("go")
 
 
 SUM = str(EntityId(Sum, "a"))
@@ -214,6 +225,69 @@ async def test_many_events_are_kept_in_order_in_front_of_what_comes_later(behind
         assert record.status == "Completed"
         numbers = ",".join(map(str, range(kept + behind)))
         assert record.output == f"[{numbers}]".encode()
+
+
+async def test_a_partition_that_leaves_takes_along_the_events_that_are_being_kept() -> None:
+    store = FaultyStore()
+    async with alone(app, store) as one:
+        one.door.request("c", Start("go_on", None, b"0"))
+        for number in range(1_000):
+            one.partition.send("c", Event("n", b"%d" % number))
+        one.partition.send("c", Event("go", b"1000"))
+        await one.quiet()
+        assert one.partition.batch.unready
+        left = one.partition.leave()
+        assert await one.commit_loop.run()
+        await left
+    async with alone(app, store) as one:
+        await one.settle()
+
+        [record] = await one.partition.store.read_instances(["c"])
+        assert record.status == "Completed"
+
+
+async def test_a_partition_that_leaves_takes_along_many_activities_behind_a_return() -> None:
+    store = FaultyStore()
+    async with alone(app, store) as one:
+        one.door.request("a", Start("return_before", None, b"1000"))
+        await one.settle()
+        assert len(one.activities.calls) == 1_000
+        one.partition.send("a", Event("go", b"1"))
+        await one.quiet()
+        assert one.partition.leftovers.unwritten
+        left = one.partition.leave()
+        assert await one.commit_loop.run()
+        await left
+    async with alone(app, store) as one:
+        await one.settle()
+
+        assert len(one.activities.calls) == 1_000
+
+
+async def test_nothing_stands_of_a_checkpoint_that_fails_after_it_was_made_with_pauses() -> None:
+    store = FaultyStore()
+    async with alone(app, store) as one:
+        one.door.request("c", Start("go_on", None, b"0"))
+        await one.settle()
+        for number in range(1_000):
+            one.partition.send("c", Event("n", b"%d" % number))
+        one.partition.send("c", Event("go", b"1000"))
+        await one.quiet()
+        assert one.partition.batch.unready
+        [(_, steps)] = one.partition.batch.unready
+        next(steps)
+        at_once(tell_ahead(one.partition, one.partition.batch))
+        one.faults.commit = StorageError("the disk fails")
+        await one.commit_loop.commit_once()
+        one.faults.commit = None
+        assert not one.partition.batch.unready
+        assert not one.partition.batch.ahead
+
+        await one.settle()
+
+        [record] = await one.partition.store.read_instances(["c"])
+        assert record.status == "Running"
+        assert await events(one, record.id)
 
 
 async def test_events_that_are_being_kept_do_not_outlive_a_termination() -> None:
