@@ -11,6 +11,7 @@ from traceback import clear_frames
 from typing import Any, Final, Literal
 
 import aiosqlite
+from anyio import move_on_after
 
 from ..mended import read_text
 
@@ -21,6 +22,10 @@ COMMON: Final = (
     "PRAGMA mmap_size = 268435456; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = FAST;"
 )
 """What every connection of a store begins with."""
+
+
+STOP_S: Final = 1.0
+"""Seconds that the thread of a connection is waited for which is given up."""
 
 
 class Connection:
@@ -69,7 +74,11 @@ class Connection:
                 raise
             await opened.executescript(COMMON + self._pragmas)
         except BaseException:
-            opening.stop()  # pyright: ignore[reportUnknownMemberType]
+            stopped = opening.stop()  # pyright: ignore[reportUnknownMemberType]
+            if stopped is not None:
+                # A loop that has ended by then is one that the thread cannot tell any more.
+                with move_on_after(STOP_S, shield=True):
+                    await stopped
             raise
         return await self._keep(opened)
 

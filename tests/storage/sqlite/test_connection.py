@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
+import anyio
 import pytest
 
-from perdure.storage.sqlite.connection import Connector, location
+from perdure.storage.sqlite import connection as module
+from perdure.storage.sqlite.connection import Connection, Connector, location
 
 
 @pytest.fixture
@@ -30,3 +33,28 @@ def test_nothing_stays_open_that_is_opened_after_it_was_given_up(connector: Conn
 
     with pytest.raises(ValueError, match="closed"):
         connector()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # as aiosqlite
+async def test_whoever_gives_up_waits_for_the_thread_that_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def open_slowly(uri: str) -> sqlite3.Connection:
+        begun.set()
+        go.wait(20)
+        ended.append(uri)
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(module, "_connect", open_slowly)
+    reader = Connection(tmp_path / "file.sqlite", "")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reader.fetch, "SELECT 1")
+        await anyio.to_thread.run_sync(begun.wait)
+        threading.Timer(0.05, go.set).start()
+        tasks.cancel_scope.cancel()
+
+    # A thread that ends later has a loop to tell that may be closed by then.
+    assert ended
