@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     )
     from .runtime.facts import ParkedReason
     from .runtime.hub import Hub
+    from .runtime.migrations import MigrationStatus
     from .runtime.nodes import HubNodes, NodePartition, NodeStatus
     from .runtime.observer import (
         ActivityFacts,
@@ -185,6 +186,7 @@ __all__ = [
     "ManualClock",
     "MembershipStatistics",
     "MemoryStore",
+    "MigrationStatus",
     "NodePartition",
     "NodeStatus",
     "NonDurableAwaitError",
@@ -299,6 +301,7 @@ _HOMES = {
             "SourceLine Trace TraceStep Waited WaitingBranch",
         ),
         (".runtime.facts", "ParkedReason"),
+        (".runtime.migrations", "MigrationStatus"),
         (".runtime.nodes", "HubNodes NodePartition NodeStatus"),
         (
             ".runtime.observer",

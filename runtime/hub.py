@@ -19,6 +19,7 @@ from ..actors.logs import Log
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
 from ..storage.membership import MEMBER_MAX, ClusterStore
+from .client.access import check_database
 from .client.applications import app_of, load_observer, make_lookup
 from .client.client import Client
 from .client.hub_client import HubClient
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ..actors.registry.app import App
     from ..storage import Store
     from .cluster.nodes import ClusterCrew, Node
+    from .migrations import MigrationStatus
     from .nodes import HubNodes
     from .statistics import HubStatistics
 
@@ -360,6 +362,37 @@ class Hub:
     def _check_serves(self, what: str) -> None:
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it {what} while it runs")
+
+    async def migrate(self, target: str) -> None:
+        """Begin to bring the hub from its folder to PostgreSQL, while it serves.
+
+        Returns once that has begun; ``migration`` says how far it is. A partition after the other
+        is copied, pauses for as long as a move takes, and goes on there. Where this process ends
+        before all have come, the next hub that opens the folder goes on with it. When all have,
+        this hub goes on to serve; the next one is to be given the database.
+
+        Args:
+            target: ``postgresql://...``, where there is no hub yet.
+
+        Raises:
+            HubStoppingError: the hub does not run.
+            UsageError: it is on no folder, has workers, or the target is no database.
+            StoreInUseError: there is a hub in the target.
+            StoreMovedError: it is on its way elsewhere.
+            StorageError: the target cannot be reached, or written to.
+        """
+        self._check_serves("moves to another store")
+        migrate = partial(self.crew.migrate, check_database(target, "target"))
+        await (self._home.fetch(migrate) if self._home.is_elsewhere() else migrate())
+
+    async def migration(self) -> MigrationStatus | None:
+        """Say how far the hub is on its way to another store; None if it goes to none.
+
+        Raises:
+            HubStoppingError: the hub does not run.
+        """
+        self._check_serves("says how far it has moved")
+        return self.crew.migration()
 
     async def start(self) -> Self:
         """Take the store over, bring back what was under way, and serve until ``stop``.

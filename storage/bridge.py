@@ -69,6 +69,23 @@ class AsyncioBridge:
             return self._loop
 
 
+class ApartBridge(AsyncioBridge):
+    """One that has a thread of its own for callers on asyncio, too.
+
+    For what callers on several loops share, or what would hold theirs.
+    """
+
+    async def run(self, call: Callable[[], Coroutine[Any, Any, T]], *, shield: bool = False) -> T:
+        """See ``AsyncioBridge.run``."""
+        loop = self._started()
+        if not on_asyncio():
+            return await _from_trio(loop, call, shield)
+        future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), loop))
+        with CancelScope(shield=shield):
+            return await asyncio.shield(future)
+        raise AssertionError("a scope that nobody cancels swallows nothing")
+
+
 async def _drain() -> None:
     # Callers that were cancelled have left their calls behind; those end before the loop does.
     others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -17,6 +17,8 @@ LEAVING: Final = "leaving"
 """Another store has all of the hub, and is about to be the valid one."""
 GONE: Final = "gone"
 """The hub is valid elsewhere."""
+MOVING: Final = "moving"
+"""The hub goes elsewhere while it serves: another store says which of its partitions it has."""
 
 
 @frozen
@@ -33,19 +35,29 @@ class Mark:
     token: str
     place: str
 
-    def refuse(self, here: str) -> None:
+    def refuse(self, here: str, token: str | None = None) -> None:
         """Refuse to open the store, unless its hub is valid there.
+
+        Args:
+            here: the store.
+            token: of the migration whose own process asks, which serves the hub meanwhile.
 
         Raises:
             StoreMovedError: it is not.
         """
-        if self.state != HERE:
+        if self.state != HERE and (token != self.token or self.state not in (COMING, MOVING)):
             raise StoreMovedError(self.words(here))
 
     def words(self, here: str) -> str:
         """Say where the hub is, and what to do."""
         if self.state == GONE:
             return f"the hub of {here} has moved to {self.place}: open it there"
+        if self.state == MOVING:
+            return (
+                f"the hub of {here} is being moved to {self.place} while it serves, and has "
+                "partitions in both: serve it as before, without workers, or finish it while it "
+                f"stands still with: {command(here, self.place)}"
+            )
         source, target = (self.place, here) if self.state == COMING else (here, self.place)
         return (
             f"the hub of {source} is being moved to {target}, and that has not ended: finish it "

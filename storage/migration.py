@@ -37,7 +37,7 @@ from ..actors.errors import (
     UsageError,
 )
 from .bridge import AsyncioBridge
-from .marks import COMING, GONE, HERE, LEAVING, Mark, command
+from .marks import COMING, GONE, HERE, LEAVING, MOVING, Mark, command
 from .records import Checkpoint
 
 #: The parts of a checkpoint that have rows, and the tables that these are in.
@@ -210,6 +210,10 @@ class Movable(Protocol):
 
     async def begin(self, hub: Found, mark: Mark) -> None:
         """Make the store of a hub that comes, or mark the one there; hubs refuse it from now on."""
+        ...
+
+    async def arrived(self, token: str) -> list[int]:
+        """Name the partitions that are valid here, of a hub that came while it served."""
         ...
 
     async def has(self, partition: int, standing: Standing) -> bool:
@@ -394,6 +398,34 @@ async def _there(end: Movable) -> Found:
     return found
 
 
+def check_target(hub: Found, there: Found | None, source: str, target: str) -> None:
+    """Refuse what is in a target, if a hub must not come there.
+
+    Raises:
+        StoreInUseError: another hub is, or this one is valid there.
+        StoreMovedError: this one leaves it.
+        StoreDamagedError: it is another one in fact.
+    """
+    if there is None:
+        return
+    if there.hub != hub.hub:
+        raise StoreInUseError(
+            f"{target} has another hub ({there.hub}, not {hub.hub}): give a store that is empty"
+        )
+    if there.partitions != hub.partitions:
+        raise StoreDamagedError(
+            f"{target} says that the hub has {there.partitions} partitions, and {source} says "
+            f"{hub.partitions}"
+        )
+    if there.mark is not None and there.mark.state in (LEAVING, MOVING):
+        raise StoreMovedError(there.mark.words(target))
+    if there.is_valid:
+        raise StoreInUseError(
+            f"{target} and {source} both have this hub, and neither says that it went to the other: "
+            "one is a copy, so remove that, or give another"
+        )
+
+
 @define
 class _Migration:
     """One run of the command."""
@@ -403,6 +435,7 @@ class _Migration:
     tell: Tell
     _standings: list[Standing] = Factory(list[Standing])
     _contents: list[Content] = Factory(list[Content])
+    _arrived: list[int] = Factory(list[int])  # while the hub served
 
     async def run(self) -> Migrated:
         hub = await _there(self.source)
@@ -417,7 +450,7 @@ class _Migration:
         if is_gone:
             raise StoreMovedError(mark.words(self.source.location))
         if not has_arrived:
-            self._check_target(hub, there)
+            check_target(hub, there, self.source.location, self.target.location)
             await self._bring(hub, mark)
             await self.target.arrive(mark.token)
             reached("arrived")
@@ -436,37 +469,18 @@ class _Migration:
             return Mark(LEAVING, uuid.uuid4().hex, self.target.location)
         if known.state != COMING:
             if there is not None and there.mark is not None and there.mark.token == known.token:
-                return known
+                return evolve(known, state=LEAVING) if known.state == MOVING else known
             if there is None and known == Mark(LEAVING, known.token, self.target.location):
                 return known  # somebody has removed the target before it was valid
         raise StoreMovedError(known.words(self.source.location))
-
-    def _check_target(self, hub: Found, there: Found | None) -> None:
-        if there is None:
-            return
-        if there.hub != hub.hub:
-            raise StoreInUseError(
-                f"{self.target.location} has another hub ({there.hub}, not {hub.hub}): give a "
-                "store that is empty"
-            )
-        if there.partitions != hub.partitions:
-            raise StoreDamagedError(
-                f"{self.target.location} says that the hub has {there.partitions} partitions, and "
-                f"{self.source.location} says {hub.partitions}"
-            )
-        if there.mark is not None and there.mark.state == LEAVING:
-            raise StoreMovedError(there.mark.words(self.target.location))
-        if there.is_valid:
-            raise StoreInUseError(
-                f"{self.target.location} and {self.source.location} both have this hub, and neither "
-                "says that it went to the other: one is a copy, so remove that, or give another"
-            )
 
     async def _bring(self, hub: Found, mark: Mark) -> None:
         """Bring all over; both ends are refused by hubs afterwards, and say the same."""
         source, target = self.source, self.target
         await source.settle(hub)
         reached("settled")
+        if hub.mark is not None and hub.mark.state == MOVING:
+            self._arrived = await target.arrived(mark.token)
         await self._read_all(hub)
         await target.begin(hub, Mark(COMING, mark.token, source.location))
         reached("begun")
@@ -483,6 +497,9 @@ class _Migration:
         for number in range(hub.partitions):
             self._standings.append(await self.source.standing(number))
             content = Content()
+            if number in self._arrived:
+                self._contents.append(content)
+                continue
             async with aclosing(self.source.portions(number)) as portions:
                 async for portion in portions:
                     self.target.check(portion, self.source.location)
@@ -495,6 +512,8 @@ class _Migration:
     async def _bring_one(self, number: int, partitions: int, before: int) -> int:
         standing, content = self._standings[number], self._contents[number]
         rows = 0
+        if number in self._arrived:
+            return rows
 
         async def told() -> AsyncIterator[Portion]:
             nonlocal rows
@@ -506,11 +525,7 @@ class _Migration:
                     self.tell(Progress("brings", number, partitions, before + rows))
 
         def check(there: Content) -> None:
-            if tables := content.differing(there):
-                raise StoreDamagedError(
-                    f"partition {number} of {self.source.location} is not the same in "
-                    f"{self.target.location}: {', '.join(tables)}; nothing of it was kept there"
-                )
+            check_same(number, content, there, self.source.location, self.target.location)
 
         if await self._has(number):
             rows = sum(content.counts.values())
@@ -532,6 +547,19 @@ class _Migration:
                 counts[table] = counts.get(table, 0) + count
         return Migrated(
             hub.hub, self.source.location, self.target.location, hub.partitions, counts, had_ended
+        )
+
+
+def check_same(partition: int, content: Content, there: Content, source: str, target: str) -> None:
+    """Refuse what came over otherwise than it was.
+
+    Raises:
+        StoreDamagedError: it did.
+    """
+    if tables := content.differing(there):
+        raise StoreDamagedError(
+            f"partition {partition} of {source} is not the same in {target}: {', '.join(tables)}; "
+            "nothing of it was kept there"
         )
 
 

@@ -62,7 +62,7 @@ ROOMS = (
         _VALUES,
         "actors",
         "limits, counters, facts",
-        "settings durations statistics nodes facts explanations observer",
+        "settings durations statistics nodes migrations facts explanations observer",
     ),
     _room(
         "runtime/scheduling",

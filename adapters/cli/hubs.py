@@ -117,7 +117,7 @@ async def reach(
     import perdure
 
     async with AsyncExitStack() as entered:
-        if reads and _listens_nowhere(place):
+        if reads and listens_nowhere(place):
             # What goes to a hub that runs need not even be loaded.
             yield await entered.enter_async_context(perdure.read_store(place, app))
             return
@@ -136,7 +136,7 @@ async def reach(
         yield client
 
 
-def _listens_nowhere(place: str) -> bool:
+def listens_nowhere(place: str) -> bool:
     """Whether a place is a store in whose folder there is no socket, nor word of one elsewhere."""
     scheme, _, folder = place.partition(":")
     return scheme == "sqlite" and not any(

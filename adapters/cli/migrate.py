@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .hubs import listens_nowhere
 from .options import AsJson
+from .words import counted
 
 if TYPE_CHECKING:
+    from perdure import MigrationStatus
+
     from ...storage.migration import Migrated, Progress, Tell
     from .screen import Screen
 
 DIFFERENT = 1
+_LOOK_S = 0.1
+#: Seconds that a hub may take to answer: a new process of it, if it has died.
+_PATIENCE_S = 10.0
 
 
 def add_to(app: typer.Typer, kind: Any) -> None:
@@ -40,12 +47,13 @@ def migrate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move a hub that does not run to another store.
+    """Move a hub to another store.
 
     Each is sqlite:PATH, the folder of a hub, or postgresql://HOST/DATABASE.
     All of it comes over, and is compared with what it was. Until then the source is valid, and from
     then on the target is: hubs refuse the other one. However the command ends, the same again
-    finishes what is left.
+    finishes what is left. From a folder to a database a hub goes while it serves, if it does, a
+    partition after the other; else no process may serve it.
     """
     import anyio
 
@@ -54,6 +62,12 @@ def migrate(
 
     ends = _place(source), _place(target)
     screen = Screen(as_json=as_json)
+    if not check and ends[0].startswith("sqlite:") and not listens_nowhere(ends[0]):
+        with _progress() as draw:
+            status = anyio.run(_move_live, *ends, draw)
+        if status is not None:
+            _tell_moved(status, screen)
+            return
     if check:
         with _progress() as tell:
             differences = anyio.run(compare, *ends, tell)
@@ -77,6 +91,52 @@ def migrate(
     with _progress() as tell:
         done = anyio.run(move, *ends, tell)
     _tell_end(done, screen)
+
+
+async def _move_live(source: str, target: str, tell: Tell) -> MigrationStatus | None:
+    """Have the process that serves a hub move it, and wait until it has; None if none serves it."""
+    import anyio
+
+    import perdure
+
+    from ...storage.migration import Progress
+
+    began = False
+    try:
+        async with perdure.watch_hub(source) as hub:
+            await hub.migrate(target)
+            began = True
+            while True:
+                with anyio.fail_after(_PATIENCE_S):
+                    status = await hub.migration()
+                if status is None or status.has_ended:
+                    return status
+                step = f"partition {status.partition} is {status.step}"
+                if status.trouble is not None:
+                    step = f"partition {status.partition} is tried again: {status.trouble}"
+                tell(Progress(step, len(status.moved), status.partitions, status.rows))
+                await anyio.sleep(_LOOK_S)
+    except (perdure.UnavailableError, TimeoutError) as error:
+        if not began:
+            return None
+        raise perdure.UnavailableError(
+            f"the process that served the hub does not answer: start it again on {source}, and it "
+            "goes on; or repeat the command, which finishes what is left"
+        ) from error
+
+
+def _tell_moved(status: MigrationStatus, screen: Screen) -> None:
+    if screen.as_json:
+        screen.json(status.to_dict())
+        return
+    screen.line(
+        f"{counted(len(status.moved), 'partition')} came over, and paused for "
+        f"{status.longest_pause_s:.2f} seconds at most"
+    )
+    screen.line(
+        f"process {status.pid} serves the hub from {status.target}: give that to the next one, as "
+        f"--store, for {status.source} refuses it once this one has stopped"
+    )
 
 
 def _tell_end(done: Migrated, screen: Screen) -> None:

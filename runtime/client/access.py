@@ -104,6 +104,17 @@ def is_database(place: object) -> bool:
     return is_a(place, str) and str(place).startswith(_DATABASES)
 
 
+def check_database(place: object, name: str) -> str:
+    """Refuse what is no database.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not is_database(place):
+        raise refusal(name, "a database: 'postgresql://HOST/DATABASE'", place)
+    return str(place)
+
+
 class ClusterAccess:
     """The way to the members of a hub, which are found in its store.
 

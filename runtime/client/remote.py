@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ...actors.errors import HubStoppingError, UnavailableError, UsageError
 from ...actors.printing import type_name
 from ...storage.membership import MEMBER_MAX
 from ..facts import read_fact
+from ..migrations import MigrationStatus
 from ..nodes import HubNodes
 from ..placement.places import LineLostError
 from ..scheduling.clock import SystemClock
@@ -28,7 +29,7 @@ from ..statistics import HubStatistics, read_counts
 from ..transport.channels import Channel
 from ..transport.lines import Line
 from ..transport.router import Router
-from .access import Access, access_to
+from .access import Access, access_to, check_database
 from .applications import app_of, make_lookup
 from .client import Client
 from .hub_client import HubClient
@@ -322,6 +323,21 @@ class HubView:
     async def nodes(self) -> HubNodes:
         """Give the processes that serve the hub; see ``Hub.nodes``."""
         return read_fact(HubNodes, await self._line.call("ask", "nodes", {}))
+
+    async def migrate(self, target: str) -> None:
+        """Begin to bring the hub to PostgreSQL, while it serves; see ``Hub.migrate``."""
+        await self._repeat("migrate", check_database(target, "target"))
+
+    async def migration(self) -> MigrationStatus | None:
+        """Say how far it is on its way there; see ``Hub.migration``."""
+        status = await self._repeat("migration")
+        return None if status is None else read_fact(MigrationStatus, status)
+
+    async def _repeat(self, verb: HubVerb, *arguments: Any) -> Any:
+        """Ask what does no harm when it is asked again, also of the next process of the hub."""
+        while True:
+            with suppress(LineLostError):
+                return await self._line.call(verb, *arguments)
 
     async def drain_node(self, member: int) -> None:
         """Have a process let its partitions go to the others; see ``Hub.drain_node``."""

@@ -33,6 +33,7 @@ from ..transport.sockets import leave_note, make_room, remove_note, shard_socket
 if TYPE_CHECKING:
     from ...storage import Store
     from ..client.client import Client
+    from ..migrations import MigrationStatus
     from ..nodes import HubNodes
     from ..shards.shard import Shard
     from ..statistics import HubStatistics
@@ -259,16 +260,29 @@ class Crew(ABC):
             "the hub one node: stop it instead, or have several serve it on postgresql://..."
         )
 
+    async def migrate(self, target: str) -> None:
+        """Begin to bring the hub to another store, while it serves.
+
+        Raises:
+            UsageError: this hub cannot be.
+        """
+        raise UsageError(
+            "while it serves, a hub goes to another store only from a folder (sqlite:PATH), and "
+            "without workers: stop it, then: perdure migrate"
+        )
+
+    def migration(self) -> MigrationStatus | None:
+        """Say how far the hub is on its way to another store; None if it goes to none."""
+        return None
+
+    async def _tell_migration(self) -> dict[str, Any] | None:
+        status = self.migration()
+        return None if status is None else status.to_dict()
+
     async def move(self, partition: int, to: int) -> None:
         """Have a partition served by another shard."""
         self.check_move(partition, to)
-        with anyio.move_on_after(MOVES_S) as scope:
-            await self._moving.acquire()
-        if scope.cancelled_caught:
-            raise UnavailableError(
-                f"partition {partition} has not moved: for {MOVES_S:g} seconds, others have been "
-                "moving, or coming to a shard that was started again; repeat it"
-            )
+        await self._wait_for_moves(partition)
         try:
             source = self.owners[partition]
             if source == to:
@@ -281,6 +295,15 @@ class Crew(ABC):
                 await self._move(partition, source, to)
         finally:
             self._moving.release()
+
+    async def _wait_for_moves(self, partition: int) -> None:
+        with anyio.move_on_after(MOVES_S) as scope:
+            await self._moving.acquire()
+        if scope.cancelled_caught:
+            raise UnavailableError(
+                f"partition {partition} has not moved: for {MOVES_S:g} seconds, others have been "
+                "moving, or coming to a shard that was started again; repeat it"
+            )
 
     async def _check_answers(self, partition: int, shard: int) -> None:
         try:
@@ -336,6 +359,8 @@ class Crew(ABC):
             "where": self._where,
             "statistics": self._statistics,
             "move": self.move,
+            "migrate": self.migrate,
+            "migration": self._tell_migration,
             "ask": self._ask,
             "look": self._look,
         }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import to_thread
 
-from ...actors.errors import InternalError, PerdureError
+from ...actors.errors import InternalError, PerdureError, StoreMovedError
 from ...actors.logs import Log
 from ...actors.printing import text_of, type_name
 from ..partitions.guarded_store import close_guarded, open_guarded
@@ -38,10 +38,13 @@ from .crews import DRAINED_S, Crew
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage import PartitionStore, Store
+    from ...storage.migrating import MigratingStore
+    from ..migrations import MigrationStatus
     from ..scheduling.clock import Clock
     from ..scheduling.watch import Watch
     from ..settings import Settings
     from ..transport.verbs import ShardVerb
+    from .migration import Migration
 
 _log = Log("perdure.hub")
 
@@ -123,10 +126,13 @@ class LoopCrew(Crew):
         self._shard: Shard | None = None
         self._threads: list[_LoopThread] = []
         self._acceptors = [Acceptor() for _ in range(shards)]
+        self._tasks: TaskGroup | None = None  # while it serves
+        self._is_ready = False
+        self._migration: Migration | None = None
 
     async def open(self) -> None:
         """Take the store over and bring back the partitions of this loop."""
-        self._stores = await open_guarded(self._store, len(self.owners))
+        await self._open_store()
         await self._listen()
         self.router = self.make_router(0)
         self._shard = shard = self.make_shard(self.router, self._stop_for)
@@ -135,6 +141,32 @@ class LoopCrew(Crew):
         for number, owner in enumerate(self.owners):
             if owner == 0:
                 await shard.host(number)
+
+    async def _open_store(self) -> None:
+        try:
+            self._stores[:] = await open_guarded(self._store, len(self.owners))
+        except StoreMovedError:
+            from ...storage.migrating import reopened  # with all that reaches a database
+
+            is_shared = self.count > 1
+            found = await reopened(self._store, len(self.owners), is_shared=is_shared)
+            if found is None:
+                raise
+            self._stores[:] = found.partitions
+            self._take_up(found)
+
+    def _take_up(self, store: MigratingStore) -> None:
+        """Have a migration go on, once all is ready."""
+        from .migration import Migration
+
+        self._migration = Migration(store, self)
+        self._store = store
+        if self._tasks is not None:
+            self._begin_migration(self._tasks)
+
+    def _begin_migration(self, tasks: TaskGroup) -> None:
+        if self._migration is not None:
+            tasks.start_soon(self.keeper.persist, "the migration", self._migration.run)
 
     @property
     def local_shard(self) -> Shard:
@@ -176,6 +208,9 @@ class LoopCrew(Crew):
             tasks.start_soon(shard.run)
             await self.receive(tasks, shard)
             tasks.start_soon(self._serve_clients)
+            self._tasks = tasks
+            if self._is_ready:
+                self._begin_migration(tasks)
 
     async def receive(self, tasks: TaskGroup, shard: Shard) -> None:
         """Begin to take connections to a shard, on its loop."""
@@ -195,8 +230,13 @@ class LoopCrew(Crew):
 
     async def ready(self) -> None:
         """Start the threads and have them bring back their partitions."""
-        if self.count == 1:
-            return
+        if self.count > 1:
+            await self._start_threads()
+        self._is_ready = True
+        if self._tasks is not None:
+            self._begin_migration(self._tasks)
+
+    async def _start_threads(self) -> None:
         kind = running_kind()
         fatal = _Fatal(self._stop_for)
         for number in range(1, self.count):
@@ -216,6 +256,50 @@ class LoopCrew(Crew):
         if errors:
             raise errors[0]
         self.announce()
+
+    async def migrate(self, target: str) -> None:
+        """See ``Crew.migrate``."""
+        from ...storage.migrating import begun
+
+        async with self._moving:
+            if self._migration is not None:
+                self._migration.store.check_target(target)
+                return
+            self._take_up(await begun(self._store, target, is_shared=self.count > 1))
+
+    def migration(self) -> MigrationStatus | None:
+        """See ``Crew.migration``."""
+        return None if self._migration is None else self._migration.status()
+
+    async def reopen(
+        self, partition: int, change: Callable[[], Awaitable[PartitionStore]]
+    ) -> float:
+        """Serve a partition from what ``change`` gives while nobody serves it; gives the pause.
+
+        Raises:
+            UnavailableError, StorageError: it is served as it was.
+        """
+        await self._wait_for_moves(partition)
+        try:
+            shard = self.owners[partition]
+            await self._check_answers(partition, shard)
+            began = anyio.current_time()
+            handover = await self.ask(shard, "let_go", partition, shard)
+            try:
+                self._stores[partition] = await change()
+            except Exception as error:
+                # Which store has it is asked again by the next start, and by nobody before.
+                self._stop_for(InternalError(f"partition {partition} is lost: {text_of(error)}"))
+                raise
+            try:
+                await self.ask(shard, "host", partition, handover)
+            except PerdureError as error:
+                _log.error("partition %d waits for its store: %s", partition, error)
+                await self._bring_back(shard, partition, handover)
+            self.announce()
+            return anyio.current_time() - began
+        finally:
+            self._moving.release()
 
     async def ask(self, shard: int, verb: ShardVerb, *arguments: Any) -> Any:
         """Ask something of a shard."""

@@ -64,7 +64,7 @@ ShardVerb = Literal["host", "let_go", "count", "load", "died", "drain", "govern"
 #: What members of a hub ask of each other besides.
 MemberVerb = Literal["hand_over"]
 #: What clients ask of a hub.
-HubVerb = Literal["where", "statistics", "move", "ask", "look"]
+HubVerb = Literal["where", "statistics", "move", "migrate", "migration", "ask", "look"]
 #: What stands on the wire for a request that could not be written.
 REFUSE: Literal["refuse"] = "refuse"
 

@@ -12,14 +12,15 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ...actors.errors import LeaseLostError, StorageError
+from ...actors.errors import LeaseLostError, StorageError, StoreDamagedError
 from ...actors.logs import Log
 from ..layers import Layers
 from ..unapplied import Unapplied
+from . import journal
 from .faults import explain, lease_lost
 from .links import Connection, Link, driver
 from .tables import mended_values, steps
@@ -40,6 +41,29 @@ PORTION: Final = 5_000
 """Rows of one statement."""
 
 _log = Log("perdure.storage")
+
+
+def joined(tail: Sequence[Any], settled: int, epoch: int, where: str) -> Unapplied:
+    """Make one of the journal's entries behind what the tables have.
+
+    Raises:
+        StoreDamagedError: one of them is missing, or cannot be read.
+    """
+    layer = Unapplied(settled, settled)
+    for number, next_id, next_row, body in tail:
+        its = f"{where}, table journal, row {number}"
+        if number != layer.sequence + 1:
+            raise StoreDamagedError(
+                f"{its}: it follows {layer.sequence}, so checkpoints are missing; restore a copy"
+            )
+        try:
+            checkpoint = journal.unpack(body, number, epoch)
+        except ValueError as error:
+            raise StoreDamagedError(
+                f"{its}: the checkpoint cannot be read ({error}); restore a copy"
+            ) from error
+        layer.add(checkpoint, (next_id, next_row), len(body))
+    return layer
 
 
 async def fold(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
@@ -35,7 +35,8 @@ from ..records import (
     RequestRow,
     TimerRow,
 )
-from .faults import MOVED, explained
+from . import folding, journal
+from .faults import MOVED, explained, lease_lost
 from .links import WORRYING, Connection, connect
 from .place import read_place
 from .queries import WITH_PAYLOADS, WITH_STATES
@@ -64,8 +65,8 @@ _TABLES: Final = (
     "instance_row",
     *(table for _, table, *_ in _PARTS),
     "damaged_row",
-    "journal",
 )
+_JOURNAL: Final = "journal"
 _STANDINGS: Final = (
     "SELECT p.epoch, f.settled, f.next_id, f.next_row FROM {s}.partition p JOIN {s}.folded f"
     " USING (partition)"
@@ -88,6 +89,42 @@ _MARK: Final = (
 _ARRIVE: Final = (
     "UPDATE {s}.migration SET state = $1 WHERE token = $2 AND state = $3 RETURNING true"
 )
+
+# Of a hub that comes while it serves.
+
+_ARRIVED_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS {s}.arrived (partition int PRIMARY KEY, token text NOT NULL)"
+)
+_FORGET: Final = "DELETE FROM {s}.arrived WHERE token <> $1"
+_ARRIVED: Final = "SELECT partition FROM {s}.arrived WHERE token = $1 ORDER BY 1"
+# Each try has an epoch of its own, so that what an earlier one still has under way does nothing.
+_TRY: Final = (
+    "UPDATE {s}.partition SET epoch = greatest(epoch, $2) + 1, owner = NULL, wanted = NULL"
+    " WHERE partition = $1 RETURNING epoch"
+)
+_TRY_FOLDED: Final = "UPDATE {s}.folded SET epoch = $2 WHERE partition = $1"
+_MINE: Final = "SELECT 1 FROM {s}.partition WHERE partition = $1 AND epoch = $2 FOR SHARE"
+_SETTLED: Final = (
+    "UPDATE {s}.folded SET settled = $2, next_id = $3, next_row = $4 WHERE partition = $1"
+)
+_FORWARD: Final = (
+    "WITH mine AS (SELECT FROM {s}.partition WHERE partition = $1 AND epoch = $2 FOR SHARE)"
+    " INSERT INTO {s}.journal (partition, sequence, epoch, next_id, next_row, body)"
+    " SELECT $1, u.sequence, $2, u.next_id, u.next_row, u.body FROM mine,"
+    " unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])"
+    " AS u (sequence, next_id, next_row, body) RETURNING 1"
+)
+_TAIL: Final = f"{journal.TAIL} LIMIT $3"
+_ARRIVE_ONE: Final = (
+    "WITH mine AS (UPDATE {s}.partition p SET epoch = p.epoch + 1 FROM {s}.folded f WHERE"
+    " p.partition = $1 AND p.epoch = $2 AND f.partition = $1 AND f.epoch = $2 AND f.settled = $3"
+    " RETURNING p.partition)"
+    " INSERT INTO {s}.arrived (partition, token) SELECT partition, $4 FROM mine"
+    " ON CONFLICT (partition) DO UPDATE SET token = excluded.token RETURNING true"
+)
+_TAIL_ROWS: Final = 500
+"""Checkpoints that are folded at once."""
+
 _GUARDED: Final = ("member", "partition")
 """Tables that a process which is still there from before would write to."""
 
@@ -134,7 +171,7 @@ class MovablePostgres:
         return statement.replace("{s}", self._place.quoted)
 
     async def _connection(self) -> Connection:
-        if self._opened is None:
+        if self._opened is None or self._opened.is_closed():
             opened = await connect(self._place, name="perdure migrates")
             opened.add_log_listener(self._hear)
             self._opened = opened
@@ -268,6 +305,8 @@ class MovablePostgres:
                 else:
                     its = uuid.UUID(hub.hub)
                     await make(connection, self._place, hub.partitions, its, hub.created)
+                await connection.execute(self._sql(_ARRIVED_TABLE))
+                await connection.execute(self._sql(_FORGET), mark.token)
                 await self._put_mark(connection, mark)
 
     async def _put_mark(self, connection: Connection, mark: Mark) -> None:
@@ -292,42 +331,167 @@ class MovablePostgres:
         with explained(f"{self.location}, partition {partition}"):
             connection = await self._connection()
             async with connection.transaction():
-                for table in _TABLES:
-                    sql = f"DELETE FROM {{s}}.{table} WHERE partition = $1"
-                    await connection.execute(self._sql(sql), partition)
-                async for portion in portions:
-                    for sql, values in steps(portion.checkpoint):
-                        await connection.execute(self._sql(sql), partition, *values)
-                    for row in portion.damaged:
-                        await connection.execute(
-                            self._sql(_ADD_DAMAGED), partition, *stored_copy(row)
-                        )
+                await self._empty(connection, partition, (*_TABLES, _JOURNAL))
+                await self._fill(connection, partition, portions, check)
                 await self._put_standing(connection, partition, standing)
-                content = Content()
-                async with aclosing(self._read(connection, partition)) as there:
-                    async for portion in there:
-                        content.add(portion)
-                check(content)
+
+    async def _empty(self, connection: Connection, partition: int, tables: Iterable[str]) -> None:
+        for table in tables:
+            sql = f"DELETE FROM {{s}}.{table} WHERE partition = $1"
+            await connection.execute(self._sql(sql), partition)
+
+    async def _fill(
+        self,
+        connection: Connection,
+        partition: int,
+        portions: AsyncIterator[Portion],
+        check: Callable[[Content], None],
+    ) -> None:
+        async for portion in portions:
+            for sql, values in steps(portion.checkpoint):
+                await connection.execute(self._sql(sql), partition, *values)
+            for row in portion.damaged:
+                await connection.execute(self._sql(_ADD_DAMAGED), partition, *stored_copy(row))
+        content = Content()
+        async with aclosing(self._read(connection, partition)) as there:
+            async for portion in there:
+                content.add(portion)
+        check(content)
 
     async def _put_standing(
         self, connection: Connection, partition: int, standing: Standing
     ) -> None:
         await connection.execute(
             self._sql(
-                "UPDATE {s}.partition SET epoch = $2, owner = NULL, wanted = NULL WHERE"
-                " partition = $1"
+                "UPDATE {s}.partition SET epoch = greatest(epoch, $2), owner = NULL, wanted = NULL"
+                " WHERE partition = $1"
             ),
             partition,
             standing.epoch,
         )
         await connection.execute(
             self._sql(
-                "UPDATE {s}.folded SET epoch = $2, settled = $3, next_id = $4, next_row = $5"
-                " WHERE partition = $1"
+                "UPDATE {s}.folded SET epoch = greatest(epoch, $2), settled = $3, next_id = $4,"
+                " next_row = $5 WHERE partition = $1"
             ),
             partition,
             *standing,
         )
+
+    # A partition that comes while it is served. Each of these is for one try, by its epoch.
+
+    async def arrived(self, token: str) -> list[int]:
+        """Name the partitions that are valid here, of those that come one by one."""
+        with explained(self.location):
+            rows = await (await self._connection()).fetch(self._sql(_ARRIVED), token)
+        return [number for (number,) in rows]
+
+    async def begin_one(self, partition: int, epoch: int) -> int:
+        """Begin a try: nothing that an earlier one has under way is stored from now on.
+
+        Args:
+            partition: which one comes.
+            epoch: how often it was taken where it is.
+
+        Returns:
+            The epoch of the try.
+        """
+        with explained(f"{self.location}, partition {partition}"):
+            connection = await self._connection()
+            async with connection.transaction():
+                its = await connection.fetchval(self._sql(_TRY), partition, epoch)
+                await connection.execute(self._sql(_TRY_FOLDED), partition, its)
+                await self._empty(connection, partition, [_JOURNAL])
+        return int(its)
+
+    async def load_one(
+        self,
+        partition: int,
+        epoch: int,
+        standing: Standing,
+        portions: AsyncIterator[Portion],
+        check: Callable[[Content], None],
+    ) -> None:
+        """Replace all that a partition has but its journal, in one transaction; see ``load``.
+
+        Raises:
+            LeaseLostError: there has been another try.
+        """
+        where = f"{self.location}, partition {partition}"
+        with explained(where):
+            connection = await self._connection()
+            async with connection.transaction():
+                if await connection.fetchval(self._sql(_MINE), partition, epoch) is None:
+                    raise lease_lost(where)
+                await self._empty(connection, partition, _TABLES)
+                await self._fill(connection, partition, portions, check)
+                await connection.execute(self._sql(_SETTLED), partition, *standing[1:])
+
+    async def forward(
+        self, partition: int, epoch: int, entries: Sequence[tuple[int, int, int, bytes]]
+    ) -> None:
+        """Put checkpoints into the journal: each its sequence, its two numbers and its body.
+
+        Raises:
+            LeaseLostError: there has been another try.
+        """
+        where = f"{self.location}, partition {partition}"
+        with explained(where):
+            connection = await self._connection()
+            columns = [[*column] for column in zip(*entries, strict=True)]
+            stored = await connection.fetchval(self._sql(_FORWARD), partition, epoch, *columns)
+        if stored is None:
+            raise lease_lost(where)
+
+    async def fold_one(self, partition: int, epoch: int) -> int:
+        """Bring some of what the journal has into the tables; says how far these are.
+
+        Raises:
+            LeaseLostError: there has been another try.
+            StoreDamagedError: a checkpoint is missing.
+        """
+        where = f"{self.location}, partition {partition}"
+        with explained(where):
+            connection = await self._connection()
+            sql = self._sql("SELECT settled FROM {s}.folded WHERE partition = $1")
+            settled = int(await connection.fetchval(sql, partition))
+            tail = await connection.fetch(self._sql(_TAIL), partition, settled, _TAIL_ROWS)
+            if not tail:
+                return settled
+            layer = folding.joined(tail, settled, epoch, where)
+            await folding.fold(connection, partition, epoch, layer, self._sql, where)
+        return layer.sequence
+
+    async def arrive_one(self, partition: int, epoch: int, sequence: int, token: str) -> None:
+        """Make a partition valid here, in one statement: the point of no return.
+
+        Raises:
+            LeaseLostError: there has been another try, or it has not come so far; it is not valid.
+            StorageError: it may be; ``has_arrived`` says so.
+        """
+        where = f"{self.location}, partition {partition}"
+        with explained(where):
+            connection = await self._connection()
+            warnings = self._warnings
+            arrived = await connection.fetchval(
+                self._sql(_ARRIVE_ONE), partition, epoch, sequence, token
+            )
+            if self._warnings != warnings:
+                raise StorageError(
+                    f"{where}: the server stopped waiting for its synchronous standby, so it is not "
+                    "known whether its arrival is durable"
+                )
+        if arrived is None:
+            raise lease_lost(where)
+
+    async def has_arrived(self, partition: int, token: str) -> bool:
+        """Whether a partition is valid here: from now on no earlier try can make it so."""
+        with explained(f"{self.location}, partition {partition}"):
+            connection = await self._connection()
+            await connection.fetchval(self._sql(_TRY), partition, 0)
+            # What was under way has ended: it had the lock of the row.
+            rows = await connection.fetch(self._sql(_ARRIVED), token)
+        return (partition,) in map(tuple, rows)
 
     async def leave(self, mark: Mark, standings: list[Standing]) -> None:
         """Mark the schema, and keep out whoever has had it open; all in one transaction."""
@@ -401,6 +565,7 @@ class MovablePostgres:
         if opened is not None:
             with suppress(Exception):  # the server sees its end in any case
                 await opened.close(timeout=2.0)
+            opened.terminate()
 
 
 # Copies of damaged rows, as JSON.

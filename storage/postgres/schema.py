@@ -101,13 +101,16 @@ async def read_durability(connection: Connection, place: Place) -> str:
     return f"{said}, synchronous standby{how}: {standbys}"
 
 
-async def prepare(connection: Connection, place: Place, partitions: int) -> Identity:
+async def prepare(
+    connection: Connection, place: Place, partitions: int, token: str | None = None
+) -> Identity:
     """Make the hub's schema if there is none, and check it.
 
     Args:
         connection: to the server.
         place: the hub's.
         partitions: how many the hub has; 0 for as many as there are.
+        token: of the migration that it is opened by, if it is.
 
     Raises:
         StoreMovedError: the hub is not here any more, or not yet.
@@ -122,7 +125,7 @@ async def prepare(connection: Connection, place: Place, partitions: int) -> Iden
         row = await connection.fetchrow(f"SELECT * FROM {place.quoted}.hub")
         mark = await read_mark(connection, place)
     if mark is not None:
-        mark.refuse(place.location)
+        mark.refuse(place.location, token)
     return checked(row, place, partitions)
 
 

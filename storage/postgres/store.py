@@ -57,7 +57,6 @@ from ..records import (
     cut,
 )
 from ..slices import at_once, in_slices, map_each, turn_of_loop
-from ..unapplied import Unapplied
 from . import folding, journal, members, queries
 from .committer import Committer, Entry, Row
 from .faults import explained, lease_lost
@@ -186,32 +185,13 @@ class PostgresPartition(LayeredReads):
         tail = await connection.fetch(sql(journal.TAIL), number, settled)
         sequence = settled
         if tail:
-            layer = self._joined(tail, settled, epoch)
+            layer = folding.joined(tail, settled, epoch, self._where)
             await folding.fold(connection, number, epoch, layer, sql, self._where)
             sequence = layer.sequence
             next_id, next_row = max(next_id, layer.next_id), max(next_row, layer.next_row)
         return await self._read_all(connection, epoch, sequence, next_id, next_row), Layers(
             sequence
         )
-
-    def _joined(self, tail: Sequence[Any], settled: int, epoch: int) -> Unapplied:
-        """Make one of the journal's entries behind what the tables have."""
-        layer = Unapplied(settled, settled)
-        for number, next_id, next_row, body in tail:
-            where = f"{self._where}, table journal, row {number}"
-            if number != layer.sequence + 1:
-                raise StoreDamagedError(
-                    f"{where}: it follows {layer.sequence}, so checkpoints are missing; restore a "
-                    "copy"
-                )
-            try:
-                checkpoint = journal.unpack(body, number, epoch)
-            except ValueError as error:
-                raise StoreDamagedError(
-                    f"{where}: the checkpoint cannot be read ({error}); restore a copy"
-                ) from error
-            layer.add(checkpoint, (next_id, next_row), len(body))
-        return layer
 
     async def _read_all(
         self, connection: Connection, epoch: int, sequence: int, next_id: int, next_row: int
@@ -501,11 +481,12 @@ class PostgresStore:
         assert self._folder is not None
         return self._folder
 
-    async def open(self, partitions: int) -> Sequence[PostgresPartition]:
+    async def open(self, partitions: int, *, token: str | None = None) -> list[PostgresPartition]:
         """Open the hub, making its schema if there is none, and give its partitions.
 
         Args:
             partitions: how many; 0 for as many as it has.
+            token: of the migration by which the hub comes here while it serves.
 
         Raises:
             StoreVersionError: newer schema, or another number of partitions.
@@ -518,11 +499,11 @@ class PostgresStore:
         if partitions:
             check_partitions(partitions)
         with explained(self.location):
-            await self.bridge.run(lambda: self._open(partitions), shield=True)
+            await self.bridge.run(lambda: self._open(partitions, token), shield=True)
         self.partitions = [self.partition(number) for number in range(self.count)]
         return self.partitions
 
-    async def _open(self, partitions: int) -> None:
+    async def _open(self, partitions: int, token: str | None) -> None:
         self.reader, self.querier = (
             Link(self.place, "perdure reads"),
             Link(self.place, "perdure queries"),
@@ -530,7 +511,7 @@ class PostgresStore:
 
         async def look(connection: Connection) -> Identity:
             self._durability = await read_durability(connection, self.place)
-            return await prepare(connection, self.place, partitions)
+            return await prepare(connection, self.place, partitions, token)
 
         try:
             self.identity = identity = await self.querier.use(look)

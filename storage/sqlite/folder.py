@@ -182,13 +182,16 @@ class Identity:
         return (self.hub, self.partition, self.partitions, self.created, SOFTWARE)
 
 
-def prepare(folder: Path, partitions: int, *, migrates: bool = False) -> None:
+def prepare(
+    folder: Path, partitions: int, *, migrates: bool = False, token: str | None = None
+) -> None:
     """Check the files of an owned folder, and make those of a new hub.
 
     Args:
         folder: where they are.
         partitions: how many the hub has.
         migrates: whether a hub that is on its way from or to another store is wanted.
+        token: of the migration that goes on, by which the hub leaves while it serves.
 
     Raises:
         StoreMovedError: the hub is not here any more, or not yet.
@@ -203,7 +206,7 @@ def prepare(folder: Path, partitions: int, *, migrates: bool = False) -> None:
         _make_all(folder, partitions, stored, str(uuid.uuid4()), time.time_ns() // 1000)
         return
     if not migrates and (mark := read_mark(main)) is not None:
-        mark.refuse(f"sqlite:{folder}")
+        mark.refuse(f"sqlite:{folder}", token)
     first = stored[main]
     if first.partitions != partitions:
         raise StoreVersionError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -169,6 +169,15 @@ class MovableSqlite:
         """See which hub is there, and keep others out of the folder from now on."""
         return await to_thread.run_sync(self._look)
 
+    async def look_within(self) -> Found:
+        """See which hub is there, for the process that has it open."""
+
+        def look() -> Found:
+            first = identify(self._main)
+            return Found(first.hub, first.partitions, first.created, read_mark(self._main))
+
+        return await to_thread.run_sync(look)
+
     def _look(self) -> Found | None:
         check_sqlite()
         try:
@@ -234,11 +243,20 @@ class MovableSqlite:
 
     async def portions(self, partition: int) -> AsyncGenerator[Portion]:
         """Give all rows of a partition, as of one moment."""
+        async with self.snapshot(partition) as (_, portions):
+            async for portion in portions:
+                yield portion
+
+    @asynccontextmanager
+    async def snapshot(
+        self, partition: int
+    ) -> AsyncGenerator[tuple[Standing, AsyncGenerator[Portion]]]:
+        """Give how far a partition's tables are, and all rows of that moment, also if it is served."""
         path = partition_file(self._folder, partition)
         with explained(path), _connected(path) as tables:
-            portions = _portions(tables, path)
-            while (portion := await to_thread.run_sync(next, portions, None)) is not None:
-                yield portion
+            standing = Standing(*tables.execute(_STANDING).fetchall()[0])
+            async with aclosing(_in_thread(_portions(tables, path))) as portions:
+                yield standing, portions
 
     def check(self, portion: Portion, source: str) -> None:
         """Refuse nothing: whatever another store holds, this one can."""
@@ -254,6 +272,10 @@ class MovableSqlite:
             return
         prepare(self._folder, hub.partitions, migrates=True)
         write_mark(self._main, mark)
+
+    async def arrived(self, token: str) -> list[int]:
+        """Name none: no hub comes to a folder while it serves."""
+        return []
 
     async def has(self, partition: int, standing: Standing) -> bool:
         """Whether a partition has come over, by what its files say."""
@@ -296,6 +318,11 @@ class MovableSqlite:
         ownership, self._ownership = self._ownership, None
         if ownership is not None:
             await to_thread.run_sync(ownership.release)
+
+
+async def _in_thread(portions: Generator[Portion]) -> AsyncGenerator[Portion]:
+    while (portion := await to_thread.run_sync(next, portions, None)) is not None:
+        yield portion
 
 
 @contextmanager

@@ -505,6 +505,9 @@ def _folder_of(path: str | os.PathLike[str]) -> Path:
         raise UsageError(f"store: {name[:200]!r} is no path of a folder: {error}") from error
 
 
+_P = TypeVar("_P", bound=SqlitePartition)
+
+
 async def _result(future: Future[_T]) -> _T:
     return await asyncio.wrap_future(future)
 
@@ -551,13 +554,18 @@ class SqliteStore:
 
         Each opens its file when it is first used.
         """
-        return [self._partition(number) for number in range(partitions)]
+        return [self.partition(number, SqlitePartition) for number in range(partitions)]
 
-    async def open(self, partitions: int) -> Sequence[SqlitePartition]:
+    async def open(self, partitions: int, *, token: str | None = None) -> Sequence[SqlitePartition]:
         """Take the folder over and give its partitions, making them if it is new.
+
+        Args:
+            partitions: how many.
+            token: of the migration that goes on, by which the hub leaves while it serves.
 
         Raises:
             StoreInUseError: another hub owns it.
+            StoreMovedError: its hub is not here any more, or not all of it.
             StoreVersionError: newer schema, or another number of partitions.
             StoreDamagedError: damaged, or not a Perdure store.
             StoreReadOnlyError: it cannot be written to.
@@ -566,19 +574,22 @@ class SqliteStore:
         if self._ownership is not None:
             raise StoreInUseError(f"{self.path} is open already; close this store first")
         with CancelScope(shield=True):
-            await to_thread.run_sync(self._take, partitions)
-            self.partitions = [self._partition(number) for number in range(partitions)]
+            await to_thread.run_sync(self._take, partitions, token)
+            self.partitions = [
+                self.partition(number, SqlitePartition) for number in range(partitions)
+            ]
         return self.partitions
 
-    def _partition(self, number: int) -> SqlitePartition:
-        return SqlitePartition(self.path, number, self._synchronous, self._bridge, self._committers)
+    def partition(self, number: int, kind: type[_P]) -> _P:
+        """Give a partition anew; it opens its files when it is first used."""
+        return kind(self.path, number, self._synchronous, self._bridge, self._committers)
 
-    def _take(self, partitions: int) -> None:
+    def _take(self, partitions: int, token: str | None) -> None:
         check_sqlite()
         ownership = Ownership(self.path)
         ownership.take()
         try:
-            prepare(self.path, partitions)
+            prepare(self.path, partitions, token=token)
         except BaseException:
             ownership.release()
             raise

@@ -339,7 +339,7 @@ MADE = {
     "CheckpointFacts", "Observer", "OperationFacts", "StartFacts", "TraceObserver",
     "TurnFacts", "WorkFacts",
     "EntityLock", "EntityStatus", "FailureDetails", "HistoryEvent", "HubNodes", "MembershipStatistics", "HubStatistics", "HubView",
-    "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason",
+    "OrchestrationContext", "OrchestrationHandle", "OrchestrationStatus", "Page", "ParkedReason", "MigrationStatus",
     "NodePartition", "NodeStatus", "PartitionStatistics", "RuntimeStatus", "SilentShard", "ShardStatistics", "SharedStore", "Store", "Task",
     "TaskGroup",
     "AskedLock", "AwaitedEvent", "EntityExplanation", "InstanceExplanation", "PendingActivity", "PendingChild",

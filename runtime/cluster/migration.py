@@ -1,0 +1,124 @@
+"""Brings a hub to another store while it serves: a partition after the other, each as a move."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from ...actors.errors import PerdureError
+from ...actors.logs import Log
+from ...actors.printing import text_of
+from ...storage import migration
+from ..migrations import MigrationStatus
+from ..scheduling.timers import backoff
+
+if TYPE_CHECKING:
+    from ...storage.migrating import MigratingStore
+    from ...storage.protocol import PartitionStore
+
+_log = Log("perdure.placement")
+
+
+class Reopens(Protocol):
+    """Whoever serves the partitions."""
+
+    async def reopen(
+        self, partition: int, change: Callable[[], Awaitable[PartitionStore]]
+    ) -> float:
+        """Serve a partition from what ``change`` gives while nobody serves it; gives the pause."""
+        ...
+
+
+class Migration:
+    """One hub on its way.
+
+    Args:
+        store: where its partitions are.
+        crew: serves them.
+    """
+
+    def __init__(self, store: MigratingStore, crew: Reopens) -> None:
+        self.store = store
+        self._crew = crew
+        self._moved = set(store.moved)  # and served from there
+        self._partition: int | None = None
+        self._step: str | None = None
+        self._rows = 0
+        self._longest_pause_s = 0.0
+        self._trouble: str | None = None
+
+    def status(self) -> MigrationStatus:
+        """Say how far it is."""
+        return MigrationStatus(
+            source=self.store.source.location,
+            target=self.store.location,
+            pid=os.getpid(),
+            partitions=len(self.store.partitions),
+            moved=tuple(sorted(self._moved)),
+            partition=self._partition,
+            step=self._step,
+            rows=self._rows,
+            longest_pause_s=self._longest_pause_s,
+            trouble=self._trouble,
+        )
+
+    async def run(self) -> None:
+        """Bring one partition after the other, until all are there."""
+        for number in range(len(self.store.partitions)):
+            tries = 0
+            while number not in self._moved:
+                try:
+                    await self._bring(number)
+                    self._trouble = None
+                except PerdureError as error:
+                    self._say(number, text_of(error))
+                    await anyio.sleep(backoff(tries))
+                    tries += 1
+        self._partition = self._step = None
+        _log.info(
+            "all of the hub has moved to %s: give that to the next process that serves it",
+            self.store.location,
+        )
+
+    def _say(self, number: int, trouble: str) -> None:
+        if trouble != self._trouble:
+            _log.warning("partition %d has not moved, and is tried again: %s", number, trouble)
+        self._trouble = trouble
+
+    async def _bring(self, number: int) -> None:
+        store = self.store
+        self._partition, self._step, self._rows = number, "copied", 0
+        if not store.is_followed(number):
+            await self._crew.reopen(number, lambda: self._follow(number))
+            await store.put_away()
+            migration.reached(f"following {number}")
+        await store.copy(number, self._count)
+        self._step = "switched"
+        pause_s = await self._crew.reopen(number, lambda: self._switch(number))
+        if number not in store.moved:
+            return
+        self._longest_pause_s = max(self._longest_pause_s, pause_s)
+        self._moved.add(number)
+        _log.info(
+            "partition %d has moved to %s: %d rows, and it paused for %.3f seconds",
+            number,
+            store.location,
+            self._rows,
+            pause_s,
+        )
+        migration.reached(f"moved {number}")
+        await store.put_away()
+
+    def _count(self, rows: int) -> None:
+        self._rows = rows
+
+    async def _follow(self, number: int) -> PartitionStore:
+        return self.store.follow(number)
+
+    async def _switch(self, number: int) -> PartitionStore:
+        migration.reached(f"stopped {number}")
+        await self.store.switch(number)
+        return self.store.partitions[number]

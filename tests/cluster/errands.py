@@ -1,0 +1,122 @@
+"""Errands that cross partitions all the time, and what must have come of them.
+
+Each signals, waits for a timer, moves money under locks, and signals again; and a client signals
+beside it, under a request id. What is asked of a hub that dies is asked again until it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import anyio
+
+from perdure import (
+    App,
+    Client,
+    EntityId,
+    OrchestrationContext,
+    PerdureError,
+    readonly,
+)
+
+T = TypeVar("T")
+
+app = App("errands")
+
+TALLIES = 6
+ACCOUNTS = 8
+OPENING = 100
+
+
+@app.entity
+class Tally:
+    count: int = 0
+    numbers: int = 0
+
+    def note(self, number: int) -> None:
+        self.count += 1
+        self.numbers += number
+
+    @readonly
+    def read(self) -> list[int]:
+        return [self.count, self.numbers]
+
+
+@app.entity
+class Account:
+    balance: int = OPENING
+
+    def change(self, amount: int) -> None:
+        self.balance += amount
+
+    @readonly
+    def read(self) -> int:
+        return self.balance
+
+
+def tally(number: int) -> EntityId[Tally]:
+    return EntityId(Tally, f"tally-{number % TALLIES}")
+
+
+def account(number: int) -> EntityId[Account]:
+    return EntityId(Account, f"account-{number % ACCOUNTS}")
+
+
+@app.activity
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@app.orchestration
+async def errand(ctx: OrchestrationContext, number: int) -> int:
+    ctx.signal_entity(tally(number), Tally.note, number)
+    await ctx.create_timer(timedelta(milliseconds=20 * (number % 5)))
+    async with ctx.lock_entities(account(number), account(number + 3)):
+        await ctx.call_entity(account(number), Account.change, -number)
+        await ctx.call_entity(account(number + 3), Account.change, number)
+    ctx.signal_entity(tally(number + 1), Tally.note, number)
+    return await ctx.call_activity(double, number)
+
+
+async def run_errand(client: Client, number: int) -> None:
+    """Run one to its end, whatever becomes of the hub meanwhile."""
+    id = f"errand-{number}"
+    await again(lambda: client.start_new(errand, number, instance_id=id, request_id=id))
+    signal = (tally(number + 2), Tally.note, number)
+    await again(lambda: client.signal_entity(*signal, request_id=f"signal-{number}"))
+    assert await again(client.get_handle(id).result) == 2 * number
+
+
+async def again(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is an answer."""
+    while True:
+        try:
+            return await ask()
+        except (PerdureError, OSError):
+            await anyio.sleep(0.05)
+
+
+async def check(client: Client, errands: int) -> None:
+    """Compare with what so many errands make of it."""
+    counts, numbers = [0] * TALLIES, [0] * TALLIES
+    balances = [OPENING] * ACCOUNTS
+    for number in range(errands):
+        for step in range(3):
+            counts[(number + step) % TALLIES] += 1
+            numbers[(number + step) % TALLIES] += number
+        balances[number % ACCOUNTS] -= number
+        balances[(number + 3) % ACCOUNTS] += number
+    for number in range(TALLIES):
+        wanted = [counts[number], numbers[number]]
+        found: list[int] = []
+        with anyio.move_on_after(10):  # the last signals may be on their way; what is doubled stays
+            while found != wanted:
+                await anyio.sleep(0.01)
+                found = await client.call_entity(tally(number), Tally.read)
+        assert found == wanted, (found, wanted)
+    balanced = [
+        await client.call_entity(account(number), Account.read) for number in range(ACCOUNTS)
+    ]
+    assert balanced == balances
