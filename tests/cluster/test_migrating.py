@@ -94,7 +94,7 @@ async def migrate(folder: Path, target: str) -> MigrationStatus:
 
 async def finished(hub: Hub) -> MigrationStatus:
     """Wait until all of a hub has moved."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while (status := await hub.migration()) is None or not status.has_ended:
             await anyio.sleep(0.01)
     return status
@@ -116,7 +116,7 @@ async def beside(client: perdure.Client, errands: int = ERRANDS) -> AsyncGenerat
 
 
 async def until_dead(process: subprocess.Popen[bytes]) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         assert await anyio.to_thread.run_sync(process.wait) == -signal.SIGKILL
 
 
@@ -127,7 +127,7 @@ async def test_a_hub_that_was_killed_at_a_step_goes_on_with_its_move(
     tmp_path: Path, newest_postgres: str, step: str, loop: str
 ) -> None:
     folder = tmp_path / "hub"
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         await run_killed(folder, newest_postgres, loop, step)
         with pytest.raises(StoreMovedError, match="is being moved to"):
             async with Hub(app, store=newest_postgres):
