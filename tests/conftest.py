@@ -25,7 +25,10 @@ settings.register_profile(
 )
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+LOOPS = ("asyncio", "trio")
+
+
+@pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run every async test on both."""
     backend: str = request.param
@@ -48,9 +51,26 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--long"):
         return
+    turns: dict[tuple[object, ...], int] = {}
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; runs with --long"))
+        elif not _has_its_turn(item, turns):
+            item.add_marker(pytest.mark.skip(reason="on the other loop; on both with --long"))
+
+
+def _has_its_turn(item: pytest.Item, turns: dict[tuple[object, ...], int]) -> bool:
+    """Say whether a test that is ``by_turns`` runs on the loop that it is for."""
+    mark = item.get_closest_marker("by_turns")
+    if mark is None:
+        return True
+    assert isinstance(item, pytest.Function)
+    first = mark.args[0] if mark.args else LOOPS[0]
+    loop = item.callspec.params["anyio_backend"]
+    key = (item.parent, item.originalname, loop)
+    turn = turns[key] = turns.get(key, -1) + 1
+    # Not simply one by one: each value of a parameter that has two would always be on the same loop.
+    return LOOPS[(LOOPS.index(first) + turn.bit_count()) % len(LOOPS)] == loop
 
 
 @pytest.hookimpl(trylast=True)

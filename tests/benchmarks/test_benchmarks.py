@@ -215,6 +215,7 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
 @pytest.mark.parametrize("name", SMALL)
 async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Path) -> None:
@@ -241,6 +242,7 @@ async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Pa
     assert outcome.verified
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -92,6 +92,7 @@ def sabotaged(kind: str) -> MakeHub:
     return SabotagedHub
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     "measure", [measure_sharding, measure_crossing, measure_stripes, measure_isolation]
 )
@@ -160,6 +161,7 @@ async def test_sharding_measures_each_load_on_each_number_of_shards() -> None:
     assert 30 < away["spread"] < 90
 
 
+@pytest.mark.by_turns
 async def test_crossing_compares_all_places_on_threads_and_on_processes(tmp_path: Path) -> None:
     outcome = await measure_crossing(a_bench(tmp_path))
 
@@ -187,6 +189,7 @@ async def test_stripes_keep_operations_where_they_were_sent_from() -> None:
     assert fact.target is None  # of threads nothing is asked
 
 
+@pytest.mark.by_turns
 async def test_isolation_probes_each_place_under_each_load() -> None:
     outcome = await measure_isolation(a_bench(n=10))
 
@@ -212,6 +215,7 @@ async def test_isolation_probes_each_place_under_each_load() -> None:
     } == dict.fromkeys(isolation.CONDITIONS, 20) | {isolation.MOST: 10}
 
 
+@pytest.mark.by_turns("trio")
 @pytest.mark.parametrize("arrivals", ["poisson", "constant"])
 async def test_isolation_offers_the_same_operations_spread_and_on_one_key(
     arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.01)
 
 
+@pytest.mark.by_turns("trio")
 async def test_workers_are_members_and_one_that_is_killed_is_another_one_from_then_on(
     newest_postgres: str, tmp_path: Path
 ) -> None:

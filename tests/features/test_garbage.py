@@ -1127,6 +1127,7 @@ async def test_it_leaves_nothing_to_the_collector(name: str) -> None:
         assert left == {}
 
 
+@pytest.mark.by_turns
 async def test_nothing_is_left_where_it_is_stored_on_disk(tmp_path: Path) -> None:
     left: dict[str, dict[str, float]] = {}
     async with hub_on(SqliteStore(tmp_path / "hub", synchronous="OFF")) as hub:
@@ -1136,6 +1137,7 @@ async def test_nothing_is_left_where_it_is_stored_on_disk(tmp_path: Path) -> Non
     assert {name: types for name, types in left.items() if types} == {}
 
 
+@pytest.mark.by_turns("trio")
 async def test_nothing_is_left_where_the_hub_is_asked_by_another_loop(tmp_path: Path) -> None:
     left: dict[str, dict[str, float]] = {}
     async with Hub(app, store=SqliteStore(tmp_path / "hub", synchronous="OFF"), shards=2) as hub:

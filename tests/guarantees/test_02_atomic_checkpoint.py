@@ -34,6 +34,7 @@ async def crash_everywhere(name: str, when: When, seed: int | None) -> int:
     raise AssertionError("the workload never ends")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", WORKLOADS)
 async def test_a_crash_at_any_commit_changes_nothing_of_the_outcome(name: str, when: When) -> None:
@@ -54,6 +55,7 @@ async def test_a_crash_at_any_commit_changes_nothing_whatever_the_timing(
     assert crashes >= 3
 
 
+@pytest.mark.by_turns("trio")
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", WORKLOADS)
 async def test_a_commit_that_fails_anywhere_is_recovered_from_without_a_restart(

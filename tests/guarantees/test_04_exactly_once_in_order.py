@@ -122,6 +122,7 @@ async def test_messages_of_many_senders_arrive_once_and_in_order(operation: str)
             check_book(lines, {sender.key: 15 for sender in SENDERS})
 
 
+@pytest.mark.by_turns("trio")
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", ["send", "send_to_slow"])
 async def test_a_commit_that_fails_on_either_side_neither_loses_nor_repeats(
@@ -143,6 +144,7 @@ async def test_a_commit_that_fails_on_either_side_neither_loses_nor_repeats(
     assert commit > 5
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", ["send", "send_to_slow"])
 async def test_a_crash_on_either_side_neither_loses_nor_repeats(operation: str, when: When) -> None:

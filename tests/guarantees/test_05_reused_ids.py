@@ -256,6 +256,7 @@ NOTES = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("size", NOTES)
 @pytest.mark.parametrize("partitions", [1, 4])
 @pytest.mark.parametrize("first", [False, True])

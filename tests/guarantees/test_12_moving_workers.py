@@ -55,6 +55,7 @@ async def run(folder: Path, moves: int, number: int = 0) -> None:
             load.check_runs()
 
 
+@pytest.mark.by_turns
 async def test_partitions_that_move_under_load_lose_and_repeat_nothing(folder: Path) -> None:
     await run(folder, 40)
 
@@ -102,6 +103,7 @@ async def run_with_kills(folder: Path, kills: int, number: int = 0) -> None:
     assert moved > kills
 
 
+@pytest.mark.by_turns("trio")
 async def test_kills_while_partitions_move_lose_and_repeat_nothing(folder: Path) -> None:
     await run_with_kills(folder, 5)
 
@@ -121,6 +123,7 @@ async def shake(hub: Hub) -> None:
             await hub.move_partition(partition, (shard + 1) % hub.shards)
 
 
+@pytest.mark.by_turns("trio")
 async def test_a_lock_and_all_who_wait_behind_it_live_over_moves(folder: Path) -> None:
     answers: dict[int, int] = {}
 
@@ -161,6 +164,7 @@ async def waiting(client: Client, id: EntityId[Patient]) -> int:
     return 0 if status is None else status.waiting
 
 
+@pytest.mark.by_turns("trio")
 async def test_an_async_operation_under_way_begins_again_and_counts_once(folder: Path) -> None:
     answers: dict[str, int] = {}
     patient = EntityId(Patient, "a")
@@ -188,6 +192,7 @@ async def test_an_async_operation_under_way_begins_again_and_counts_once(folder:
         assert state.taken == [0, -1, 1]
 
 
+@pytest.mark.by_turns
 async def test_a_parked_actor_stays_parked_over_moves_and_goes_on_when_retried(
     folder: Path,
 ) -> None:

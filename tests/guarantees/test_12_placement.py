@@ -57,6 +57,7 @@ async def run(folder: Path, store: str | Store, moves: int, number: int = 0) -> 
             await load.check(hub.client)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_partitions_that_move_under_load_lose_and_repeat_nothing(
     tmp_path: Path, kind: str

@@ -114,6 +114,7 @@ async def run(folder: Path, kills: int, number: int = 0) -> None:
             await load.check(hub.client)
 
 
+@pytest.mark.by_turns
 async def test_what_was_acknowledged_survives_kills_of_workers(folder: Path) -> None:
     await run(folder, 5)
 
@@ -142,6 +143,7 @@ def account_in(partition: int) -> EntityId[Account]:
     return entity_in(partition, Account, "account", PARTITIONS)
 
 
+@pytest.mark.by_turns("trio")
 async def test_a_hub_stops_in_order_while_a_worker_is_being_restarted(folder: Path) -> None:
     async with hub_on(folder) as hub:
         worker = crew_of(hub).workers[0]
@@ -154,6 +156,7 @@ async def test_a_hub_stops_in_order_while_a_worker_is_being_restarted(folder: Pa
         assert await add(hub, 0) == OPENING_BALANCE + 2
 
 
+@pytest.mark.by_turns
 async def test_a_partition_that_is_to_move_to_a_worker_that_died_is_served_somewhere(
     folder: Path,
 ) -> None:
@@ -170,6 +173,7 @@ async def test_a_partition_that_is_to_move_to_a_worker_that_died_is_served_somew
                 assert await add(hub, 0, 1, f"{n}") == OPENING_BALANCE + n + 1
 
 
+@pytest.mark.by_turns("trio")
 async def test_a_worker_that_does_not_start_any_more_has_its_partitions_served_by_the_others(
     folder: Path, broken_app: str
 ) -> None:
@@ -236,6 +240,7 @@ async def test_a_connection_that_sends_rubbish_harms_nobody_else(folder: Path) -
         assert pids == [pid_of(hub, n) for n in range(2)]
 
 
+@pytest.mark.by_turns
 async def test_a_worker_told_to_terminate_ends_in_order_and_is_started_again(folder: Path) -> None:
     async with hub_on(folder) as hub:
         before = pid_of(hub, 1)
@@ -306,6 +311,7 @@ async def run_supervisor_kills(folder: Path, loop: str, kills: int, number: int 
         await end_of(pid)
 
 
+@pytest.mark.by_turns("trio")
 async def test_what_was_acknowledged_survives_kills_of_the_supervisor(
     folder: Path, anyio_backend_name: str
 ) -> None:
@@ -320,6 +326,7 @@ async def test_what_was_acknowledged_survives_many_kills_of_the_supervisor(
     await run_supervisor_kills(folder, anyio_backend_name, 30, number)
 
 
+@pytest.mark.by_turns
 async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path) -> None:
     load = Load(seed_of(), folder)
     with anyio.fail_after(90):
@@ -348,6 +355,7 @@ async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path)
             await load.check(client)
 
 
+@pytest.mark.by_turns
 async def test_a_hub_that_starts_while_old_workers_drain_serves_with_its_own(
     folder: Path, anyio_backend_name: str
 ) -> None:
@@ -378,6 +386,7 @@ async def test_a_hub_that_starts_while_old_workers_drain_serves_with_its_own(
         old_child.kill()
 
 
+@pytest.mark.by_turns("trio")
 async def test_a_worker_is_replaced_also_while_a_child_has_its_sockets_open(folder: Path) -> None:
     async with hub_on(folder) as hub, connect(f"sqlite:{folder / 'hub'}", app) as client:
         id = id_in(0, "fork", PARTITIONS)
@@ -609,6 +618,7 @@ async def test_another_hub_s_socket_is_not_taken_for_that_of_a_worker(folder: Pa
         assert other.shards == 1
 
 
+@pytest.mark.by_turns("trio")
 async def test_a_worker_killed_while_the_hub_stops_does_not_keep_it_from_stopping(
     folder: Path,
 ) -> None:

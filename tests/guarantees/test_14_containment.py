@@ -233,11 +233,13 @@ def test_there_are_enough_cells() -> None:
     assert CELLS > 800
 
 
+@pytest.mark.by_turns("trio")
 @pytest.mark.parametrize("half", [0, 1])
 async def test_bad_things_hurt_nobody_else_on_one_loop(half: int, tmp_path: Path) -> None:
     await torture(HALVES[half], store=f"sqlite:{tmp_path / 'hub'}", partitions=1)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("half", [0, 1])
 async def test_bad_things_hurt_nobody_else_on_two_loops(half: int, tmp_path: Path) -> None:
     await torture(HALVES[half], store=f"sqlite:{tmp_path / 'hub'}", partitions=2, shards=2)

@@ -144,6 +144,7 @@ async def alone(hub: TestHub) -> object:
 GOOD: list[Any] = [saga, approvals, signals, retries, locks, children, continued, crowd]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("scenario", GOOD, ids=lambda one: one.__name__)
 async def test_nothing_is_found_in_a_good_program(scenario: Any) -> None:
     points = await crash_everywhere(app, scenario)

@@ -94,6 +94,7 @@ trace.set_tracer_provider(provider)
 """
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("by", ["serve", "dev"])
 async def test_a_served_hub_is_traced_where_an_observer_is_named(by: str, folder: Path) -> None:
     (folder / "traced.py").write_text(TRACED, "utf-8")

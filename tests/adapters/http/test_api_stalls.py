@@ -62,6 +62,7 @@ async def ask(web: ASGIApp, path: str) -> Any:
         return json.loads(body)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 async def test_a_large_page_of_a_history_does_not_hold_the_loop(order: str) -> None:
     with measured() as measure.stretches:
@@ -78,6 +79,7 @@ async def test_a_large_page_of_a_history_does_not_hold_the_loop(order: str) -> N
             assert measure.stretches.longest_s < measure.stretches.bound_s
 
 
+@pytest.mark.by_turns("trio")
 async def test_a_large_page_of_a_query_does_not_hold_the_loop() -> None:
     with measured() as measure.stretches:
         async with Hub(app, rebalance=None) as hub:

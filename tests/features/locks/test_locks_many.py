@@ -20,6 +20,7 @@ from tests.features.locks.application import (
 )
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("settings", [perdure.Settings(), perdure.Settings(cached_actors_max=4)])
 async def test_hundreds_of_transfers_in_opposite_orders_neither_deadlock_nor_lose_money(
     store: Store, settings: perdure.Settings

@@ -195,6 +195,7 @@ async def test_an_app_that_no_module_has_is_refused_with_the_way_to_name_it(fold
         Hub(App(), store=f"sqlite:{folder / 'hub'}", workers=2)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("more", "error", "reason"),
     [
@@ -227,6 +228,7 @@ async def test_an_app_that_a_worker_cannot_import_stops_the_hub_with_the_reason(
     await check_nothing_left(folder)
 
 
+@pytest.mark.by_turns("trio")
 async def test_a_body_that_raises_and_one_that_is_cancelled_leave_nothing_behind(
     folder: Path,
 ) -> None:

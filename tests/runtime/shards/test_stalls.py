@@ -225,6 +225,7 @@ async def raise_many(ctx: OrchestrationContext, target: str) -> None:
         ctx.send_event(target, "go")
 
 
+@pytest.mark.by_turns("trio")
 async def test_many_events_that_nobody_took_do_not_hold_the_loop_at_the_end(
     stretches: Stretches,
 ) -> None:
@@ -286,6 +287,7 @@ async def signal_each(ctx: OrchestrationContext, count: int) -> None:
             ctx.signal_entity(EntityId(Counter, str(number)), Counter.add)
 
 
+@pytest.mark.by_turns
 async def test_neither_many_new_entities_nor_counting_them_holds_their_loop(
     tmp_path: Path, stretches: Stretches
 ) -> None:

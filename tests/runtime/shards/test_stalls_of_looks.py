@@ -73,6 +73,7 @@ async def has_long_history(ctx: OrchestrationContext, count: int) -> None:
     await ctx.wait_for_external_event("go")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("evicted", [False, True], ids=["live", "evicted"])
 @pytest.mark.parametrize(
     ("flow", "count"),
@@ -96,6 +97,7 @@ async def test_a_look_at_much_does_not_hold_the_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns("trio")
 @pytest.mark.parametrize(
     ("flow", "count"),
     [(has_much_open, 20_000), (has_many_branches, 500), (has_long_history, 1_500)],

@@ -110,6 +110,7 @@ def hub_of(store: Store, **options: Any) -> Hub:
     return Hub(app, store=store, partitions=1, rebalance=None, **options)
 
 
+@pytest.mark.by_turns
 async def test_neither_a_page_nor_a_count_of_many_instances_holds_its_loop(
     store: Store, stretches: Stretches
 ) -> None:
@@ -127,6 +128,7 @@ async def test_neither_a_page_nor_a_count_of_many_instances_holds_its_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns
 async def test_a_purge_of_many_instances_does_not_hold_its_loop(
     store: Store, stretches: Stretches
 ) -> None:
@@ -139,6 +141,7 @@ async def test_a_purge_of_many_instances_does_not_hold_its_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns("trio")
 async def test_retention_of_many_instances_does_not_hold_its_loop(stretches: Stretches) -> None:
     store = MemoryStore()
     await fill(store, **instances("Completed"))
@@ -152,6 +155,7 @@ async def test_retention_of_many_instances_does_not_hold_its_loop(stretches: Str
     assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns
 async def test_many_live_instances_do_not_hold_the_loop_of_a_hub_that_starts(
     store: Store, stretches: Stretches
 ) -> None:
@@ -164,6 +168,7 @@ async def test_many_live_instances_do_not_hold_the_loop_of_a_hub_that_starts(
     assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns("trio")
 @pytest.mark.parametrize("count", [COUNT, pytest.param(100_000, marks=pytest.mark.slow)])
 async def test_many_stored_messages_do_not_hold_the_loop_of_a_hub_that_starts(
     store: Store, stretches: Stretches, count: int
@@ -187,6 +192,7 @@ async def value(hub: Hub, number: int) -> int:
     return 0 if counter is None else counter.value
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("count", [COUNT, pytest.param(100_000, marks=pytest.mark.slow)])
 async def test_the_replay_of_a_long_history_does_not_hold_its_loop(
     tmp_path: Path, stretches: Stretches, count: int

@@ -21,6 +21,7 @@ async def store(newest_postgres: str) -> AsyncIterator[PostgresStore]:
     await store.close()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("gather_s", "portion"), [(60.0, 5_000), (0.001, 2)])
 @pytest.mark.parametrize("seed", range(5))
 async def test_whatever_is_folded_when_it_reads_like_a_store_without_a_journal(

@@ -13,6 +13,7 @@ from perdure.testing.store_conformance import created, own
 from tests.storage.sqlite.applier.looks import Chance, applier_of, look, look_wide
 
 
+@pytest.mark.by_turns
 @pytest.mark.usefixtures("never")
 @pytest.mark.parametrize("seed", range(30))
 async def test_whatever_is_applied_when_it_reads_like_a_store_without_a_journal(

@@ -91,6 +91,7 @@ async def test_instances_that_the_tables_lack_are_read_without_them(
     await store.close()
 
 
+@pytest.mark.by_turns
 @pytest.mark.usefixtures("never")
 @pytest.mark.parametrize("seed", range(10))
 async def test_a_round_that_fails_in_between_changes_nothing_of_what_is_read(
