@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from anyio import to_thread
@@ -240,7 +240,7 @@ async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
 
     client = hub.client
     batches = max(1, rows // ROWS)
-    connection = await asyncpg.connect(dsn)
+    connection: Any = await cast("Any", asyncpg).connect(dsn)
     try:
         spent: list[dict[str, float]] = []
         commits = 0

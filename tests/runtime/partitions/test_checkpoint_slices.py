@@ -134,7 +134,7 @@ def take(key: str, *messages: Message) -> Act:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda one: None,
+        take("x"),
         take("x", Event("go", b"7")),
         take("x", Event("other", b"7"), Command("suspend", "a while")),
         take("x", Command("terminate", "no more")),
