@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from threading import Lock, Thread
 from traceback import clear_frames
@@ -74,7 +74,8 @@ class Connection:
                 raise
             await opened.executescript(COMMON + self._pragmas)
         except BaseException:
-            stopped: Awaitable[Any] | None = opening.stop()  # pyright: ignore[reportUnknownMemberType]
+            stop: Callable[[], Awaitable[Any] | None] = opening.stop  # pyright: ignore[reportUnknownMemberType]
+            stopped = stop()
             if stopped is not None:
                 # A loop that has ended by then is one that the thread cannot tell any more.
                 with move_on_after(STOP_S, shield=True):
