@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock, Thread
 from traceback import clear_frames
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import aiosqlite
 from anyio import move_on_after
@@ -74,8 +74,7 @@ class Connection:
                 raise
             await opened.executescript(COMMON + self._pragmas)
         except BaseException:
-            stop: Callable[[], Awaitable[Any] | None] = opening.stop  # pyright: ignore[reportUnknownMemberType]
-            stopped = stop()
+            stopped = cast("Any", opening).stop()
             if stopped is not None:
                 # A loop that has ended by then is one that the thread cannot tell any more.
                 with move_on_after(STOP_S, shield=True):
