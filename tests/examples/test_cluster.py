@@ -35,7 +35,7 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @needs_postgres
 def test_a_node_is_killed_under_load_and_the_totals_are_exact() -> None:
-    ended = demo("--nodes", "2", "--seconds", "4")
+    ended = demo("--nodes", "2", "--seconds", "3")
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "node 1, with 32 partitions, is killed by SIGKILL" in ended.stdout

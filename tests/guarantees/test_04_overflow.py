@@ -252,7 +252,7 @@ async def stand_still(folder: Path, seconds: float) -> tuple[int, int]:
         async with anyio.create_task_group() as tasks:
             for chatter in chatters:
                 tasks.start_soon(chat, chatter)
-            await anyio.sleep(4)  # caches fill, which is no growth
+            await anyio.sleep(3)  # caches fill, which is no growth
             before = memory_of(going.pid)
             os.kill(stopped.pid, signal.SIGSTOP)
             try:
@@ -280,7 +280,7 @@ async def stand_still(folder: Path, seconds: float) -> tuple[int, int]:
 async def test_a_worker_that_stands_still_takes_no_memory_of_the_other_and_loses_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    grown, messages = await stand_still(tmp_path_factory.mktemp("w"), 3)
+    grown, messages = await stand_still(tmp_path_factory.mktemp("w"), 2)
 
     assert messages > 5_000
     assert grown < 100

@@ -36,6 +36,12 @@ def shop() -> Iterator[Shop]:
 
 
 @pytest.fixture
+def many(request: pytest.FixtureRequest) -> int:
+    """Say how many there are of what a page has few rows of: more where there is time."""
+    return 10_000 if request.config.getoption("--long") else 2_000
+
+
+@pytest.fixture
 def visit(browser: Browser, shop: Shop) -> Iterator[Callable[..., Page]]:
     """Open a page of the shop at an address, in a window of its own."""
     with ExitStack() as stack:

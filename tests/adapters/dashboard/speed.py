@@ -54,14 +54,14 @@ _GO = """async (address) => {
 }"""
 
 
-def list_many(shop: Shop) -> None:
-    """Have 10,000 ended instances."""
+def list_many(shop: Shop, many: int = MANY) -> None:
+    """Have so many ended instances."""
 
     async def start(client: Client) -> None:
         async with anyio.create_task_group() as tasks:
 
             async def start_some(worker: int) -> None:
-                for number in range(worker, MANY, 50):
+                for number in range(worker, many, 50):
                     await client.start_new("quick", number, instance_id=f"many-{number:04}")
 
             for worker in range(50):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,25 @@ import pytest
 
 from perdure.benchmarks.peers import environment
 from perdure.benchmarks.peers.contender import Needs, NotAvailableError
-from perdure.benchmarks.peers.environment import prepare
+from perdure.benchmarks.peers.environment import prepare, run_command
 
 
-def test_what_pip_cannot_install_is_not_available(tmp_path: Path) -> None:
+def test_what_pip_cannot_install_is_not_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: Sequence[str | Path]) -> None:
+        if "venv" in command:  # which takes seconds: this interpreter's pip will do
+            python = Path(command[-1]) / "bin" / "python"
+            python.parent.mkdir()
+            python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+            python.chmod(0o755)
+        else:
+            run_command(command)
+
+    monkeypatch.setattr(environment, "run_command", run)
     needs = Needs(name="nobody", python=(str(tmp_path / "no-such-package"),))
 
-    with pytest.raises(NotAvailableError, match="no-such-package"):
+    with pytest.raises(NotAvailableError, match="no-such-package: ERROR"):
         prepare(needs, tmp_path)
     assert not (tmp_path / "nobody" / "installed").exists()
 
