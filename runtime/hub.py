@@ -16,6 +16,7 @@ import anyio
 from ..actors.arguments import instance, is_a, optional_text, refusal, text, whole
 from ..actors.errors import HubStoppingError, InternalError, StoreInUseError, UsageError
 from ..actors.logs import Log
+from ..actors.printing import text_of
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
 from ..storage.membership import MEMBER_MAX, ClusterStore
@@ -31,6 +32,7 @@ from .observer import Observer, TraceObserver
 from .scheduling.clock import Clock, SystemClock
 from .scheduling.hidden_tasks import TaskGroup, begin
 from .scheduling.homes import Home, current_task, has_ended
+from .scheduling.keeper import first_of
 from .scheduling.waiter import event_factory, thread_waker
 from .scheduling.watch import Watch, has_methods, make_watch
 from .settings import Settings
@@ -572,12 +574,17 @@ class Hub:
         self._started.set()
 
     async def _serve(self, scope: anyio.CancelScope) -> None:
+        why = InternalError("somebody cancelled the task that serves the hub")
         try:
             with scope:
                 await self.crew.run()
+        except Exception as error:
+            why = InternalError(f"what serves the hub has failed: {text_of(first_of(error))}")
+            why.__cause__ = error
+            raise
         finally:
             if self._state == "running" and not scope.cancel_called:
-                self._stop_for(InternalError("somebody cancelled the task that serves the hub"))
+                self._stop_for(why)
 
     def _stop_for(self, error: Exception) -> None:
         """A partition or a shard was lost for good: stop, and raise the reason at the end."""

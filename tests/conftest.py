@@ -37,6 +37,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run slow tests and more examples, too")
+    parser.addoption(
+        "--seeds", type=int, help="how many seeds the tests under a nemesis are run with"
+    )
+    parser.addoption("--seed", type=int, help="the first of these seeds; alone, the only one")
 
 
 def pytest_configure(config: pytest.Config) -> None:

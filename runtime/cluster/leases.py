@@ -145,6 +145,7 @@ class Leases:
         view: what was seen last.
         is_leaving: whether all is to be let go, and nothing taken.
         lost_count: partitions that were served here until others had them, or might.
+        look_count: looks that were sent.
         takeovers: how long it took until what was taken was served.
     """
 
@@ -183,9 +184,11 @@ class Leases:
         self._known: set[int] = set()
         self._left: dict[int, float] = {}  # when it was let go last
         self._is_over = False
+        self._is_joining = False
         self._ended: set[int] = set()
         self._fast: deque[float] = deque()
         self.lost_count = 0
+        self.look_count = 0
         self.takeovers = DurationCounter()
         self._takes = anyio.Semaphore(TAKES_MAX)
         self._lets_go = anyio.Semaphore(LETS_GO_MAX)
@@ -358,6 +361,7 @@ class Leases:
         self._known = {*self._host.hosted}
         for partition in list(self._host.hosted):
             self._drop(partition, error)
+        self._is_joining = True
         await self.leave()
         tries = 0
         while True:
@@ -369,6 +373,7 @@ class Leases:
                 _log.error("this process cannot join again yet: %s", _text(why))
             await anyio.sleep(self._pause(tries))
             tries += 1
+        self._is_joining = False
         self.view = None
         self.look_soon()
 
@@ -403,9 +408,12 @@ class Leases:
 
     async def _look_once(self) -> bool:
         """Look, and act on what is seen; False where the store was not reached."""
+        if self._is_joining:
+            return False  # it is no member, and would be told so again and again
         membership, sent = self.membership, self._now()
         if sent - self._looked > membership.ttl_s:
             self._looks_since = sent  # the process stood still, or the store was away
+        self.look_count += 1
         try:
             with anyio.fail_after(membership.ttl_s):
                 view = await membership.look()

@@ -248,6 +248,7 @@ class ClusterCrew(Crew):
         # Of partitions that are coming, or were not taken and come back.
         self._handovers: dict[int, dict[str, Any]] = {}
         self._channels: set[Channel] = set()
+        self._sessions: set[Session] = set()  # of other members
         self._placed = anyio.Event()
         self._is_news = False  # whether others live than was told
 
@@ -442,6 +443,10 @@ class ClusterCrew(Crew):
         with anyio.CancelScope(deadline=by):
             while shard.replies:  # noqa: ASYNC110 - once in the life of a member
                 await anyio.sleep(0.005)
+        if not shard.hosted:
+            # What others ask from now on, as they have not seen yet where all went, they ask there.
+            for session in list(self._sessions):
+                session.end()
         with anyio.move_on_after(_FLUSH_S):
             for channel in list(self._channels):
                 await channel.sent()
@@ -594,6 +599,7 @@ class ClusterCrew(Crew):
             # It is this member's still, and comes back with all that waits.
             shard.replies.owe([number for _, number in handover["replies"]], shard.number)
             handover["at"] = anyio.current_time()
+            handover["looks"] = self.leases.look_count
             self._handovers[partition] = handover
             raise UnavailableError(
                 f"member {to} does not hear what it brings along: {text_of(error) or 'no answer'}"
@@ -608,12 +614,15 @@ class ClusterCrew(Crew):
         if self.leases.is_leaving:
             raise UnavailableError(f"member {self.leases.number} takes no more partitions: it ends")
         handover["at"] = anyio.current_time()
+        handover["looks"] = self.leases.look_count
         self._handovers[partition] = handover
 
     def _refuse_handovers(self) -> None:
         """Answer those who wait for what partitions brought along that went elsewhere."""
         for partition, handover in list(self._handovers.items()):
             source, owner = handover["shard"], self.owners[partition]
+            if handover["looks"] == self.leases.look_count:
+                continue  # it came after this look was sent, which knows nothing of it
             if source not in self.members:
                 del self._handovers[partition]
             elif owner not in (-1, source, self.leases.number):
@@ -661,6 +670,7 @@ class ClusterCrew(Crew):
         """Answer another member, or a client that has the key."""
         shard = self.local_shard
         self._channels.add(channel)
+        session: Session | None = None
         try:
             if member is None:
                 handlers: Handlers = {**self.handlers, "where": self._where_members}
@@ -673,8 +683,11 @@ class ClusterCrew(Crew):
                     "hand_over": self._take_handover,
                 }
                 session = Session(channel, shard, asked, trusted=True)
+                self._sessions.add(session)
             await session.run()
         finally:
+            if session is not None:
+                self._sessions.discard(session)
             self._channels.discard(channel)
 
     async def _answer_client(self, channel: SocketChannel) -> None:

@@ -13,6 +13,7 @@ from ...actors.printing import text_of, type_name
 from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
 from ..transport.admission import Limits
+from ..transport.lines import OVER
 from ..transport.verbs import REFUSE, VERBS
 from ..transport.wire import Item, ItemKind
 
@@ -75,6 +76,7 @@ class Session:
             self._limits = Limits(len(shard.router.places), payload)
         channel.take_requests(REQUEST_SIZE_MAX + 4 * payload)
         self.governs = False
+        self._is_over = False
 
     async def run(self) -> None:
         """Answer until the connection ends."""
@@ -122,6 +124,15 @@ class Session:
         self._forget(number)
         self._channel.post(("answer", number, value))
 
+    def end(self) -> None:
+        """Do nothing more of what is asked, and say so, unless something has no answer yet.
+
+        What the other side has asked by then and gets no answer to did not happen.
+        """
+        if not self._open and not self._is_over:
+            self._is_over = True
+            self._channel.post(("answer", OVER, None))
+
     def _forget(self, number: int) -> None:
         self._size -= self._open.pop(number, 0)
 
@@ -146,6 +157,9 @@ class Session:
 
     def _ask(self, number: int, verb: Any, arguments: list[Any]) -> None:
         reply = Answer(self, number)
+        if self._is_over:
+            reply.fail(MovedError("this process ends, and has nothing any more"))
+            return
         try:
             self._check_room()
         except UnavailableError as error:

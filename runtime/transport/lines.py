@@ -34,6 +34,9 @@ ASKED_MAX = 50_000
 ASKED_SIZE_MAX = 64 * 1024 * 1024
 _LARGE = 1024
 
+#: The number of no request: who answers it answers what was asked so far, and does nothing more.
+OVER = 0
+
 _BACKOFF_S = 0.005
 _BACKOFF_MAX_S = 0.25
 #: Seconds for which answers may come over the second way when the first is there again.
@@ -41,20 +44,25 @@ LINGER_S = 5.0
 
 
 class _Way:
-    """One connection, and who waits for answers that come over it."""
+    """One connection, and who waits for answers that come over it.
 
-    __slots__ = ("asked", "channel")
+    Attributes:
+        is_over: whether the other side has said that it does nothing more of what it is asked.
+    """
+
+    __slots__ = ("asked", "channel", "is_over")
 
     def __init__(self, channel: Channel, asked: dict[int, Waiter]) -> None:
         self.channel = channel
         self.asked = asked
+        self.is_over = False
 
     def lose(self) -> None:
         """Tell those who wait that no answer comes."""
         lost = [*self.asked.values()]
         self.asked.clear()
         for waiter in lost:
-            waiter.fail(LineLostError(True))
+            waiter.fail(LineLostError(not self.is_over))
 
 
 class Line:
@@ -286,6 +294,8 @@ class Line:
     def _take(self, way: _Way, items: list[Item]) -> None:
         asked = way.asked
         for kind, number, value in items:
+            if number == OVER:
+                way.is_over = True
             waiter = asked.pop(number, None)
             if kind != "answer" or waiter is None:
                 continue  # nobody waits for it any more

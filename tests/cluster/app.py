@@ -63,9 +63,16 @@ class Log:
 
 @app.entity
 class Account:
-    """Money, which moves and does not become more or less."""
+    """Money, which moves and does not become more or less, and who has held its lock."""
 
     balance: int = 1_000
+    entries: list[list[str]] = []
+
+    def enter(self, who: str) -> None:
+        self.entries.append(["in", who])
+
+    def leave(self, who: str) -> None:
+        self.entries.append(["out", who])
 
     def change(self, by: int) -> int:
         self.balance += by
@@ -99,6 +106,10 @@ async def transfer(ctx: OrchestrationContext, order: list[str]) -> list[int]:
     """Move one unit from an account to another, with both locked."""
     source, target = (EntityId(Account, key) for key in order)
     async with ctx.lock_entities(source, target):
+        for account in (source, target):
+            await ctx.call_entity(account, Account.enter, ctx.instance_id)
         left = await ctx.call_entity(source, Account.change, -1)
         right = await ctx.call_entity(target, Account.change, 1)
+        for account in (source, target):
+            await ctx.call_entity(account, Account.leave, ctx.instance_id)
     return [left, right]

@@ -2,7 +2,8 @@
 
 Reads what it is to do from stdin, an object a line: ``{"n": 1, "ask": OPERATION, "with": {...}}`` is
 an operation of ``client.ask``, and gives a line with ``n`` and either ``result`` or ``error``;
-``{"n": 2, "stop": true}`` stops the hub in order. The end of stdin does so, too.
+``{"n": 2, "stop": true}`` stops the hub in order; ``{"skew": 3600}`` sets its clock wrong. The end of stdin
+stops it, too.
 
 Usage: ``node_child.py '{"app": "MODULE:APP", "store": ..., ...}'``.
 """
@@ -18,6 +19,7 @@ import anyio.to_thread
 import orjson
 
 from perdure import Hub, Settings
+from tests.cluster.clocks import SkewedClock
 
 
 def tell(**words: Any) -> None:
@@ -38,7 +40,8 @@ async def serve(given: dict[str, Any]) -> None:
     settings = Settings(**given.pop("settings", {}))
     loop = given.pop("loop", "asyncio")
     assert loop in ("asyncio", "trio")
-    hub = Hub(given.pop("app"), settings=settings, **given)
+    clock = SkewedClock()
+    hub = Hub(given.pop("app"), settings=settings, clock=clock, **given)
     async with hub, anyio.create_task_group() as requests:
         tell(ready=True)
         while True:
@@ -47,6 +50,9 @@ async def serve(given: dict[str, Any]) -> None:
             if "stop" in asked:
                 requests.cancel_scope.cancel()
                 break
+            if "skew" in asked:
+                clock.skew_s = asked["skew"]
+                continue
             requests.start_soon(answer, hub, asked["n"], asked["ask"], asked["with"])
     tell(stopped=True)
 

@@ -64,6 +64,7 @@ class Node:
 
     Attributes:
         when_gone: called when its process has ended.
+        was_killed: whether it was.
     """
 
     def __init__(self, name: str, given: dict[str, Any], folder: Path) -> None:
@@ -74,6 +75,7 @@ class Node:
         self._ready = threading.Event()
         self._is_stopped = False
         self.when_gone: Callable[[], None] = lambda: None
+        self.was_killed = False
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.cluster.node_child", orjson.dumps(given)],
@@ -100,6 +102,16 @@ class Node:
     def is_up(self) -> bool:
         """Whether its process has not ended, which a stopped one has not."""
         return self._process.poll() is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves, or did so."""
+        return self._ready.is_set()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it has been asked something that it has not answered."""
+        return any(not answer.done() for answer in list(self._answers.values()))
 
     @property
     def stopped_in_order(self) -> bool:
@@ -156,6 +168,7 @@ class Node:
 
     def kill(self) -> None:
         """Kill it, with nothing said and nothing tidied up."""
+        self.was_killed = True
         self._process.kill()
         self._end()
 
@@ -166,6 +179,10 @@ class Node:
     def go_on(self) -> None:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
+
+    def set_clock(self, seconds: float) -> None:
+        """Set its clock wrong, by so much."""
+        self._write({"skew": seconds})
 
     def stop(self, seconds: float = START_S) -> None:
         """Have its hub stop in order: it lets its partitions go.
@@ -255,7 +272,7 @@ class RealCluster:
         name = f"n{len(self.nodes)}"
         words = {"store": self._behind, **self._given, **given}
         if self._through_proxies:
-            listening = _free_port()
+            listening = free_port()
             dialled = self.net.proxy(name, "127.0.0.1", listening)
             words |= {
                 "node_listen": f"127.0.0.1:{listening}",
@@ -273,6 +290,14 @@ class RealCluster:
         """Pull the cable between two nodes."""
         self.net.hold(one.name, other.name)
         self.net.hold(other.name, one.name)
+
+    def to_database(self, node: Node) -> tuple[str, str]:
+        """Name the edge between a node and the database."""
+        return node.name, DATABASE
+
+    def between(self, one: Node, other: Node) -> list[tuple[str, str]]:
+        """Name the edges by which two nodes reach each other."""
+        return [(one.name, other.name), (other.name, one.name)]
 
     async def view(self) -> View:
         """Look into the database, past all proxies: who is a member, and who has what."""
@@ -307,7 +332,8 @@ def standing_still(process: int) -> Generator[None]:
     """Let a process and all below it stand still: a database that does not answer."""
     paused = [process, *_below(process)]
     for number in paused:
-        os.kill(number, signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # a session may end meanwhile
+            os.kill(number, signal.SIGSTOP)
     try:
         yield
     finally:
@@ -325,7 +351,8 @@ def _below(process: int) -> list[int]:
     return [found for child in children for found in (child, *_below(child))]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port of this host that nobody has now."""
     with socket.socket() as asking:
         asking.bind(("127.0.0.1", 0))
         port: int = asking.getsockname()[1]

@@ -28,6 +28,7 @@ CAN_TELL = Path("/proc/net/tcp").exists()
 """Whether this system says which process a connection comes from."""
 
 _CHUNK = 65_536
+_HELLO_MAX = 1_000
 
 
 class Edge:
@@ -37,6 +38,7 @@ class Edge:
         delay_s: seconds that everything takes longer, each way.
         held: the directions in which nothing goes on, until that is mended.
         lost: the directions in which everything vanishes.
+        lost_of: what a connection has said near its beginning if it is one that loses things.
         is_refused: whether new connections are reset at once.
         is_mute: whether new connections are taken and lead nowhere, as if the host were gone.
         connections: how many are open.
@@ -48,6 +50,7 @@ class Edge:
         self.delay_s = 0.0
         self.held: set[Way] = set()
         self.lost: set[Way] = set()
+        self.lost_of = b""
         self.is_refused = False
         self.is_mute = False
         self.opened = 0
@@ -71,6 +74,7 @@ class _Pair:
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self.near = near
         self.far = far
+        self.hello = b""  # what who dialled said first
         self.has_lost = False
 
     def reset(self) -> None:
@@ -143,9 +147,21 @@ class Net:
         """Let nothing on between two until that is mended: a cable that was pulled."""
         self._change(source, target, lambda edge: edge.held.update(_ways(way)))
 
-    def lose(self, source: str, target: str, way: Way = "both") -> None:
-        """Let vanish what one says to the other, as of now: answers that are lost, if ``back``."""
-        self._change(source, target, lambda edge: edge.lost.update(_ways(way)))
+    def lose(self, source: str, target: str, way: Way = "both", *, of: bytes = b"") -> None:
+        """Let vanish what one says to the other, as of now: answers that are lost, if ``back``.
+
+        Args:
+            source: who dialled.
+            target: whom.
+            way: in which direction.
+            of: what those connections have said first that lose anything.
+        """
+
+        def lose(edge: Edge) -> None:
+            edge.lost.update(_ways(way))
+            edge.lost_of = of
+
+        self._change(source, target, lose)
 
     def refuse(self, source: str, target: str) -> None:
         """Reset new connections."""
@@ -168,6 +184,7 @@ class Net:
             edge.delay_s = 0.0
             edge.held.clear()
             edge.lost.clear()
+            edge.lost_of = b""
             edge.is_refused = edge.is_mute = False
             _reset_all([pair for pair in edge.pairs if pair.has_lost])
             edge.tell()
@@ -299,6 +316,8 @@ async def _forward(
 
     async def read() -> None:
         while data := await reader.read(_CHUNK):
+            if way == "there" and len(pair.hello) < _HELLO_MAX:
+                pair.hello += data[:_HELLO_MAX]
             await queue.put((loop.time(), data))
         await queue.put((loop.time(), b""))
 
@@ -310,7 +329,7 @@ async def _forward(
                 wait = None if way in edge.held else came + edge.delay_s - loop.time()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), wait)
-            if way in edge.lost:
+            if way in edge.lost and edge.lost_of in pair.hello:
                 pair.has_lost = True
                 if not data:
                     await asyncio.Event().wait()  # not even that it ended is heard

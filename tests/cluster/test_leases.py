@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from perdure.actors.errors import LeaseLostError, StorageError, UnavailableError
@@ -16,7 +17,7 @@ from perdure.runtime.cluster.leases import FAST_MAX, Leases
 from perdure.runtime.placement.places import MovedError
 from perdure.runtime.scheduling.keeper import Keeper
 from perdure.storage.membership import MemberRow, Membership, Newcomer, View
-from tests.cluster.small_cluster import Cluster
+from tests.cluster.small_cluster import Cluster, SmallMembership, SmallStore
 
 TTL_S = 1.0
 
@@ -296,3 +297,39 @@ async def test_a_member_that_leaves_lets_all_go_if_there_is_anybody_to_have_it()
             await leases.leave()
             await other.let_all_go()
             assert len(heir.hosted) == 4, "nobody else is there"
+
+
+async def test_a_process_that_cannot_join_again_does_not_go_on_looking_as_who_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    join, may_join, looks = SmallStore.join, anyio.Event(), list[int]()
+
+    async def join_late(self: SmallStore, newcomer: Newcomer) -> SmallMembership:
+        if self.number is not None:
+            await may_join.wait()
+        return await join(self, newcomer)
+
+    async def look(self: SmallMembership) -> View:
+        if may_expire.is_set() and not self.cluster.lives(self.number):
+            looks.append(self.number)
+            raise StorageError(f"member {self.number} has left")
+        return self.cluster.view()
+
+    async def noticed(self: SmallMembership) -> None:
+        await anyio.lowlevel.checkpoint()  # as one that has left says it at once
+
+    may_expire = anyio.Event()
+    monkeypatch.setattr(SmallStore, "join", join_late)
+    monkeypatch.setattr(SmallMembership, "look", look)
+    monkeypatch.setattr(SmallMembership, "noticed", noticed)
+    cluster, host = await cluster_of(1), Host()
+    async with leased(cluster, host) as leases:
+        await until(lambda: len(host.hosted) == 1)
+        may_expire.set()
+        del cluster.members[1]
+        await until(lambda: not host.hosted)
+        looks.clear()
+        await anyio.sleep(0.3)
+        assert len(looks) <= 1
+        may_join.set()
+        await until(lambda: leases.number == 2 and len(host.hosted) == 1)

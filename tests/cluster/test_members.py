@@ -18,6 +18,8 @@ from perdure import (
     EntityId,
     EntityStatus,
     Hub,
+    HubStoppingError,
+    InternalError,
     OrchestrationContext,
     Settings,
     UnavailableError,
@@ -30,7 +32,8 @@ from perdure.runtime.partitions import tenure
 from perdure.runtime.placement.hashing import partition_of
 from perdure.runtime.transport import router
 from perdure.runtime.transport.nodes import Dialler
-from tests.cluster.small_cluster import Cluster
+from perdure.storage.membership import View
+from tests.cluster.small_cluster import Cluster, SmallMembership
 
 app = App("shop")
 TTL_S = 1.0
@@ -64,6 +67,13 @@ async def work(ctx: OrchestrationContext, seconds: float) -> str:
 @app.orchestration
 async def tell(ctx: OrchestrationContext, key: str) -> int:
     return await ctx.call_entity(EntityId(Counter, key), Counter.add, 1)
+
+
+@app.orchestration
+async def hold(ctx: OrchestrationContext, key: str) -> None:
+    async with ctx.lock_entities(EntityId(Counter, key)):
+        ctx.set_custom_status("held")
+        await ctx.wait_for_external_event("go")
 
 
 def hub_on(cluster: Cluster, *, ttl_s: float = TTL_S, **given: Any) -> Hub:
@@ -117,6 +127,15 @@ async def run(client: Client, what: Any, given: Any) -> Any:
 
 def found_n(status: EntityStatus[Any] | None) -> int:
     return -1 if status is None or status.state is None else status.state.n
+
+
+async def until_status(client: Client, id: str, custom: str) -> None:
+    with anyio.fail_after(20):
+        while True:
+            status = await client.get_status(id)
+            if status is not None and status.custom_status == custom:
+                return
+            await anyio.sleep(0.005)
 
 
 async def state_of(client: Client, id: EntityId[Counter]) -> int:
@@ -223,6 +242,48 @@ async def test_what_a_member_that_stops_runs_is_finished_and_its_instances_go_on
             for id in ids:
                 assert await one.client.wait(id) == "done"
             assert crew_of(one).local_shard.activities.count == 0, "none of them ran again"
+
+
+async def test_who_saw_an_owner_before_the_last_one_takes_what_that_one_hands_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look, may_see = SmallMembership.look, anyio.Event()
+    may_see.set()
+
+    async def see_late(self: SmallMembership) -> View:
+        view = await look(self)
+        if self.number == 2:
+            await may_see.wait()
+        return view
+
+    monkeypatch.setattr(SmallMembership, "look", see_late)
+    cluster = Cluster()
+    async with two_members(cluster, ttl_s=30.0) as (one, two), hub_on(cluster, ttl_s=30.0):
+        await until(lambda: bool(owned(cluster, 3)) and len(crew_of(two).members) == 3)
+        id = counter_of(cluster, 3)
+        partition = partition_of(str(id), PARTITIONS)
+        held = next(f"h{n}" for n in range(1_000) if partition_of(f"h{n}", PARTITIONS) != partition)
+        await one.client.start_new(hold, id.key, instance_id=held)
+        await until_status(one.client, held, "held")
+        may_see = anyio.Event()
+        await anyio.sleep(0.1)
+        crew_of(two).leases.look_soon()
+        await anyio.sleep(0.1)  # that look has been sent: the owner is member 3
+        await one.move_partition(partition, 1)
+        answers: list[int] = []
+
+        async def ask() -> None:
+            answers.append(await add(one.client, id))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(0.1)
+            tasks.start_soon(one.move_partition, partition, 2)
+            await until(lambda: cluster.leases[partition].owner is None)
+            may_see.set()
+            await until(lambda: cluster.leases[partition].owner == 2)
+            await one.client.raise_event(held, "go")
+        assert answers == [1]
 
 
 # Take-over.
@@ -449,6 +510,28 @@ async def test_members_that_do_not_reach_each_other_go_on_through_the_store(
                 assert await one.client.call_entity(id, Counter.add, 1, request_id=f"{n}") == n + 2
             assert await run(one.client, tell, id.key) == 7
         assert len(owned(cluster, 2)) == 4, "nobody takes anything over for that"
+
+
+def runs(hub: Hub) -> bool:
+    try:
+        return bool(hub.client)
+    except HubStoppingError:
+        return False
+
+
+async def test_a_hub_of_which_something_fails_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_fail = anyio.Event()
+
+    async def fail(self: Leases) -> None:
+        await may_fail.wait()
+        raise ZeroDivisionError("of the leases")
+
+    monkeypatch.setattr(Leases, "run", fail)
+    hub = await hub_on(Cluster(), ttl_s=0.1).start()
+    may_fail.set()
+    await until(lambda: not runs(hub))
+    with anyio.fail_after(10), pytest.raises(InternalError, match="has failed: of the leases"):
+        await hub.stop()
 
 
 # Ways in.

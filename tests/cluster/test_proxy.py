@@ -204,3 +204,19 @@ def test_edges_of_one_target_are_told_apart_by_who_dials(net: Net, echo: Echo) -
 
     assert net.edge("other", "echo").opened == 1
     assert echo.heard == [b"a\n"]
+
+
+def test_answers_are_lost_of_those_connections_that_are_meant(net: Net, echo: Echo) -> None:
+    port = net.proxy("echo", "127.0.0.1", echo.port)
+    with dialled(port) as one, dialled(port) as meant:
+        assert say(one, b"hello, of one\n") == b"HELLO, OF ONE\n"
+        assert say(meant, b"hello, of another\n") == b"HELLO, OF ANOTHER\n"
+        net.lose(ME, "echo", "back", of=b"another")
+        meant.sendall(b"lost\n")
+        until(lambda: b"lost\n" in echo.heard, 5)
+
+        assert say(one, b"heard\n") == b"HEARD\n"
+
+        net.mend(ME, "echo")
+        with pytest.raises(ConnectionResetError):
+            meant.recv(100)

@@ -15,14 +15,17 @@ from anyio.abc import ByteStream
 from perdure import App, EntityId, Hub, UnavailableError, connect
 from perdure.actors.messages import Operation
 from perdure.runtime.client.client import Client
+from perdure.runtime.placement.places import MovedError
 from perdure.runtime.scheduling.waiter import waiter_factory
 from perdure.runtime.shards import sessions
+from perdure.runtime.shards.sessions import Session
 from perdure.runtime.transport import channels, lines, wire
 from perdure.runtime.transport.channels import SocketChannel, dial_shard
-from perdure.runtime.transport.lines import Line
+from perdure.runtime.transport.lines import OVER, Line
 from perdure.runtime.transport.wire import Item, Splitter, decode, encode
+from tests.faults import settle
 from tests.runtime.harness import until_true
-from tests.runtime.transport.test_lines import Exchange
+from tests.runtime.transport.test_lines import Exchange, FakeChannel
 
 app = App()
 gates: dict[str, anyio.Event] = {}
@@ -242,3 +245,39 @@ def test_frames_are_cut_where_they_would_be_large(monkeypatch: pytest.MonkeyPatc
         start += 4 + sizes[-1]
     assert max(sizes) <= 1_000
     assert Splitter(1_000).feed(data) == items
+
+
+class Side(FakeChannel):
+    """A channel of the side that is asked."""
+
+    def take_requests(self, size_max: int) -> None:
+        return
+
+
+async def test_a_session_that_ends_says_so_when_all_is_answered_and_does_nothing_more() -> None:
+    side, gate, done = Side(), anyio.Event(), list[int]()
+
+    async def load() -> int:
+        await gate.wait()
+        done.append(1)
+        return 7
+
+    session = Session(side, None, {"load": load}, trusted=True)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.run)
+            await settle()
+            session.take([("ask", 1, "load", ())])
+            session.end()
+            assert side.posted == []
+            gate.set()
+            await until_true(lambda: side.posted == [("answer", 1, 7)])
+
+            session.end()
+            session.take([("ask", 2, "load", ())])
+
+            assert side.posted[1] == ("answer", OVER, None)
+            assert side.posted[2][:2] == ("answer", 2)
+            assert isinstance(side.posted[2][2], MovedError)
+            assert done == [1]
+            side.close()

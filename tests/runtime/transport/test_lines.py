@@ -11,7 +11,7 @@ from perdure import HubStoppingError, UsageError
 from perdure.runtime.placement.places import LineLostError
 from perdure.runtime.scheduling.waiter import waiter_factory
 from perdure.runtime.transport.channels import Channel, OnItems
-from perdure.runtime.transport.lines import Line
+from perdure.runtime.transport.lines import OVER, Line
 from perdure.runtime.transport.wire import Item
 from tests.faults import settle
 from tests.runtime.harness import until_true
@@ -183,6 +183,28 @@ async def test_a_line_that_breaks_fails_what_was_sent_and_is_dialled_again() -> 
         assert caught.value.sent
         assert await kept == b"2"
         assert len(ups) == 2
+
+
+async def test_what_is_not_answered_by_one_who_does_nothing_more_has_not_happened() -> None:
+    exchange = Exchange()
+    async with line_of(exchange) as line:
+        await up(line)
+        channel = exchange.channels[0]
+        _, before = line.ask("wait_durable", 1)
+        channel.answer(OVER, None)
+        _, after = line.ask("wait_durable", 2)
+        channel.close()
+        for waiter in (before, after):
+            with pytest.raises(LineLostError) as caught:
+                await waiter
+            assert not caught.value.sent
+
+        await up(line)
+        _, lost = line.ask("wait_durable", 3)
+        exchange.channels[1].close()
+        with pytest.raises(LineLostError) as caught:
+            await lost
+        assert caught.value.sent, "the next one has not said so"
 
 
 async def test_a_request_made_while_the_line_is_down_is_not_lost_with_what_was_sent() -> None:
