@@ -8,6 +8,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST := -m pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2))) \
   --maxprocesses 8 --dist worksteal
 
+# Each process of a run collects all tests. In a new checkout each would also compile all of them, at
+# the same time as the others: they find them compiled if somebody has collected them before.
+compiled = [ -e $(1)/.compiled ] || { \
+  ls -d tests/*/ examples/ | xargs -n 3 -P 8 $(1)/bin/python -m pytest --collect-only -qq >/dev/null 2>&1; \
+  touch $(1)/.compiled; \
+}
+
 # What tests store lies in memory where there is room: they kill processes and not machines, so
 # nothing of it need reach a disk. `TMPDIR=/tmp make test` takes one, as `make long` does.
 ROOM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print $$6}')
@@ -55,6 +62,7 @@ check: lint
 	@$(MAKE) --no-print-directory test
 
 test: $(INSTALLED_DEV)
+	@$(call compiled,.venv)
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 # Whichever of them .venv is made of has run the tests with `make test`.
@@ -82,6 +90,7 @@ test-3.%:
 	    && touch .venv-3.$*/.installed || exit 1; \
 	fi; \
 	echo "Testing on $$(.venv-3.$*/bin/python --version)"; \
+	$(call compiled,.venv-3.$*); \
 	.venv-3.$*/bin/python $(PYTEST) $(ARGS)
 
 # The two that check types take longest, and one processor each; what ruff finds is known at once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perdure.benchmarks import (
+    cluster,
     crossing,
     drivers,
     hotspot,
@@ -18,6 +19,9 @@ from perdure.benchmarks import (
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
     """Have benchmarks use few entities, drivers and rounds."""
+    patch.setattr(cluster, "CALLERS", 1)
+    patch.setattr(cluster, "DRIVERS", 4)
+    patch.setattr(cluster, "LOOK_S", 1.0)
     patch.setattr(drivers, "PER_PARTITION", 1)
     patch.setattr(drivers, "WAVE", 5)
     patch.setattr(hotspot, "KEYS", 30)

@@ -29,6 +29,7 @@ from tests.actors.codec.crossing import CROSSING
 from tests.actors.codec.samples import typed_values
 
 ROOT = Path(__file__).parents[3]
+EXAMPLES = settings().max_examples
 BERLIN = ZoneInfo("Europe/Berlin")
 NO_SECRET: Any = SecretStr("")
 LOGIN = crossing.Login(user="ada", password=SecretStr("hunter2"))
@@ -70,7 +71,7 @@ def test_what_is_not_refused_is_read_as_it_was_by_a_process_with_another_hash_se
     values: list[Any] = []
     refused: set[int] = set()
 
-    @settings(max_examples=1500, deadline=None, suppress_health_check=SLOW, database=None)
+    @settings(max_examples=6 * EXAMPLES, deadline=None, suppress_health_check=SLOW, database=None)
     @given(cases())
     def write(case: tuple[int, Any]) -> None:
         number, value = case
@@ -100,7 +101,7 @@ def test_whatever_is_accepted_for_whatever_annotation_is_read_in_another_process
     vague: list[bool] = []
     kinds = crossing.any_kind()
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=SLOW, database=None)
+    @settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=SLOW, database=None)
     @given(st.data())
     def write(data: Any) -> None:
         kind = data.draw(kinds)
@@ -123,7 +124,7 @@ def test_whatever_is_accepted_for_whatever_annotation_is_read_in_another_process
         assert again == data, annotation
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(typed_values())
 def test_what_is_nested_is_read_as_it_was_in_all_its_parts(drawn: tuple[Any, Any]) -> None:
     annotation, value = drawn
