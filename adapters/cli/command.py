@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -225,9 +226,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+@cache
+def _commands() -> Any:
+    # Made once: it takes longer than to find one among them.
+    return typer.main.get_command(app)
+
+
 def _run(arguments: Sequence[str]) -> int:
     try:
-        app(arguments, prog_name="perdure")
+        _commands()(arguments, prog_name="perdure")
     except SystemExit as ended:
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)

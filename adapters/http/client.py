@@ -67,6 +67,8 @@ class HttpTransport:
             ),
             follow_redirects=False,
             trust_env=False,
+            # To read what authorities there are takes longer than most of what is asked.
+            verify=self._base.scheme != "http",
         )
         self._stack = AsyncExitStack()
         # Another way than the network may keep an answer back until it has ended.
