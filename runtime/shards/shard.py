@@ -362,6 +362,11 @@ class Shard:
         await partition.store.apply()
         await partition.store.apply()
         waiting: dict[int, Waiter] = await partition.leave()
+        if self.hosted.get(number) is not door:
+            # Others may have taken it over meanwhile, who know of nobody who waits here.
+            for waiter in waiting.values():
+                waiter.fail(_gone_with_its_shard())
+            raise MovedError(f"partition {number} is not on shard {self.number} any more")
         callers = self.activities.send_away(
             partition.post_answer, partial(self._answer_away, number)
         )

@@ -311,17 +311,16 @@ class Nemesis:
 
     def _leave(self, act: Act) -> None:
         with self._nodes:
-            staying = [node for node in self.up if node.name not in self.leaving]
+            staying = [node for node in self.up if node.is_ready and node.name not in self.leaving]
             if len(staying) < 2:
                 return
             node = staying[act.which % len(staying)]
             self.leaving.add(node.name)
         self._note(act, node.name)
-        node.wait_ready()
         # As whoever serves HTTP does it: nothing new is taken, what is asked is answered, and then
         # the hub stops.
         self._over.wait(0.1)
-        deadline = time.monotonic() + ASK_S
+        deadline = time.monotonic() + 5 * ASK_S
         while node.is_asked and time.monotonic() < deadline:
             time.sleep(0.01)
         try:
@@ -402,10 +401,19 @@ class Clients:
         cluster: whom they ask.
         seed: of what they ask.
         leaving: names of nodes that are about to stop: nobody asks anything new of them.
+        ask_s: seconds after which they ask another node.
     """
 
-    def __init__(self, cluster: AnyCluster, seed: int, leaving: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        cluster: AnyCluster,
+        seed: int,
+        leaving: Collection[str] = (),
+        *,
+        ask_s: float = ASK_S,
+    ) -> None:
         self._cluster = cluster
+        self._ask_s = ask_s
         self._leaving = leaving
         self._seed = seed
         self._stop = threading.Event()
@@ -516,7 +524,7 @@ class Clients:
                 if not up:
                     raise GoneError("all")
                 answer = random.choice(up).ask(operation, **arguments)
-                result: dict[str, Any] = answer.result(ASK_S)
+                result: dict[str, Any] = answer.result(self._ask_s)
                 return result
             except NodeError as error:
                 self.history.note_error(f"{error.kind} of {call.operation}")
@@ -546,6 +554,7 @@ class Trial:
         ttl_s: the members' time to live.
         seconds: how long it is hurt.
         kinds: what is done to it.
+        ask_s: seconds after which a client asks another node.
         again: how a failed one is run again.
     """
 
@@ -558,6 +567,7 @@ class Trial:
         ttl_s: float,
         seconds: float,
         kinds: Collection[str] = KINDS,
+        ask_s: float = ASK_S,
         again: str = "",
     ) -> None:
         self.seed = seed
@@ -565,7 +575,7 @@ class Trial:
         self._again = again
         acts = schedule(seed, ttl_s=ttl_s, seconds=seconds, kinds=kinds)
         self.nemesis = Nemesis(cluster, server, acts)
-        self.clients = Clients(cluster, seed, self.nemesis.leaving)
+        self.clients = Clients(cluster, seed, self.nemesis.leaving, ask_s=ask_s)
         self._random = Random(seed)
 
     @property

@@ -29,6 +29,7 @@ from perdure.runtime.cluster import nodes
 from perdure.runtime.cluster.leases import Leases
 from perdure.runtime.cluster.nodes import ClusterCrew, Node
 from perdure.runtime.partitions import tenure
+from perdure.runtime.partitions.partition import Partition
 from perdure.runtime.placement.hashing import partition_of
 from perdure.runtime.transport import router
 from perdure.runtime.transport.nodes import Dialler
@@ -366,6 +367,41 @@ async def test_a_member_that_expired_is_another_one_from_then_on() -> None:
             await until(lambda: member_of(hub) == 2)
             assert await add(hub.client, id) == 2
             assert 1 not in cluster.members
+
+
+async def test_a_member_that_expires_while_it_lets_a_partition_go_serves_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leave = Partition.leave
+    has_left, may_go_on = anyio.Event(), anyio.Event()
+
+    def leave_late(self: Partition) -> Any:
+        async def late() -> Any:
+            waiting = await waiter
+            has_left.set()
+            await may_go_on.wait()
+            return waiting
+
+        waiter = leave(self)
+        return late()
+
+    cluster = Cluster()
+    async with two_members(cluster) as (one, two):
+        monkeypatch.setattr(Partition, "leave", leave_late)
+        id = counter_of(cluster, 2)
+        assert await add(two.client, id) == 1
+        await crew_of(one).leases.membership.wish(partition_of(str(id), PARTITIONS), 1)
+        await has_left.wait()
+        monkeypatch.setattr(Partition, "leave", leave)
+        cluster.silent.add(2)
+        await until(lambda: not cluster.lives(2))
+        cluster.silent.clear()
+        await until(lambda: member_of(two) == 3)
+
+        may_go_on.set()
+
+        assert await add(two.client, id) == 2
+        await until(lambda: len(owned(cluster, 3)) == 4)
 
 
 # Reads.

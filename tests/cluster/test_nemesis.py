@@ -14,7 +14,7 @@ import pytest
 
 from perdure import Settings
 from perdure.storage.postgres.server import Server
-from tests.cluster.nemesis import GENTLE, KINDS, PARTITIONS, Trial, schedule
+from tests.cluster.nemesis import ASK_S, END_S, GENTLE, KINDS, PARTITIONS, Trial, schedule
 from tests.cluster.nodes import RealCluster
 from tests.cluster.proxy import CAN_TELL
 from tests.cluster.threads import ThreadCluster
@@ -81,6 +81,7 @@ def in_threads(
             ttl_s=TTL_S,
             seconds=SECONDS,
             kinds=kinds,
+            ask_s=ASK_S if ttl_s == TTL_S else END_S,
             again=again(request, seed),
         )
         trial.go()
