@@ -326,12 +326,15 @@ class Hub:
         """Give the processes that serve the hub, and what each of them has, as its store says.
 
         A hub whose store has one owner gives one node, itself, so that whoever looks after hubs
-        may ask all of them the same.
+        may ask all of them the same. While the hub starts, this waits until it serves.
 
         Raises:
             HubStoppingError: the hub does not run.
             StorageError: the store cannot be reached.
         """
+        if self._state == "starting":
+            started = self._started.wait
+            await (self._home.fetch(started) if self._home.is_elsewhere() else started())
         self._check_serves("says who serves it")
         ask = self.crew.nodes
         return await (self._home.fetch(ask) if self._home.is_elsewhere() else ask())
@@ -408,11 +411,11 @@ class Hub:
         """
         if self._state != "new":
             raise UsageError(f"the hub is {self._state}: it can be entered only once, make another")
-        self._state = "starting"
         self._home = Home()
         self._scope = anyio.CancelScope()
         new = event_factory()
         self._started, self._leaving, self._ended = new(), new(), new()
+        self._state = "starting"
         begin(self._live, self._scope.cancel)
         try:
             await self._started.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from .options import AsJson, KeyFile
 def add_to(app: typer.Typer, kind: Any) -> None:
     """Declare the command and what it takes."""
     del kind  # its only argument is the hub, also where that is no socket yet
-    example = "Example: perdure shards sqlite:hub --once"
+    example = "Example: perdure shards sqlite:hub --json"
     app.command("shards", epilog=example)(shards)
 
 
@@ -29,6 +30,9 @@ def shards(
         str | None,
         typer.Argument(help="Its address, socket, or store: sqlite:PATH.", show_default=False),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again, off a terminal and as JSON, too.")
+    ] = False,
     interval: Annotated[
         float, typer.Option(metavar="SECONDS", callback=seconds, help="Between looks.")
     ] = 1.0,
@@ -43,8 +47,10 @@ def shards(
 ) -> None:
     """Show the load of a running hub, live.
 
-    Its shards, partitions and hottest actors, until Ctrl-C.
+    Its shards, partitions and hottest actors: on a terminal until Ctrl-C, else, and as JSON, once.
     """
+    if once and watch:
+        raise typer.BadParameter("--once is one look and --watch is many: give one of them")
     from . import load  # rich takes its time
     from .hubs import choose_hub, keys_of
 
@@ -54,7 +60,7 @@ def shards(
             place,
             interval_s=interval,
             hottest=hottest,
-            once=once,
+            once=once or not (watch or (sys.stdout.isatty() and not as_json)),
             move=move,
             keys=keys_of(place, key_file),
             as_json=as_json,

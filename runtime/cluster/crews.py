@@ -368,6 +368,9 @@ class Crew(ABC):
     async def _ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         """Do an operation for a client that has not the application, with the hub's own client."""
         if self.client is None:
+            if operation == "nodes" and not arguments:
+                # Whoever wonders why a hub does not serve yet asks this first.
+                return (await self.nodes()).to_dict()
             raise _not_serving()
         from ..client.operations import is_large  # here, since hardly a hub is asked
 

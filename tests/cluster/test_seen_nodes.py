@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import httpx
 import orjson
 import pytest
 
 from perdure import App, Hub, HubNodes, HubStoppingError, Settings, UsageError
+from perdure.adapters.http import create_app
 from perdure.runtime.client.nodes import read_view
 from perdure.runtime.facts import read_fact
 from perdure.storage.membership import LeaseRow, MemberRow, View
 from tests.cluster.small_cluster import Cluster
 
+URL = "http://localhost"
 app = App("shop")
 
 
@@ -59,6 +62,47 @@ async def test_each_member_says_who_serves_what() -> None:
                 assert {part.index for part in node.partitions} == has
                 assert not node.is_expired
                 assert not node.is_other_version
+
+
+async def test_a_hub_that_starts_says_who_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, is_ready = hub_on(Cluster()), anyio.Event()
+    comes_up = anyio.Event()
+    told: list[HubNodes] = []
+
+    async def ready() -> None:
+        comes_up.set()
+        await is_ready.wait()
+
+    async def ask() -> None:
+        told.append(await hub.nodes())
+
+    statuses: list[int] = []
+
+    async def get() -> None:
+        statuses.append((await web.get("/api/v1/nodes")).status_code)
+
+    monkeypatch.setattr(hub.crew, "ready", ready)
+    web = httpx.AsyncClient(transport=httpx.ASGITransport(create_app(hub)), base_url=URL)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks, web:
+            tasks.start_soon(hub.start)
+            await comes_up.wait()
+            # Asked by a client of another process, it does not wait; else it has no client yet.
+            handler = hub.crew.handlers["ask"]
+            seen = read_fact(HubNodes, await handler("nodes", {}))
+            assert [node.member for node in seen.nodes] == [1]
+            with pytest.raises(HubStoppingError):
+                await handler("count", {})
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            assert not told
+            tasks.start_soon(get)
+            await anyio.wait_all_tasks_blocked()
+            is_ready.set()
+        [answer] = told
+        assert statuses == [200]
+        assert [node.member for node in answer.nodes] == [1]
+        await hub.stop()
 
 
 async def test_a_drained_member_has_nothing_until_it_is_undrained() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -25,13 +26,47 @@ def test_a_look_has_what_was_asked_for(looks: list[Any]) -> None:
     arguments = ["--interval", "0.5", "--hottest", "9", "--once", "--move", "3", "1"]
 
     assert main(["shards", "sqlite:shop", *arguments]) == 0
-    assert main(["shards", "hub.sock"]) == 0
+    assert main(["shards", "hub.sock", "--watch"]) == 0
 
     given = {"keys": {"key": None}, "as_json": False}
     assert looks == [
         ("sqlite:shop", {**given, "interval_s": 0.5, "hottest": 9, "once": True, "move": (3, 1)}),
         ("hub.sock", {**given, "interval_s": 1.0, "hottest": 5, "once": False, "move": None}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_terminal", "once"),
+    [
+        ([], True, False),
+        ([], False, True),
+        (["--json"], True, True),
+        (["--json"], False, True),
+        (["--json", "--watch"], False, False),
+        (["--watch"], False, False),
+        (["--once"], True, True),
+    ],
+)
+def test_it_ends_by_itself_where_nobody_watches(
+    arguments: list[str],
+    is_terminal: bool,
+    once: bool,
+    looks: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+
+    assert main(["shards", "hub.sock", *arguments]) == 0
+
+    [(_, wanted)] = looks
+    assert wanted["once"] is once
+
+
+def test_one_look_is_not_many(looks: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shards", "hub.sock", "--once", "--watch"]) == 2
+
+    assert "give one of them" in capsys.readouterr().err
+    assert looks == []
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon"])
