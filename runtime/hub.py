@@ -20,7 +20,6 @@ from ..actors.printing import text_of
 from ..actors.values import RuntimeStatus
 from ..storage import open_store
 from ..storage.membership import MEMBER_MAX, ClusterStore
-from .client.access import check_database
 from .client.applications import app_of, load_observer, make_lookup
 from .client.client import Client
 from .client.hub_client import HubClient
@@ -263,7 +262,7 @@ class Hub:
     @property
     def durability(self) -> str:
         """How durable a commit is, in words."""
-        return self._store.durability
+        return self.crew.durability or self._store.durability
 
     @property
     def shards(self) -> int:
@@ -386,6 +385,8 @@ class Hub:
             StoreMovedError: it is on its way elsewhere.
             StorageError: the target cannot be reached, or written to.
         """
+        from .client.access import check_database  # with all that reaches others
+
         self._check_serves("moves to another store")
         migrate = partial(self.crew.migrate, check_database(target, "target"))
         await (self._home.fetch(migrate) if self._home.is_elsewhere() else migrate())

@@ -117,6 +117,7 @@ class MigratingStore:
         self._bridge = ApartBridge()
         self._here = MovableSqlite(source.location)
         self._there = MovablePostgres(target)
+        self._there.rests = True
         self._journal = MovablePostgres(target)  # the same by another connection
         self._store = PostgresStore(target)
         if is_shared:
@@ -297,6 +298,10 @@ class MigratingStore:
                 await self._left.pop().close()
             except StorageError as error:
                 _log.warning("a partition that has moved is not closed in order: %s", error)
+
+    async def settle(self) -> None:
+        """Do what is left to do when all have come, while they are served."""
+        await self._run(self._there.analyze)
 
     async def copy(self, number: int, tell: Callable[[int], None]) -> None:
         """Bring a partition over that is served, until hardly anything is left to follow.

@@ -245,6 +245,10 @@ class Movable(Protocol):
         """
         ...
 
+    async def analyze(self) -> None:
+        """Do what makes queries of what has come quick."""
+        ...
+
     async def arrive(self, token: str) -> None:
         """Make the hub that has come valid, in one statement."""
         ...
@@ -452,6 +456,7 @@ class _Migration:
         if not has_arrived:
             check_target(hub, there, self.source.location, self.target.location)
             await self._bring(hub, mark)
+            await self.target.analyze()
             await self.target.arrive(mark.token)
             reached("arrived")
         await self.source.bury(evolve(mark, state=GONE))

@@ -186,6 +186,11 @@ class Crew(ABC):
         raise UsageError("no shard of this hub is in its own loop")
 
     @property
+    def durability(self) -> str | None:
+        """How durable a commit is, in words, where that is another store's by now."""
+        return None
+
+    @property
     def leads(self) -> bool:
         """Whether what is done once for a hub is to be done by this process."""
         return True

@@ -267,6 +267,11 @@ class LoopCrew(Crew):
                 return
             self._take_up(await begun(self._store, target, is_shared=self.count > 1))
 
+    @property
+    def durability(self) -> str | None:
+        """See ``Crew.durability``."""
+        return None if self._migration is None else self._migration.store.durability
+
     def migration(self) -> MigrationStatus | None:
         """See ``Crew.migration``."""
         return None if self._migration is None else self._migration.status()

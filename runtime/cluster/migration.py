@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from ...actors.errors import PerdureError
+from ...actors.errors import PerdureError, StorageError
 from ...actors.logs import Log
 from ...actors.printing import text_of
 from ...storage import migration
@@ -78,6 +78,10 @@ class Migration:
                     await anyio.sleep(backoff(tries))
                     tries += 1
         self._partition = self._step = None
+        try:
+            await self.store.settle()
+        except StorageError as error:
+            _log.warning("the database has no counts of what has moved yet: %s", error)
         _log.info(
             "all of the hub has moved to %s: give that to the next process that serves it",
             self.store.location,

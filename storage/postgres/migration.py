@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any, Final, cast
 
 from ...actors.errors import StorageError, StoreInUseError
@@ -122,6 +124,7 @@ _ARRIVE_ONE: Final = (
     " INSERT INTO {s}.arrived (partition, token) SELECT partition, $4 FROM mine"
     " ON CONFLICT (partition) DO UPDATE SET token = excluded.token RETURNING true"
 )
+_REST_MAX_S: Final = 0.2
 _TAIL_ROWS: Final = 500
 """Checkpoints that are folded at once."""
 
@@ -154,6 +157,9 @@ class MovablePostgres:
 
     Args:
         place: ``postgresql://...``, as ``open_store`` takes it.
+
+    Attributes:
+        rests: whether what takes long leaves half of the time to others of this process.
     """
 
     def __init__(self, place: str) -> None:
@@ -161,6 +167,7 @@ class MovablePostgres:
         self._place = read_place(place)
         self._opened: Connection | None = None
         self._warnings = 0
+        self.rests = False
 
     @property
     def location(self) -> str:
@@ -299,6 +306,7 @@ class MovablePostgres:
             async with connection.transaction():
                 await lock(connection, self._place)
                 if await is_there(connection, self._place):
+                    await self._check_still(connection, hub)
                     await self._unguard(connection)
                     await connection.execute(self._sql("DELETE FROM {s}.member"))
                     await connection.execute(self._sql("DELETE FROM {s}.relay"))
@@ -308,6 +316,17 @@ class MovablePostgres:
                 await connection.execute(self._sql(_ARRIVED_TABLE))
                 await connection.execute(self._sql(_FORGET), mark.token)
                 await self._put_mark(connection, mark)
+
+    async def _check_still(self, connection: Connection, hub: Found) -> None:
+        """Refuse what has come here since ``look``.
+
+        Raises:
+            StoreInUseError: a hub is valid here, or another one is on its way.
+        """
+        its = str(await connection.fetchval(self._sql("SELECT id FROM {s}.hub")))
+        mark = await read_mark(connection, self._place)
+        if its != hub.hub or mark is None or mark.state == HERE:
+            raise StoreInUseError(f"{self.location} has another hub ({its}) by now")
 
     async def _put_mark(self, connection: Connection, mark: Mark) -> None:
         await connection.execute(self._sql(_TABLE))
@@ -347,16 +366,25 @@ class MovablePostgres:
         portions: AsyncIterator[Portion],
         check: Callable[[Content], None],
     ) -> None:
+        began = monotonic()
         async for portion in portions:
             for sql, values in steps(portion.checkpoint):
                 await connection.execute(self._sql(sql), partition, *values)
             for row in portion.damaged:
                 await connection.execute(self._sql(_ADD_DAMAGED), partition, *stored_copy(row))
+            began = await self._rest(began)
         content = Content()
         async with aclosing(self._read(connection, partition)) as there:
             async for portion in there:
                 content.add(portion)
+                began = await self._rest(began)
         check(content)
+
+    async def _rest(self, since: float) -> float:
+        """Leave the interpreter to others for as long as was worked since a moment; gives a new one."""
+        if self.rests:
+            await asyncio.sleep(min(monotonic() - since, _REST_MAX_S))
+        return monotonic()
 
     async def _put_standing(
         self, connection: Connection, partition: int, standing: Standing
@@ -535,12 +563,17 @@ class MovablePostgres:
     async def _unguard(self, connection: Connection) -> None:
         await connection.execute(self._sql("DROP FUNCTION IF EXISTS {s}.moved() CASCADE"))
 
-    async def arrive(self, token: str) -> None:
-        """Make the hub that has come valid."""
+    async def analyze(self) -> None:
+        """Have the server count what has come, by which it plans."""
         with explained(self.location):
             connection = await self._connection()
             for table in ("instance_row", *(table for _, table, *_ in _PARTS)):
                 await connection.execute(self._sql(f"ANALYZE {{s}}.{table}"))
+
+    async def arrive(self, token: str) -> None:
+        """Make the hub that has come valid."""
+        with explained(self.location):
+            connection = await self._connection()
             warnings = self._warnings
             arrived = await connection.fetchval(self._sql(_ARRIVE), HERE, token, COMING)
         if not arrived:

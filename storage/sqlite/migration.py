@@ -304,6 +304,9 @@ class MovableSqlite:
         """Mark the folder; nobody else had it meanwhile."""
         await to_thread.run_sync(write_mark, self._main, mark)
 
+    async def analyze(self) -> None:
+        """Do nothing: SQLite plans by the indices alone."""
+
     async def arrive(self, token: str) -> None:
         """Make the hub that has come valid."""
         if not await to_thread.run_sync(arrive, self._main, token):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ def served(folder: Path, loop: str, *, step: str = "") -> Generator[subprocess.P
             yield process
         finally:
             process.kill()
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    return process.poll() is not None
 
 
 def said(folder: Path) -> str:
@@ -197,6 +204,33 @@ async def test_the_folder_of_a_hub_that_died_when_all_had_moved_is_refused(
     await check_moved(folder, newest_postgres)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_that_is_killed_again_and_again_moves_all_the_same(
+    tmp_path: Path, newest_postgres: str, seed: int, loop: str
+) -> None:
+    folder, chance = tmp_path / "hub", random.Random(seed)
+    for _ in range(8):
+        with served(folder, loop) as process:
+            if await anyio.to_thread.run_sync(has_ended, process):
+                break  # all had come
+            async with (
+                perdure.connect(f"sqlite:{folder}", app) as client,
+                anyio.create_task_group() as tasks,
+            ):
+                for number in range(ERRANDS):
+                    tasks.start_soon(run_errand, client, number)
+                tasks.start_soon(migrate, folder, newest_postgres)
+                await anyio.sleep(chance.uniform(0.02, 0.8))
+                process.kill()
+                tasks.cancel_scope.cancel()
+    command = [sys.executable, "-m", "perdure", "migrate", str(folder), newest_postgres]
+    await anyio.run_process(command)
+    await check_moved(folder, newest_postgres)
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_command_that_was_killed_changes_nothing_of_the_move(
     tmp_path: Path, newest_postgres: str
@@ -272,7 +306,7 @@ async def test_a_partition_whose_arrival_was_not_answered_is_served_where_it_is(
 
 @SELDOM
 async def test_a_partition_that_recovers_while_it_is_copied_is_copied_anew(
-    tmp_path: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, oldest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit, failed = SqlitePartition.commit, list[bool]()
     load = MovablePostgres.load_one
@@ -294,11 +328,11 @@ async def test_a_partition_that_recovers_while_it_is_copied_is_copied_anew(
     monkeypatch.setattr(SqlitePartition, "commit", commit_and_lose)
     folder = tmp_path / "hub"
     async with Hub(app, store=folder, partitions=PARTITIONS) as hub, beside(hub.client):
-        await hub.migrate(newest_postgres)
+        await hub.migrate(oldest_postgres)
         await finished(hub)
 
     assert loaded == [0, 0, 1, 2]
-    await check_moved(folder, newest_postgres)
+    await check_moved(folder, oldest_postgres)
 
 
 @pytest.mark.parametrize("step", DEATHS)
@@ -322,6 +356,25 @@ async def test_a_hub_whose_database_dies_on_the_way_goes_on_when_it_is_back(
         await finished(hub)
 
     await check_moved(tmp_path / "hub", own_postgres.dsn)
+
+
+async def test_a_hub_that_came_first_is_not_overwritten(newest_postgres: str) -> None:
+    end = MovablePostgres(newest_postgres)
+
+    async def try_it() -> None:
+        hub = Found(str(uuid.uuid4()), PARTITIONS, 0, None)
+        await end.begin(hub, Mark(COMING, "token", "sqlite:hub"))
+        other = Found(str(uuid.uuid4()), PARTITIONS, 0, None)
+        with pytest.raises(StoreInUseError, match="has another hub"):
+            await end.begin(other, Mark(COMING, "other", "sqlite:other"))
+        await end.arrive("token")
+        with pytest.raises(StoreInUseError, match="has another hub"):
+            await end.begin(hub, Mark(COMING, "other", "sqlite:hub"))
+        await end.close()
+
+    bridge = AsyncioBridge()
+    await bridge.run(try_it)
+    await anyio.to_thread.run_sync(bridge.close)
 
 
 async def test_what_an_earlier_try_has_under_way_does_nothing(newest_postgres: str) -> None:
