@@ -6,7 +6,8 @@ beside it, under a request id. What is asked of a hub that dies is asked again u
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ app = App("errands")
 TALLIES = 6
 ACCOUNTS = 8
 OPENING = 100
+TOGETHER = 10
 
 
 @app.entity
@@ -87,6 +89,40 @@ async def run_errand(client: Client, number: int) -> None:
     signal = (tally(number + 2), Tally.note, number)
     await again(lambda: client.signal_entity(*signal, request_id=f"signal-{number}"))
     assert await again(client.get_handle(id).result) == 2 * number
+
+
+class Errands:
+    """Errands that go on until somebody has enough of them.
+
+    Attributes:
+        begun: how many there are, some of which may not have ended.
+    """
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    @asynccontextmanager
+    async def beside(self, client: Client) -> AsyncGenerator[None]:
+        """Run more and more, some at a time, beside the block; those that are begun then end."""
+        has_enough = anyio.Event()
+
+        async def run() -> None:
+            while not has_enough.is_set():
+                number, self.begun = self.begun, self.begun + 1
+                await run_errand(client, number)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(TOGETHER):
+                tasks.start_soon(run)
+            yield
+            has_enough.set()
+
+    async def check(self, client: Client) -> None:
+        """See all of them end, and compare what has come of them."""
+        async with anyio.create_task_group() as tasks:
+            for number in range(self.begun):
+                tasks.start_soon(run_errand, client, number)
+        await check(client, self.begun)
 
 
 async def again(ask: Callable[[], Awaitable[T]]) -> T:

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,9 @@ from perdure.storage.migration import Found
 from perdure.storage.postgres.migration import MovablePostgres
 from perdure.storage.postgres.server import Server
 from perdure.storage.sqlite.store import SqlitePartition
-from tests.cluster.errands import app, check, run_errand
+from tests.cluster.errands import Errands, app
 
 PARTITIONS = 3
-ERRANDS = 30
 
 STEPS = [
     "begun",
@@ -107,21 +106,6 @@ async def finished(hub: Hub) -> MigrationStatus:
     return status
 
 
-@asynccontextmanager
-async def beside(client: perdure.Client, errands: int = ERRANDS) -> AsyncGenerator[None]:
-    """Run errands beside the block, and compare what came of them at its end."""
-
-    async def run(first: int) -> None:
-        for number in range(first, errands, 10):
-            await run_errand(client, number)
-
-    async with anyio.create_task_group() as tasks:
-        for first in range(10):
-            tasks.start_soon(run, first)
-        yield
-    await check(client, errands)
-
-
 async def until_dead(process: subprocess.Popen[bytes]) -> None:
     with anyio.fail_after(60):
         assert await anyio.to_thread.run_sync(process.wait) == -signal.SIGKILL
@@ -133,45 +117,44 @@ async def until_dead(process: subprocess.Popen[bytes]) -> None:
 async def test_a_hub_that_was_killed_at_a_step_goes_on_with_its_move(
     tmp_path: Path, newest_postgres: str, step: str, loop: str
 ) -> None:
-    folder = tmp_path / "hub"
+    folder, errands = tmp_path / "hub", Errands()
     with anyio.fail_after(120):
-        await run_killed(folder, newest_postgres, loop, step)
+        await run_killed(errands, folder, newest_postgres, loop, step)
         with pytest.raises(StoreMovedError, match="is being moved to"):
             async with Hub(app, store=newest_postgres):
                 pass
         with served(folder, loop) as process:
-            async with perdure.connect(f"sqlite:{folder}", app) as client, beside(client):
-                status = await migrate(folder, newest_postgres)
+            async with perdure.connect(f"sqlite:{folder}", app) as client:
+                async with errands.beside(client):
+                    status = await migrate(folder, newest_postgres)
                 assert status.moved == (0, 1, 2)
+                await errands.check(client)
             process.send_signal(signal.SIGTERM)
             assert await anyio.to_thread.run_sync(process.wait) == 0, said(folder)
 
-    await check_moved(folder, newest_postgres)
+    await check_moved(errands, folder, newest_postgres)
 
 
-async def run_killed(folder: Path, target: str, loop: str, step: str) -> None:
+async def run_killed(errands: Errands, folder: Path, target: str, loop: str, step: str) -> None:
     """Serve errands and move, until the process ends itself at a step."""
     with served(folder, loop, step=step) as process:
         async with (
             perdure.connect(f"sqlite:{folder}", app) as client,
             anyio.create_task_group() as tasks,
+            errands.beside(client),
         ):
-            for number in range(ERRANDS):
-                tasks.start_soon(run_errand, client, number)
             tasks.start_soon(migrate, folder, target)
             await until_dead(process)
             tasks.cancel_scope.cancel()
 
 
-async def check_moved(folder: Path, target: str) -> None:
+async def check_moved(errands: Errands, folder: Path, target: str) -> None:
     """The folder refuses, and the schema has what the errands made."""
     with pytest.raises(StoreMovedError, match="has moved to"):
         async with Hub(app, store=folder, partitions=PARTITIONS):
             pass
     async with Hub(app, store=target) as hub:
-        for number in range(ERRANDS):
-            await run_errand(hub.client, number)
-        await check(hub.client, ERRANDS)
+        await errands.check(hub.client)
 
 
 @pytest.mark.parametrize("step", ["moved 0", pytest.param("moved 2", marks=pytest.mark.slow)])
@@ -179,14 +162,14 @@ async def check_moved(folder: Path, target: str) -> None:
 async def test_a_move_whose_process_is_gone_is_finished_by_the_command(
     tmp_path: Path, newest_postgres: str, step: str
 ) -> None:
-    folder = tmp_path / "hub"
-    await run_killed(folder, newest_postgres, "asyncio", step)
+    folder, errands = tmp_path / "hub", Errands()
+    await run_killed(errands, folder, newest_postgres, "asyncio", step)
 
     command = [sys.executable, "-m", "perdure", "migrate", str(folder), newest_postgres]
     done = await anyio.run_process(command)
 
     assert b"has moved to" in done.stdout
-    await check_moved(folder, newest_postgres)
+    await check_moved(errands, folder, newest_postgres)
 
 
 @pytest.mark.slow
@@ -194,14 +177,14 @@ async def test_a_move_whose_process_is_gone_is_finished_by_the_command(
 async def test_the_folder_of_a_hub_that_died_when_all_had_moved_is_refused(
     tmp_path: Path, newest_postgres: str
 ) -> None:
-    folder = tmp_path / "hub"
-    await run_killed(folder, newest_postgres, "asyncio", "moved 2")
+    folder, errands = tmp_path / "hub", Errands()
+    await run_killed(errands, folder, newest_postgres, "asyncio", "moved 2")
 
     with served(folder, "asyncio") as process:
         assert await anyio.to_thread.run_sync(process.wait) != 0
 
     assert "has moved to" in said(folder)
-    await check_moved(folder, newest_postgres)
+    await check_moved(errands, folder, newest_postgres)
 
 
 @pytest.mark.slow
@@ -211,7 +194,7 @@ async def test_the_folder_of_a_hub_that_died_when_all_had_moved_is_refused(
 async def test_a_hub_that_is_killed_again_and_again_moves_all_the_same(
     tmp_path: Path, newest_postgres: str, seed: int, loop: str
 ) -> None:
-    folder, chance = tmp_path / "hub", random.Random(seed)
+    folder, errands, chance = tmp_path / "hub", Errands(), random.Random(seed)
     for _ in range(8):
         with served(folder, loop) as process:
             if await anyio.to_thread.run_sync(has_ended, process):
@@ -219,26 +202,25 @@ async def test_a_hub_that_is_killed_again_and_again_moves_all_the_same(
             async with (
                 perdure.connect(f"sqlite:{folder}", app) as client,
                 anyio.create_task_group() as tasks,
+                errands.beside(client),
             ):
-                for number in range(ERRANDS):
-                    tasks.start_soon(run_errand, client, number)
                 tasks.start_soon(migrate, folder, newest_postgres)
                 await anyio.sleep(chance.uniform(0.02, 0.8))
                 process.kill()
                 tasks.cancel_scope.cancel()
     command = [sys.executable, "-m", "perdure", "migrate", str(folder), newest_postgres]
     await anyio.run_process(command)
-    await check_moved(folder, newest_postgres)
+    await check_moved(errands, folder, newest_postgres)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_command_that_was_killed_changes_nothing_of_the_move(
     tmp_path: Path, newest_postgres: str
 ) -> None:
-    folder = tmp_path / "hub"
+    folder, errands = tmp_path / "hub", Errands()
     command = [sys.executable, "-m", "perdure", "migrate", str(folder), newest_postgres]
     with served(folder, "asyncio") as process:
-        async with perdure.connect(f"sqlite:{folder}", app) as client, beside(client):
+        async with perdure.connect(f"sqlite:{folder}", app) as client, errands.beside(client):
             async with (
                 perdure.watch_hub(f"sqlite:{folder}") as hub,
                 await anyio.open_process(command) as first,
@@ -252,29 +234,30 @@ async def test_a_command_that_was_killed_changes_nothing_of_the_move(
         process.send_signal(signal.SIGTERM)
         assert await anyio.to_thread.run_sync(process.wait) == 0, said(folder)
 
-    await check_moved(folder, newest_postgres)
+    await check_moved(errands, folder, newest_postgres)
 
 
 @pytest.mark.parametrize("shards", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_a_hub_moves_with_its_work_under_way(
     tmp_path: Path, newest_postgres: str, shards: int
 ) -> None:
-    folder = tmp_path / "hub"
+    folder, errands = tmp_path / "hub", Errands()
     async with Hub(app, store=folder, partitions=PARTITIONS, shards=shards) as hub:
-        async with beside(hub.client):
+        async with errands.beside(hub.client):
             await hub.migrate(newest_postgres)
             await hub.migrate(newest_postgres)  # which says the same
             with pytest.raises(StoreMovedError, match="goes nowhere else"):
                 await hub.migrate("postgresql://elsewhere/hub")
             status = await finished(hub)
-        await check(hub.client, ERRANDS)
+        await errands.check(hub.client)
         assert (status.moved, status.trouble) == ((0, 1, 2), None)
         assert 0 < status.longest_pause_s < 5
+        assert hub.durability.startswith("postgresql")
         with pytest.raises(StoreMovedError, match="is being moved to"):
             async with Hub(app, store=newest_postgres):
                 pass
 
-    await check_moved(folder, newest_postgres)
+    await check_moved(errands, folder, newest_postgres)
 
 
 @SELDOM
@@ -295,13 +278,13 @@ async def test_a_partition_whose_arrival_was_not_answered_is_served_where_it_is(
         raise StorageError("the answer is lost")
 
     monkeypatch.setattr(MovablePostgres, "arrive_one", arrive_once)
-    folder = tmp_path / "hub"
-    async with Hub(app, store=folder, partitions=PARTITIONS) as hub, beside(hub.client):
+    folder, errands = tmp_path / "hub", Errands()
+    async with Hub(app, store=folder, partitions=PARTITIONS) as hub, errands.beside(hub.client):
         await hub.migrate(newest_postgres)
         await finished(hub)
 
     assert tried == ([0, 1, 2] if is_stored else [0, 0, 1, 1, 2, 2])
-    await check_moved(folder, newest_postgres)
+    await check_moved(errands, folder, newest_postgres)
 
 
 @SELDOM
@@ -326,13 +309,13 @@ async def test_a_partition_that_recovers_while_it_is_copied_is_copied_anew(
 
     monkeypatch.setattr(MovablePostgres, "load_one", load_beside)
     monkeypatch.setattr(SqlitePartition, "commit", commit_and_lose)
-    folder = tmp_path / "hub"
-    async with Hub(app, store=folder, partitions=PARTITIONS) as hub, beside(hub.client):
+    folder, errands = tmp_path / "hub", Errands()
+    async with Hub(app, store=folder, partitions=PARTITIONS) as hub, errands.beside(hub.client):
         await hub.migrate(oldest_postgres)
         await finished(hub)
 
     assert loaded == [0, 0, 1, 2]
-    await check_moved(folder, oldest_postgres)
+    await check_moved(errands, folder, oldest_postgres)
 
 
 @pytest.mark.parametrize("step", DEATHS)
@@ -340,7 +323,7 @@ async def test_a_partition_that_recovers_while_it_is_copied_is_copied_anew(
 async def test_a_hub_whose_database_dies_on_the_way_goes_on_when_it_is_back(
     own_postgres: Server, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped = threading.Event()
+    stopped, errands = threading.Event(), Errands()
 
     def reached(here: str) -> None:
         if here == step and not stopped.is_set():
@@ -348,14 +331,17 @@ async def test_a_hub_whose_database_dies_on_the_way_goes_on_when_it_is_back(
             stopped.set()
 
     monkeypatch.setattr(migration, "reached", reached)
-    async with Hub(app, store=tmp_path / "hub", partitions=PARTITIONS) as hub, beside(hub.client):
+    async with (
+        Hub(app, store=tmp_path / "hub", partitions=PARTITIONS) as hub,
+        errands.beside(hub.client),
+    ):
         await hub.migrate(own_postgres.dsn)
         await anyio.to_thread.run_sync(stopped.wait, 30)
         await anyio.sleep(0.5)  # in which it finds out, at most steps
         await anyio.to_thread.run_sync(own_postgres.start)
         await finished(hub)
 
-    await check_moved(tmp_path / "hub", own_postgres.dsn)
+    await check_moved(errands, tmp_path / "hub", own_postgres.dsn)
 
 
 async def test_a_hub_that_came_first_is_not_overwritten(newest_postgres: str) -> None:
