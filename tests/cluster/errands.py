@@ -29,7 +29,8 @@ app = App("errands")
 TALLIES = 6
 ACCOUNTS = 8
 OPENING = 100
-TOGETHER = 10
+TOGETHER = 4
+REST_S = 0.02
 
 
 @app.entity
@@ -110,6 +111,7 @@ class Errands:
             while not has_enough.is_set():
                 number, self.begun = self.begun, self.begun + 1
                 await run_errand(client, number)
+                await anyio.sleep(REST_S)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(TOGETHER):

@@ -157,7 +157,8 @@ async def check_moved(errands: Errands, folder: Path, target: str) -> None:
         await errands.check(hub.client)
 
 
-@pytest.mark.parametrize("step", ["moved 0", pytest.param("moved 2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["moved 0", "moved 2"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_move_whose_process_is_gone_is_finished_by_the_command(
     tmp_path: Path, newest_postgres: str, step: str
@@ -261,7 +262,7 @@ async def test_a_hub_moves_with_its_work_under_way(
 
 
 @SELDOM
-@pytest.mark.parametrize("is_stored", [False, True])
+@pytest.mark.parametrize("is_stored", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_a_partition_whose_arrival_was_not_answered_is_served_where_it_is(
     tmp_path: Path, newest_postgres: str, is_stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
