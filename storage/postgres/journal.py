@@ -45,14 +45,15 @@ COMMIT_SEVERAL: Final = (
     " AS given (partition, sequence, epoch, next_id, next_row, body)"
     " ON p.partition = given.partition AND p.epoch = given.epoch WHERE"
     " (SELECT settled FROM {s}.folded f WHERE f.partition = given.partition) = given.sequence - 1"
-    " OR EXISTS (SELECT FROM {s}.journal j WHERE j.partition = given.partition AND j.sequence ="
-    " given.sequence - 1) FOR SHARE OF p SKIP LOCKED)"
+    " OR (SELECT j.sequence FROM {s}.journal j WHERE j.partition = given.partition AND j.sequence ="
+    " given.sequence - 1) IS NOT NULL FOR SHARE OF p SKIP LOCKED)"
     " INSERT INTO {s}.journal (partition, sequence, epoch, next_id, next_row, body)"
     " SELECT * FROM mine RETURNING partition"
 )
 """The same for a checkpoint each of several partitions; gives those that it has stored.
 
-Those whose row somebody changes, or has changed meanwhile, it passes over.
+Those whose row somebody changes, or has changed meanwhile, it passes over. The row before is not
+asked for by ``EXISTS``: a plan made while the journal was small read all of it for that, and stayed.
 """
 
 TAIL: Final = (

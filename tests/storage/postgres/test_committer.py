@@ -242,3 +242,23 @@ async def test_without_the_share_lock_it_would_not(
     without = journal.COMMIT_SEVERAL.replace(" FOR SHARE OF p SKIP LOCKED", "")
     monkeypatch.setattr(journal, "COMMIT_SEVERAL", without)
     assert await take_over_beside(hub, newest_postgres) == 0
+
+
+async def test_no_plan_reads_all_of_the_journal(postgres: str) -> None:
+    place = read_place(postgres)
+    store, session = PostgresStore(postgres), Session(place)
+    await store.open(COUNT)
+    given = (
+        "array[0, 1]::int[], array[9, 9]::bigint[], array[0, 0]::bigint[], array[1, 1]::bigint[],"
+        " array[1, 1]::bigint[], array['', '']::bytea[]"
+    )
+    await session.do("SET plan_cache_mode = force_generic_plan")
+    types = "int[], bigint[], bigint[], bigint[], bigint[], bytea[]"
+    await session.do(f"PREPARE several ({types}) AS {journal.COMMIT_SEVERAL}")
+    # It is planned while the journal is empty, and that plan is kept.
+    lines = [line for (line,) in await session.do(f"EXPLAIN EXECUTE several ({given})")]
+    await session.close()
+    await store.close()
+
+    assert any("journal_pkey on journal j" in line for line in lines), lines
+    assert not any("Seq Scan on journal" in line for line in lines), lines
