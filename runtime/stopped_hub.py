@@ -14,7 +14,7 @@ from ..actors.ids import EntityId, entity_id
 from ..actors.messages import Caller
 from ..actors.registry.app import App
 from ..actors.replay.stored import read_history
-from ..storage import open_stopped
+from ..storage import is_database, open_database, open_stopped
 from ..storage.slices import in_slices
 from .client.applications import app_of, make_lookup
 from .client.hub_client import HubClient
@@ -28,7 +28,7 @@ from .transport.sockets import folder_of, path_of
 
 if TYPE_CHECKING:
     from ..actors.registry.lookup import Lookup
-    from ..storage import PartitionStore
+    from ..storage import PartitionStore, ReadStore
     from ..storage.records import EntityRow, InstanceRecord
     from .client.changes import Changes
     from .client.client import Client, InstanceConditions
@@ -49,8 +49,11 @@ async def read_store(
     its files first, as its next start would bring it in. What is not for reading raises
     ``UnavailableError``, since no hub runs.
 
+    From a database all is read that was committed until then, also while a hub serves there, and
+    from a standby as well.
+
     Args:
-        place: the store: ``sqlite:PATH``, or the folder itself.
+        place: the store: ``sqlite:PATH``, or the folder itself, or ``postgresql://...``.
         app: the application, or where it is: then ``explain`` says at which lines its code stands,
             and states of entities are objects of their classes.
 
@@ -58,17 +61,23 @@ async def read_store(
         UnavailableError: no hub's files are there, or a hub is at work on them.
         StorageError: they cannot be read.
     """
+    store = _open(place)
+    lookup = make_lookup(App() if app is None else app_of(app), Settings())
+    database = str(place) if is_database(place) else None
+    try:
+        yield _StoredClient(lookup, await store.open(), _Nobody(store.location, database))
+    finally:
+        await store.close()
+
+
+def _open(place: str | Path) -> ReadStore:
+    if is_database(place):
+        return open_database(str(place))
     path = path_of(place, "place")
     folder = folder_of(place) or path
     if "://" in str(place):
-        raise refusal("place", "a store, such as 'sqlite:PATH'", place)
-    lookup = make_lookup(App() if app is None else app_of(app), Settings())
-    store = open_stopped(folder)
-    try:
-        stores = await store.open()
-        yield _StoredClient(lookup, stores, f"sqlite:{folder}")
-    finally:
-        await store.close()
+        raise refusal("place", "a store, such as 'sqlite:PATH' or 'postgresql://...'", place)
+    return open_stopped(folder)
 
 
 def _refuse(place: str) -> NoReturn:
@@ -151,37 +160,46 @@ def _find(_: Caller) -> Run:
 
 
 class _Nobody:
-    """Who sees all of a hub that does not run."""
+    """Who sees all of a hub that does not run.
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    Attributes:
+        place: its store, as people may see it.
+    """
+
+    def __init__(self, place: str, database: str | None) -> None:
+        self.place = place
+        self._database = database
 
     async def statistics(self, *, hottest: int = 0) -> HubStatistics:
-        _refuse(self._place)
+        _refuse(self.place)
 
     async def move_partition(self, partition: int, to: int) -> None:
-        _refuse(self._place)
+        _refuse(self.place)
 
     async def nodes(self) -> HubNodes:
-        _refuse(self._place)
+        if self._database is None:
+            _refuse(self.place)
+        from .client.nodes import read_nodes
+
+        return await read_nodes(self._database)
 
     async def drain_node(self, member: int) -> None:
-        _refuse(self._place)
+        _refuse(self.place)
 
     async def undrain_node(self, member: int) -> None:
-        _refuse(self._place)
+        _refuse(self.place)
 
 
 class _StoredClient(HubClient):
     """What ``read_store`` gives."""
 
-    def __init__(self, lookup: Lookup, stores: Any, place: str) -> None:
-        router = Router(len(stores), None, waiter_factory())
+    def __init__(self, lookup: Lookup, stores: Any, nobody: _Nobody) -> None:
+        router, place = Router(len(stores), None, waiter_factory()), nobody.place
         router.places[:] = [
             cast("Place", _StoredPlace(number, store, lookup, place))
             for number, store in enumerate(stores)
         ]
-        super().__init__(lookup, router, SystemClock(), Home(), _Nobody(place))
+        super().__init__(lookup, router, SystemClock(), Home(), nobody)
         self._place = place
 
     async def ask(self, operation: str, arguments: Mapping[str, Any]) -> Any:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, cast
 from ..actors.errors import UsageError
 from .memory import MemoryStore
 from .mended import DAMAGED, MendedEntity, MendedInstance, is_time
-from .protocol import PartitionStore, SharedPartition, SharedStore, StoppedPartition, Store
+from .protocol import (
+    PartitionStore,
+    ReadStore,
+    SharedPartition,
+    SharedStore,
+    StoppedPartition,
+    Store,
+)
 from .records import (
     ENDED,
     ActivityRow,
@@ -57,6 +64,7 @@ __all__ = [
     "PartitionStore",
     "PeerRow",
     "ProgressRow",
+    "ReadStore",
     "Recovered",
     "RequestRow",
     "SetAside",
@@ -65,17 +73,26 @@ __all__ = [
     "StoppedPartition",
     "Store",
     "TimerRow",
+    "is_database",
     "is_time",
+    "open_database",
     "open_stopped",
     "open_store",
     "split_place",
 ]
+
+_DATABASES = ("postgresql://", "postgres://")
 
 
 def split_place(spec: str) -> tuple[str, str]:
     """Give the folder that ``sqlite:PATH`` names, and how synchronous its commits are."""
     path, _, synchronous = spec.removeprefix("sqlite:").partition("?synchronous=")
     return os.path.expanduser(path), synchronous or "FULL"
+
+
+def is_database(place: object) -> bool:
+    """Whether a place is a database, which several processes have open at once."""
+    return issubclass(type(place), str) and str(place).startswith(_DATABASES)
 
 
 def open_store(spec: str | os.PathLike[str] | Store) -> Store:
@@ -92,7 +109,7 @@ def open_store(spec: str | os.PathLike[str] | Store) -> Store:
         return MemoryStore()
     if spec.startswith("sqlite:") and spec != "sqlite:":
         return _open_folder(*split_place(spec))
-    if spec.startswith(("postgresql://", "postgres://")):
+    if is_database(spec):
         from .postgres import PostgresStore
 
         return PostgresStore(spec)
@@ -114,3 +131,10 @@ def open_stopped(folder: Path) -> StoppedStore:
     from .sqlite.stopped import StoppedStore
 
     return StoppedStore(folder)
+
+
+def open_database(spec: str) -> ReadStore:
+    """Make what reads a hub from its database, whether it runs or not."""
+    from .postgres.stopped import StoppedPostgres
+
+    return StoppedPostgres(spec)

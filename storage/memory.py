@@ -48,7 +48,6 @@ from .records import (
     SetAside,
     TimerRow,
     cut,
-    is_within,
     part_of,
 )
 from .slices import STEPS, each, in_slices, map_each
@@ -350,9 +349,7 @@ class MemoryPartition:
     async def query_entities(self, filter: EntityFilter) -> list[EntityRow]:
         """Give one page of entities, ordered by (name, key)."""
         rows = self._rows.entities.values()
-        page = await in_slices(
-            _page(rows, lambda row: _entity_matches(row, filter), _name, filter.limit)
-        )
+        page = await in_slices(_page(rows, filter.matches, _name, filter.limit))
         return page if filter.states else [row._replace(state=None) for row in page]
 
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
@@ -485,15 +482,3 @@ def _check_names(
             raise StorageError(
                 f"checkpoint refused: {name!r} belongs to row {claimed[name]}, not to row {id}"
             )
-
-
-def _entity_matches(row: EntityRow, filter: EntityFilter) -> bool:
-    return (
-        filter.name in (None, row.name)
-        and row.key.startswith(filter.prefix or "")
-        and is_within(row.updated, filter.updated_from, filter.updated_to)
-        and filter.locked in (None, row.lock is not None)
-        and filter.parked in (None, row.parked is not None)
-        and (filter.include_empty or row.state is not None)
-        and (filter.after is None or (row.name, row.key) > filter.after)
-    )

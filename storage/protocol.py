@@ -184,6 +184,29 @@ class StoppedPartition(PartitionStore, Protocol):
         ...
 
 
+class ReadStore(Protocol):
+    """A store that is read, whoever serves the hub or nobody; from ``open`` to ``close``."""
+
+    @property
+    def location(self) -> str:
+        """The place, as people may see it."""
+        ...
+
+    async def open(self) -> Sequence[PartitionStore]:
+        """Give its partitions, of which the methods that read may be called.
+
+        Raises:
+            UnavailableError: no hub is there, or it cannot be read while one is at work.
+            StoreMovedError: the hub is not there any more, or not yet.
+            StorageError: it cannot be read.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of it. Idempotent."""
+        ...
+
+
 @runtime_checkable
 class SharedStore(Store, Protocol):
     """A store whose partitions worker processes can open beside the hub's own process."""

@@ -362,6 +362,18 @@ class EntityFilter:
     limit: int = 100
     states: bool = True  # False leaves state None
 
+    def matches(self, row: EntityRow) -> bool:
+        """Whether an entity meets every condition."""
+        return (
+            self.name in (None, row.name)
+            and row.key.startswith(self.prefix or "")
+            and is_within(row.updated, self.updated_from, self.updated_to)
+            and self.locked in (None, row.lock is not None)
+            and self.parked in (None, row.parked is not None)
+            and (self.include_empty or row.state is not None)
+            and (self.after is None or (row.name, row.key) > self.after)
+        )
+
 
 def part_of(instance: int, chunks: dict[int, bytes], first: int, end: int) -> list[ChunkRow]:
     """Give those of a history's chunks that have some of its events, oldest first.

@@ -103,7 +103,7 @@ def read_key(key_file: Path | None) -> str | None:
 async def reach(
     place: str, keys: Mapping[str, Any], *, reads: bool, app: str | None = None
 ) -> AsyncGenerator[Client, None]:
-    """Give a client of a hub: of the one that runs, or, to read, of what one has left in its store.
+    """Give a client of a hub: of the one that runs, or, to read, of what one has in its store.
 
     Args:
         place: the hub.
@@ -124,7 +124,7 @@ async def reach(
         try:
             client = await entered.enter_async_context(perdure.connect(place, **keys))
         except UnavailableError as error:
-            if not place.startswith("sqlite:"):
+            if not (place.startswith("sqlite:") or (reads and is_database(place))):
                 words, where = str(error), shown(place)
                 raise UnavailableError(words if where in words else f"{where}: {words}") from error
             if not reads:
@@ -132,6 +132,11 @@ async def reach(
                     f"no hub runs at {place}, so nothing can be changed: start one "
                     f"(perdure serve MODULE:APP --store {place}, or perdure dev)"
                 ) from error
+            client = await entered.enter_async_context(perdure.read_store(place, app))
+        except UsageError:
+            # To read a database takes no key of those who serve from it.
+            if not (reads and is_database(place)) or keys.get("node_key_file") is not None:
+                raise
             client = await entered.enter_async_context(perdure.read_store(place, app))
         yield client
 

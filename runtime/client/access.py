@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import anyio
 
-from ...actors.arguments import is_a, refusal
+from ...actors.arguments import refusal
 from ...actors.errors import StorageError, UnavailableError, UsageError
 from ...actors.logs import Log
-from ...storage import open_store
+from ...storage import is_database, open_store
 from ...storage.membership import ClusterStore, MemberRow
 from ..transport.channels import Channel, check_socket, dial, dial_shard
 from ..transport.greeting import Credentials, NotThatMemberError, WrongKeyError
@@ -27,8 +27,6 @@ _log = Log("perdure.nodes")
 
 #: Seconds between two looks into the store for who serves the hub.
 LOOK_AGAIN_S = 1.0
-
-_DATABASES = ("postgresql://", "postgres://")
 
 
 class Access(Protocol):
@@ -97,11 +95,6 @@ class SocketAccess:
 
     def note(self, where: Mapping[str, Any]) -> None:
         """See ``Access``."""
-
-
-def is_database(place: object) -> bool:
-    """Whether a place is a database, which members of a cluster share."""
-    return is_a(place, str) and str(place).startswith(_DATABASES)
 
 
 def check_database(place: object, name: str) -> str:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from ...actors.arguments import refusal
 from ...actors.errors import UnavailableError
 from ...actors.times import to_datetime
-from ...storage import open_store
+from ...storage import is_database, open_store
 from ...storage.membership import ClusterStore
 from ..nodes import HubNodes, NodePartition, NodeStatus
-from .access import is_database
 
 if TYPE_CHECKING:
     from ...storage.membership import LeaseRow, MemberRow, View

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from attrs import Factory, define, evolve
@@ -29,6 +30,11 @@ READ_INSTANCES: Final = (
 READ_STATUSES: Final = (
     f"SELECT {WITHOUT_PAYLOADS} FROM {{s}}.instance_row"
     " WHERE partition = $1 AND key = ANY($2::text[])"
+)
+INSTANCES_BY_ID: Final = f"SELECT {WITH_PAYLOADS} FROM {{s}}.instance_row WHERE partition = $1 AND id = ANY($2::bigint[])"
+STATUSES_BY_ID: Final = (
+    f"SELECT {WITHOUT_PAYLOADS} FROM {{s}}.instance_row"
+    " WHERE partition = $1 AND id = ANY($2::bigint[])"
 )
 READ_ENTITIES: Final = (
     f"SELECT {WITH_STATES} FROM {{s}}.entity_row WHERE partition = $1 AND (name, key) IN"
@@ -113,6 +119,10 @@ WAITING: Final = (
     "SELECT actor, count(*) FROM {s}.mail_row WHERE partition = $1 AND actor = ANY($2::text[])"
     " GROUP BY actor"
 )
+WAITING_BUT: Final = (
+    "SELECT actor, count(*) FROM {s}.mail_row WHERE partition = $1 AND actor = ANY($2::text[])"
+    " AND n <> ALL($3::bigint[]) GROUP BY actor"
+)
 
 #: For each table of messages, what a copy of its row has.
 COPIED: Final = {
@@ -160,6 +170,10 @@ class _Where:
         if wanted is not None:
             self.add(f"{column} IS {'NOT ' if wanted else ''}NULL")
 
+    def without(self, ids: Sequence[int]) -> None:
+        if ids:
+            self.add("id <> ALL(?::bigint[])", [*ids])
+
     @property
     def text(self) -> str:
         return " AND ".join(self.terms)
@@ -174,9 +188,12 @@ def _bindable(value: Any) -> Any:
     return value
 
 
-def instance_page(partition: int, filter: InstanceFilter) -> tuple[str, list[Any]]:
-    """Make the statement of a page of instances."""
+def instance_page(
+    partition: int, filter: InstanceFilter, without: Sequence[int] = ()
+) -> tuple[str, list[Any]]:
+    """Make the statement of a page of instances, all but some."""
     where = _instance_where(partition, filter)
+    where.without(without)
     down = " DESC" if filter.newest else ""
     columns = WITH_PAYLOADS if filter.payloads else WITHOUT_PAYLOADS
     where.values.append(max(0, filter.limit))
@@ -187,9 +204,12 @@ def instance_page(partition: int, filter: InstanceFilter) -> tuple[str, list[Any
     return sql, where.values
 
 
-def instance_count(partition: int, filter: InstanceFilter) -> tuple[str, list[Any]]:
-    """Make the statement that counts the instances on all pages."""
+def instance_count(
+    partition: int, filter: InstanceFilter, without: Sequence[int] = ()
+) -> tuple[str, list[Any]]:
+    """Make the statement that counts the instances on all pages, all but some."""
     where = _instance_where(partition, evolve(filter, after=None))
+    where.without(without)
     return f"SELECT count(*) FROM {{s}}.instance_row WHERE {where.text}", where.values
 
 
@@ -223,9 +243,12 @@ def _instance_where(partition: int, filter: InstanceFilter) -> _Where:
     return where
 
 
-def entity_page(partition: int, filter: EntityFilter) -> tuple[str, list[Any]]:
-    """Make the statement of a page of entities."""
+def entity_page(
+    partition: int, filter: EntityFilter, without: Sequence[int] = ()
+) -> tuple[str, list[Any]]:
+    """Make the statement of a page of entities, all but some."""
     where = _Where([partition])
+    where.without(without)
     if filter.name is not None:
         where.add("name = ?", filter.name)
     if filter.prefix:

@@ -52,6 +52,11 @@ class StoppedStore:
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._copied: SqliteStore | None = None
 
+    @property
+    def location(self) -> str:
+        """The folder, as a place."""
+        return f"sqlite:{self._folder}"
+
     async def open(self) -> Sequence[SqlitePartition]:
         """Give its partitions, of which the methods that read may be called.
 
@@ -68,7 +73,7 @@ class StoppedStore:
             if count:
                 mark = await to_thread.run_sync(_mark_in_order, self._folder)
                 if mark is not None:
-                    mark.refuse(f"sqlite:{self._folder}")
+                    mark.refuse(self.location)
                 committers = Committers()
                 self._in_place = [
                     _StillPartition(self._folder, number, self._bridge, committers)

@@ -247,14 +247,15 @@ def test_a_wrong_key_between_nodes_is_one_line(
         file.chmod(0o600)
     open_.chmod(0o644)
     with members_at(newest_postgres, node_key=right):
-        without = run("list", newest_postgres)
+        without = run("start", newest_postgres, "double", "1")
         with_wrong = run("list", newest_postgres, "--node-key-file", str(wrong))
         readable = run("list", newest_postgres, "--key-file", str(open_))
         with_right = run("list", newest_postgres, "--key-file", str(right))
-        needs_none = run("nodes", newest_postgres)
+        needs_none = [run("nodes", newest_postgres), run("list", newest_postgres, "--count")]
 
     assert with_right.status == 0
-    assert needs_none.status == 0
+    assert [ended.status for ended in needs_none] == [0, 0]
+    assert needs_none[1].out == "0\n"
     for refused in (without, with_wrong, readable):
         assert refused.status == 2
         assert refused.err.count("\n") == 1

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
-from tests.adapters.cli.shop import Run
+from perdure import EntityId, Hub
+from perdure.storage.postgres import PostgresStore
+from tests.adapters.cli.conftest import QUICK
+from tests.adapters.cli.shop import Counter, Run, app, double, wait_for_go
 
 
 def test_what_only_reads_is_read_from_the_files_where_no_hub_runs(run: Run, stopped: str) -> None:
@@ -87,3 +91,73 @@ def test_a_store_that_is_not_there_is_not_made(run: Run, tmp_path: Path) -> None
     assert ended.status == 4
     assert "no hub has its files in" in ended.err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture
+def database(newest_postgres: str) -> str:
+    """A hub on PostgreSQL that nobody serves."""
+
+    async def leave() -> None:
+        async with Hub(app, store=newest_postgres, partitions=4, settings=QUICK) as hub:
+            await hub.client.start_new(wait_for_go, instance_id="waits")
+            await (await hub.client.start_new(double, 4, instance_id="ended")).result(timeout=20)
+            await hub.client.call_entity(EntityId(Counter, "a"), Counter.add, 3)
+
+    anyio.run(leave)
+    return newest_postgres
+
+
+def test_what_only_reads_is_read_from_the_database_where_no_member_runs(
+    run: Run, database: str
+) -> None:
+    listed = run("list", database, "--json").values
+    count = run("list", database, "--count")
+    shown = run("show", database, "ended")
+    events = run("history", database, "ended", "--json").values
+    entities = run("entities", database, "--json").values
+    entity = run("entity", database, "@counter@a")
+    parked = run("parked", database)
+    result = run("wait", database, "ended")
+    explained = run("explain", database, "waits", "--app", "tests.adapters.cli.shop:app")
+
+    assert [one["instance_id"] for one in listed] == ["ended", "waits"]
+    assert count.out == "2\n"
+    assert "Completed" in shown.out
+    assert [event["event_type"] for event in events] == ["ExecutionStarted", "ExecutionCompleted"]
+    assert [one["entity_id"] for one in entities] == ["@counter@a"]
+    assert '{"value":3}' in entity.out
+    assert parked == (0, "", "nothing is parked\n")
+    assert result.out == "8\n"
+    assert 'return await ctx.wait_for_external_event("Go")' in explained.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("start", "double", "1"), ("raise-event", "waits", "Go"), ("wait", "waits"), ("shards",)],
+    ids=lambda one: one[0],
+)
+def test_what_takes_a_member_says_that_none_answers(
+    run: Run, newest_postgres: str, arguments: tuple[str, ...]
+) -> None:
+    anyio.run(_make_hub, newest_postgres)
+    command, *rest = arguments
+
+    ended = run(command, newest_postgres, *rest)
+
+    assert ended.status in (3, 4)
+    if command != "wait":  # which reads, and there is no such instance
+        assert "start one" in ended.err
+        assert ended.status == 4
+
+
+async def _make_hub(place: str) -> None:
+    store = PostgresStore(place)
+    await store.open(4)
+    await store.close()
+
+
+def test_no_hub_is_made_in_a_database_that_has_none(run: Run, newest_postgres: str) -> None:
+    first, second = run("list", newest_postgres), run("list", newest_postgres)
+
+    assert first.status == second.status == 4
+    assert "there is no hub in" in second.err

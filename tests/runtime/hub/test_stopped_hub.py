@@ -22,6 +22,7 @@ from perdure import (
     UnavailableError,
     UsageError,
 )
+from perdure.storage.postgres import folding
 from tests.storage.files import change
 
 app = App("left")
@@ -257,3 +258,30 @@ async def test_a_trace_says_that_a_history_is_damaged_and_not_that_it_goes_on(
         [first, *_] = (await client.query_page()).items
         with pytest.raises(StoreDamagedError, match="history"):
             await client.trace(first.instance_id)
+
+
+async def test_a_database_is_read_while_its_hub_serves_and_its_journal_is_not_folded(
+    newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "GATHER_S", 3600.0)
+    async with Hub(app, store=newest_postgres, partitions=4) as hub:
+        await hub.client.start_new(wait_for_go, instance_id="waits")
+        await (await hub.client.start_new(double, 4, instance_id="ended")).result(timeout=20)
+        await hub.client.call_entity(EntityId(Counter, "a"), Counter.add, 3)
+        async with perdure.read_store(newest_postgres) as client:
+            found = {status.instance_id async for status in client.query()}
+            count = await client.count(statuses=["Running"])
+            history = await client.get_history("waits")
+            state = await client.read_entity_state(EntityId("counter", "a"))
+            nodes = await client.nodes()
+            with pytest.raises(UnavailableError, match="perdure serve MODULE:APP --store"):
+                await client.get_handle("waits").raise_event("Go")
+        # It holds nothing of the hub's up.
+        await hub.client.get_handle("waits").raise_event("Go", 1)
+        assert await hub.client.get_handle("waits").result(timeout=20) == 1
+
+    assert found == {"waits", "ended"}
+    assert count == 1
+    assert history[0].event_type == "ExecutionStarted"
+    assert state == {"value": 3}
+    assert len(nodes.nodes) == 1
