@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +110,7 @@ def files(start: Path) -> Iterator[tuple[str, str]]:
             yield name, path.read_text("utf-8")
 
 
+@cache
 def all_uses() -> list[Use]:
     return [
         use
