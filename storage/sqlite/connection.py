@@ -102,10 +102,11 @@ class Connection:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a file to write to; one thread may hand the connection to the next."""
-    return _connect(location(path, "rw"))
+    return connect_to(location(path, "rw"))
 
 
-def _connect(uri: str) -> sqlite3.Connection:
+def connect_to(uri: str) -> sqlite3.Connection:
+    """Open a file for whatever thread; the rest is said to SQLite in statements."""
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
@@ -135,7 +136,7 @@ class Connector:
         self._is_given_up = False
 
     def __call__(self) -> sqlite3.Connection:
-        made = _connect(self._uri)
+        made = connect_to(self._uri)
         with self._lock:
             if not self._is_given_up:
                 self._made = made

@@ -48,7 +48,7 @@ async def test_whoever_gives_up_waits_for_the_thread_that_opens(
         ended.append(uri)
         raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr(module, "_connect", open_slowly)
+    monkeypatch.setattr(module, "connect_to", open_slowly)
     reader = Connection(tmp_path / "file.sqlite", "")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(reader.fetch, "SELECT 1")
