@@ -312,7 +312,9 @@ async def test_who_does_not_know_the_placement_of_this_run_is_told_at_once(
 
 
 async def test_clients_may_ask_for_nothing_else() -> None:
-    assert FakeCrew().handlers.keys() == {"where", "statistics", "move", "ask", "look"}
+    verbs = {"where", "statistics", "move", "migrate", "migration", "ask", "look"}
+
+    assert FakeCrew().handlers.keys() == verbs
 
 
 async def test_a_crew_without_its_own_loop_has_no_shard_there() -> None:
