@@ -339,6 +339,25 @@ async def migrate(source: str, target: str, tell: Tell = _ignore) -> Migrated:
     return await _with_both(source, target, lambda one, other: _Migration(one, other, tell).run())
 
 
+async def finish(source: str, target: str) -> bool:
+    """Finish what a process has left that served the hub while it moved, where all of it has come.
+
+    Args:
+        source: the folder that the target names; False where it is not on this host.
+        target: the store that has all.
+
+    Returns:
+        Whether the target is valid now. It is not where something has not come, or where that
+        process may still serve it.
+    """
+    if not source.startswith("sqlite:"):
+        return False
+    try:
+        return await _with_both(source, target, _finish)
+    except StoreInUseError:
+        return False  # it serves
+
+
 async def compare(source: str, target: str, tell: Tell = _ignore) -> list[Difference]:
     """Compare what two stores have of one hub, neither of which is open; nothing is changed.
 
@@ -574,6 +593,20 @@ async def _content(end: Movable, partition: int) -> Content:
         async for portion in portions:
             content.add(portion)
     return content
+
+
+async def _finish(source: Movable, target: Movable) -> bool:
+    hub, there = await source.look(), await target.look()
+    if hub is None or there is None or hub.mark is None or there.mark is None:
+        return False
+    token = hub.mark.token
+    if hub.mark.state != MOVING or (there.mark.state, there.mark.token) != (COMING, token):
+        return False
+    if len(await target.arrived(token)) < hub.partitions:
+        return False
+    await target.arrive(token)
+    await source.bury(evolve(hub.mark, state=GONE))
+    return True
 
 
 async def _compare(source: Movable, target: Movable, tell: Tell) -> list[Difference]:

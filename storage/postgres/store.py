@@ -29,6 +29,7 @@ from ...actors.errors import (
     StoreDamagedError,
     StoreFullError,
     StoreInUseError,
+    StoreMovedError,
     UsageError,
 )
 from ...actors.logs import Log
@@ -36,6 +37,7 @@ from ..bridge import AsyncioBridge
 from ..encoding import next_numbers
 from ..layered import LayeredReads, make_layer
 from ..layers import Layers
+from ..marks import COMING
 from ..membership import HubIdentity, Newcomer, View
 from ..mended import mend_entity, mend_instance, why
 from ..pieces import is_large
@@ -62,7 +64,7 @@ from .committer import Committer, Entry, Row
 from .faults import explained, lease_lost
 from .links import Connection, Link, driver
 from .place import read_place
-from .schema import Identity, check_partitions, prepare, read_durability
+from .schema import Identity, check_partitions, prepare, read_durability, read_mark
 from .tables import bindable
 
 COMMITTERS_MAX: Final = 1
@@ -437,6 +439,7 @@ class PostgresStore:
         if type(given) is not str:
             raise UsageError(f"spec must be a str, not a {type(given).__name__}")
         self.place = read_place(spec)
+        self._spec = spec
         self.bridge = AsyncioBridge()
         self._committers: list[Committer] = []
         self._takers: list[Link] = []
@@ -499,9 +502,21 @@ class PostgresStore:
         if partitions:
             check_partitions(partitions)
         with explained(self.location):
-            await self.bridge.run(lambda: self._open(partitions, token), shield=True)
+            try:
+                await self.bridge.run(lambda: self._open(partitions, token), shield=True)
+            except StoreMovedError:
+                if not await self._has_come():
+                    raise
+                await self.bridge.run(lambda: self._open(partitions, token), shield=True)
         self.partitions = [self.partition(number) for number in range(self.count)]
         return self.partitions
+
+    async def _has_come(self) -> bool:
+        """Whether a hub that came here while it served can be opened, now that nobody serves it."""
+        from ..migration import finish  # which hardly an open store ever needs
+
+        mark = await self._with_connection(lambda one: read_mark(one, self.place))
+        return mark is not None and mark.state == COMING and await finish(mark.place, self._spec)
 
     async def _open(self, partitions: int, token: str | None) -> None:
         self.reader, self.querier = (

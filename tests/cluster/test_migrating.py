@@ -30,6 +30,7 @@ from perdure import (
 from perdure.storage import Checkpoint, migration
 from perdure.storage.bridge import AsyncioBridge
 from perdure.storage.marks import COMING, Mark
+from perdure.storage.migrating import MigratingStore
 from perdure.storage.migration import Found
 from perdure.storage.postgres.migration import MovablePostgres
 from perdure.storage.postgres.server import Server
@@ -258,6 +259,27 @@ async def test_a_hub_moves_with_its_work_under_way(
             async with Hub(app, store=newest_postgres):
                 pass
 
+    await check_moved(errands, folder, newest_postgres)
+
+
+async def test_a_move_that_was_not_finished_at_the_end_is_finished_where_the_hub_starts_next(
+    tmp_path: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(self: MigratingStore) -> None:
+        raise StorageError("the process is gone")
+
+    folder, errands = tmp_path / "hub", Errands()
+    monkeypatch.setattr(MigratingStore, "_finish", lose)
+    hub = await Hub(app, store=folder, partitions=PARTITIONS).start()
+    async with errands.beside(hub.client):
+        await hub.migrate(newest_postgres)
+        await finished(hub)
+    with pytest.raises(StorageError, match="is gone"):
+        await hub.stop()
+    monkeypatch.undo()
+
+    async with Hub(app, store=newest_postgres) as hub:
+        await errands.check(hub.client)
     await check_moved(errands, folder, newest_postgres)
 
 
