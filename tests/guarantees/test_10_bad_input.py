@@ -36,6 +36,8 @@ from perdure import (
 )
 from tests.faults import everything, settle, within
 
+pytestmark = pytest.mark.by_turns
+
 app = App()
 
 

@@ -20,6 +20,8 @@ from perdure.adapters.http.entrance import Entrance
 from tests.adapters.http.serving import KEYS, Served, make_app, served
 from tests.runtime.harness import until
 
+pytestmark = pytest.mark.by_turns
+
 API = "/api/v1"
 IN_AN_HOUR = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 

@@ -17,6 +17,8 @@ from attrs import field, frozen
 from perdure import EntityId, HistoryEvent, RuntimeStatus
 from tests.adapters.http.serving import SDK, WEBHOOKS, Served, served
 
+pytestmark = pytest.mark.by_turns
+
 Prepare = Callable[[Served], Awaitable[None]]
 
 SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -21,6 +21,8 @@ from tests.features.clients.conftest import Way
 from tests.features.clients.test_clients_orchestrations import told
 from tests.runtime.harness import until
 
+pytestmark = pytest.mark.by_turns
+
 CLICKS: EntityId[Any] = EntityId("Counter", "a/b?c=d#é")
 
 

@@ -32,6 +32,8 @@ from perdure.runtime.transport.lines import Line
 from tests.features.clients.application import app
 from tests.features.clients.conftest import open_http
 
+pytestmark = pytest.mark.by_turns
+
 CLICKS: EntityId[Any] = EntityId("counter", "c")
 
 

@@ -27,6 +27,8 @@ from perdure import (
 )
 from tests.features.clients.conftest import Way
 
+pytestmark = pytest.mark.by_turns
+
 
 async def told(error: type[Exception], way: Way, method: str, *args: object, **kw: object) -> str:
     """Give the text of what a method of a way's client raises, which is that of the hub's own."""

@@ -9,6 +9,7 @@ from perdure.storage.postgres import PostgresStore
 from perdure.testing import StoreConformance
 
 
+@pytest.mark.by_turns("trio")
 class TestPostgresStore(StoreConformance):
     @pytest.fixture
     def store(self, newest_postgres: str) -> Store:

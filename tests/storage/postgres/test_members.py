@@ -26,6 +26,7 @@ from ..cluster_conformance import (
 from .sessions import Session
 
 
+@pytest.mark.by_turns("trio")
 class TestPostgresStore(ClusterConformance):
     @pytest.fixture
     def stores(self, postgres: str) -> Sequence[ClusterStore]:

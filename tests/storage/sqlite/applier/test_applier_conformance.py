@@ -10,6 +10,7 @@ from perdure.storage.sqlite import SqliteStore
 from perdure.testing.store_conformance import StoreConformance
 
 
+@pytest.mark.by_turns("asyncio")
 @pytest.mark.usefixtures("never")
 class TestNothingApplied(StoreConformance):
     @pytest.fixture
@@ -17,6 +18,7 @@ class TestNothingApplied(StoreConformance):
         return SqliteStore(tmp_path / "hub", synchronous="OFF")
 
 
+@pytest.mark.by_turns("trio")
 @pytest.mark.usefixtures("at_once")
 class TestEverythingApplied(StoreConformance):
     @pytest.fixture
