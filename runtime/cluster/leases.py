@@ -356,11 +356,8 @@ class Leases:
             f"member {old.number} has expired: it did not reach the store in time"
         )
         _log.error("%s; all its partitions end here, and it joins again", error)
-        for scope in self._busy.values():
-            scope.cancel()
         self._known = {*self._host.hosted}
-        for partition in list(self._host.hosted):
-            self._drop(partition, error)
+        self._drop_all(error)
         self._is_joining = True
         await self.leave()
         tries = 0
@@ -373,9 +370,16 @@ class Leases:
                 _log.error("this process cannot join again yet: %s", _text(why))
             await anyio.sleep(self._pause(tries))
             tries += 1
+        self._drop_all(error)  # what has come meanwhile was the old member's
         self._is_joining = False
         self.view = None
         self.look_soon()
+
+    def _drop_all(self, error: LeaseLostError) -> None:
+        for scope in self._busy.values():
+            scope.cancel()
+        for partition in list(self._host.hosted):
+            self._drop(partition, error)
 
     # Looks.
 
@@ -421,7 +425,7 @@ class Leases:
             _log.warning("member %d could not look: %s", membership.number, _text(error))
             self._looks_since = self._now()
             return False
-        if membership is not self._membership:
+        if membership is not self._membership or self._is_joining:
             return True
         self.view = view
         try:
@@ -576,11 +580,16 @@ class Leases:
 
     async def _serve(self, partition: int, epoch: int | None) -> bool:
         """Serve a partition; False where it is somebody else's."""
+        membership = self._membership
         tries = 0
         while True:
             self._served_since[partition] = self._now()
             try:
                 await self._host.host(partition, epoch)
+                if membership is not self._membership:
+                    # What cannot be stopped, as a recovery, may end after the member has expired.
+                    self._drop(partition, LeaseLostError("this process is another member now"))
+                    return False
                 self._known.discard(partition)
                 return True
             except LeaseLostError as error:

@@ -38,6 +38,7 @@ from tests.cluster.histories import (
     check_order,
     check_register,
     check_sum,
+    requests_of,
     undelivered,
 )
 from tests.cluster.nodes import GoneError, NodeError, standing_still
@@ -148,6 +149,8 @@ def schedule(
     """Draw what is done, in order."""
     random = Random(seed)
     acts = list[Act]()
+    if not kinds:
+        return acts
     at = random.uniform(0, 0.4)
     while at < seconds:
         kind = random.choice(sorted(kinds))
@@ -556,6 +559,9 @@ class Trial:
         kinds: what is done to it.
         ask_s: seconds after which a client asks another node.
         again: how a failed one is run again.
+
+    Attributes:
+        forgotten: requests that were acknowledged, and are not there any more.
     """
 
     def __init__(
@@ -577,21 +583,29 @@ class Trial:
         self.nemesis = Nemesis(cluster, server, acts)
         self.clients = Clients(cluster, seed, self.nemesis.leaving, ask_s=ask_s)
         self._random = Random(seed)
+        self.forgotten = 0
 
     @property
     def history(self) -> History:
         """What the clients saw."""
         return self.clients.history
 
-    def go(self) -> None:
+    def go(self, hurt: Callable[[], None] = lambda: None, *, forgets: bool = False) -> None:
         """Do it, and check what has come of it.
 
+        Args:
+            hurt: what is done besides, when the nemesis is through.
+            forgets: whether that makes the database forget the last of what it has acknowledged.
+
         Raises:
-            Anomaly: something has that must not.
+            Anomaly: something has come of it that must not.
         """
         try:
-            self._hurt()
-            self._check()
+            self._hurt(hurt)
+            if forgets:
+                self._check_what_is_left()
+            else:
+                self._check()
         except (Exception, KeyboardInterrupt) as error:
             raise Anomaly(f"{type(error).__name__}: {error}\n{self.story()}") from error
 
@@ -608,11 +622,12 @@ class Trial:
             )
         )
 
-    def _hurt(self) -> None:
+    def _hurt(self, hurt: Callable[[], None]) -> None:
         self._cluster.start(NODES)
         self.clients.start()
         try:
             self.nemesis.run()
+            hurt()
         finally:
             self.nemesis.mend()
             self.clients.finish()
@@ -656,6 +671,41 @@ class Trial:
         self._stop_all()
         self._check_stored(at_rest=True)
 
+    def _check_what_is_left(self) -> None:
+        """Check that a database which has forgotten its last moments is that of an earlier one."""
+        for call in self.history.of("count", "transfer"):
+            if call.outcome == "answer" and self._has(call.result):
+                status = self._ask("status", instance_id=call.result, wait=END_S)
+                page = self._ask("history", instance_id=call.result, limit=1_000)
+                check_ended(call.result, status["runtime_status"], page["items"])
+        for n in range(COUNTERS):
+            for key in (f"n{n}", f"o{n}"):
+                applied = self._state("counter", key).get("applied", {})
+                check_applied(applied, self._may_be(key))
+                notes = [call for call in self.history.of("note") if call.key == key]
+                self.forgotten += len(requests_of(notes, "answer") - applied.keys())
+        self._check_accounts()
+        self._check_heard([self._state("speaker", str(n)).get("said", 0) for n in range(SPEAKERS)])
+        self._stop_all()
+        self._check_stored(at_rest=True)
+
+    def _has(self, instance: str) -> bool:
+        try:
+            return bool(self._ask("status", instance_id=instance))
+        except NodeError as error:
+            if error.kind != "InstanceNotFoundError":
+                raise
+            return False
+
+    def _may_be(self, key: str) -> list[Call]:
+        """Give the calls that a counter may have been given, each of which may be forgotten."""
+        calls = self.history.of("note", "count")
+        return [
+            Call(call.client, key, "note", None, request, call.begun, outcome="unknown")
+            for call in calls
+            for request in (call.request, f"count-{call.request}")
+        ]
+
     def _check_one_register(self, key: str) -> None:
         last = self.history.begin(-1, key, "read", None)
         answer = self._ask("call", entity=f"@register@{key}", operation="read")
@@ -680,18 +730,24 @@ class Trial:
             applied = self._state("counter", f"o{n}").get("applied", {})
             if applied != dict.fromkeys(counted.get(f"o{n}", ()), 1):
                 raise Anomaly(f"counter o{n} has {applied}, by {counted.get(f'o{n}')}")
-        accounts = {key: self._state("account", key) for key in moved}
+        if (balances := self._check_accounts()) != moved:
+            raise Anomaly(f"the accounts have {balances}, and should have {moved}")
+
+    def _check_accounts(self) -> dict[str, int]:
+        accounts = {f"a{n}": self._state("account", f"a{n}") for n in range(ACCOUNTS)}
         balances = {key: one.get("balance", Account().balance) for key, one in accounts.items()}
         check_bank(balances, Account().balance)
-        if balances != moved:
-            raise Anomaly(f"the accounts have {balances}, and should have {moved}")
         for key, one in accounts.items():
             check_locks(key, [(way, who) for way, who in one.get("entries", ())])
+        return balances
 
     def _check_speakers(self) -> None:
         said = [self._state("speaker", str(n)).get("said", 0) for n in range(SPEAKERS)]
         if sum(said) != len(self.history.of("say")):
             raise Anomaly(f"speakers said {said}, asked {len(self.history.of('say'))} times")
+        self._check_heard(said)
+
+    def _check_heard(self, said: list[int]) -> None:
         deadline = time.monotonic() + END_S
         while True:
             logs = [self._state("log", f"l{n}").get("lines", []) for n in range(LOGS)]

@@ -105,6 +105,7 @@ class Net:
         self._edges: dict[tuple[str, str], Edge] = {}
         self._processes: dict[int, str] = {}
         self._listeners: dict[str, socket.socket] = {}
+        self._places: dict[str, tuple[str, int]] = {}
         self._accepted: set[socket.socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -126,6 +127,10 @@ class Net:
     def proxy(self, target: str, host: str, port: int) -> int:
         """Lead to a target, by a port of 127.0.0.1 that this gives."""
         return self._do(lambda: self._listen(target, (host, port)))
+
+    def redirect(self, target: str, host: str, port: int) -> None:
+        """Have a target be somewhere else from now on, for new connections."""
+        self._do(lambda: self._places.update({target: (host, port)}))
 
     def withdraw(self, target: str) -> None:
         """Refuse new connections to a target as a kernel does on which nobody listens any more."""
@@ -218,13 +223,14 @@ class Net:
         # asyncio's own server leaks what it accepts while it is being closed.
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         listener.setblocking(False)
+        self._places[target] = place
 
         def accept() -> None:
             with suppress(BlockingIOError):
                 near, _ = listener.accept()
                 near.setblocking(False)
                 self._accepted.add(near)
-                task = self._loop.create_task(self._serve(near, target, place))
+                task = self._loop.create_task(self._serve(near, target))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
@@ -239,14 +245,14 @@ class Net:
             self._loop.remove_reader(listener)
             listener.close()
 
-    async def _serve(self, near: socket.socket, target: str, place: tuple[str, int]) -> None:
+    async def _serve(self, near: socket.socket, target: str) -> None:
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, near)
         self._accepted.discard(near)
         writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
         try:
-            await self._carry(target, place, reader, writer)
+            await self._carry(target, reader, writer)
         finally:
             _reset(writer)
 
@@ -264,7 +270,6 @@ class Net:
     async def _carry(
         self,
         target: str,
-        place: tuple[str, int],
         near: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -276,7 +281,7 @@ class Net:
         while edge.is_mute:
             await edge.changed.wait()
         try:
-            far, onward = await asyncio.open_connection(*place)
+            far, onward = await asyncio.open_connection(*self._places[target])
         except OSError:
             _reset(writer)  # as the target would
             return

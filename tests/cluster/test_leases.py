@@ -333,3 +333,37 @@ async def test_a_process_that_cannot_join_again_does_not_go_on_looking_as_who_it
         assert len(looks) <= 1
         may_join.set()
         await until(lambda: leases.number == 2 and len(host.hosted) == 1)
+
+
+@pytest.mark.parametrize("when", ["before it joins again", "after that"])
+async def test_what_begins_to_be_served_as_its_member_expires_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    join, may_join = SmallStore.join, anyio.Event()
+    begins = list[int]()
+
+    async def join_late(self: SmallStore, newcomer: Newcomer) -> SmallMembership:
+        if self.number is not None:
+            await may_join.wait()
+        return await join(self, newcomer)
+
+    class Slow(Host):
+        async def host(self, partition: int, epoch: int | None) -> None:
+            begins.append(self.numbers[-1])
+            with anyio.CancelScope(shield=True):  # as a recovery, which nobody stops half way
+                await super().host(partition, epoch)
+
+    monkeypatch.setattr(SmallStore, "join", join_late)
+    cluster, host = await cluster_of(1), Slow()
+    host.may_host = anyio.Event()
+    async with leased(cluster, host) as leases:
+        await until(lambda: begins == [1])
+        del cluster.members[1]
+        await anyio.sleep(TTL_S / 2)  # it has found out
+        if when == "after that":
+            may_join.set()
+            await until(lambda: leases.number == 2)
+        host.may_host.set()
+        may_join.set()
+        await until(lambda: begins == [1, 2] and len(host.hosted) == 1)
+        assert host.dropped == [0], "what the old member had"

@@ -206,6 +206,18 @@ def test_edges_of_one_target_are_told_apart_by_who_dials(net: Net, echo: Echo) -
     assert echo.heard == [b"a\n"]
 
 
+def test_a_target_that_has_moved_is_found_by_new_connections(net: Net, echo: Echo) -> None:
+    other = Echo()
+    port = net.proxy("echo", "127.0.0.1", echo.port)
+    net.redirect("echo", "127.0.0.1", other.port)
+
+    with dialled(port) as line:
+        assert say(line, b"a\n") == b"A\n"
+
+    assert (echo.heard, other.heard) == ([], [b"a\n"])
+    other.listener.close()
+
+
 def test_answers_are_lost_of_those_connections_that_are_meant(net: Net, echo: Echo) -> None:
     port = net.proxy("echo", "127.0.0.1", echo.port)
     with dialled(port) as one, dialled(port) as meant:

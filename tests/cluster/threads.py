@@ -266,6 +266,15 @@ class ThreadCluster:
             self.net.withdraw(target)
             self.net.reset("?", target)
 
+    def move_database(self, place: str) -> None:
+        """Have the database be somewhere else from now on: what was open breaks."""
+        parts = urlsplit(place)
+        assert parts.hostname is not None
+        self.place = place
+        for node in self.nodes:
+            self.net.redirect(f"{node.name}'s database", parts.hostname, parts.port or 5432)
+            self.net.reset("?", f"{node.name}'s database")
+
     def to_database(self, node: ThreadNode) -> tuple[str, str]:
         """Name the edge between a member and the database."""
         return "?", f"{node.name}'s database"

@@ -237,6 +237,14 @@ async def test_without_the_share_lock_a_commit_would_be_lost(
         await arena.meet(COMMIT, TAKE_OVER)
 
 
+async def test_without_a_fence_in_what_is_committed_an_older_owner_would_commit(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "COMMIT", journal.COMMIT.replace("epoch = $3", "$3::bigint > 0"))
+    with pytest.raises(Breach, match=r"who took over saw|epochs"):
+        await arena.meet(COMMIT, TAKE_OVER)
+
+
 async def test_without_a_fence_in_what_is_folded_an_older_owner_would_fold(arena: Arena) -> None:
     async def gate_without(side: Side) -> None:
         sql = GATE.replace("epoch = $2", "$2::bigint > 0")
