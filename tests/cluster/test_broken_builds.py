@@ -28,10 +28,15 @@ PARTITIONS = 4
 SEEDS_MAX = 200
 
 
+def registers() -> Iterator[EntityId[Register]]:
+    return (EntityId(Register, f"x{n}") for n in range(1_000))
+
+
 async def read_after_a_pause(*, waits: bool) -> History:
     """Have a member read that was away while another one took over, and a client wrote there."""
     cluster, history = Cluster(), History()
     settings = Settings(lease_s=0.6, drain_s=1.0)
+    id = EntityId(Register, "x")
 
     def hub() -> Hub:
         return Hub(
@@ -53,8 +58,7 @@ async def read_after_a_pause(*, waits: bool) -> History:
         async with hub() as one, hub() as two:
             while len(owned()) < PARTITIONS // 2:
                 await anyio.sleep(0.01)
-            ids = (EntityId(Register, f"x{n}") for n in range(1_000))
-            id = next(id for id in ids if partition_of(str(id), PARTITIONS) in owned())
+            id = next(one for one in registers() if partition_of(str(one), PARTITIONS) in owned())
             await write(two, 1)
             cluster.silent.add(2)
             while owned():
