@@ -18,11 +18,14 @@ class NodePartition(Fact):
         epoch: how often it was taken over, so that each value is one node's; None where the hub
             has one owner, whose epochs nobody compares.
         wanted: the member that it is to go to.
+        unapplied: checkpoints that are in its journal, and not in the tables yet; None where the
+            hub has one owner, whose statistics say it.
     """
 
     index: int
     epoch: int | None = None
     wanted: int | None = None
+    unapplied: int | None = None
 
 
 @frozen(kw_only=True)

@@ -72,6 +72,7 @@ class PartitionStatistics(Fact):
         owed: messages to other partitions that these have not made durable yet.
         activations: actors in memory.
         stored_bytes: what it takes in the store, write-ahead log included; 0 in memory.
+        unapplied: checkpoints that are durable in the store's journal, and not in its tables yet.
         commit_durations: how long the store took for each checkpoint.
         committed_bytes: bytes of the payloads that the turns of stored checkpoints took and sent.
         replays: histories of instances that were replayed, since these came into memory.
@@ -97,6 +98,7 @@ class PartitionStatistics(Fact):
     owed: int = 0
     activations: int
     stored_bytes: int
+    unapplied: int = 0
     commit_durations: Durations = Durations()
     committed_bytes: int = 0
     replays: int = 0

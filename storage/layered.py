@@ -83,6 +83,12 @@ class LayeredReads(ABC):
     def _known_layers(self) -> Layers | None:
         """The same; those of the owner before, until there are others."""
 
+    @property
+    def unapplied(self) -> int:
+        """How many checkpoints the tables lack."""
+        layers = self._known_layers
+        return 0 if layers is None else layers.sequence - layers.applied
+
     @abstractmethod
     async def _fetch(self, sql: str, values: Sequence[Any]) -> list[Any]:
         """Run a query of the tables, and give its rows."""

@@ -93,6 +93,7 @@ class LeaseRow(NamedTuple):
     epoch: int
     owner: int | None  # a member, which may have expired; None where it is free
     wanted: int | None  # the member that it is to go to
+    unapplied: int | None = None  # checkpoints that its tables lack, if that was looked at
 
 
 class View(NamedTuple):
@@ -149,8 +150,8 @@ class Membership(Protocol):
         """Stay a member for ``ttl_s`` more; False where it has expired, or was removed."""
         ...
 
-    async def look(self) -> View:
-        """See who is a member, and who has what."""
+    async def look(self, *, closely: bool = False) -> View:
+        """See who is a member, and who has what; ``closely``, how far tables are behind as well."""
         ...
 
     async def noticed(self) -> None:
@@ -232,5 +233,5 @@ class ClusterStore(Store, Protocol):
         ...
 
     async def view(self) -> View:
-        """See who is a member, and who has what, without being one. Before ``open``, too."""
+        """See that closely without being one. Before ``open``, too."""
         ...

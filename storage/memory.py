@@ -247,6 +247,11 @@ class MemoryPartition:
         """Refuse every call from now on."""
         self._stored = None
 
+    @property
+    def unapplied(self) -> int:
+        """How many checkpoints its tables lack: none ever."""
+        return 0
+
     async def recover(self) -> Recovered:
         """Read what is needed to go on, under a new epoch."""
         rows = self._rows

@@ -38,6 +38,11 @@ class PartitionStore(Protocol):
         """Where its rows are, in words for people: the file."""
         ...
 
+    @property
+    def unapplied(self) -> int:
+        """How many checkpoints are durable that its tables lack still; 0 where there is no such lag."""
+        ...
+
     async def recover(self) -> Recovered:
         """Read what is needed to go on, under a new and greater epoch that fences older owners."""
         ...

@@ -286,6 +286,10 @@ class _FaultyPartition:
             await fence.stand()
         return answer
 
+    @property
+    def unapplied(self) -> int:
+        return self._inner.unapplied
+
     async def recover(self) -> Recovered:
         return await self._call(self._inner.recover)
 

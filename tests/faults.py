@@ -229,6 +229,10 @@ class FaultyPartition:
         await self._store.deliver(method, self._index)
         return answer
 
+    @property
+    def unapplied(self) -> int:
+        return self._inner.unapplied
+
     async def recover(self) -> Recovered:
         return await self._call("recover", self._inner.recover)
 

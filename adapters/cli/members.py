@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from perdure import HubNodes, NodePartition, NodeStatus
 
 _HEADERS = (
-    "member", "state", "beat", "part.", "which", "address", "host", "pid", "perdure", "app", "http",
+    "member", "state", "beat", "part.", "which", "behind", "address", "host", "pid", "perdure", "app", "http",
     "joined",
 )  # fmt: skip
 #: What a narrow screen goes without, in this order.
-_SPARED = (("joined",), ("host", "pid"), ("perdure", "app"), ("http",))
+_SPARED = (("joined",), ("host", "pid"), ("behind",), ("perdure", "app"), ("http",))
 
 
 def show(place: str, keys: Mapping[str, Any], *, interval_s: float | None, as_json: bool) -> None:
@@ -151,6 +151,7 @@ def _row(node: NodeStatus, *, is_cluster: bool) -> list[str]:
         duration(node.beat_age_s) if is_cluster else "",
         str(len(node.partitions)),
         ranges(node.partitions),
+        _behind(node),
         node.address or "",
         node.host,
         str(node.pid),
@@ -159,6 +160,12 @@ def _row(node: NodeStatus, *, is_cluster: bool) -> list[str]:
         node.http or "",
         "" if node.joined is None else absolute(node.joined),
     ]
+
+
+def _behind(node: NodeStatus) -> str:
+    """Say how many checkpoints the tables lack of all that a node has."""
+    known = [one.unapplied for one in node.partitions if one.unapplied is not None]
+    return f"{sum(known):,}" if known else ""
 
 
 def _state(node: NodeStatus) -> str:

@@ -12,6 +12,8 @@ import { shownTime, span } from "./times.js";
 const LOOK_MS = 1_000;
 /** How many moves are remembered. */
 const MOVES = 50;
+/** So many checkpoints of a partition that its tables lack are trouble. */
+const BACKLOG = 10_000;
 
 /** @type {import("./main.js").Show} */
 export function showNodes(place, _, signal) {
@@ -37,7 +39,7 @@ class Nodes {
         {},
         element("h2", {}, "Nodes"),
         this.said,
-        table(["Member", "", "Beat", "Partitions", "Where", "Version", "Joined", ""], this.nodes),
+        table(["Member", "", "Beat", "Partitions", "Behind", "Where", "Version", "Joined", ""], this.nodes),
         this.free,
       ),
       element(
@@ -81,6 +83,7 @@ class Nodes {
       states(node, is_cluster),
       is_cluster ? element("span", { class: node.is_expired ? "trouble" : null }, span(1_000 * node.beat_age_s)) : "",
       element("div.chips", {}, this.partitions(node, is_cluster)),
+      behind(node),
       element("span", {}, where, node.http && [" ", element("a", { href: node.http }, node.http)]),
       element("span", {}, node.software, node.app_hash && element("span.quiet", {}, ` ${node.app_hash}`)),
       shownTime(node.joined),
@@ -156,6 +159,16 @@ class Nodes {
     const none = element("tr", {}, element("td.quiet", { colspan: 5 }, "None, since this page is open."));
     refill(this.taken, rows.length ? rows : none);
   }
+}
+
+/** How many checkpoints the tables lack of all that a node has, and of which partition most. */
+function behind(node) {
+  const known = node.partitions.filter((part) => part.unapplied !== null && part.unapplied !== undefined);
+  if (known.length === 0) return "";
+  const sum = known.reduce((all, part) => all + part.unapplied, 0);
+  const most = known.reduce((one, part) => (part.unapplied > one.unapplied ? part : one));
+  const title = sum === 0 ? null : `Most: partition ${most.index}, ${most.unapplied.toLocaleString()}`;
+  return element("span", { class: most.unapplied > BACKLOG ? "trouble" : null, title }, sum.toLocaleString());
 }
 
 function states(node, is_cluster) {

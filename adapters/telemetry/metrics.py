@@ -265,6 +265,13 @@ FIGURES = (
         _of_partitions(lambda one: one.stored_bytes),
     ),
     Figure(
+        "perdure.unapplied.checkpoints",
+        "gauge",
+        "",
+        "Checkpoints in the journals that the tables lack still.",
+        _of_partitions(lambda one: one.unapplied),
+    ),
+    Figure(
         "perdure.partition.shard",
         "gauge",
         "",

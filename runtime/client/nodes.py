@@ -64,7 +64,9 @@ def read_view(view: View, me: int | None = None) -> HubNodes:
 
 
 def _partition(lease: LeaseRow) -> NodePartition:
-    return NodePartition(index=lease.partition, epoch=lease.epoch, wanted=lease.wanted)
+    return NodePartition(
+        index=lease.partition, epoch=lease.epoch, wanted=lease.wanted, unapplied=lease.unapplied
+    )
 
 
 def _usual_hash(view: View, me: int | None) -> str | None:

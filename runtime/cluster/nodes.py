@@ -412,7 +412,7 @@ class ClusterCrew(Crew):
         """Give the processes that serve the hub, as the store has them now."""
         from ..client.nodes import read_view  # which hardly a member is asked for
 
-        return read_view(await self.leases.membership.look(), self.leases.number)
+        return read_view(await self.leases.membership.look(closely=True), self.leases.number)
 
     async def drain_node(self, member: int, draining: bool) -> None:
         """Have a member let its partitions go, or take some again.

@@ -45,6 +45,11 @@ class GuardedStore:
         """See ``PartitionStore.place``."""
         return self.inner.place
 
+    @property
+    def unapplied(self) -> int:
+        """See ``PartitionStore.unapplied``; a store of before there was this says nothing."""
+        return int(getattr(self.inner, "unapplied", 0))
+
     async def recover(self) -> Recovered:
         """See ``PartitionStore.recover``."""
         return await _guard("recover", self.inner.recover(), self._forks)

@@ -583,6 +583,7 @@ async def count_partition(partition: Partition, shard: int, hottest: int) -> Par
         owed=partition.exchange.owed,
         activations=len(partition.activations),
         stored_bytes=stored_bytes,
+        unapplied=partition.store.unapplied,
         commit_durations=partition.commit_durations.read(),
         committed_bytes=partition.committed_bytes,
         replays=partition.loader.replays,

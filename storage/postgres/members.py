@@ -44,6 +44,12 @@ MEMBERS: Final = (
     " FROM {s}.member ORDER BY member"
 )
 LEASES: Final = "SELECT partition, epoch, owner, wanted FROM {s}.partition ORDER BY partition"
+LAGS: Final = (
+    "SELECT p.partition, p.epoch, p.owner, p.wanted, greatest(0, (SELECT max(j.sequence)"
+    " FROM {s}.journal j WHERE j.partition = p.partition) - f.settled) FROM {s}.partition p"
+    " LEFT JOIN {s}.folded f ON f.partition = p.partition ORDER BY p.partition"
+)
+"""The same, and how many checkpoints of each the tables lack: not for each look, but when asked."""
 TAKE: Final = (
     "UPDATE {s}.partition SET owner = $1, epoch = epoch + 1, wanted = NULL, software = $5"
     " WHERE partition = $2 AND owner IS NOT DISTINCT FROM $3 AND epoch = $4 AND EXISTS"
@@ -92,11 +98,13 @@ _log = Log("perdure.storage")
 _jitter = Random()
 
 
-async def look(connection: Connection, sql_of: Callable[[str], str]) -> View:
+async def look(
+    connection: Connection, sql_of: Callable[[str], str], *, closely: bool = False
+) -> View:
     """See who is a member, and who has what, at one moment."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         rows = await connection.fetch(sql_of(MEMBERS))
-        leases = await connection.fetch(sql_of(LEASES))
+        leases = await connection.fetch(sql_of(LAGS if closely else LEASES))
     return View([MemberRow(*row) for row in rows], [LeaseRow(*row) for row in leases])
 
 
@@ -245,9 +253,9 @@ class PostgresMembership:
 
         return await self._do(work, self._beats) is not None
 
-    async def look(self) -> View:
-        """See who is a member, and who has what."""
-        return await self._do(lambda connection: look(connection, self._sql))
+    async def look(self, *, closely: bool = False) -> View:
+        """See who is a member, and who has what; ``closely``, how far tables are behind as well."""
+        return await self._do(lambda connection: look(connection, self._sql, closely=closely))
 
     async def noticed(self) -> None:
         """Return when something has changed that others told of, or after a while."""

@@ -571,7 +571,7 @@ class PostgresStore:
 
     async def view(self) -> View:
         """See who is a member, and who has what, without being one."""
-        view = await self._with_connection(lambda one: members.look(one, self.sql))
+        view = await self._with_connection(lambda one: members.look(one, self.sql, closely=True))
         return View([], []) if view is None else view
 
     async def join(self, newcomer: Newcomer) -> members.PostgresMembership:

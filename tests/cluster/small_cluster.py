@@ -158,7 +158,7 @@ class SmallMembership:
         self.cluster.members[self.number] = (one, self.cluster.now() + self.ttl_s, draining)
         return True
 
-    async def look(self) -> View:
+    async def look(self, *, closely: bool = False) -> View:
         await self._speak()
         return self.cluster.view()
 

@@ -9,15 +9,25 @@ import httpx
 import orjson
 import pytest
 
-from perdure import App, Hub, HubNodes, HubStoppingError, Settings, UsageError
+from perdure import App, EntityId, Hub, HubNodes, HubStoppingError, Settings, UsageError, read_nodes
 from perdure.adapters.http import create_app
+from perdure.adapters.telemetry import metrics_text
 from perdure.runtime.client.nodes import read_view
 from perdure.runtime.facts import read_fact
 from perdure.storage.membership import LeaseRow, MemberRow, View
+from perdure.storage.postgres import folding
 from tests.cluster.small_cluster import Cluster
 
 URL = "http://localhost"
 app = App("shop")
+
+
+@app.entity
+class Bell:
+    rung: int = 0
+
+    def ring(self) -> None:
+        self.rung += 1
 
 
 def hub_on(cluster: Cluster) -> Hub:
@@ -103,6 +113,31 @@ async def test_a_hub_that_starts_says_who_serves_it(monkeypatch: pytest.MonkeyPa
         assert statuses == [200]
         assert [node.member for node in answer.nodes] == [1]
         await hub.stop()
+
+
+async def test_what_is_in_the_journal_only_is_told_of_each_partition(
+    newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "GATHER_S", 3600.0)
+    with anyio.fail_after(60):
+        async with Hub(app, store=newest_postgres, partitions=4) as hub:
+            for number in range(3):
+                await hub.client.signal_entity(EntityId(Bell, str(number)), Bell.ring)
+            counted = {one.index: one.unapplied for one in (await hub.statistics()).partitions}
+            [node] = (await hub.nodes()).nodes
+            [seen] = (await read_nodes(newest_postgres)).nodes
+            web = httpx.AsyncClient(transport=httpx.ASGITransport(create_app(hub)), base_url=URL)
+            [told] = (await web.get("/api/v1/nodes")).json()["nodes"]
+            metrics = await metrics_text(hub)
+        [*free] = (await read_nodes(newest_postgres)).free
+
+    assert sum(counted.values()) >= 3
+    assert {part.index: part.unapplied for part in node.partitions} == counted
+    assert {part.index: part.unapplied for part in seen.partitions} == counted
+    assert {part["index"]: part["unapplied"] for part in told["partitions"]} == counted
+    for index, count in counted.items():
+        assert f'perdure_unapplied_checkpoints{{partition="{index}"}} {count}.0' in metrics
+    assert [part.unapplied for part in free] == [0, 0, 0, 0]
 
 
 async def test_a_drained_member_has_nothing_until_it_is_undrained() -> None:

@@ -96,6 +96,10 @@ class FaultyPartition:
         self._inner = inner
         self._faults = faults
 
+    @property
+    def unapplied(self) -> int:
+        return self._inner.unapplied
+
     async def recover(self) -> Recovered:
         self._faults.recoveries += 1
         if self._faults.recover is not None:

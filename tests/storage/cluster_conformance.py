@@ -151,7 +151,7 @@ class ClusterConformance:
         member = await one.join(newcomer())
         await take(member)
         assert await outside.count_partitions() == PARTITIONS
-        view, seen = await outside.view(), await member.look()
+        view, seen = await outside.view(), await member.look(closely=True)
         assert view.leases == seen.leases
         assert [row.member for row in view.members] == [member.number]
         await member.leave()

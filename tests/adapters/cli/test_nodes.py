@@ -150,11 +150,11 @@ def test_a_table_says_what_is_wrong(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    moving = NodePartition(index=3, epoch=9, wanted=2)
+    moving = NodePartition(index=3, epoch=9, wanted=2, unapplied=1_200)
     seen = HubNodes(
         is_cluster=True,
         nodes=(
-            node(partitions=(NodePartition(index=0), NodePartition(index=1), moving)),
+            node(partitions=(NodePartition(index=0), NodePartition(index=1, unapplied=7), moving)),
             node(2, is_draining=True, is_other_version=True),
             node(3, is_expired=True, beat_age_s=700.0),
         ),
@@ -164,6 +164,7 @@ def test_a_table_says_what_is_wrong(
     lines = shown(seen, capfd).splitlines()
 
     assert lines[1].split()[:6] == ["1", "serves", "1", "s", "3", "0-1,"]
+    assert lines[1].split()[6:8] == ["3", "1,207"]
     assert "draining" in lines[2]
     assert "abcdef (another)" in lines[2]
     assert lines[3].split()[1:4] == ["expired", "11", "min"]

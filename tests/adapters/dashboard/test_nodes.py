@@ -49,6 +49,21 @@ def test_each_node_is_shown_with_its_partitions_and_its_last_beat(page: Page) ->
     expect(page.locator("#moves")).to_contain_text("None, since this page is open")
 
 
+def test_what_the_tables_of_a_node_lack_is_shown(pair: tuple[Cluster, Shop], page: Page) -> None:
+    row = page.locator('#nodes tr[data-member="1"]')
+    expect(row).to_contain_text("serves")
+    leases = pair[0].leases
+    numbers = [lease.partition for lease in leases if lease.owner == 1]
+    for number, unapplied in zip(numbers, (7, 1_200, 0), strict=True):
+        leases[number] = leases[number]._replace(unapplied=unapplied)
+
+    shown = row.get_by_text("1,207", exact=True)
+    expect(shown).to_be_visible()
+    expect(shown).to_have_attribute("title", f"Most: partition {numbers[1]}, 1,200")
+    leases[numbers[0]] = leases[numbers[0]]._replace(unapplied=10_001)
+    expect(row.locator(".trouble")).to_have_text("11,201")
+
+
 def test_a_partition_is_moved_and_the_move_is_seen(pair: tuple[Cluster, Shop], page: Page) -> None:
     row = page.locator('#nodes tr[data-member="1"]')
     expect(row.get_by_role("button", name="Move partition")).to_have_count(3)
