@@ -47,8 +47,12 @@ class GuardedStore:
 
     @property
     def unapplied(self) -> int:
-        """See ``PartitionStore.unapplied``; a store of before there was this says nothing."""
-        return int(getattr(self.inner, "unapplied", 0))
+        """See ``PartitionStore.unapplied``; a store that says nothing of the kind has no lag."""
+        try:
+            found = getattr(self.inner, "unapplied", 0)
+        except Exception as error:
+            raise _error("unapplied", error) from error
+        return found if type(found) is int else 0
 
     async def recover(self) -> Recovered:
         """See ``PartitionStore.recover``."""
@@ -170,6 +174,8 @@ async def _guard(what: str, call: Awaitable[T], here: int | None = None) -> T:
     except PerdureError:
         raise
     except Exception as error:
-        raise StorageError(
-            f"the store's {what} raised {type_name(error)}: {text_of(error)}"
-        ) from error
+        raise _error(what, error) from error
+
+
+def _error(what: str, error: Exception) -> StorageError:
+    return StorageError(f"the store's {what} raised {type_name(error)}: {text_of(error)}")

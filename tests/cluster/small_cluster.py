@@ -232,6 +232,10 @@ class _Guarded:
         self._number = number
         self._inner = MemoryPartition(membership.cluster.rows[number])
 
+    @property
+    def unapplied(self) -> int:
+        return self._inner.unapplied
+
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._inner, name)
 

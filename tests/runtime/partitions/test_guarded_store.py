@@ -87,6 +87,22 @@ async def test_what_no_store_should_raise_is_a_storage_error_that_names_it(metho
     assert raised.value.__cause__ is cause
 
 
+def test_a_store_that_says_nothing_of_its_lag_has_none() -> None:
+    class Older:
+        place = "of before"
+
+    class Failing:
+        @property
+        def unapplied(self) -> int:
+            raise ZeroDivisionError("by zero")
+
+    older: Any = Older()
+    failing: Any = Failing()
+    assert GuardedStore(older).unapplied == guarded(ValueError()).unapplied == 0
+    with pytest.raises(StorageError, match="the store's unapplied raised ZeroDivisionError"):
+        _ = GuardedStore(failing).unapplied
+
+
 @pytest.mark.parametrize("error", [StorageError("the disk fails"), LeaseLostError("another")])
 async def test_what_a_store_may_raise_comes_as_it_is(error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
