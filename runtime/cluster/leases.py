@@ -57,7 +57,10 @@ JITTER_S = 0.05
 KEPT_S = 1.0
 #: Seconds that a partition which was wished for stays, while others can go instead.
 HELD_S = 60.0
-#: Members that are taken for gone before they expire, and the seconds in which no more are.
+#: Members of other hosts that are taken for gone before they expire, and the seconds in which no
+#: more are: what refuses a connection there may be a proxy or a firewall, and then partitions move
+#: to and fro. On this host it is the kernel that says so, and with the end of the session that is
+#: proof; so of those here any number is, as when the system ends one after another.
 FAST_MAX = 3
 _FAST_S = 60.0
 #: Partitions that are taken, and let go, at the same time.
@@ -529,15 +532,20 @@ class Leases:
             if row.member not in self._host.refused or row.member not in owners or row.expired:
                 continue
             is_old = row.beat_age_s >= self.membership.ttl_s * (1 - MARGIN)
-            if row.member in self._ended or not (row.host == here or is_old):
+            is_here = row.host == here
+            if row.member in self._ended or not (is_here or (is_old and self._has_fast_left())):
                 continue
-            now = self._now()
-            while self._fast and self._fast[0] < now - _FAST_S:
-                self._fast.popleft()
-            if len(self._fast) < FAST_MAX and await self.membership.has_ended(row.member):
-                self._fast.append(now)
+            if await self.membership.has_ended(row.member):
+                if not is_here:
+                    self._fast.append(self._now())
                 self._ended.add(row.member)
                 _log.warning("member %d at %s is gone: others take over", row.member, row.address)
+
+    def _has_fast_left(self) -> bool:
+        """Whether one more on another host may be taken for gone before it expires."""
+        while self._fast and self._fast[0] < self._now() - _FAST_S:
+            self._fast.popleft()
+        return len(self._fast) < FAST_MAX
 
     # Taking, and letting go.
 

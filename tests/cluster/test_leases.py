@@ -196,12 +196,29 @@ async def test_who_was_away_judges_nobody_for_a_whole_time_to_live() -> None:
         assert time.monotonic() - back >= TTL_S * 0.9
 
 
-async def test_few_members_are_taken_for_gone_before_they_expire() -> None:
+async def gone_members(where: str) -> tuple[Cluster, Host]:
+    """Have some members that refuse connections, whose sessions have ended and whose beats are old."""
     cluster, host = await cluster_of(FAST_MAX + 2), Host(30.0)
     for number in range(FAST_MAX + 2):
-        member = await bare(cluster, ttl_s=30.0, partition=number)
+        member = await bare(cluster, ttl_s=30.0, partition=number, host=where)
+        who, expires, draining = cluster.members[member]
+        cluster.members[member] = who, expires - 25.0, draining
         cluster.ended.add(member)
         host.refused.add(member)
+    return cluster, host
+
+
+async def test_all_members_of_the_same_host_are_taken_for_gone_as_soon_as_they_are() -> None:
+    cluster, host = await gone_members("here")
+    async with leased(cluster, host) as leases:
+        with anyio.fail_after(3):
+            await until(lambda: len(host.hosted) == FAST_MAX + 2)
+        assert all(cluster.lives(member) for member in host.refused), "they have expired"
+        assert leases.number not in host.refused
+
+
+async def test_few_members_of_other_hosts_are_taken_for_gone_before_they_expire() -> None:
+    cluster, host = await gone_members("there")
     async with leased(cluster, host) as leases:
         await until(lambda: len(host.hosted) == FAST_MAX)
         for _ in range(5):
