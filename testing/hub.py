@@ -19,6 +19,7 @@ from ..actors.times import microseconds, seconds, timestamp
 from ..actors.values import MISSING
 from ..runtime.hub import Hub
 from ..runtime.placement.hashing import partition_of
+from ..runtime.scheduling.imports import EXPLAINING, imported
 from ..runtime.settings import Settings
 from ..storage import MemoryStore
 from .activities import StandIns
@@ -202,6 +203,7 @@ class TestHub(Hub):
 
     async def _jump_for_ever(self) -> None:
         """Set the clock to what is due next whenever nothing moves, while the hub runs."""
+        await imported(*EXPLAINING)  # which a client would wait for without moving anything
         stillness = self._stillness
         while self._state == "running":
             try:

@@ -11,6 +11,7 @@ from ...actors.errors import InstanceNotFoundError
 from ...actors.ids import EntityId, check_instance_id, entity_id
 from ...storage.slices import in_slices
 from ..facts import read_fact, read_in_parts
+from ..scheduling.imports import EXPLAINING, imported
 from ..transport.admission import TRACE_MAX
 from .requester import Requester
 
@@ -26,9 +27,10 @@ class ExplanationClient(Requester):
     @overload
     async def explain(self, actor: EntityId[Any]) -> EntityExplanation: ...
     async def explain(self, actor: str | EntityId[Any]) -> InstanceExplanation | EntityExplanation:
+        await imported(*EXPLAINING)
         if is_a(actor, EntityId):
             return await self._explain_entity(entity_id(actor))
-        from ..explanations import InstanceExplanation  # with all that is told, which takes time
+        from ..explanations import InstanceExplanation
 
         instance_id = check_instance_id(actor, "actor")
         found = await self._at(instance_id, lambda place: place.explain(instance_id))
@@ -60,6 +62,7 @@ class ExplanationClient(Requester):
         return lock  # all are locked, and the grant is on its way
 
     async def trace(self, instance_id: str, *, after: int = 0, limit: int = TRACE_MAX) -> Trace:
+        await imported(*EXPLAINING)
         from ..explanations import Trace
 
         instance_id = check_instance_id(instance_id)

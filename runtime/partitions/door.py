@@ -22,6 +22,7 @@ from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...actors.values import TERMINAL
 from ...storage import MendedInstance
 from ..placement.claims import claim_of
+from ..scheduling.imports import EXPLAINING, imported
 from ..scheduling.waiter import Countdown
 from .activation import Activation
 from .batch import Errand
@@ -280,7 +281,8 @@ class Door:
             StorageError: it cannot be read.
             UnavailableError: it cannot be told now; safe to repeat.
         """
-        from .explanation import Explanations  # here, since most partitions are never asked
+        await imported(*EXPLAINING)  # here, since most partitions are never asked
+        from .explanation import Explanations
 
         return await self.read(Explanations(self.partition, self.wait_durable).explain(key))
 
@@ -292,7 +294,8 @@ class Door:
             StorageError: it cannot be read.
             UnavailableError: it cannot be told now; safe to repeat.
         """
-        from .tracing import trace  # as above
+        await imported(*EXPLAINING)
+        from .tracing import trace
 
         return await self.read(trace(self.partition, key, after, limit))
 

@@ -49,6 +49,7 @@ class Stretches:
     """
 
     def __init__(self) -> None:
+        self._busy = _busy()
         self.longest_s = 0.0
         self.turns = 0
         self._began = thread_time()
@@ -56,7 +57,6 @@ class Stretches:
         self._depth = 0
         self._ended = False
         self._paused = 0.0
-        self._busy = _busy()
 
     @property
     def bound_s(self) -> float:
