@@ -70,6 +70,9 @@ async def sending(ctx: OrchestrationContext, count: int) -> None:
             await ctx.create_timer(ctx.current_utc_datetime)
 
 
+#: Each round makes commits to fail at, and each of these makes all rounds again.
+ROUNDS = pytest.mark.parametrize("rounds", [2, pytest.param(3, marks=pytest.mark.slow)])
+
 SENDERS = [entity_in(n, Sender, "sender") for n in range(3)]
 TARGETS = [entity_in(n, Book, "book") for n in range(3)]
 
@@ -123,10 +126,11 @@ async def test_messages_of_many_senders_arrive_once_and_in_order(operation: str)
 
 
 @pytest.mark.by_turns("trio")
+@ROUNDS
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", ["send", "send_to_slow"])
 async def test_a_commit_that_fails_on_either_side_neither_loses_nor_repeats(
-    operation: str, when: When
+    operation: str, when: When, rounds: int
 ) -> None:
     commit = 0
     for commit in range(1, 200):
@@ -135,9 +139,9 @@ async def test_a_commit_that_fails_on_either_side_neither_loses_nor_repeats(
         store.fail_at(commit, when)
 
         async with within(20):
-            await send_all(store, operation, 3, set())
+            await send_all(store, operation, rounds, set())
             for lines in await books(inner):
-                check_book(lines, {sender.key: 9 for sender in SENDERS})
+                check_book(lines, {sender.key: 3 * rounds for sender in SENDERS})
 
         if store.faults:
             break
@@ -145,9 +149,12 @@ async def test_a_commit_that_fails_on_either_side_neither_loses_nor_repeats(
 
 
 @pytest.mark.by_turns
+@ROUNDS
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", ["send", "send_to_slow"])
-async def test_a_crash_on_either_side_neither_loses_nor_repeats(operation: str, when: When) -> None:
+async def test_a_crash_on_either_side_neither_loses_nor_repeats(
+    operation: str, when: When, rounds: int
+) -> None:
     commit = 0
     for commit in range(1, 200):
         inner, done = MemoryStore(), set[str]()
@@ -156,11 +163,11 @@ async def test_a_crash_on_either_side_neither_loses_nor_repeats(operation: str, 
 
         async with within(20):
             try:
-                await send_all(store, operation, 3, done)
+                await send_all(store, operation, rounds, done)
             except* LeaseLostError:
-                await send_all(FaultyStore(inner), operation, 3, done)
+                await send_all(FaultyStore(inner), operation, rounds, done)
             for lines in await books(inner):
-                check_book(lines, {sender.key: 9 for sender in SENDERS})
+                check_book(lines, {sender.key: 3 * rounds for sender in SENDERS})
 
         if store.faults:
             break
