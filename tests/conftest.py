@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; runs with --long"))
-        elif not _has_its_turn(item, turns):
+        elif not _has_its_turn(item, turns) and item.nodeid not in config.args:
             item.add_marker(pytest.mark.skip(reason="on the other loop; on both with --long"))
 
 
