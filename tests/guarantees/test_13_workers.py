@@ -53,6 +53,8 @@ from tests.guarantees.workloads import entity_in, id_in
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("worker_child.py")
 CLIENTS = 8
+#: How long a worker without its supervisor may drain.
+DRAIN_S = 1.0
 
 #: For what is slow and is the same on every event loop.
 on_one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -536,7 +538,7 @@ async def test_a_hub_stops_within_its_bound_while_its_workers_do_not(folder: Pat
 async def test_a_worker_that_outlives_its_supervisor_is_in_nobodys_way_and_ends(
     folder: Path, anyio_backend_name: str, kind: str
 ) -> None:
-    child = Child(folder, anyio_backend_name, drain_s=1.0)
+    child = Child(folder, anyio_backend_name, drain_s=DRAIN_S)
     held: list[int] = []
     try:
         held += (await child.workers())[:1]
@@ -559,10 +561,11 @@ async def test_a_worker_that_outlives_its_supervisor_is_in_nobodys_way_and_ends(
                 assert await add(hub, 0) == OPENING_BALANCE + 1
                 found = await client.call_entity(account_in(0), Account.change, 1, request_id="r")
                 assert found == OPENING_BALANCE + 2
-                assert is_running(held[0]), "it has the time that it may drain"
+                lasts = anyio.current_time() - killed < DRAIN_S  # which a busy machine may use up
+                assert is_running(held[0]) or not lasts, "it has the time that it may drain"
                 if kind == "workers":
                     await end_of(held[0])
-                    assert anyio.current_time() - killed < 1.0 + 5.0
+                    assert anyio.current_time() - killed < DRAIN_S + 5.0
     finally:
         child.kill()
         for pid in held:
