@@ -7,6 +7,7 @@ order, and ends. What became of its start is written to another descriptor.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,7 +17,8 @@ from ..actors.errors import InternalError, PerdureError
 from ..actors.logs import Log
 from ..actors.printing import text_of, type_name
 from .cluster.balancer import Rebalance
-from .cluster.children import Child, cannot_import, serve_as
+from .cluster.children import Child, cannot_import, serve_as, take_notes
+from .cluster.nodes import ClusterCrew
 from .hub import Hub
 from .transport.errors import write_error
 
@@ -56,8 +58,11 @@ class _Member(Child):
             node_key=None if key is None else bytes.fromhex(key),
             node_http=config["http"],
         )
+        crew = hub.crew
+        assert isinstance(crew, ClusterCrew)
+        crew.prepare = partial(take_notes, config=config)
         async with hub:
-            self._tell({"member": hub.crew.local_shard.number})
+            self._tell({"member": crew.local_shard.number})
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.obey)
                 await self.stopping.wait()

@@ -16,7 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import orjson
@@ -24,11 +24,15 @@ from anyio.abc import Process
 
 from ...actors.errors import InternalError, UsageError
 from ...actors.printing import text_of, type_name
+from ..scheduling.deaths import Notes, Warden
 from ..scheduling.hidden_tasks import hold
 from ..scheduling.interpreter import tune
 from ..scheduling.waiter import thread_waker
 from ..settings import Settings
 from .crews import ENDED_S
+
+if TYPE_CHECKING:
+    from ..shards.shard import Shard
 
 #: How often a child looks whether its supervisor is still there.
 _LOOK_S = 0.5
@@ -140,6 +144,16 @@ def is_left(within_s: float) -> bool:
         return bool(ready) and not os.read(0, 1)
     except OSError:
         return True
+
+
+def take_notes(shard: Shard, config: dict[str, Any]) -> None:
+    """Have a shard note what runs in it, where processes have died, and heed what is thought of it."""
+    if "notes" not in config:
+        return
+    os.set_inheritable(config["notes"], False)
+    shard.notes = notes = Notes(config["notes"])
+    shard.at_fault = {key for key, _, number in config["at_fault"] if not number}
+    shard.activities.warden = Warden(notes, config["suspects"], config["at_fault"])
 
 
 def cannot_import(app: str, error: Exception) -> UsageError:

@@ -204,6 +204,7 @@ class ClusterCrew(Crew):
         leases: what it has.
         members: those that live, by number, as they were seen last.
         refused: members whose hosts say that nobody is there any more.
+        prepare: is given the shard before it serves anything, if anybody wants it.
     """
 
     def __init__(
@@ -244,6 +245,7 @@ class ClusterCrew(Crew):
         self._relays = Relays(self._as_whom, lambda member: member in self.members)
         self._node_listener: TcpListener | None = None
         self._shard: Shard | None = None
+        self.prepare: Callable[[Shard], None] | None = None
         self._tasks: TaskGroup | None = None
         # Of partitions that are coming, or were not taken and come back.
         self._handovers: dict[int, dict[str, Any]] = {}
@@ -280,6 +282,8 @@ class ClusterCrew(Crew):
         shard.tenure = self.leases
         shard.on_lost = self.leases.lost
         shard.pump.on_interrupt = shard.keeper.on_interrupt = lambda: self.on_interrupt()
+        if self.prepare is not None:
+            self.prepare(shard)
         shard.start()
         try:
             await self.leases.join()

@@ -233,15 +233,8 @@ class ProcessCrew(Crew):
             "backend": backend,
             "uvloop": uvloop,
             "path": self._search,
-            "suspects": [*map(list, self._deaths.suspects)],
-            "at_fault": [*map(list, self._deaths.at_fault)],
         }
-        passed: list[int] = []
-        worker.close_notes()
-        if self._deaths.known:
-            worker.notes = notes = tempfile.TemporaryFile()  # noqa: SIM115 - it is read at the end
-            config["notes"] = notes.fileno()
-            passed.append(notes.fileno())
+        passed = worker.begin_notes(self._deaths, config)
         worker.process = await begin_child(
             "perdure.runtime.cluster.worker", config, self._cwd, passed
         )
@@ -255,9 +248,7 @@ class ProcessCrew(Crew):
         # Its sockets do not say so where a child that it forked has them open.
         self.incarnations[worker.number] += 1
         self.router.line(worker.number).renew()
-        ran = worker.read_notes()
-        if process.returncode:
-            self._deaths.take(ran)
+        ran = worker.note_death(self._deaths, process.returncode)
         if not worker.serves and not ran:
             worker.failed_starts += 1
         worker.serves = False
@@ -410,6 +401,34 @@ class Worker:
         self.decided = anyio.Event()
         self.is_up = False
         self.notes: IO[bytes] | None = None
+        self._apart = frozenset[Call]()
+
+    def begin_notes(self, deaths: Deaths, config: dict[str, Any]) -> list[int]:
+        """Have the next process know what ran at deaths, and note what runs in it.
+
+        Args:
+            deaths: those there were.
+            config: what the process is given.
+
+        Returns:
+            the files that it has to have open, too.
+        """
+        self.close_notes()
+        self._apart = frozenset(deaths.suspects)
+        config["suspects"] = [*map(list, self._apart)]
+        config["at_fault"] = [*map(list, deaths.at_fault)]
+        if not deaths.known:
+            return []
+        self.notes = notes = tempfile.TemporaryFile()  # noqa: SIM115 - it is read at the end
+        config["notes"] = notes.fileno()
+        return [notes.fileno()]
+
+    def note_death(self, deaths: Deaths, status: int | None) -> bool:
+        """Have the end of its process counted; says whether something is known to have run in it."""
+        ran = self.read_notes()
+        if status:
+            deaths.take(ran, self._apart)
+        return bool(ran)
 
     def read_notes(self) -> list[Call]:
         """Read what ran when it ended, if it took notes."""

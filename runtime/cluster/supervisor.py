@@ -5,6 +5,8 @@ Invariants:
 * The supervisor is no member: it has no partitions, and a member needs nothing of it to serve.
 * A worker that dies is started again, as another member; its partitions are taken over by whoever
   is there first.
+* Once one has died, those begun from then on note what runs in them, as ``scheduling/deaths.py``
+  says; those that run already are none the wiser until they die of the same.
 * A worker whose supervisor is gone leaves the hub in order, and ends.
 """
 
@@ -34,6 +36,7 @@ from ...storage.membership import MemberRow
 from ..client.applications import place_of
 from ..partitions.guarded_store import close_guarded, open_guarded
 from ..placement.places import LineLostError
+from ..scheduling.deaths import Deaths
 from ..scheduling.forks import no_copies
 from ..scheduling.hidden_tasks import TaskGroup
 from ..scheduling.loop_kinds import running_kind
@@ -113,6 +116,7 @@ class MemberSupervisor(Crew):
         self._dialler = Dialler(lambda: self._me)
         self._placed = anyio.Event()
         self._look_now = anyio.Event()
+        self._deaths = Deaths(settings.crashes_max)
         self._is_stopping = False
         self._end_by = 0.0
         self._cwd = os.getcwd()
@@ -264,6 +268,7 @@ class MemberSupervisor(Crew):
     async def _supervise(self, worker: Worker) -> None:
         """Run a worker, and run it again when it dies, until the hub stops."""
         while not self._ends():
+            has_run = False
             try:
                 process, ready = await self._begin(worker)
             except OSError as error:
@@ -278,9 +283,11 @@ class MemberSupervisor(Crew):
                     "worker %d (pid %d) ended: %s", worker.number, process.pid, how_ended(process)
                 )
                 self._look_now.set()
+                has_run = worker.note_death(self._deaths, process.returncode)
                 if not worker.serves and worker.error is None:
                     worker.error = ended_early(worker.number, how_ended(process))
-            worker.failed_starts = 0 if worker.serves else worker.failed_starts + 1
+            # One whose work ends it has started.
+            worker.failed_starts = 0 if worker.serves or has_run else worker.failed_starts + 1
             worker.serves = False
             if not worker.has_served and worker.failed_starts >= FAILED_STARTS_MAX:
                 worker.decided.set()
@@ -314,9 +321,10 @@ class MemberSupervisor(Crew):
             "path": self._search,
             "ready": told,
         }
+        notes = worker.begin_notes(self._deaths, config)
         try:
             worker.process = process = await begin_child(
-                "perdure.runtime.member", config, self._cwd, [told]
+                "perdure.runtime.member", config, self._cwd, [told, *notes]
             )
         except BaseException:
             os.close(ready)
@@ -381,6 +389,8 @@ class MemberSupervisor(Crew):
     async def close(self) -> None:
         """Wait for the workers' end, for a bounded time, and give the store up."""
         await self._end()
+        for worker in self.workers:
+            worker.close_notes()
         await self._stop_listening()
         await close_guarded(self._store)
 

@@ -7,7 +7,6 @@ either ends, the worker drains and ends.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,6 @@ from ...actors.printing import text_of
 from ...storage import SharedStore, open_store
 from ..client.applications import load_app, load_observer, make_lookup
 from ..scheduling.clock import SystemClock
-from ..scheduling.deaths import Notes, Warden
 from ..scheduling.hidden_tasks import TaskGroup
 from ..scheduling.keeper import Keeper
 from ..scheduling.waiter import waiter_factory
@@ -31,7 +29,7 @@ from ..shards.shard import Shard
 from ..transport.channels import SocketChannel, dial_shard, listen, serve
 from ..transport.router import Router
 from ..transport.sockets import shard_socket
-from .children import Child, cannot_import, is_left, serve_as
+from .children import Child, cannot_import, is_left, serve_as, take_notes
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
@@ -114,11 +112,7 @@ class _Worker(Child):
             on_fatal=self._fail,
             watch=self._watch,
         )
-        if "notes" in config:
-            os.set_inheritable(config["notes"], False)
-            shard.notes = notes = Notes(config["notes"])
-            shard.at_fault = {key for key, _, number in config["at_fault"] if not number}
-            shard.activities.warden = Warden(notes, config["suspects"], config["at_fault"])
+        take_notes(shard, config)
         return shard
 
     async def _serve(self, shard: Shard) -> None:

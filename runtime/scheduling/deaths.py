@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -115,8 +115,14 @@ class Deaths:
         self.suspects: set[Call] = set()
         self.at_fault: set[Call] = set()
 
-    def take(self, ran: Iterable[Call]) -> None:
-        """Take note of a death, and of what ran then."""
+    def take(self, ran: Iterable[Call], apart: Collection[Call] | None = None) -> None:
+        """Take note of a death, and of what ran then.
+
+        Args:
+            ran: that.
+            apart: the suspects that ran one by one, where the process was begun before all of them
+                were suspected.
+        """
         self.known = True
         ran = list(ran)
         for call in ran:
@@ -127,7 +133,8 @@ class Deaths:
             _log.error("a turn of %s ends its process: it is parked", call.instance_id)
         if turns:
             return
-        suspects = [call for call in ran if call in self.suspects]
+        one_by_one = self.suspects if apart is None else self.suspects.intersection(apart)
+        suspects = [call for call in ran if call in one_by_one]
         if len(suspects) == 1:  # they run one by one
             [call] = suspects
             self.suspects.discard(call)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from perdure import App, EntityContext, EntityId, OrchestrationContext, readonly
+import os
+
+from perdure import App, EntityContext, EntityId, FailedError, OrchestrationContext, readonly
 
 app = App("cluster")
 
@@ -113,3 +115,25 @@ async def transfer(ctx: OrchestrationContext, order: list[str]) -> list[int]:
         for account in (source, target):
             await ctx.call_entity(account, Account.leave, ctx.instance_id)
     return [left, right]
+
+
+@app.activity
+def end_process() -> None:
+    os._exit(1)
+
+
+@app.orchestration
+async def end(ctx: OrchestrationContext) -> str:
+    try:
+        await ctx.call_activity(end_process)
+    except FailedError as error:
+        return error.error_type
+    return "it goes on"
+
+
+@app.entity
+class Fatal:
+    """Ends its process."""
+
+    def strike(self) -> None:
+        os._exit(3)

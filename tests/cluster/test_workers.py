@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,17 @@ import anyio
 import pytest
 
 import perdure
-from perdure import EntityId, Hub, Settings, StoreVersionError, UsageError
+from perdure import (
+    EntityId,
+    Hub,
+    OutcomeUnknownError,
+    Settings,
+    StoreVersionError,
+    UnavailableError,
+    UsageError,
+)
 from perdure.runtime.cluster.supervisor import MemberSupervisor
-from tests.cluster.app import Counter, app
+from tests.cluster.app import Counter, Fatal, app, end
 from tests.cluster.small_cluster import Cluster
 
 PARTITIONS = 8
@@ -20,8 +30,8 @@ PARTITIONS = 8
 
 def hub_on(place: str, *, workers: int = 2, **given: Any) -> Hub:
     settings = Settings(lease_s=3.0, drain_s=2.0)
-    given = {"partitions": PARTITIONS, **given}
-    return Hub("tests.cluster.app:app", store=place, workers=workers, settings=settings, **given)
+    given = {"partitions": PARTITIONS, "settings": settings, **given}
+    return Hub("tests.cluster.app:app", store=place, workers=workers, **given)
 
 
 def crew_of(hub: Hub) -> MemberSupervisor:
@@ -83,3 +93,36 @@ async def test_workers_that_cannot_serve_say_why(newest_postgres: str) -> None:
 def test_workers_import_the_application() -> None:
     with pytest.raises(UsageError, match="module"):
         Hub(perdure.App("nowhere"), store=Cluster().store(), workers=2)
+
+
+@pytest.mark.by_turns("asyncio")
+async def test_what_ends_its_process_fails_or_is_parked_and_the_rest_goes_on(
+    newest_postgres: str,
+) -> None:
+    fatal = EntityId(Fatal, "f")
+    settings = Settings(lease_s=3.0, drain_s=2.0, crashes_max=2)
+    with anyio.fail_after(90):
+        async with hub_on(newest_postgres, settings=settings) as hub:
+            await hub.client.start_new(end, instance_id="ends", request_id="r")
+            assert await told(lambda: hub.client.wait("ends")) == "ProcessEndedError"
+
+            await hub.client.signal_entity(fatal, Fatal.strike, at=timedelta(seconds=0.1))
+
+            async def is_parked() -> bool:
+                status = await hub.client.get_entity(fatal)
+                return status is not None and status.parked is not None
+
+            while not await told(is_parked):
+                await anyio.sleep(0.05)
+            await until(lambda: min(hub.placement) >= 0)
+            counter = EntityId(Counter, "c")
+            added = await hub.client.call_entity(counter, Counter.add, 1, request_id="a")
+            assert added == 1
+
+
+async def told(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask until somebody answers: processes end meanwhile."""
+    while True:
+        with suppress(UnavailableError, OutcomeUnknownError):
+            return await ask()
+        await anyio.sleep(0.05)

@@ -63,6 +63,18 @@ def test_what_ran_at_so_many_deaths_is_suspected_and_at_fault_when_it_ran_alone(
     assert deaths.suspects == {call(1)}, "the death says nothing of the others"
 
 
+def test_nobody_is_at_fault_for_having_run_alone_where_suspects_did_not_run_one_by_one() -> None:
+    deaths = Deaths(2)
+    deaths.take([])
+    deaths.take([call(1), call(2)])
+    assert deaths.suspects == {call(1), call(2)}
+
+    deaths.take([call(1), call(3)], apart=())  # it was begun before anything was suspected
+    assert deaths.at_fault == set()
+    deaths.take([call(1), call(3)], apart={call(1)})
+    assert deaths.at_fault == {call(1)}
+
+
 def test_a_death_without_a_suspect_puts_nobody_at_fault() -> None:
     deaths = Deaths(2)
     deaths.take([])
