@@ -16,31 +16,30 @@ from perdure.storage.postgres.stopped import StoppedPostgres
 from perdure.storage.records import EntityFilter, InstanceFilter, MailRow
 from perdure.testing.store_conformance import Owner, created, entity, own, progress
 
+_OF_INSTANCES: list[dict[str, Any]] = [
+    {},
+    {"statuses": ("Running",)},
+    {"limit": 3},
+    {"limit": 3, "after": (104, "i4")},
+    {"prefix": "i1"},
+    {"tags": (("team", "blue"),)},
+    {"completed_from": 1},
+    {"parked": True},
+    {"attempts": 2},
+]
 INSTANCES = [
-    InstanceFilter(**{"newest": newest, "payloads": payloads, **conditions})
+    InstanceFilter(newest=newest, payloads=payloads, **conditions)
     for newest, payloads in product((False, True), repeat=2)
-    for conditions in (
-        dict[str, Any](),
-        {"statuses": ("Running",)},
-        {"limit": 3},
-        {"limit": 3, "after": (104, "i4")},
-        {"prefix": "i1"},
-        {"tags": (("team", "blue"),)},
-        {"completed_from": 1},
-        {"parked": True},
-        {"attempts": 2},
-    )
+    for conditions in _OF_INSTANCES
 ]
-ENTITIES = [
-    EntityFilter(**conditions)
-    for conditions in (
-        dict[str, Any](),
-        {"include_empty": True, "states": False},
-        {"limit": 2},
-        {"limit": 2, "after": ("counter", "e2")},
-        {"locked": True},
-    )
+_OF_ENTITIES: list[dict[str, Any]] = [
+    {},
+    {"include_empty": True, "states": False},
+    {"limit": 2},
+    {"limit": 2, "after": ("counter", "e2")},
+    {"locked": True},
 ]
+ENTITIES = [EntityFilter(**conditions) for conditions in _OF_ENTITIES]
 
 
 async def read(partition: PartitionStore) -> dict[str, Any]:
