@@ -221,7 +221,7 @@ class MigratingStore:
             there.mark.state == HERE
             or len(await self._there.arrived(self._token)) == hub.partitions
         ):
-            return await self._finish()
+            return await self.finish()
         return None
 
     async def _open(self) -> None:
@@ -234,7 +234,8 @@ class MigratingStore:
             for number, here in enumerate(self.source.partitions)
         ]
 
-    async def _finish(self) -> Mark:
+    async def finish(self) -> Mark:
+        """Say in both stores that all has come; for asyncio. Gives the folder's mark."""
         there = await self._there.look()
         if there is None or there.mark is None or there.mark.state != HERE:
             await self._there.arrive(self._token)
@@ -260,7 +261,7 @@ class MigratingStore:
                 await self._run(self._stop)
                 await self._store.close()
                 if self.partitions and len(self.moved) == len(self.partitions):
-                    await self._run(self._finish)
+                    await self._run(self.finish)
             finally:
                 self.partitions = []
                 await self._run(self._close)

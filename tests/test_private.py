@@ -36,6 +36,7 @@ EXCEPTIONS = {
     ("tests/adapters/telemetry/test_ended_spans.py", "_set_tracer_config"): "OpenTelemetry's",
     ("tests/adapters/telemetry/test_ended_spans.py", "_tracer_config"): "OpenTelemetry's",
     ("tests/features/test_orchestrations_retries.py", "_now"): "of ManualClock, to be looked at",
+    ("tests/cluster/app.py", "_exit"): "os._exit is documented",
     ("tests/guarantees/worker_load.py", "_exit"): "os._exit is documented",
     ("tests/runtime/scheduling/test_hands.py", "_asyncio"): "anyio's, with a part taken away",
     ("tests/runtime/scheduling/test_hands.py", "_backends"): "anyio's, with a part taken away",

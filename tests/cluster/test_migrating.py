@@ -269,7 +269,7 @@ async def test_a_move_that_was_not_finished_at_the_end_is_finished_where_the_hub
         raise StorageError("the process is gone")
 
     folder, errands = tmp_path / "hub", Errands()
-    monkeypatch.setattr(MigratingStore, "_finish", lose)
+    monkeypatch.setattr(MigratingStore, "finish", lose)
     hub = await Hub(app, store=folder, partitions=PARTITIONS).start()
     async with errands.beside(hub.client):
         await hub.migrate(newest_postgres)

@@ -43,7 +43,7 @@ class ThreadNode:
         self._cut_off = cut_off
         self._clock = SkewedClock()
         self._loop = asyncio.new_event_loop()
-        self._asked = set[Future[Any]]()
+        self._asked: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._may_go_on = threading.Event()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import uuid
 
 import pytest
 
 from perdure.runtime.scheduling import imports
-from perdure.runtime.scheduling.imports import EXPLAINING, imported
+from perdure.runtime.scheduling.imports import imported
 
 FIRST_LOOKS = """
 import sys
@@ -61,10 +62,10 @@ async def test_they_are_imported_beside_the_loop_and_once(monkeypatch: pytest.Mo
         threads.append(threading.get_ident())
 
     monkeypatch.setattr(imports, "import_module", note)
-    monkeypatch.setattr(imports, "_imported", set[str]())
+    names = f"{uuid.uuid4()}", f"{uuid.uuid4()}"
 
-    await imported(*EXPLAINING)
-    await imported(*EXPLAINING)
+    await imported(*names)
+    await imported(*names)
 
-    assert len(threads) == len(EXPLAINING)
+    assert len(threads) == 2
     assert threading.get_ident() not in threads
