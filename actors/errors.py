@@ -14,6 +14,7 @@
     + InstanceFinishedError
     + InstanceNotFinishedError
     + RewindError
+    + ForkError
     + LockRuleError
     + NonDurableAwaitError
   x FailedError                     the other side's code failed
@@ -206,6 +207,28 @@ class RewindError(UsageError):
             f"orchestration instance {self.instance_id!r} is not rewound: taking its failures back "
             f"would forget what was done because of them: {self.forgotten}; undo that "
             "yourself and pass force=True (perdure rewind --force), or restart the instance"
+        )
+
+
+class ForkError(UsageError):
+    """An instance cannot be forked at an event of its history.
+
+    Attributes:
+        instance_id: the instance, which stays as it is.
+        at: the number of the event.
+        reason: why not.
+    """
+
+    def __init__(self, instance_id: str, at: int, reason: str) -> None:
+        super().__init__(instance_id, at, reason)
+        self.instance_id = instance_id
+        self.at = at
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"orchestration instance {self.instance_id!r} is not forked at event {self.at:,}: "
+            f"{self.reason}"
         )
 
 

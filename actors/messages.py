@@ -239,6 +239,47 @@ class Start(Message):
         ]
 
 
+class Fork(Start):
+    """Begin an orchestration instance with the first part of another's history.
+
+    Attributes:
+        source: the other's id.
+        at: the number of the last event that it begins with.
+        history: the events up to that, as one JSON array.
+    """
+
+    __slots__ = ("at", "history", "source")
+
+    def __init__(
+        self,
+        name: str,
+        version: str | None,
+        input: bytes | None,
+        source: str,
+        at: int,
+        history: bytes,
+        *,
+        tags: bytes | None = None,
+    ) -> None:
+        super().__init__(name, version, input, tags=tags)
+        self.source = source
+        self.at = at
+        self.history = history
+        self.size += len(history)
+
+    def content(self) -> list[Any]:
+        return [
+            "fork",
+            self.name,
+            self.version,
+            _pack(self.input),
+            self.source,
+            self.at,
+            _pack(self.history),
+            _pack(self.tags),
+        ]
+
+
 class Fold(Message):
     """The home of a striped entity asks a stripe for its state, or (``purge``) to drop it.
 
@@ -505,6 +546,19 @@ def _read_start(
     )
 
 
+def _read_fork(
+    name: str,
+    version: str | None,
+    input: list[Any],
+    source: str,
+    at: int,
+    history: list[Any],
+    tags: list[Any],
+) -> Fork:
+    begins_with = _unpack(history) or b"[]"
+    return Fork(name, version, _unpack(input), source, at, begins_with, tags=_unpack(tags))
+
+
 def _read_operation(name: str, input: list[Any], call: bool, caller: list[Any] | None) -> Operation:
     return Operation(name, _unpack(input), call, _caller(caller))
 
@@ -569,6 +623,7 @@ _READERS: dict[str, Callable[..., Message]] = {
     "fold": Fold,
     "folded": _read_folded,
     "start": _read_start,
+    "fork": _read_fork,
     "begin": Begin,
     "completion": _read_completion,
     "timer": TimerDue,

@@ -25,6 +25,7 @@ RARELY_NEEDED = {
     "difflib",
     "hypothesis",
     "multiprocessing",
+    "perdure.actors.orchestrations.fork",
     "perdure.actors.orchestrations.rewind",
     "perdure.actors.orchestrations.rewind_plan",
     "perdure.actors.replay.rerun",

@@ -49,6 +49,7 @@ from ..messages import (
     Command,
     Completion,
     Event,
+    Fork,
     Message,
     Start,
     TimerDue,
@@ -397,6 +398,21 @@ class OrchestrationActor(Actor):
         else:
             self.run_first(now, effects)
 
+    def _fork(self, message: Fork, now: int, effects: Effects) -> None:
+        if self.is_live:
+            effects.refuse(message, InstanceAlreadyExistsError(self.instance_id))
+            return
+        from .fork import begin, make_fork  # here, since hardly an instance is ever forked
+
+        fork = make_fork(self, message, now)
+        if isinstance(fork, PerdureError):
+            effects.refuse(message, fork)
+            return
+        if self.status is not None or self.purged:
+            self._make_room(effects)
+        begin(self, fork, now, effects)
+        effects.reply(message, b"true")
+
     def _make_room(self, effects: Effects) -> None:
         """Be as nobody has begun it, in front of another execution."""
         if self.events or self.ahead:
@@ -498,14 +514,14 @@ class OrchestrationActor(Actor):
             effects.send(self.instance_id, Begin(self.execution, self.carried))
             return None
         self._have_begun()
-        self.events.append(self._started(now))
+        self.events.append(self.started(now))
         executor.begin_turn(now, effects, self.events)
         executor.start(self.input)
         self.adopt(now, effects)
         return None
 
     async def _start_later(self, executor: Execution, now: int, effects: Effects) -> None:
-        events = [self._started(now)]
+        events = [self.started(now)]
         executor.begin_turn(now, effects, events)
         going = executor.start(self.input)
         if going is not None:
@@ -521,7 +537,8 @@ class OrchestrationActor(Actor):
         if self.notes is not None:
             self.note(carried=None)  # its history has it from here on
 
-    def _started(self, now: int) -> bytes:
+    def started(self, now: int) -> bytes:
+        """Write the event that a history begins with."""
         parent = None if self.parent is None else self.parent.instance_id
         carried = () if self.carried is None else (self.carried,)
         started = ("ExecutionStarted", now, self.name, self.version, self.execution, parent)
@@ -1005,6 +1022,7 @@ class OrchestrationActor(Actor):
     _TAKE: ClassVar[dict[type[Message], Callable[..., Any]]] = {
         Completion: _complete,
         Start: _start,
+        Fork: _fork,
         TimerDue: _fire,
         Event: _raise_event,
         Command: _command,

@@ -55,7 +55,7 @@ from .history import (
 from .inputs import Given
 from .locks import EntityLock
 from .scopes import Fiber, ReplayStopped
-from .script import Script
+from .script import CopiedScript, Script
 from .summary import summary_of
 from .tasks import DONE, FAILED, PENDING, CallTask, EventTask, Task, TimerTask
 
@@ -233,7 +233,25 @@ class Executor:
         Raises:
             NondeterminismError: the code does something else than the history says.
         """
-        self._script = script = Script(history)
+        yield from self._follow(Script(history), input, every)
+
+    def replay_copied(self, history: list[list[Any]], input: bytes | None) -> None:
+        """Take the code through another instance's history, which becomes its own by that.
+
+        What it decides has to be the same but for what follows from its own id; the decisions in
+        the history are replaced by its own.
+
+        Raises:
+            NondeterminismError: the code does something else than the history says.
+            PayloadError: what could be read then cannot be read now.
+        """
+        for _ in self._follow(CopiedScript(history), input, len(history)):
+            pass
+
+    def _follow(
+        self, script: Script, input: bytes | None, every: int
+    ) -> Generator[None, None, None]:
+        self._script = script
         for _ in self._steps(script, input, every):
             yield
         self._script = None

@@ -27,6 +27,7 @@ name, target, a hash of the input) right behind the time.
 | ``CancelRequested`` | reason |
 | ``ExecutionSuspended`` / ``ExecutionResumed`` | reason |
 | ``ExecutionRewound`` | reason, number of the lock asked for again, numbers of the calls of entities made again |
+| ``ExecutionForked`` | id of the instance that all before comes from |
 | ``ExecutionTerminated`` | reason |
 | ``ContinueAsNew`` | - |
 | ``ExecutionCompleted`` | status |
@@ -61,7 +62,9 @@ DecisionKind = Literal[
     "EntityLockReleased",
 ]
 #: What a replay passes over: no code saw it.
-SilentKind = Literal["ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"]
+SilentKind = Literal[
+    "ExecutionSuspended", "ExecutionResumed", "ExecutionRewound", "ExecutionForked"
+]
 EventKind = (
     DecisionKind
     | AnswerKind
@@ -130,6 +133,7 @@ FIELDS: dict[EventKind, tuple[str, ...]] = {
     "ExecutionSuspended": ("reason",),
     "ExecutionResumed": ("reason",),
     "ExecutionRewound": ("reason", "lock_task_id", "called_again"),
+    "ExecutionForked": ("forked_from",),
     "ExecutionTerminated": ("reason",),
     "ContinueAsNew": (),
     "ExecutionCompleted": ("status",),
@@ -137,7 +141,7 @@ FIELDS: dict[EventKind, tuple[str, ...]] = {
 
 #: Events that a replay passes over: no code saw them.
 SILENT: frozenset[SilentKind] = frozenset(
-    {"ExecutionSuspended", "ExecutionResumed", "ExecutionRewound"}
+    {"ExecutionSuspended", "ExecutionResumed", "ExecutionRewound", "ExecutionForked"}
 )
 
 #: How many fields behind the time identify a decision.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .history import IDENTITY, DecisionKind, differs_by_input, recorded_input
+import orjson
+
+from .history import IDENTITY, KIND, NUMBER, DecisionKind, differs_by_input, recorded_input
 from .inputs import Given, same_input
 
 
@@ -56,6 +58,45 @@ class Script:
             return False
         self.position = position + 1
         return True
+
+
+class CopiedScript(Script):
+    """The history of another instance, which becomes the code's own as it goes through it.
+
+    What an id goes into may differ: inputs, data, whom something is for, and, by what is drawn, the
+    time of a timer. The code's own takes the recorded one's place, so that a replay afterwards
+    finds it.
+    """
+
+    __slots__ = ()
+
+    def next_of(self, kind: DecisionKind) -> list[Any] | None:
+        # The id of the other's child is none for a child of this one.
+        return None if kind == "SubOrchestrationInstanceCreated" else super().next_of(kind)
+
+    def takes(self, decision: tuple[Any, ...], data: bytes | None, given: Given | None) -> bool:
+        recorded, kind = self.next, decision[KIND]
+        if recorded is None or recorded[KIND] != kind or recorded[NUMBER] != decision[NUMBER]:
+            return False
+        named = _NAMED.get(kind)
+        if named is not None and recorded[named] != decision[named]:
+            return False
+        made: list[Any] = orjson.loads(orjson.dumps(decision))
+        if kind == "TimerCreated":
+            made += recorded[4:]  # how far the clock was behind, which the code has counted with
+        self.events[self.position] = made
+        self.position += 1
+        return True
+
+
+#: Where in a decision the name is of what is called.
+_NAMED: dict[DecisionKind, int] = {
+    "TaskScheduled": 3,
+    "SubOrchestrationInstanceCreated": 3,
+    "EventSent": 4,
+    "EntityOperationSignaled": 4,
+    "EntityOperationCalled": 4,
+}
 
 
 def _is_same_today(

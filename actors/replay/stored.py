@@ -82,6 +82,7 @@ _MESSAGES: dict[str, tuple[_Check, ...]] = {
         _or_none(_number),
         _text,
     ),
+    "fork": (_text, _or_none(_text), _packed, _text, _count, _packed, _packed),
     "begin": (_count,),
     "completion": (lambda value: _text(value) and value in ANSWERS, _count, _count, _anything),
     "timer": (_count, _count),

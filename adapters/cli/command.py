@@ -140,6 +140,7 @@ def _status_of(error: Exception) -> int | None:
                 perdure.InstanceNotFinishedError,
                 perdure.RequestIdReusedError,
                 perdure.RewindError,
+                perdure.ForkError,
                 perdure.MailboxFullError,
             ),
         ),

@@ -17,6 +17,7 @@ from .options import (
     Tags,
     Yes,
     confirm,
+    given,
     new_request_id,
     run,
 )
@@ -43,6 +44,7 @@ def add_to(app: typer.Typer, kind: Any) -> None:
     command("resume", resume, "perdure resume sqlite:hub order-7")
     command("rewind", rewind, "perdure rewind sqlite:hub order-7")
     command("restart", restart, "perdure restart sqlite:hub order-7 --same-id")
+    command("fork", fork, "perdure fork sqlite:hub order-7 --at 12 --id order-7b")
     command("purge", purge, "perdure purge sqlite:hub --status Completed --completed-to 30d")
     command("parked", parked, "perdure parked sqlite:hub")
     command("retry", retry, "perdure retry sqlite:hub order-7")
@@ -153,6 +155,32 @@ def restart(
         "request_id": new_request_id(),
     }
     _do(context, "restart", arguments, "{instance_id}", as_json=as_json, key_file=key_file)
+
+
+def fork(
+    context: typer.Context,
+    id: InstanceId,
+    at: Annotated[
+        int,
+        typer.Option(min=0, help="The last event that it begins with, as history numbers them."),
+    ],
+    new_id: Annotated[
+        str | None, typer.Option("--id", help="The new instance's id.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+    key_file: KeyFile = None,
+) -> None:
+    """Begin a new instance as another had begun; prints its id.
+
+    It has the other's history up to an event, and goes on; the other stays as it is.
+    """
+    arguments = {
+        "instance_id": id,
+        "at": at,
+        "request_id": new_request_id(),
+        **given(new_instance_id=new_id),
+    }
+    _do(context, "fork", arguments, "{instance_id}", as_json=as_json, key_file=key_file)
 
 
 def purge(

@@ -317,6 +317,8 @@ _ROUTES = (
     ),
     Route(method="POST", path="/instances/{instance_id}/restart", operation="restart",
           body="fields", done=201),
+    Route(method="POST", path="/instances/{instance_id}/fork", operation="fork", query=("at",),
+          body="fields", done=201),
     Route(method="POST", path="/instances/{actor}/retry", operation="retry", body="fields",
           done=202),
     Route(method="GET", path="/entities", operation="entities", query=_fields("entities")),

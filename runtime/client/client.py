@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 import anyio
 from attrs import frozen
 
+from ...actors.arguments import whole
 from ...actors.codec import Codec
 from ...actors.contexts.entity import EntityContext
 from ...actors.contexts.orchestration import OrchestrationContext
-from ...actors.errors import PerdureError
-from ...actors.ids import EntityId, check_instance_id
+from ...actors.errors import PerdureError, UsageError
+from ...actors.ids import EntityId, check_instance_id, check_text
 from ...actors.messages import OnExisting
 from ...actors.times import seconds
 from ...actors.values import MISSING, RuntimeStatus
@@ -389,6 +390,39 @@ class Client(ABC):
         Raises:
             InstanceNotFoundError: there is no such instance.
             InstanceAlreadyExistsError: the same id is wanted, and it is live.
+            RequestIdReusedError: the request id was used for another request.
+        """
+        ...
+
+    @abstractmethod
+    async def fork(
+        self,
+        instance_id: str,
+        *,
+        at: int,
+        new_instance_id: str | None = None,
+        request_id: str | None = None,
+    ) -> OrchestrationHandle[Any]:
+        """Start a new instance that begins with the history of one up to an event, and goes on.
+
+        The other one stays as it is, and need not have ended. What has completed by that event is
+        not done again, and what was sent by then is not sent again. What is open there is begun
+        anew under the new id: activities, children and calls of entities; timers keep their time.
+        The new one has the name, version, input and tags of the other, and no parent.
+
+        Args:
+            instance_id: which instance.
+            at: the number of the last event that the new one begins with, from 0, as
+                ``get_history_page`` counts them: the last one that a turn wrote.
+            new_instance_id: the id of the new one; left out, one is made.
+            request_id: see ``start_new``.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceAlreadyExistsError: a live instance has the new id.
+            ForkError: no instance can begin there: its history has no such event, the instance had
+                ended by then, it locks entities there, the event stands in the middle of what one
+                turn wrote, or the code of today does not do the same.
             RequestIdReusedError: the request id was used for another request.
         """
         ...
@@ -889,3 +923,20 @@ class Client(ABC):
             PerdureError: what the operation raises.
         """
         ...
+
+
+def check_fork(
+    instance_id: str, at: object, new_instance_id: str | None, request_id: str | None
+) -> tuple[str, str | None, str | None]:
+    """Give the ids back that a fork is asked for with, if they may be some."""
+    instance_id = check_instance_id(instance_id)
+    whole(at, "at", least=0)
+    if new_instance_id is not None:
+        new_instance_id = check_instance_id(new_instance_id, "new_instance_id")
+        if new_instance_id == instance_id:
+            raise UsageError(
+                f"a fork of {instance_id!r} needs an id of its own: that one stays as it is"
+            )
+    if request_id is not None:
+        request_id = check_text(request_id, "request_id")
+    return instance_id, new_instance_id, request_id

@@ -97,6 +97,15 @@ class OrchestrationHandle(Generic[R_co]):
         )
         return cast("OrchestrationHandle[R_co]", handle)
 
+    async def fork(
+        self, *, at: int, instance_id: str | None = None, request_id: str | None = None
+    ) -> OrchestrationHandle[R_co]:
+        """Start one that begins with its history up to an event. See ``Client.fork``."""
+        handle = await self._client.fork(
+            self.instance_id, at=at, new_instance_id=instance_id, request_id=request_id
+        )
+        return cast("OrchestrationHandle[R_co]", handle)
+
     async def purge(self, *, recursive: bool = True) -> int:
         """Delete it, once it has ended. See ``Client.purge_instance``."""
         return await self._client.purge_instance(self.instance_id, recursive=recursive)

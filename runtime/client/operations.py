@@ -507,6 +507,16 @@ class RestartArguments:
 
 
 @frozen(kw_only=True)
+class ForkArguments:
+    """Which instance, the last event of its history that the new one begins with, and its id."""
+
+    instance_id: str
+    at: int
+    new_instance_id: str | None = None
+    request_id: str | None = None
+
+
+@frozen(kw_only=True)
 class RetryArguments:
     """Which parked actor: an instance's id, or an entity's as @name@key."""
 
@@ -819,6 +829,18 @@ async def _restart(client: HubClient, given: RestartArguments) -> Any:
             with_new_instance_id=given.with_new_instance_id,
             request_id=given.request_id,
         )
+    return {"instance_id": handle.instance_id}
+
+
+@operation("fork", ForkArguments, result=_object(instance_id=_TEXT), writes=True)
+async def _fork(client: HubClient, given: ForkArguments) -> Any:
+    """Start an instance that begins with the history of another up to an event, and goes on."""
+    handle = await client.fork(
+        given.instance_id,
+        at=given.at,
+        new_instance_id=given.new_instance_id,
+        request_id=given.request_id,
+    )
     return {"instance_id": handle.instance_id}
 
 

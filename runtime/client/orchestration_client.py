@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, Unpack
 
+import orjson
 from attrs import evolve
 
 from ...actors.arguments import choice, flag, is_a, labels, refusal
@@ -15,15 +16,18 @@ from ...actors.codec import Codec, codec_for
 from ...actors.errors import (
     InstanceFinishedError,
     InstanceNotFoundError,
+    StoreDamagedError,
     UsageError,
 )
 from ...actors.ids import EntityId, check_instance_id, check_text
-from ...actors.messages import Command, Event, OnExisting, Start
+from ...actors.messages import Command, Event, Fork, OnExisting, Start
+from ...actors.replay.stored import read_history
 from ...actors.times import due_time
 from ...actors.values import MISSING, TERMINAL, check_event_name
-from ...storage.records import InstanceFilter
+from ...storage.records import InstanceFilter, InstanceRecord
+from ...storage.slices import in_slices
 from ..placement.places import MovedError
-from .client import PurgeConditions, check_conditions
+from .client import PurgeConditions, check_conditions, check_fork
 from .handle import OrchestrationHandle
 from .instance_queries import InstanceQueries
 from .pages import read_statuses
@@ -163,6 +167,43 @@ class OrchestrationClient(InstanceQueries):
             new_id = self._new_instance_id() if request_id is None else _id_of(request_id)
         await self._request(new_id, message, request_id)
         return self.get_handle(new_id)
+
+    async def fork(
+        self,
+        instance_id: str,
+        *,
+        at: int,
+        new_instance_id: str | None = None,
+        request_id: str | None = None,
+    ) -> OrchestrationHandle[Any]:
+        # Here, since hardly an instance is ever forked.
+        from ...actors.orchestrations.fork import history_up_to
+
+        instance_id, new_id, request_id = check_fork(instance_id, at, new_instance_id, request_id)
+        if new_id is None:
+            new_id = self._new_instance_id() if request_id is None else _id_of(request_id)
+        record, events = await self._read_begun(instance_id)
+        history = orjson.dumps(history_up_to(events, at, instance_id))
+        message = Fork(
+            record.name, record.version, record.input, instance_id, at, history, tags=record.tags
+        )
+        await self._request(new_id, message, request_id)
+        return self.get_handle(new_id)
+
+    async def _read_begun(self, instance_id: str) -> tuple[InstanceRecord, list[list[Any]]]:
+        """Read an instance, and the history of the same execution."""
+        while True:
+            record = await self._read(instance_id)
+            store = self._partition(instance_id).store
+            chunks = await store.read_history(record.id)
+            try:
+                events = await in_slices(read_history(chunks, None))
+            except ValueError as error:
+                raise StoreDamagedError(
+                    f"the history of {instance_id!r} is damaged: {error}"
+                ) from error
+            if not events or events[0][4:5] in ([], [record.execution]):
+                return record, events  # else another took its place in between
 
     async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:
         flag(recursive, "recursive")

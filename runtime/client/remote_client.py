@@ -72,6 +72,7 @@ from .client import (
     PurgeConditions,
     Signal,
     check_conditions,
+    check_fork,
 )
 from .handle import OrchestrationHandle
 from .operations import OPERATIONS, Operation
@@ -359,6 +360,22 @@ class RemoteClient(Client):
         _add_request_id(arguments, uuid.uuid4().hex if request_id is None else request_id)
         self._carry(arguments)
         told = await self._ask("restart", arguments)
+        return self.get_handle(told["instance_id"])
+
+    async def fork(
+        self,
+        instance_id: str,
+        *,
+        at: int,
+        new_instance_id: str | None = None,
+        request_id: str | None = None,
+    ) -> OrchestrationHandle[Any]:
+        instance_id, new_id, request_id = check_fork(instance_id, at, new_instance_id, request_id)
+        arguments: dict[str, Any] = {"instance_id": instance_id, "at": int(at)}
+        if new_id is not None:
+            arguments["new_instance_id"] = new_id
+        _add_request_id(arguments, uuid.uuid4().hex if request_id is None else request_id)
+        told = await self._ask("fork", arguments)
         return self.get_handle(told["instance_id"])
 
     async def purge_instance(self, instance_id: str, *, recursive: bool = True) -> int:

@@ -38,8 +38,9 @@ _Begun = tuple["WorkKind", int, str, int]
 #: How a chunk begins that has the history from its start.
 _STARTED = b'[["ExecutionStarted"'
 
-#: What a history has that was rewound.
-_REWOUND = b'["ExecutionRewound"'
+#: What a history has that was rewound, or begins with another's.
+_REWOUND, _FORKED = b'["ExecutionRewound"', b'["ExecutionForked"'
+_AGAIN = frozenset({"ExecutionRewound", "ExecutionForked"})
 
 _TASK_ENDS = frozenset({"TaskCompleted", "TaskFailed", "TimerFired"})
 
@@ -80,7 +81,7 @@ class InstanceWork:
                     failed = read_failure(event[3]) if kind in FAILURES else None
                     status = "Completed" if failed is None else "Failed"
                     ended.append(self._ended(event[NUMBER], begun, event[AT], failed, status))
-            elif kind == "ExecutionStarted":
+            elif kind == "ExecutionStarted" or kind == "ExecutionForked":
                 self.began = event[AT]
             elif kind == "ExecutionRewound":
                 self.rewinds += 1
@@ -186,10 +187,10 @@ class Workbook:
         events: list[list[Any]] = orjson.loads(bodies[0])
         for body in bodies[1:]:
             events += orjson.loads(body)
-        if is_begun and any(_REWOUND in body for body in bodies):
-            again = [n for n, event in enumerate(events) if event[KIND] == "ExecutionRewound"]
+        if is_begun and any(_REWOUND in body or _FORKED in body for body in bodies):
+            again = [n for n, event in enumerate(events) if event[KIND] in _AGAIN]
             if again:
-                # What stands before it was told when it happened.
+                # What stands before it was told when it happened, or is another's.
                 work.read(events[: again[-1] + 1], None, None)
                 events = events[again[-1] + 1 :]
         outcome = actor.outcome

@@ -23,7 +23,7 @@ import orjson
 from ...actors.entities.stripes import MARK
 from ...actors.errors import RequestIdReusedError, StoreDamagedError, UsageError
 from ...actors.failures import read_failure
-from ...actors.messages import Command, Event, Message, Operation, Start
+from ...actors.messages import Command, Event, Fork, Message, Operation, Start
 from ...actors.registry.definitions import operation_of
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _receiver(target: str, message: Message) -> list[str]:
     """Say who reads the input, by name: an operation of an entity, or an orchestration."""
     if isinstance(message, Operation):
         return [target.split("@")[1], message.name]
-    return [message.name] if isinstance(message, Start) else []
+    return [message.name] if type(message) is Start else []
 
 
 def _codec_of(receiver: object, lookup: Lookup) -> Codec[Any] | None:
@@ -232,6 +232,9 @@ def _describe(target: str, message: Message) -> tuple[str, list[Any]]:
     if isinstance(message, Operation):
         kind = "a call" if message.call else "a signal"
         return f"{kind} of {target}.{message.name}", [_text(message.input)]
+    if isinstance(message, Fork):
+        # What its history is up to that event stays.
+        return f"a fork of {message.source!r} as {target!r}", [str(message.at)]
     if isinstance(message, Start):
         what = f"a start of orchestration {message.name!r} as {target!r}"
         return what, [_text(message.input), _text(message.tags), message.on_existing]

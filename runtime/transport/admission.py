@@ -15,7 +15,7 @@ import orjson
 from ...actors.entities.stripes import split_key
 from ...actors.errors import PayloadTooLargeError, UsageError
 from ...actors.ids import EntityId, check_instance_id, check_text, is_entity, split_entity
-from ...actors.messages import Command, Event, Message, Operation, Start
+from ...actors.messages import Command, Event, Fork, Message, Operation, Start
 from ...actors.orchestrations.commands import COMMANDS
 from ...actors.payloads import check_size
 from ...storage import is_time
@@ -122,8 +122,10 @@ def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
     for_entity = is_entity(key)
     kind = type(message)
     message.request = None  # the partition sets it, from what is asked
-    if message.size > limits.payload_max:
-        raise PayloadTooLargeError(f"what a client sent {key}", message.size, limits.payload_max)
+    # Of a fork the input: its history has been the hub's.
+    size = len(message.input or b"") if isinstance(message, Fork) else message.size
+    if size > limits.payload_max:
+        raise PayloadTooLargeError(f"what a client sent {key}", size, limits.payload_max)
     if message.carried is not None:
         for value in message.carried.values():
             _check_type(value, str, "a context variable that goes along")
@@ -148,6 +150,15 @@ def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
             _check_tags(orjson.loads(message.tags))
         if message.parent is None and message.on_existing in _ON_EXISTING:
             return
+    elif kind is Fork and not for_entity:
+        assert isinstance(message, Fork)
+        check_text(message.name, "an orchestration's name")
+        _check_optional(message.version, str, "a version")
+        check_instance_id(message.source)
+        _check_type(message.at, int, "the number of an event")
+        if message.tags is not None:
+            _check_tags(orjson.loads(message.tags))
+        return
     elif kind is Command:
         assert isinstance(message, Command)
         _check_type(message.reason, str, "a reason")

@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "instance_id": "i-1",
     "status": "Failed",
     "action": "rewind",
+    "at": 7,
     "forgotten": "activity 'refund'",
     "target": "activity 'work'",
     "failure": FAILURE,

@@ -17,6 +17,7 @@ from perdure.actors.messages import (
     Event,
     Fold,
     Folded,
+    Fork,
     LockRelease,
     LockRequest,
     Message,
@@ -54,6 +55,16 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
         INPUTS,
         st.none() | st.tuples(NUMBERS, st.lists(VALUES, max_size=3)),
         st.none() | st.tuples(TEXTS, TEXTS),
+    ),
+    "fork": st.builds(
+        Fork,
+        TEXTS,
+        st.none() | TEXTS,
+        INPUTS,
+        TEXTS,
+        st.integers(0, 2**53),
+        st.lists(VALUES, max_size=3).map(orjson.dumps),
+        tags=TAGS,
     ),
     "start": st.builds(
         Start,
@@ -121,7 +132,9 @@ def test_how_a_message_stands_with_durability_is_not_part_of_it(
 def test_a_messages_size_is_that_of_its_payload(tag: str, data: st.DataObject) -> None:
     message = data.draw(MESSAGES[tag])
 
-    payloads = [getattr(message, name, None) for name in ("input", "data", "body", "state")]
+    payloads = [
+        getattr(message, name, None) for name in ("input", "data", "body", "state", "history")
+    ]
 
     assert message.size == sum(len(payload) for payload in payloads if payload is not None)
 

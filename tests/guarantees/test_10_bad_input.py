@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import define, frozen
@@ -17,6 +17,7 @@ from perdure import (
     Client,
     EntityContext,
     EntityId,
+    ForkError,
     Hub,
     InstanceAlreadyExistsError,
     InstanceFinishedError,
@@ -295,6 +296,10 @@ CASES = [
     Case("resume: unknown", InstanceNotFoundError, lambda c: c.resume("nobody")),
     Case("resume: finished", InstanceFinishedError, lambda c: c.resume("ended")),
     Case("retry: unknown", InstanceNotFoundError, lambda c: c.retry("nobody")),
+    Case("fork: unknown", InstanceNotFoundError, lambda c: c.fork("nobody", at=0)),
+    Case("fork: no such event", ForkError, lambda c: c.fork("live", at=99)),
+    Case("fork: itself", UsageError, lambda c: c.fork("live", at=0, new_instance_id="live")),
+    Case("fork: no number", UsageError, lambda c: c.fork("live", at=cast(Any, "0"))),
     Case("rewind: unknown", InstanceNotFoundError, lambda c: c.rewind("nobody")),
     Case("rewind: live", InstanceNotFinishedError, lambda c: c.rewind("live")),
     Case("restart: unknown", InstanceNotFoundError, lambda c: c.restart("nobody")),

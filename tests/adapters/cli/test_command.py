@@ -53,7 +53,7 @@ def test_every_command_says_what_it_takes_with_an_example(
         line.split()[0] for line in listed.partition("Commands:\n")[2].split("\n\n")[0].splitlines()
     ]
 
-    assert len(commands) == 30
+    assert len(commands) == 31
     assert "..." not in listed.partition("Commands:")[2]
     for name in commands:
         if name == "bench":

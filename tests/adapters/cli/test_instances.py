@@ -76,6 +76,7 @@ def test_a_start_over_a_live_instance_is_refused_or_takes_it(run: Run, place: st
         (("resume", "nobody"), 3, "nobody"),
         (("rewind", "nobody"), 3, "nobody"),
         (("restart", "nobody"), 3, "nobody"),
+        (("fork", "nobody", "--at", "0"), 3, "nobody"),
         (("purge", "nobody", "--yes"), 3, "nobody"),
         (("purge", "--yes"), 2, "either an ID or conditions"),
         (("retry", "nobody"), 3, "nobody"),
@@ -324,3 +325,19 @@ def test_a_failed_instance_is_rewound_and_an_ended_one_restarted(
     assert again.out.strip() != f"{id}-ended"
     assert same.out.strip() == f"{id}-ended"
     assert result.out == "10\n"
+
+
+def test_an_instance_is_forked(run: Run, place: str, id: str) -> None:
+    run("start", place, "wait_for_go", "--id", id)
+
+    forked = run("fork", place, id, "--at", "0", "--id", f"{id}-fork")
+    refused = run("fork", place, id, "--at", "7")
+    unknown = run("fork", place, id)
+    run("raise-event", place, f"{id}-fork", "Go", "5")
+    result = run("wait", place, f"{id}-fork")
+
+    assert (forked.status, forked.out) == (0, f"{id}-fork\n")
+    assert refused.status == 1
+    assert "its history has the events 0 to 0" in " ".join(refused.err.split())
+    assert unknown.status == 2
+    assert result.out == "5\n"

@@ -154,6 +154,13 @@ CASES = [
     Case("POST /instances/done/restart", 201, {"with_new_instance_id": False}, {"instance_id": "done"}),
     Case("POST /instances/live/restart", 409, {"with_new_instance_id": False}),
     Case("POST /instances/nobody/restart", 404),
+    Case("POST /instances/live/fork?at=0", 201, {"new_instance_id": "fork"}, {"instance_id": "fork"}),
+    Case("POST /instances/live/fork?at=1", 400, {}, problem("ForkError")),
+    Case("POST /instances/live/fork?at=99", 400, {}, problem("ForkError")),
+    Case("POST /instances/live/fork", 400, {}),
+    Case("POST /instances/live/fork?at=-1", 400, {}),
+    Case("POST /instances/live/fork?at=0", 400, {"new_instance_id": "live"}, problem("UsageError")),
+    Case("POST /instances/nobody/fork?at=0", 404, {}),
     Case("POST /instances/nobody/retry", 404),
     Case("POST /instances/live/retry", 202),
     # many

@@ -8,6 +8,7 @@ import pytest
 from perdure import (
     Client,
     EntityId,
+    ForkError,
     HistoryEvent,
     InstanceAlreadyExistsError,
     InstanceFinishedError,
@@ -317,3 +318,30 @@ async def test_a_condition_that_there_is_not_is_refused_and_not_left_out(
         await getattr(client, method)(instance_id_prefx="none")
 
     assert await client.get_status("kept") is not None
+
+
+async def test_an_instance_is_forked(way: Way) -> None:
+    handle = await way.client.start_new("listen", instance_id="one")
+    count = (await way.client.get_history_page("one")).total
+
+    fork = await handle.fork(at=count - 1, instance_id="two", request_id="r")
+    again = await way.client.fork("one", at=count - 1, new_instance_id="two", request_id="r")
+    other = await way.client.fork("one", at=count - 1)
+    await fork.raise_event("end", 5)
+
+    assert (fork.instance_id, again.instance_id) == ("two", "two")
+    assert other.instance_id not in ("one", "two")
+    assert await fork.result(10) == 5
+    assert (await handle.status()).runtime_status == RuntimeStatus.RUNNING
+    await told(ForkError, way, "fork", "one", at=count)
+    await told(InstanceNotFoundError, way, "fork", "nobody", at=0)
+    await told(
+        InstanceAlreadyExistsError,
+        way,
+        "fork",
+        "one",
+        at=count - 1,
+        new_instance_id=other.instance_id,
+    )
+    await told(UsageError, way, "fork", "one", at=-1)
+    await told(UsageError, way, "fork", "one", at=0, new_instance_id="one")

@@ -260,6 +260,7 @@ _ARGUMENTS: dict[type, tuple[Any, ...]] = {
     errors.PayloadError: ("$.a", "no"),
     errors.PayloadTooLargeError: ("$.a", 2_000, 1_000),
     errors.RewindError: ("x", "activity 'undo'"),
+    errors.ForkError: ("x", 7, "it had ended by then"),
     errors.EventDataError: ("event 'paid'", "$.a", "no"),
     errors.InstanceFinishedError: ("x", "Completed"),
     errors.InstanceNotFinishedError: ("x", "Running", "purge"),
