@@ -59,6 +59,10 @@ class StoppedPostgres(PostgresStore):
         """
         return await super().open(partitions, token=token)
 
+    async def _has_come(self) -> bool:
+        """See ``PostgresStore``: whoever serves the hub says so there, and nobody who reads it."""
+        return False
+
     def partition(self, number: int, member: int | None = None) -> PostgresPartition:
         """Give a partition that can be read."""
         return _StoppedPartition(self, number, member)
