@@ -22,8 +22,9 @@ from ...testing.replaying.sources import (
     RunningSource,
     Source,
     open_files,
+    open_stored,
 )
-from .hubs import is_hub, keys_of, shown
+from .hubs import is_database, is_hub, keys_of, shown
 from .screen import Screen
 from .words import counted, duration, shortened
 
@@ -111,9 +112,12 @@ async def _open(place: str, keys: Mapping[str, Any]) -> AsyncGenerator[Source, N
             client: Any = await entered.enter_async_context(connect(where, **keys))
             source = RunningSource(shown(where), client)
         except UnavailableError as error:
-            if folder is None:
+            if folder is not None:
+                source = await entered.enter_async_context(open_files(folder))
+            elif is_database(place):
+                source = await entered.enter_async_context(open_stored(place))
+            else:
                 raise UnavailableError(f"{shown(place)}: {error}") from error
-            source = await entered.enter_async_context(open_files(folder))
         yield source
 
 

@@ -44,6 +44,14 @@ READ_HISTORY: Final = (
     "SELECT seq, body, seq, CASE json_typeof(body) WHEN 'array' THEN json_array_length(body) END"
     " FROM {s}.history_row WHERE partition = $1 AND instance = $2"
 )
+READ_HISTORIES: Final = (
+    "SELECT seq, body, seq, CASE json_typeof(body) WHEN 'array' THEN json_array_length(body) END,"
+    " instance FROM {s}.history_row WHERE partition = $1 AND instance = ANY($2::bigint[])"
+)
+READ_TIMERS: Final = (
+    "SELECT n, due, actor, body FROM {s}.timer_row WHERE partition = $1 AND n > $2"
+    " AND n <> ALL($4::bigint[]) ORDER BY n LIMIT $3"
+)
 READ_HISTORY_PART: Final = (
     "SELECT seq, body FROM {s}.history_row WHERE partition = $1 AND instance = $2 AND seq < $4"
     " AND seq >= (SELECT coalesce(max(seq), 0) FROM {s}.history_row WHERE partition = $1"

@@ -17,8 +17,9 @@ from attrs import evolve
 
 from ...actors.errors import StorageError, StoreDamagedError, UnavailableError
 from ..encoding import pending
-from ..mended import mend_entity, mend_instance
+from ..mended import check_places, mend_entity, mend_instance
 from ..records import (
+    SLICE_ROWS,
     Checkpoint,
     EntityFilter,
     EntityRow,
@@ -26,6 +27,7 @@ from ..records import (
     InstanceRecord,
     Recovered,
     SetAside,
+    TimerRow,
 )
 from ..slices import each, in_slices, map_each
 from ..unapplied import Unapplied
@@ -65,7 +67,7 @@ class StoppedPostgres(PostgresStore):
 
     def partition(self, number: int, member: int | None = None) -> PostgresPartition:
         """Give a partition that can be read."""
-        return _StoppedPartition(self, number, member)
+        return StoppedPostgresPartition(self, number, member)
 
     async def _open(self, partitions: int, token: str | None) -> None:
         self.reader = Link(self.place, "perdure reads")
@@ -102,7 +104,7 @@ def _snapshot(connection: Connection) -> Any:
     return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
-class _StoppedPartition(PostgresPartition):
+class StoppedPostgresPartition(PostgresPartition):
     """One partition that nobody has to serve."""
 
     def __init__(self, store: PostgresStore, number: int, member: int | None = None) -> None:
@@ -138,6 +140,39 @@ class _StoppedPartition(PostgresPartition):
     async def _read(self, sql: str, *values: Any) -> tuple[list[Any], tuple[Unapplied, ...]]:
         async def work(connection: Connection, lacking: Unapplied) -> Any:
             return await self._fetch_from(connection, sql, self._number, *values), (lacking,)
+
+        return await self._at_one_moment(self._store.reader, work)
+
+    async def read_histories(self, instances: Sequence[int]) -> dict[int, list[bytes]]:
+        """Give what ``read_history`` does, of several instances and in one round trip.
+
+        Raises:
+            StoreDamagedError: ``read_history`` would raise it of one of them.
+        """
+        rows, layers = await self._read(queries.READ_HISTORIES, [*instances])
+        found: dict[int, list[Any]] = {instance: [] for instance in instances}
+        for *row, instance in map(tuple, rows):
+            found[instance].append(row)
+        histories: dict[int, list[bytes]] = {}
+        for instance, its in found.items():
+            chunks: dict[int, bytes] = {row[0]: row[1] for row in its}
+            for layer in layers:
+                layer.correct_history(instance, chunks)
+            check_places([row for row in its if chunks.get(row[0]) is row[1]], chunks, self._path)
+            histories[instance] = [chunks[seq] for seq in sorted(chunks)]
+        return histories
+
+    async def read_timers(self, after: int, limit: int = SLICE_ROWS) -> list[TimerRow]:
+        """Give the oldest messages that wait for their time, with ``n > after``."""
+
+        async def work(connection: Connection, lacking: Unapplied) -> list[TimerRow]:
+            written = [*{*lacking.timers, *lacking.timers_deleted}]
+            rows = await self._fetch_from(
+                connection, queries.READ_TIMERS, self._number, after, limit, written
+            )
+            found = [TimerRow(*row) for row in rows]
+            found += [row for row in lacking.timers.values() if row.n > after]
+            return sorted(found, key=lambda row: row.n)[:limit]
 
         return await self._at_one_moment(self._store.reader, work)
 

@@ -16,7 +16,7 @@ import orjson
 from ...actors.codec.states import SCHEMA
 from ...actors.errors import StoreDamagedError
 from ...actors.times import timestamp
-from ...storage import open_stopped
+from ...storage import open_database, open_stopped
 from ...storage.records import LIVE, EntityFilter, EntityRow, InstanceFilter, InstanceRecord
 from .recordings import Recording, read_instance, read_recording, recordings_in
 from .rows import StoredEntity, StoredInstance, StoredMessage, StoredRow
@@ -64,18 +64,18 @@ class Source(Protocol):
 
 
 class StoppedSource:
-    """The files of a hub that does not run.
+    """What a hub that does not run has in its store.
 
     Args:
-        folder: where they are.
+        place: where that is, in words.
         partitions: its partitions.
     """
 
     called = _LIVE
     lacks = None
 
-    def __init__(self, folder: Path, partitions: Sequence[StoppedPartition]) -> None:
-        self.place = f"sqlite:{folder}"
+    def __init__(self, place: str, partitions: Sequence[StoppedPartition]) -> None:
+        self.place = place
         self._partitions = partitions
 
     async def count(self) -> int:
@@ -282,6 +282,21 @@ async def open_files(folder: Path) -> AsyncGenerator[StoppedSource, None]:
     """
     store = open_stopped(folder)
     try:
-        yield StoppedSource(folder, await store.open())
+        yield StoppedSource(f"sqlite:{folder}", await store.open())
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def open_stored(place: str) -> AsyncGenerator[StoppedSource, None]:
+    """Give what a hub on PostgreSQL has there that no process serves.
+
+    Raises:
+        UnavailableError: there is no hub.
+        StorageError: it cannot be read.
+    """
+    store = open_database(place)
+    try:
+        yield StoppedSource(store.location, cast("list[StoppedPartition]", await store.open()))
     finally:
         await store.close()

@@ -107,6 +107,18 @@ def database(newest_postgres: str) -> str:
     return newest_postgres
 
 
+def test_code_is_held_against_a_database_where_no_member_runs(run: Run, database: str) -> None:
+    app = "tests.adapters.cli.shop:app"
+    secret = f"{database}&password=hush-hush"
+
+    ended = run("check", "--replay", secret, app, "--jobs", "1")
+
+    words = " ".join(ended.out.split())
+    assert words.startswith("Nothing found in 1 live instance and 1 entity of postgresql://")
+    assert "hush-hush" not in ended.out + ended.err
+    assert (ended.status, ended.err) == (0, "")  # its messages were looked at, too
+
+
 def test_what_only_reads_is_read_from_the_database_where_no_member_runs(
     run: Run, database: str
 ) -> None:

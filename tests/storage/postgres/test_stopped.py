@@ -12,8 +12,8 @@ import pytest
 from perdure.actors.errors import StorageError, StoreMovedError, UnavailableError
 from perdure.storage import PartitionStore
 from perdure.storage.postgres import PostgresStore, folding
-from perdure.storage.postgres.stopped import StoppedPostgres
-from perdure.storage.records import EntityFilter, InstanceFilter, MailRow
+from perdure.storage.postgres.stopped import StoppedPostgres, StoppedPostgresPartition
+from perdure.storage.records import EntityFilter, InstanceFilter, MailRow, TimerRow
 from perdure.testing.store_conformance import Owner, created, entity, own, progress
 
 _OF_INSTANCES: list[dict[str, Any]] = [
@@ -75,6 +75,7 @@ async def owner(
         history=[(id, 0, b'["a","b"]') for id in range(1, 9)],
         entities=[entity(id) for id in range(1, 5)],
         mail=[MailRow(n, "i1" if n % 2 else "i2", b"{}") for n in range(1, 7)],
+        timers=[TimerRow(n, 50, "i3", b"{}") for n in range(20, 24)],
     )
     await one.partition.apply()
     await one.commit(
@@ -86,6 +87,8 @@ async def owner(
         entities_deleted=[2],
         mail=[MailRow(8, "i1", b"{}"), MailRow(9, "@counter@e1", b"{}")],
         mail_deleted=[1, 2],
+        timers=[TimerRow(25, 70, "i4", b"{}")],
+        timers_deleted=[20, 21],
     )
     await one.commit(
         rewritten=[4],
@@ -134,6 +137,26 @@ async def test_what_the_journal_has_is_read_as_it_will_be_when_it_is_folded(
     for what, expected in of_the_owner.items():
         assert unfolded[what] == expected, what
         assert folded[what] == expected, what
+
+
+async def test_histories_and_timers_are_read_for_a_look_at_all_of_them(
+    owner: tuple[Owner, PostgresStore], newest_postgres: str
+) -> None:
+    one, _ = owner
+    reader = StoppedPostgres(newest_postgres)
+    try:
+        [partition] = await reader.open()
+        assert isinstance(partition, StoppedPostgresPartition)
+        for _ in ("unfolded", "folded"):
+            assert [row.n for row in await partition.read_timers(-1)] == [22, 23, 25]
+            assert [row.n for row in await partition.read_timers(-1, 1)] == [22]
+            assert [row.n for row in await partition.read_timers(22)] == [23, 25]
+            histories = await partition.read_histories([2, 3, 4, 9, 99])
+            assert histories == {id: await partition.read_history(id) for id in (2, 3, 4, 9, 99)}
+            assert histories[4] == [b'["z"]']
+            await one.partition.apply()
+    finally:
+        await reader.close()
 
 
 async def test_a_reader_sees_what_is_committed_while_it_is_open(
