@@ -19,7 +19,7 @@ from ...actors.errors import StorageError, StoreInUseError
 from ...actors.logs import Log
 from ..membership import LeaseRow, MemberRow, Newcomer, View
 from .faults import explain, explained
-from .links import Connection, Link, connect
+from .links import Connection, Link, connect, driver
 from .schema import Identity
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ SWEEP: Final = (
     "DELETE FROM {s}.relay r WHERE NOT EXISTS (SELECT FROM {s}.member m WHERE m.member = r.target)"
 )
 NOTIFY: Final = "SELECT pg_notify($1, '')"
+TIMELINE = (
+    "SELECT CASE WHEN pg_is_in_recovery() THEN NULL"
+    " ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END"
+)
+"""Tells a server from the one whose standby it was, which may have known more."""
 
 NOTICED_S: Final = 2.0
 """Seconds after which whoever waits for a notice looks by himself."""
@@ -126,8 +131,11 @@ class PostgresMembership:
         self._newcomer = newcomer
         self._identity = identity
         self._sql = store.sql
-        self._link = Link(store.place, "perdure leases")
-        self._beats = Link(store.place, "perdure beats")  # of its own, so that nothing delays it
+        self._link = Link(store.place, "perdure leases", self._check_timeline)
+        # Of its own, so that nothing delays it.
+        self._beats = Link(store.place, "perdure beats", self._check_timeline)
+        self._timeline: str | None = None  # that it has joined on
+        self._is_forgotten = False
         self._number = 0
         self._partitions: list[PostgresPartition] = []
         self.control: Control | None = None
@@ -215,6 +223,29 @@ class PostgresMembership:
             self.store.partition(number, self._number) for number in range(self.store.count)
         ]
 
+    async def _check_timeline(self, connection: Connection) -> None:
+        """See whether a connection leads to a server that may have forgotten something.
+
+        What this process has in memory may be ahead of it then, also in partitions that commit
+        nothing: it counts as expired, drops all, and reads it anew.
+        """
+        try:
+            timeline = await connection.fetchval(TIMELINE)
+        except driver().PostgresError as error:
+            _log.debug("the server does not say its timeline: %s", error)
+            return
+        if self._timeline is None:
+            self._timeline = timeline
+        elif timeline != self._timeline and timeline is not None and not self._is_forgotten:
+            self._is_forgotten = True
+            _log.warning(
+                "member %d: the database has failed over, from timeline %s to %s; all partitions are "
+                "read anew",
+                self._number,
+                self._timeline,
+                timeline,
+            )
+
     async def _do(self, work: Callable[[Connection], Awaitable[T]], link: Link | None = None) -> T:
         self._check_member()
         used = self._link if link is None else link
@@ -251,11 +282,16 @@ class PostgresMembership:
         async def work(connection: Connection) -> Any:
             return await connection.fetchval(self._sql(BEAT), self._number, self.ttl_s)
 
-        return await self._do(work, self._beats) is not None
+        found = await self._do(work, self._beats)
+        return found is not None and not self._is_forgotten
 
     async def look(self, *, closely: bool = False) -> View:
         """See who is a member, and who has what; ``closely``, how far tables are behind as well."""
-        return await self._do(lambda connection: look(connection, self._sql, closely=closely))
+        view = await self._do(lambda connection: look(connection, self._sql, closely=closely))
+        if self._is_forgotten:  # the next beat says so
+            others = [row for row in view.members if row.member != self._number]
+            return view._replace(members=others)
+        return view
 
     async def noticed(self) -> None:
         """Return when something has changed that others told of, or after a while."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -316,3 +317,40 @@ async def test_who_joins_removes_what_the_dead_have_left(
     assert await session.do("SELECT FROM {s}.relay") == []
     for member in (third, gone, owner):
         await member.leave()
+
+
+@pytest.mark.parametrize("name", ["perdure beats", "perdure leases"])
+async def test_who_meets_a_server_that_was_a_standby_is_no_member_there(
+    both: list[PostgresMembership],
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    one, other = both
+    assert await one.beat()
+    monkeypatch.setattr(rows, "TIMELINE", "SELECT '00000002'")
+    assert await one.beat(), "nothing has broken"
+    await session.do(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
+        " AND datname = current_database()",
+        name,
+    )
+    for attempt in (one.look, one.look, one.beat):
+        with suppress(StorageError):  # finds the connection broken
+            await attempt()
+
+    assert not await one.beat()
+    seen = [row.member for row in (await one.look()).members]
+    assert one.number not in seen
+    assert other.number in seen
+
+
+async def test_a_server_that_does_not_say_its_timeline_is_as_good_as_any(
+    stores: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "TIMELINE", "SELECT nothing_of_that_name()")
+    one = await stores[0].join(newcomer())
+
+    assert await one.beat()
+    assert one.number in [row.member for row in (await one.look()).members]
+    await one.leave()
