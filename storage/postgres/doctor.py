@@ -16,6 +16,7 @@ from attrs import frozen
 from ...actors.errors import PerdureError
 from ..bridge import AsyncioBridge
 from .faults import explain
+from .folding import TOO_LARGE
 from .links import Connection, Link, driver
 from .place import Place, read_place
 from .schema import OLDEST, VERSION
@@ -39,6 +40,8 @@ SMALL_BYTES: int = 4 * 1024 * 1024
 """Bytes that the tables may take which have a row for a partition, or for a member."""
 BACKLOG: int = 10_000
 """Checkpoints of a partition that may wait to be folded."""
+BACKLOG_BYTES: int = 2 * TOO_LARGE
+"""Their bytes: at half of it its owner commits no more until something is folded."""
 PINGS: Final = 5
 
 OF_ALL: Final = 7
@@ -480,14 +483,18 @@ async def _backlog(patient: _Patient) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{lag} checkpoints of partition {partition} are not folded into the tables",
+            f"{lag} checkpoints of partition {partition}, {size:,} bytes, are not folded into the "
+            "tables",
             "see the log of its owner, and what holds locks on the tables",
         )
-        for partition, lag in await patient.rows(
-            "SELECT f.partition, max(j.sequence) - f.settled FROM {s}.folded f"
-            " JOIN {s}.journal j ON j.partition = f.partition GROUP BY f.partition, f.settled"
-            " HAVING max(j.sequence) - f.settled > $1 ORDER BY 2 DESC LIMIT 5",
+        for partition, lag, size in await patient.rows(
+            # The length of a body is known without reading it.
+            "SELECT j.partition, count(*), sum(octet_length(j.body))::bigint FROM {s}.folded f"
+            " JOIN {s}.journal j ON j.partition = f.partition AND j.sequence > f.settled"
+            " GROUP BY j.partition HAVING count(*) > $1 OR sum(octet_length(j.body)) > $2"
+            " ORDER BY 3 DESC, 2 DESC LIMIT 5",
             BACKLOG,
+            BACKLOG_BYTES,
         )
     ]
 

@@ -249,7 +249,12 @@ async def test_a_journal_that_is_not_folded_is_seen(
     await session.do(
         "INSERT INTO {s}.journal SELECT 1, n, 1, 1, 1, '' FROM generate_series(1, 20) AS n"
     )
-    await found_in(postgres, "20 checkpoints of partition 1 are not folded")
+    await found_in(postgres, "20 checkpoints of partition 1, 0 bytes, are not folded")
+    monkeypatch.setattr(doctor, "BACKLOG", 20)
+    assert not [one for one in await examine(postgres) if "not folded" in one.what]
+    await session.do("UPDATE {s}.journal SET body = 'abcde'")
+    monkeypatch.setattr(doctor, "BACKLOG_BYTES", 99)
+    await found_in(postgres, "20 checkpoints of partition 1, 100 bytes, are not folded")
     await session.do("DELETE FROM {s}.journal")
 
 
