@@ -211,7 +211,7 @@ class Net:
         self._do(apply)
 
     def _ask(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _do(self, work: Callable[[], T]) -> T:
         async def do() -> T:

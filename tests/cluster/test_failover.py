@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -49,7 +49,7 @@ def asked(server: Server, sql: str) -> list[Any]:
 
 
 @contextmanager
-def standby_of(server: Server, port: int) -> Iterator[Server]:
+def standby_of(server: Server, port: int) -> Generator[Server]:
     """Give a server that follows another one, which it reaches at a port."""
     followed = server.dsn.replace(f":{server.port}", f":{port}")
     standby = new_server(server.binaries, **SAFE)
@@ -91,7 +91,7 @@ def pair(net: Net) -> Iterator[tuple[Server, Server]]:
 
 
 @contextmanager
-def cluster_on(server: Server) -> Iterator[ThreadCluster]:
+def cluster_on(server: Server) -> Generator[ThreadCluster]:
     place = f"{server.dsn}?schema=hurt_{uuid4().hex}"
     settings = Settings(lease_s=TTL_S, drain_s=2.0)
     with ThreadCluster(
