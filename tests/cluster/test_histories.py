@@ -223,7 +223,7 @@ def run_of(random: Random) -> list[Call]:
 
 def test_registers_that_are_well_pass_and_those_with_a_stale_read_do_not() -> None:
     found = 0
-    for seed in range(40):
+    for seed in range(20):
         random = Random(seed)
         calls = run_of(random)
         check_register(calls, 0)
@@ -235,7 +235,7 @@ def test_registers_that_are_well_pass_and_those_with_a_stale_read_do_not() -> No
         with pytest.raises(Anomaly):
             check_register(calls, 0)
         found += 1
-    assert found > 20
+    assert found > 8
 
 
 # What is stored.
