@@ -133,9 +133,9 @@ class Deaths:
             _log.error("a turn of %s ends its process: it is parked", call.instance_id)
         if turns:
             return
-        one_by_one = self.suspects if apart is None else self.suspects.intersection(apart)
-        suspects = [call for call in ran if call in one_by_one]
-        if len(suspects) == 1:  # they run one by one
+        suspects = [call for call in ran if call in self.suspects]
+        # They run one by one, but for those that are suspected since the process began.
+        if len(suspects) == 1 and (apart is None or suspects[0] in apart):
             [call] = suspects
             self.suspects.discard(call)
             self.at_fault.add(call)

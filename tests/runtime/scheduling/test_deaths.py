@@ -71,7 +71,9 @@ def test_nobody_is_at_fault_for_having_run_alone_where_suspects_did_not_run_one_
 
     deaths.take([call(1), call(3)], apart=())  # it was begun before anything was suspected
     assert deaths.at_fault == set()
-    deaths.take([call(1), call(3)], apart={call(1)})
+    deaths.take([call(1), call(3)], apart={call(1)})  # the other one is suspected since
+    assert deaths.at_fault == set()
+    deaths.take([call(1), call(4)], apart={call(1), call(3)})
     assert deaths.at_fault == {call(1)}
 
 
