@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import event, given, settings, strategies as st
 
-from perdure import App, EntityId, OrchestrationContext
+from perdure import App, OrchestrationContext
 from perdure.actors.errors import ForkError
-from perdure.actors.messages import Caller, Command, Fork, Message, Start, decode_message
+from perdure.actors.messages import Caller, Command, Fork, Message, Start, TimerDue, decode_message
 from perdure.actors.orchestrations.fork import history_up_to, make_fork
 from perdure.actors.registry.lookup import Lookup
 from tests.actors.orchestrations.flows import (
     LOOKUP,
     PARENT,
-    THING,
     activities,
     begun,
     chain,
@@ -36,7 +36,15 @@ from tests.actors.orchestrations.flows import (
     sent,
     waits,
 )
-from tests.actors.recording import FLOWS, PROGRAMS, START, Instance, World, app as programs
+from tests.actors.recording import (
+    FLOWS,
+    PROGRAMS,
+    START,
+    Instance,
+    Recorder,
+    World,
+    app as programs,
+)
 
 PROGRAMMED = Lookup(programs, 1_000_000)
 TURNS_MAX = 25
@@ -173,6 +181,90 @@ def test_what_the_code_makes_of_its_id_is_its_own_at_each_replay() -> None:
     assert fork.state()["status"] == "Completed"
 
 
+@OWN.orchestration
+async def gives_up(ctx: OrchestrationContext) -> None:
+    ctx.call_activity(tell, "nobody").cancel()
+    await ctx.wait_for_external_event("go")
+
+
+@OWN.orchestration
+async def sleeps(ctx: OrchestrationContext) -> None:
+    await ctx.create_timer(timedelta(seconds=5))
+    await ctx.call_sub_orchestrator(below)
+
+
+def started(flow: str, key: str = "x") -> Instance:
+    """An instance of one of these."""
+    made.append(Instance(SELF, key))
+    made[-1].take(Start(flow, None, None), START)
+    return made[-1]
+
+
+def test_a_child_of_a_long_id_gets_one_of_its_own_too() -> None:
+    origin = started("sleeps", "x" * 250)
+    run(origin, TimerDue(1, 1))
+    fork = Instance(SELF, "y" * 250)
+    made.append(fork)
+
+    fork.take(fork_of(origin, len(origin.history) - 1), START + 7)
+
+    (theirs,), (ours,) = (
+        [one[5] for one in each.history if one[0] == "SubOrchestrationInstanceCreated"]
+        for each in (origin, fork)
+    )
+    assert theirs.startswith("xxx")
+    assert ours.startswith("yyy")
+    assert fork.restored().state() == fork.state()
+
+
+def test_a_timer_keeps_its_time_also_where_the_clock_was_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Recorder, "lag", 700)
+    origin = started("sleeps")
+    monkeypatch.undo()
+    due = origin.history[1][3]
+
+    fork, effects = forked(origin)
+
+    assert due == START - 700 + 5_000_000
+    assert effects[0] == ("arm timer", Caller("y", 1, 1), due)
+    assert fork.restored().state() == fork.state()
+
+
+def test_what_was_given_up_stays_so() -> None:
+    origin = started("gives_up")
+
+    fork, effects = forked(origin)
+
+    assert events_of(origin) == ["ExecutionStarted", "TaskScheduled", "TaskFailed"]
+    assert refusal(origin, 1).endswith("fork it at 2")
+    assert activities(effects) == []
+    assert fork.restored().state() == fork.state()
+
+
+def test_one_that_takes_the_place_of_a_child_has_no_parent() -> None:
+    origin = begun(waits)
+    child = Instance(LOOKUP, "y")
+    made.append(child)
+    child.take(Start("waits", None, None, parent=PARENT), START)
+    run(child, Command("terminate", "enough"))
+
+    child.take(fork_of(origin, 0), START + 7)
+    effects = run(child, go(1))
+
+    assert child.state()["status"] == "Completed"
+    assert "send" not in kinds(effects)
+
+
+def test_a_history_that_is_none_is_refused() -> None:
+    for history in (b"[]", b"[1]", b'[["EventRaised",1,"a",2]]'):
+        message = Fork("chain", None, None, "x", 0, history)
+        fork = Instance(LOOKUP, "y")
+        made.append(fork)
+        assert fork.take(message, START) == [("refuse", "ForkError")]
+
+
 def test_a_fork_of_a_fork_begins_like_any_other() -> None:
     origin = begun(chain)
     run(origin, done(1, "A"))
@@ -253,7 +345,6 @@ def test_a_later_turn_names_the_events_around_it() -> None:
 
     assert refusal(chained, 2).endswith("fork it at 1 or 3")
     assert history_up_to(chained.history, 1, "x") == chained.history[:2]
-    assert EntityId.parse(str(THING)) == THING
 
 
 def played(flow: str, program: Any, seed: int) -> Instance:

@@ -512,6 +512,33 @@ async def test_a_rewound_orchestration_goes_on_in_its_trace(traces: Traces) -> N
     ]
 
 
+async def test_a_fork_stands_below_the_other_with_what_it_does_itself(traces: Traces) -> None:
+    own = App()
+
+    @own.activity
+    async def first() -> None: ...
+
+    @own.activity
+    async def second() -> None: ...
+
+    @own.orchestration
+    async def flow(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(first)
+        await ctx.call_activity(second)
+
+    async with Hub(own, observer=traces.observer) as hub:
+        handle = await hub.client.start_new(flow)
+        await handle.result(10)
+        fork = await handle.fork(at=3)
+        await fork.result(10)
+
+    (itself,) = traces.shape()
+    assert itself == (
+        "orchestration flow",
+        ["activity first", "activity second", ("orchestration flow", ["activity second"])],
+    )
+
+
 async def test_without_a_provider_nothing_is_made_or_carried() -> None:
     async with Hub(app, observer=Tracing()) as hub:
         handle = await hub.client.start_new(plain, instance_id="i")

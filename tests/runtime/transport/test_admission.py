@@ -13,7 +13,9 @@ import orjson
 import pytest
 from anyio.abc import SocketStream
 
-from perdure import App, EntityId, Hub, OrchestrationContext, connect
+from perdure import App, EntityId, Hub, OrchestrationContext, PayloadTooLargeError, connect
+from perdure.actors.messages import Fork
+from perdure.runtime.transport.admission import Limits, check_request
 from perdure.runtime.transport.wire import Splitter
 from perdure.testing.inside import partitions_of
 from tests.guarantees.workloads import entity_in
@@ -143,6 +145,94 @@ def messages(key: str) -> list[tuple[str, list[Any]]]:
         ("a lock", ["request", 0, key, ["lock", caller, [key], 0, None], None]),
         ("an unlocking", ["request", 0, key, ["unlock", caller, [key], 0, None], None]),
         ("a fold", ["request", 0, key, ["fold", 1, False, None], None]),
+        (
+            "a fork for an entity",
+            [
+                "request",
+                0,
+                key,
+                [
+                    "fork",
+                    "listen",
+                    None,
+                    [],
+                    "x",
+                    0,
+                    [[["ExecutionStarted", 1, "listen", None, 1, None]]],
+                    [],
+                    None,
+                ],
+                None,
+            ],
+        ),
+        (
+            "a fork of none",
+            [
+                "request",
+                0,
+                "p0-0",
+                [
+                    "fork",
+                    "listen",
+                    None,
+                    [],
+                    7,
+                    0,
+                    [[["ExecutionStarted", 1, "listen", None, 1, None]]],
+                    [],
+                    None,
+                ],
+                None,
+            ],
+        ),
+        (
+            "a fork without a history",
+            ["request", 0, "p0-0", ["fork", "listen", None, [], "x", 0, [], [], None], None],
+        ),
+        (
+            "a fork with a history of nothing",
+            ["request", 0, "p0-0", ["fork", "listen", None, [], "x", 0, [[[1]]], [], None], None],
+        ),
+        (
+            "a fork with an event that lacks what it says",
+            [
+                "request",
+                0,
+                "p0-0",
+                [
+                    "fork",
+                    "listen",
+                    None,
+                    [],
+                    "x",
+                    0,
+                    [[["ExecutionStarted", 1, "listen", None, 1, None], ["CancelRequested", 1]]],
+                    [],
+                    None,
+                ],
+                None,
+            ],
+        ),
+        (
+            "a fork of an unknown orchestration",
+            [
+                "request",
+                0,
+                "p0-0",
+                [
+                    "fork",
+                    "sing",
+                    None,
+                    [],
+                    "x",
+                    0,
+                    [[["ExecutionStarted", 1, "listen", None, 1, None]]],
+                    [],
+                    None,
+                ],
+                None,
+            ],
+        ),
         ("an event for an entity", ["request", 0, key, ["event", "end", 1, None], None]),
         ("no command", ["request", 0, key, ["command", "sing", "", True, 0, None], None]),
         ("no name", ["request", 0, key, ["operation", 7, [1], True, None, None], None]),
@@ -247,3 +337,12 @@ async def test_random_frames_hurt_nobody_else(path: Path) -> None:
             async with connect(path, app) as client:
                 before = await client.call_entity(EntityId("counter", id.split("@")[2]), "add", 0)
             await check_well(hub, path, before)
+
+
+def test_the_history_of_a_fork_may_be_larger_than_a_payload_and_its_input_may_not() -> None:
+    history = orjson.dumps([["ExecutionStarted", 1, "listen", None, 1, None, {"a": "b" * 500}]])
+
+    check_request(Limits(1, 100), 0, "x", Fork("listen", None, b"1", "y", 0, history), None)
+
+    with pytest.raises(PayloadTooLargeError):
+        check_request(Limits(1, 100), 0, "x", Fork("f", None, b"1" * 101, "y", 0, b"[]"), None)
