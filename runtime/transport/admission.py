@@ -122,10 +122,8 @@ def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
     for_entity = is_entity(key)
     kind = type(message)
     message.request = None  # the partition sets it, from what is asked
-    # Of a fork the input: its history has been the hub's.
-    size = len(message.input or b"") if isinstance(message, Fork) else message.size
-    if size > limits.payload_max:
-        raise PayloadTooLargeError(f"what a client sent {key}", size, limits.payload_max)
+    if message.size > limits.payload_max:
+        _check_large(limits, key, message)
     if message.carried is not None:
         for value in message.carried.values():
             _check_type(value, str, "a context variable that goes along")
@@ -167,6 +165,13 @@ def _check(limits: Limits, partition: int, key: Any, message: Message) -> None:
         if message.action in (_ENTITY_COMMANDS if for_entity else COMMANDS):
             return
     raise UsageError(f"a client may not send {key} such a {kind.__name__}")
+
+
+def _check_large(limits: Limits, key: str, message: Message) -> None:
+    # Of a fork the input counts alone: its history has been the hub's.
+    size = len(message.input or b"") if isinstance(message, Fork) else message.size
+    if size > limits.payload_max:
+        raise PayloadTooLargeError(f"what a client sent {key}", size, limits.payload_max)
 
 
 def _check_key(limits: Limits, partition: int, key: Any) -> None:
