@@ -332,7 +332,10 @@ WHERE owner IS NOT NULL
 """What holds besides when all nodes have stopped in order with nothing left to do."""
 
 
-UNDELIVERED = "SELECT count(*) FROM {s}.outbox_row"
+LEFT = """
+SELECT count(*) FROM {s}.outbox_row UNION ALL SELECT count(*) FROM {s}.journal
+UNION ALL SELECT count(*) FROM {s}.partition WHERE owner IS NOT NULL
+"""
 
 
 async def breaches(place: str, *, at_rest: bool) -> list[str]:
@@ -341,9 +344,12 @@ async def breaches(place: str, *, at_rest: bool) -> list[str]:
     return [row[0] for row in await _rows(place, *statements)]
 
 
-async def undelivered(place: str) -> int:
-    """Count what is not known to have come where it was sent, of what is folded."""
-    return sum(row[0] for row in await _rows(place, UNDELIVERED))
+async def left_undone(place: str) -> int:
+    """Count what a node may leave to the next one, where it has no more time to stop.
+
+    That is what is not folded, what is not known to have come where it was sent, and partitions.
+    """
+    return sum(row[0] for row in await _rows(place, LEFT))
 
 
 async def _rows(place: str, *statements: str) -> list[Any]:

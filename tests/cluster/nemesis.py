@@ -38,8 +38,8 @@ from tests.cluster.histories import (
     check_order,
     check_register,
     check_sum,
+    left_undone,
     requests_of,
-    undelivered,
 )
 from tests.cluster.nodes import GoneError, NodeError, standing_still
 from tests.cluster.proxy import Net
@@ -53,7 +53,7 @@ PAUSE_S = 0.01
 #: Seconds after which a client asks another node, and those in which all must be well again.
 ASK_S = 4.0
 END_S = 90.0
-#: How often a node is started for what the last one left undelivered.
+#: How often a node is started for what the last one has left.
 AGAIN_MAX = 10
 #: Errors that say to repeat.
 PASSING = ("UnavailableError", "OutcomeUnknownError", "HubStoppingError")
@@ -768,11 +768,12 @@ class Trial:
         check_order(lines, dict(enumerate(said)))
 
     def _stop_all(self) -> None:
-        # Who is the last to stop may still wait to hear that something has come: the next one does.
+        # Who is the last to stop may still wait to hear that something has come, and may have too
+        # little time to say all that it has to: the next one does that.
         for _ in range(AGAIN_MAX):
             for node in self.nemesis.up:
                 node.stop()
-            if not asyncio.run(undelivered(self._cluster.place)):
+            if not asyncio.run(left_undone(self._cluster.place)):
                 return
             self._cluster.start()
             time.sleep(0.2)
