@@ -106,7 +106,9 @@ async def test_what_ends_its_process_fails_or_is_parked_and_the_rest_goes_on(
             await hub.client.start_new(end, instance_id="ends", request_id="r")
             assert await told(lambda: hub.client.wait("ends")) == "ProcessEndedError"
 
-            await hub.client.signal_entity(fatal, Fatal.strike, at=timedelta(seconds=0.1))
+            soon = timedelta(seconds=0.1)
+            client = hub.client
+            await told(lambda: client.signal_entity(fatal, Fatal.strike, at=soon, request_id="s"))
 
             async def is_parked() -> bool:
                 status = await hub.client.get_entity(fatal)

@@ -211,6 +211,7 @@ KINDS: dict[str, Kind] = {
     "key": is_id,
     "text": nothing,
     "instance_id": or_none(is_id),
+    "new_instance_id": or_none(is_id),
     "request_id": or_none(is_id),
     "version": or_none(nothing),
     "name": or_none(is_text),
@@ -310,6 +311,8 @@ EXCEPTIONS: dict[tuple[str, str], Kind] = {
     ("App.activity", "timeout"): or_none(lambda value: is_duration(value, zero=False)),
     ("PostgresStore", "spec"): nothing,  # none of these is an address
     ("Client.raise_event", "name"): is_id,
+    ("Client.fork", "at"): at_least(0),
+    ("OrchestrationHandle.fork", "at"): at_least(0),
     ("Client.wait", "instance_id"): is_id,
     ("Client.query_entities", "after"): or_none(nothing),
     ("OrchestrationHandle.raise_event", "name"): is_id,
@@ -401,6 +404,7 @@ WORDS = {
 #: What is given for arguments that have no default.
 BASE: dict[str, Any] = {
     "instance_id": "ended",
+    "at": 0,
     "actor": "ended",
     "name": "event",
     "orchestration": "listen",
