@@ -86,6 +86,13 @@ FENCE: Final = (
 )
 """Keeps older owners from folding; waits for a round that is under way."""
 
+NEVER_ALL: Final = "SET enable_seqscan = off"
+"""Has a connection find rows by their keys.
+
+A plan that is made while the journal has nothing would read all of it for each checkpoint, and
+is kept while it grows, until it is vacuumed or analysed next.
+"""
+
 COUNT: Final = "SELECT partitions FROM {s}.hub"
 
 _GREATEST: Final = 2**63 - 1
@@ -546,7 +553,7 @@ class PostgresStore:
         self.is_closed = False
 
     async def _check(self, connection: Connection) -> None:
-        """See how durable commits are by a new connection, which may lead to another server.
+        """Prepare a new connection: see how durable commits are by it, maybe on another server.
 
         Raises:
             StorageError: not as they have to be.
@@ -555,6 +562,8 @@ class PostgresStore:
         if durability != self._durability:
             _log.warning("%s: commits are now %s", self.location, durability)
             self._durability = durability
+        if not self.place.pooled:  # else the session is another's next, and no plan is kept
+            await connection.execute(NEVER_ALL)
 
     async def count_partitions(self) -> int | None:
         """How many partitions the hub there has; None where there is none yet."""

@@ -262,3 +262,26 @@ async def test_no_plan_reads_all_of_the_journal(postgres: str) -> None:
 
     assert any("journal_pkey on journal j" in line for line in lines), lines
     assert not any("Seq Scan on journal" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("statement", [journal.COMMIT, journal.COMMIT_SEVERAL])
+async def test_nor_does_one_that_is_made_while_the_journal_is_vacuumed_and_empty(
+    hub: Hub, statement: str
+) -> None:
+    for table in ("journal", "partition", "folded"):
+        await hub.server.do(f"VACUUM (ANALYZE) {{s}}.{table}")
+    is_one = statement is journal.COMMIT
+    given = ", ".join("NULL" for _ in range(6))
+    types = ("int", "bigint", "bigint", "bigint", "bigint", "bytea")
+    named = ", ".join(types if is_one else [f"{one}[]" for one in types])
+
+    async def explain(connection: Any) -> list[str]:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        sql = hub.store.sql(statement)
+        await connection.execute(f"PREPARE statement ({named}) AS {sql}")
+        return [line for (line,) in await connection.fetch(f"EXPLAIN EXECUTE statement ({given})")]
+
+    for link in (hub.store.committer(0).link, hub.store.taker(0)):
+        lines = await link.use(explain)
+        assert any("journal_pkey on journal j" in line for line in lines), lines
+        assert not any("Seq Scan on journal" in line for line in lines), lines
