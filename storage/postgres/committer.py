@@ -19,12 +19,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import define, field
 
 from ...actors.errors import StorageError
-from . import journal
+from ...actors.logs import Log
+from . import journal, links
 from .faults import lease_lost
 from .links import Connection, Link, driver, is_answer
 
@@ -32,6 +34,8 @@ TOGETHER_MAX: Final = 256
 """Checkpoints of one statement."""
 TOGETHER_SIZE: Final = 4 * 1024 * 1024
 """Bytes of one statement, where it has more than one checkpoint."""
+
+_log = Log("perdure.storage")
 
 Row = tuple[int, int, int, int, int, bytes]
 """Partition, sequence, epoch, next id, next row, body: as the journal has them."""
@@ -58,15 +62,21 @@ class Entry:
     def tell(self, error: Exception | None = None) -> None:
         """Say what came of it, if nobody has said so yet."""
         outcome = self.outcome
+        if outcome.done() and not outcome.cancelled():
+            return
+        if error is None:
+            try:
+                self.on_stored()
+            except Exception as failed:  # in which the others of the statement have no part
+                error = failed
+                if outcome.cancelled():
+                    _log.error("%s: what is stored was not taken note of: %r", self.where, failed)
         if outcome.cancelled():  # nobody waits for it any more
-            if error is None:
-                self.on_stored()
-        elif not outcome.done():
-            if error is None:
-                self.on_stored()
-                outcome.set_result(None)
-            else:
-                outcome.set_exception(error)
+            return
+        if error is None:
+            outcome.set_result(None)
+        else:
+            outcome.set_exception(error)
 
 
 class Committer:
@@ -101,8 +111,9 @@ class Committer:
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._is_running = loop, False
+            self._loop, self._is_running, self._flying = loop, False, ()
             self._handed_in.clear()
+            self._tasks.clear()
         self._handed_in.append(entry)
         if not self._is_running:
             self._is_running = True
@@ -204,8 +215,20 @@ class Committer:
             entry.tell(_left())
             raise
 
+    async def finish(self) -> None:
+        """Return when all that was handed in is done; what hangs is not waited for."""
+        if self._loop is not asyncio.get_running_loop():
+            self._tasks.clear()  # they ended with their loop
+        with suppress(TimeoutError):
+            async with asyncio.timeout(links.CLOSE_S):
+                while self._tasks:  # they begin others
+                    await asyncio.wait(set(self._tasks))
+
     async def close(self) -> None:
-        """Close the connection, once what was handed in is done; what hangs is not waited for."""
+        """Close the connection, once what uses it has ended; see ``Link.close``.
+
+        Those aside have to be closed by then.
+        """
         await self.link.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

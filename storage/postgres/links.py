@@ -150,6 +150,8 @@ class Link:
             connection.add_log_listener(self._hear)
             if self._check is not None:
                 await self._check(connection)
+            if self._closed:  # meanwhile, and nobody closes what is opened now
+                raise ValueError("closed")
         except BaseException:
             connection.terminate()
             raise

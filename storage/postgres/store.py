@@ -640,6 +640,8 @@ class PostgresStore:
             raise errors[0]
 
     async def _close(self) -> None:
+        for committer in self._committers:
+            await committer.finish()
         links = [*self._takers, self.reader, self.querier]
         if self._folder is not None:
             links.append(self._folder)

@@ -10,7 +10,7 @@ import pytest
 from anyio import create_task_group
 
 from perdure.actors.errors import LeaseLostError, StorageError
-from perdure.storage.postgres import PostgresStore, committer, journal
+from perdure.storage.postgres import PostgresStore, committer, journal, links
 from perdure.storage.postgres.place import read_place
 from perdure.testing.store_conformance import Owner, created
 
@@ -262,6 +262,78 @@ async def test_no_plan_reads_all_of_the_journal(postgres: str) -> None:
 
     assert any("journal_pkey on journal j" in line for line in lines), lines
     assert not any("Seq Scan on journal" in line for line in lines), lines
+
+
+async def test_what_was_handed_in_is_stored_before_the_store_is_closed(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "TOGETHER_MAX", 2)
+    await hub.locker.do("BEGIN")
+    await hub.locker.do("LOCK TABLE {s}.journal")
+    async with create_task_group() as tasks:
+        tasks.start_soon(hub.commit)
+        await hub.until_somebody_waits()
+        tasks.start_soon(hub.store.close)
+        while not hub.store.is_closed:
+            await anyio.sleep(0.002)
+        await hub.locker.do("COMMIT")
+
+    assert hub.found("stored") == [*range(COUNT)]
+
+
+async def test_who_cannot_take_note_of_what_is_stored_fails_alone(hub: Hub) -> None:
+    def fail() -> None:
+        raise RuntimeError("no memory for it")
+
+    rows = await hub.server.do("SELECT partition, epoch FROM {s}.partition")
+    epochs: dict[int, int] = dict(map(tuple, rows))
+    told: dict[int, BaseException | None] = {}
+
+    async def store(number: int) -> None:
+        row = (number, 1, epochs[number], 1, 1, b"")
+        entry = committer.Entry(row, str(number), fail if number == 3 else lambda: None)
+        try:
+            await hub.store.committer(0).store(entry)
+        except RuntimeError as error:
+            told[number] = error
+        else:
+            told[number] = None
+
+    async with create_task_group() as tasks:
+        for number in range(COUNT):
+            tasks.start_soon(store, number)
+
+    assert [number for number, error in told.items() if error is not None] == [3]
+    assert await hub.stored() == [*range(COUNT)]
+
+
+async def test_a_link_that_is_closed_while_it_opens_leaves_no_connection(
+    hub: Hub, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "CLOSE_S", 0.05)
+    opening, opened, made = anyio.Event(), anyio.Event(), list[Any]()
+
+    async def check(connection: Any) -> None:
+        made.append(connection)
+        opening.set()
+        await opened.wait()
+
+    async def work(_: Any) -> None:
+        raise AssertionError("nobody works with what is closed")
+
+    link = links.Link(read_place(newest_postgres), "slow", check)
+
+    async def use() -> None:
+        with pytest.raises(ValueError, match="closed"):
+            await link.use(work)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(use)
+        await opening.wait()
+        await link.close()
+        opened.set()
+
+    assert [connection.is_closed() for connection in made] == [True]
 
 
 @pytest.mark.parametrize("statement", [journal.COMMIT, journal.COMMIT_SEVERAL])
