@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,17 @@ pytestmark = pytest.mark.skipif(not CAN_TELL, reason="the proxies go by /proc to
 
 
 def add(node: Node, key: str, seconds: float = 30) -> int:
-    answer = node.ask("call", entity=f"@counter@{key}", operation="add", input=1)
-    total: int = answer.result(seconds)["result"]
-    return total
+    request, asked = uuid.uuid4().hex, {"entity": f"@counter@{key}", "operation": "add", "input": 1}
+    while True:
+        answer = node.ask("call", **asked, request_id=request)
+        try:
+            total: int = answer.result(seconds)["result"]
+        except NodeError as error:
+            # What was asked of a process as it was killed is asked again, and done once.
+            if "OutcomeUnknownError" not in str(error):
+                raise
+        else:
+            return total
 
 
 def test_nodes_serve_one_hub_and_one_that_is_killed_is_replaced(

@@ -31,7 +31,7 @@ from perdure.runtime.placement.hashing import partition_of
 from perdure.testing.inside import shard_of
 from tests.faults import FaultyStore, persist, settle, within
 from tests.guarantees.workloads import id_in
-from tests.runtime.harness import until
+from tests.runtime.harness import until, until_true
 
 PARTITIONS = 4
 app = App()
@@ -208,6 +208,7 @@ async def test_an_actors_signal_runs_in_its_own_partition_and_its_own_checkpoint
         name = id_in(partition, prefix, PARTITIONS)
         await hub.client.start_new(only_signal, "visits", instance_id=name)
         await hub.client.wait(name)
+        await until_true(lambda: len(stripes_in(store)) == 1)  # it may have to be loaded yet
     [stripe] = stripes_in(store)
     together = [
         {f"@{row.name}@{row.key}" for row in checkpoint.entities}
