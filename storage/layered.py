@@ -153,6 +153,11 @@ class LayeredReads(ABC):
             StoreDamagedError: their places cannot be read, or are not where the next one begins.
         """
         rows, layers = await self._read(self.reads.history, instance)
+        return self._history(instance, rows, layers)
+
+    def _history(
+        self, instance: int, rows: Sequence[Any], layers: Sequence[Unapplied]
+    ) -> list[bytes]:
         chunks: dict[int, bytes] = {row[0]: row[1] for row in rows}
         for layer in layers:
             layer.correct_history(instance, chunks)

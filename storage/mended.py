@@ -67,7 +67,8 @@ def _is_name(value: Any) -> bool:
     return type(value) is str and value != ""
 
 
-def _is_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
+    """Whether a column that has JSON has it."""
     try:
         orjson.loads(value)
     except (ValueError, TypeError):
@@ -92,8 +93,8 @@ _INSTANCE: Final[_Checks] = {
     "parent": (_or_none(_is_text), None),
     "parent_task": (is_count, 0),
     "parent_execution": (is_count, 0),
-    "tags": (_or_none(_is_json), None),
-    "input": (_or_none(_is_json), None),
+    "tags": (_or_none(is_json), None),
+    "input": (_or_none(is_json), None),
     "start_at": (_or_none(is_time), None),
     "status": (frozenset((*LIVE, *ENDED)).__contains__, "Running"),
     "updated": (is_time, 0),
@@ -101,13 +102,13 @@ _INSTANCE: Final[_Checks] = {
     "pending": (is_count, 0),
     # Behind every event there may be, so that none is written over.
     "events": (is_count, 1 << 40),
-    "output": (_or_none(_is_json), None),
-    "failure": (_or_none(_is_json), None),
+    "output": (_or_none(is_json), None),
+    "failure": (_or_none(is_json), None),
     "failure_type": (_or_none(_is_text), None),
-    "custom_status": (_or_none(_is_json), None),
-    "parked": (_or_none(_is_json), None),
-    "notes": (_or_none(_is_json), None),
-    "waits": (_or_none(_is_json), None),
+    "custom_status": (_or_none(is_json), None),
+    "parked": (_or_none(is_json), None),
+    "notes": (_or_none(is_json), None),
+    "waits": (_or_none(is_json), None),
     "attempts": (_or_none(is_count), None),
 }
 _ENTITY: Final[_Checks] = {
@@ -115,10 +116,10 @@ _ENTITY: Final[_Checks] = {
     "name": (_is_name, "?"),
     "key": (_is_name, "?"),
     "updated": (is_time, 0),
-    "state": (_or_none(_is_json), None),
-    "lock": (_or_none(_is_json), None),
-    "failures": (_or_none(_is_json), None),
-    "parked": (_or_none(_is_json), None),
+    "state": (_or_none(is_json), None),
+    "lock": (_or_none(is_json), None),
+    "failures": (_or_none(is_json), None),
+    "parked": (_or_none(is_json), None),
 }
 _INSTANCE_CHECKS: Final = tuple(check for check, _ in _INSTANCE.values())
 _ENTITY_CHECKS: Final = tuple(check for check, _ in _ENTITY.values())

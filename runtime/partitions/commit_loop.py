@@ -19,7 +19,6 @@ from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
 from .batch import Batch
 from .checkpoint import (
-    MUCH_MAIL,
     SealError,
     has_much_mail,
     seal,
@@ -381,13 +380,5 @@ class CommitLoop:
 
 
 def _is_much(touched: list[Activation]) -> bool:
-    """Whether to store what these have should be done with pauses; asked for each checkpoint."""
-    if len(touched) > _FEW:
-        return True
-    for one in touched:
-        if len(one.mail) > MUCH_MAIL:
-            return True
-        actor = one.actor
-        if actor is not None and actor.held and len(actor.held) > MUCH_MAIL:
-            return True
-    return False
+    """Whether to store what these have should be done with pauses."""
+    return len(touched) > _FEW or any(map(has_much_mail, touched))

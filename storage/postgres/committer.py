@@ -27,7 +27,7 @@ from attrs import define, field
 from ...actors.errors import StorageError
 from ...actors.logs import Log
 from . import journal, links
-from .faults import lease_lost
+from .faults import lease_lost, unheard
 from .links import Connection, Link, driver, is_answer
 
 TOGETHER_MAX: Final = 256
@@ -182,7 +182,7 @@ class Committer:
         if self.link.warnings != warnings:
             self.link.drop()
             for entry in entries:
-                entry.tell(_unheard(entry))
+                entry.tell(unheard(entry.where, "the checkpoint"))
             return ()
         stored = {partition for (partition,) in rows}
         for entry in entries:
@@ -201,7 +201,7 @@ class Committer:
             return
         if link.warnings != warnings:
             link.drop()
-            entry.tell(_unheard(entry))
+            entry.tell(unheard(entry.where, "the checkpoint"))
         else:
             entry.tell(None if stored else lease_lost(entry.where))
 
@@ -235,10 +235,3 @@ class Committer:
 
 def _left() -> StorageError:
     return StorageError("the event loop ended; it is not known whether the checkpoint is stored")
-
-
-def _unheard(entry: Entry) -> StorageError:
-    return StorageError(
-        f"{entry.where}: the server stopped waiting for its synchronous standby, so it is not known "
-        "whether the checkpoint is durable"
-    )

@@ -85,6 +85,14 @@ def lease_lost(where: str) -> LeaseLostError:
     )
 
 
+def unheard(where: str, what: str) -> StorageError:
+    """Give the error for what the server said with a warning: it may not be durable."""
+    return StorageError(
+        f"{where}: the server stopped waiting for its synchronous standby, so it is not known "
+        f"whether {what} is durable"
+    )
+
+
 @contextmanager
 def explained(where: str) -> Generator[None, None, None]:
     """Raise the package's exceptions instead of whatever else comes out."""

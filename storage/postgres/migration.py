@@ -38,7 +38,7 @@ from ..records import (
     TimerRow,
 )
 from . import folding, journal
-from .faults import MOVED, explained, lease_lost
+from .faults import MOVED, explained, lease_lost, unheard
 from .links import WORRYING, Connection, connect
 from .place import read_place
 from .queries import WITH_PAYLOADS, WITH_STATES
@@ -505,10 +505,7 @@ class MovablePostgres:
                 self._sql(_ARRIVE_ONE), partition, epoch, sequence, token
             )
             if self._warnings != warnings:
-                raise StorageError(
-                    f"{where}: the server stopped waiting for its synchronous standby, so it is not "
-                    "known whether its arrival is durable"
-                )
+                raise unheard(where, "its arrival")
         if arrived is None:
             raise lease_lost(where)
 
@@ -579,10 +576,7 @@ class MovablePostgres:
         if not arrived:
             raise StorageError(f"{self.location} is not what has just been written there")
         if self._warnings != warnings:
-            raise StorageError(
-                f"{self.location}: the server stopped waiting for its synchronous standby, so it is "
-                "not known whether all that came over is durable: repeat the command"
-            )
+            raise unheard(self.location, "all that came over")
 
     async def bury(self, mark: Mark) -> None:
         """Say that the hub is valid elsewhere."""

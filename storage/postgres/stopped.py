@@ -17,7 +17,7 @@ from attrs import evolve
 
 from ...actors.errors import StorageError, StoreDamagedError, UnavailableError
 from ..encoding import pending
-from ..mended import check_places, mend_entity, mend_instance
+from ..mended import mend_entity, mend_instance
 from ..records import (
     SLICE_ROWS,
     Checkpoint,
@@ -153,14 +153,7 @@ class StoppedPostgresPartition(PostgresPartition):
         found: dict[int, list[Any]] = {instance: [] for instance in instances}
         for *row, instance in map(tuple, rows):
             found[instance].append(row)
-        histories: dict[int, list[bytes]] = {}
-        for instance, its in found.items():
-            chunks: dict[int, bytes] = {row[0]: row[1] for row in its}
-            for layer in layers:
-                layer.correct_history(instance, chunks)
-            check_places([row for row in its if chunks.get(row[0]) is row[1]], chunks, self._path)
-            histories[instance] = [chunks[seq] for seq in sorted(chunks)]
-        return histories
+        return {instance: self._history(instance, its, layers) for instance, its in found.items()}
 
     async def read_timers(self, after: int, limit: int = SLICE_ROWS) -> list[TimerRow]:
         """Give the oldest messages that wait for their time, with ``n > after``."""

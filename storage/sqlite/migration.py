@@ -14,7 +14,15 @@ from anyio import to_thread
 
 from ...actors.errors import StorageError, StoreDamagedError, StoreInUseError, UsageError
 from ..marks import Mark
-from ..mended import MendedEntity, MendedInstance, is_count, mend_entity, mend_instance, read_text
+from ..mended import (
+    MendedEntity,
+    MendedInstance,
+    is_count,
+    is_json,
+    mend_entity,
+    mend_instance,
+    read_text,
+)
 from ..migration import (
     DAMAGED,
     PORTION_ROWS,
@@ -74,36 +82,28 @@ def _is_number(value: Any) -> bool:
     return type(value) is int
 
 
-def _is_json(value: Any) -> bool:
-    try:
-        orjson.loads(value)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
 #: Of each other part: its table, what makes a row, what its columns are, and their order.
 _PARTS: Final[tuple[tuple[str, str, Callable[..., Any], dict[str, _Check], str], ...]] = (
     (
         "history",
         "history_row",
         ChunkRow._make,
-        {"instance": is_count, "seq": is_count, "body": _is_json},
+        {"instance": is_count, "seq": is_count, "body": is_json},
         "instance, seq",
     ),
-    ("mail", "mail_row", MailRow._make, {"n": is_count, "actor": _is_text, "body": _is_json}, "n"),
+    ("mail", "mail_row", MailRow._make, {"n": is_count, "actor": _is_text, "body": is_json}, "n"),
     (
         "timers",
         "timer_row",
         TimerRow._make,
-        {"n": is_count, "due": _is_number, "actor": _is_text, "body": _is_json},
+        {"n": is_count, "due": _is_number, "actor": _is_text, "body": is_json},
         "n",
     ),
     (
         "outbox",
         "outbox_row",
         OutboxRow._make,
-        {"n": is_count, "target": is_count, "last": is_count, "body": _is_json},
+        {"n": is_count, "target": is_count, "last": is_count, "body": is_json},
         "n",
     ),
     (
@@ -117,14 +117,14 @@ _PARTS: Final[tuple[tuple[str, str, Callable[..., Any], dict[str, _Check], str],
         "requests",
         "request_row",
         RequestRow._make,
-        {"request": _is_text, "at": _is_number, "body": _is_json},
+        {"request": _is_text, "at": _is_number, "body": is_json},
         "request",
     ),
     (
         "activities",
         "activity_row",
         ActivityRow._make,
-        {"n": is_count, "instance": is_count, "body": _is_json},
+        {"n": is_count, "instance": is_count, "body": is_json},
         "n",
     ),
 )

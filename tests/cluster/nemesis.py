@@ -30,6 +30,7 @@ from tests.cluster.histories import (
     Anomaly,
     Call,
     History,
+    TroubleError,
     breaches,
     check_applied,
     check_bank,
@@ -633,7 +634,7 @@ class Trial:
             self.clients.finish()
         self._check_stored(at_rest=False)
         if troubles := self.nemesis.troubles + self.clients.troubles:
-            raise Anomaly(troubles[0])
+            raise TroubleError(troubles[0])
 
     # What must have come of it.
 
@@ -658,7 +659,7 @@ class Trial:
     def _check(self) -> None:
         calls = self.history.calls
         if unanswered := [call for call in calls if call.outcome in ("unknown", "open")]:
-            raise Anomaly(f"not answered in {END_S:g} s: {unanswered[0]}")
+            raise TroubleError(f"not answered in {END_S:g} s: {unanswered[0]}")
         self._check_instances()
         for n in range(COUNTERS):
             adds = [call for call in self.history.of("add") if call.key == f"s{n}"]
@@ -780,4 +781,4 @@ class Trial:
 
     def _check_stored(self, *, at_rest: bool) -> None:
         if found := asyncio.run(breaches(self._cluster.place, at_rest=at_rest)):
-            raise Anomaly("; ".join(found))
+            raise TroubleError("; ".join(found))

@@ -338,8 +338,8 @@ async def test_another_instance_goes_on_beside_a_large_fan_out(
         await (await hub.client.start_new(fan_out, 1)).result()
         ended = 0
 
-        # How many there is time for beside one depends on how quick the disk is; where a fan-out
-        # holds its loop, none ends beside any.
+        # How many there is time for beside one depends on how quick the disk is; where nothing else
+        # goes on until a fan-out has ended, none ends beside any.
         for _ in range(5):
             ended += await ended_beside(hub, 20_000)
             if ended > 3:
