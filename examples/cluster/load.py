@@ -116,9 +116,9 @@ class Load:
 
             async def buy(number: int = number) -> None:
                 nonlocal paid
-                handle = await self._client.start_new(
-                    order, number, instance_id=f"order-{number}", on_existing="reuse"
-                )
+                # By its request's id also where it has ended by then: else it would begin anew.
+                id = f"order-{number}"
+                handle = await self._client.start_new(order, number, instance_id=id, request_id=id)
                 paid = await handle.result()
 
             await self._until_answered(buy)
