@@ -28,10 +28,6 @@ class Anomaly(AssertionError):
     """Something was seen that no hub that keeps its word can show."""
 
 
-class TroubleError(Anomaly):
-    """Something is not as it should be that no client was told: not answered, or at rest."""
-
-
 @define
 class Call:
     """One call of a client, over all its repetitions under one request id.

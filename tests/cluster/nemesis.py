@@ -30,7 +30,6 @@ from tests.cluster.histories import (
     Anomaly,
     Call,
     History,
-    TroubleError,
     breaches,
     check_applied,
     check_bank,
@@ -634,7 +633,7 @@ class Trial:
             self.clients.finish()
         self._check_stored(at_rest=False)
         if troubles := self.nemesis.troubles + self.clients.troubles:
-            raise TroubleError(troubles[0])
+            raise Anomaly(troubles[0])
 
     # What must have come of it.
 
@@ -659,7 +658,7 @@ class Trial:
     def _check(self) -> None:
         calls = self.history.calls
         if unanswered := [call for call in calls if call.outcome in ("unknown", "open")]:
-            raise TroubleError(f"not answered in {END_S:g} s: {unanswered[0]}")
+            raise Anomaly(f"not answered in {END_S:g} s: {unanswered[0]}")
         self._check_instances()
         for n in range(COUNTERS):
             adds = [call for call in self.history.of("add") if call.key == f"s{n}"]
@@ -781,4 +780,4 @@ class Trial:
 
     def _check_stored(self, *, at_rest: bool) -> None:
         if found := asyncio.run(breaches(self._cluster.place, at_rest=at_rest)):
-            raise TroubleError("; ".join(found))
+            raise Anomaly("; ".join(found))

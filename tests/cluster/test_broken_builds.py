@@ -16,16 +16,11 @@ import pytest
 from perdure import EntityId, Hub, Settings
 from perdure.runtime.cluster.leases import Leases
 from perdure.runtime.placement.hashing import partition_of
-from perdure.storage.postgres import journal
-from perdure.storage.postgres.server import Server
 from tests.cluster.app import Register, app
-from tests.cluster.histories import Anomaly, History, TroubleError, check_register
+from tests.cluster.histories import Anomaly, History, check_register
 from tests.cluster.small_cluster import Cluster
-from tests.cluster.test_nemesis import in_threads
-from tests.postgres import new_server, versions
 
 PARTITIONS = 4
-SEEDS_MAX = 200
 
 
 def registers() -> Iterator[EntityId[Register]]:
@@ -93,37 +88,3 @@ async def test_a_build_that_reads_whether_it_is_sure_or_not_is_found(
 
 def always(_: Leases) -> bool:
     return True
-
-
-# By seeds: the nemesis finds it, too, without being told where to look.
-
-
-@pytest.fixture
-def hurt_postgres() -> Iterator[Server]:
-    if not versions():
-        pytest.skip("no binaries of PostgreSQL are on this machine")
-    with new_server() as server:
-        yield server
-
-
-@pytest.mark.slow
-def test_seeds_find_a_build_whose_commits_are_not_fenced(
-    hurt_postgres: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, fence in (("COMMIT", "epoch = $3"), ("COMMIT_SEVERAL", "p.epoch = given.epoch")):
-        statement = getattr(journal, name)
-        unfenced = statement.replace(
-            fence, "$3::bigint IS NOT NULL" if name == "COMMIT" else "true"
-        )
-        assert unfenced != statement
-        monkeypatch.setattr(journal, name, unfenced)
-
-    for seed in range(SEEDS_MAX):
-        try:
-            in_threads(hurt_postgres, request, seed, kinds=("pause", "cut"))
-        except Anomaly as found:
-            if not isinstance(found.__cause__, TroubleError) and isinstance(
-                found.__cause__, Anomaly
-            ):
-                return  # clients were told what cannot be
-    raise AssertionError(f"{SEEDS_MAX} seeds have found nothing")
