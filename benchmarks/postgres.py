@@ -16,8 +16,9 @@ import anyio
 from anyio import to_thread
 from attrs import evolve, frozen
 
-from perdure import EntityId, Hub
+from perdure import EntityId, Hub, PostgresStore
 
+from ..storage.records import Checkpoint, EntityRow
 from .bench import Bench
 from .figures import Fact, Load, Outcome, expect
 from .workloads import Meter, app, completed, expect_meter, hello_request
@@ -30,12 +31,15 @@ ENTITIES = 1_000
 
 #: What PostgreSQL should do of what SQLite does, and take of the processor for it at most.
 HELLO, SIGNAL, CPU = 0.7, 0.8, 1.15
-#: Microseconds of the server's processors for a commit of ``ROWS`` rows, at most.
+#: Microseconds of the server's processors for a commit of ``ROWS`` rows, one behind another, at most.
 COMMIT_US = 250.0
 ROWS = 200
+#: Commits that come first, for what is made once.
+WARM_UP = 20
 #: The same for a row that is folded into the tables: a new one, and one that is there.
 NEW_US, UPDATED_US = 6.0, 25.0
 
+_STATE = b'{"count":1,"total":0,"last":0,"disordered":0}'
 _IS_COUNTED = Path("/proc/self/schedstat").exists()
 _CLOCK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -147,6 +151,7 @@ class _Comparison:
             place = self._server.place()
             async with self._bench.hub(app, "costs", store=place, partitions=1) as hub:
                 self._database = await database_costs(hub, self._server.dsn, rows)
+            self._database.append(await commit_cost(self._server, max(1, rows // ROWS)))
         loads = [_middle(runs) for runs in self._loads.values()]
         return Outcome(
             loads=loads,
@@ -236,21 +241,17 @@ async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
     Raises:
         WrongOutcomeError: something is lost.
     """
-    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
-
     client = hub.client
     batches = max(1, rows // ROWS)
-    connection: Any = await cast("Any", asyncpg).connect(dsn)
+    connection = await _connect(dsn)
     try:
         spent: list[dict[str, float]] = []
         commits = 0
         for turn, count in enumerate((1, batches, batches)):  # the first for what is made once
             before, commits = await _spent(connection), await _commits(hub)
             for batch in range(count):
-                async with anyio.create_task_group() as tasks:
-                    for n in range(ROWS):
-                        id = EntityId(Meter, f"cost-{min(turn, 1)}-{batch * ROWS + n}")
-                        tasks.start_soon(client.signal_entity, id, Meter.mark, turn)
+                ids = [f"cost-{min(turn, 1)}-{batch * ROWS + n}" for n in range(ROWS)]
+                await client.signal_entities((EntityId(Meter, id), Meter.mark, turn) for id in ids)
             commits = await _commits(hub) - commits
             # A page is of the tables alone, so what was committed is folded before.
             found = [one async for one in client.query_entities(key_prefix=f"cost-{min(turn, 1)}-")]
@@ -262,11 +263,7 @@ async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
     _, new, updated = spent  # these are in memory by now, so that each batch is one commit
     each = batches * ROWS
     figures = (
-        (
-            f"a commit of {ROWS} rows",
-            (new["commits"] + updated["commits"]) / 2 / batches,
-            COMMIT_US,
-        ),
+        (f"{ROWS} signals of one call", (new["commits"] + updated["commits"]) / 2 / batches, None),
         ("a new row that is folded", new["folds"] / each, NEW_US),
         ("a row that is folded over another", updated["folds"] / each, UPDATED_US),
     )
@@ -280,6 +277,51 @@ async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
         )
         for what, value, target in figures
     ]
+
+
+async def commit_cost(server: Database, count: int) -> Fact:
+    """Find out what the server's process takes for a commit, where one comes behind another.
+
+    Args:
+        server: is on this machine.
+        count: how many commits.
+
+    Raises:
+        WrongOutcomeError: something is lost.
+    """
+    store = PostgresStore(server.place())
+    [partition] = await store.open(1)
+    connection = await _connect(server.dsn)
+    try:
+        found = await partition.recover()
+        spent = 0.0
+        for number in range(1, WARM_UP + count + 1):
+            rows = [
+                EntityRow(n, "meter", f"cost-{n}", number, _STATE, None, None, None)
+                for n in range(ROWS)
+            ]
+            await partition.commit(Checkpoint(found.sequence + number, found.epoch, entities=rows))
+            if number == WARM_UP:
+                spent = (await _spent(connection))["commits"]
+        spent = (await _spent(connection))["commits"] - spent
+        [row] = await partition.read_entities([("meter", "cost-0")])
+        expect("the number of the last commit", row.updated, WARM_UP + count)
+    finally:
+        await connection.close()
+        await store.close()
+    return Fact(
+        name=f"processor time of the server for a commit of {ROWS} rows",
+        value=spent / count,
+        unit="us",
+        target=COMMIT_US,
+        note="of the process behind that connection; by the store alone, one behind another",
+    )
+
+
+async def _connect(dsn: str) -> Any:
+    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+
+    return await cast("Any", asyncpg).connect(dsn)
 
 
 async def _commits(hub: Hub) -> int:

@@ -86,11 +86,12 @@ FENCE: Final = (
 )
 """Keeps older owners from folding; waits for a round that is under way."""
 
-NEVER_ALL: Final = "SET enable_seqscan = off"
-"""Has a connection find rows by their keys.
+PLANS: Final = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
+"""Has a connection find rows by their keys, and plan a statement once.
 
 A plan that is made while the journal has nothing would read all of it for each checkpoint, and
-is kept while it grows, until it is vacuumed or analysed next.
+is kept while it grows, until it is vacuumed or analysed next. Left to itself a server plans the
+statement for several checkpoints each time, which takes it as long as doing it does.
 """
 
 COUNT: Final = "SELECT partitions FROM {s}.hub"
@@ -563,7 +564,7 @@ class PostgresStore:
             _log.warning("%s: commits are now %s", self.location, durability)
             self._durability = durability
         if not self.place.pooled:  # else the session is another's next, and no plan is kept
-            await connection.execute(NEVER_ALL)
+            await connection.execute(PLANS)
 
     async def count_partitions(self) -> int | None:
         """How many partitions the hub there has; None where there is none yet."""

@@ -106,6 +106,19 @@ async def test_what_several_commit_at_once_is_one_statement(hub: Hub) -> None:
     assert len(hub.asked) == 3
 
 
+async def test_the_statement_is_planned_once(hub: Hub) -> None:
+    for _ in range(10):
+        await hub.commit()
+
+    async def work(connection: Any) -> None:
+        sql = (
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE $1"
+        )
+        assert [tuple(row) for row in await connection.fetch(sql, "%SKIP LOCKED%")] == [(0, 10)]
+
+    await hub.store.committer(0).link.use(work)
+
+
 async def test_one_statement_has_so_many_and_so_much(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
