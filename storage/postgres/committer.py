@@ -8,8 +8,8 @@ Invariants:
 
 * What is handed in is done, also where nobody waits for it any more.
 * A checkpoint that is refused, or cannot be stored yet, makes no other one fail, and none wait: a
-  statement for several passes over partitions whose row somebody has locked. What it leaves is
-  done again, alone and on another connection, and that says why.
+  statement passes over partitions whose row somebody has locked. What it leaves is done again, on
+  a connection that it has to itself, and that says why.
 * Where the connection breaks, or the server says something worrying, the outcome is unknown of
   all that were in the statement.
 """
@@ -28,7 +28,7 @@ from ...actors.errors import StorageError
 from ...actors.logs import Log
 from . import journal, links
 from .faults import lease_lost, unheard
-from .links import Connection, Link, driver, is_answer
+from .links import Connection, Link, Pool, driver, is_answer
 
 TOGETHER_MAX: Final = 256
 """Checkpoints of one statement."""
@@ -84,14 +84,14 @@ class Committer:
 
     Args:
         link: the connection.
-        aside: gives, for a partition, one for what is not stored together with others.
+        aside: has those for what cannot be stored at once.
         sql: makes a statement of one that names no schema.
 
     Attributes:
         link: as it was given.
     """
 
-    def __init__(self, link: Link, aside: Callable[[int], Link], sql: Callable[[str], str]) -> None:
+    def __init__(self, link: Link, aside: Pool, sql: Callable[[str], str]) -> None:
         self.link = link
         self._aside = aside
         self._sql = sql
@@ -161,24 +161,24 @@ class Committer:
 
     async def _commit(self, connection: Connection) -> None:
         entries = self._flying = self._gathered()
-        if len(entries) == 1:
-            await self._alone(self.link, connection, entries[0])
-        else:
-            try:
-                left = await self._together(connection, entries)
-            except Exception as error:
-                if not is_answer(error):
-                    raise
-                left = entries
-            for entry in left:
-                self._start(self._apart(entry))
+        try:
+            left = await self._at_once(connection, entries)
+        except Exception as error:
+            if not is_answer(error):
+                raise
+            left = entries
+        for entry in left:
+            self._start(self._apart(entry))
         self._flying = ()
 
-    async def _together(self, connection: Connection, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Store what can be stored at once; gives the others."""
+    async def _at_once(self, connection: Connection, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Store what can be stored without a wait; gives the others."""
         warnings = self.link.warnings
-        columns = zip(*(entry.row for entry in entries), strict=True)
-        rows = await connection.fetch(self._sql(journal.COMMIT_SEVERAL), *columns)
+        if len(entries) == 1:  # by a statement that costs the server less
+            rows = await connection.fetch(self._sql(journal.COMMIT_AT_ONCE), *entries[0].row)
+        else:
+            columns = zip(*(entry.row for entry in entries), strict=True)
+            rows = await connection.fetch(self._sql(journal.COMMIT_SEVERAL), *columns)
         if self.link.warnings != warnings:
             self.link.drop()
             for entry in entries:
@@ -203,12 +203,12 @@ class Committer:
             link.drop()
             entry.tell(unheard(entry.where, "the checkpoint"))
         else:
-            entry.tell(None if stored else lease_lost(entry.where))
+            entry.tell(lease_lost(entry.where) if stored is None else None)
 
     async def _apart(self, entry: Entry) -> None:
-        link = self._aside(entry.row[0])
         try:
-            await link.use(lambda connection: self._alone(link, connection, entry))
+            async with self._aside.link() as link:
+                await link.use(lambda connection: self._alone(link, connection, entry))
         except Exception as error:
             entry.tell(error)
         except BaseException:

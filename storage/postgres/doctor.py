@@ -20,6 +20,7 @@ from .folding import TOO_LARGE
 from .links import Connection, Link, driver
 from .place import Place, read_place
 from .schema import OLDEST, VERSION
+from .store import TAKERS_MAX
 
 Severity = Literal["error", "warning", "note"]
 
@@ -46,8 +47,6 @@ PINGS: Final = 5
 
 OF_ALL: Final = 7
 """Connections of a member: control, leases, beats, two to read, one to fold, and one to commit."""
-OF_TAKES: Final = 3
-"""Connections of a member by which partitions recover, at most."""
 
 
 @frozen
@@ -258,7 +257,7 @@ async def _connections(patient: _Patient) -> list[Finding]:
             "SELECT count(*) FROM {s}.member WHERE expires > clock_timestamp()"
         )
     partitions = 64 if patient.hub is None else patient.hub["partitions"]
-    each = OF_ALL + min(OF_TAKES, partitions)
+    each = OF_ALL + min(TAKERS_MAX, partitions)
     need = each * (members + 1)
     # Those of the database and the user count the hub's own only, as far as one can tell.
     room = {

@@ -31,13 +31,16 @@ COMMIT: Final = (
     "(SELECT settled FROM {s}.folded f WHERE f.partition = $1) = $2 - 1 OR EXISTS (SELECT FROM"
     " {s}.journal j WHERE j.partition = $1 AND j.sequence = $2 - 1)) FOR SHARE)"
     " INSERT INTO {s}.journal (partition, sequence, epoch, next_id, next_row, body)"
-    " SELECT $1, $2, $3, $4, $5, $6 FROM mine RETURNING 1"
+    " SELECT $1, $2, $3, $4, $5, $6 FROM mine RETURNING partition"
 )
 """Stores a checkpoint, if its owner and the one before it are the expected ones.
 
 The share lock keeps the epoch as it is until the commit: whoever raises it afterwards sees this
 row, and whoever raised it before makes this statement store nothing.
 """
+
+COMMIT_AT_ONCE: Final = COMMIT.replace("FOR SHARE", "FOR SHARE SKIP LOCKED")
+"""The same, which stores nothing where it would have to wait for somebody who changes the row."""
 
 COMMIT_SEVERAL: Final = (
     "WITH mine AS (SELECT given.* FROM {s}.partition p JOIN"
@@ -50,7 +53,7 @@ COMMIT_SEVERAL: Final = (
     " INSERT INTO {s}.journal (partition, sequence, epoch, next_id, next_row, body)"
     " SELECT * FROM mine RETURNING partition"
 )
-"""The same for a checkpoint each of several partitions; gives those that it has stored.
+"""The last for a checkpoint each of several partitions; gives those that it has stored.
 
 Those whose row somebody changes, or has changed meanwhile, it passes over. The row before is not
 asked for by ``EXISTS``: a plan made while the journal was small read all of it for that, and stayed.

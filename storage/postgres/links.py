@@ -6,15 +6,14 @@ asyncpg's are of one asyncio loop; a link that is used on another one opens anot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import Any, Final, TypeVar
 
 from ...actors.errors import UsageError
+from ...actors.logs import Log
 from .place import Place
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -27,10 +26,17 @@ CONNECT_S: Final = 10.0
 WORRYING: Final = "WARNING"
 """How grave a message has to be that makes the outcome of what was under way unknown."""
 
+LONG_S: float = 1.0
+"""Seconds that somebody waits for one of several connections before the log says so."""
+SILENT_S: Final = 60.0
+"""Seconds in which it says so once."""
+
 CLOSE_S: float = 5.0
 """Seconds that a connection is waited for which is to be closed."""
 
 _STATEMENTS: Final = 200
+
+_log = Log("perdure.storage")
 
 # A server that is gone without a word is noticed within some ten seconds.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 5))
@@ -191,6 +197,92 @@ class Link:
                     await opened.close(timeout=2.0)
         finally:
             self._turn.release()
+
+
+class Pool:
+    """Links of which each user has one to himself; for calls on asyncio.
+
+    So who has to wait at the server holds nobody else up. Where all are in use another one is
+    opened, up to a limit; whoever comes then waits for one, in order.
+
+    Args:
+        make: makes a link.
+        most: how many there may be.
+        kept: how many of them stay open where nobody uses them.
+
+    Attributes:
+        waits: how often somebody came while as many were in use as there may be.
+    """
+
+    def __init__(self, make: Callable[[], Link], most: int, kept: int) -> None:
+        self._make = make
+        self._most = most
+        self._kept = kept
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._places = asyncio.Semaphore(most)
+        self._idle: list[Link] = []
+        self._used = set[Link]()
+        self._closed = False
+        self._silent_until = 0.0
+        self.waits = 0
+
+    async def use(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do something with a connection; see ``Link.use``."""
+        async with self.link() as link:
+            return await link.use(work)
+
+    @asynccontextmanager
+    async def link(self) -> AsyncGenerator[Link]:
+        """Have a link that nobody else uses meanwhile.
+
+        Raises:
+            ValueError: it is closed.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._places = loop, asyncio.Semaphore(self._most)
+            self._used.clear()
+        complaint = None
+        if self._places.locked():
+            self.waits += 1
+            complaint = loop.call_later(LONG_S, self._complain)
+        try:
+            await self._places.acquire()
+        finally:
+            if complaint is not None:
+                complaint.cancel()
+        try:
+            if self._closed:
+                raise ValueError("closed")
+            link = self._idle.pop() if self._idle else self._make()
+            self._used.add(link)
+            try:
+                yield link
+            finally:
+                self._used.discard(link)
+                if len(self._idle) < self._kept and not self._closed:
+                    self._idle.append(link)
+                else:
+                    await link.close()
+        finally:
+            self._places.release()
+
+    def _complain(self) -> None:
+        now = monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + SILENT_S
+            _log.warning(
+                "all %d connections that may wait at the database have been in use for %g seconds: "
+                "see there who holds locks, in pg_locks",
+                self._most,
+                LONG_S,
+            )
+
+    async def close(self) -> None:
+        """Close all of them; see ``Link.close``."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(link.close() for link in (*idle, *self._used)))
 
 
 def is_answer(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from ...actors.errors import StorageError, StoreInUseError
 from ...actors.logs import Log
 from ..membership import LeaseRow, MemberRow, Newcomer, View
 from .faults import explain, explained
-from .links import Connection, Link, connect, driver
+from .links import Connection, Link, Pool, connect, driver
 from .schema import Identity
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class PostgresMembership:
         self._has_left = False
         self._leaving: asyncio.Future[None] | None = None
         self._under_way: set[asyncio.Future[Any]] = set()  # so that nobody collects them
+        self._given_up: dict[int, asyncio.Future[bool]] = {}
 
     @property
     def number(self) -> int:
@@ -246,7 +247,9 @@ class PostgresMembership:
                 timeline,
             )
 
-    async def _do(self, work: Callable[[Connection], Awaitable[T]], link: Link | None = None) -> T:
+    async def _do(
+        self, work: Callable[[Connection], Awaitable[T]], link: Link | Pool | None = None
+    ) -> T:
         self._check_member()
         used = self._link if link is None else link
         with explained(self.store.location):
@@ -268,7 +271,7 @@ class PostgresMembership:
             await connection.execute(NOTIFY, channel_of(self.store))
             return found
 
-        return await self._do(work)
+        return await self._do(work, self.store.takers)
 
     async def _tell(self) -> None:
         async def work(connection: Connection) -> None:
@@ -315,7 +318,7 @@ class PostgresMembership:
                 await connection.execute(NOTIFY, channel_of(self.store))
             return epoch
 
-        return await self._do(work)
+        return await self._do(work, self.store.takers)
 
     async def let_go(self, partition: int, to: int | None = None) -> bool:
         """Give a partition up, for a certain member if one is named; False if it was not owned.
@@ -331,14 +334,17 @@ class PostgresMembership:
 
         async def give_up() -> bool:
             await self._for_a_while(finish())
-            return await self._link.use(work) is not None
+            return await self.store.takers.use(work) is not None
+
+        async def begin() -> bool:
+            task = self._given_up.get(partition)
+            if task is None or task.done():  # else it is asked again, and waits for a lock still
+                task = self._given_up[partition] = asyncio.ensure_future(give_up())
+            return await self._see_through(task)
 
         self._check_member()
         with explained(self.store.location):
-            return await self.store.bridge.run(lambda: self._begun(give_up))
-
-    async def _begun(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return await self._see_through(asyncio.ensure_future(work()))
+            return await self.store.bridge.run(begin)
 
     async def _see_through(self, task: asyncio.Future[T]) -> T:
         """Wait for something that goes on if nobody waits for it any more."""

@@ -81,8 +81,7 @@ class StoppedPostgres(PostgresStore):
             raise
         self.count = self.identity.partitions
         # Never used: a link connects when it first is.
-        self._takers = [Link(self.place)]
-        self._committers = [Committer(Link(self.place), self.taker, self.sql)]
+        self._committers = [Committer(Link(self.place), self.takers, self.sql)]
         self.is_closed = False
 
     async def _identify(

@@ -62,15 +62,18 @@ from ..slices import at_once, in_slices, map_each, turn_of_loop
 from . import folding, journal, members, queries
 from .committer import Committer, Entry, Row
 from .faults import explained, lease_lost
-from .links import Connection, Link, driver
+from .links import Connection, Link, Pool, driver
 from .place import read_place
 from .schema import Identity, check_partitions, prepare, read_durability, read_mark
 from .tables import bindable
 
 COMMITTERS_MAX: Final = 1
 """Connections that commit, for all partitions."""
-TAKERS_MAX: Final = 3
-"""Connections by which partitions recover, and on which what cannot be committed at once waits."""
+TAKERS_MAX: Final = 8
+"""Connections by which partitions are taken, recover and are let go, and by which what cannot be
+committed at once is: one for each partition that does so, up to this many at the same time."""
+TAKERS_KEPT: Final = 3
+"""How many of them stay open while nobody uses them."""
 TAKE: Final = (
     "UPDATE {s}.partition SET epoch = epoch + 1, owner = NULL, wanted = NULL WHERE partition = $1"
     " RETURNING epoch"
@@ -123,7 +126,6 @@ class PostgresPartition(LayeredReads):
         self._sql = store.sql
         self._bridge = store.bridge
         self._committer = store.committer(number)
-        self._link = store.taker(number)
         self._owned: Layers | None = None
         self._last: Layers | None = None  # those before, which reads need until there are others
         self._folder: folding.Folder | None = None
@@ -167,7 +169,7 @@ class PostgresPartition(LayeredReads):
             folder, self._folder = self._folder, None
             self._last_folder = folder
             await folder.stop()
-        recovered, layers = await self._link.use(self._take)
+        recovered, layers = await self._store.takers.use(self._take)
         self._owned, self._last, self._last_folder = layers, None, None
         self._epoch = recovered.epoch
         self._folder = folding.Folder(
@@ -438,6 +440,7 @@ class PostgresStore:
         bridge: where its connections are used.
         reader: the connection that reads single actors.
         querier: the connection that reads pages.
+        takers: the connections that may have to wait for others.
         count: how many partitions the hub has, once it is open.
         is_closed: whether it is not open.
     """
@@ -450,7 +453,7 @@ class PostgresStore:
         self._spec = spec
         self.bridge = AsyncioBridge()
         self._committers: list[Committer] = []
-        self._takers: list[Link] = []
+        self.takers = self._new_takers()
         self._folder: Link | None = None
         self.reader = Link(self.place, "perdure reads")
         self.querier = Link(self.place, "perdure queries")
@@ -483,9 +486,11 @@ class PostgresStore:
         """Give what commits for a partition."""
         return self._committers[partition % len(self._committers)]
 
-    def taker(self, partition: int) -> Link:
-        """Give the connection by which a partition recovers."""
-        return self._takers[partition % len(self._takers)]
+    def _new_takers(self) -> Pool:
+        def make() -> Link:
+            return Link(self.place, "perdure takes", self._check)
+
+        return Pool(make, TAKERS_MAX, TAKERS_KEPT)
 
     def folder(self) -> Link:
         """Give the connection that folds."""
@@ -542,12 +547,9 @@ class PostgresStore:
             await self.querier.close()
             raise
         self.count = identity.partitions
-        self._takers = [
-            Link(self.place, "perdure takes", self._check)
-            for _ in range(min(self.count, TAKERS_MAX))
-        ]
+        self.takers = self._new_takers()
         self._committers = [
-            Committer(Link(self.place, "perdure commits", self._check), self.taker, self.sql)
+            Committer(Link(self.place, "perdure commits", self._check), self.takers, self.sql)
             for _ in range(min(self.count, COMMITTERS_MAX))
         ]
         self._folder = Link(self.place, "perdure folds")
@@ -643,7 +645,8 @@ class PostgresStore:
     async def _close(self) -> None:
         for committer in self._committers:
             await committer.finish()
-        links = [*self._takers, self.reader, self.querier]
+        await self.takers.close()
+        links = [self.reader, self.querier]
         if self._folder is not None:
             links.append(self._folder)
         for link in links:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -10,7 +11,13 @@ import pytest
 from anyio import create_task_group
 
 from perdure.actors.errors import LeaseLostError, StorageError
-from perdure.storage.postgres import PostgresStore, committer, journal, links
+from perdure.storage.postgres import (
+    PostgresStore,
+    committer,
+    journal,
+    links,
+    store as store_module,
+)
 from perdure.storage.postgres.place import read_place
 from perdure.testing.store_conformance import Owner, created
 
@@ -49,9 +56,9 @@ class Hub:
     async def commit(self) -> None:
         async with create_task_group() as tasks:
             for number in range(COUNT):
-                tasks.start_soon(self._commit, number)
+                tasks.start_soon(self.commit_one, number)
 
-    async def _commit(self, number: int) -> None:
+    async def commit_one(self, number: int) -> None:
         owner = self.owners[number]
         try:
             await owner.commit(created=[created(owner.sequence + 1)])
@@ -71,6 +78,11 @@ class Hub:
         rows = await self.server.do("SELECT DISTINCT partition FROM {s}.journal ORDER BY 1")
         return [number for (number,) in rows]
 
+    async def connections(self, name: str) -> int:
+        """Count those of that name which lead to this test's database."""
+        sql = "SELECT FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"
+        return len(await self.server.do(sql, name))
+
     async def until_somebody_waits(self) -> None:
         """Return when a commit waits for a lock."""
         sql = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%.journal (%'"
@@ -78,16 +90,26 @@ class Hub:
             while not await self.server.do(sql):
                 await anyio.sleep(0.002)
 
-    async def recover(self) -> None:
-        """Have all go on from what is stored."""
-        for number, partition in enumerate(self.store.partitions):
+    async def recover(self, numbers: Iterable[int] = range(COUNT)) -> None:
+        """Have some go on from what is stored."""
+        for number in numbers:
+            partition = self.store.partitions[number]
             self.owners[number] = Owner(partition, await partition.recover())
 
+    @asynccontextmanager
+    async def locked(self, *numbers: int) -> AsyncGenerator[None]:
+        """Have somebody else lock the rows of some partitions meanwhile."""
+        await self.locker.do("BEGIN")
+        sql = "SELECT FROM {s}.partition WHERE partition = any($1) FOR UPDATE"
+        await self.locker.do(sql, [*numbers])
+        yield
+        await self.locker.do("COMMIT")
 
-@pytest.fixture
-async def hub(newest_postgres: str) -> AsyncIterator[Hub]:
-    store = PostgresStore(newest_postgres)
-    sessions = [Session(read_place(newest_postgres)) for _ in range(2)]
+
+@asynccontextmanager
+async def hub_on(place: str) -> AsyncGenerator[Hub]:
+    store = PostgresStore(place)
+    sessions = [Session(read_place(place)) for _ in range(2)]
     partitions = await store.open(COUNT)
     hub = Hub(store, [Owner(one, await one.recover()) for one in partitions], *sessions)
     await hub.listen()
@@ -95,6 +117,12 @@ async def hub(newest_postgres: str) -> AsyncIterator[Hub]:
     for session in sessions:
         await session.close()
     await store.close()
+
+
+@pytest.fixture
+async def hub(newest_postgres: str) -> AsyncIterator[Hub]:
+    async with hub_on(newest_postgres) as hub:
+        yield hub
 
 
 async def test_what_several_commit_at_once_is_one_statement(hub: Hub) -> None:
@@ -163,6 +191,46 @@ async def test_one_that_is_being_taken_over_holds_no_other_up(hub: Hub, end: str
 
     assert hub.outcomes[3] == ("stored" if end == "ROLLBACK" else "refused")
     assert await hub.stored() == (OTHERS if end == "COMMIT" else [*range(COUNT)])
+
+
+async def test_one_that_is_locked_holds_up_no_commit_and_no_recovery_of_another(hub: Hub) -> None:
+    async with create_task_group() as tasks, hub.locked(3):
+        tasks.start_soon(hub.commit_one, 3)
+        await hub.until_somebody_waits()
+        with anyio.fail_after(20):
+            for _ in range(3):
+                await hub.recover(OTHERS)
+                async with create_task_group() as others:
+                    for number in OTHERS:
+                        others.start_soon(hub.commit_one, number)
+        assert hub.found("stored") == OTHERS
+        assert [hub.owners[number].sequence for number in OTHERS] == [3] * len(OTHERS)
+
+    assert hub.outcomes == ["stored"] * COUNT
+
+
+async def test_more_that_are_locked_than_there_may_be_connections_wait_and_are_counted(
+    newest_postgres: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store_module, "TAKERS_MAX", 2)
+    monkeypatch.setattr(store_module, "TAKERS_KEPT", 1)
+    monkeypatch.setattr(links, "LONG_S", 0.05)
+    async with hub_on(newest_postgres) as hub:
+        takers = hub.store.takers
+        assert takers.waits == 0
+        async with create_task_group() as tasks:
+            async with hub.locked(3, 4, 5):
+                tasks.start_soon(hub.commit)
+                with anyio.fail_after(20):
+                    while "all 2 connections that may wait" not in caplog.text:
+                        await anyio.sleep(0.002)
+                assert hub.found(None) == [3, 4, 5]
+            assert takers.waits == 1
+        assert hub.found("stored") == [*range(COUNT)]
+
+        await hub.recover()
+        assert takers.waits == 1
+        assert await hub.connections("perdure takes") == 1
 
 
 async def test_one_that_the_server_does_not_take_fails_alone(hub: Hub) -> None:
@@ -349,13 +417,15 @@ async def test_a_link_that_is_closed_while_it_opens_leaves_no_connection(
     assert [connection.is_closed() for connection in made] == [True]
 
 
-@pytest.mark.parametrize("statement", [journal.COMMIT, journal.COMMIT_SEVERAL])
+@pytest.mark.parametrize(
+    "statement", [journal.COMMIT, journal.COMMIT_AT_ONCE, journal.COMMIT_SEVERAL]
+)
 async def test_nor_does_one_that_is_made_while_the_journal_is_vacuumed_and_empty(
     hub: Hub, statement: str
 ) -> None:
     for table in ("journal", "partition", "folded"):
         await hub.server.do(f"VACUUM (ANALYZE) {{s}}.{table}")
-    is_one = statement is journal.COMMIT
+    is_one = statement is not journal.COMMIT_SEVERAL
     given = ", ".join("NULL" for _ in range(6))
     types = ("int", "bigint", "bigint", "bigint", "bigint", "bytea")
     named = ", ".join(types if is_one else [f"{one}[]" for one in types])
@@ -366,7 +436,7 @@ async def test_nor_does_one_that_is_made_while_the_journal_is_vacuumed_and_empty
         await connection.execute(f"PREPARE statement ({named}) AS {sql}")
         return [line for (line,) in await connection.fetch(f"EXPLAIN EXECUTE statement ({given})")]
 
-    for link in (hub.store.committer(0).link, hub.store.taker(0)):
+    for link in (hub.store.committer(0).link, hub.store.takers):
         lines = await link.use(explain)
         assert any("journal_pkey on journal j" in line for line in lines), lines
         assert not any("Seq Scan on journal" in line for line in lines), lines

@@ -301,10 +301,16 @@ async def test_without_a_look_at_warnings_it_would_be(
 # The builds that lack a part of it: each of these tests finds what it finds with that part taken out.
 
 
+def break_commits(monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
+    """Commit by another statement, whether it is tried first or waits."""
+    monkeypatch.setattr(journal, "COMMIT", statement)
+    monkeypatch.setattr(journal, "COMMIT_AT_ONCE", statement)
+
+
 async def test_without_the_share_lock_a_commit_would_be_lost(
     pair: tuple[PostgresStore, PostgresStore], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "COMMIT", journal.COMMIT.replace(" FOR SHARE", ""))
+    break_commits(monkeypatch, journal.COMMIT.replace(" FOR SHARE", ""))
     with pytest.raises(Breach, match=r"acknowledged|older epoch"):
         await commit_first(pair, server, READ)
 
@@ -313,7 +319,6 @@ async def test_without_the_predecessor_there_would_be_gaps(
     pair: tuple[PostgresStore, PostgresStore], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, end = journal.COMMIT.index(" AND (("), journal.COMMIT.index(" FOR SHARE")
-    without = journal.COMMIT[:begin].replace("AND (", "") + journal.COMMIT[end:]
-    monkeypatch.setattr(journal, "COMMIT", without)
+    break_commits(monkeypatch, journal.COMMIT[:begin].replace("AND (", "") + journal.COMMIT[end:])
     with pytest.raises(Breach, match="nothing behind what is folded"):
         await lose_a_tail(pair, server)

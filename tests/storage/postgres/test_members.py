@@ -14,6 +14,7 @@ from perdure.storage.membership import ClusterStore
 from perdure.storage.postgres import PostgresStore, links, members as rows
 from perdure.storage.postgres.members import PostgresMembership
 from perdure.storage.postgres.place import read_place
+from perdure.storage.postgres.store import TAKERS_MAX
 
 from ..cluster_conformance import (
     PARTITIONS,
@@ -220,6 +221,34 @@ async def test_who_waits_no_more_has_let_go_all_the_same(
         assert scope.cancelled_caught
         await session.do("COMMIT")
         while (await lease_of(second, 0)).owner is not None:
+            await anyio.sleep(0.005)
+
+
+async def test_one_that_is_locked_holds_up_no_taking_and_no_letting_go_of_another(
+    both: list[PostgresMembership], session: Session
+) -> None:
+    first, _ = both
+    await take(first, 1)
+    seen = await lease_of(first, 0)
+    await session.do("BEGIN")
+    await session.do("SELECT FROM {s}.partition WHERE partition < 2 FOR UPDATE")
+    with anyio.fail_after(SOON_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.take, 0, seen)
+            for _ in range(2 * TAKERS_MAX):  # as one tries whom the store does not answer
+                with anyio.move_on_after(0.02):
+                    await first.let_go(1)
+
+            await take(first, 2)
+            await (await owner_of(first, 2)).commit()
+            await first.wish(2, first.number)
+            assert await first.let_go(2)
+            assert [lease.owner for lease in (await first.look()).leases] == [
+                *(None, first.number, None)
+            ]
+            assert first.store.takers.waits == 0
+            await session.do("COMMIT")
+        while [lease.owner for lease in (await first.look()).leases] != [first.number, None, None]:
             await anyio.sleep(0.005)
 
 

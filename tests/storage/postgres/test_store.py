@@ -219,7 +219,8 @@ async def test_a_new_connection_commits_only_to_a_server_that_keeps_it(
 
     async def drop(_: object) -> None:
         store.committer(0).link.drop()
-        store.taker(0).drop()
+        async with store.takers.link() as link:
+            link.drop()
 
     owner = await own(store)
     before = store.durability
