@@ -6,7 +6,8 @@ Invariants:
 * Each round is one transaction that takes the tables from one checkpoint to a later one, and
   deletes what it has brought from the journal; whoever takes the partition raises the epoch in
   ``folded`` first, and an older owner's rounds do nothing from then on.
-* What fails is tried again, a round's time later.
+* What fails is tried again, a round's time later. So is what waits for somebody's lock for long:
+  one connection folds all partitions, and none holds the others up.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ LARGE: Final = 4 * 1024 * 1024
 """Bytes that are folded at once, however young they are."""
 TOO_LARGE: Final = 4 * LARGE
 """Bytes at which commits wait until something is folded."""
+LOCKED_S: float = 1.0
+"""Seconds that a round waits for somebody's lock."""
 PORTION: Final = 5_000
 """Rows of one statement."""
 
@@ -98,6 +101,7 @@ async def _fold(
 ) -> None:
     numbers = (layer.follows, layer.sequence, layer.next_id, layer.next_row)
     async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCKED_S:g}s'")
         if await connection.fetchval(sql_of(GATE), partition, epoch, *numbers) is None:
             raise lease_lost(where)
         for portion in layer.portions(epoch, PORTION):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
+import anyio
 import pytest
 
+from perdure.actors.errors import StorageError
 from perdure.storage import MemoryStore
 from perdure.storage.postgres import PostgresStore, folding
-from perdure.testing.store_conformance import own
+from perdure.storage.postgres.place import read_place
+from perdure.testing.store_conformance import Owner, created, own, progress
 from tests.storage.sqlite.applier.looks import Chance, look, look_wide
+
+from .sessions import Session
 
 RECOVERED = ("sequence", "next_id", "next_row", "mail", "timers", "outbox", "peers", "activities")
 
@@ -19,6 +25,48 @@ async def store(newest_postgres: str) -> AsyncIterator[PostgresStore]:
     store = PostgresStore(newest_postgres)
     yield store
     await store.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("table", ["folded", "instance_row"])
+async def test_a_round_that_waits_for_a_lock_holds_no_other_partition_up(
+    store: PostgresStore, newest_postgres: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "LOCKED_S", 0.05)
+    session = Session(read_place(newest_postgres))
+    owners = [Owner(one, await one.recover()) for one in await store.open(2)]
+    for owner in owners:
+        await owner.commit(created=[created(1)])
+        await owner.partition.apply()
+        await owner.commit(progress=[progress(1)])
+    await session.do("BEGIN")
+    await session.do(f"SELECT FROM {{s}}.{table} WHERE partition = 0 FOR UPDATE")
+    try:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_apply_in_the_end, owners[0])
+                await _until_locked_out(session)
+                await owners[1].partition.apply()
+                assert [owner.partition.unapplied for owner in owners] == [1, 0]
+                await session.do("COMMIT")
+    finally:
+        await session.close()
+    assert owners[0].partition.unapplied == 0
+
+
+async def _apply_in_the_end(owner: Owner) -> None:
+    while owner.partition.unapplied:
+        with suppress(StorageError):
+            await owner.partition.apply()
+
+
+async def _until_locked_out(session: Session) -> None:
+    sql = (
+        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name ="
+        " 'perdure folds' AND datname = current_database()"
+    )
+    while not await session.do(sql):
+        await anyio.sleep(0.002)
 
 
 @pytest.mark.by_turns
