@@ -33,7 +33,8 @@ from .links import Connection, Link, Pool, driver, is_answer
 TOGETHER_MAX: Final = 256
 """Checkpoints of one statement."""
 TOGETHER_SIZE: Final = 4 * 1024 * 1024
-"""Bytes of one statement, where it has more than one checkpoint."""
+"""Bytes of one statement, where it has more than one checkpoint. A checkpoint that has more goes by
+another connection than others, which would wait for it."""
 
 _log = Log("perdure.storage")
 

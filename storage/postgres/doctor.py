@@ -45,8 +45,8 @@ BACKLOG_BYTES: int = 2 * TOO_LARGE
 """Their bytes: at half of it its owner commits no more until something is folded."""
 PINGS: Final = 5
 
-OF_ALL: Final = 7
-"""Connections of a member: control, leases, beats, two to read, one to fold, and one to commit."""
+OF_ALL: Final = 8
+"""Connections of a member: control, leases, beats, two to read, one to fold, and two to commit."""
 
 
 @frozen

@@ -32,7 +32,6 @@ from ..records import (
 from ..slices import each, in_slices, map_each
 from ..unapplied import Unapplied
 from . import folding, journal, queries
-from .committer import Committer
 from .links import Connection, Link
 from .schema import Identity, checked, is_there, read_mark
 from .store import PostgresPartition, PostgresStore
@@ -80,8 +79,6 @@ class StoppedPostgres(PostgresStore):
             await self.querier.close()
             raise
         self.count = self.identity.partitions
-        # Never used: a link connects when it first is.
-        self._committers = [Committer(Link(self.place), self.takers, self.sql)]
         self.is_closed = False
 
     async def _identify(

@@ -59,7 +59,7 @@ from ..records import (
     cut,
 )
 from ..slices import at_once, in_slices, map_each, turn_of_loop
-from . import folding, journal, members, queries
+from . import committer as commits, folding, journal, members, queries
 from .committer import Committer, Entry, Row
 from .faults import explained, lease_lost
 from .links import Connection, Link, Pool, driver
@@ -67,8 +67,6 @@ from .place import read_place
 from .schema import Identity, check_partitions, prepare, read_durability, read_mark
 from .tables import bindable
 
-COMMITTERS_MAX: Final = 1
-"""Connections that commit, for all partitions."""
 TAKERS_MAX: Final = 8
 """Connections by which partitions are taken, recover and are let go, and by which what cannot be
 committed at once is: one for each partition that does so, up to this many at the same time."""
@@ -125,7 +123,6 @@ class PostgresPartition(LayeredReads):
         self._path = Path(self._where)
         self._sql = store.sql
         self._bridge = store.bridge
-        self._committer = store.committer(number)
         self._owned: Layers | None = None
         self._last: Layers | None = None  # those before, which reads need until there are others
         self._folder: folding.Folder | None = None
@@ -278,7 +275,8 @@ class PostgresPartition(LayeredReads):
             raise
 
     async def _store_entry(self, row: Row, on_stored: Callable[[], None]) -> None:
-        await self._committer.store(Entry(row, self._where, on_stored))
+        # One at a time: so they come in order, whichever connection each of them goes by.
+        await self._store.committer(len(row[-1])).store(Entry(row, self._where, on_stored))
 
     # Reading.
 
@@ -482,9 +480,9 @@ class PostgresStore:
         """Give a partition, as one member has it, or as somebody who takes it from all."""
         return PostgresPartition(self, number, member)
 
-    def committer(self, partition: int) -> Committer:
-        """Give what commits for a partition."""
-        return self._committers[partition % len(self._committers)]
+    def committer(self, size: int) -> Committer:
+        """Give what commits a checkpoint of so many bytes, of any partition."""
+        return self._committers[size > commits.TOGETHER_SIZE]
 
     def _new_takers(self) -> Pool:
         def make() -> Link:
@@ -549,8 +547,8 @@ class PostgresStore:
         self.count = identity.partitions
         self.takers = self._new_takers()
         self._committers = [
-            Committer(Link(self.place, "perdure commits", self._check), self.takers, self.sql)
-            for _ in range(min(self.count, COMMITTERS_MAX))
+            Committer(Link(self.place, name, self._check), self.takers, self.sql)
+            for name in ("perdure commits", "perdure commits much")
         ]
         self._folder = Link(self.place, "perdure folds")
         self.is_closed = False

@@ -58,10 +58,10 @@ class Hub:
             for number in range(COUNT):
                 tasks.start_soon(self.commit_one, number)
 
-    async def commit_one(self, number: int) -> None:
+    async def commit_one(self, number: int, input: bytes | None = None) -> None:
         owner = self.owners[number]
         try:
-            await owner.commit(created=[created(owner.sequence + 1)])
+            await owner.commit(created=[created(owner.sequence + 1, input=input)])
         except LeaseLostError:
             self.outcomes[number] = "refused"
         except StorageError:
@@ -153,10 +153,36 @@ async def test_one_statement_has_so_many_and_so_much(
     monkeypatch.setattr(committer, "TOGETHER_MAX", 3)
     await hub.commit()
     assert len(hub.asked) == 3
-    monkeypatch.setattr(committer, "TOGETHER_SIZE", 1)
+    [(size,)] = await hub.server.do("SELECT max(length(body)) FROM {s}.journal")
+    monkeypatch.setattr(committer, "TOGETHER_SIZE", size * 2 - 1)
     await hub.commit()
     assert len(hub.asked) == 3 + COUNT
     assert hub.found("stored") == [*range(COUNT)]
+
+
+async def test_one_that_is_huge_holds_up_no_commit_of_another(hub: Hub) -> None:
+    huge = b'"%b"' % bytes(committer.TOGETHER_SIZE).replace(b"\0", b"x")
+    await gate_commits_of_3(hub)
+    async with create_task_group() as tasks:
+        tasks.start_soon(hub.commit_one, 3, huge)
+        await hub.until_somebody_waits()
+        with anyio.fail_after(20):
+            for _ in range(3):
+                async with create_task_group() as others:
+                    for number in OTHERS:
+                        others.start_soon(hub.commit_one, number)
+        assert hub.found("stored") == OTHERS
+        assert [owner.sequence for owner in hub.owners if owner is not hub.owners[3]] == [3] * 7
+        await hub.server.do("SELECT pg_advisory_unlock(71)")
+
+    for payload in (None, huge, None):  # it goes on in order, to and fro
+        await hub.commit_one(3, payload)
+    rows = await hub.server.do(
+        "SELECT sequence, length(body) > $1 FROM {s}.journal WHERE partition = 3 ORDER BY 1",
+        committer.TOGETHER_SIZE,
+    )
+    assert [*map(tuple, rows)] == [(1, True), (2, False), (3, True), (4, False)]
+    assert len(hub.asked) == 3 + 2
 
 
 async def test_one_that_is_refused_is_so_alone(hub: Hub) -> None:
@@ -279,8 +305,8 @@ async def test_a_warning_makes_the_outcome_of_all_unknown(hub: Hub) -> None:
     assert hub.found("stored") == [*range(COUNT)]
 
 
-async def take_over_beside(hub: Hub, address: str) -> int:
-    """Have partition 3 taken over beside a commit that has read its epoch; how far was it?"""
+async def gate_commits_of_3(hub: Hub) -> None:
+    """Have those wait, having read the epoch, until the server's session opens the gate."""
     await hub.server.do(
         "CREATE FUNCTION {s}.gate() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN PERFORM pg_advisory_xact_lock_shared(71); RETURN NEW; END $$"
@@ -290,6 +316,11 @@ async def take_over_beside(hub: Hub, address: str) -> int:
         " WHEN (NEW.partition = 3) EXECUTE FUNCTION {s}.gate()"
     )
     await hub.server.do("SELECT pg_advisory_lock(71)")
+
+
+async def take_over_beside(hub: Hub, address: str) -> int:
+    """Have partition 3 taken over beside a commit that has read its epoch; how far was it?"""
+    await gate_commits_of_3(hub)
     other = PostgresStore(address)
     seen: list[int] = []
 

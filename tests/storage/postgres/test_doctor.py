@@ -133,7 +133,7 @@ async def test_what_a_whole_server_is_set_to_is_seen() -> None:
         assert of(findings, "autovacuum is off").severity == "error"
         assert of(findings, "track_counts is off").severity == "error"
         few = of(findings, "max_connections leaves room for")
-        assert "for 9 connections, and 0 members and one that starts need 15" in few.what
+        assert "for 9 connections, and 0 members and one that starts need 16" in few.what
         assert of(findings, "'gone' is not in use").severity == "warning"
         assert "'local', so a standby" not in str(findings)
         assert (await found_in(spec, "synchronous_commit is local")).severity == "warning"
