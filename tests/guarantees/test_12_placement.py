@@ -17,6 +17,7 @@ from perdure.runtime.placement.hashing import partition_of
 from tests.faults import FaultyStore, persist
 from tests.guarantees.crash_child import Book
 from tests.guarantees.worker_load import PARTITIONS, Load, app, seed_of
+from tests.guarantees.workloads import brief_s
 
 SHARDS = 3
 CLIENTS = 8
@@ -121,6 +122,7 @@ async def test_many_moves_that_fail_lose_and_repeat_nothing(tmp_path: Path, numb
 async def test_what_a_move_stops_goes_on_soon(tmp_path: Path) -> None:
     book = EntityId(Book, "paused")
     gaps: list[float] = []
+    ordinary: list[float] = []
     async with hub_on(f"sqlite:{tmp_path / 'hub'}?synchronous=OFF", 2) as hub:
         client = hub.client
         partition = partition_of(str(book), len(hub.placement))
@@ -145,8 +147,10 @@ async def test_what_a_move_stops_goes_on_soon(tmp_path: Path) -> None:
                 count = len(answered)
                 while len(answered) < count + 3:
                     await anyio.sleep(0.001)
-                gaps.append(max(after - before for before, after in pairwise(answered)))
+                *shorter, longest = sorted(after - before for before, after in pairwise(answered))
+                gaps.append(longest)
+                ordinary += shorter
             stopped = True
 
     print(f"longest gap over a move: median {median(gaps) * 1e3:.1f} ms, max {max(gaps) * 1e3:.1f}")
-    assert median(gaps) < 0.25
+    assert median(gaps) < brief_s(ordinary)

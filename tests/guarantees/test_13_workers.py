@@ -435,7 +435,7 @@ async def test_an_activity_that_ends_its_process_fails_alone(folder: Path) -> No
         "killed": ["kill_process"],
         "exits": ["exit_process"],
         "short": ["take_a_while", 0.2],
-        "long": ["take_a_while", 60.0],
+        "long": ["take_a_while", 600.0],
     }
     async with hub_on(folder, crashes_max=2) as hub:
         handles: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from statistics import median
 from typing import Any
 
 import anyio.lowlevel
@@ -30,6 +31,14 @@ from tests.faults import Crashed, FaultyStore, JumpingClock, content, persist
 
 PARTITIONS = 3
 app = App()
+
+
+def brief_s(ordinary_s: list[float]) -> float:
+    """Give how long what a move stops may stand still, by how long calls took that nothing stopped.
+
+    It is a quarter of a second, and more only where a busy machine takes long for anything.
+    """
+    return max(0.25, 20 * median(ordinary_s))
 
 
 def id_in(partition: int, name: str, partitions: int = PARTITIONS) -> str:

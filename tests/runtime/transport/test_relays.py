@@ -40,9 +40,12 @@ from tests.runtime.transport.test_lines import FakeChannel
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have everything take a tenth of its time."""
+    """Have all take a tenth of its time, but for the patience with a member that is silent.
+
+    On a busy machine one may well be silent for half a second.
+    """
     for module, names in (
-        (relays, ("POLL_S", "IDLE_S", "BEAT_S", "SILENCE_S", "OPEN_S", "_LEAVE_S", "_GATHER_S")),
+        (relays, ("POLL_S", "IDLE_S", "BEAT_S", "_LEAVE_S", "_GATHER_S")),
         (detours, ("DETOUR_AFTER_S", "STEADY_S", "_AGAIN_S", "_AGAIN_MAX_S")),
     ):
         for name in names:
@@ -51,6 +54,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ignore(items: list[Item]) -> None:
     """Do nothing with what comes."""
+
+
+HEAD_SIZE = 17
+
+
+def is_piece(item: bytes) -> bool:
+    """Say whether it is more than a beat, which a busy machine may have more of."""
+    return len(item) > HEAD_SIZE
+
+
+async def is_not_reached(own: Relays, member: int) -> None:
+    """Check that a member does not take a channel, with little patience."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relays, "OPEN_S", 0.4)
+        with pytest.raises(ConnectionError):
+            await own.dial(member)
 
 
 class Board:
@@ -62,6 +81,7 @@ class Board:
         self.loss = 0.0
         self.is_down = False
         self.put = 0
+        self.pieces = self.lost_pieces = 0
         self.looks = 0
         self.chance = random.Random(1)
 
@@ -85,7 +105,10 @@ class BoardMembership:
         self.board.check()
         for item in items:
             self.board.put += 1
-            if not self.board.lose and self.board.chance.random() >= self.board.loss:
+            self.board.pieces += is_piece(item)
+            if self.board.lose or self.board.chance.random() < self.board.loss:
+                self.board.lost_pieces += is_piece(item)
+            else:
                 self.board.items[target].append((self.number, item))
 
     async def receive(self) -> list[tuple[int, bytes]]:
@@ -140,7 +163,7 @@ async def test_a_channel_through_the_store_carries_both_ways_in_order() -> None:
             for n in range(500):
                 accepted.post(("drop", n))
             await until_true(lambda: len(back) == 500)
-            assert board.put < 40  # they go together
+            assert board.pieces < 40  # they go together
             channel.close()
         await until_true(lambda: other.ended == 1)
         assert (one.relays.members, other.relays.members) == ([], [])
@@ -158,7 +181,7 @@ async def test_what_is_large_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
         item: Item = ("answer", 1, b'"%b"' % (b"x" * 20_000))
         channel.post(item)
         await until_true(lambda: other.items == [item])
-        assert board.put > 20
+        assert board.pieces > 20
         channel.close()
 
 
@@ -171,8 +194,7 @@ async def test_a_piece_that_is_lost_ends_both_ends() -> None:
         await until_true(lambda: other.items == [("drop", 1)])
         board.lose = True
         channel.post(("drop", 2))
-        put = board.put
-        await until_true(lambda: board.put > put)
+        await until_true(lambda: board.lost_pieces == 1)
         board.lose = False
         channel.post(("drop", 3))
         await until_true(lambda: other.ended == 1 and one.relays.members == [])
@@ -188,14 +210,15 @@ async def test_the_last_piece_that_is_lost_is_missed_too() -> None:
             board.lose = True
             tasks.start_soon(channel.run, ignore)
             channel.post(("drop", 1))
-            await until_true(lambda: board.put > 2)
+            await until_true(lambda: board.lost_pieces == 1)
             board.lose = False
         await until_true(lambda: other.ended == 1)
 
     assert other.items == []
 
 
-async def test_a_channel_ends_where_nothing_comes_any_more() -> None:
+async def test_a_channel_ends_where_nothing_comes_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "SILENCE_S", 1.0)
     board = Board()
     async with ends(board, 1, 2) as (one, other):
         channel = await one.relays.dial(2)
@@ -208,12 +231,14 @@ async def test_a_channel_ends_where_nothing_comes_any_more() -> None:
     assert took >= relays.SILENCE_S - 0.1
 
 
-async def test_a_channel_with_nothing_to_say_stays() -> None:
+@pytest.mark.by_turns
+async def test_a_channel_with_nothing_to_say_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "SILENCE_S", 2.0)
     board = Board()
     async with ends(board, 1, 2) as (one, other), anyio.create_task_group() as tasks:
         channel = await one.relays.dial(2)
         tasks.start_soon(channel.run, ignore)
-        await anyio.sleep(2 * relays.SILENCE_S)
+        await anyio.sleep(1.5 * relays.SILENCE_S)
         channel.post(("drop", 1))
         await until_true(lambda: other.items == [("drop", 1)])
         channel.close()
@@ -226,8 +251,7 @@ async def test_a_member_that_does_not_answer_is_not_reached(reason: str) -> None
         if reason == "a stranger":
             other.known = other.known - {1}
             other.relays = one.relays
-        with pytest.raises(ConnectionError):
-            await one.relays.dial(3)
+        await is_not_reached(one.relays, 3)
         assert one.relays.members == []
 
 
@@ -237,8 +261,7 @@ async def test_what_comes_from_no_member_is_dropped() -> None:
         stranger = Relays(lambda: board.member(9), lambda _: True)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stranger.run, one.take, Keeper())
-            with pytest.raises(ConnectionError):
-                await stranger.dial(2)
+            await is_not_reached(stranger, 2)
             for garbage in (b"", b"x", b"\xff" * 40):
                 board.items[2] += [(9, garbage), (1, garbage)]
             await until_true(lambda: not board.items.get(2))
@@ -259,8 +282,7 @@ async def test_channels_end_where_the_process_is_another_member_now() -> None:
             await until_true(lambda: len(other.accepted) == 1)
             one.membership = board.member(5)
         await until_true(lambda: other.ended == 1)
-        with pytest.raises(ConnectionError):  # who is 5?
-            await one.relays.dial(2)
+        await is_not_reached(one.relays, 2)  # who is 5?
         other.known.add(5)
         again = await one.relays.dial(2)
         again.close()
@@ -611,8 +633,20 @@ async def until_arrived(node: MemberNode, numbers: range) -> None:
         await anyio.sleep(0.01)
 
 
+async def until_quiet(board: Board) -> None:
+    """Return when nobody puts anything down any more, as who has a channel does at each beat."""
+    put = -1
+    while board.put != put:
+        put = board.put
+        await anyio.sleep(3 * relays.BEAT_S)
+
+
 @pytest.mark.parametrize("loss", [0.0, 0.05])
-async def test_an_exchange_goes_on_while_nodes_are_cut_off_and_comes_back(loss: float) -> None:
+async def test_an_exchange_goes_on_while_nodes_are_cut_off_and_comes_back(
+    loss: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon_s = detours.DETOUR_AFTER_S
+    monkeypatch.setattr(detours, "DETOUR_AFTER_S", 20.0)  # the first connection may take long
     async with two_nodes() as (world, here, there):
         world.board.loss = loss
         for n in range(10):
@@ -620,6 +654,7 @@ async def test_an_exchange_goes_on_while_nodes_are_cut_off_and_comes_back(loss: 
         await until_arrived(there, range(10))
         assert not here.router.line(20).is_detoured
         assert world.board.put == 0
+        monkeypatch.setattr(detours, "DETOUR_AFTER_S", soon_s)
 
         world.cut()
         for n in range(10, 40):
@@ -637,20 +672,23 @@ async def test_an_exchange_goes_on_while_nodes_are_cut_off_and_comes_back(loss: 
             await here.ask("sender", HERE, "send", n)
         await until_arrived(there, range(50))
         await until_true(lambda: not here.relays.members and not there.relays.members)
+        await until_quiet(world.board)
         put = world.board.put
         await here.ask("sender", HERE, "send", 50)
         await until_arrived(there, range(51))
-        assert world.board.put - put <= 2  # that channels have ended
+        assert world.board.put == put
 
 
 async def test_a_request_that_waits_while_lines_change_is_answered() -> None:
     async with two_nodes() as (world, here, _):
-        outcomes: list[int] = []
+        asked, over = 0, anyio.Event()
         async with anyio.create_task_group() as tasks:
 
             async def ask_on() -> None:
-                while len(outcomes) < 200:
-                    outcomes.append(await here.ask("sender", HERE, "send", len(outcomes)))
+                nonlocal asked
+                while not over.is_set():
+                    await here.ask("sender", HERE, "send", asked)
+                    asked += 1
                     await arrived(here)
 
             tasks.start_soon(ask_on)
@@ -661,5 +699,5 @@ async def test_a_request_that_waits_while_lines_change_is_answered() -> None:
                 await anyio.sleep(0.1)
                 world.is_cut = False
                 await until_true(lambda: not here.router.line(20).is_detoured)
-            outcomes += [0] * 200
-            await until_arrived(here, range(outcomes.index(0)))
+            over.set()
+        await until_arrived(here, range(asked))
