@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from .durations import BOUNDS_S
-from .facts import Fact, read_fact
-from .migrations import MigrationStatus
+from .facts import Fact
 
 
 @frozen(kw_only=True)
@@ -189,14 +188,12 @@ class HubStatistics(Fact):
         silent: those that did not answer in time; they and their partitions are left out above.
         restarted: loops of the hub that are no shard's (retention, balancing, the supervision of
             workers, the taking of connections) and ended by an error, and were begun anew.
-        migration: how far it is on its way to another store; None if it goes to none.
     """
 
     partitions: tuple[PartitionStatistics, ...]
     shards: tuple[ShardStatistics, ...] = ()
     silent: tuple[SilentShard, ...] = ()
     restarted: int = 0
-    migration: MigrationStatus | None = None
 
     @property
     def commits(self) -> int:
@@ -286,21 +283,15 @@ def read_shard(told: Mapping[str, Any]) -> ShardStatistics:
     return ShardStatistics(**one)
 
 
-def read_migration(told: Mapping[str, Any]) -> MigrationStatus | None:
-    """Read how far a hub is on its way to another store, which may have crossed as JSON."""
-    migration = told.get("migration")
-    return None if migration is None else read_fact(MigrationStatus, migration)
-
-
 def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
     """Put together what the shards have counted, which may have crossed as JSON."""
     shards: list[ShardStatistics] = []
     partitions: list[PartitionStatistics] = []
     silent: list[SilentShard] = []
-    restarted, migration = 0, None
+    restarted = 0
     for count in counts:
         if "restarted" in count:
-            restarted, migration = count["restarted"], read_migration(count)
+            restarted = count["restarted"]
             continue
         if "silent" in count:
             silent.append(SilentShard(**count["silent"]))
@@ -312,5 +303,4 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
         shards=tuple(shards),
         silent=tuple(silent),
         restarted=restarted,
-        migration=migration,
     )

@@ -19,9 +19,9 @@ from .app import ORDER_COUNTERS, Counter, order, order_counter
 
 SIGNALLED = 32
 PROBED = 64
-_SIGNALLERS = 8
-_BUYERS = 4
-_PROBE_S = 0.05
+SIGNALLERS = 8
+BUYERS = 4
+PROBE_S = 0.05
 _AGAIN_S = 0.05
 _APPLIED_S = 60.0
 
@@ -71,9 +71,9 @@ class Load:
     async def run(self) -> None:
         """Ask until ``stop`` was called, and return when all is answered."""
         async with anyio.create_task_group() as tasks:
-            for _ in range(_SIGNALLERS):
+            for _ in range(SIGNALLERS):
                 tasks.start_soon(self._signal)
-            for _ in range(_BUYERS):
+            for _ in range(BUYERS):
                 tasks.start_soon(self._buy)
             for number in range(PROBED):
                 tasks.start_soon(self._probe, f"probe-{number}")
@@ -107,7 +107,7 @@ class Load:
             self.waits[key] = max(self.waits.get(key, 0.0), took)
             self._expected[key] += 1
             self.calls += 1
-            await anyio.sleep(_PROBE_S)
+            await anyio.sleep(PROBE_S)
 
     async def _buy(self) -> None:
         while not self._stopped:

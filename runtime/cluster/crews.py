@@ -272,8 +272,8 @@ class Crew(ABC):
             UsageError: this hub cannot be.
         """
         raise UsageError(
-            "while it serves, a hub goes to another store without workers only: start it again "
-            "without them, or stop it, then: perdure migrate"
+            "while it serves, a hub goes to another store only from a folder (sqlite:PATH), and "
+            "without workers: stop it, then: perdure migrate"
         )
 
     def migration(self) -> MigrationStatus | None:
@@ -432,7 +432,7 @@ class Crew(ABC):
                 tasks.start_soon(count, shard)
         if errors:
             raise errors[0]
-        own = {"restarted": self.keeper.restarts, "migration": await self._tell_migration()}
+        own = {"restarted": self.keeper.restarts}
         return [*(count for _, count in sorted(counts.items())), own]
 
     async def _answer(self, channel: Channel) -> None:

@@ -31,14 +31,6 @@ class Reopens(Protocol):
         """Serve a partition from what ``change`` gives while nobody serves it; gives the pause."""
         ...
 
-    async def all_moved(self) -> None:
-        """Hear that all is served from the other store.
-
-        Raises:
-            StorageError: the first one does not know that yet.
-        """
-        ...
-
 
 class Migration:
     """One hub on its way.
@@ -54,7 +46,7 @@ class Migration:
         self._moved = set(store.moved)  # and served from there
         self._partition: int | None = None
         self._step: str | None = None
-        self._rows = self._copied_rows = 0
+        self._rows = 0
         self._longest_pause_s = 0.0
         self._trouble: str | None = None
 
@@ -64,20 +56,18 @@ class Migration:
             source=self.store.source.location,
             target=self.store.location,
             pid=os.getpid(),
-            partitions=self.store.count,
+            partitions=len(self.store.partitions),
             moved=tuple(sorted(self._moved)),
             partition=self._partition,
             step=self._step,
             rows=self._rows,
-            copied_rows=self._copied_rows + self._rows,
             longest_pause_s=self._longest_pause_s,
             trouble=self._trouble,
         )
 
     async def run(self) -> None:
         """Bring one partition after the other, until all are there."""
-        source = self.store.source.location
-        for number in range(self.store.count):
+        for number in range(len(self.store.partitions)):
             tries = 0
             while number not in self._moved:
                 try:
@@ -92,18 +82,6 @@ class Migration:
             await self.store.settle()
         except StorageError as error:
             _log.warning("the database has no counts of what has moved yet: %s", error)
-        tries = 0
-        while True:
-            try:
-                await self._crew.all_moved()
-                break
-            except PerdureError as error:
-                if text_of(error) != self._trouble:
-                    _log.warning("%s does not know yet that all has moved: %s", source, error)
-                self._trouble = text_of(error)
-            await anyio.sleep(backoff(tries))
-            tries += 1
-        self._trouble = None
         _log.info(
             "all of the hub has moved to %s: give that to the next process that serves it",
             self.store.location,
@@ -116,8 +94,7 @@ class Migration:
 
     async def _bring(self, number: int) -> None:
         store = self.store
-        self._partition, self._step = number, "copied"
-        self._copied_rows, self._rows = self._copied_rows + self._rows, 0
+        self._partition, self._step, self._rows = number, "copied", 0
         if not store.is_followed(number):
             await self._crew.reopen(number, lambda: self._follow(number))
             await store.put_away()
@@ -148,4 +125,4 @@ class Migration:
     async def _switch(self, number: int) -> PartitionStore:
         migration.reached(f"stopped {number}")
         await self.store.switch(number)
-        return self.store.partition(number)
+        return self.store.partitions[number]

@@ -73,6 +73,9 @@ class Line:
         new_waiter: makes a place for one answer.
         on_up: called whenever the line is up (again), before anything else is sent.
         detour: makes a connection the second way; raises ``OSError`` while that is not possible.
+
+    Attributes:
+        was_up: whether it is connected, or was so before.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Line:
         self._way: _Way | None = None  # that of the channel
         self._former: _Way | None = None  # over which some answers still come
         self._asked: dict[int, Waiter] = {}  # over the channel, or when there is one
+        self.was_up = False
         self._large: dict[int, int] = {}  # bytes of the large ones among these
         self._size = 0
         self._early: list[Item] = []  # what waits for the line
@@ -216,6 +220,7 @@ class Line:
             self._retire(self._way)
         way = self._way = _Way(channel, self._asked)
         self._channel = channel
+        self.was_up = True
         self._on_up()
         early, self._early = self._early, []
         for item in early:

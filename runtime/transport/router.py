@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds that requests wait for a shard that died, or a partition that moves, to be back.
 PATIENCE_S = 30.0
+#: The same for a claim, without which a request goes on: its own partition may be well.
+CLAIM_PATIENCE_S = 0.1
 
 
 class Router:
@@ -251,6 +253,7 @@ class Elsewhere(AskedRecords):
     async def _ask(self, verb: PartitionVerb, *arguments: Any) -> Any:
         """Make a request of the partition, wherever it is, and again where that is safe."""
         router = self._router
+        patience_s = PATIENCE_S
         deadline: float | None = None
         sent: LineLostError | None = None  # a request that may have been applied
         while True:
@@ -258,8 +261,8 @@ class Elsewhere(AskedRecords):
                 stopped = HubStoppingError("the hub has stopped; repeat it on the next one")
                 raise stopped if sent is None else self._unknown() from sent
             owner = router.owners[self.index]
+            line = None if owner == router.me or owner < 0 else router.line(owner)
             try:
-                line = None if owner == router.me or owner < 0 else router.line(owner)
                 if line is not None and line.is_up:
                     return await line.call(verb, self.index, *arguments)
             except MovedError:
@@ -271,10 +274,12 @@ class Elsewhere(AskedRecords):
                     sent = lost
                 deadline = None  # it was reached
             if deadline is None:
-                deadline = anyio.current_time() + PATIENCE_S
+                is_new = line is not None and not line.was_up
+                patience_s = PATIENCE_S if verb != "claim" or is_new else CLAIM_PATIENCE_S
+                deadline = anyio.current_time() + patience_s
             elif anyio.current_time() > deadline:
                 away = UnavailableError(
-                    f"partition {self.index} has not been reached for {PATIENCE_S:g} seconds; "
+                    f"partition {self.index} has not been reached for {patience_s:g} seconds; "
                     "repeat it"
                 )
                 raise away if sent is None else self._unknown() from sent

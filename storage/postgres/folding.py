@@ -23,7 +23,7 @@ from ..layers import Layers
 from ..unapplied import Unapplied
 from . import journal
 from .faults import explain, lease_lost
-from .links import Connection, Link, driver
+from .links import Connection, Link, driver, transaction
 from .tables import mended_values, steps
 
 GATE: Final = (
@@ -100,8 +100,7 @@ async def _fold(
     given: Callable[[list[Any]], list[Any]],
 ) -> None:
     numbers = (layer.follows, layer.sequence, layer.next_id, layer.next_row)
-    async with connection.transaction():
-        await connection.execute(f"SET LOCAL lock_timeout = '{LOCKED_S:g}s'")
+    async with transaction(connection, locked_s=LOCKED_S):
         if await connection.fetchval(sql_of(GATE), partition, epoch, *numbers) is None:
             raise lease_lost(where)
         for portion in layer.portions(epoch, PORTION):

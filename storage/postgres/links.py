@@ -34,6 +34,9 @@ SILENT_S: Final = 60.0
 CLOSE_S: float = 5.0
 """Seconds that a connection is waited for which is to be closed."""
 
+HELD_S: float = 5.0
+"""Seconds that a server keeps a transaction open, and what that has locked, without a word."""
+
 _STATEMENTS: Final = 200
 
 _log = Log("perdure.storage")
@@ -78,6 +81,31 @@ async def connect(place: Place, dsn: str | None = None, *, name: str = "perdure"
         connection.terminate()
         raise
     return connection
+
+
+@asynccontextmanager
+async def transaction(
+    connection: Connection, *, held_s: float | None = None, locked_s: float = 0.0
+) -> AsyncGenerator[None]:
+    """Begin a transaction, which the server ends where it hears nothing for a while.
+
+    What a machine that is gone without a word had locked would stay locked else, until the server
+    finds its connection dead, by default after two hours.
+
+    Args:
+        connection: which has none.
+        held_s: how long that is, in seconds; None for ``HELD_S``.
+        locked_s: how long a statement waits for a lock, before it fails; 0 for ever.
+    """
+    if held_s is None:
+        held_s = HELD_S
+    async with connection.transaction():
+        # For this transaction: behind a pooler the session is another's next.
+        await connection.execute(
+            f"SET LOCAL lock_timeout = '{locked_s * 1_000:.0f}ms';"
+            f"SET LOCAL idle_in_transaction_session_timeout = '{held_s * 1_000:.0f}ms'"
+        )
+        yield
 
 
 def _as_it_is(value: bytes) -> bytes:

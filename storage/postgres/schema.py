@@ -18,7 +18,7 @@ from ...actors.errors import (
     UsageError,
 )
 from ..marks import Mark
-from .links import Connection
+from .links import Connection, transaction
 from .place import Place
 
 VERSION: Final = 1
@@ -118,7 +118,7 @@ async def prepare(
         StoreDamagedError: something else is in the schema.
         UsageError: it has to be made, and nobody says how many partitions.
     """
-    async with connection.transaction():
+    async with transaction(connection):
         await lock(connection, place)
         if not await is_there(connection, place):
             await make(connection, place, partitions)

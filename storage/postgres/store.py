@@ -37,7 +37,7 @@ from ..bridge import AsyncioBridge
 from ..encoding import next_numbers
 from ..layered import LayeredReads, make_layer
 from ..layers import Layers
-from ..marks import COMING, Mark
+from ..marks import COMING
 from ..membership import HubIdentity, Newcomer, View
 from ..mended import mend_entity, mend_instance, why
 from ..pieces import is_large
@@ -62,7 +62,7 @@ from ..slices import at_once, in_slices, map_each, turn_of_loop
 from . import committer as commits, folding, journal, members, queries
 from .committer import Committer, Entry, Row
 from .faults import explained, lease_lost
-from .links import Connection, Link, Pool, driver
+from .links import Connection, Link, Pool, driver, transaction
 from .place import read_place
 from .schema import Identity, check_partitions, prepare, read_durability, read_mark
 from .tables import bindable
@@ -177,7 +177,7 @@ class PostgresPartition(LayeredReads):
 
     async def _take(self, connection: Connection) -> tuple[Recovered, Layers]:
         number, sql = self._number, self._sql
-        async with connection.transaction():
+        async with transaction(connection):
             if self._member is None:
                 epoch = await connection.fetchval(sql(TAKE), number)
             else:
@@ -347,7 +347,7 @@ class PostgresPartition(LayeredReads):
             await self.apply()
 
         async def work(connection: Connection) -> None:
-            async with connection.transaction():
+            async with transaction(connection):
                 for table, row, _, reason in rows:
                     if table in queries.COPIED:
                         await connection.execute(
@@ -440,7 +440,6 @@ class PostgresStore:
         querier: the connection that reads pages.
         takers: the connections that may have to wait for others.
         count: how many partitions the hub has, once it is open.
-        token: of the migration by which the hub leaves: who has it may be a member meanwhile.
         is_closed: whether it is not open.
     """
 
@@ -458,20 +457,10 @@ class PostgresStore:
         self.querier = Link(self.place, "perdure queries")
         self.identity: Identity | None = None
         self.count = 0
-        self.token: str | None = None
         self.is_closed = True
         self.partitions: list[PostgresPartition] = []
         self._memberships: list[members.PostgresMembership] = []
         self._durability: str | None = None
-
-    @property
-    def spec(self) -> str:
-        """What ``open_store`` makes this store of; it may have a password."""
-        return self._spec
-
-    async def read_mark(self) -> Mark | None:
-        """Read that the hub moves, if it does; open or not."""
-        return await self._with_connection(lambda one: read_mark(one, self.place))
 
     def sql(self, statement: str) -> str:
         """Make a statement of one that names no schema."""
@@ -511,7 +500,7 @@ class PostgresStore:
 
         Args:
             partitions: how many; 0 for as many as it has.
-            token: of the migration by which the hub comes here, or leaves, while it serves.
+            token: of the migration by which the hub comes here while it serves.
 
         Raises:
             StoreVersionError: newer schema, or another number of partitions.
@@ -523,7 +512,6 @@ class PostgresStore:
             raise StoreInUseError(f"{self.location} is open already; close this store first")
         if partitions:
             check_partitions(partitions)
-        self.token = token
         with explained(self.location):
             try:
                 await self.bridge.run(lambda: self._open(partitions, token), shield=True)
@@ -538,7 +526,7 @@ class PostgresStore:
         """Whether a hub that came here while it served can be opened, now that nobody serves it."""
         from ..migration import finish  # which hardly an open store ever needs
 
-        mark = await self.read_mark()
+        mark = await self._with_connection(lambda one: read_mark(one, self.place))
         return mark is not None and mark.state == COMING and await finish(mark.place, self._spec)
 
     async def _open(self, partitions: int, token: str | None) -> None:

@@ -188,13 +188,13 @@ def take_over(
                 raise _torn(journal_path, known[0][0], sequence)
         with explained(tables_path):
             if entries:
-                apply_entries(tables, entries, sequence, epoch, journal_path)
+                _apply(tables, entries, sequence, epoch, journal_path)
             recovered = read_tables(tables, epoch, tables_path)
         opened.pop_all()
     return Taken(recovered, tables, journal)
 
 
-def apply_entries(
+def _apply(
     tables: sqlite3.Connection, entries: list[Any], sequence: int, epoch: int, journal_path: Path
 ) -> None:
     """Apply the journal's entries behind ``sequence``, one by one, all of them or none."""

@@ -131,8 +131,7 @@ async def test_every_figure_is_exposed_and_nothing_else() -> None:
         found = samples(await metrics_text(hub))
 
     # Those of members are of hubs that several processes serve: tests/cluster/test_counted.py.
-    # Those of a migration are of hubs that move: tests/cluster/test_migrating.py.
-    kinds = ("members", "member", "unserved", "beat", "leases", "takeover", "relayed", "migration")
+    kinds = ("members", "member", "unserved", "beat", "leases", "takeover", "relayed")
     assert found.keys() == {
         name
         for figure in FIGURES

@@ -215,6 +215,35 @@ async def test_patience_with_a_shard_that_nobody_reaches_ends(
             await place(router).wait_durable()
 
 
+async def test_a_claim_waits_for_a_shard_that_is_dialled_and_hardly_for_one_that_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing, "PATIENCE_S", 1_000.0)
+    network, first, second, third = Network(), Outcome(), Outcome(), Outcome()
+    network.unreachable.add(1)
+    async with routing_to(network, [1]) as router, anyio.create_task_group() as tasks:
+        tasks.start_soon(first.of, place(router).claim, "id", "claim")
+        await anyio.sleep(2 * routing.CLAIM_PATIENCE_S)
+        assert not first.ended.is_set()
+        network.unreachable.clear()
+        asked = await network.request(1)
+        network.channels[1].answer(asked[1], None)
+        await first.ended.wait()
+
+        network.unreachable.add(1)
+        network.channels[1].close()
+        await until_true(lambda: not router.line(1).is_up)
+        tasks.start_soon(second.of, place(router).claim, "id", "claim")
+        await second.ended.wait()
+        router.place([-1])
+        tasks.start_soon(third.of, place(router).claim, "id", "claim")
+        await third.ended.wait()
+
+    assert first.error is None
+    assert isinstance(second.error, UnavailableError)
+    assert isinstance(third.error, UnavailableError)
+
+
 async def test_a_request_that_was_lost_on_its_way_is_not_said_to_be_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -322,3 +322,26 @@ async def test_without_the_predecessor_there_would_be_gaps(
     break_commits(monkeypatch, journal.COMMIT[:begin].replace("AND (", "") + journal.COMMIT[end:])
     with pytest.raises(Breach, match="nothing behind what is folded"):
         await lose_a_tail(pair, server)
+
+
+@pytest.mark.parametrize("table", ["partition", "folded"])
+async def test_what_a_silent_owner_has_locked_is_let_go_for_the_next_one(
+    newest_postgres: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "HELD_S", 0.1)
+    store = PostgresStore(newest_postgres)
+    [partition] = await store.open(1)
+    await Owner(partition, await partition.recover()).commit(created=[created(1)])
+    silent = await links.connect(read_place(newest_postgres))
+    transaction = links.transaction(silent)
+    await transaction.__aenter__()
+    await silent.execute(f"SELECT FROM {store.place.quoted}.{table} FOR UPDATE")
+
+    with anyio.fail_after(20):
+        recovered = await partition.recover()
+
+    assert recovered.sequence == 1
+    assert silent.is_closed()
+    with pytest.raises(asyncpg.InterfaceError):
+        await transaction.__aexit__(None, None, None)
+    await store.close()
