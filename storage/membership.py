@@ -142,8 +142,12 @@ class Membership(Protocol):
         ...
 
     @property
-    def has_control(self) -> bool:
-        """Whether the session is up by which others see at once that this process is gone."""
+    def losses(self) -> int:
+        """How many connections to the store were lost since it joined.
+
+        One was, as a rule, where others may have been told that this process is gone, and where
+        the store is another one by now, which may have forgotten what this process knows.
+        """
         ...
 
     async def beat(self) -> bool:

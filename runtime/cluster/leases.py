@@ -173,8 +173,8 @@ class Leases:
         # When the last beat that was answered, and the last look, were sent.
         self._beat = self._looked = -1.0
         self._looks_since = 0.0  # since when no look has failed
-        self._lost_control = -1.0  # when the session was seen to have ended
-        self._had_control = True
+        self._losses = 0
+        self._doubted = -1.0  # when the last loss of a connection was seen
         self._beaten = anyio.Event()
         self._hurry = anyio.Event()
         self._wake = anyio.Event()
@@ -225,13 +225,12 @@ class Leases:
         now = self._now()
         if now - self._beat >= membership.ttl_s * (1 - MARGIN):
             return False
-        if membership.has_control:
-            self._had_control = True
-        elif self._had_control:
-            self._had_control = False
-            self._lost_control = now
+        if membership.losses != self._losses:
+            self._losses = membership.losses
+            self._doubted = now
         # Others may take it for gone since its session ended: what they took is seen in a look.
-        return min(self._beat, self._looked) > self._lost_control
+        # And a store that has failed over may have forgotten what is here: a beat says so.
+        return min(self._beat, self._looked) > self._doubted
 
     async def until_sure(self) -> None:
         """Return when no other member can have taken over what this one has.
@@ -265,7 +264,7 @@ class Leases:
         sent = self._now()
         self._membership = membership = await self._store.join(self._host.newcomer())
         self._beat = self._looked = self._looks_since = sent
-        self._lost_control, self._had_control = -1.0, True
+        self._losses, self._doubted = 0, -1.0
         self._host.begin(membership)
         _log.info("joined as member %d", membership.number)
 

@@ -154,7 +154,14 @@ class Batch:
     @property
     def has_output(self) -> bool:
         """Whether somebody waits for it, or something."""
-        return bool(self.replies or self.answered or self.activities or self.finished or self.rest)
+        return bool(
+            self.replies
+            or self.answered
+            or self.activities
+            or self.acknowledged
+            or self.finished
+            or self.rest
+        )
 
     def cancel(self, caller: Caller) -> None:
         """Do not start an activity of an instance, or all for task 0, of those called so far."""

@@ -186,7 +186,7 @@ class Exchange:
             # Taken before; or one in front of it came while this partition was recovering, which
             # ends with all that is owed being sent again, in order.
             if known > 0:
-                self.acknowledge_again(source)
+                partition.gathered()
             return
         for key, message in parcels[max(0, known - span + len(parcels)) :]:
             if key:  # else it was lost
@@ -211,7 +211,15 @@ class Exchange:
             self._want(target)
 
     def acknowledge_again(self, source: int) -> None:
-        """Tell another partition once more what is durable of its messages."""
+        """Have another partition told once more what is durable of its messages.
+
+        That leaves with the next batch, as every answer does: a store that has failed over may
+        have forgotten it, and this partition may be somebody else's.
+        """
+        self._partition.batch.acknowledged.add(source)
+        self._partition.gathered()
+
+    def _acknowledge(self, source: int) -> None:
         partition = self._partition
         durable = self.peers[source].durable
         partition.places[source].acknowledge(partition.index, durable)
@@ -278,7 +286,7 @@ class Exchange:
             yield
         for source in batch.acknowledged:
             # What was taken since is not durable yet, and must not be acknowledged.
-            self.acknowledge_again(source)
+            self._acknowledge(source)
 
     def _release(self, target: int, frame: Frame) -> None:
         partition, peer = self._partition, self.peers[target]

@@ -50,7 +50,7 @@ from .loader import Loader
 from .news import News
 from .overflow import Overflow
 from .requests import Requests
-from .tenure import patiently
+from .tenure import patiently, surely
 from .unheard import Unheard
 from .watchers import Watchers
 
@@ -220,7 +220,8 @@ class Partition(Ledger):
 
     def _read_request(self, request: str) -> Awaitable[RequestRow | None]:
         if self.tenure is not None:
-            return patiently(self.gate, partial(self.store.read_request, request))
+            read = partial(self.store.read_request, request)
+            return patiently(self.gate, partial(surely, self.tenure, read))
         return self.gate.read(self.store.read_request(request))
 
     def _activation(self, key: str) -> Activation:

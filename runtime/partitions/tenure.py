@@ -8,6 +8,7 @@ until this process is sure. In a hub of one process nobody else can have it, and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
@@ -42,6 +43,18 @@ class Tenure(Protocol):
             UnavailableError: it cannot be said for too long.
         """
         ...
+
+
+async def surely(tenure: Tenure, read: Callable[[], Awaitable[T]]) -> T:
+    """Read from a store, once nobody can have taken over what is read.
+
+    Raises:
+        MovedError: somebody may have.
+        UnavailableError: it cannot be said for too long.
+    """
+    if not tenure.is_sure():
+        await tenure.until_sure()
+    return await read()
 
 
 async def patiently(gate: Gate, read: Callable[[], Awaitable[T]]) -> T:
@@ -103,14 +116,10 @@ class SureRecords(AskedRecords):
         self._is_here = is_here
 
     async def _read(self, verb: str, *arguments: Any) -> Any:
-        async def read() -> Any:
-            if not self._tenure.is_sure():
-                await self._tenure.until_sure()
-            return await getattr(self._records, verb)(*arguments)
-
+        read = partial(getattr(self._records, verb), *arguments)
         while True:
             try:
-                return await patiently(self._gate, read)
+                return await patiently(self._gate, partial(surely, self._tenure, read))
             except MovedError:
                 if await self._is_here():
                     continue

@@ -135,6 +135,7 @@ class Link:
         place: where it leads.
         name: what the server calls it.
         check: what each connection has to pass before it is used.
+        on_lost: told when one breaks that nobody has closed.
     """
 
     def __init__(
@@ -142,10 +143,12 @@ class Link:
         place: Place,
         name: str = "perdure",
         check: Callable[[Connection], Awaitable[None]] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._place = place
         self._name = name
         self._check = check
+        self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._opened: Connection | None = None
@@ -182,6 +185,7 @@ class Link:
         connection = await connect(self._place, name=self._name)
         try:
             connection.add_log_listener(self._hear)
+            connection.add_termination_listener(self._end)
             if self._check is not None:
                 await self._check(connection)
             if self._closed:  # meanwhile, and nobody closes what is opened now
@@ -190,6 +194,12 @@ class Link:
             connection.terminate()
             raise
         return connection
+
+    def _end(self, connection: Connection) -> None:
+        # What was closed here is none of it any more. A driver that finds the connection broken
+        # says so before whoever uses it hears of that, and drops it.
+        if connection is self._opened and self._on_lost is not None:
+            self._on_lost()
 
     def _hear(self, _: Connection, message: Any) -> None:
         if getattr(message, "severity_en", None) == WORRYING:

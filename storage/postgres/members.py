@@ -131,9 +131,10 @@ class PostgresMembership:
         self._newcomer = newcomer
         self._identity = identity
         self._sql = store.sql
-        self._link = Link(store.place, "perdure leases", self._check_timeline)
+        self._link = store.link("perdure leases", self._check_timeline)
         # Of its own, so that nothing delays it.
-        self._beats = Link(store.place, "perdure beats", self._check_timeline)
+        self._beats = store.link("perdure beats", self._check_timeline)
+        self._losses = store.losses  # of those before
         self._timeline: str | None = None  # that it has joined on
         self._is_forgotten = False
         self._number = 0
@@ -173,6 +174,11 @@ class PostgresMembership:
     def ttl_s(self) -> float:
         """How many seconds after a beat this member expires."""
         return self._newcomer.ttl_s
+
+    @property
+    def losses(self) -> int:
+        """How many connections to the server were lost since it began to join."""
+        return self.store.losses - self._losses
 
     @property
     def has_control(self) -> bool:
@@ -247,6 +253,19 @@ class PostgresMembership:
                 timeline,
             )
 
+    async def check(self, connection: Connection) -> None:
+        """See that a connection leads to the server that it has joined on.
+
+        Raises:
+            StorageError: it is another one.
+        """
+        await self._check_timeline(connection)
+        if self._is_forgotten:
+            raise StorageError(
+                f"{self.store.location} has failed over, and may lack what was committed: member "
+                f"{self._number} does nothing more there, and this process joins again"
+            )
+
     async def _do(
         self, work: Callable[[Connection], Awaitable[T]], link: Link | Pool | None = None
     ) -> T:
@@ -283,6 +302,8 @@ class PostgresMembership:
         """Stay a member for ``ttl_s`` more; False where it has expired, or was removed."""
 
         async def work(connection: Connection) -> Any:
+            if self.store.place.pooled:  # the pooler may have gone to another server meanwhile
+                await self._check_timeline(connection)
             return await connection.fetchval(self._sql(BEAT), self._number, self.ttl_s)
 
         found = await self._do(work, self._beats)
@@ -518,6 +539,7 @@ class Control:
             self.is_up = True
             self._notice.set()  # what was told meanwhile, nobody has heard
             await self._lost.wait()
+            self.store.note_loss()
         finally:
             self.is_up = False
             connection.terminate()

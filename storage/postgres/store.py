@@ -16,7 +16,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -439,6 +439,7 @@ class PostgresStore:
         reader: the connection that reads single actors.
         querier: the connection that reads pages.
         takers: the connections that may have to wait for others.
+        losses: how many connections have been lost.
         count: how many partitions the hub has, once it is open.
         is_closed: whether it is not open.
     """
@@ -453,8 +454,9 @@ class PostgresStore:
         self._committers: list[Committer] = []
         self.takers = self._new_takers()
         self._folder: Link | None = None
-        self.reader = Link(self.place, "perdure reads")
-        self.querier = Link(self.place, "perdure queries")
+        self.losses = 0
+        self.reader = self.link("perdure reads")
+        self.querier = self.link("perdure queries")
         self.identity: Identity | None = None
         self.count = 0
         self.is_closed = True
@@ -484,9 +486,17 @@ class PostgresStore:
         """Give what commits a checkpoint of so many bytes, of any partition."""
         return self._committers[size > commits.TOGETHER_SIZE]
 
+    def link(self, name: str, check: Callable[[Connection], Awaitable[None]] | None = None) -> Link:
+        """Make a connection, which has passed a check, and whose loss is counted."""
+        return Link(self.place, name, check or self._check_server, self.note_loss)
+
+    def note_loss(self) -> None:
+        """Count a connection that was lost."""
+        self.losses += 1
+
     def _new_takers(self) -> Pool:
         def make() -> Link:
-            return Link(self.place, "perdure takes", self._check)
+            return self.link("perdure takes", self._check)
 
         return Pool(make, TAKERS_MAX, TAKERS_KEPT)
 
@@ -530,10 +540,8 @@ class PostgresStore:
         return mark is not None and mark.state == COMING and await finish(mark.place, self._spec)
 
     async def _open(self, partitions: int, token: str | None) -> None:
-        self.reader, self.querier = (
-            Link(self.place, "perdure reads"),
-            Link(self.place, "perdure queries"),
-        )
+        self.reader = self.link("perdure reads")
+        self.querier = self.link("perdure queries")
 
         async def look(connection: Connection) -> Identity:
             self._durability = await read_durability(connection, self.place)
@@ -547,11 +555,20 @@ class PostgresStore:
         self.count = identity.partitions
         self.takers = self._new_takers()
         self._committers = [
-            Committer(Link(self.place, name, self._check), self.takers, self.sql)
+            Committer(self.link(name, self._check), self.takers, self.sql)
             for name in ("perdure commits", "perdure commits much")
         ]
-        self._folder = Link(self.place, "perdure folds")
+        self._folder = self.link("perdure folds")
         self.is_closed = False
+
+    async def _check_server(self, connection: Connection) -> None:
+        """See that a new connection leads to the server that this process is a member on.
+
+        Raises:
+            StorageError: it is another one, which may lack what this process knows.
+        """
+        if self._memberships and not self._memberships[-1].has_left:
+            await self._memberships[-1].check(connection)
 
     async def _check(self, connection: Connection) -> None:
         """Prepare a new connection: see how durable commits are by it, maybe on another server.
@@ -559,6 +576,7 @@ class PostgresStore:
         Raises:
             StorageError: not as they have to be.
         """
+        await self._check_server(connection)
         durability = await read_durability(connection, self.place)
         if durability != self._durability:
             _log.warning("%s: commits are now %s", self.location, durability)

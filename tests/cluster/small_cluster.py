@@ -23,6 +23,8 @@ class Cluster:
     Attributes:
         is_away: whether nothing can be reached.
         unreachable: the members that cannot reach it.
+        ended: the members whose sessions have ended.
+        lost: the members that lost a connection, and had another one at once.
         silent: the members that neither beat nor look, and reach it for all else.
     """
 
@@ -32,6 +34,7 @@ class Cluster:
         self.leases: list[LeaseRow] = []
         self.members: dict[int, tuple[Newcomer, float, bool]] = {}
         self.ended: set[int] = set()
+        self.lost: list[int] = []
         self.count = 0
         self.began = time.time_ns() // 1_000
         self.identity = HubIdentity(secrets.token_hex(8), "", secrets.token_bytes(32))
@@ -142,8 +145,8 @@ class SmallMembership:
         self.partitions: Sequence[PartitionStore] = every
 
     @property
-    def has_control(self) -> bool:
-        return self.number not in self.cluster.ended
+    def losses(self) -> int:
+        return (self.number in self.cluster.ended) + self.cluster.lost.count(self.number)
 
     async def _speak(self) -> None:
         await self.cluster.reach(self.number)

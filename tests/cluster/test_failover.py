@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +28,7 @@ from tests.cluster.histories import Call
 from tests.cluster.nemesis import PARTITIONS, Trial
 from tests.cluster.nodes import until
 from tests.cluster.proxy import Net
-from tests.cluster.threads import ThreadCluster
+from tests.cluster.threads import ThreadCluster, ThreadNode
 from tests.postgres import new_server, versions
 
 pytestmark = pytest.mark.slow
@@ -153,3 +155,36 @@ def test_a_standby_that_was_behind_goes_on_as_the_hub_once_was(
         trial.go(hurt, forgets=True)
         print(len(trial.history.calls), trial.history.errors, trial.forgotten)
         assert trial.forgotten
+
+
+def call(node: ThreadNode, key: str, operation: str, value: int | None = None) -> int:
+    entity = f"@register@{key}"
+    found = node.ask("call", entity=entity, operation=operation, input=value).result(60)
+    return int(found["result"])
+
+
+def test_no_partition_answers_with_what_the_standby_had_not_heard(
+    pair: tuple[Server, Server], net: Net
+) -> None:
+    server, standby = pair
+    keys = [str(number) for number in range(2 * PARTITIONS)]
+    with cluster_on(server) as cluster:
+        one, other = cluster.start(2)
+        for key in keys:
+            assert call(one, key, "write", 1) == 0
+        heard = "SELECT FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
+        until(lambda: asked(server, heard) != [], 20, standby.said)
+        net.lose("?", "server")
+        for key in keys:
+            assert call(one, key, "write", 2) == 1
+        assert [call(other, key, "read") for key in keys] == [2] * len(keys)
+
+        server.stop("immediate")
+        net.mend("?", "server")
+        fail_over(cluster, server, standby)
+
+        # They write nothing, so nothing is refused to them.
+        with ThreadPoolExecutor(len(keys)) as readers:
+            for node in (one, other) * 3:
+                found = readers.map(call, repeat(node), keys, repeat("read"))
+                assert [*found] == [1] * len(keys)

@@ -181,6 +181,23 @@ async def test_a_member_whose_session_ends_is_sure_again_after_a_beat_and_a_look
         tasks.cancel_scope.cancel()
 
 
+async def test_a_member_that_lost_a_connection_is_sure_again_after_a_beat_and_a_look() -> None:
+    cluster, clock = await cluster_of(1), Clock()
+    leases = Leases(cluster.store(), Host(60.0), Keeper(), now=clock)
+    await leases.join()
+    for _ in range(2):
+        assert leases.is_sure()
+        clock.now += 1.0
+        cluster.lost.append(1)  # and has another one before anybody asks
+        assert not leases.is_sure()
+        clock.now += 1.0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leases.run)
+            with anyio.fail_after(5):
+                await leases.until_sure()
+            tasks.cancel_scope.cancel()
+
+
 async def test_who_was_away_judges_nobody_for_a_whole_time_to_live() -> None:
     cluster, host = await cluster_of(2), Host()
     async with leased(cluster, host):

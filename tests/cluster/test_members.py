@@ -440,6 +440,37 @@ async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale() ->
         assert answers == dict.fromkeys(("operation", "state", "status", "query"), 2)
 
 
+async def test_a_member_that_lost_a_connection_answers_nothing_before_the_store_has_heard_it() -> (
+    None
+):
+    cluster = Cluster()
+    async with two_members(cluster) as (_, two):
+        id, client = counter_of(cluster, 2), two.client
+        assert await client.call_entity(id, Counter.add, 1, request_id="r") == 1
+        lease = cluster.leases[partition_of(str(id), PARTITIONS)]
+        answers: list[int] = []
+
+        async def call() -> None:
+            answers.append(await client.call_entity(id, Counter.get))
+
+        async def look() -> None:
+            answers.append(await state_of(client, id))
+
+        async def repeat() -> None:
+            answers.append(await client.call_entity(id, Counter.add, 1, request_id="r"))
+
+        cluster.silent.add(2)
+        cluster.lost.append(2)
+        async with anyio.create_task_group() as tasks:
+            for ask in (call, look, repeat):
+                tasks.start_soon(ask)
+            await anyio.sleep(0.1)
+            assert answers == [], "they wait"
+            cluster.silent.clear()
+        assert answers == [1, 1, 1]
+        assert cluster.leases[lease.partition] == lease, "it has not gone"
+
+
 async def test_who_answers_whether_sure_or_not_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

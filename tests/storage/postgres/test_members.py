@@ -11,10 +11,12 @@ import pytest
 
 from perdure.actors.errors import StorageError
 from perdure.storage.membership import ClusterStore
-from perdure.storage.postgres import PostgresStore, links, members as rows
+from perdure.storage.postgres import PostgresStore, folding, links, members as rows
+from perdure.storage.postgres.doctor import OF_ALL
 from perdure.storage.postgres.members import PostgresMembership
 from perdure.storage.postgres.place import read_place
 from perdure.storage.postgres.store import TAKERS_MAX
+from perdure.testing.store_conformance import created
 
 from ..cluster_conformance import (
     PARTITIONS,
@@ -372,6 +374,91 @@ async def test_who_meets_a_server_that_was_a_standby_is_no_member_there(
     seen = [row.member for row in (await one.look()).members]
     assert one.number not in seen
     assert other.number in seen
+
+
+async def end_sessions(session: Session, name: str = "perdure %") -> int:
+    """End the sessions of that name, and give how many there were."""
+    found = await session.do(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1"
+        " AND datname = current_database()",
+        name,
+    )
+    return len(found)
+
+
+async def test_each_connection_that_is_lost_is_counted_as_it_is(
+    stores: list[PostgresStore], session: Session
+) -> None:
+    store = stores[0]
+    member = await store.join(newcomer())
+    await control_of(member)
+    await take(member)
+    owner = await owner_of(member)
+    await owner.commit(created=[created(1)])
+    await owner.partition.apply()
+    assert await owner.keys() == ["i1"]
+    assert await owner.partition.read_instances(["i1"])
+    assert await member.beat()
+    await member.let_go(0)
+    assert member.losses == 0
+
+    await end_sessions(session)
+    with anyio.fail_after(SOON_S):
+        while member.losses < OF_ALL:  # of the two that commit one, and one that takes
+            await anyio.sleep(0.002)
+    await control_of(member)
+    await member.leave()
+    assert member.losses == OF_ALL, "what is closed is not lost"
+
+
+async def test_nothing_is_done_on_a_server_that_was_a_standby_before_it_has_joined_there(
+    stores: list[PostgresStore], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores[0]
+    member = await store.join(newcomer())
+    await take(member)
+    owner = await owner_of(member)
+    await owner.commit(created=[created(1)])
+    monkeypatch.setattr(folding, "GATHER_S", 60.0)
+    monkeypatch.setattr(rows, "TIMELINE", "SELECT '00000002'")
+    await end_sessions(session)
+    with anyio.fail_after(SOON_S):
+        while member.losses < 5:
+            await anyio.sleep(0.002)
+
+    with pytest.raises(StorageError, match="has failed over"):
+        await owner.commit(created=[created(2)])
+    for ask in (owner.partition.recover, owner.partition.apply, owner.keys):
+        with pytest.raises(StorageError, match="has failed over"):
+            await ask()
+    with pytest.raises(StorageError, match="has failed over"):
+        await member.take(1, (await stores[1].view()).leases[1])
+    with pytest.raises(StorageError, match="has failed over"):
+        await owner.partition.read_history(1)
+    assert await session.do("SELECT sequence FROM {s}.journal") == [(1,)]
+    assert not await member.beat()
+
+    with suppress(StorageError):
+        await member.leave()
+    again = await store.join(newcomer())
+    await take(again)
+    assert await (await owner_of(again)).keys() == ["i1"]
+    await again.leave()
+
+
+async def test_a_member_behind_a_pooler_finds_out_by_its_next_beat_that_the_server_is_another_one(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresStore(f"{postgres}&pooled=1")
+    await store.open(PARTITIONS)
+    member = await store.join(newcomer())
+    assert await member.beat()
+    monkeypatch.setattr(rows, "TIMELINE", "SELECT '00000002'")
+
+    assert not await member.beat()
+    assert member.losses == 0
+    await member.leave()
+    await store.close()
 
 
 async def test_a_server_that_does_not_say_its_timeline_is_as_good_as_any(
