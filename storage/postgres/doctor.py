@@ -463,10 +463,19 @@ async def _members(patient: _Patient) -> list[Finding]:
         "SELECT count(*) FILTER (WHERE m.member IS NULL OR m.expires <= clock_timestamp()) AS free,"
         " (SELECT count(*) FROM {s}.member WHERE expires > clock_timestamp()) AS members,"
         " (SELECT count(DISTINCT app_hash) FROM {s}.member WHERE expires > clock_timestamp())"
-        " AS versions FROM {s}.partition p LEFT JOIN {s}.member m ON m.member = p.owner"
+        " AS versions, (SELECT coalesce(bool_and(draining), false) FROM {s}.member"
+        " WHERE expires > clock_timestamp()) AS drain"
+        " FROM {s}.partition p LEFT JOIN {s}.member m ON m.member = p.owner"
     )
     found: list[Finding] = []
-    if row["members"] and row["free"]:
+    if not row["members"]:
+        found.append(Finding("note", "no process serves the hub", "start one with perdure serve"))
+    elif row["drain"]:
+        what = "all members drain, so nobody takes the partitions that they let go"
+        found.append(
+            Finding("warning", what, "perdure nodes undrain one of them, or start another")
+        )
+    elif row["free"]:
         what = f"{row['free']} of {patient.hub['partitions']} partitions have no owner that lives"
         advice = "nothing, if members have just come or gone; else see their logs"
         found.append(Finding("warning", what, advice))

@@ -234,11 +234,14 @@ async def test_a_schema_of_something_else_is_seen(postgres: str, session: Sessio
 
 
 async def test_partitions_that_nobody_has_are_seen(postgres: str, store: PostgresStore) -> None:
-    assert "no owner" not in str(await examine(postgres))  # the hub is stopped
+    assert "no owner" not in str(await examine(postgres))
+    assert (await found_in(postgres, "no process serves the hub")).severity == "note"
     member = await store.join(ME)
     [seen, *_] = (await member.look()).leases
     await member.take(0, seen)
     await found_in(postgres, "2 of 3 partitions have no owner that lives")
+    await member.drain(member.number, True)
+    assert (await found_in(postgres, "all members drain")).severity == "warning"
     await member.leave()
 
 
