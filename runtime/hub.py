@@ -368,27 +368,29 @@ class Hub:
             raise HubStoppingError(f"the hub is {self._state}: it {what} while it runs")
 
     async def migrate(self, target: str) -> None:
-        """Begin to bring the hub from its folder to PostgreSQL, while it serves.
+        """Begin to bring the hub from its folder to PostgreSQL, or back, while it serves.
 
         Returns once that has begun; ``migration`` says how far it is. A partition after the other
         is copied, pauses for as long as a move takes, and goes on there. Where this process ends
-        before all have come, the next hub that opens the folder goes on with it. When all have,
-        this hub goes on to serve; the next one is to be given the database.
+        before all have come, the next hub that opens what it leaves goes on with it. When all have,
+        this hub goes on to serve; the next one is to be given the target.
 
         Args:
-            target: ``postgresql://...``, where there is no hub yet.
+            target: ``postgresql://...``, or of a hub that is there ``sqlite:PATH``, a folder on the
+                host of this process; where there is no hub yet, or the one that this hub had left.
 
         Raises:
             HubStoppingError: the hub does not run.
-            UsageError: it is on no folder, has workers, or the target is no database.
-            StoreInUseError: there is a hub in the target.
+            UsageError: it has workers, or does not go from a folder to a database or back.
+            StoreInUseError: there is a hub in the target, or the hub has other nodes.
             StoreMovedError: it is on its way elsewhere.
+            UnavailableError: this process does not serve all partitions yet.
             StorageError: the target cannot be reached, or written to.
         """
-        from .client.access import check_database  # with all that reaches others
+        from .client.access import check_target  # with all that reaches others
 
         self._check_serves("moves to another store")
-        migrate = partial(self.crew.migrate, check_database(target, "target"))
+        migrate = partial(self.crew.migrate, check_target(target))
         await (self._home.fetch(migrate) if self._home.is_elsewhere() else migrate())
 
     async def migration(self) -> MigrationStatus | None:

@@ -61,6 +61,7 @@ class _Member(Child):
         crew = hub.crew
         assert isinstance(crew, ClusterCrew)
         crew.prepare = partial(take_notes, config=config)
+        crew.is_worker = True
         async with hub:
             self._tell({"member": crew.local_shard.number})
             async with anyio.create_task_group() as tasks:

@@ -1,24 +1,28 @@
-"""A hub that goes from a folder to a schema while it serves, partition by partition.
+"""A hub that goes from a folder to a schema, or back, while it serves, partition by partition.
 
-One process owns the folder, and serves each partition from the one store or the other. What is told
-of each step is durable, so it may die at any moment; the next one that opens the folder goes on.
+One process owns the folder, and serves each partition from the one store or the other; to leave a
+schema it has to be the only one that serves it. What is told of each step is durable, so it may die
+at any moment; the next one that opens the source goes on.
 
-1. The schema gets a mark, ``coming``: other processes refuse it, until all has ended.
-2. The folder gets a mark, ``moving``: whoever opens it asks the schema which partitions that has.
+1. The target gets a mark, ``coming``: other processes refuse it, until all has ended.
+2. The source gets a mark, ``moving``: whoever opens it asks the target which partitions that has.
+   Of a schema the server refuses other members from now on.
 3. For each partition, while it is served: what it has is copied as of one moment, and what it
    commits from then on follows, to the journal there, and from there to the tables.
-4. It stops, as for any move; the rest follows, and one statement makes it valid in the schema: the
+4. It stops, as for any move; the rest follows, and one statement makes it valid in the target: the
    point of no return. It goes on from there.
-5. When all have come, and the process ends in order, the schema is valid as a whole and the folder
-   says where the hub is.
+5. When all have come, the target is valid as a whole and the source says where the hub is: of a
+   folder, which keeps others out, at once; of a schema when this process ends in order.
 
 Invariants:
 
-* A partition is valid in the folder unless the schema says, under the token of both marks, that it
+* A partition is valid in the source unless the target says, under the token of both marks, that it
   is there.
-* It is said only when the schema has the last checkpoint that the folder has, and while no turn is
+* It is said only when the target has the last checkpoint that the source has, and while no turn is
   taken.
-* Whatever an earlier try has under way does nothing: each has an epoch of its own.
+* Whatever an earlier try has under way does nothing: each has an epoch of its own, and a process
+  that asks what has come ends them all.
+* Only who owns the folder serves any of it.
 """
 
 from __future__ import annotations
@@ -26,9 +30,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from contextvars import Context
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from anyio import CancelScope, to_thread
 from attrs import define
@@ -36,26 +40,35 @@ from attrs import define
 from ..actors.errors import (
     StorageError,
     StoreDamagedError,
+    StoreInUseError,
     StoreMovedError,
     UnavailableError,
     UsageError,
 )
 from ..actors.logs import Log
-from . import migration
+from . import is_database, migration, open_store
 from .bridge import ApartBridge
-from .encoding import next_numbers
+from .followed import Followed, FollowedPostgres, FollowedSqlite, Trail
 from .marks import COMING, GONE, HERE, MOVING, Mark
-from .migration import Content, Portion, Standing, check_same, check_target
-from .postgres.journal import pack
+from .migration import (
+    Content,
+    Found,
+    Movable,
+    Portion,
+    Standing,
+    check_same,
+    check_target,
+    open_end,
+)
 from .postgres.migration import MovablePostgres
-from .postgres.place import read_place
-from .postgres.store import PostgresStore
+from .postgres.store import PostgresPartition, PostgresStore
 from .protocol import PartitionStore, Store
-from .slices import at_once
-from .sqlite.followed import FollowedPartition, Trail
-from .sqlite.marks import read_mark, write_mark
-from .sqlite.migration import MovableSqlite
+from .records import Checkpoint
 from .sqlite.store import SqlitePartition, SqliteStore
+
+if TYPE_CHECKING:
+    from .membership import Membership
+    from .postgres.members import PostgresMembership
 
 NEAR: Final = 500
 """Checkpoints behind, from which on commits wait for what follows."""
@@ -71,8 +84,101 @@ ENTRIES_SIZE: Final = 4 * 1024 * 1024
 """Bytes of checkpoints that follow at once."""
 
 _T = TypeVar("_T")
+_Entry = TypeVar("_Entry")
 
 _log = Log("perdure.storage")
+
+
+class Live(Movable, Protocol[_Entry]):
+    """A store as one end of a migration while the hub serves; it is used on asyncio.
+
+    Where it says so, a partition comes by *tries*, of which each has an epoch of its own.
+
+    Attributes:
+        rests: whether what takes long leaves half of the time to others of this process.
+    """
+
+    rests: bool
+
+    # As the source.
+
+    async def look_within(self) -> Found:
+        """See which hub is there, for the process that has it open."""
+        ...
+
+    async def set_out(self, mark: Mark) -> None:
+        """Mark the store that the hub leaves while this process alone serves it.
+
+        Raises:
+            StoreInUseError: others serve it, too.
+        """
+        ...
+
+    def snapshot(
+        self, partition: int
+    ) -> AbstractAsyncContextManager[tuple[Standing, AsyncGenerator[Portion]]]:
+        """Give how far a partition's tables are, and all rows of that moment, also if it is served."""
+        ...
+
+    # As the target.
+
+    async def has_arrived(self, partition: int, token: str) -> bool:
+        """Whether a partition is valid here: from now on no earlier try can make it so."""
+        ...
+
+    async def begin_one(self, partition: int, epoch: int) -> int:
+        """Begin a try, and end those before; gives its epoch.
+
+        Args:
+            partition: which one comes.
+            epoch: how often it was taken where it is.
+        """
+        ...
+
+    async def load_one(
+        self,
+        partition: int,
+        epoch: int,
+        standing: Standing,
+        portions: AsyncIterator[Portion],
+        check: Callable[[Content], None],
+    ) -> None:
+        """Replace all that a partition has but its journal, in one transaction; see ``load``.
+
+        Raises:
+            LeaseLostError: there has been another try.
+        """
+        ...
+
+    def entry(self, checkpoint: Checkpoint) -> tuple[_Entry, int]:
+        """Give what ``forward`` takes of a checkpoint, and its bytes."""
+        ...
+
+    async def forward(self, partition: int, epoch: int, entries: list[_Entry]) -> None:
+        """Put checkpoints into the journal.
+
+        Raises:
+            LeaseLostError: there has been another try.
+        """
+        ...
+
+    async def fold_one(self, partition: int, epoch: int) -> int:
+        """Bring some of what the journal has into the tables; says how far these are.
+
+        Raises:
+            LeaseLostError: there has been another try.
+            StoreDamagedError: a checkpoint is missing.
+        """
+        ...
+
+    async def arrive_one(self, partition: int, epoch: int, sequence: int, token: str) -> None:
+        """Make a partition valid here: the point of no return.
+
+        Raises:
+            LeaseLostError: there has been another try, or it has not come so far; it is not valid.
+            StorageError: it may be; ``has_arrived`` says so.
+        """
+        ...
 
 
 @define
@@ -82,15 +188,15 @@ class _Try:
     Attributes:
         number: which one.
         served: the partition, as it is served.
-        epoch: of the try, in the schema.
+        epoch: of the try, in the target.
         trail: what it commits.
-        follows: brings that to the schema's journal, while much else is copied.
+        follows: brings that to the target's journal, while much else is copied.
         is_close: whether that is done step by step from now on.
-        forwarded: the last checkpoint that the schema has, in its journal or its tables.
+        forwarded: the last checkpoint that the target has, in its journal or its tables.
     """
 
     number: int
-    served: FollowedPartition
+    served: FollowedSqlite | FollowedPostgres
     epoch: int
     trail: Trail
     follows: asyncio.Task[None] | None = None
@@ -102,33 +208,60 @@ class MigratingStore:
     """A folder and a schema that have one hub together.
 
     Args:
-        source: the folder.
-        target: the schema: ``postgresql://...``.
+        source: the one that the hub leaves; it is open, or ``open`` opens it.
+        target: where it goes, as ``open_store`` takes it.
         is_shared: whether several event loops use it.
+        membership: gives that of this process, as it is now, of a source that has members.
 
     Attributes:
-        partitions: all of them, each where it is valid.
-        moved: the numbers of those that are valid in the schema.
+        count: how many partitions there are.
+        moved: the numbers of those that are valid in the target.
+        is_finished: whether both stores say that all has come.
     """
 
-    def __init__(self, source: SqliteStore, target: str, *, is_shared: bool) -> None:
+    def __init__(
+        self,
+        source: SqliteStore | PostgresStore,
+        target: str,
+        *,
+        is_shared: bool,
+        membership: Callable[[], Membership] | None = None,
+    ) -> None:
         self.source = source
+        self._membership = membership
         # What takes long, and much of the processor, is done in a thread of its own.
         self._bridge = ApartBridge()
-        self._here = MovableSqlite(source.location)
-        self._there = MovablePostgres(target)
+        self._here = _live(source.spec)
+        self._there = _live(target)
         self._there.rests = True
-        self._journal = MovablePostgres(target)  # the same by another connection
-        self._store = PostgresStore(target)
-        if is_shared:
-            self._store.bridge = ApartBridge()
-        self._main = source.path / "partition-00.sqlite"
+        self._journal = _live(target)  # the same by another connection
+        store = open_store(target)
+        assert isinstance(store, SqliteStore | PostgresStore)
+        self._store = store
+        if is_shared and isinstance(store, PostgresStore):
+            store.bridge = ApartBridge()
+        if isinstance(self._here, MovablePostgres) and membership is not None:
+            self._here.member = lambda: membership().number
         self._token = ""
         self._try: _Try | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._left: list[SqlitePartition] = []
-        self.partitions: list[PartitionStore] = []
+        self._left: list[SqlitePartition | PostgresPartition] = []
+        self.count = len(source.partitions)
         self.moved: set[int] = set()
+        self.is_finished = False
+
+    @property
+    def _holder(self) -> SqliteStore | PostgresMembership:
+        """What has the partitions that have not moved, as they are served."""
+        if isinstance(self.source, SqliteStore):
+            return self.source
+        assert self._membership is not None
+        return cast("PostgresMembership", self._membership())
+
+    def partition(self, number: int) -> SqlitePartition | PostgresPartition:
+        """Give a partition where it is valid."""
+        partitions = self._store.partitions if number in self.moved else self._holder.partitions
+        return partitions[number]
 
     @property
     def durability(self) -> str:
@@ -146,8 +279,7 @@ class MigratingStore:
         Raises:
             StoreMovedError: it is another.
         """
-        place = read_place(target)
-        if place.location != self.location:
+        if open_end(target).location != self.location:
             raise StoreMovedError(
                 f"the hub is on its way to {self.location}, and goes nowhere else before it is there"
             )
@@ -165,12 +297,12 @@ class MigratingStore:
     # The hub as a whole.
 
     async def begin(self) -> None:
-        """Begin to move the hub of a folder that is open; from now on the next start goes on with it.
+        """Begin to move the hub of a store that is open; from now on the next start goes on with it.
 
         Raises:
-            StoreInUseError: the schema has a hub already.
-            StoreMovedError: it leaves from there, or the folder's is on its way elsewhere.
-            StorageError: the schema cannot be reached, or made.
+            StoreInUseError: the target has a hub already, or the source has other nodes.
+            StoreMovedError: it leaves from there, or the source's is on its way elsewhere.
+            StorageError: the target cannot be reached, or made.
         """
         await self._run(self._begin)
         await self._open()
@@ -187,66 +319,89 @@ class MigratingStore:
         token = uuid.uuid4().hex
         await self._there.begin(hub, Mark(COMING, token, source))
         migration.reached("begun")
-        await to_thread.run_sync(write_mark, self._main, Mark(MOVING, token, target))
+        await self._here.set_out(Mark(MOVING, token, target))
         migration.reached("marked")
         self._token = token
 
     async def open(self, partitions: int) -> list[PartitionStore]:
-        """Open the folder of a hub that was moving when its last owner ended.
+        """Open the source of a hub that was moving when its last owner ended.
 
         Raises:
             StoreMovedError: all of it had come over: where it is.
-            StorageError: the folder cannot be opened, or the schema cannot be reached.
+            StoreInUseError: another process serves it.
+            StorageError: the source cannot be opened, or the target cannot be reached.
         """
-        mark = await to_thread.run_sync(read_mark, self._main)
+        mark = (await self._run(self._here.look_within)).mark
         assert mark is not None
         self._token = mark.token
         await self.source.open(partitions, token=mark.token)
+        self.count = len(self.source.partitions)
         gone = await self._run(self._look_again)
         if gone is not None:
             raise StoreMovedError(gone.words(self._here.location))
         await self._open()
-        return self.partitions
+        if self._membership is not None:
+            return [*self.source.partitions]  # nobody is a member yet
+        return [self.partition(number) for number in range(self.count)]
 
     async def _look_again(self) -> Mark | None:
         """Look how far it is; gives the mark of the folder that all has left."""
-        hub, there = await self._here.look_within(), await self._there.look()
+        hub = await self._here.look_within()
+        assert hub.mark is not None
+        words = hub.mark.words(self._here.location)
+        try:
+            there = await self._there.look()
+        except StoreInUseError as error:
+            raise StoreMovedError(f"{words}; a process does so") from error
+        if there is None and isinstance(self.source, PostgresStore):
+            raise StoreMovedError(f"{words}; there is no such folder on this host")
         if there is None or there.mark is None or there.mark.token != self._token:
             raise StoreDamagedError(
                 f"{self._there.location} does not have what {self._here.location} says that it has "
                 "partitions of its hub: bring back what was there, or give up what had moved by "
-                "restoring a copy of the folder"
+                "restoring a copy of what the hub has left"
             )
         if (
             there.mark.state == HERE
             or len(await self._there.arrived(self._token)) == hub.partitions
         ):
-            return await self.finish()
+            return await self._finish()
         return None
 
     async def _open(self) -> None:
         """Give each partition where it is."""
         arrived = await self._run(lambda: self._there.arrived(self._token))
-        there = await self._store.open(0, token=self._token)
+        if isinstance(self._store, SqliteStore):
+            await self._store.open(self.count, token=self._token, is_owned=True)
+        else:
+            await self._store.open(0, token=self._token)
+        if isinstance(self.source, PostgresStore):
+            self.source.token = self._token
         self.moved = set(arrived)
-        self.partitions = [
-            there[number] if number in self.moved else here
-            for number, here in enumerate(self.source.partitions)
-        ]
 
-    async def finish(self) -> Mark:
-        """Say in both stores that all has come; for asyncio. Gives the folder's mark."""
+    async def finish(self) -> None:
+        """Say in both stores that all has come. Idempotent.
+
+        Raises:
+            StorageError: one of them cannot be reached.
+        """
+        if not self.is_finished:
+            await self._run(self._finish)
+
+    async def _finish(self) -> Mark:
+        """Say so; gives the source's mark."""
         there = await self._there.look()
         if there is None or there.mark is None or there.mark.state != HERE:
             await self._there.arrive(self._token)
             migration.reached("arrived")
         gone = Mark(GONE, self._token, self._there.location)
-        await to_thread.run_sync(write_mark, self._main, gone)
+        await self._here.bury(gone)
         migration.reached("buried")
+        self.is_finished = True
         return gone
 
     async def close(self) -> None:
-        """Give both up; the hub is the schema's as a whole if all of it has come. Idempotent."""
+        """Give both up; the hub is the target's as a whole if all of it has come. Idempotent."""
         with CancelScope(shield=True):
             try:
                 await self.release()
@@ -255,15 +410,15 @@ class MigratingStore:
                 await self.source.close()
 
     async def release(self) -> None:
-        """Give the schema up alone, with what is under way there."""
+        """Give the target up alone, with what is under way there."""
         with CancelScope(shield=True):
             try:
                 await self._run(self._stop)
                 await self._store.close()
-                if self.partitions and len(self.moved) == len(self.partitions):
-                    await self._run(self.finish)
+                if self.moved and len(self.moved) == self.count:
+                    await self.finish()
             finally:
-                self.partitions = []
+                self.moved = set()
                 await self._run(self._close)
                 await to_thread.run_sync(self._bridge.close)
 
@@ -276,21 +431,22 @@ class MigratingStore:
         await self._give_up()
 
     async def _close(self) -> None:
-        for end in (self._there, self._journal):
+        for end in (self._here, self._there, self._journal):
             await end.close()
 
     # One partition.
 
-    def follow(self, number: int) -> FollowedPartition:
-        """Give a partition of the folder anew, so that it can be followed; it is to be served next."""
-        followed = self.source.partition(number, FollowedPartition)
-        self._left.append(self.source.partitions[number])
-        self.partitions[number] = self.source.partitions[number] = followed
-        return followed
+    def follow(self, number: int) -> PartitionStore:
+        """Give a partition of the source anew, so that it can be followed; it is to be served next."""
+        holder = self._holder
+        self._left.append(holder.partitions[number])
+        if isinstance(holder, SqliteStore):
+            return holder.renew(number, FollowedSqlite)
+        return holder.renew(number, FollowedPostgres)
 
     def is_followed(self, number: int) -> bool:
         """Whether a partition is one that ``follow`` gave."""
-        return isinstance(self.partitions[number], FollowedPartition)
+        return isinstance(self.partition(number), Followed)
 
     async def put_away(self) -> None:
         """Close what is not served any more."""
@@ -312,31 +468,35 @@ class MigratingStore:
             tell: is told how many rows have been copied; in any thread.
 
         Raises:
-            StorageError: it did not work, and goes on as it was.
+            StorageError, UnavailableError: it did not work, and goes on as it was.
         """
-        served = self.partitions[number]
-        assert isinstance(served, FollowedPartition)
-        await self._run(lambda: self._copy(number, served, tell))
+        served = self.partition(number)
+        if not isinstance(served, FollowedSqlite | FollowedPostgres):
+            raise _begun_anew(number)
+        try:
+            one = await self._run(lambda: self._begin_try(number, served))
+            await served.apply()  # where it is served: its connections are that loop's
+            await self._run(lambda: self._copy(one, tell))
+        except BaseException:
+            with CancelScope(shield=True):
+                await self._run(self._give_up)
+            raise
 
-    async def _copy(
-        self, number: int, served: FollowedPartition, tell: Callable[[int], None]
-    ) -> None:
+    async def _begin_try(self, number: int, served: FollowedSqlite | FollowedPostgres) -> _Try:
         await self._give_up()
         standing = await self._here.standing(number)
         epoch = await self._there.begin_one(number, standing.epoch)
         one = self._try = _Try(number, served, epoch, served.follow())
         one.follows = asyncio.get_running_loop().create_task(self._follow(one))
-        try:
-            await served.apply()
-            async with self._here.snapshot(number) as (standing, portions):
-                await self._load(one, standing, portions, tell)
-                one.forwarded = max(one.forwarded, standing.sequence)
-            migration.reached(f"copied {number}")
-            await self._come_near(one)
-            await self._come_close(one)
-        except BaseException:
-            await self._give_up()
-            raise
+        return one
+
+    async def _copy(self, one: _Try, tell: Callable[[int], None]) -> None:
+        async with self._here.snapshot(one.number) as (standing, portions):
+            await self._load(one, standing, portions, tell)
+            one.forwarded = max(one.forwarded, standing.sequence)
+        migration.reached(f"copied {one.number}")
+        await self._come_near(one)
+        await self._come_close(one)
 
     async def _come_near(self, one: _Try) -> None:
         """Fold what has followed, until that is not much any more, or does not get less."""
@@ -400,7 +560,7 @@ class MigratingStore:
             await self._there.load_one(number, one.epoch, standing, given, check)
 
     async def _follow(self, one: _Try) -> None:
-        """Bring what a partition commits to the schema's journal."""
+        """Bring what a partition commits to the target's journal."""
         try:
             while not (one.trail.is_lost or one.is_close):
                 await self._forward(one)
@@ -410,18 +570,18 @@ class MigratingStore:
             raise
 
     async def _forward(self, one: _Try) -> None:
-        entries: list[tuple[int, int, int, bytes]] = []
+        entries: list[Any] = []
         size = 0
         for checkpoint in one.trail.take():
-            body = at_once(pack(checkpoint))
-            entries.append((checkpoint.sequence, *next_numbers(checkpoint), body))
-            size += len(body)
+            entry, its = self._journal.entry(checkpoint)
+            entries.append(entry)
+            size += its
             if size >= ENTRIES_SIZE:
                 await self._journal.forward(one.number, one.epoch, entries)
                 one.forwarded, entries, size = checkpoint.sequence, [], 0
         if entries:
             await self._journal.forward(one.number, one.epoch, entries)
-            one.forwarded = entries[-1][0]
+            one.forwarded = checkpoint.sequence
 
     def _check(self, one: _Try) -> None:
         """Refuse to go on with a try that has lost its track.
@@ -433,10 +593,8 @@ class MigratingStore:
             error = one.follows.exception()
             if error is not None:
                 raise error
-        if one.trail.is_lost:
-            raise UnavailableError(
-                f"partition {one.number} recovered while it was copied: it is copied anew"
-            )
+        if one.trail.is_lost or self.partition(one.number) is not one.served:
+            raise _begun_anew(one.number)
 
     async def _give_up(self) -> None:
         """Let go of the try under way, if there is one: the partition is valid where it was."""
@@ -449,16 +607,15 @@ class MigratingStore:
             await asyncio.gather(one.follows, return_exceptions=True)
 
     async def switch(self, number: int) -> bool:
-        """Make a partition valid in the schema, which was copied, and is not served now.
+        """Make a partition valid in the target, which was copied, and is not served now.
 
         Returns:
-            Whether it is valid there; else it is valid where it was. Either way ``partitions`` has it.
+            Whether it is valid there; else it is valid where it was. Either way ``partition`` gives it.
         """
         if not await self._run(lambda: self._switch(number)):
             return False
+        self._left.append(self.partition(number))
         self.moved.add(number)
-        self._left.append(self.source.partitions[number])
-        self.partitions[number] = self._store.partitions[number]
         return True
 
     async def _switch(self, number: int) -> bool:
@@ -488,7 +645,7 @@ class MigratingStore:
         return arrived
 
     async def _has_arrived(self, number: int) -> bool:
-        """Ask the schema until it answers: nobody may serve the partition before."""
+        """Ask the target until it answers: nobody may serve the partition before."""
         while True:
             try:
                 return await self._there.has_arrived(number, self._token)
@@ -501,18 +658,38 @@ def _missing(one: _Try, sequence: int) -> UnavailableError:
     return UnavailableError(f"checkpoint {sequence} of partition {one.number} has not come over")
 
 
-async def begun(store: Store, target: str, *, is_shared: bool) -> MigratingStore:
-    """Begin to move a hub that has a store open; see ``MigratingStore.begin``.
+def _begun_anew(number: int) -> UnavailableError:
+    return UnavailableError(f"partition {number} recovered while it was copied: it is copied anew")
+
+
+def _live(place: str) -> Live[Any]:
+    """Make one end of a migration of a hub that serves."""
+    return cast("Live[Any]", open_end(place))
+
+
+async def begun(
+    store: Store,
+    target: str,
+    *,
+    is_shared: bool = False,
+    membership: Callable[[], Membership] | None = None,
+) -> MigratingStore:
+    """Begin to move a hub that has a store open; see ``MigratingStore``, and its ``begin``.
 
     Raises:
-        UsageError: it is no folder, or the target is no database.
+        UsageError: it is no folder that is to go to a database, and no database to a folder.
     """
-    if not isinstance(store, SqliteStore):
+    if not isinstance(store, SqliteStore | PostgresStore):
         raise UsageError(
-            "only a hub on sqlite:PATH goes to another store while it serves: one in memory is gone "
-            "when it ends"
+            "only a hub on sqlite:PATH or postgresql://... goes to another store while it serves: "
+            "one in memory is gone when it ends"
         )
-    made = MigratingStore(store, target, is_shared=is_shared)
+    if is_database(target) == isinstance(store, PostgresStore):
+        raise UsageError(
+            f"while it serves, a hub goes from a folder to a database, or back, and not from "
+            f"{store.location} to {open_end(target).location}: stop it, then: perdure migrate"
+        )
+    made = MigratingStore(store, target, is_shared=is_shared, membership=membership)
     try:
         await made.begin()
     except BaseException:
@@ -521,19 +698,24 @@ async def begun(store: Store, target: str, *, is_shared: bool) -> MigratingStore
     return made
 
 
-async def reopened(store: Store, partitions: int, *, is_shared: bool) -> MigratingStore | None:
+async def reopened(
+    store: Store,
+    partitions: int,
+    *,
+    is_shared: bool = False,
+    membership: Callable[[], Membership] | None = None,
+) -> MigratingStore | None:
     """Give a store with its hub, which was moving while it served; None if it was not.
 
     Raises:
         StorageError: it cannot be opened.
     """
-    if not isinstance(store, SqliteStore):
+    if not isinstance(store, SqliteStore | PostgresStore):
         return None
-    main = store.path / "partition-00.sqlite"
-    mark = await to_thread.run_sync(read_mark, main)
+    mark = await store.read_mark()
     if mark is None or mark.state != MOVING:
         return None
-    made = MigratingStore(store, mark.place, is_shared=is_shared)
+    made = MigratingStore(store, mark.place, is_shared=is_shared, membership=membership)
     try:
         await made.open(partitions)
     except BaseException:

@@ -24,6 +24,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import aclosing
 from contextvars import Context
 from hashlib import blake2b
+from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from anyio import to_thread
@@ -60,7 +61,7 @@ PORTION_ROWS: Final = 2_000
 """Rows that come over at once."""
 PORTION_SIZE: Final = 4 * 1024 * 1024
 """Bytes of them, about."""
-
+_REST_MAX_S: Final = 0.2
 
 _T = TypeVar("_T")
 
@@ -213,7 +214,10 @@ class Movable(Protocol):
         ...
 
     async def arrived(self, token: str) -> list[int]:
-        """Name the partitions that are valid here, of a hub that came while it served."""
+        """Name the partitions that are valid here, of a hub that came while it served.
+
+        Nobody serves one of them now, and whoever brought them brings no more.
+        """
         ...
 
     async def has(self, partition: int, standing: Standing) -> bool:
@@ -260,6 +264,22 @@ class Movable(Protocol):
     async def close(self) -> None:
         """Let go of it. Idempotent."""
         ...
+
+
+class Unhurried:
+    """Something that may take its time.
+
+    Attributes:
+        rests: whether what takes long leaves half of the time to others of this process.
+    """
+
+    rests = False
+
+    async def rest(self, since: float) -> float:
+        """Leave the interpreter to others for as long as was worked since a moment; gives a new one."""
+        if self.rests:
+            await asyncio.sleep(min(monotonic() - since, _REST_MAX_S))
+        return monotonic()
 
 
 @frozen
@@ -462,7 +482,13 @@ class _Migration:
 
     async def run(self) -> Migrated:
         hub = await _there(self.source)
-        there = await self.target.look()
+        try:
+            there = await self.target.look()
+        except StoreInUseError:
+            known = hub.mark
+            if known is None or known != Mark(GONE, known.token, self.target.location):
+                raise
+            return self._migrated(hub, had_ended=True)  # and somebody serves it there
         mark = self._mark(hub, there)
         is_gone = hub.mark is not None and hub.mark.state == GONE
         has_arrived = there is not None and there.mark == evolve(

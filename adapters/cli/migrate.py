@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .hubs import listens_nowhere
-from .options import AsJson
+from .hubs import is_database, listens_nowhere
+from .options import AsJson, KeyFile
 from .words import counted
 
 if TYPE_CHECKING:
@@ -46,14 +47,16 @@ def migrate(
         bool, typer.Option("--check", help="Compare what both have; nothing is changed.")
     ] = False,
     as_json: AsJson = False,
+    key_file: KeyFile = None,
 ) -> None:
     """Move a hub to another store.
 
     Each is sqlite:PATH, the folder of a hub, or postgresql://HOST/DATABASE.
     All of it comes over, and is compared with what it was. Until then the source is valid, and from
     then on the target is: hubs refuse the other one. However the command ends, the same again
-    finishes what is left. From a folder to a database a hub goes while it serves, if it does, a
-    partition after the other; else no process may serve it.
+    finishes what is left. From a folder to a database, or back, a hub goes while it serves, if it
+    does, a partition after the other; a folder is one on the host of the process that serves. Else
+    no process may serve it.
     """
     import anyio
 
@@ -62,9 +65,10 @@ def migrate(
 
     ends = _place(source), _place(target)
     screen = Screen(as_json=as_json)
-    if not check and ends[0].startswith("sqlite:") and not listens_nowhere(ends[0]):
+    if not check and not listens_nowhere(ends[0]):
+        node_key = key_file if is_database(ends[0]) else None
         with _progress() as draw:
-            status = anyio.run(_move_live, *ends, draw)
+            status = anyio.run(_move_live, *ends, node_key, draw)
         if status is not None:
             _tell_moved(status, screen)
             return
@@ -93,7 +97,9 @@ def migrate(
     _tell_end(done, screen)
 
 
-async def _move_live(source: str, target: str, tell: Tell) -> MigrationStatus | None:
+async def _move_live(
+    source: str, target: str, node_key: Path | None, tell: Tell
+) -> MigrationStatus | None:
     """Have the process that serves a hub move it, and wait until it has; None if none serves it."""
     import anyio
 
@@ -103,7 +109,7 @@ async def _move_live(source: str, target: str, tell: Tell) -> MigrationStatus | 
 
     began = False
     try:
-        async with perdure.watch_hub(source) as hub:
+        async with perdure.watch_hub(source, node_key_file=node_key) as hub:
             await hub.migrate(target)
             began = True
             while True:
@@ -162,9 +168,11 @@ def _tell_end(done: Migrated, screen: Screen) -> None:
 
 
 def _place(given: str) -> str:
-    """Give a store that is named by its folder its whole name."""
-    is_named = "://" in given or given.startswith(("sqlite:", "memory:"))
-    return given if is_named else f"sqlite:{given}"
+    """Give a store that is named by its folder its whole name, which other processes know, too."""
+    if "://" in given or given.startswith("memory:"):
+        return given
+    folder = given.removeprefix("sqlite:")
+    return f"sqlite:{Path(folder).expanduser().absolute()}" if folder else given
 
 
 @contextmanager

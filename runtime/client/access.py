@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from ...actors.arguments import refusal
+from ...actors.arguments import is_a, refusal
 from ...actors.errors import StorageError, UnavailableError, UsageError
 from ...actors.logs import Log
 from ...storage import is_database, open_store
@@ -97,15 +97,16 @@ class SocketAccess:
         """See ``Access``."""
 
 
-def check_database(place: object, name: str) -> str:
-    """Refuse what is no database.
+def check_target(place: object) -> str:
+    """Refuse what a hub cannot be moved to.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is no folder and no database.
     """
-    if not is_database(place):
-        raise refusal(name, "a database: 'postgresql://HOST/DATABASE'", place)
-    return str(place)
+    if is_database(place) or (is_a(place, str) and str(place).startswith("sqlite:")):
+        return str(place)
+    taken = "a database, 'postgresql://HOST/DATABASE', or a folder, 'sqlite:PATH'"
+    raise refusal("target", taken, place)
 
 
 class ClusterAccess:

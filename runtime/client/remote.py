@@ -29,7 +29,7 @@ from ..statistics import HubStatistics, read_counts
 from ..transport.channels import Channel
 from ..transport.lines import Line
 from ..transport.router import Router
-from .access import Access, access_to, check_database
+from .access import Access, access_to, check_target
 from .applications import app_of, make_lookup
 from .client import Client
 from .hub_client import HubClient
@@ -325,8 +325,8 @@ class HubView:
         return read_fact(HubNodes, await self._line.call("ask", "nodes", {}))
 
     async def migrate(self, target: str) -> None:
-        """Begin to bring the hub to PostgreSQL, while it serves; see ``Hub.migrate``."""
-        await self._repeat("migrate", check_database(target, "target"))
+        """Begin to bring the hub to another store, while it serves; see ``Hub.migrate``."""
+        await self._repeat("migrate", check_target(target))
 
     async def migration(self) -> MigrationStatus | None:
         """Say how far it is on its way there; see ``Hub.migration``."""

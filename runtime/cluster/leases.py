@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
@@ -149,6 +149,7 @@ class Leases:
         is_leaving: whether all is to be let go, and nothing taken.
         lost_count: partitions that were served here until others had them, or might.
         look_count: looks that were sent.
+        is_over_for_good: whether there are no members any more, and all that is here stays.
         takeovers: how long it took until what was taken was served.
     """
 
@@ -186,7 +187,10 @@ class Leases:
         self._free_since: dict[int, float] = {}
         self._known: set[int] = set()
         self._left: dict[int, float] = {}  # when it was let go last
+        self._kept: set[int] = set()  # that are left alone, as they go to another store
         self._is_over = False
+        self.is_over_for_good = False
+        self._living: anyio.CancelScope | None = None
         self._is_joining = False
         self._ended: set[int] = set()
         self._fast: deque[float] = deque()
@@ -210,7 +214,7 @@ class Leases:
     @property
     def is_busy(self) -> bool:
         """Whether partitions are on their way here, or away."""
-        return bool(self._busy or self._moving)
+        return bool(self._busy or self._moving or self._kept)
 
     @property
     def beat_age_s(self) -> float:
@@ -221,6 +225,8 @@ class Leases:
 
     def is_sure(self) -> bool:
         """Whether no other member can have taken over what this one has."""
+        if self.is_over_for_good:
+            return True
         membership = self.membership
         now = self._now()
         if now - self._beat >= membership.ttl_s * (1 - MARGIN):
@@ -269,7 +275,11 @@ class Leases:
         _log.info("joined as member %d", membership.number)
 
     async def run(self) -> None:
-        """Beat, look and act, for ever."""
+        """Beat, look and act, until that is over for good."""
+        with anyio.CancelScope() as self._living:
+            await self._live()
+
+    async def _live(self) -> None:
         async with TaskGroup() as tasks:
             self._tasks = tasks
             persist = self._keeper.persist
@@ -289,9 +299,33 @@ class Leases:
         if scope.cancelled_caught:
             _log.warning("member %d could not leave in time: it expires", self.number)
 
+    @contextmanager
+    def kept(self, partition: int) -> Generator[None]:
+        """Leave a partition alone while somebody else sees to it that it is served here."""
+        self._kept.add(partition)
+        try:
+            yield
+        finally:
+            self._kept.discard(partition)
+            self.look_soon()
+
+    async def rest(self) -> None:
+        """Be no member any more, and keep what is here: nobody can take it, in another store.
+
+        Raises:
+            StorageError: the store has not heard it.
+        """
+        self.is_over_for_good = True
+        if self._living is not None:
+            self._living.cancel()
+        self._tell_waiting()
+        await self.membership.leave()
+
     async def let_all_go(self) -> None:
         """Let all partitions go to others; return when that is done, or nobody is there for them."""
         self.is_leaving = True
+        if self.is_over_for_good:
+            return
         with suppress(PerdureError):  # others may go on giving it some: it lets these go, too
             await self.membership.drain(self.number, True)
         asked = self._now()
@@ -552,7 +586,7 @@ class Leases:
         self, partition: int, work: Callable[..., Awaitable[object]], *given: object
     ) -> None:
         """Have something done about a partition that nothing is done about."""
-        if partition in self._busy or self._tasks is None:
+        if partition in self._busy or partition in self._kept or self._tasks is None:
             return
         scope = self._busy[partition] = anyio.CancelScope()
 

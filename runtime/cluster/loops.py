@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import to_thread
 
-from ...actors.errors import InternalError, PerdureError, StoreMovedError
+from ...actors.errors import InternalError, PerdureError
 from ...actors.logs import Log
 from ...actors.printing import text_of, type_name
-from ..partitions.guarded_store import close_guarded, open_guarded
 from ..scheduling.hidden_tasks import TaskGroup, hold
 from ..scheduling.keeper import first_of
 from ..scheduling.loop_kinds import running_kind
@@ -33,18 +32,16 @@ from ..transport.channels import (
 )
 from ..transport.router import Router
 from ..transport.sockets import shard_socket
-from .crews import DRAINED_S, Crew
+from .crews import DRAINED_S
+from .moving import MovingCrew
 
 if TYPE_CHECKING:
     from ...actors.registry.lookup import Lookup
     from ...storage import PartitionStore, Store
-    from ...storage.migrating import MigratingStore
-    from ..migrations import MigrationStatus
     from ..scheduling.clock import Clock
     from ..scheduling.watch import Watch
     from ..settings import Settings
     from ..transport.verbs import ShardVerb
-    from .migration import Migration
 
 _log = Log("perdure.hub")
 
@@ -97,7 +94,7 @@ class Acceptor:
                     channel.other.end()  # a task that is cancelled at once does not do it
 
 
-class LoopCrew(Crew):
+class LoopCrew(MovingCrew):
     """The hub's loop as shard 0, and threads for the others."""
 
     def __init__(
@@ -126,13 +123,10 @@ class LoopCrew(Crew):
         self._shard: Shard | None = None
         self._threads: list[_LoopThread] = []
         self._acceptors = [Acceptor() for _ in range(shards)]
-        self._tasks: TaskGroup | None = None  # while it serves
-        self._is_ready = False
-        self._migration: Migration | None = None
 
     async def open(self) -> None:
         """Take the store over and bring back the partitions of this loop."""
-        await self._open_store()
+        self._stores = await self._open_store(len(self.owners))
         await self._listen()
         self.router = self.make_router(0)
         self._shard = shard = self.make_shard(self.router, self._stop_for)
@@ -142,31 +136,10 @@ class LoopCrew(Crew):
             if owner == 0:
                 await shard.host(number)
 
-    async def _open_store(self) -> None:
-        try:
-            self._stores[:] = await open_guarded(self._store, len(self.owners))
-        except StoreMovedError:
-            from ...storage.migrating import reopened  # with all that reaches a database
-
-            is_shared = self.count > 1
-            found = await reopened(self._store, len(self.owners), is_shared=is_shared)
-            if found is None:
-                raise
-            self._stores[:] = found.partitions
-            self._take_up(found)
-
-    def _take_up(self, store: MigratingStore) -> None:
-        """Have a migration go on, once all is ready."""
-        from .migration import Migration
-
-        self._migration = Migration(store, self)
-        self._store = store
-        if self._tasks is not None:
-            self._begin_migration(self._tasks)
-
-    def _begin_migration(self, tasks: TaskGroup) -> None:
-        if self._migration is not None:
-            tasks.start_soon(self.keeper.persist, "the migration", self._migration.run)
+    def _stored(self, number: int) -> PartitionStore:
+        """Give the durable half of a partition, where it is."""
+        migration = self._migration
+        return self._stores[number] if migration is None else migration.store.partition(number)
 
     @property
     def local_shard(self) -> Shard:
@@ -189,7 +162,7 @@ class LoopCrew(Crew):
             lookup=self._lookup,
             settings=self._settings,
             clock=self._clock,
-            store_of=self._stores.__getitem__,
+            store_of=self._stored,
             release=_keep,
             on_fatal=on_fatal,
             watch=self._watch,
@@ -209,8 +182,7 @@ class LoopCrew(Crew):
             await self.receive(tasks, shard)
             tasks.start_soon(self._serve_clients)
             self._tasks = tasks
-            if self._is_ready:
-                self._begin_migration(tasks)
+            self._begin_migration()
 
     async def receive(self, tasks: TaskGroup, shard: Shard) -> None:
         """Begin to take connections to a shard, on its loop."""
@@ -233,8 +205,7 @@ class LoopCrew(Crew):
         if self.count > 1:
             await self._start_threads()
         self._is_ready = True
-        if self._tasks is not None:
-            self._begin_migration(self._tasks)
+        self._begin_migration()
 
     async def _start_threads(self) -> None:
         kind = running_kind()
@@ -257,33 +228,10 @@ class LoopCrew(Crew):
             raise errors[0]
         self.announce()
 
-    async def migrate(self, target: str) -> None:
-        """See ``Crew.migrate``."""
-        from ...storage.migrating import begun
-
-        async with self._moving:
-            if self._migration is not None:
-                self._migration.store.check_target(target)
-                return
-            self._take_up(await begun(self._store, target, is_shared=self.count > 1))
-
-    @property
-    def durability(self) -> str | None:
-        """See ``Crew.durability``."""
-        return None if self._migration is None else self._migration.store.durability
-
-    def migration(self) -> MigrationStatus | None:
-        """See ``Crew.migration``."""
-        return None if self._migration is None else self._migration.status()
-
     async def reopen(
         self, partition: int, change: Callable[[], Awaitable[PartitionStore]]
     ) -> float:
-        """Serve a partition from what ``change`` gives while nobody serves it; gives the pause.
-
-        Raises:
-            UnavailableError, StorageError: it is served as it was.
-        """
+        """See ``MovingCrew.reopen``."""
         await self._wait_for_moves(partition)
         try:
             shard = self.owners[partition]
@@ -291,7 +239,7 @@ class LoopCrew(Crew):
             began = anyio.current_time()
             handover = await self.ask(shard, "let_go", partition, shard)
             try:
-                self._stores[partition] = await change()
+                await change()
             except Exception as error:
                 # Which store has it is asked again by the next start, and by nobody before.
                 self._stop_for(InternalError(f"partition {partition} is lost: {text_of(error)}"))
@@ -357,7 +305,7 @@ class LoopCrew(Crew):
             self.left = self._shard.left
             self._shard = None
         await self._stop_listening()
-        await close_guarded(self._store)
+        await self._close_store()
 
 
 async def _keep(store: PartitionStore) -> None:

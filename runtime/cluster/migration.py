@@ -31,6 +31,14 @@ class Reopens(Protocol):
         """Serve a partition from what ``change`` gives while nobody serves it; gives the pause."""
         ...
 
+    async def all_moved(self) -> None:
+        """Hear that all is served from the other store.
+
+        Raises:
+            StorageError: the first one does not know that yet.
+        """
+        ...
+
 
 class Migration:
     """One hub on its way.
@@ -56,7 +64,7 @@ class Migration:
             source=self.store.source.location,
             target=self.store.location,
             pid=os.getpid(),
-            partitions=len(self.store.partitions),
+            partitions=self.store.count,
             moved=tuple(sorted(self._moved)),
             partition=self._partition,
             step=self._step,
@@ -67,7 +75,8 @@ class Migration:
 
     async def run(self) -> None:
         """Bring one partition after the other, until all are there."""
-        for number in range(len(self.store.partitions)):
+        source = self.store.source.location
+        for number in range(self.store.count):
             tries = 0
             while number not in self._moved:
                 try:
@@ -82,6 +91,18 @@ class Migration:
             await self.store.settle()
         except StorageError as error:
             _log.warning("the database has no counts of what has moved yet: %s", error)
+        tries = 0
+        while True:
+            try:
+                await self._crew.all_moved()
+                break
+            except PerdureError as error:
+                if text_of(error) != self._trouble:
+                    _log.warning("%s does not know yet that all has moved: %s", source, error)
+                self._trouble = text_of(error)
+            await anyio.sleep(backoff(tries))
+            tries += 1
+        self._trouble = None
         _log.info(
             "all of the hub has moved to %s: give that to the next process that serves it",
             self.store.location,
@@ -125,4 +146,4 @@ class Migration:
     async def _switch(self, number: int) -> PartitionStore:
         migration.reached(f"stopped {number}")
         await self.store.switch(number)
-        return self.store.partitions[number]
+        return self.store.partition(number)

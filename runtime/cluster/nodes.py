@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from attrs import asdict, field, frozen
 
 from ...actors.arguments import refusal, whole
 from ...actors.errors import (
+    InternalError,
     OutcomeUnknownError,
     PerdureError,
     StoreInUseError,
@@ -33,7 +34,6 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ...actors.printing import text_of
 from ...storage.membership import ClusterStore, MemberRow, Membership, Newcomer, View
-from ..partitions.guarded_store import close_guarded, open_guarded
 from ..placement.places import LineLostError
 from ..scheduling.hidden_tasks import TaskGroup
 from ..scheduling.waiter import waiter_factory
@@ -46,8 +46,9 @@ from ..transport.relays import Relays
 from ..transport.router import Router
 from ..transport.sockets import shard_socket
 from ..transport.tcp import is_loopback, join_address, split_address
-from .crews import MOVES_S, Crew
+from .crews import MOVES_S
 from .leases import Leases, steady_s
+from .moving import MovingCrew
 
 if TYPE_CHECKING:
     from ...actors.registry.app import App
@@ -197,7 +198,7 @@ def software() -> str:
         return ""
 
 
-class ClusterCrew(Crew):
+class ClusterCrew(MovingCrew):
     """This process, as one member among others.
 
     Attributes:
@@ -229,7 +230,7 @@ class ClusterCrew(Crew):
         self._key = node.check()
         self._node = node
         self._app = app
-        self._store = store
+        self._store: ClusterStore = store
         self._partitions = partitions
         self._lookup = lookup
         self._settings = settings
@@ -246,12 +247,13 @@ class ClusterCrew(Crew):
         self._node_listener: TcpListener | None = None
         self._shard: Shard | None = None
         self.prepare: Callable[[Shard], None] | None = None
-        self._tasks: TaskGroup | None = None
+        self._membership = lambda: self.leases.membership
         # Of partitions that are coming, or were not taken and come back.
         self._handovers: dict[int, dict[str, Any]] = {}
         self._channels: set[Channel] = set()
         self._sessions: set[Session] = set()  # of other members
         self._placed = anyio.Event()
+        self._relaying: anyio.CancelScope | None = None
         self._is_news = False  # whether others live than was told
 
     # What the hub asks.
@@ -261,7 +263,7 @@ class ClusterCrew(Crew):
         count = self._partitions
         if count is None:
             count = await self._store.count_partitions() or PARTITIONS
-        await open_guarded(self._store, count)
+        await self._open_store(count)
         await self._listen()
         self._node_listener = listener = await listen_node(self._node.listens_at)
         self._address = self._node.dialled_at(listener.host, listener.port)
@@ -274,7 +276,7 @@ class ClusterCrew(Crew):
             lookup=self._lookup,
             settings=self._settings,
             clock=self._clock,
-            store_of=lambda number: self.leases.membership.partitions[number],
+            store_of=self._stored,
             release=_keep,
             on_fatal=self._stop_for,
             watch=self._watch,
@@ -299,6 +301,12 @@ class ClusterCrew(Crew):
         assert self._shard is not None
         return self._shard
 
+    def _stored(self, number: int) -> PartitionStore:
+        """Give the durable half of a partition, as this member has it, or where it has moved."""
+        if self._migration is None:
+            return self.leases.membership.partitions[number]
+        return self._migration.store.partition(number)
+
     async def run(self) -> None:
         """Serve what this member has, and whoever connects."""
         shard, listener = self.local_shard, self._node_listener
@@ -313,18 +321,27 @@ class ClusterCrew(Crew):
                 place = await listen(shard_socket(self._socket, 0))
                 tasks.start_soon(serve, place, self._answer_client, self.keeper)
             tasks.start_soon(self._serve_clients)
-            tasks.start_soon(self._relays.run, self._answer_node, self.keeper)
+            tasks.start_soon(self._relay)
             tasks.start_soon(self.leases.run)
+            self._begin_migration()
+
+    async def _relay(self) -> None:
+        with anyio.CancelScope() as self._relaying:
+            await self._relays.run(self._answer_node, self.keeper)
 
     async def ready(self) -> None:
         """Return when all partitions are served, by whomever, or nobody is known to do so soon."""
-        with anyio.move_on_after(self.leases.membership.ttl_s + _READY_S):
-            while not self._is_settled():
-                await self._placed.wait()
-            return
+        await self._wait_until_settled()
         missing = [number for number, owner in enumerate(self.owners) if owner < 0]
         if missing:
             _log.warning("nobody serves partitions %s yet: requests wait", missing)
+        self._is_ready = True
+        self._begin_migration()
+
+    async def _wait_until_settled(self) -> None:
+        with anyio.move_on_after(self.leases.membership.ttl_s + _READY_S):
+            while not self._is_settled():
+                await self._placed.wait()
 
     def _is_settled(self) -> bool:
         return (
@@ -414,6 +431,8 @@ class ClusterCrew(Crew):
 
     async def nodes(self) -> HubNodes:
         """Give the processes that serve the hub, as the store has them now."""
+        if self.leases.is_over_for_good:
+            return await super().nodes()
         from ..client.nodes import read_view  # which hardly a member is asked for
 
         return read_view(await self.leases.membership.look(closely=True), self.leases.number)
@@ -424,6 +443,8 @@ class ClusterCrew(Crew):
         Raises:
             UsageError: there is none such.
         """
+        if self.leases.is_over_for_good:
+            await super().drain_node(member, draining)
         if not await self.leases.membership.drain(member, draining):
             raise UsageError(
                 f"member: there is no member {member} now; there are "
@@ -474,7 +495,7 @@ class ClusterCrew(Crew):
         await self.leases.leave()
         self.hang_up()
         await self._stop_listening()
-        await close_guarded(self._store)
+        await self._close_store()
 
     def hang_up(self) -> None:
         """Have no other member reach this one any more."""
@@ -482,6 +503,50 @@ class ClusterCrew(Crew):
             self._node_listener.close()
         for channel in self._channels:
             channel.close()
+
+    async def migrate(self, target: str) -> None:
+        """See ``Crew.migrate``; it waits a while until all partitions are served."""
+        await self._wait_until_settled()
+        await super().migrate(target)
+
+    # What a migration asks.
+
+    async def reopen(
+        self, partition: int, change: Callable[[], Awaitable[PartitionStore]]
+    ) -> float:
+        """See ``MovingCrew.reopen``."""
+        await self._wait_for_moves(partition)
+        try:
+            shard = self.local_shard
+            with self.leases.kept(partition):
+                began = anyio.current_time()
+                handover = await shard.let_go(partition, shard.number)
+                try:
+                    await change()
+                except Exception as error:
+                    # Which store has it is asked again by the next start, and by nobody before.
+                    self._stop_for(
+                        InternalError(f"partition {partition} is lost: {text_of(error)}")
+                    )
+                    raise
+                try:
+                    await shard.host(partition, handover)
+                except PerdureError as error:
+                    _log.error("partition %d waits for its store: %s", partition, error)
+                    self._keep_handover(partition, handover)
+                return anyio.current_time() - began
+        finally:
+            self._moving.release()
+
+    async def all_moved(self) -> None:
+        """Be a member no more: the folder, which this process owns, keeps others out by itself."""
+        if self.leases.is_busy or len(self.hosted) < len(self.owners):
+            raise UnavailableError("some partitions wait for their store")
+        if self._relaying is not None:
+            self._relaying.cancel()
+        await self.leases.rest()
+        assert self._migration is not None
+        await self._migration.store.finish()
 
     # What leases ask.
 
@@ -602,9 +667,7 @@ class ClusterCrew(Crew):
         except (PerdureError, TimeoutError) as error:
             # It is this member's still, and comes back with all that waits.
             shard.replies.owe([number for _, number in handover["replies"]], shard.number)
-            handover["at"] = anyio.current_time()
-            handover["looks"] = self.leases.look_count
-            self._handovers[partition] = handover
+            self._keep_handover(partition, handover)
             raise UnavailableError(
                 f"member {to} does not hear what it brings along: {text_of(error) or 'no answer'}"
             ) from error
@@ -617,6 +680,9 @@ class ClusterCrew(Crew):
         """
         if self.leases.is_leaving:
             raise UnavailableError(f"member {self.leases.number} takes no more partitions: it ends")
+        self._keep_handover(partition, handover)
+
+    def _keep_handover(self, partition: int, handover: dict[str, Any]) -> None:
         handover["at"] = anyio.current_time()
         handover["looks"] = self.leases.look_count
         self._handovers[partition] = handover

@@ -40,6 +40,8 @@ def explain(error: BaseException, where: str) -> StorageError | LeaseLostError:
 
 MOVED: Final = "PD001"
 """The SQLSTATE that guards of a hub's tables raise where the hub has moved elsewhere."""
+PASS: Final = "perdure.migration"
+"""The setting by which they let those pass who move it: its value is the migration's token."""
 
 
 def _answered(error: Any, where: str, asyncpg: Any) -> StorageError:

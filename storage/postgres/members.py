@@ -18,7 +18,7 @@ from anyio import CancelScope
 from ...actors.errors import StorageError, StoreInUseError
 from ...actors.logs import Log
 from ..membership import LeaseRow, MemberRow, Newcomer, View
-from .faults import explain, explained
+from .faults import PASS, explain, explained
 from .links import Connection, Link, Pool, connect, driver, transaction
 from .schema import Identity
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .store import PostgresPartition, PostgresStore
 
 T = TypeVar("T")
+P = TypeVar("P", bound="PostgresPartition")
 
 NAME_APP: Final = "UPDATE {s}.hub SET app = coalesce(app, $1) RETURNING app"
 JOIN: Final = (
@@ -33,6 +34,7 @@ JOIN: Final = (
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9))"
     " RETURNING member"
 )
+LET_IN: Final = f"SELECT set_config('{PASS}', $1, true)"
 BEAT: Final = (
     "UPDATE {s}.member SET beat = clock_timestamp(), expires = clock_timestamp()"
     " + make_interval(secs => $2) WHERE member = $1 AND expires > clock_timestamp() RETURNING 1"
@@ -185,6 +187,11 @@ class PostgresMembership:
         """Whether the session is up that holds the member's lock."""
         return self.control is not None and self.control.is_up
 
+    def renew(self, number: int, kind: type[P]) -> P:
+        """Have a partition be another one of its kind, which is the one to be served next."""
+        made = self._partitions[number] = kind(self.store, number, self._number)
+        return made
+
     async def join(self) -> None:
         """Become a member.
 
@@ -202,13 +209,16 @@ class PostgresMembership:
                 )
             await connection.execute(self._sql(FORGET))
             await connection.execute(self._sql(SWEEP))
-            return int(
-                await connection.fetchval(
-                    self._sql(JOIN),
-                    *(one.address, one.host, one.pid, one.software, one.app, one.app_hash),
-                    *(one.http, one.weight, one.ttl_s),
+            async with transaction(connection):
+                if self.store.token is not None:
+                    await connection.execute(LET_IN, self.store.token)
+                return int(
+                    await connection.fetchval(
+                        self._sql(JOIN),
+                        *(one.address, one.host, one.pid, one.software, one.app, one.app_hash),
+                        *(one.http, one.weight, one.ttl_s),
+                    )
                 )
-            )
 
         async def begin() -> None:
             self._number = await self._link.use(work)
@@ -400,7 +410,7 @@ class PostgresMembership:
 
     async def has_ended(self, member: int) -> bool:
         """Whether the session of a member is known to have ended."""
-        return bool(await self._fetch(HAS_ENDED, member, lock_of(self._identity, member)))
+        return bool(await self._fetch(HAS_ENDED, member, lock_of(self._identity.id, member)))
 
     async def send(self, target: int, items: Sequence[bytes]) -> None:
         """Put items for another member where that one finds them."""
@@ -473,9 +483,9 @@ def channel_of(store: PostgresStore) -> str:
     return f"perdure_{store.place.schema}"
 
 
-def lock_of(identity: Identity, member: int) -> int:
+def lock_of(hub: str, member: int) -> int:
     """Give the key of a member's advisory lock; locks are those of a whole database."""
-    return (int(identity.id.replace("-", "")[:16], 16) + member * 2_654_435_761) % 2**64 - 2**63
+    return (int(hub.replace("-", "")[:16], 16) + member * 2_654_435_761) % 2**64 - 2**63
 
 
 class Control:
@@ -483,7 +493,7 @@ class Control:
 
     def __init__(self, store: PostgresStore, identity: Identity, member: int) -> None:
         self.store = store
-        self.lock = lock_of(identity, member)
+        self.lock = lock_of(identity.id, member)
         self._member = member
         self._notice = asyncio.Event()
         self._lost = asyncio.Event()

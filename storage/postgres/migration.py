@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
+import shlex
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Final, cast
 
-from ...actors.errors import StorageError, StoreInUseError
-from ..marks import COMING, HERE, Mark
+from ...actors.errors import StorageError, StoreInUseError, UnavailableError
+from ..encoding import next_numbers
+from ..marks import COMING, HERE, MOVING, Mark
 from ..migration import (
     PORTION_ROWS,
     PORTION_SIZE,
@@ -22,6 +23,7 @@ from ..migration import (
     Found,
     Portion,
     Standing,
+    Unhurried,
     unreadable,
 )
 from ..records import (
@@ -37,9 +39,11 @@ from ..records import (
     RequestRow,
     TimerRow,
 )
+from ..slices import at_once
 from . import folding, journal
-from .faults import MOVED, explained, lease_lost, unheard
+from .faults import MOVED, PASS, explained, lease_lost, unheard
 from .links import WORRYING, Connection, connect, transaction
+from .members import HAS_ENDED, lock_of
 from .place import read_place
 from .queries import WITH_PAYLOADS, WITH_STATES
 from .schema import checked, is_there, lock, make, read_durability, read_mark
@@ -80,7 +84,11 @@ _UNSETTLED: Final = (
     " (SELECT FROM {s}.journal j WHERE j.partition = p.partition) ORDER BY 1"
 )
 _LIVE: Final = (
-    "SELECT member, host, pid FROM {s}.member WHERE expires > clock_timestamp() ORDER BY member"
+    "SELECT member, host, pid FROM {s}.member WHERE expires > clock_timestamp()"
+    " AND member IS DISTINCT FROM $1 ORDER BY member"
+)
+_NOT_OWNED: Final = (
+    "SELECT partition FROM {s}.partition WHERE owner IS DISTINCT FROM $1 ORDER BY partition"
 )
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS {s}.migration (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
@@ -101,6 +109,8 @@ _ARRIVED_TABLE: Final = (
 )
 _FORGET: Final = "DELETE FROM {s}.arrived WHERE token <> $1"
 _ARRIVED: Final = "SELECT partition FROM {s}.arrived WHERE token = $1 ORDER BY 1"
+# Waits for the end of what is under way there, which has the lock of the row.
+_FENCE_ALL: Final = "UPDATE {s}.partition SET epoch = epoch + 1, owner = NULL, wanted = NULL"
 # Each try has an epoch of its own, so that what an earlier one still has under way does nothing.
 _TRY: Final = (
     "UPDATE {s}.partition SET epoch = greatest(epoch, $2) + 1, owner = NULL, wanted = NULL"
@@ -126,12 +136,14 @@ _ARRIVE_ONE: Final = (
     " INSERT INTO {s}.arrived (partition, token) SELECT partition, $4 FROM mine"
     " ON CONFLICT (partition) DO UPDATE SET token = excluded.token RETURNING true"
 )
-_REST_MAX_S: Final = 0.2
 _TAIL_ROWS: Final = 500
 """Checkpoints that are folded at once."""
 
 _GUARDED: Final = ("member", "partition")
 """Tables that a process which is still there from before would write to."""
+
+Entry = tuple[int, int, int, bytes]
+"""A checkpoint for the journal: its sequence, its two numbers and its body."""
 
 _ADD_DAMAGED: Final = (
     "INSERT INTO {s}.damaged_row (partition, of_table, row, at, reason, content)"
@@ -154,14 +166,14 @@ _TEXTS: Final = {
 }
 
 
-class MovablePostgres:
-    """The schema that a place names; see ``Movable``.
+class MovablePostgres(Unhurried):
+    """The schema that a place names; see ``Movable``, and ``Live``.
 
     Args:
         place: ``postgresql://...``, as ``open_store`` takes it.
 
     Attributes:
-        rests: whether what takes long leaves half of the time to others of this process.
+        member: gives the number of this process, where it serves the hub while that moves.
     """
 
     def __init__(self, place: str) -> None:
@@ -169,7 +181,7 @@ class MovablePostgres:
         self._place = read_place(place)
         self._opened: Connection | None = None
         self._warnings = 0
-        self.rests = False
+        self.member: Callable[[], int | None] = lambda: None
 
     @property
     def location(self) -> str:
@@ -199,23 +211,52 @@ class MovablePostgres:
             row = await connection.fetchrow(self._sql("SELECT * FROM {s}.hub"))
             identity = checked(row, self._place, 0)
             mark = await read_mark(connection, self._place)
+            if mark is None or mark.state in (HERE, MOVING):
+                await self._check_alone(connection)
+        return Found(identity.id, identity.partitions, row["created"], mark)
+
+    async def look_within(self) -> Found:
+        """See which hub is there, for the process that has it open, and is to be the only one."""
+        with explained(self.location):
+            connection = await self._connection()
+            row = await connection.fetchrow(self._sql("SELECT * FROM {s}.hub"))
+            identity = checked(row, self._place, 0)
+            mark = await read_mark(connection, self._place)
             if mark is None or mark.state == HERE:
                 await self._check_alone(connection)
         return Found(identity.id, identity.partitions, row["created"], mark)
 
     async def _check_alone(self, connection: Connection) -> None:
-        """Refuse a hub that somebody serves.
+        """Refuse a hub that somebody serves, but this process.
 
         Raises:
             StoreInUseError: somebody does.
         """
-        live = await connection.fetch(self._sql(_LIVE))
-        if live:
-            who = ", ".join(f"member {one['member']} ({one['host']}, {one['pid']})" for one in live)
+        me = self.member()
+        live = await connection.fetch(self._sql(_LIVE), me)
+        if me is not None:
+            live = [one for one in live if not await self._has_ended(connection, one["member"])]
+        if not live:
+            return
+        who = ", ".join(f"member {one['member']} ({one['host']}, {one['pid']})" for one in live)
+        if me is None:
             raise StoreInUseError(
                 f"the hub of {self.location} runs: {who}; stop all that serve it, since a hub is "
                 "moved while it stands still"
             )
+        drain = shlex.join(["perdure", "nodes", self.location, "drain", str(live[0]["member"])])
+        raise StoreInUseError(
+            f"the hub of {self.location} has other nodes than this one, member {me}: {who}; while "
+            "it serves, a hub goes to a folder from one node alone, so have each of the others let "
+            f"its partitions go ({drain}), stop it, and repeat this"
+        )
+
+    async def _has_ended(self, connection: Connection, member: int) -> bool:
+        """Whether the process of a member seems to be gone, though that has not expired."""
+        hub = await connection.fetchval(self._sql("SELECT id FROM {s}.hub"))
+        return bool(
+            await connection.fetchval(self._sql(HAS_ENDED), member, lock_of(str(hub), member))
+        )
 
     async def unsettled(self, found: Found) -> list[int]:
         """Name the partitions that somebody owns, or of which the journal has something."""
@@ -230,7 +271,7 @@ class MovablePostgres:
             return
         store = PostgresStore(self._spec)
         try:
-            partitions = await store.open(0)
+            partitions = await store.open(0, token=found.mark.token if found.mark else None)
             for number in unsettled:
                 await partitions[number].recover()
         finally:
@@ -239,21 +280,29 @@ class MovablePostgres:
     async def standing(self, partition: int) -> Standing:
         """Say how far a partition has come."""
         with explained(self.location):
-            row = await (await self._connection()).fetchrow(
-                self._sql(f"{_STANDINGS} WHERE partition = $1"), partition
-            )
+            return await self._standing(await self._connection(), partition)
+
+    async def _standing(self, connection: Connection, partition: int) -> Standing:
+        row = await connection.fetchrow(self._sql(f"{_STANDINGS} WHERE partition = $1"), partition)
         return Standing(*row)
 
     async def portions(self, partition: int) -> AsyncGenerator[Portion]:
         """Give all rows of a partition, as of one moment."""
+        async with self.snapshot(partition) as (_, portions):
+            async for portion in portions:
+                yield portion
+
+    @asynccontextmanager
+    async def snapshot(
+        self, partition: int
+    ) -> AsyncGenerator[tuple[Standing, AsyncGenerator[Portion]]]:
+        """Give how far a partition's tables are, and all rows of that moment, also if it is served."""
         with explained(f"{self.location}, partition {partition}"):
             connection = await self._connection()
-            async with (
-                connection.transaction(isolation="repeatable_read", readonly=True),
-                aclosing(self._read(connection, partition)) as portions,
-            ):
-                async for portion in portions:
-                    yield portion
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                standing = await self._standing(connection, partition)
+                async with aclosing(self._read(connection, partition)) as portions:
+                    yield standing, portions
 
     async def _read(self, connection: Connection, partition: int) -> AsyncGenerator[Portion]:
         def portion(**rows: Any) -> Portion:
@@ -374,19 +423,13 @@ class MovablePostgres:
                 await connection.execute(self._sql(sql), partition, *values)
             for row in portion.damaged:
                 await connection.execute(self._sql(_ADD_DAMAGED), partition, *stored_copy(row))
-            began = await self._rest(began)
+            began = await self.rest(began)
         content = Content()
         async with aclosing(self._read(connection, partition)) as there:
             async for portion in there:
                 content.add(portion)
-                began = await self._rest(began)
+                began = await self.rest(began)
         check(content)
-
-    async def _rest(self, since: float) -> float:
-        """Leave the interpreter to others for as long as was worked since a moment; gives a new one."""
-        if self.rests:
-            await asyncio.sleep(min(monotonic() - since, _REST_MAX_S))
-        return monotonic()
 
     async def _put_standing(
         self, connection: Connection, partition: int, standing: Standing
@@ -411,9 +454,14 @@ class MovablePostgres:
     # A partition that comes while it is served. Each of these is for one try, by its epoch.
 
     async def arrived(self, token: str) -> list[int]:
-        """Name the partitions that are valid here, of those that come one by one."""
+        """Name the partitions that are valid here, of those that come one by one; nobody serves them.
+
+        No try that was begun before makes one of the others so.
+        """
         with explained(self.location):
-            rows = await (await self._connection()).fetch(self._sql(_ARRIVED), token)
+            connection = await self._connection()
+            await connection.execute(self._sql(_FENCE_ALL))
+            rows = await connection.fetch(self._sql(_ARRIVED), token)
         return [number for (number,) in rows]
 
     async def begin_one(self, partition: int, epoch: int) -> int:
@@ -457,10 +505,13 @@ class MovablePostgres:
                 await self._fill(connection, partition, portions, check)
                 await connection.execute(self._sql(_SETTLED), partition, *standing[1:])
 
-    async def forward(
-        self, partition: int, epoch: int, entries: Sequence[tuple[int, int, int, bytes]]
-    ) -> None:
-        """Put checkpoints into the journal: each its sequence, its two numbers and its body.
+    def entry(self, checkpoint: Checkpoint) -> tuple[Entry, int]:
+        """Give what ``forward`` takes of a checkpoint, and its bytes."""
+        body = at_once(journal.pack(checkpoint))
+        return (checkpoint.sequence, *next_numbers(checkpoint), body), len(body)
+
+    async def forward(self, partition: int, epoch: int, entries: Sequence[Entry]) -> None:
+        """Put checkpoints into the journal.
 
         Raises:
             LeaseLostError: there has been another try.
@@ -520,6 +571,37 @@ class MovablePostgres:
             rows = await connection.fetch(self._sql(_ARRIVED), token)
         return (partition,) in map(tuple, rows)
 
+    async def set_out(self, mark: Mark) -> None:
+        """Mark the schema that this process serves alone, and keep out all others.
+
+        Raises:
+            StoreInUseError: others serve it, too.
+            UnavailableError: this process has not all partitions yet.
+        """
+        me = self.member()
+        with explained(self.location):
+            connection = await self._connection()
+            async with connection.transaction():
+                await lock(connection, self._place)
+                for table in _GUARDED:
+                    sql = f"LOCK TABLE {{s}}.{table} IN SHARE ROW EXCLUSIVE MODE"
+                    await connection.execute(self._sql(sql))
+                await self._check_alone(connection)
+                if missing := await connection.fetch(self._sql(_NOT_OWNED), me):
+                    numbers = ", ".join(str(number) for (number,) in missing)
+                    raise UnavailableError(
+                        f"member {me} of {self.location} does not serve partitions {numbers} yet: "
+                        "repeat it"
+                    )
+                # Of those that have expired, one may only be asleep: it has to join again.
+                await connection.execute(
+                    self._sql("DELETE FROM {s}.member WHERE member IS DISTINCT FROM $1"), me
+                )
+                await connection.execute(self._sql("DELETE FROM {s}.relay"))
+                await self._put_mark(connection, mark)
+                await self._make_guard(connection, mark, mark.token)
+                await self._guard(connection, "member", "INSERT")
+
     async def leave(self, mark: Mark, standings: list[Standing]) -> None:
         """Mark the schema, and keep out whoever has had it open; all in one transaction."""
         with explained(self.location):
@@ -538,26 +620,38 @@ class MovablePostgres:
                         "repeat the command"
                     )
                 await self._put_mark(connection, mark)
-                await self._guard(connection, mark)
+                await self._guard_all(connection, mark)
 
-    async def _guard(self, connection: Connection, mark: Mark) -> None:
+    async def _guard_all(self, connection: Connection, mark: Mark) -> None:
         """Have the server itself refuse processes that were only asleep, whatever they believe."""
+        await self._make_guard(connection, mark)
+        for table in _GUARDED:
+            await self._guard(connection, table, "INSERT OR UPDATE")
+
+    async def _make_guard(
+        self, connection: Connection, mark: Mark, token: str | None = None
+    ) -> None:
+        """Make what says where the hub is, to all but whoever has a token."""
         words = mark.words(self.location).replace("'", "''")
+        passes = ""
+        if token is not None:
+            passes = f"IF current_setting('{PASS}', true) = '{token}' THEN RETURN NULL; END IF; "
         await connection.execute(
             self._sql(
                 "CREATE OR REPLACE FUNCTION {s}.moved() RETURNS trigger LANGUAGE plpgsql AS"
-                f" $perdure$BEGIN RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = '"
+                f" $perdure$BEGIN {passes}RAISE EXCEPTION USING ERRCODE = '{MOVED}', MESSAGE = '"
             )
             + words
             + "'; END$perdure$"
         )
-        for table in _GUARDED:
-            await connection.execute(
-                self._sql(
-                    f"CREATE OR REPLACE TRIGGER moved BEFORE INSERT OR UPDATE ON {{s}}.{table}"
-                    " FOR EACH STATEMENT EXECUTE FUNCTION {s}.moved()"
-                )
+
+    async def _guard(self, connection: Connection, table: str, what: str) -> None:
+        await connection.execute(
+            self._sql(
+                f"CREATE OR REPLACE TRIGGER moved BEFORE {what} ON {{s}}.{table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION {s}.moved()"
             )
+        )
 
     async def _unguard(self, connection: Connection) -> None:
         await connection.execute(self._sql("DROP FUNCTION IF EXISTS {s}.moved() CASCADE"))
@@ -586,7 +680,7 @@ class MovablePostgres:
             connection = await self._connection()
             async with transaction(connection, held_s=_HELD_S):
                 await self._put_mark(connection, mark)
-                await self._guard(connection, mark)
+                await self._guard_all(connection, mark)
 
     async def close(self) -> None:
         """Let go of the connection."""

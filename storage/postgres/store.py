@@ -37,7 +37,7 @@ from ..bridge import AsyncioBridge
 from ..encoding import next_numbers
 from ..layered import LayeredReads, make_layer
 from ..layers import Layers
-from ..marks import COMING
+from ..marks import COMING, Mark
 from ..membership import HubIdentity, Newcomer, View
 from ..mended import mend_entity, mend_instance, why
 from ..pieces import is_large
@@ -441,6 +441,7 @@ class PostgresStore:
         takers: the connections that may have to wait for others.
         losses: how many connections have been lost.
         count: how many partitions the hub has, once it is open.
+        token: of the migration by which the hub leaves: who has it may be a member meanwhile.
         is_closed: whether it is not open.
     """
 
@@ -459,10 +460,20 @@ class PostgresStore:
         self.querier = self.link("perdure queries")
         self.identity: Identity | None = None
         self.count = 0
+        self.token: str | None = None
         self.is_closed = True
         self.partitions: list[PostgresPartition] = []
         self._memberships: list[members.PostgresMembership] = []
         self._durability: str | None = None
+
+    @property
+    def spec(self) -> str:
+        """What ``open_store`` makes this store of; it may have a password."""
+        return self._spec
+
+    async def read_mark(self) -> Mark | None:
+        """Read that the hub moves, if it does; open or not."""
+        return await self._with_connection(lambda one: read_mark(one, self.place))
 
     def sql(self, statement: str) -> str:
         """Make a statement of one that names no schema."""
@@ -510,7 +521,7 @@ class PostgresStore:
 
         Args:
             partitions: how many; 0 for as many as it has.
-            token: of the migration by which the hub comes here while it serves.
+            token: of the migration by which the hub comes here, or leaves, while it serves.
 
         Raises:
             StoreVersionError: newer schema, or another number of partitions.
@@ -522,6 +533,7 @@ class PostgresStore:
             raise StoreInUseError(f"{self.location} is open already; close this store first")
         if partitions:
             check_partitions(partitions)
+        self.token = token
         with explained(self.location):
             try:
                 await self.bridge.run(lambda: self._open(partitions, token), shield=True)
@@ -536,7 +548,7 @@ class PostgresStore:
         """Whether a hub that came here while it served can be opened, now that nobody serves it."""
         from ..migration import finish  # which hardly an open store ever needs
 
-        mark = await self._with_connection(lambda one: read_mark(one, self.place))
+        mark = await self.read_mark()
         return mark is not None and mark.state == COMING and await finish(mark.place, self._spec)
 
     async def _open(self, partitions: int, token: str | None) -> None:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import orjson
 from anyio import to_thread
 
 from ...actors.errors import StorageError, StoreDamagedError, StoreInUseError, UsageError
+from ..encoding import encode_parts, next_numbers
 from ..marks import Mark
 from ..mended import (
     MendedEntity,
@@ -32,6 +42,7 @@ from ..migration import (
     Found,
     Portion,
     Standing,
+    Unhurried,
     unreadable,
 )
 from ..records import (
@@ -49,7 +60,7 @@ from ..records import (
     TimerRow,
 )
 from .connection import connect
-from .faults import explained
+from .faults import explained, lease_lost
 from .folder import (
     Ownership,
     check_sqlite,
@@ -63,7 +74,8 @@ from .marks import arrive, read_mark, write_mark
 from .presence import Presence
 from .queries import WITH_PAYLOADS, WITH_STATES
 from .schema import SCHEMA_VERSION
-from .takeover import DAMAGED_TABLE, take_over
+from .store import CLEAR, COMMIT, REMEMBER
+from .takeover import DAMAGED_TABLE, ENTRIES, apply_entries, take_over
 
 _INSTANCES: Final = (
     f"SELECT {WITH_PAYLOADS} FROM instance_row r LEFT JOIN input_row i ON i.id = r.id ORDER BY r.id"
@@ -145,8 +157,24 @@ _TABLES: Final = (
 _STANDING: Final = "SELECT epoch, sequence, next_id, next_row FROM meta"
 
 
-class MovableSqlite:
-    """The folder that a place names; see ``Movable``.
+_ARRIVED_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS arrived (one INTEGER PRIMARY KEY CHECK (one = 1),"
+    " token TEXT NOT NULL)"
+)
+"""That a partition is valid here, in its tables: of a hub that comes while it serves."""
+_HAS_ARRIVED_TABLE: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'arrived'"
+# Even, as that of an owner who has both files; what has an older one does nothing any more.
+_TRY: Final = "UPDATE meta SET epoch = max(epoch, ?) / 2 * 2 + 2 RETURNING epoch"
+_TRY_JOURNAL: Final = "UPDATE meta SET epoch = ?, sequence = 0"
+_TAIL_ENTRIES: Final = 500
+"""Checkpoints that are applied at once."""
+
+Entry = tuple[Any, ...]
+"""A checkpoint for the journal: its sequence, its two numbers and its parts."""
+
+
+class MovableSqlite(Unhurried):
+    """The folder that a place names; see ``Movable``, and ``Live``.
 
     Args:
         place: ``sqlite:PATH``.
@@ -273,9 +301,9 @@ class MovableSqlite:
         prepare(self._folder, hub.partitions, migrates=True)
         write_mark(self._main, mark)
 
-    async def arrived(self, token: str) -> list[int]:
-        """Name none: no hub comes to a folder while it serves."""
-        return []
+    async def set_out(self, mark: Mark) -> None:
+        """Mark the folder of a hub that leaves while this process serves it."""
+        await to_thread.run_sync(write_mark, self._main, mark)
 
     async def has(self, partition: int, standing: Standing) -> bool:
         """Whether a partition has come over, by what its files say."""
@@ -295,10 +323,167 @@ class MovableSqlite:
         # The journal first: a partition with tables behind it is taken for one that has not come.
         await to_thread.run_sync(_empty_journal, journal_path, its)
         with explained(path), _connected(path) as tables:
-            await to_thread.run_sync(_empty, tables)
-            async for portion in portions:
-                await to_thread.run_sync(_put, tables, portion)
-            await to_thread.run_sync(_end, tables, its, check, path)
+            await self._fill(tables, path, its, portions, check)
+
+    async def _fill(
+        self,
+        tables: sqlite3.Connection,
+        path: Path,
+        standing: Standing,
+        portions: AsyncIterator[Portion],
+        check: Callable[[Content], None],
+    ) -> None:
+        await to_thread.run_sync(_empty, tables)
+        began = monotonic()
+        async for portion in portions:
+            await to_thread.run_sync(_put, tables, portion)
+            began = await self.rest(began)
+        content = Content()
+        async with aclosing(_in_thread(_portions(tables, path))) as there:
+            async for portion in there:
+                content.add(portion)
+                began = await self.rest(began)
+        check(content)
+        await to_thread.run_sync(_end, tables, standing)
+
+    # A partition that comes while it is served. Each of these is for one try, by its epoch.
+
+    async def arrived(self, token: str) -> list[int]:
+        """Name the partitions that are valid here, of those that come one by one."""
+        return await to_thread.run_sync(self._arrived, token)
+
+    def _arrived(self, token: str) -> list[int]:
+        hub = identify(self._main)
+        return [number for number in range(hub.partitions) if self._has_arrived(number, token)]
+
+    async def has_arrived(self, partition: int, token: str) -> bool:
+        """Whether a partition is valid here: from now on no earlier try can make it so."""
+        return await to_thread.run_sync(self._has_arrived, partition, token)
+
+    def _has_arrived(self, partition: int, token: str) -> bool:
+        path = partition_file(self._folder, partition)
+        with explained(path), _connected(path) as tables:
+            tables.execute("UPDATE meta SET epoch = epoch")  # what is under way has ended
+            if (token,) in _tokens(tables):
+                return True
+            tables.execute(_TRY, (0,)).fetchall()
+            tables.execute("COMMIT")
+        return False
+
+    async def begin_one(self, partition: int, epoch: int) -> int:
+        """Begin a try: nothing that an earlier one has under way is stored from now on.
+
+        Args:
+            partition: which one comes.
+            epoch: how often it was taken where it is.
+
+        Returns:
+            The epoch of the try.
+        """
+        return await to_thread.run_sync(self._begin_one, partition, epoch)
+
+    def _begin_one(self, partition: int, epoch: int) -> int:
+        path, journal_path = self._files(partition)
+        with explained(path), _connected(path) as tables:
+            [(its,)] = tables.execute(_TRY, (epoch,)).fetchall()
+            if _tokens(tables):
+                tables.execute("DELETE FROM arrived")  # of an earlier time
+            tables.execute("COMMIT")
+        with explained(journal_path), _connected(journal_path) as journal:
+            journal.execute("DELETE FROM entry")
+            journal.execute(_TRY_JOURNAL, (its,))
+            journal.execute("COMMIT")
+        return int(its)
+
+    async def load_one(
+        self,
+        partition: int,
+        epoch: int,
+        standing: Standing,
+        portions: AsyncIterator[Portion],
+        check: Callable[[Content], None],
+    ) -> None:
+        """Replace all that a partition has but its journal, in one transaction; see ``load``.
+
+        Raises:
+            LeaseLostError: there has been another try.
+        """
+        path = partition_file(self._folder, partition)
+        with explained(path), _connected(path) as tables:
+            _check_try(tables, epoch, path)
+            await self._fill(tables, path, standing._replace(epoch=epoch), portions, check)
+
+    def entry(self, checkpoint: Checkpoint) -> tuple[Entry, int]:
+        """Give what ``forward`` takes of a checkpoint, and its bytes."""
+        parts = encode_parts(checkpoint)
+        size = sum(len(part) for part in parts if isinstance(part, bytes))
+        return (checkpoint.sequence, *next_numbers(checkpoint), *parts), size
+
+    async def forward(self, partition: int, epoch: int, entries: Sequence[Entry]) -> None:
+        """Put checkpoints into the journal.
+
+        Raises:
+            LeaseLostError: there has been another try.
+        """
+        await to_thread.run_sync(self._forward, partition, epoch, entries)
+
+    def _forward(self, partition: int, epoch: int, entries: Sequence[Entry]) -> None:
+        path = journal_file(self._folder, partition)
+        with explained(path), _connected(path) as journal:
+            # Those that come first may be in what is copied meanwhile, or follow it.
+            journal.execute(
+                "UPDATE meta SET sequence = ? WHERE sequence = 0 AND epoch = ?"
+                " AND NOT EXISTS (SELECT 1 FROM entry)",
+                (entries[0][0] - 1, epoch),
+            )
+            for sequence, *rest in entries:
+                journal.execute(COMMIT, (sequence, epoch, 0, *rest))
+            journal.execute("COMMIT")
+
+    async def fold_one(self, partition: int, epoch: int) -> int:
+        """Bring some of what the journal has into the tables; says how far these are.
+
+        Raises:
+            LeaseLostError: there has been another try.
+            StoreDamagedError: a checkpoint is missing.
+        """
+        return await to_thread.run_sync(self._fold_one, partition, epoch)
+
+    def _fold_one(self, partition: int, epoch: int) -> int:
+        path, journal_path = self._files(partition)
+        with (
+            explained(path),
+            closing(connect(path)) as tables,
+            closing(connect(journal_path)) as journal,
+        ):
+            tables.execute("PRAGMA synchronous = FULL")
+            settled = _check_try(tables, epoch, path)
+            entries = journal.execute(f"{ENTRIES} LIMIT {_TAIL_ENTRIES}", (settled,)).fetchall()
+            if not entries:
+                return settled
+            apply_entries(tables, entries, settled, epoch, journal_path)
+            settled = int(entries[-1][0])
+            journal.execute(REMEMBER, (settled,))
+            journal.execute(CLEAR, (settled,))
+        return settled
+
+    async def arrive_one(self, partition: int, epoch: int, sequence: int, token: str) -> None:
+        """Make a partition valid here, in one transaction: the point of no return.
+
+        Raises:
+            LeaseLostError: there has been another try, or it has not come so far; it is not valid.
+            StorageError: it may be; ``has_arrived`` says so.
+        """
+        await to_thread.run_sync(self._arrive_one, partition, epoch, sequence, token)
+
+    def _arrive_one(self, partition: int, epoch: int, sequence: int, token: str) -> None:
+        path = partition_file(self._folder, partition)
+        with explained(path), _connected(path) as tables:
+            if _check_try(tables, epoch, path) != sequence:
+                raise lease_lost(path)
+            tables.execute(_ARRIVED_TABLE)
+            tables.execute("INSERT OR REPLACE INTO arrived VALUES (1, ?)", (token,))
+            tables.execute("COMMIT")
 
     async def leave(self, mark: Mark, standings: list[Standing]) -> None:
         """Mark the folder; nobody else had it meanwhile."""
@@ -511,15 +696,27 @@ def _put_damaged(tables: sqlite3.Connection, rows: Iterable[DamagedRow]) -> None
         )
 
 
-def _end(
-    tables: sqlite3.Connection,
-    standing: Standing,
-    check: Callable[[Content], None],
-    path: Path,
-) -> None:
-    content = Content()
-    for portion in _portions(tables, path):
-        content.add(portion)
-    check(content)
+def _tokens(tables: sqlite3.Connection) -> list[tuple[str]]:
+    if not tables.execute(_HAS_ARRIVED_TABLE).fetchall():
+        return []
+    return tables.execute("SELECT token FROM arrived").fetchall()
+
+
+def _check_try(tables: sqlite3.Connection, epoch: int, path: Path) -> int:
+    """See whether a try is the latest one; says how far its tables are.
+
+    In a transaction no other one begins from here on.
+
+    Raises:
+        LeaseLostError: it is not.
+    """
+    held = "UPDATE meta SET epoch = epoch WHERE epoch = ? RETURNING sequence"
+    found = tables.execute(held, (epoch,)).fetchall()
+    if not found:
+        raise lease_lost(path)
+    return int(found[0][0])
+
+
+def _end(tables: sqlite3.Connection, standing: Standing) -> None:
     tables.execute("UPDATE meta SET epoch = ?, sequence = ?, next_id = ?, next_row = ?", standing)
     tables.execute("COMMIT")

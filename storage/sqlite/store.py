@@ -44,6 +44,7 @@ from ..bridge import AsyncioBridge
 from ..encoding import PARTS, encode_in_steps, encode_parts, next_numbers
 from ..layered import LayeredReads, Reads, make_layer
 from ..layers import Layers
+from ..marks import Mark
 from ..mended import check_places, mend_entity, mend_instance
 from ..pieces import is_large
 from ..records import (
@@ -64,6 +65,7 @@ from .connection import Connection, connect, log_of
 from .faults import explained, lease_lost
 from .folder import Ownership, check_sqlite, journal_file, partition_file, prepare
 from .journal import Journal
+from .marks import read_mark
 from .presence import Presence
 from .queries import (
     WITH_PAYLOADS,
@@ -549,6 +551,15 @@ class SqliteStore:
             return f"sqlite:{self.path.absolute()}?synchronous={self._synchronous}"
         return f"sqlite:{self.path.absolute()}"
 
+    @property
+    def spec(self) -> str:
+        """What ``open_store`` makes this store of."""
+        return self.location
+
+    async def read_mark(self) -> Mark | None:
+        """Read that the hub moves, if it does."""
+        return await to_thread.run_sync(read_mark, partition_file(self.path, 0))
+
     async def attach(self, partitions: int) -> Sequence[SqlitePartition]:
         """Give the partitions of a folder that another process of the hub owns.
 
@@ -556,12 +567,15 @@ class SqliteStore:
         """
         return [self.partition(number, SqlitePartition) for number in range(partitions)]
 
-    async def open(self, partitions: int, *, token: str | None = None) -> Sequence[SqlitePartition]:
+    async def open(
+        self, partitions: int, *, token: str | None = None, is_owned: bool = False
+    ) -> Sequence[SqlitePartition]:
         """Take the folder over and give its partitions, making them if it is new.
 
         Args:
             partitions: how many.
-            token: of the migration that goes on, by which the hub leaves while it serves.
+            token: of the migration that goes on, by which the hub leaves, or comes, while it serves.
+            is_owned: whether somebody else of this process has taken the folder, and keeps it.
 
         Raises:
             StoreInUseError: another hub owns it.
@@ -574,7 +588,7 @@ class SqliteStore:
         if self._ownership is not None:
             raise StoreInUseError(f"{self.path} is open already; close this store first")
         with CancelScope(shield=True):
-            await to_thread.run_sync(self._take, partitions, token)
+            await to_thread.run_sync(self._take, partitions, token, is_owned)
             self.partitions = [
                 self.partition(number, SqlitePartition) for number in range(partitions)
             ]
@@ -584,8 +598,16 @@ class SqliteStore:
         """Give a partition anew; it opens its files when it is first used."""
         return kind(self.path, number, self._synchronous, self._bridge, self._committers)
 
-    def _take(self, partitions: int, token: str | None) -> None:
+    def renew(self, number: int, kind: type[_P]) -> _P:
+        """Have a partition be another one of its kind, which is the one to be served next."""
+        made = self.partitions[number] = self.partition(number, kind)
+        return made
+
+    def _take(self, partitions: int, token: str | None, is_owned: bool) -> None:
         check_sqlite()
+        if is_owned:
+            prepare(self.path, partitions, token=token)
+            return
         ownership = Ownership(self.path)
         ownership.take()
         try:

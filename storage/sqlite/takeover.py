@@ -188,13 +188,13 @@ def take_over(
                 raise _torn(journal_path, known[0][0], sequence)
         with explained(tables_path):
             if entries:
-                _apply(tables, entries, sequence, epoch, journal_path)
+                apply_entries(tables, entries, sequence, epoch, journal_path)
             recovered = read_tables(tables, epoch, tables_path)
         opened.pop_all()
     return Taken(recovered, tables, journal)
 
 
-def _apply(
+def apply_entries(
     tables: sqlite3.Connection, entries: list[Any], sequence: int, epoch: int, journal_path: Path
 ) -> None:
     """Apply the journal's entries behind ``sequence``, one by one, all of them or none."""

@@ -59,6 +59,27 @@ class Account:
         return self.balance
 
 
+@app.entity
+class Lane:
+    """Takes the steps of errands, which come one by one, each once."""
+
+    steps: dict[str, int] = {}
+    wrong: int = 0
+
+    def take(self, step: list[int]) -> None:
+        errand, number = step
+        self.wrong += self.steps.get(str(errand), 0) != number
+        self.steps[str(errand)] = number + 1
+
+    @readonly
+    def read(self) -> int:
+        return self.wrong
+
+
+def lane(number: int) -> EntityId[Lane]:
+    return EntityId(Lane, f"lane-{number % TALLIES}")
+
+
 def tally(number: int) -> EntityId[Tally]:
     return EntityId(Tally, f"tally-{number % TALLIES}")
 
@@ -74,12 +95,16 @@ async def double(number: int) -> int:
 
 @app.orchestration
 async def errand(ctx: OrchestrationContext, number: int) -> int:
+    for step in range(3):
+        ctx.signal_entity(lane(number), Lane.take, [number, step])
     ctx.signal_entity(tally(number), Tally.note, number)
     await ctx.create_timer(timedelta(milliseconds=20 * (number % 5)))
     async with ctx.lock_entities(account(number), account(number + 3)):
         await ctx.call_entity(account(number), Account.change, -number)
         await ctx.call_entity(account(number + 3), Account.change, number)
     ctx.signal_entity(tally(number + 1), Tally.note, number)
+    for step in range(3, 6):
+        ctx.signal_entity(lane(number), Lane.take, [number, step])
     return await ctx.call_activity(double, number)
 
 
@@ -154,6 +179,8 @@ async def check(client: Client, errands: int) -> None:
                 await anyio.sleep(0.01)
                 found = await client.call_entity(tally(number), Tally.read)
         assert found == wanted, (found, wanted)
+    for number in range(TALLIES):
+        assert not await client.call_entity(lane(number), Lane.read), number
     balanced = [
         await client.call_entity(account(number), Account.read) for number in range(ACCOUNTS)
     ]

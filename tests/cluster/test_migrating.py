@@ -1,4 +1,4 @@
-"""A hub goes from a folder to PostgreSQL while it serves, whatever dies on the way."""
+"""A hub goes from a folder to PostgreSQL, or back, while it serves, whatever dies on the way."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
+from attrs import evolve, frozen
 
 import perdure
 from perdure import (
@@ -27,13 +28,17 @@ from perdure import (
     StoreMovedError,
     UsageError,
 )
-from perdure.storage import Checkpoint, migration
+from perdure.storage import Checkpoint, migration, open_store
 from perdure.storage.bridge import AsyncioBridge
 from perdure.storage.marks import COMING, Mark
-from perdure.storage.migrating import MigratingStore
-from perdure.storage.migration import Found
+from perdure.storage.membership import ClusterStore, Membership, Newcomer
+from perdure.storage.migrating import Live, MigratingStore
+from perdure.storage.migration import Found, open_end
+from perdure.storage.postgres.links import connect
 from perdure.storage.postgres.migration import MovablePostgres
 from perdure.storage.postgres.server import Server
+from perdure.storage.postgres.store import PostgresPartition, PostgresStore
+from perdure.storage.sqlite.migration import MovableSqlite
 from perdure.storage.sqlite.store import SqlitePartition
 from tests.cluster.errands import Errands, app
 
@@ -64,39 +69,91 @@ SELDOM = pytest.mark.parametrize(
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", pytest.param("trio", marks=pytest.mark.slow)])
 
 
-@contextmanager
-def served(folder: Path, loop: str, *, step: str = "") -> Generator[subprocess.Popen[bytes]]:
-    """Serve the errands in a process of its own, which ends itself where it reaches a step."""
-    words = [sys.executable, "-m", "tests.storage.migrating", step, "serve"]
-    words += ["tests.cluster.errands:app", "--store", f"sqlite:{folder}"]
-    words += ["--partitions", str(PARTITIONS), "--backend", loop]
-    log = folder.with_suffix(".log").open("ab")
-    with log, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()  # it serves, or has ended
-            yield process
-        finally:
-            process.kill()
+Process = subprocess.Popen[bytes]
+WAYS = pytest.mark.parametrize("way", ["there", "back"])
+TARGETS: dict[str, Any] = {"there": MovablePostgres, "back": MovableSqlite}
+SOURCES: dict[str, Any] = {"there": SqlitePartition, "back": PostgresPartition}
+
+
+@frozen
+class Way:
+    """From one store to another.
+
+    Attributes:
+        folder: which is one of them.
+        source: where the hub is first.
+        target: where it goes.
+    """
+
+    folder: Path
+    source: str
+    target: str
+
+    @contextmanager
+    def served(self, loop: str = "asyncio", *, step: str = "") -> Generator[Process]:
+        """Serve the errands in a process of its own, which ends itself where it reaches a step."""
+        words = [sys.executable, "-m", "tests.storage.migrating", step, "serve"]
+        words += ["tests.cluster.errands:app", "--store", self.source]
+        words += ["--partitions", str(PARTITIONS), "--backend", loop]
+        log = self.folder.with_suffix(".log").open("ab")
+        with log, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()  # it serves, or has ended
+                yield process
+            finally:
+                process.kill()
+
+    def said(self) -> str:
+        """Give what the processes have logged."""
+        return self.folder.with_suffix(".log").read_text()
+
+    async def migrate(self) -> MigrationStatus:
+        """Begin to move, or see that it goes on, until all has come."""
+        async with perdure.watch_hub(self.source) as hub:
+            await hub.migrate(self.target)
+            while (status := await hub.migration()) is None or not status.has_ended:
+                await anyio.sleep(0.02)
+            return status
+
+    async def run_killed(self, errands: Errands, loop: str, step: str) -> None:
+        """Serve errands and move, until the process ends itself at a step."""
+        with self.served(loop, step=step) as process:
+            async with (
+                perdure.connect(self.source, app) as client,
+                anyio.create_task_group() as tasks,
+                errands.beside(client),
+            ):
+                tasks.start_soon(self.migrate)
+                await until_dead(process)
+                tasks.cancel_scope.cancel()
+
+    async def run_command(self) -> bytes:
+        """Move by the command, and give what it says."""
+        words = [sys.executable, "-m", "perdure", "migrate", self.source, self.target]
+        return (await anyio.run_process(words)).stdout
+
+    async def check_moved(self, errands: Errands) -> None:
+        """The source refuses, and the target has what the errands made."""
+        with pytest.raises(StoreMovedError, match="has moved to"):
+            async with Hub(app, store=self.source, partitions=PARTITIONS):
+                pass
+        async with Hub(app, store=self.target, partitions=PARTITIONS) as hub:
+            await errands.check(hub.client)
+
+
+def ways(way: str, folder: Path, database: str) -> Way:
+    """Give the way from a folder to a database, or back."""
+    # Who is cancelled while asyncpg asks whether the server has TLS leaves an error that nobody
+    # takes, and the test's loop raises.
+    there = Way(folder, f"sqlite:{folder}", f"{database}&sslmode=disable")
+    return there if way == "there" else Way(folder, there.target, there.source)
 
 
 def has_ended(process: subprocess.Popen[bytes]) -> bool:
     with suppress(subprocess.TimeoutExpired):
         process.wait(0.2)
     return process.poll() is not None
-
-
-def said(folder: Path) -> str:
-    return folder.with_suffix(".log").read_text()
-
-
-async def migrate(folder: Path, target: str) -> MigrationStatus:
-    """Begin to move, or see that it goes on, until all has come."""
-    async with perdure.watch_hub(f"sqlite:{folder}") as hub:
-        await hub.migrate(target)
-        while (status := await hub.migration()) is None or not status.has_ended:
-            await anyio.sleep(0.02)
-        return status
 
 
 async def finished(hub: Hub) -> MigrationStatus:
@@ -112,154 +169,154 @@ async def until_dead(process: subprocess.Popen[bytes]) -> None:
         assert await anyio.to_thread.run_sync(process.wait) == -signal.SIGKILL
 
 
+@WAYS
 @LOOPS
 @pytest.mark.parametrize("step", KILLS)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_hub_that_was_killed_at_a_step_goes_on_with_its_move(
-    tmp_path: Path, newest_postgres: str, step: str, loop: str
+    tmp_path: Path, newest_postgres: str, step: str, loop: str, way: str
 ) -> None:
-    folder, errands = tmp_path / "hub", Errands()
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
     with anyio.fail_after(120):
-        await run_killed(errands, folder, newest_postgres, loop, step)
+        await move.run_killed(errands, loop, step)
         with pytest.raises(StoreMovedError, match="is being moved to"):
-            async with Hub(app, store=newest_postgres):
+            async with Hub(app, store=move.target, partitions=PARTITIONS):
                 pass
-        with served(folder, loop) as process:
-            async with perdure.connect(f"sqlite:{folder}", app) as client:
+        with move.served(loop) as process:
+            async with perdure.connect(move.source, app) as client:
                 async with errands.beside(client):
-                    status = await migrate(folder, newest_postgres)
+                    status = await move.migrate()
                 assert status.moved == (0, 1, 2)
                 await errands.check(client)
             process.send_signal(signal.SIGTERM)
-            assert await anyio.to_thread.run_sync(process.wait) == 0, said(folder)
+            assert await anyio.to_thread.run_sync(process.wait) == 0, move.said()
 
-    await check_moved(errands, folder, newest_postgres)
-
-
-async def run_killed(errands: Errands, folder: Path, target: str, loop: str, step: str) -> None:
-    """Serve errands and move, until the process ends itself at a step."""
-    with served(folder, loop, step=step) as process:
-        async with (
-            perdure.connect(f"sqlite:{folder}", app) as client,
-            anyio.create_task_group() as tasks,
-            errands.beside(client),
-        ):
-            tasks.start_soon(migrate, folder, target)
-            await until_dead(process)
-            tasks.cancel_scope.cancel()
-
-
-async def check_moved(errands: Errands, folder: Path, target: str) -> None:
-    """The folder refuses, and the schema has what the errands made."""
-    with pytest.raises(StoreMovedError, match="has moved to"):
-        async with Hub(app, store=folder, partitions=PARTITIONS):
-            pass
-    async with Hub(app, store=target) as hub:
-        await errands.check(hub.client)
+    await move.check_moved(errands)
 
 
 @pytest.mark.slow
+@WAYS
 @pytest.mark.parametrize("step", ["moved 0", "moved 2"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_move_whose_process_is_gone_is_finished_by_the_command(
-    tmp_path: Path, newest_postgres: str, step: str
+    tmp_path: Path, newest_postgres: str, step: str, way: str
 ) -> None:
-    folder, errands = tmp_path / "hub", Errands()
-    await run_killed(errands, folder, newest_postgres, "asyncio", step)
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
+    await move.run_killed(errands, "asyncio", step)
+    await until_expired(newest_postgres)
 
-    command = [sys.executable, "-m", "perdure", "migrate", str(folder), newest_postgres]
-    done = await anyio.run_process(command)
+    assert b"has moved to" in await move.run_command()
+    await move.check_moved(errands)
 
-    assert b"has moved to" in done.stdout
-    await check_moved(errands, folder, newest_postgres)
+
+async def until_expired(database: str) -> None:
+    """Wait until whoever served a hub there is known to be gone."""
+    store = open_store(database)
+    assert isinstance(store, ClusterStore)
+    with anyio.fail_after(30):
+        while any(not row.expired for row in (await store.view()).members):
+            await anyio.sleep(0.1)
+    await store.close()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "step"),
+    [("there", "moved 2"), ("back", "moved 2"), ("back", "arrived"), ("back", "buried")],
+)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_folder_of_a_hub_that_died_when_all_had_moved_is_refused(
-    tmp_path: Path, newest_postgres: str
+async def test_the_store_of_a_hub_that_died_when_all_had_moved_is_refused(
+    tmp_path: Path, newest_postgres: str, way: str, step: str
 ) -> None:
-    folder, errands = tmp_path / "hub", Errands()
-    await run_killed(errands, folder, newest_postgres, "asyncio", "moved 2")
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
+    await move.run_killed(errands, "asyncio", step)
 
-    with served(folder, "asyncio") as process:
+    with move.served() as process:
         assert await anyio.to_thread.run_sync(process.wait) != 0
 
-    assert "has moved to" in said(folder)
-    await check_moved(errands, folder, newest_postgres)
+    assert "has moved to" in move.said()
+    await move.check_moved(errands)
 
 
 @pytest.mark.slow
+@WAYS
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_hub_that_is_killed_again_and_again_moves_all_the_same(
-    tmp_path: Path, newest_postgres: str, seed: int, loop: str
+    tmp_path: Path, newest_postgres: str, seed: int, loop: str, way: str
 ) -> None:
-    folder, errands, chance = tmp_path / "hub", Errands(), random.Random(seed)
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
+    chance = random.Random(seed)
     for _ in range(8):
-        with served(folder, loop) as process:
+        with move.served(loop) as process:
             if await anyio.to_thread.run_sync(has_ended, process):
                 break  # all had come
             async with (
-                perdure.connect(f"sqlite:{folder}", app) as client,
+                perdure.connect(move.source, app) as client,
                 anyio.create_task_group() as tasks,
                 errands.beside(client),
             ):
-                tasks.start_soon(migrate, folder, newest_postgres)
+                tasks.start_soon(move.migrate)
                 await anyio.sleep(chance.uniform(0.02, 0.8))
                 process.kill()
                 tasks.cancel_scope.cancel()
-    command = [sys.executable, "-m", "perdure", "migrate", str(folder), newest_postgres]
-    await anyio.run_process(command)
-    await check_moved(errands, folder, newest_postgres)
+    await until_expired(newest_postgres)
+    await move.run_command()
+    await move.check_moved(errands)
 
 
+@WAYS
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_command_that_was_killed_changes_nothing_of_the_move(
-    tmp_path: Path, newest_postgres: str
+    tmp_path: Path, newest_postgres: str, way: str
 ) -> None:
-    folder, errands = tmp_path / "hub", Errands()
-    command = [sys.executable, "-m", "perdure", "migrate", str(folder), newest_postgres]
-    with served(folder, "asyncio") as process:
-        async with perdure.connect(f"sqlite:{folder}", app) as client, errands.beside(client):
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
+    command = [sys.executable, "-m", "perdure", "migrate", move.source, move.target]
+    with move.served() as process:
+        async with perdure.connect(move.source, app) as client, errands.beside(client):
             async with (
-                perdure.watch_hub(f"sqlite:{folder}") as hub,
+                perdure.watch_hub(move.source) as hub,
                 await anyio.open_process(command) as first,
             ):
                 while await hub.migration() is None:
                     await anyio.sleep(0.01)
                 first.kill()
-            done = await anyio.run_process(command)
-        assert b"3 partitions came over" in done.stdout
-        assert f"process {process.pid} serves the hub".encode() in done.stdout
+            said = await move.run_command()
+        assert b"3 partitions came over" in said
+        assert f"process {process.pid} serves the hub".encode() in said
         process.send_signal(signal.SIGTERM)
-        assert await anyio.to_thread.run_sync(process.wait) == 0, said(folder)
+        assert await anyio.to_thread.run_sync(process.wait) == 0, move.said()
 
-    await check_moved(errands, folder, newest_postgres)
+    await move.check_moved(errands)
 
 
-@pytest.mark.parametrize("shards", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("way", "shards"),
+    [("there", 1), pytest.param("there", 2, marks=pytest.mark.slow), ("back", 1)],
+)
 async def test_a_hub_moves_with_its_work_under_way(
-    tmp_path: Path, newest_postgres: str, shards: int
+    tmp_path: Path, newest_postgres: str, way: str, shards: int
 ) -> None:
-    folder, errands = tmp_path / "hub", Errands()
-    async with Hub(app, store=folder, partitions=PARTITIONS, shards=shards) as hub:
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
+    elsewhere = "postgresql://elsewhere/hub" if way == "there" else "sqlite:elsewhere"
+    async with Hub(app, store=move.source, partitions=PARTITIONS, shards=shards) as hub:
         async with errands.beside(hub.client):
-            await hub.migrate(newest_postgres)
-            await hub.migrate(newest_postgres)  # which says the same
+            await hub.migrate(move.target)
+            await hub.migrate(move.target)  # which says the same
             with pytest.raises(StoreMovedError, match="goes nowhere else"):
-                await hub.migrate("postgresql://elsewhere/hub")
+                await hub.migrate(elsewhere)
             status = await finished(hub)
         await errands.check(hub.client)
         assert (status.moved, status.trouble) == ((0, 1, 2), None)
         assert 0 < status.longest_pause_s < 5
-        assert hub.durability.startswith("postgresql")
-        with pytest.raises(StoreMovedError, match="is being moved to"):
-            async with Hub(app, store=newest_postgres):
+        assert hub.durability.startswith("postgresql" if way == "there" else "sqlite")
+        refusal = StoreMovedError if way == "there" else StoreInUseError
+        with pytest.raises(refusal, match=r"is being moved to|in use by another hub"):
+            async with Hub(app, store=move.target, partitions=PARTITIONS):
                 pass
 
-    await check_moved(errands, folder, newest_postgres)
+    await move.check_moved(errands)
 
 
 async def test_a_move_that_was_not_finished_at_the_end_is_finished_where_the_hub_starts_next(
@@ -280,18 +337,24 @@ async def test_a_move_that_was_not_finished_at_the_end_is_finished_where_the_hub
 
     async with Hub(app, store=newest_postgres) as hub:
         await errands.check(hub.client)
-    await check_moved(errands, folder, newest_postgres)
+    await ways("there", folder, newest_postgres).check_moved(errands)
 
 
 @SELDOM
+@WAYS
 @pytest.mark.parametrize("is_stored", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_a_partition_whose_arrival_was_not_answered_is_served_where_it_is(
-    tmp_path: Path, newest_postgres: str, is_stored: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    newest_postgres: str,
+    is_stored: bool,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arrive = MovablePostgres.arrive_one
+    target = TARGETS[way]
+    arrive = target.arrive_one
     tried: list[int] = []
 
-    async def arrive_once(self: MovablePostgres, partition: int, *rest: Any) -> None:
+    async def arrive_once(self: Any, partition: int, *rest: Any) -> None:
         tried.append(partition)
         if tried.count(partition) > 1:
             await arrive(self, partition, *rest)
@@ -300,51 +363,60 @@ async def test_a_partition_whose_arrival_was_not_answered_is_served_where_it_is(
             await arrive(self, partition, *rest)
         raise StorageError("the answer is lost")
 
-    monkeypatch.setattr(MovablePostgres, "arrive_one", arrive_once)
-    folder, errands = tmp_path / "hub", Errands()
-    async with Hub(app, store=folder, partitions=PARTITIONS) as hub, errands.beside(hub.client):
-        await hub.migrate(newest_postgres)
+    monkeypatch.setattr(target, "arrive_one", arrive_once)
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
+    async with (
+        Hub(app, store=move.source, partitions=PARTITIONS) as hub,
+        errands.beside(hub.client),
+    ):
+        await hub.migrate(move.target)
         await finished(hub)
 
     assert tried == ([0, 1, 2] if is_stored else [0, 0, 1, 1, 2, 2])
-    await check_moved(errands, folder, newest_postgres)
+    await move.check_moved(errands)
 
 
 @SELDOM
+@WAYS
 async def test_a_partition_that_recovers_while_it_is_copied_is_copied_anew(
-    tmp_path: Path, oldest_postgres: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, oldest_postgres: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit, failed = SqlitePartition.commit, list[bool]()
-    load = MovablePostgres.load_one
+    target, source = TARGETS[way], SOURCES[way]
+    commit, failed = source.commit, list[bool]()
+    load = target.load_one
     loaded: list[int] = []
 
-    async def load_beside(self: MovablePostgres, partition: int, *rest: Any) -> None:
+    async def load_beside(self: Any, partition: int, *rest: Any) -> None:
         loaded.append(partition)
         await load(self, partition, *rest)
         while len(loaded) == 1 and not failed:
             await asyncio.sleep(0.01)
 
-    async def commit_and_lose(self: SqlitePartition, checkpoint: Checkpoint) -> None:
+    async def commit_and_lose(self: Any, checkpoint: Checkpoint) -> None:
         await commit(self, checkpoint)
-        if loaded and not failed and self.place.endswith("-00.sqlite"):
+        if loaded and not failed and self.place.endswith(("-00.sqlite", "partition 0")):
             failed.append(True)
             raise StorageError("the answer is lost")
 
-    monkeypatch.setattr(MovablePostgres, "load_one", load_beside)
-    monkeypatch.setattr(SqlitePartition, "commit", commit_and_lose)
-    folder, errands = tmp_path / "hub", Errands()
-    async with Hub(app, store=folder, partitions=PARTITIONS) as hub, errands.beside(hub.client):
-        await hub.migrate(oldest_postgres)
+    monkeypatch.setattr(target, "load_one", load_beside)
+    monkeypatch.setattr(source, "commit", commit_and_lose)
+    move, errands = ways(way, tmp_path / "hub", oldest_postgres), Errands()
+    async with (
+        Hub(app, store=move.source, partitions=PARTITIONS) as hub,
+        errands.beside(hub.client),
+    ):
+        await hub.migrate(move.target)
         await finished(hub)
 
     assert loaded == [0, 0, 1, 2]
-    await check_moved(errands, folder, oldest_postgres)
+    await move.check_moved(errands)
 
 
+@WAYS
 @pytest.mark.parametrize("step", DEATHS)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_hub_whose_database_dies_on_the_way_goes_on_when_it_is_back(
-    own_postgres: Server, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    own_postgres: Server, tmp_path: Path, step: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped, errands = threading.Event(), Errands()
 
@@ -354,17 +426,117 @@ async def test_a_hub_whose_database_dies_on_the_way_goes_on_when_it_is_back(
             stopped.set()
 
     monkeypatch.setattr(migration, "reached", reached)
+    move = ways(way, tmp_path / "hub", f"{own_postgres.dsn}?schema=moved")
     async with (
-        Hub(app, store=tmp_path / "hub", partitions=PARTITIONS) as hub,
+        Hub(app, store=move.source, partitions=PARTITIONS) as hub,
         errands.beside(hub.client),
     ):
-        await hub.migrate(own_postgres.dsn)
+        await hub.migrate(move.target)
         await anyio.to_thread.run_sync(stopped.wait, 30)
         await anyio.sleep(0.5)  # in which it finds out, at most steps
         await anyio.to_thread.run_sync(own_postgres.start)
         await finished(hub)
 
-    await check_moved(errands, tmp_path / "hub", own_postgres.dsn)
+    await move.check_moved(errands)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_process_that_was_away_while_its_partitions_moved_goes_on_with_them(
+    newest_postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, errands = ways("back", tmp_path / "hub", newest_postgres), Errands()
+    expired = threading.Event()
+
+    def reached(here: str) -> None:
+        if here == "copied 1" and not expired.is_set():
+            expired.wait(30)
+
+    monkeypatch.setattr(migration, "reached", reached)
+    async with (
+        Hub(app, store=move.source, partitions=PARTITIONS) as hub,
+        errands.beside(hub.client),
+    ):
+        await hub.migrate(move.target)
+        while (status := await hub.migration()) is None or status.moved != (0,):
+            await anyio.sleep(0.01)
+        first = hub.crew.local_shard.number
+        await expire(newest_postgres)
+        with anyio.fail_after(30):
+            while hub.crew.local_shard.number == first:
+                await anyio.sleep(0.05)
+        expired.set()
+        await finished(hub)
+
+    await move.check_moved(errands)
+
+
+async def expire(database: str) -> None:
+    """Have all members of a hub be taken for gone."""
+    store = PostgresStore(database)
+
+    async def run() -> None:
+        connection = await connect(store.place)
+        await connection.execute(store.sql("UPDATE {s}.member SET expires = clock_timestamp()"))
+        await connection.close()
+
+    bridge = AsyncioBridge()
+    await bridge.run(run)
+    await anyio.to_thread.run_sync(bridge.close)
+
+
+async def test_a_hub_goes_back_from_one_node_alone(tmp_path: Path, newest_postgres: str) -> None:
+    folder = tmp_path / "hub"
+    async with Hub(app, store=newest_postgres, partitions=PARTITIONS) as hub:
+        async with Hub(app, store=newest_postgres) as other:
+            with pytest.raises(StoreInUseError, match=r"perdure nodes .* drain \d+"):
+                await hub.migrate(f"sqlite:{folder}")
+            assert not folder.exists()
+            assert await other.migration() is None
+        await hub.migrate(f"sqlite:{folder}")
+        with pytest.raises(StoreMovedError, match="is being moved to sqlite:"):
+            async with Hub(app, store=newest_postgres):
+                pass
+        await finished(hub)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_node_that_was_asleep_while_its_hub_left_is_refused(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    store = PostgresStore(newest_postgres)
+    one = Newcomer(
+        address="127.0.0.1:1", host="other", pid=1, software="", app="errands", app_hash=""
+    )
+    async with Hub(app, store=newest_postgres, partitions=PARTITIONS) as hub:
+        await store.open(0)
+        asleep = await store.join(evolve(one, ttl_s=0.01))
+        await until_gone(asleep)
+        await hub.migrate(f"sqlite:{tmp_path / 'hub'}")
+        assert not await asleep.beat()
+        with pytest.raises(StoreMovedError, match="is being moved to sqlite:"):
+            await store.join(one)
+        await finished(hub)
+        with anyio.fail_after(30):
+            while "has moved to sqlite:" not in await refusal_of(store, one):
+                await anyio.sleep(0.05)
+    with pytest.raises(StoreMovedError):
+        await asleep.leave()
+    await store.close()
+
+
+async def until_gone(member: Membership) -> None:
+    """Wait until a member has expired that never beats."""
+    while not all(
+        row.expired for row in (await member.look()).members if row.member == member.number
+    ):
+        await anyio.sleep(0.01)
+
+
+async def refusal_of(store: PostgresStore, newcomer: Newcomer) -> str:
+    """Say why somebody cannot be a member."""
+    with pytest.raises(StoreMovedError) as refused:
+        await store.join(newcomer)
+    return str(refused.value)
 
 
 async def test_a_hub_that_came_first_is_not_overwritten(newest_postgres: str) -> None:
@@ -386,26 +558,39 @@ async def test_a_hub_that_came_first_is_not_overwritten(newest_postgres: str) ->
     await anyio.to_thread.run_sync(bridge.close)
 
 
-async def test_what_an_earlier_try_has_under_way_does_nothing(newest_postgres: str) -> None:
-    end = MovablePostgres(newest_postgres)
+@pytest.mark.parametrize("kind", ["folder", "database"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_an_earlier_try_has_under_way_does_nothing(
+    tmp_path: Path, newest_postgres: str, kind: str
+) -> None:
+    end = cast(
+        "Live[Any]", open_end(f"sqlite:{tmp_path / 'hub'}" if kind == "folder" else newest_postgres)
+    )
+    entries = [end.entry(Checkpoint(number, 1))[0] for number in (1, 2)]
 
     async def try_it() -> None:
         hub = Found(str(uuid.uuid4()), PARTITIONS, 0, None)
-        await end.begin(hub, Mark(COMING, "token", "sqlite:hub"))
+        await end.begin(hub, Mark(COMING, "token", "elsewhere"))
         first = await end.begin_one(0, 4)
         second = await end.begin_one(0, 4)
         assert 4 < first < second
         with pytest.raises(LeaseLostError):
-            await end.forward(0, first, [(1, 1, 1, b"")])
+            await end.forward(0, first, entries[:1])
         with pytest.raises(LeaseLostError):
             await end.arrive_one(0, first, 0, "token")
-        await end.forward(0, second, [(1, 1, 1, b""), (2, 1, 1, b"")])
+        await end.forward(0, second, entries)
         with pytest.raises(LeaseLostError):  # it has not come so far
             await end.arrive_one(0, second, 2, "token")
         assert not await end.has_arrived(0, "token")
         with pytest.raises(LeaseLostError):
             await end.arrive_one(0, second, 0, "token")
+        third = await end.begin_one(0, 4)
         assert await end.arrived("token") == []
+        with pytest.raises(LeaseLostError):  # who asked for all may serve it elsewhere by now
+            await end.arrive_one(0, third, 0, "token")
+        await end.arrive_one(0, await end.begin_one(0, 4), 0, "token")
+        assert await end.arrived("token") == [0]
+        assert await end.arrived("another") == []
         await end.close()
 
     bridge = AsyncioBridge()
@@ -417,17 +602,24 @@ async def test_what_cannot_move_while_it_serves_says_so(
     tmp_path: Path, newest_postgres: str, oldest_postgres: str
 ) -> None:
     async with Hub(app, store=newest_postgres, partitions=PARTITIONS) as hub:
-        with pytest.raises(UsageError, match="only from a folder"):
+        with pytest.raises(UsageError, match="from a folder to a database, or back"):
             await hub.migrate(oldest_postgres)
         async with Hub(app, store=tmp_path / "other", partitions=PARTITIONS) as other:
             with pytest.raises(StoreInUseError, match=r"runs: member|has another hub"):
                 await other.migrate(newest_postgres)
+            with pytest.raises(UsageError, match="from a folder to a database, or back"):
+                await other.migrate("sqlite:elsewhere")
+            with pytest.raises(StoreInUseError, match="runs: stop it"):
+                await hub.migrate(f"sqlite:{tmp_path / 'other'}")
             assert await other.migration() is None
+        with pytest.raises(StoreInUseError, match="has another hub"):
+            await hub.migrate(f"sqlite:{tmp_path / 'other'}")
+        assert await hub.migration() is None
     async with Hub(app) as hub:
         with pytest.raises(UsageError, match="only a hub on sqlite:PATH"):
             await hub.migrate(newest_postgres)
-        with pytest.raises(UsageError, match="target must be a database"):
-            await hub.migrate("sqlite:elsewhere")
+        with pytest.raises(UsageError, match=r"target must be a database, .* or a folder"):
+            await hub.migrate("memory:")
     async with Hub(app, store=tmp_path / "other", partitions=PARTITIONS) as hub:
         with pytest.raises(StoreInUseError, match="has another hub"):
             await hub.migrate(newest_postgres)

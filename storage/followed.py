@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
-from ..records import Checkpoint, Recovered, SetAside
-from .store import SqlitePartition
+from .layered import LayeredReads
+from .postgres.store import PostgresPartition
+from .records import Checkpoint, Recovered, SetAside
+from .sqlite.store import SqlitePartition
+
+if TYPE_CHECKING:
+    from .protocol import PartitionStore
 
 WAITING_MAX: Final = 500
 """Checkpoints that wait to be brought elsewhere, beyond which commits wait, too; at first."""
@@ -55,8 +60,8 @@ class Trail:
             self._waiting = []
 
 
-class FollowedPartition(SqlitePartition):
-    """A partition that leaves a trail, once it is followed.
+class Followed(LayeredReads):
+    """A partition that leaves a trail, once it is followed; it stands before that of a store.
 
     Attributes:
         trail: what it has committed since.
@@ -74,27 +79,40 @@ class FollowedPartition(SqlitePartition):
     @property
     def sequence(self) -> int:
         """The last checkpoint that was committed."""
-        return -1 if self.applier is None else self.applier.layers.sequence
+        return -1 if self._layers is None else self._layers.sequence
 
     async def commit(self, checkpoint: Checkpoint) -> None:
-        """See ``SqlitePartition.commit``; it waits for whoever follows, too, within bounds."""
+        """See ``PartitionStore.commit``; it waits for whoever follows, too, within bounds."""
         # Polled, since it is another thread that takes them, and only while the hub moves.
         while self.trail is not None and self.trail.is_full:  # noqa: ASYNC110
             await anyio.sleep(_WAIT_S)
-        await super().commit(checkpoint)
+        await _rest(super()).commit(checkpoint)
         if self.trail is not None:
             self.trail.add(checkpoint)
 
     async def recover(self) -> Recovered:
-        """See ``SqlitePartition.recover``; a commit that failed may be among what it finds."""
+        """See ``PartitionStore.recover``; a commit that failed may be among what it finds."""
         self._lose()
-        return await super().recover()
+        return await _rest(super()).recover()
 
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
-        """See ``SqlitePartition.set_aside``, which is no checkpoint."""
+        """See ``PartitionStore.set_aside``, which is no checkpoint."""
         self._lose()
-        await super().set_aside(rows)
+        await _rest(super()).set_aside(rows)
 
     def _lose(self) -> None:
         if self.trail is not None:
             self.trail.lose()
+
+
+def _rest(partition: object) -> PartitionStore:
+    """Give what stands behind ``Followed``, which is a partition of a store."""
+    return cast("PartitionStore", partition)
+
+
+class FollowedSqlite(Followed, SqlitePartition):
+    """A partition of a folder that is followed."""
+
+
+class FollowedPostgres(Followed, PostgresPartition):
+    """A partition of a schema that is followed."""
