@@ -20,6 +20,7 @@ class MigrationStatus(Fact):
         partition: the one that is on its way; None where none is.
         step: what becomes of that: ``copied`` while it is served, or ``switched`` while it is not.
         rows: how many rows of it have been copied.
+        copied_rows: how many rows this process has copied of all, and again where it had to.
         longest_pause_s: for how long a partition was not served, at most.
         trouble: why it does not get on, and is tried again; None where it does.
     """
@@ -32,6 +33,7 @@ class MigrationStatus(Fact):
     partition: int | None
     step: str | None
     rows: int
+    copied_rows: int
     longest_pause_s: float
     trouble: str | None
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from .durations import BOUNDS_S
-from .facts import Fact
+from .facts import Fact, read_fact
+from .migrations import MigrationStatus
 
 
 @frozen(kw_only=True)
@@ -188,12 +189,14 @@ class HubStatistics(Fact):
         silent: those that did not answer in time; they and their partitions are left out above.
         restarted: loops of the hub that are no shard's (retention, balancing, the supervision of
             workers, the taking of connections) and ended by an error, and were begun anew.
+        migration: how far it is on its way to another store; None if it goes to none.
     """
 
     partitions: tuple[PartitionStatistics, ...]
     shards: tuple[ShardStatistics, ...] = ()
     silent: tuple[SilentShard, ...] = ()
     restarted: int = 0
+    migration: MigrationStatus | None = None
 
     @property
     def commits(self) -> int:
@@ -283,15 +286,21 @@ def read_shard(told: Mapping[str, Any]) -> ShardStatistics:
     return ShardStatistics(**one)
 
 
+def read_migration(told: Mapping[str, Any]) -> MigrationStatus | None:
+    """Read how far a hub is on its way to another store, which may have crossed as JSON."""
+    migration = told.get("migration")
+    return None if migration is None else read_fact(MigrationStatus, migration)
+
+
 def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
     """Put together what the shards have counted, which may have crossed as JSON."""
     shards: list[ShardStatistics] = []
     partitions: list[PartitionStatistics] = []
     silent: list[SilentShard] = []
-    restarted = 0
+    restarted, migration = 0, None
     for count in counts:
         if "restarted" in count:
-            restarted = count["restarted"]
+            restarted, migration = count["restarted"], read_migration(count)
             continue
         if "silent" in count:
             silent.append(SilentShard(**count["silent"]))
@@ -303,4 +312,5 @@ def read_counts(counts: Iterable[dict[str, Any]]) -> HubStatistics:
         shards=tuple(shards),
         silent=tuple(silent),
         restarted=restarted,
+        migration=migration,
     )

@@ -28,6 +28,7 @@ from perdure import (
     Durations,
     HubStatistics,
     MembershipStatistics,
+    MigrationStatus,
     PartitionStatistics,
     PerdureError,
     ShardStatistics,
@@ -146,6 +147,29 @@ def _silent(statistics: HubStatistics) -> Iterator[Reading]:
 
 def _restarted(statistics: HubStatistics) -> Iterator[Reading]:
     yield Reading({}, statistics.restarted)
+
+
+def _of_migration(
+    read: Callable[[MigrationStatus], float],
+) -> Callable[[HubStatistics], Iterable[Reading]]:
+    def readings(statistics: HubStatistics) -> Iterator[Reading]:
+        if statistics.migration is not None:
+            yield Reading({}, read(statistics.migration))
+
+    return readings
+
+
+def _migration_states(statistics: HubStatistics) -> Iterator[Reading]:
+    if (migration := statistics.migration) is None:
+        return
+    is_troubled = migration.trouble is not None
+    states = {
+        "moving": not (migration.has_ended or is_troubled),
+        "troubled": is_troubled,
+        "ended": migration.has_ended and not is_troubled,
+    }
+    for state, is_now in states.items():
+        yield Reading({"state": state}, float(is_now))
 
 
 FIGURES = (
@@ -389,6 +413,41 @@ FIGURES = (
         "",
         "Pieces that went to other processes through the store.",
         _of_members(lambda one: one.relayed),
+    ),
+    Figure(
+        "perdure.migration.partitions",
+        "gauge",
+        "",
+        "Partitions of a hub that goes to another store.",
+        _of_migration(lambda one: one.partitions),
+    ),
+    Figure(
+        "perdure.migration.moved.partitions",
+        "gauge",
+        "",
+        "Those of them that are there.",
+        _of_migration(lambda one: len(one.moved)),
+    ),
+    Figure(
+        "perdure.migration.copied.rows",
+        "counter",
+        "",
+        "Rows that were copied to another store, and again where that had to be.",
+        _of_migration(lambda one: one.copied_rows),
+    ),
+    Figure(
+        "perdure.migration.longest.pause",
+        "gauge",
+        "seconds",
+        "For how long a partition that moved was not served, at most.",
+        _of_migration(lambda one: one.longest_pause_s),
+    ),
+    Figure(
+        "perdure.migration.state",
+        "gauge",
+        "",
+        "Whether a hub that goes to another store does so, is tried again, or has come.",
+        _migration_states,
     ),
     Figure(
         "perdure.silent.shards",

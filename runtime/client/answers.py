@@ -14,7 +14,7 @@ from ...actors.ids import EntityId
 from ...actors.values import RuntimeStatus
 from ...storage.slices import in_slices, map_each
 from ..facts import ParkedReason
-from ..statistics import HubStatistics, SilentShard, read_partition, read_shard
+from ..statistics import HubStatistics, SilentShard, read_migration, read_partition, read_shard
 from .changes import Change
 from .pages import HistoryPage
 from .status import AppDescription, EntityStatus, HistoryEvent, OrchestrationStatus
@@ -146,6 +146,7 @@ def read_statistics(told: Mapping[str, Any]) -> HubStatistics:
         shards=tuple(map(read_shard, told["shards"])),
         silent=tuple(SilentShard(**row) for row in told["silent"]),
         restarted=told["restarted"],
+        migration=read_migration(told),
     )
 
 

@@ -432,7 +432,7 @@ class Crew(ABC):
                 tasks.start_soon(count, shard)
         if errors:
             raise errors[0]
-        own = {"restarted": self.keeper.restarts}
+        own = {"restarted": self.keeper.restarts, "migration": await self._tell_migration()}
         return [*(count for _, count in sorted(counts.items())), own]
 
     async def _answer(self, channel: Channel) -> None:

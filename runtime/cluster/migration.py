@@ -54,7 +54,7 @@ class Migration:
         self._moved = set(store.moved)  # and served from there
         self._partition: int | None = None
         self._step: str | None = None
-        self._rows = 0
+        self._rows = self._copied_rows = 0
         self._longest_pause_s = 0.0
         self._trouble: str | None = None
 
@@ -69,6 +69,7 @@ class Migration:
             partition=self._partition,
             step=self._step,
             rows=self._rows,
+            copied_rows=self._copied_rows + self._rows,
             longest_pause_s=self._longest_pause_s,
             trouble=self._trouble,
         )
@@ -115,7 +116,8 @@ class Migration:
 
     async def _bring(self, number: int) -> None:
         store = self.store
-        self._partition, self._step, self._rows = number, "copied", 0
+        self._partition, self._step = number, "copied"
+        self._copied_rows, self._rows = self._copied_rows + self._rows, 0
         if not store.is_followed(number):
             await self._crew.reopen(number, lambda: self._follow(number))
             await store.put_away()

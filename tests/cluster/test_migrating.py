@@ -28,6 +28,7 @@ from perdure import (
     StoreMovedError,
     UsageError,
 )
+from perdure.adapters.telemetry import metrics_text
 from perdure.storage import Checkpoint, migration, open_store
 from perdure.storage.bridge import AsyncioBridge
 from perdure.storage.marks import COMING, Mark
@@ -317,6 +318,28 @@ async def test_a_hub_moves_with_its_work_under_way(
                 pass
 
     await move.check_moved(errands)
+
+
+@WAYS
+async def test_how_far_a_hub_has_moved_is_counted(
+    tmp_path: Path, newest_postgres: str, way: str
+) -> None:
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
+    async with Hub(app, store=move.source, partitions=PARTITIONS) as hub:
+        assert "\nperdure_migration" not in await metrics_text(hub)
+        async with errands.beside(hub.client):
+            await hub.migrate(move.target)
+            status = await finished(hub)
+        while 'perdure_migration_state{state="ended"} 1' not in (said := await metrics_text(hub)):
+            await anyio.sleep(0.01)
+        assert (await hub.statistics()).migration == await hub.migration()
+
+    assert 'perdure_migration_state{state="moving"} 0' in said
+    assert "perdure_migration_partitions 3.0" in said
+    assert "perdure_migration_moved_partitions 3.0" in said
+    assert f"perdure_migration_copied_rows_total {float(status.copied_rows)}" in said
+    assert status.copied_rows > status.rows > 0
+    assert f"perdure_migration_longest_pause_seconds {status.longest_pause_s}" in said
 
 
 async def test_a_move_that_was_not_finished_at_the_end_is_finished_where_the_hub_starts_next(

@@ -131,7 +131,8 @@ async def test_every_figure_is_exposed_and_nothing_else() -> None:
         found = samples(await metrics_text(hub))
 
     # Those of members are of hubs that several processes serve: tests/cluster/test_counted.py.
-    kinds = ("members", "member", "unserved", "beat", "leases", "takeover", "relayed")
+    # Those of a migration are of hubs that move: tests/cluster/test_migrating.py.
+    kinds = ("members", "member", "unserved", "beat", "leases", "takeover", "relayed", "migration")
     assert found.keys() == {
         name
         for figure in FIGURES
