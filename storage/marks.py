@@ -53,10 +53,11 @@ class Mark:
         if self.state == GONE:
             return f"the hub of {here} has moved to {self.place}: open it there"
         if self.state == MOVING:
+            how = "as before" if here.startswith("sqlite:") else "on the same host, without workers"
             return (
                 f"the hub of {here} is being moved to {self.place} while it serves, and has "
-                "partitions in both: serve it as before, without workers, or finish it while it "
-                f"stands still with: {command(here, self.place)}"
+                f"partitions in both: serve it {how}, or finish it while it stands still with: "
+                f"{command(here, self.place)}"
             )
         source, target = (self.place, here) if self.state == COMING else (here, self.place)
         return (

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
@@ -215,6 +215,8 @@ class MigratingStore:
 
     Attributes:
         count: how many partitions there are.
+        target: as it was given; it may have a password.
+        token: of the migration.
         moved: the numbers of those that are valid in the target.
         is_finished: whether both stores say that all has come.
     """
@@ -228,6 +230,7 @@ class MigratingStore:
         membership: Callable[[], Membership] | None = None,
     ) -> None:
         self.source = source
+        self.target = target
         self._membership = membership
         # What takes long, and much of the processor, is done in a thread of its own.
         self._bridge = ApartBridge()
@@ -242,7 +245,7 @@ class MigratingStore:
             store.bridge = ApartBridge()
         if isinstance(self._here, MovablePostgres) and membership is not None:
             self._here.member = lambda: membership().number
-        self._token = ""
+        self.token = ""
         self._try: _Try | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._left: list[SqlitePartition | PostgresPartition] = []
@@ -312,7 +315,7 @@ class MigratingStore:
         source, target = self._here.location, self._there.location
         if hub.mark is not None:
             if there is not None and there.mark == Mark(COMING, hub.mark.token, source):
-                self._token = hub.mark.token  # it had begun, and did not get far
+                self.token = hub.mark.token  # it had begun, and did not get far
                 return
             hub.mark.refuse(source)
         check_target(hub, there, source, target)
@@ -321,7 +324,28 @@ class MigratingStore:
         migration.reached("begun")
         await self._here.set_out(Mark(MOVING, token, target))
         migration.reached("marked")
-        self._token = token
+        self.token = token
+
+    async def join(self, token: str, moved: Iterable[int]) -> None:
+        """Have some of the partitions in a process that the owner of the source has begun.
+
+        It brings those of them that are served in it, and the owner says in the end that all are.
+
+        Args:
+            token: of the migration.
+            moved: the partitions that have moved.
+        """
+        self.token, self.is_finished = token, True
+        self.moved = {*moved}
+        if isinstance(self._store, PostgresStore):
+            await self._store.open(0, token=token)
+
+    async def find(self, number: int) -> bool:
+        """Ask whether a partition has moved whose process is gone, until that is known."""
+        arrived = number in self.moved or await self._run(lambda: self._has_arrived(number))
+        if arrived:
+            self.moved.add(number)
+        return arrived
 
     async def open(self, partitions: int) -> list[PartitionStore]:
         """Open the source of a hub that was moving when its last owner ended.
@@ -333,7 +357,7 @@ class MigratingStore:
         """
         mark = (await self._run(self._here.look_within)).mark
         assert mark is not None
-        self._token = mark.token
+        self.token = mark.token
         await self.source.open(partitions, token=mark.token)
         self.count = len(self.source.partitions)
         gone = await self._run(self._look_again)
@@ -355,28 +379,25 @@ class MigratingStore:
             raise StoreMovedError(f"{words}; a process does so") from error
         if there is None and isinstance(self.source, PostgresStore):
             raise StoreMovedError(f"{words}; there is no such folder on this host")
-        if there is None or there.mark is None or there.mark.token != self._token:
+        if there is None or there.mark is None or there.mark.token != self.token:
             raise StoreDamagedError(
                 f"{self._there.location} does not have what {self._here.location} says that it has "
                 "partitions of its hub: bring back what was there, or give up what had moved by "
                 "restoring a copy of what the hub has left"
             )
-        if (
-            there.mark.state == HERE
-            or len(await self._there.arrived(self._token)) == hub.partitions
-        ):
+        if there.mark.state == HERE or len(await self._there.arrived(self.token)) == hub.partitions:
             return await self._finish()
         return None
 
     async def _open(self) -> None:
         """Give each partition where it is."""
-        arrived = await self._run(lambda: self._there.arrived(self._token))
+        arrived = await self._run(lambda: self._there.arrived(self.token))
         if isinstance(self._store, SqliteStore):
-            await self._store.open(self.count, token=self._token, is_owned=True)
+            await self._store.open(self.count, token=self.token, is_owned=True)
         else:
-            await self._store.open(0, token=self._token)
+            await self._store.open(0, token=self.token)
         if isinstance(self.source, PostgresStore):
-            self.source.token = self._token
+            self.source.token = self.token
         self.moved = set(arrived)
 
     async def finish(self) -> None:
@@ -392,9 +413,9 @@ class MigratingStore:
         """Say so; gives the source's mark."""
         there = await self._there.look()
         if there is None or there.mark is None or there.mark.state != HERE:
-            await self._there.arrive(self._token)
+            await self._there.arrive(self.token)
             migration.reached("arrived")
-        gone = Mark(GONE, self._token, self._there.location)
+        gone = Mark(GONE, self.token, self._there.location)
         await self._here.bury(gone)
         migration.reached("buried")
         self.is_finished = True
@@ -635,7 +656,7 @@ class MigratingStore:
             return False
         migration.reached(f"followed {number}")
         try:
-            await self._there.arrive_one(number, one.epoch, last, self._token)
+            await self._there.arrive_one(number, one.epoch, last, self.token)
             arrived = True
         except Exception as error:
             _log.warning("it is not known yet whether partition %d has moved: %s", number, error)
@@ -648,7 +669,7 @@ class MigratingStore:
         """Ask the target until it answers: nobody may serve the partition before."""
         while True:
             try:
-                return await self._there.has_arrived(number, self._token)
+                return await self._there.has_arrived(number, self.token)
             except StorageError as error:
                 _log.error("partition %d waits to know where it is: %s", number, error)
                 await asyncio.sleep(ASK_S)
@@ -694,6 +715,37 @@ async def begun(
         await made.begin()
     except BaseException:
         await made.release()
+        raise
+    return made
+
+
+async def joined(
+    store: object,
+    partitions: Sequence[PartitionStore],
+    target: str,
+    token: str,
+    moved: Iterable[int],
+) -> MigratingStore:
+    """Give a store with its hub to a process that serves some of it; see ``MigratingStore.join``.
+
+    Args:
+        store: the folder that its owner has told this process of.
+        partitions: those of the folder, as this process has them, whose list has the next ones, too.
+        target: where the hub goes.
+        token: of the migration.
+        moved: the partitions that are there.
+
+    Raises:
+        StorageError: the target cannot be reached.
+    """
+    assert isinstance(store, SqliteStore)
+    store.partitions = cast("list[SqlitePartition]", partitions)
+    made = MigratingStore(store, target, is_shared=False)
+    try:
+        await made.join(token, moved)
+    except BaseException:
+        with CancelScope(shield=True), suppress(StorageError):
+            await made.release()
         raise
     return made
 

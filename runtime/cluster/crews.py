@@ -272,8 +272,8 @@ class Crew(ABC):
             UsageError: this hub cannot be.
         """
         raise UsageError(
-            "while it serves, a hub goes to another store without workers only: start it again "
-            "without them, or stop it, then: perdure migrate"
+            "while it serves, a hub goes from a database to a folder without workers only: start it "
+            "again without them, or stop it, then: perdure migrate"
         )
 
     def migration(self) -> MigrationStatus | None:

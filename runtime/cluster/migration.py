@@ -23,7 +23,7 @@ _log = Log("perdure.placement")
 
 
 class Reopens(Protocol):
-    """Whoever serves the partitions."""
+    """Whoever serves partitions in this process."""
 
     async def reopen(
         self, partition: int, change: Callable[[], Awaitable[PartitionStore]]
@@ -31,13 +31,67 @@ class Reopens(Protocol):
         """Serve a partition from what ``change`` gives while nobody serves it; gives the pause."""
         ...
 
-    async def all_moved(self) -> None:
-        """Hear that all is served from the other store.
 
-        Raises:
-            StorageError: the first one does not know that yet.
+class Moves(Protocol):
+    """Whoever brings single partitions to another store; each may be asked again where it fails."""
+
+    async def follow(self, number: int) -> None:
+        """Have a partition be served such that what it commits can be followed."""
+        ...
+
+    async def copy(self, number: int, tell: Callable[[int], None]) -> None:
+        """Copy it while it is served, until hardly anything is left to follow.
+
+        Args:
+            number: which.
+            tell: is told how many rows have been copied; in any thread.
         """
         ...
+
+    async def switch(self, number: int) -> float | None:
+        """Serve it from there; gives the seconds of the pause, or None where it stays."""
+        ...
+
+
+class Mover:
+    """Brings partitions that this process serves; see ``Moves``.
+
+    Args:
+        store: where they are.
+        crew: serves them.
+    """
+
+    def __init__(self, store: MigratingStore, crew: Reopens) -> None:
+        self.store = store
+        self._crew = crew
+
+    async def follow(self, number: int) -> None:
+        """See ``Moves``."""
+        if self.store.is_followed(number):
+            return
+        await self._crew.reopen(number, lambda: self._follow(number))
+        await self.store.put_away()
+        migration.reached(f"following {number}")
+
+    async def copy(self, number: int, tell: Callable[[int], None]) -> None:
+        """See ``Moves``."""
+        await self.store.copy(number, tell)
+
+    async def switch(self, number: int) -> float | None:
+        """See ``Moves``."""
+        pause_s = await self._crew.reopen(number, lambda: self._switch(number))
+        if number not in self.store.moved:
+            return None
+        await self.store.put_away()
+        return pause_s
+
+    async def _follow(self, number: int) -> PartitionStore:
+        return self.store.follow(number)
+
+    async def _switch(self, number: int) -> PartitionStore:
+        migration.reached(f"stopped {number}")
+        await self.store.switch(number)
+        return self.store.partition(number)
 
 
 class Migration:
@@ -45,12 +99,16 @@ class Migration:
 
     Args:
         store: where its partitions are.
-        crew: serves them.
+        moves: brings them.
+        all_moved: is told when all are there; raises ``StorageError`` where it is to be told again.
     """
 
-    def __init__(self, store: MigratingStore, crew: Reopens) -> None:
+    def __init__(
+        self, store: MigratingStore, moves: Moves, all_moved: Callable[[], Awaitable[None]]
+    ) -> None:
         self.store = store
-        self._crew = crew
+        self._moves = moves
+        self._all_moved = all_moved
         self._moved = set(store.moved)  # and served from there
         self._partition: int | None = None
         self._step: str | None = None
@@ -95,7 +153,7 @@ class Migration:
         tries = 0
         while True:
             try:
-                await self._crew.all_moved()
+                await self._all_moved()
                 break
             except PerdureError as error:
                 if text_of(error) != self._trouble:
@@ -115,17 +173,14 @@ class Migration:
         self._trouble = trouble
 
     async def _bring(self, number: int) -> None:
-        store = self.store
+        store, moves = self.store, self._moves
         self._partition, self._step = number, "copied"
         self._copied_rows, self._rows = self._copied_rows + self._rows, 0
-        if not store.is_followed(number):
-            await self._crew.reopen(number, lambda: self._follow(number))
-            await store.put_away()
-            migration.reached(f"following {number}")
-        await store.copy(number, self._count)
+        await moves.follow(number)
+        await moves.copy(number, self._count)
         self._step = "switched"
-        pause_s = await self._crew.reopen(number, lambda: self._switch(number))
-        if number not in store.moved:
+        pause_s = await moves.switch(number)
+        if pause_s is None:
             return
         self._longest_pause_s = max(self._longest_pause_s, pause_s)
         self._moved.add(number)
@@ -137,15 +192,6 @@ class Migration:
             pause_s,
         )
         migration.reached(f"moved {number}")
-        await store.put_away()
 
     def _count(self, rows: int) -> None:
         self._rows = rows
-
-    async def _follow(self, number: int) -> PartitionStore:
-        return self.store.follow(number)
-
-    async def _switch(self, number: int) -> PartitionStore:
-        migration.reached(f"stopped {number}")
-        await self.store.switch(number)
-        return self.store.partition(number)

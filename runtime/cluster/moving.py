@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...storage.migrating import MigratingStore
     from ..migrations import MigrationStatus
     from ..scheduling.hidden_tasks import TaskGroup
-    from .migration import Migration
+    from .migration import Migration, Moves
 
 
 class MovingCrew(Crew):
@@ -54,8 +54,14 @@ class MovingCrew(Crew):
         """Have a migration go on, once all is ready."""
         from .migration import Migration
 
-        self._migration = Migration(store, self)
+        self._migration = Migration(store, self._moves(store), self.all_moved)
         self._begin_migration()
+
+    def _moves(self, store: MigratingStore) -> Moves:
+        """Give who brings the partitions."""
+        from .migration import Mover
+
+        return Mover(store, self)
 
     def _begin_migration(self) -> None:
         """Begin it, where it can be by now."""

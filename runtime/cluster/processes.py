@@ -34,7 +34,6 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ...storage import SharedStore, split_place
 from ..client.applications import place_of
-from ..partitions.guarded_store import close_guarded, open_guarded
 from ..placement.places import LineLostError
 from ..scheduling.deaths import Call, Deaths, read_notes
 from ..scheduling.forks import no_copies
@@ -45,14 +44,17 @@ from ..transport.channels import check_socket, dial_shard
 from ..transport.router import Router
 from ..transport.sockets import own_socket, shard_socket
 from .children import begin_child, ended_early
-from .crews import DRAINED_S, ENDED_S, Crew
+from .crews import DRAINED_S, ENDED_S
+from .moving import MovingCrew
 
 if TYPE_CHECKING:
     from ...actors.registry.app import App
     from ...storage import Store
+    from ...storage.migrating import MigratingStore
     from ..settings import Settings
     from ..transport.lines import Line
     from ..transport.verbs import ShardVerb
+    from .migration import Moves
 
 _log = Log("perdure.workers")
 
@@ -65,7 +67,7 @@ _BACKOFF_MAX_S = 5.0
 REAP_S = 1.0
 
 
-class ProcessCrew(Crew):
+class ProcessCrew(MovingCrew):
     """Worker processes, each an event loop with some of the partitions.
 
     A worker is supervised in a task of its own: ``supervise`` begins a process, serves with it until
@@ -117,7 +119,7 @@ class ProcessCrew(Crew):
         """Take the store over."""
         self.router = Router(len(self.owners), None, waiter_factory(), self._dial)
         self.router.owners[:] = self.owners
-        await open_guarded(self._store, len(self.owners))
+        await self._open_store(len(self.owners))
         await self._listen()
 
     async def _dial(self, shard: int) -> Any:
@@ -135,6 +137,8 @@ class ProcessCrew(Crew):
                 name = f"the supervision of worker {worker.number}"
                 tasks.start_soon(self.keeper.persist, name, partial(self.supervise, worker))
             tasks.start_soon(self._serve_clients)
+            self._tasks = tasks
+            self._begin_migration()
 
     async def ready(self) -> None:
         """Return when all workers serve.
@@ -149,6 +153,8 @@ class ProcessCrew(Crew):
             if not worker.has_served and worker.error is not None:
                 raise worker.error
         self.announce()
+        self._is_ready = True
+        self._begin_migration()
 
     @property
     def in_service(self) -> list[int]:
@@ -171,7 +177,56 @@ class ProcessCrew(Crew):
             raise UnavailableError(
                 f"worker {to} does not run: partition {partition} stays where it is"
             )
+        await self._tell_moved(to)
         await super()._move(partition, source, to)
+
+    # Of a hub that goes to another store: each worker brings those that it serves.
+
+    def _moves(self, store: MigratingStore) -> Moves:
+        return self
+
+    async def _tell_moved(self, shard: int) -> None:
+        """Have a worker know where the hub goes, and what is there, before it serves any of that."""
+        if self._migration is not None:
+            store = self._migration.store
+            line = self.router.line(shard)
+            await line.call("migrates", store.target, store.token, sorted(store.moved))
+
+    async def follow(self, number: int) -> None:
+        """See ``Moves``."""
+        await self._wait_for_moves(number)
+        try:
+            shard = self.owners[number]
+            await self._tell_moved(shard)
+            await self.ask(shard, "follow", number)
+            self.announce()
+        finally:
+            self._moving.release()
+
+    async def copy(self, number: int, tell: Callable[[int], None]) -> None:
+        """See ``Moves``."""
+        tell(await self.ask(self.owners[number], "copy", number))
+
+    async def switch(self, number: int) -> float | None:
+        """See ``Moves``."""
+        assert self._migration is not None
+        store = self._migration.store
+        began = anyio.current_time()
+        await self._wait_for_moves(number)
+        try:
+            try:
+                pause_s: float | None = await self.ask(self.owners[number], "switch", number)
+            except PerdureError:
+                # Whoever serves it next has to know where it is, and waits for that.
+                if not await store.find(number):
+                    raise
+                pause_s = anyio.current_time() - began
+            if pause_s is not None:
+                store.moved.add(number)
+            self.announce()
+            return pause_s
+        finally:
+            self._moving.release()
 
     async def supervise(self, worker: Worker) -> None:
         """Run a worker, and run it again when it dies, until the hub stops."""
@@ -272,6 +327,7 @@ class ProcessCrew(Crew):
             await self._until_up(line)
             worker.is_up = True
             async with self._moving:
+                await self._tell_moved(worker.number)
                 for number, owner in enumerate(self.owners):
                     if owner == worker.number:
                         await line.call("host", number)
@@ -323,6 +379,7 @@ class ProcessCrew(Crew):
                 if owner == worker.number:
                     to = self.owners[index] = others[index % len(others)]
                     try:
+                        await self._tell_moved(to)
                         await self.ask(to, "host", index)
                     except (LineLostError, HubStoppingError):
                         continue  # it does so when it runs again
@@ -372,7 +429,7 @@ class ProcessCrew(Crew):
         for worker in self.workers:
             worker.close_notes()
         await self._stop_listening()
-        await close_guarded(self._store)
+        await self._close_store()
 
 
 class Worker:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ...actors.errors import InternalError, PerdureError
+from ...actors.errors import InternalError, PerdureError, StorageError, UnavailableError
 from ...actors.logs import Log
 from ...actors.printing import text_of
 from ...storage import SharedStore, open_store
@@ -22,10 +22,11 @@ from ..client.applications import load_app, load_observer, make_lookup
 from ..scheduling.clock import SystemClock
 from ..scheduling.hidden_tasks import TaskGroup
 from ..scheduling.keeper import Keeper
+from ..scheduling.timers import backoff
 from ..scheduling.waiter import waiter_factory
 from ..scheduling.watch import make_watch
 from ..shards.sessions import Session
-from ..shards.shard import Shard
+from ..shards.shard import Handover, Shard
 from ..transport.channels import SocketChannel, dial_shard, listen, serve
 from ..transport.router import Router
 from ..transport.sockets import shard_socket
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ...storage import PartitionStore, SharedPartition
     from ..scheduling.watch import Watch
     from ..transport.verbs import Handlers
+    from .migration import Mover
 
 RELEASE_AFTER_S = 1.0
 """How long a partition's files stay open after it has left."""
@@ -52,6 +54,8 @@ class _Worker(Child):
         self._partitions: int = config["partitions"]
         self._store: SharedStore | None = None
         self._stores: list[SharedPartition] = []  # of all partitions, attached
+        self._mover: Mover | None = None  # where the hub goes to another store
+        self._reopening: set[int] = set()  # partitions that go on here, from another one
         self._socket = Path(config["socket"])
         self._shard: Shard | None = None
         self._watch: Watch | None = None
@@ -85,6 +89,9 @@ class _Worker(Child):
         finally:
             with anyio.CancelScope(shield=True):
                 shard.close()
+                if self._mover is not None:
+                    with suppress(PerdureError):
+                        await self._mover.store.release()
                 for one in self._stores:
                     with suppress(PerdureError):
                         await one.close()
@@ -107,7 +114,7 @@ class _Worker(Child):
             lookup=lookup,
             settings=self.settings,
             clock=SystemClock(),
-            store_of=self._stores.__getitem__,
+            store_of=self._stored,
             release=self._release,
             on_fatal=self._fail,
             watch=self._watch,
@@ -120,7 +127,14 @@ class _Worker(Child):
         async with TaskGroup() as tasks:
             tasks.start_soon(shard.run)
             listener = await listen(shard_socket(self._socket, self._number))
-            handlers: Handlers = {**shard.handlers, "govern": self._govern}
+            handlers: Handlers = {
+                **shard.handlers,
+                "govern": self._govern,
+                "migrates": self._migrates,
+                "follow": self._follow,
+                "copy": self._copy,
+                "switch": self._switch,
+            }
             tasks.start_soon(serve, listener, self._answerer(shard, handlers), shard.keeper)
             tasks.start_soon(self.obey)
             await self.stopping.wait()
@@ -130,11 +144,20 @@ class _Worker(Child):
             shard.router.close()
             tasks.cancel_scope.cancel()
 
+    def _stored(self, number: int) -> PartitionStore:
+        """Give the durable half of a partition, where it is."""
+        return self._stores[number] if self._mover is None else self._mover.store.partition(number)
+
     async def _release(self, old: PartitionStore) -> None:
         """Close the store of a partition that has left, which may come back: with a new one."""
-        stores, store = self._stores, self._store
+        stores, store, shard = self._stores, self._store, self._shard
         assert store is not None
-        number = stores.index(cast("SharedPartition", old))
+        assert shard is not None
+        if any(door.partition.store.inner is old for door in shard.hosted_or_away.values()):
+            return  # it goes on here
+        number = next((number for number, one in enumerate(stores) if one is old), None)
+        if number is None or number in self._reopening:
+            return  # that is closed by who has put another one in its place, or is served again
         old_one, stores[number] = stores[number], (await store.attach(self._partitions))[number]
         try:
             # Its next owner opens it just now, and should not wait for what closing does.
@@ -160,6 +183,85 @@ class _Worker(Child):
                 self.stopping.set()
 
         return answer
+
+    # Where the hub goes to another store.
+
+    async def _migrates(self, target: str, token: str, moved: list[int]) -> None:
+        """Hear where it goes, and which partitions are there."""
+        if self._mover is not None:
+            self._mover.store.moved |= {*moved}
+            return
+        from ...storage.migrating import joined  # with all that reaches a database
+        from .migration import Mover
+
+        tries = 0
+        while self._mover is None:
+            try:
+                made = await joined(self._store, self._stores, target, token, moved)
+                self._mover = Mover(made, self)
+            except StorageError as error:
+                _log.error("worker %d waits for where the hub goes: %s", self._number, error)
+                await anyio.sleep(backoff(tries))
+                tries += 1
+
+    @property
+    def _moves(self) -> Mover:
+        if self._mover is None:
+            raise UnavailableError(f"worker {self._number} does not know where the hub goes")
+        return self._mover
+
+    async def _follow(self, number: int) -> None:
+        await self._moves.follow(number)
+
+    async def _copy(self, number: int) -> int:
+        rows = 0
+
+        def count(so_many: int) -> None:
+            nonlocal rows
+            rows = so_many
+
+        await self._moves.copy(number, count)
+        return rows
+
+    async def _switch(self, number: int) -> float | None:
+        return await self._moves.switch(number)
+
+    async def reopen(
+        self, partition: int, change: Callable[[], Awaitable[PartitionStore]]
+    ) -> float:
+        """Serve a partition from what ``change`` gives while nobody serves it; gives the pause.
+
+        Raises:
+            UnavailableError, StorageError: it is served as it was.
+        """
+        shard = self._shard
+        assert shard is not None
+        self._reopening.add(partition)
+        try:
+            began = anyio.current_time()
+            handover = await shard.let_go(partition, shard.number)
+            try:
+                await change()
+            except Exception as error:
+                # Which store has it is asked again by the supervisor, for the next process.
+                self._fail(error)
+                raise
+            await self._host(shard, partition, handover)
+            return anyio.current_time() - began
+        finally:
+            self._reopening.discard(partition)
+
+    async def _host(self, shard: Shard, partition: int, handover: Handover) -> None:
+        """Serve a partition, however long its store takes to be well."""
+        tries = 0
+        while True:
+            try:
+                await shard.host(partition, handover)
+                return
+            except StorageError as error:
+                _log.error("partition %d waits for its store: %s", partition, error)
+            await anyio.sleep(backoff(tries))
+            tries += 1
 
     async def _govern(self) -> None:
         """Take note that this session's end is the worker's."""

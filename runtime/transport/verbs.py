@@ -59,8 +59,10 @@ PartitionVerb = Literal[
     "explain",
     "trace",
 ]
+#: What the hub asks of a worker whose partitions go to another store.
+MoveVerb = Literal["migrates", "follow", "copy", "switch"]
 #: What a hub asks of a shard.
-ShardVerb = Literal["host", "let_go", "count", "load", "died", "drain", "govern"]
+ShardVerb = Literal["host", "let_go", "count", "load", "died", "drain", "govern", MoveVerb]
 #: What members of a hub ask of each other besides.
 MemberVerb = Literal["hand_over"]
 #: What clients ask of a hub.

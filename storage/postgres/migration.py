@@ -581,7 +581,7 @@ class MovablePostgres(Unhurried):
         me = self.member()
         with explained(self.location):
             connection = await self._connection()
-            async with connection.transaction():
+            async with transaction(connection):
                 await lock(connection, self._place)
                 for table in _GUARDED:
                     sql = f"LOCK TABLE {{s}}.{table} IN SHARE ROW EXCLUSIVE MODE"

@@ -23,6 +23,7 @@ from perdure import (
     Hub,
     LeaseLostError,
     MigrationStatus,
+    PerdureError,
     StorageError,
     StoreInUseError,
     StoreMovedError,
@@ -42,6 +43,7 @@ from perdure.storage.postgres.store import PostgresPartition, PostgresStore
 from perdure.storage.sqlite.migration import MovableSqlite
 from perdure.storage.sqlite.store import SqlitePartition
 from tests.cluster.errands import Errands, app
+from tests.cluster.killed import STEP
 
 PARTITIONS = 3
 
@@ -62,6 +64,10 @@ DEATHS = [
     step if step == "followed 1" else pytest.param(step, marks=pytest.mark.slow)
     for step in STEPS
     if step.endswith(" 1")
+]
+WORKERS_DIE = [
+    step if step in ("copied 1", "arrived 1") else pytest.param(step, marks=pytest.mark.slow)
+    for step in ("following 1", "copying 1", "copied 1", "stopped 1", "followed 1", "arrived 1")
 ]
 #: What goes on in the store's own thread, whichever loop the hub is on.
 SELDOM = pytest.mark.parametrize(
@@ -91,11 +97,14 @@ class Way:
     target: str
 
     @contextmanager
-    def served(self, loop: str = "asyncio", *, step: str = "") -> Generator[Process]:
+    def served(
+        self, loop: str = "asyncio", *, step: str = "", workers: int = 0
+    ) -> Generator[Process]:
         """Serve the errands in a process of its own, which ends itself where it reaches a step."""
         words = [sys.executable, "-m", "tests.storage.migrating", step, "serve"]
         words += ["tests.cluster.errands:app", "--store", self.source]
         words += ["--partitions", str(PARTITIONS), "--backend", loop]
+        words += ["--workers", str(workers)] * bool(workers)
         log = self.folder.with_suffix(".log").open("ab")
         with log, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log) as process:
             try:
@@ -117,9 +126,9 @@ class Way:
                 await anyio.sleep(0.02)
             return status
 
-    async def run_killed(self, errands: Errands, loop: str, step: str) -> None:
+    async def run_killed(self, errands: Errands, loop: str, step: str, *, workers: int = 0) -> None:
         """Serve errands and move, until the process ends itself at a step."""
-        with self.served(loop, step=step) as process:
+        with self.served(loop, step=step, workers=workers) as process:
             async with (
                 perdure.connect(self.source, app) as client,
                 anyio.create_task_group() as tasks,
@@ -316,6 +325,99 @@ async def test_a_hub_moves_with_its_work_under_way(
         with pytest.raises(refusal, match=r"is being moved to|in use by another hub"):
             async with Hub(app, store=move.target, partitions=PARTITIONS):
                 pass
+
+    await move.check_moved(errands)
+
+
+async def test_a_hub_with_workers_moves_with_its_work_under_way(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    move, errands = ways("there", tmp_path / "hub", newest_postgres), Errands()
+    hub = Hub("tests.cluster.errands:app", store=move.source, partitions=PARTITIONS, workers=2)
+    async with hub:
+        async with errands.beside(hub.client):
+            await hub.migrate(move.target)
+            for number in range(4):  # and some go to and fro meanwhile
+                with suppress(PerdureError):
+                    await hub.move_partition(number % PARTITIONS, number % 2)
+            status = await finished(hub)
+            await hub.move_partition(0, 1)
+            await hub.move_partition(0, 0)
+        await errands.check(hub.client)
+    assert status.moved == (0, 1, 2)
+    assert 0 < status.longest_pause_s < 5
+
+    await move.check_moved(errands)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_with_workers_that_stops_on_the_way_goes_on_at_its_next_start(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    move, errands = ways("there", tmp_path / "hub", newest_postgres), Errands()
+    where: Any = {"store": move.source, "partitions": PARTITIONS, "workers": 2}
+    hub = await Hub("tests.cluster.errands:app", **where).start()
+    async with errands.beside(hub.client):
+        await hub.migrate(move.target)
+        while (status := await hub.migration()) is None or not status.moved:
+            await anyio.sleep(0.001)
+    await hub.stop()
+
+    async with Hub("tests.cluster.errands:app", **where) as hub:
+        async with errands.beside(hub.client):
+            await hub.migrate(move.target)
+            await finished(hub)
+        await errands.check(hub.client)
+    await move.check_moved(errands)
+
+
+async def test_a_hub_with_workers_on_a_database_goes_to_no_folder_while_it_serves(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    hub = Hub("tests.cluster.errands:app", store=newest_postgres, partitions=3, workers=1)
+    async with hub:
+        with pytest.raises(UsageError, match="without workers only"):
+            await hub.migrate(f"sqlite:{tmp_path / 'hub'}")
+        async with perdure.watch_hub(newest_postgres) as view:
+            with pytest.raises(UsageError, match="without workers only"):
+                await view.migrate(f"sqlite:{tmp_path / 'hub'}")
+
+
+@pytest.mark.parametrize("step", WORKERS_DIE)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_of_which_a_worker_is_killed_at_a_step_moves_all_the_same(
+    tmp_path: Path, newest_postgres: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, errands = ways("there", tmp_path / "hub", newest_postgres), Errands()
+    done = tmp_path / "killed"
+    monkeypatch.setenv(STEP, f"{step}:{done}")
+    hub = Hub("tests.cluster.killed:app", store=move.source, partitions=PARTITIONS, workers=2)
+    async with hub:
+        async with errands.beside(hub.client):
+            await hub.migrate(move.target)
+            await finished(hub)
+        await errands.check(hub.client)
+    assert done.exists()
+
+    await move.check_moved(errands)
+
+
+@pytest.mark.parametrize("step", [pytest.param("moved 1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_with_workers_that_was_killed_goes_on_with_its_move(
+    tmp_path: Path, newest_postgres: str, step: str
+) -> None:
+    move, errands = ways("there", tmp_path / "hub", newest_postgres), Errands()
+    with anyio.fail_after(120):
+        await move.run_killed(errands, "asyncio", step, workers=2)
+        with move.served(workers=2) as process:
+            async with perdure.connect(move.source, app) as client:
+                async with errands.beside(client):
+                    status = await move.migrate()
+                assert status.moved == (0, 1, 2)
+                await errands.check(client)
+            process.send_signal(signal.SIGTERM)
+            assert await anyio.to_thread.run_sync(process.wait) == 0, move.said()
 
     await move.check_moved(errands)
 
