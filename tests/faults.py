@@ -371,7 +371,7 @@ def dying() -> Generator[None, None, None]:
 
 
 @asynccontextmanager
-async def within(seconds: float = 10.0) -> AsyncGenerator[None, None]:
+async def within(seconds: float = 30.0) -> AsyncGenerator[None, None]:
     """Fail instead of hanging; no test waits for this time to pass."""
     with anyio.fail_after(seconds):
         yield

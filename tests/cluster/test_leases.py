@@ -215,11 +215,11 @@ async def test_who_was_away_judges_nobody_for_a_whole_time_to_live() -> None:
 
 async def gone_members(where: str) -> tuple[Cluster, Host]:
     """Have some members that refuse connections, whose sessions have ended and whose beats are old."""
-    cluster, host = await cluster_of(FAST_MAX + 2), Host(30.0)
+    cluster, host = await cluster_of(FAST_MAX + 2), Host(300.0)
     for number in range(FAST_MAX + 2):
-        member = await bare(cluster, ttl_s=30.0, partition=number, host=where)
+        member = await bare(cluster, ttl_s=300.0, partition=number, host=where)
         who, expires, draining = cluster.members[member]
-        cluster.members[member] = who, expires - 25.0, draining
+        cluster.members[member] = who, expires - 250.0, draining
         cluster.ended.add(member)
         host.refused.add(member)
     return cluster, host
@@ -228,7 +228,7 @@ async def gone_members(where: str) -> tuple[Cluster, Host]:
 async def test_all_members_of_the_same_host_are_taken_for_gone_as_soon_as_they_are() -> None:
     cluster, host = await gone_members("here")
     async with leased(cluster, host) as leases:
-        with anyio.fail_after(3):
+        with anyio.fail_after(20):
             await until(lambda: len(host.hosted) == FAST_MAX + 2)
         assert all(cluster.lives(member) for member in host.refused), "they have expired"
         assert leases.number not in host.refused
@@ -269,10 +269,13 @@ async def test_a_membership_that_notices_without_end_does_not_hold_the_loop() ->
         return
 
     leases.membership.noticed = noticed  # type: ignore[method-assign]
-    with anyio.move_on_after(0.3) as scope:
-        await leases.run()
-    assert scope.cancelled_caught
-    assert host.hosted == {0: None}
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leases.run)
+            await until(lambda: host.hosted == {0: None})
+            for _ in range(10):
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
 
 
 async def test_take_overs_do_not_hold_beats_up() -> None:

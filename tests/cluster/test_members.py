@@ -317,7 +317,7 @@ async def test_a_member_that_is_gone_is_not_waited_for_on_its_own_host() -> None
             crew_of(two).hang_up()
             began = anyio.current_time()
             assert await one.client.call_entity(id, Counter.add, 1, request_id="r") == 2
-            assert anyio.current_time() - began < 3.0
+            assert anyio.current_time() - began < 10.0  # of the 30 that it lives
             cluster.unreachable.clear()
             await two.stop()
 

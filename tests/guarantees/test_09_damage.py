@@ -279,7 +279,7 @@ async def ask(hub: Hub, harm: Harm) -> None:
 
     async def one(victim: str, call: Callable[[], Any]) -> None:
         try:
-            with anyio.fail_after(5 if is_innocent(victim) else 1):
+            with anyio.fail_after(30 if is_innocent(victim) else 1):
                 await call()
         except StorageError:
             assert harm.victims is None or victim in harm.victims
@@ -305,7 +305,7 @@ async def ask(hub: Hub, harm: Harm) -> None:
         await client.raise_event(id, "go", id)
         if not is_innocent(id) and await is_parked(id):
             return
-        assert await client.get_handle(id).result(4 if is_innocent(id) else 0.5) == id
+        assert await client.get_handle(id).result(25 if is_innocent(id) else 0.5) == id
 
     async def read() -> None:
         found = [status async for status in client.query()]

@@ -176,7 +176,7 @@ async def poison_by_stored_signal(hub: Hub, op: str) -> None:
 
 @pytest.mark.parametrize("op", ["burst", "burst_slowly"])
 async def test_an_entity_whose_turn_keeps_crashing_is_parked_and_the_others_go_on(op: str) -> None:
-    async with within(4), hub_on(MemoryStore(), Code()) as hub:
+    async with within(), hub_on(MemoryStore(), Code()) as hub:
         await hub.client.call_entity(POISON, "add", 1)
         await poison_by_stored_signal(hub, op)
         status = await hub.client.get_entity(POISON)
@@ -196,7 +196,7 @@ async def test_an_entity_whose_turn_keeps_crashing_is_parked_and_the_others_go_o
 @pytest.mark.parametrize("op", ["burst", "burst_slowly"])
 async def test_a_caller_whose_call_keeps_crashing_is_told(op: str) -> None:
     errors: list[type[Exception]] = []
-    async with within(4), hub_on(MemoryStore(), Code()) as hub:
+    async with within(), hub_on(MemoryStore(), Code()) as hub:
         await hub.client.call_entity(POISON, "add", 1)
         for _ in range(10):
             try:
@@ -217,7 +217,7 @@ async def test_a_caller_whose_call_keeps_crashing_is_told(op: str) -> None:
 
 async def test_a_parked_entity_survives_recoveries_of_its_partition_without_a_new_crash() -> None:
     store, code = FaultyStore(MemoryStore()), Code()
-    async with within(4), hub_on(store, code) as hub:
+    async with within(), hub_on(store, code) as hub:
         await poison_by_stored_signal(hub, "burst")
         explosions = code.explosions
         for n in range(3):
@@ -233,7 +233,7 @@ async def test_a_parked_entity_survives_recoveries_of_its_partition_without_a_ne
 
 async def test_a_poison_entity_is_parked_again_after_a_restart_without_repair() -> None:
     store = MemoryStore()
-    async with within(4):
+    async with within():
         async with hub_on(store, Code()) as hub:
             await poison_by_stored_signal(hub, "burst")
 
@@ -246,7 +246,7 @@ async def test_a_poison_entity_is_parked_again_after_a_restart_without_repair() 
 
 async def test_a_repaired_entity_takes_its_mail_after_a_restart() -> None:
     store = MemoryStore()
-    async with within(4):
+    async with within():
         async with hub_on(store, Code()) as hub:
             await poison_by_stored_signal(hub, "burst")
             await hub.client.signal_entity(POISON, "add", 1)
@@ -263,7 +263,7 @@ async def test_a_repaired_entity_takes_its_mail_after_a_restart() -> None:
 
 async def test_a_parked_entity_may_be_retried() -> None:
     code = Code()
-    async with within(4), hub_on(MemoryStore(), code) as hub:
+    async with within(), hub_on(MemoryStore(), code) as hub:
         await poison_by_stored_signal(hub, "burst")
         await hub.client.signal_entity(POISON, "add", 1)
 
@@ -275,7 +275,7 @@ async def test_a_parked_entity_may_be_retried() -> None:
 
 
 async def test_a_retry_in_vain_parks_it_again() -> None:
-    async with within(4), hub_on(MemoryStore(), Code()) as hub:
+    async with within(), hub_on(MemoryStore(), Code()) as hub:
         await poison_by_stored_signal(hub, "burst")
 
         for _ in range(2):
@@ -293,7 +293,7 @@ async def check_well_again(hub: Hub) -> None:
 
 async def test_a_parked_entity_may_be_purged_with_its_mail() -> None:
     store = MemoryStore()
-    async with within(4):
+    async with within():
         async with hub_on(store, Code()) as hub:
             await poison_by_stored_signal(hub, "burst")
 
@@ -309,7 +309,7 @@ async def test_a_parked_entity_may_be_purged_with_its_mail() -> None:
 
 @pytest.mark.parametrize("name", ["bursting", "bursting_at_once"])
 async def test_an_orchestration_whose_turn_keeps_crashing_is_parked_or_refused(name: str) -> None:
-    async with within(4), hub_on(MemoryStore(), Code()) as hub:
+    async with within(), hub_on(MemoryStore(), Code()) as hub:
         for _ in range(6):
             try:
                 await hub.client.start_new(name, instance_id="i", on_existing="reuse")
@@ -330,7 +330,7 @@ async def test_an_orchestration_whose_turn_keeps_crashing_is_parked_or_refused(n
 
 async def test_a_replay_that_crashes_parks_its_instance_and_a_repair_lets_it_go_on() -> None:
     store = MemoryStore()
-    async with within(4):
+    async with within():
         async with hub_on(store, CALM) as hub:
             for name in ("bursting", "bursting_at_once"):
                 await hub.client.start_new(name, instance_id=name)
@@ -356,7 +356,7 @@ async def test_a_replay_that_crashes_parks_its_instance_and_a_repair_lets_it_go_
 
 async def test_a_parked_orchestration_may_be_retried_and_terminated() -> None:
     code = Code()
-    async with within(4), hub_on(MemoryStore(), code) as hub:
+    async with within(), hub_on(MemoryStore(), code) as hub:
         for id in ("retried", "ended"):
             await persist(hub.client.start_new, "bursting", instance_id=id, request_id=id)
 
@@ -420,7 +420,7 @@ BOX: EntityId[Any] = EntityId("box", "b")
 
 async def test_a_state_that_its_class_cannot_read_any_more_parks_the_entity_and_is_kept() -> None:
     store = MemoryStore()
-    async with within(4):
+    async with within():
         async with hub_on(store, app_of(int)) as hub:
             await hub.client.signal_entity(BOX, "put", 7)
 
@@ -454,7 +454,7 @@ async def test_an_entity_that_is_registered_no_more_keeps_its_state_and_mail() -
             self.value += amount
             return self.value
 
-    async with within(4):
+    async with within():
         async with hub_on(store, app_of(int)) as hub:
             await hub.client.signal_entity(BOX, "put", 7)
             await hub.client.signal_entity(BOX, "put", 8, at=timedelta(seconds=0))
@@ -472,7 +472,7 @@ async def test_an_entity_that_is_registered_no_more_keeps_its_state_and_mail() -
 
 async def test_an_instance_whose_orchestration_is_not_deployed_is_parked_until_it_is() -> None:
     store = MemoryStore()
-    async with within(4):
+    async with within():
         async with hub_on(store, app_of(int, extra=True)) as hub:
             await hub.client.start_new("flow", instance_id="i")
 
@@ -494,7 +494,7 @@ async def test_an_instance_whose_orchestration_is_not_deployed_is_parked_until_i
 @pytest.mark.parametrize("times", [1, 5, 20])
 async def test_a_disk_that_errs_while_an_actor_is_read_does_not_get_it_parked(times: int) -> None:
     inner = MemoryStore()
-    async with within(4):
+    async with within():
         async with hub_on(inner, CALM) as hub:
             await hub.client.call_entity(WELL, "add", 1)
         store = FaultyStore(inner)
@@ -510,7 +510,7 @@ async def test_a_disk_that_errs_while_an_actor_is_read_does_not_get_it_parked(ti
 async def test_a_turn_that_crashes_while_its_partition_recovers_is_not_forgotten() -> None:
     store = FaultyStore(MemoryStore())
     code = Code()
-    async with within(4), hub_on(store, code) as hub:
+    async with within(), hub_on(store, code) as hub:
         # An open activity has the recovery read the store again, once the partition serves.
         await hub.client.start_new("hanging", instance_id="open")
         restoring = store.hold("read_instances")
@@ -541,7 +541,7 @@ async def test_a_turn_that_crashes_fails_what_depended_on_it_alone_and_says_so()
     def entity(n: int) -> EntityId[Any]:
         return EntityId("counter", str(n % 7))
 
-    async with within(5), hub_on(MemoryStore(), Code()) as hub:
+    async with within(), hub_on(MemoryStore(), Code()) as hub:
 
         async def call(n: int) -> None:
             try:
@@ -665,7 +665,7 @@ async def test_an_activity_and_an_event_under_way_do_not_notice_anothers_crash()
     async def runs(ctx: OrchestrationContext) -> str:
         return await ctx.call_activity(long)
 
-    async with within(5), hub_on(MemoryStore(), local) as hub:
+    async with within(), hub_on(MemoryStore(), local) as hub:
         handle = await hub.client.start_new("runs")
         await until_begun(begun)
         for _ in range(2):
@@ -686,7 +686,7 @@ async def until_begun(begun: list[int]) -> None:
 
 
 async def test_an_entity_that_crashes_at_its_very_first_turns_is_parked() -> None:
-    async with within(5), hub_on(MemoryStore(), Code()) as hub:
+    async with within(), hub_on(MemoryStore(), Code()) as hub:
         for _ in range(3):
             with pytest.raises(UnavailableError, match="crashed"):
                 await hub.client.call_entity(POISON, "burst")
@@ -709,7 +709,7 @@ async def test_an_instance_whose_very_first_turn_crashes_is_parked(
         return run_first(actor, executor)
 
     monkeypatch.setattr(OrchestrationActor, "new_context", crash)
-    async with within(5), hub_on(MemoryStore(), CALM) as hub:
+    async with within(), hub_on(MemoryStore(), CALM) as hub:
         for _ in range(3):
             with pytest.raises(UnavailableError, match="a turn of i crashed"):
                 await hub.client.start_new("quiet", instance_id="i")

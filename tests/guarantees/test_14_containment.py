@@ -46,7 +46,7 @@ Do = Callable[[Hub, str], Awaitable[Any]]
 # Some of the bad things cancel all tasks of the loop, also those that have not begun.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 def slug(name: str) -> str:
@@ -207,7 +207,7 @@ async def torture(places: list[str], **options: Any) -> None:
                 with anyio.fail_after(PATIENCE_S):
                     await witness.check()
             began = anyio.current_time()
-        assert anyio.current_time() - began < 6.0
+        assert anyio.current_time() - began < 1.0 + 15.0  # the machine may be busy
         if isinstance(options.get("store"), str):
             async with Hub(app, settings=settings, **options) as hub:
                 witness.hub = hub

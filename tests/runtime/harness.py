@@ -28,7 +28,7 @@ from perdure.storage.records import SLICE_ROWS, ChunkRow
 
 T = TypeVar("T")
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 def made(cls: type[T], **fields: Any) -> T:

@@ -325,15 +325,23 @@ class ClusterConformance:
     # Beats.
 
     async def test_beats_keep_a_member(self, opened: Sequence[ClusterStore]) -> None:
-        member = await opened[0].join(newcomer(ttl_s=1.0))
+        ttl_s = 1.0
         with anyio.fail_after(SOON_S):
-            lived = 0.0
-            while lived < 1.3:
-                assert await member.beat()
-                await anyio.sleep(0.1)
-                lived += 0.1
-        assert (await row_of(member, member.number)).beat_age_s < 1.0
-        await member.leave()
+            while True:
+                began = last = anyio.current_time()
+                member = await opened[0].join(newcomer(ttl_s=ttl_s))
+                longest_s, beats = 0.0, list[bool]()
+                while last - began < 1.3 * ttl_s:
+                    beats.append(await member.beat())
+                    await anyio.sleep(0.1)
+                    last, before = anyio.current_time(), last
+                    longest_s = max(longest_s, last - before)
+                age_s = (await row_of(member, member.number)).beat_age_s if all(beats) else ttl_s
+                await member.leave()
+                if longest_s + anyio.current_time() - last < 0.7 * ttl_s:
+                    break  # else the machine stood still, and it may well have expired
+        assert all(beats)
+        assert age_s < ttl_s
 
     async def test_who_has_expired_never_beats_again_and_takes_nothing(
         self, opened: Sequence[ClusterStore]

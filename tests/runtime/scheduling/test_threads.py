@@ -8,7 +8,7 @@ import pytest
 
 from perdure.runtime.scheduling.threads import Threads
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
 

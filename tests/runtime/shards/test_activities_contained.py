@@ -90,7 +90,7 @@ async def call(ctx: OrchestrationContext, call: tuple[str, str]) -> str:
 
 @pytest.mark.parametrize("name", RAISED)
 async def test_whatever_an_activity_raises_its_caller_gets_an_activity_error(name: str) -> None:
-    async with within(5), Hub(app) as hub:
+    async with within(), Hub(app) as hub:
         for activity in ("raises", "raises_later", "raises_in_thread", "unencodable"):
             handle = await hub.client.start_new(call, (activity, name))
 
@@ -99,7 +99,7 @@ async def test_whatever_an_activity_raises_its_caller_gets_an_activity_error(nam
 
 @pytest.mark.parametrize("how", ["cancel", "scope", "group"])
 async def test_what_an_activity_does_to_its_task_stays_with_it(how: str) -> None:
-    async with within(5), Hub(app) as hub:
+    async with within(), Hub(app) as hub:
         for _ in range(3):
             guilty = await hub.client.start_new(call, ("spoils", how))
             beside = await hub.client.start_new(call, ("innocent", ""))
@@ -216,7 +216,7 @@ async def test_a_sync_attempt_that_outlives_its_limit_is_told_keeps_its_place_an
         except Exception as error:
             return repr(error)
 
-    async with within(5), Hub(local) as hub:
+    async with within(), Hub(local) as hub:
         first = await hub.client.start_new(run, 0)
         outcome = await first.result()
         second = await hub.client.start_new(run, 1)
@@ -238,9 +238,9 @@ async def test_the_limit_of_a_sync_attempt_begins_with_its_start() -> None:
 
     @local.activity
     def block(_: int) -> None:
-        go.wait(5)
+        go.wait(30)
 
-    @local.activity(timeout=0.3)
+    @local.activity(timeout=1.0)
     def quick(_: int) -> str:
         return "done"
 
@@ -252,9 +252,9 @@ async def test_the_limit_of_a_sync_attempt_begins_with_its_start() -> None:
         return await waits
 
     settings = Settings(activity_threads_max=1)
-    async with within(5), Hub(local, settings=settings) as hub:
+    async with within(), Hub(local, settings=settings) as hub:
         handle = await hub.client.start_new(run)
-        await anyio.sleep(0.5)  # longer than the limit, in the queue
+        await anyio.sleep(1.2)  # longer than the limit, in the queue
         go.set()
 
         assert await handle.result() == "done"
@@ -273,7 +273,7 @@ async def test_a_thread_that_never_returns_does_not_keep_the_hub_from_closing(
     async def run(ctx: OrchestrationContext) -> None:
         await ctx.call_activity(stuck)
 
-    async with within(5), Hub(local, settings=Settings(drain_s=0.05)) as hub:
+    async with within(), Hub(local, settings=Settings(drain_s=0.05)) as hub:
         await hub.client.start_new(run, instance_id="i")
         await until_true(
             lambda: (

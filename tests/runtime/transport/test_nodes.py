@@ -364,6 +364,7 @@ async def test_strangers_are_few_at_a_time_and_an_old_one_goes_for_a_new_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(nodes, "STRANGERS_MAX", 3)
+    monkeypatch.setattr(nodes, "GREETING_S", 60.0)
     gone: list[bytes] = []
     async with node() as other, anyio.create_task_group() as tasks:
 

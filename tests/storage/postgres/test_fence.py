@@ -254,6 +254,26 @@ async def test_a_commit_behind_one_that_is_missing_is_refused(
     await lose_a_tail(pair, server)
 
 
+async def until_commits_wait(admin: Any, dsn: str) -> None:
+    """Return when commits wait for a standby, and not only as soon as one session knows that name."""
+    probe = await asyncpg.connect(dsn)
+    waits = False
+
+    async def commit_on() -> None:
+        while not waits:
+            await probe.execute("SELECT pg_logical_emit_message(true, '', '')")
+
+    with anyio.fail_after(60):
+        async with create_task_group() as tasks:
+            tasks.start_soon(commit_on)
+            waiting = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'"
+            while not await admin.fetch(waiting, probe.get_server_pid()):
+                await anyio.sleep(0.01)
+            waits = True
+            await admin.fetch("SELECT pg_cancel_backend($1)", probe.get_server_pid())
+    await probe.close()
+
+
 async def cancelled_wait(dsn: str) -> tuple[list[str], Owner]:
     """Have the server stop the wait for a standby that a commit is in."""
     one = PostgresStore(dsn)
@@ -263,18 +283,16 @@ async def cancelled_wait(dsn: str) -> tuple[list[str], Owner]:
     outcomes: list[str] = []
     await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     await admin.execute("SELECT pg_reload_conf()")
-    async with create_task_group() as tasks:
-        with anyio.fail_after(20):
-            while await admin.fetchval("SHOW synchronous_standby_names") != "nobody":
-                await anyio.sleep(0.01)
-        tasks.start_soon(commit_once, old, outcomes)
-        with anyio.fail_after(20):
-            while not outcomes:
-                # Nobody is there, so it waits for ever, unless it is told to stop.
-                await admin.fetch(
-                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event ="
-                    " 'SyncRep' AND application_name = 'perdure commits'"
-                )
+    await until_commits_wait(admin, dsn)
+    with anyio.fail_after(60):
+        async with create_task_group() as tasks:
+            tasks.start_soon(commit_once, old, outcomes)
+            # Nobody is there, so it waits for ever, unless it is told to stop: once, as what it does
+            # next would be stopped by another word.
+            while not await admin.fetch(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event ="
+                " 'SyncRep' AND application_name = 'perdure commits'"
+            ):
                 await anyio.sleep(0.01)
     await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
     await admin.execute("SELECT pg_reload_conf()")
