@@ -359,10 +359,11 @@ async def test_an_open_loop_sends_nothing_before_its_time_and_says_when_it_falls
         await anyio.sleep(took_s)
 
     async with bench.hub(app) as hub:
-        for _ in range(5):  # a busy machine may have it stand still
-            relaxed = await bench.open_loop(hub, "x", request, n, rate=100.0, unit="ones", note="")
-            if relaxed.kept_up > 0.8:
-                break
+        tries = [  # a busy machine may have one stand still
+            await bench.open_loop(hub, "x", request, n, rate=100.0, unit="ones", note="")
+            for _ in range(3)
+        ]
+        relaxed = max(tries, key=lambda one: one.kept_up)
         # Two senders of two milliseconds each do a thousand a second at the most.
         flooded = await bench.open_loop(hub, "y", request, n, rate=1e5, unit="ones", note="")
 

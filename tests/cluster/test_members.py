@@ -37,7 +37,8 @@ from perdure.storage.membership import View
 from tests.cluster.small_cluster import Cluster, SmallMembership
 
 app = App("shop")
-TTL_S = 1.0
+#: Where members are to expire, which none does because a busy machine stands still for a while.
+TTL_S = 3.0
 PARTITIONS = 8
 
 
@@ -54,15 +55,20 @@ class Counter:
         return self.n
 
 
+may_end = anyio.Event()
+
+
 @app.activity
-async def take_a_while(seconds: float) -> str:
-    await anyio.sleep(seconds)
+async def take_a_while() -> str:
+    """End a little after it may."""
+    await may_end.wait()
+    await anyio.sleep(0.2)
     return "done"
 
 
 @app.orchestration
-async def work(ctx: OrchestrationContext, seconds: float) -> str:
-    return await ctx.call_activity(take_a_while, seconds)
+async def work(ctx: OrchestrationContext) -> str:
+    return await ctx.call_activity(take_a_while)
 
 
 @app.orchestration
@@ -77,7 +83,7 @@ async def hold(ctx: OrchestrationContext, key: str) -> None:
         await ctx.wait_for_external_event("go")
 
 
-def hub_on(cluster: Cluster, *, ttl_s: float = TTL_S, **given: Any) -> Hub:
+def hub_on(cluster: Cluster, *, ttl_s: float = 30.0, **given: Any) -> Hub:
     settings = Settings(lease_s=ttl_s, drain_s=2.0)
     given = {"rebalance": None, **given}
     return Hub(app, store=cluster.store(), partitions=PARTITIONS, settings=settings, **given)
@@ -218,18 +224,23 @@ async def test_what_is_done_once_for_a_hub_is_done_by_the_first_member() -> None
 
 
 async def test_an_activity_that_runs_goes_on_where_it_is_when_its_instance_moves() -> None:
+    global may_end
+    may_end = anyio.Event()
     cluster = Cluster()
     async with two_members(cluster) as (one, two):
         partition = owned(cluster, 1)[0]
         id = next(f"w{n}" for n in range(1_000) if partition_of(f"w{n}", PARTITIONS) == partition)
-        await one.client.start_new("work", 0.3, instance_id=id)
+        await one.client.start_new(work, instance_id=id)
         await until(lambda: crew_of(one).local_shard.activities.count == 1)
         await two.move_partition(partition, 2)
+        may_end.set()
         assert await two.client.wait(id) == "done"
         assert crew_of(two).local_shard.activities.count == 0, "it ran once"
 
 
 async def test_what_a_member_that_stops_runs_is_finished_and_its_instances_go_on() -> None:
+    global may_end
+    may_end = anyio.Event()
     cluster = Cluster()
     with anyio.fail_after(60):
         async with hub_on(cluster) as one:
@@ -238,8 +249,9 @@ async def test_what_a_member_that_stops_runs_is_finished_and_its_instances_go_on
                 mine = owned(cluster, 2)
                 ids = [f"w{n}" for n in range(40) if partition_of(f"w{n}", PARTITIONS) in mine]
                 for id in ids:
-                    await one.client.start_new("work", 0.2, instance_id=id)
+                    await one.client.start_new(work, instance_id=id)
                 await until(lambda: crew_of(two).local_shard.activities.count == len(ids))
+                may_end.set()
             for id in ids:
                 assert await one.client.wait(id) == "done"
             assert crew_of(one).local_shard.activities.count == 0, "none of them ran again"
@@ -292,7 +304,7 @@ async def test_who_saw_an_owner_before_the_last_one_takes_what_that_one_hands_ov
 
 async def test_what_a_silent_member_had_is_taken_when_it_expires() -> None:
     cluster = Cluster()
-    async with two_members(cluster) as (one, _):
+    async with two_members(cluster, ttl_s=TTL_S) as (one, _):
         id = counter_of(cluster, 2)
         assert await add(one.client, id) == 1
         cluster.unreachable.add(2)
@@ -358,7 +370,7 @@ async def test_a_partition_that_was_taken_from_a_member_ends_there_and_its_hub_g
 async def test_a_member_that_expired_is_another_one_from_then_on() -> None:
     cluster = Cluster()
     with anyio.fail_after(60):
-        async with hub_on(cluster) as hub:
+        async with hub_on(cluster, ttl_s=TTL_S) as hub:
             id = EntityId(Counter, "a")
             assert await add(hub.client, id) == 1
             cluster.silent.add(1)
@@ -386,7 +398,7 @@ async def test_a_member_that_expires_while_it_lets_a_partition_go_serves_on(
         return late()
 
     cluster = Cluster()
-    async with two_members(cluster) as (one, two):
+    async with two_members(cluster, ttl_s=TTL_S) as (one, two):
         monkeypatch.setattr(Partition, "leave", leave_late)
         id = counter_of(cluster, 2)
         assert await add(two.client, id) == 1
@@ -409,7 +421,7 @@ async def test_a_member_that_expires_while_it_lets_a_partition_go_serves_on(
 
 async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale() -> None:
     cluster = Cluster()
-    async with two_members(cluster) as (one, two):
+    async with two_members(cluster, ttl_s=TTL_S) as (one, two):
         id, client = counter_of(cluster, 2), two.client
         assert await add(client, id) == 1
         cluster.silent.add(2)
@@ -479,7 +491,7 @@ async def test_who_answers_whether_sure_or_not_is_found_out(
 
     monkeypatch.setattr(Leases, "is_sure", always)
     cluster = Cluster()
-    async with two_members(cluster) as (one, two):
+    async with two_members(cluster, ttl_s=TTL_S) as (one, two):
         id = counter_of(cluster, 2)
         assert await add(two.client, id) == 1
         cluster.silent.add(2)
@@ -507,7 +519,7 @@ async def test_a_member_whose_session_ended_reads_on_once_it_has_looked() -> Non
 
 async def test_requests_wait_for_a_store_that_is_away_for_a_while() -> None:
     cluster = Cluster()
-    async with two_members(cluster) as (one, two):
+    async with two_members(cluster, ttl_s=TTL_S) as (one, two):
         ids = [counter_of(cluster, 1), counter_of(cluster, 2)]
         for id in ids:
             await add(one.client, id)
@@ -525,7 +537,7 @@ async def test_requests_wait_for_a_store_that_is_away_for_a_while() -> None:
                 for m, id in enumerate(ids):
                     tasks.start_soon(ask, hub, id, f"r{n}{m}")
                     tasks.start_soon(read, hub, id)
-            await anyio.sleep(2 * TTL_S)
+            await anyio.sleep(1.3 * TTL_S)
             assert done == []
             cluster.is_away = False
         assert sorted(done) == [2, 2, 3, 3]
@@ -538,7 +550,7 @@ async def test_requests_do_not_wait_for_ever_for_a_store_that_is_away(
     monkeypatch.setattr("perdure.runtime.partitions.recovery.STORE_PATIENCE_S", 0.3)
     monkeypatch.setattr(router, "PATIENCE_S", 0.3)
     cluster = Cluster()
-    async with two_members(cluster) as (one, _):
+    async with two_members(cluster, ttl_s=TTL_S) as (one, _):
         id = counter_of(cluster, 1)
         await add(one.client, id)
         cluster.is_away = True
