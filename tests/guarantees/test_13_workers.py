@@ -31,9 +31,11 @@ from perdure import (
 )
 from perdure.runtime.client.remote import watch_hub
 from perdure.runtime.cluster.processes import ProcessCrew
+from tests.faults import persist
 from tests.guarantees.crash_child import OPENING_BALANCE, Account
 from tests.guarantees.worker_load import (
     PARTITIONS,
+    PATIENCE_S,
     Blocker,
     Fatal,
     Ledger,
@@ -132,7 +134,7 @@ async def test_what_was_acknowledged_survives_many_kills_of_workers(
 
 async def end_of(pid: int) -> None:
     """Return when a process has ended."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         while is_running(pid):
             await anyio.sleep(0.005)
 
@@ -164,7 +166,7 @@ async def test_a_partition_that_is_to_move_to_a_worker_that_died_is_served_somew
     folder: Path,
 ) -> None:
     async with hub_on(folder) as hub:
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             for n in range(3):
                 victim = 1 - hub.placement[0]
                 await until_served(hub, victim)
@@ -187,7 +189,7 @@ async def test_a_worker_that_does_not_start_any_more_has_its_partitions_served_b
         (folder / "broken").touch()
         os.kill(pid_of(hub, 0), signal.SIGKILL)
 
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             for n in range(PARTITIONS):
                 id = account_in(n)
                 assert await hub.client.call_entity(id, "change", 1, request_id=f"{n}") == 2
@@ -209,7 +211,7 @@ async def test_the_hub_stops_with_the_reason_when_its_last_worker_does_not_start
         ) as hub:
             (folder / "broken").touch()
             os.kill(pid_of(hub, 0), signal.SIGKILL)
-            await anyio.sleep(60)
+            await anyio.sleep(PATIENCE_S)
 
     with pytest.raises(InternalError, match="worker 0 does not start any more, and was the last"):
         await lose_it()
@@ -332,7 +334,7 @@ async def test_what_was_acknowledged_survives_many_kills_of_the_supervisor(
 @pytest.mark.by_turns
 async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path) -> None:
     load = Load(seed_of(), folder)
-    with anyio.fail_after(90):
+    with anyio.fail_after(PATIENCE_S):
         async with (
             hub_on(folder) as hub,
             connect(f"sqlite:{folder / 'hub'}", app) as client,
@@ -400,7 +402,7 @@ async def test_a_worker_is_replaced_also_while_a_child_has_its_sockets_open(fold
             dead = pid_of(hub, 0)
             os.kill(dead, signal.SIGKILL)
 
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_S):
                 assert await add(hub, 0, request="r") == OPENING_BALANCE + 2
                 found = await client.call_entity(account_in(0), Account.change, 1, request_id="s")
                 assert found == OPENING_BALANCE + 3
@@ -442,9 +444,11 @@ async def test_an_activity_that_ends_its_process_fails_alone(folder: Path) -> No
         handles: dict[str, Any] = {}
         for name, given in calls.items():
             id = id_in(0, name, PARTITIONS)
-            handles[name] = await hub.client.start_new("call", given, instance_id=id, request_id=id)
+            start = partial(hub.client.start_new, "call", given)
+            # What it starts may end the process before that has answered.
+            handles[name] = await persist(start, instance_id=id, request_id=id)
 
-        with anyio.fail_after(90):
+        with anyio.fail_after(PATIENCE_S):
             assert await handles["killed"].result() == "ProcessEndedError"
             assert await handles["exits"].result() == "ProcessEndedError"
             assert await handles["short"].result() == "done"
@@ -458,8 +462,9 @@ async def test_an_actor_whose_turns_end_their_process_is_parked(folder: Path) ->
     fatal = entity_in(0, Fatal, "fatal", PARTITIONS)
     async with hub_on(folder, crashes_max=2) as hub:
         # A signal that waited in the store comes again with each worker.
-        await hub.client.signal_entity(fatal, Fatal.strike, at=timedelta(seconds=0.5))
-        with anyio.fail_after(90):
+        strike = partial(hub.client.signal_entity, fatal, Fatal.strike)
+        await persist(strike, at=timedelta(seconds=0.5), request_id="s")
+        with anyio.fail_after(PATIENCE_S):
             while (status := await entity_status(hub, fatal)) is None or status.parked is None:
                 await anyio.sleep(0.05)
             assert await add(hub, 0, request="r") == OPENING_BALANCE + 1
@@ -477,10 +482,11 @@ async def entity_status(hub: Hub, id: EntityId[Any]) -> Any:
 async def test_a_hub_opens_also_where_an_activity_of_its_store_ends_processes(folder: Path) -> None:
     id = id_in(3, "again", PARTITIONS)
     async with hub_on(folder) as hub:
-        await hub.client.start_new("call", ["kill_process"], instance_id=id)
+        start = partial(hub.client.start_new, "call", ["kill_process"])
+        await persist(start, instance_id=id, request_id=id)
         await until_served(hub, 1, not_by=pid_of(hub, 1))
     async with hub_on(folder) as hub:
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while True:
                 with suppress(UnavailableError, OutcomeUnknownError):
                     assert await hub.client.wait(id) == "ProcessEndedError"
@@ -488,7 +494,7 @@ async def test_a_hub_opens_also_where_an_activity_of_its_store_ends_processes(fo
 
 
 async def until_there(path: Path) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         while not await anyio.Path(path).exists():
             await anyio.sleep(0.002)
 
@@ -516,7 +522,7 @@ async def test_a_worker_that_code_blocks_does_not_stall_the_others(folder: Path)
         tasks.start_soon(block, hub, folder)
         await until_there(folder / "blocks")
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             assert await add(hub, 3) == OPENING_BALANCE + 1
             id = id_in(2, "tick", PARTITIONS)
             handle = await hub.client.start_new(tick, instance_id=id)
@@ -630,7 +636,7 @@ async def test_another_hub_s_socket_is_not_taken_for_that_of_a_worker(folder: Pa
 async def test_a_worker_killed_while_the_hub_stops_does_not_keep_it_from_stopping(
     folder: Path,
 ) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks, hub_on(folder, drain_s=20.0) as hub:
             pid = pid_of(hub, 0)
 
@@ -700,7 +706,7 @@ async def test_partitions_leave_a_busy_worker_by_themselves(folder: Path) -> Non
         rebalance=rules,
     ) as hub:
         count = 0
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             while hub.placement == [0, 0, 1, 1]:
                 for id in ids:
                     await hub.client.call_entity(id, Account.change, 1)

@@ -46,7 +46,7 @@ KINDS = (
 RESULTS = {"chain": 16, "fan": 56, "timer": 3, "nested": 16, "listen": 3, "sequence": 6, "work": 1}
 SENDERS = 3
 BURST = 3
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 
 app = App()
 app.include(crash_child.app)
