@@ -91,14 +91,15 @@ def in_parts(fact: Fact) -> Generator[None, None, dict[str, Any]]:
 
 
 def read_in_parts(kind: type[F], value: Mapping[str, Any]) -> Generator[None, None, F]:
-    """Read a fact with long lists back; pauses behind each of their items."""
+    """Read a fact with long lists back, which are emptied; pauses behind each of their items."""
     converter, types = _converter(), get_type_hints(kind)
     fields: dict[str, Any] = {}
     for name, told in value.items():
         if get_origin(types[name]) is tuple:
             listed: list[Any] = []
-            for one in told:
+            for place, one in enumerate(told):
                 listed.append(converter.structure(one, get_args(types[name])[0]))
+                told[place] = None
                 yield
             fields[name] = tuple(listed)
         else:
@@ -113,7 +114,7 @@ def _converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     converter.register_structure_hook_func(_is_entity_id, lambda text, _: EntityId.parse(text))
-    converter.register_structure_hook_func(_is_numbers, lambda some, _: tuple(map(int, some)))
+    converter.register_structure_hook_func(_is_numbers, lambda some, _: tuple(some))
     return converter
 
 

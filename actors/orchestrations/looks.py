@@ -79,7 +79,7 @@ class InstanceLook:
         self.branches = branches_of(executor, BRANCHES_MAX)
         self.branch_count = len(executor.fibers)
         self.unconsumed = executor.unconsumed_names()
-        awaited = executor.awaited_events()
+        awaited = [*executor.awaited_events()]
         self.awaited_count = len(awaited)
         self.awaited = [
             AwaitedName(one.title, one.since, None if one.timer is None else one.timer.due)

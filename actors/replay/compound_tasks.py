@@ -154,7 +154,7 @@ def let_go_of(items: list[Any], every: int) -> Generator[None]:
 
 
 def _open(tasks: Sequence[Task[Any]]) -> Iterator[Task[Any]]:
-    return (task for task in tasks if not task.is_completed)
+    return (task for task in tasks if task._state == PENDING)
 
 
 def _error_of(task: Task[Any]) -> Exception:
@@ -188,6 +188,11 @@ class AnyTask(Task[Task[Any]]):
         else:
             for task in tasks:
                 task.watch(self)
+
+    @property
+    def count(self) -> int:
+        """How many tasks there are; while it waits none of them is settled."""
+        return len(self._tasks)
 
     def open_tasks(self) -> Iterator[Task[Any]]:
         """Give the tasks of which the first is waited for."""

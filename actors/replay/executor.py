@@ -10,8 +10,9 @@ that made it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
@@ -868,10 +869,10 @@ class Executor:
         if self.external is not None:
             self.external.forget(task)
 
-    def awaited_events(self) -> list[EventTask[Any]]:
+    def awaited_events(self) -> Iterator[EventTask[Any]]:
         """Give the open waits for events, the oldest for each name first."""
         external = self.external
-        return [] if external is None else [one for some in external.waits.values() for one in some]
+        return iter(()) if external is None else chain.from_iterable(external.waits.values())
 
     def unconsumed_events(self) -> Iterable[tuple[str, bytes]]:
         """Give the events that nobody took, in the order in which they came."""

@@ -7,13 +7,14 @@ it has no effects, and what lives is not touched.
 from __future__ import annotations
 
 from collections.abc import Generator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NondeterminismError, PayloadError
 from ..registry.outside import CodeLine, running_lines
 from .executor import Executor
 from .history import IDENTITY, KIND
-from .waits import Branch, OpenTask, Wait, branches_of, open_tasks
+from .waits import Branch, OpenTask, Wait, branches_of, open_task
 
 if TYPE_CHECKING:
     from .inputs import Given
@@ -23,7 +24,7 @@ BRANCHES_MAX = 20
 OPEN_MAX = 50
 
 #: How much the steps of one trace may say together, before it ends early.
-WEIGHT_MAX = 10_000
+WEIGHT_MAX = 5_000
 
 #: Events that end an execution: nothing that comes behind them was seen by its code.
 _ENDS = frozenset({"ExecutionTerminated", "ContinueAsNew", "ExecutionCompleted"})
@@ -79,7 +80,7 @@ class Trace:
 class Tracer(Executor):
     """An execution that is taken through a history for a trace of it."""
 
-    __slots__ = ("first", "made_at")
+    __slots__ = ("end", "first", "made_at")
 
     def follow(
         self, history: list[list[Any]], input: bytes | None, first: int, end: int
@@ -89,15 +90,14 @@ class Tracer(Executor):
         Pauses behind each event that came in.
         """
         trace = Trace()
-        self.first, self.made_at = first, trace.made_at
-        seen = seen_by_code(history)
-        steps = self.replay(seen, input, 0)
+        self.first, self.end, self.made_at = first, end, trace.made_at
+        steps = self.replay(history, input, 0)
         before = weight = 0
         try:
-            while before < min(end, len(seen)):
+            while before < min(end, len(history)) and not _is_end(history[before]):
                 next(steps)
-                if self.position > first and not _is_decision(seen, self.position):
-                    step = yield from self._look(before)
+                if self.position > first and not _is_decision(history, self.position):
+                    step = self._look(before)
                     trace.steps.append(step)
                     weight += step.weight
                 before = self.position
@@ -115,16 +115,15 @@ class Tracer(Executor):
         yield from rest or ()
         return trace
 
-    def _look(self, before: int) -> Generator[None, None, Step]:
-        found = yield from open_tasks(self)
+    def _look(self, before: int) -> Step:
         return Step(
             before,
             self.position,
             branches_of(self, BRANCHES_MAX),
             len(self.fibers),
-            found[:OPEN_MAX],
-            len(found),
-            [one.title for one in self.awaited_events()[:OPEN_MAX]],
+            [open_task(*one) for one in islice(self.pending.items(), OPEN_MAX)],
+            len(self.pending),
+            [one.title for one in islice(self.awaited_events(), OPEN_MAX)],
         )
 
     def record(
@@ -132,7 +131,8 @@ class Tracer(Executor):
     ) -> bool:
         """See ``Executor.record``; takes note of the lines that made the decision."""
         position = self.position
-        lines = running_lines(_RUNS) if position >= self.first and not self.closed else None
+        is_told = self.first <= position < self.end and not self.closed
+        lines = running_lines(_RUNS) if is_told else None
         is_new = super().record(decision, data, given)
         if lines is not None and self.mismatch is None:
             self.made_at[position] = lines
@@ -140,7 +140,7 @@ class Tracer(Executor):
 
     def _check(self) -> None:
         script = self._script
-        if self.mismatch is None and script is not None and script.next is None:
+        if self.mismatch is None and script is not None and _is_end(script.next):
             return  # it has ended where its history has
         super()._check()
 
@@ -157,6 +157,11 @@ _RUNS = Executor._run.__code__  # pyright: ignore[reportPrivateUsage]
 def seen_by_code(history: list[list[Any]]) -> list[list[Any]]:
     """Give the events up to the one that ended the execution, if one did."""
     for place, event in enumerate(history):
-        if event[KIND] in _ENDS:
+        if _is_end(event):
             return history[:place]
     return history
+
+
+def _is_end(event: list[Any] | None) -> bool:
+    """Whether nothing that comes from here on was seen by the code."""
+    return event is None or event[KIND] in _ENDS

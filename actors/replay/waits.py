@@ -16,7 +16,7 @@ from .compound_tasks import AllTask, AnyTask, Called, Retrying, RetryTask
 from .history import ANSWERS, KIND, NUMBER, DecisionKind
 from .locks import EntityLock
 from .scopes import CancelScope, GroupEnd, TaskGroup
-from .tasks import PENDING, CallTask, EventTask, Task, TimerTask
+from .tasks import CallTask, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
     from ..values import TimerPurpose, WaitKind
@@ -111,10 +111,11 @@ def branches_of(executor: Executor, most: int) -> list[Branch]:
 def open_tasks(executor: Executor) -> Generator[None, None, list[OpenTask]]:
     """Give the tasks without an answer; pauses now and then, and passes over what came meanwhile."""
     found: list[OpenTask] = []
-    for place, (number, task) in enumerate([*executor.pending.items()]):
+    for place, number in enumerate([*executor.pending]):
         if not place % PAUSE:
             yield
-        if task._state == PENDING:  # pyright: ignore[reportPrivateUsage]
+        task = executor.pending.get(number)
+        if task is not None:
             found.append(open_task(number, task))
     return found
 
@@ -205,7 +206,7 @@ def _wait(executor: Executor, task: Task[Any], groups: _Groups, depth: int = 0) 
         parts = tuple(_wait(executor, one, groups, depth + 1) for one in first)
         if isinstance(task, AllTask):
             return Wait("all", None, "", task.missing, parts)
-        return Wait("any", None, "", sum(1 for _ in task.open_tasks()), parts)
+        return Wait("any", None, "", task.count, parts)
     if isinstance(task, GroupEnd):
         numbers = groups.get(task.group, [])[:NAMED_MAX]
         return Wait("branches", None, "", task.group.count, (), tuple(numbers))

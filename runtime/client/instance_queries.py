@@ -25,7 +25,7 @@ from ...actors.times import optional_timestamp
 from ...actors.values import RuntimeStatus
 from ...storage import MendedInstance
 from ...storage.records import InstanceFilter, InstanceRecord
-from ...storage.slices import Breath, in_slices, map_each
+from ...storage.slices import Breath, in_slices, let_go, map_each
 from ..placement.hashing import partition_of
 from .changes import Changes, Readings
 from .client import InstanceConditions
@@ -104,9 +104,11 @@ class InstanceQueries(Requester):
         chunks = await self._partition(instance_id).store.read_history(record.id)
         try:
             events = await in_slices(read_history(chunks, None))
-            begin, end = span(len(events))
+            total = len(events)
+            begin, end = span(total)
             shown = await in_slices(map_each(events[begin:end], history_event))
-            return shown, begin, end, len(events)
+            await in_slices(let_go(events))
+            return shown, begin, end, total
         except (ValueError, OverflowError) as error:
             raise StoreDamagedError(
                 f"the history of {instance_id!r} is damaged: {error}"

@@ -25,7 +25,7 @@ from ...actors.replay.stored import read_history
 from ...actors.replay.waits import OpenTask
 from ...actors.times import to_datetime
 from ...actors.values import TERMINAL, RuntimeStatus
-from ...storage.slices import SLICE_S, in_slices, turn_of_loop
+from ...storage.slices import SLICE_S, in_slices, let_go, turn_of_loop
 from ..explanations import (
     AskedLock,
     AwaitedEvent,
@@ -96,7 +96,9 @@ class Explanations:
             look, opened = await self._look(activation)
             events = await self._history(look)
             if events is not None:
-                return await self._tell(look, opened, events, backlog, is_in_memory=True)
+                told = await self._tell(look, opened, events, backlog, is_in_memory=True)
+                await in_slices(let_go(events))
+                return told
         raise UnavailableError(f"{key!r} changes while it is looked at; repeat it")
 
     def _live(self, key: str) -> Activation | None:
@@ -157,6 +159,7 @@ class Explanations:
             rest = actor.close()
         if rest is not None:
             await in_slices(rest)
+        await in_slices(let_go(events))
         return told
 
     async def _rebuild(

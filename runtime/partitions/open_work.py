@@ -12,6 +12,7 @@ from ...actors.replay.history import AT, KIND, NUMBER
 from ...actors.replay.locks import LOCK_AGAIN
 from ...actors.replay.waits import PAUSE, Branch, OpenTask, Wait, decisions_of, unanswered
 from ...actors.times import to_datetime
+from ...storage.slices import let_go
 from ..explanations import (
     PendingActivity,
     PendingChild,
@@ -51,19 +52,18 @@ class OpenWork:
         Args:
             caller: the execution.
             events: its history.
-            opened: its tasks without an answer; None where only the history knows them.
+            opened: its tasks without an answer, of which the list is given away; None where only
+                the history knows them.
         """
         self._decisions = yield from decisions_of(events)
-        if opened is None:
-            tasks = yield from unanswered(events)
-        else:
-            tasks = opened
+        tasks = (yield from unanswered(events)) if opened is None else opened
         for place, task in enumerate(tasks):
             if not place % PAUSE:
                 yield
             decision = self._decisions.get(task.number)
             if decision is not None:
                 self._take(caller, task, decision, is_known=opened is not None)
+        yield from let_go(tasks)
 
     def take_left(self, call: ActivityCall) -> None:
         """Tell of an activity that was left behind by an execution that has ended."""

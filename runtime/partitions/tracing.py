@@ -14,7 +14,7 @@ from ...actors.replay.stored import read_history
 from ...actors.replay.trace import Step, Trace as Steps
 from ...actors.replay.waits import OpenTask, decisions_of
 from ...actors.times import to_datetime
-from ...storage.slices import in_slices
+from ...storage.slices import in_slices, let_go
 from ..explanations import SourceFunction, Trace, TraceStep, Waited
 from ..facts import in_parts
 from .checkpoint import instance_state
@@ -56,9 +56,9 @@ async def trace(partition: Partition, key: str, after: int, limit: int) -> dict[
         before = stands
         events = await _history(partition, records[0])
         if events is not None:
-            return await in_slices(
-                in_parts(await _trace(partition, records[0], events, after, limit))
-            )
+            told = await _trace(partition, records[0], events, after, limit)
+            await in_slices(let_go(events))
+            return told
     raise UnavailableError(f"{key!r} changes while it is looked at; repeat it")
 
 
@@ -75,7 +75,7 @@ async def _history(partition: Partition, record: InstanceRecord) -> list[list[An
 
 async def _trace(
     partition: Partition, record: InstanceRecord, events: list[list[Any]], after: int, limit: int
-) -> Trace:
+) -> dict[str, Any]:
     end = min(after + limit, len(events))
     page, found = _Page(events, after), Steps()
     if after < end:
@@ -89,15 +89,16 @@ async def _trace(
             found = await replayed_aside(partition, key, steps_of(actor, events, after, end))
             end = max(min(end, found.end or end), after + 1)
         await in_slices(page.fill(found, end))
-    return Trace(
+    told = Trace(
         instance_id=record.key,
         execution=record.execution,
         event_count=len(events),
-        steps=tuple(page.steps),
+        steps=(),
         next_after=end if end < len(events) else None,
         sources=tuple(page.sources.values()),
         code_trouble=found.trouble,
     )
+    return {**await in_slices(in_parts(told)), "steps": page.steps}
 
 
 class _Page:
@@ -112,7 +113,7 @@ class _Page:
         self._events = events
         self._after = after
         self._decisions: dict[int, list[Any]] = {}
-        self.steps: list[TraceStep] = []
+        self.steps: list[dict[str, Any]] = []  # as JSON values; as facts they are let go one by one
         self.sources: dict[tuple[str, int], SourceFunction] = {}
 
     def fill(self, found: Steps, end: int) -> Generator[None]:
@@ -125,9 +126,8 @@ class _Page:
         for position in range(self._after, end):
             if self._events[position][KIND] not in IDENTITY:
                 cause = position
-            self.steps.append(
-                self._step(position, cause, looked.get(position), found.made_at.get(position, []))
-            )
+            made_at = found.made_at.get(position, [])
+            self.steps.append(self._step(position, cause, looked.get(position), made_at).to_dict())
             yield
 
     def _step(
