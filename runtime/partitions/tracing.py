@@ -12,7 +12,7 @@ from ...actors.registry.outside import CodeLine
 from ...actors.replay.history import ANSWERS, AT, IDENTITY, KIND, NUMBER
 from ...actors.replay.stored import read_history
 from ...actors.replay.trace import Step, Trace as Steps
-from ...actors.replay.waits import OpenTask, decisions_of
+from ...actors.replay.waits import PAUSE, OpenTask, decisions_of
 from ...actors.times import to_datetime
 from ...storage.slices import in_slices, let_go
 from ..explanations import SourceFunction, Trace, TraceStep, Waited
@@ -123,6 +123,8 @@ class _Page:
         cause = self._after
         while cause > 0 and self._events[cause][KIND] in IDENTITY:
             cause -= 1
+            if not cause % PAUSE:
+                yield
         for position in range(self._after, end):
             if self._events[position][KIND] not in IDENTITY:
                 cause = position

@@ -73,11 +73,14 @@ async def has_long_history(ctx: OrchestrationContext, count: int) -> None:
     await ctx.wait_for_external_event("go")
 
 
+VERY_MUCH = pytest.param(has_much_open, 100_000, marks=pytest.mark.slow)
+
+
 @pytest.mark.by_turns
 @pytest.mark.parametrize("evicted", [False, True], ids=["live", "evicted"])
 @pytest.mark.parametrize(
     ("flow", "count"),
-    [(has_much_open, 20_000), (has_many_branches, 1_000), (has_long_history, 1_000)],
+    [(has_much_open, 20_000), VERY_MUCH, (has_many_branches, 1_000), (has_long_history, 1_000)],
 )
 async def test_a_look_at_much_does_not_hold_the_loop(
     evicted: bool, flow: object, count: int, stretches: Stretches
@@ -100,7 +103,7 @@ async def test_a_look_at_much_does_not_hold_the_loop(
 @pytest.mark.by_turns("trio")
 @pytest.mark.parametrize(
     ("flow", "count"),
-    [(has_much_open, 20_000), (has_many_branches, 500), (has_long_history, 1_500)],
+    [(has_much_open, 20_000), VERY_MUCH, (has_many_branches, 500), (has_long_history, 1_500)],
 )
 async def test_a_trace_does_not_hold_the_loop(
     flow: object, count: int, stretches: Stretches
@@ -118,4 +121,22 @@ async def test_a_trace_does_not_hold_the_loop(
         await checkpoint()
 
         assert len(trace.steps) == 1_000 or trace.next_after
+        assert stretches.longest_s < stretches.bound_s
+
+
+@pytest.mark.by_turns
+@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+async def test_a_trace_from_the_middle_of_a_long_turn_does_not_hold_the_loop(
+    count: int, stretches: Stretches
+) -> None:
+    async with running(app, partitions=1) as hub:
+        handle = await hub.client.start_new(has_much_open, count)
+        await quiet(hub)
+        await hub.client.trace(handle.instance_id, limit=1)
+        stretches.begin_anew()
+
+        trace = await hub.client.trace(handle.instance_id, after=count - 10)
+        await checkpoint()
+
+        assert [step.cause for step in trace.steps] == [0] * 11
         assert stretches.longest_s < stretches.bound_s

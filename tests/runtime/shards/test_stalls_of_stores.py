@@ -10,6 +10,7 @@ from zlib import crc32
 import anyio
 import orjson
 import pytest
+from anyio.lowlevel import checkpoint
 
 from perdure import App, EntityId, Hub, MemoryStore, OrchestrationContext, SqliteStore, Store
 from perdure.actors.messages import Operation, encode_message
@@ -217,6 +218,43 @@ async def test_the_replay_of_a_long_history_does_not_hold_its_loop(
         longest.append(stretches.longest_s)
 
     assert min(longest) < BOUND_S
+
+
+def long_history(count: int, end: str = "Running") -> dict[str, Any]:
+    """The rows of an instance that called so many activities, all of which have answered."""
+    events: list[list[Any]] = [["ExecutionStarted", 1, "fan_out_and_wait", None, 1, None]]
+    for number in range(1, count + 1):
+        given = crc32(orjson.dumps(number - 1))
+        called = ["TaskScheduled", 1, number, "work", given, [number - 1], None, 1, None, number]
+        events.append(called)
+    events += [["TaskCompleted", 2, number, number - 1] for number in range(1, count + 1)]
+    chunks = [
+        ChunkRow(1, start, orjson.dumps(events[start : start + 1_000]))
+        for start in range(0, len(events), 1_000)
+    ]
+    created = CreatedRow(
+        1, "long", "fan_out_and_wait", None, 1, 1, None, 0, 0, None, b"%d" % count, None
+    )
+    progress = ProgressRow(1, end, 1, None, 0, len(events), None, None, None, None, None)
+    return {"created": [created], "progress": [progress], "history": chunks}
+
+
+@pytest.mark.by_turns
+@pytest.mark.parametrize("count", [COUNT, pytest.param(100_000, marks=pytest.mark.slow)])
+async def test_reading_all_of_a_long_history_does_not_hold_the_loop(
+    count: int, stretches: Stretches
+) -> None:
+    store = MemoryStore()
+    await fill(store, **long_history(count, "Completed"))
+    async with hub_of(store) as hub:
+        await hub.client.get_history("long")
+        stretches.begin_anew()
+
+        events = await hub.client.get_history("long")
+        await checkpoint()  # the stretch ends with the turn of the loop
+
+        assert stretches.longest_s < stretches.bound_s
+        assert len(events) == 2 * count + 1
 
 
 async def test_activities_of_a_long_history_that_run_again_do_not_hold_the_loop(
