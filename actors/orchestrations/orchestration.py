@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 
     from ..carried import Carried
     from ..effects import Effects
+    from ..messages import Action
     from ..registry.lookup import Lookup
     from ..replay.execution import Execution
     from ..replay.rerun import Rerun
@@ -179,7 +180,8 @@ class OrchestrationActor(Actor):
         self.ahead: list[InstanceEvents] = []
         self.executor: Execution | None = None
         self.open_work = NO_WORK
-        self.keeping: Generator[None] | None = None  # makes the events that it goes on with
+        # Makes the events that it goes on with, or tells its children; nothing begins before.
+        self.keeping: Generator[None] | None = None
         self.rewinding: Rewind | PerdureError | None = None
         self.begun = False
         self.fresh = False  # what its execution began with is to be told (again)
@@ -367,13 +369,15 @@ class OrchestrationActor(Actor):
             self.handle(waiting, now, effects)
             effects.consume(waiting)
 
-    def _start(self, message: Start, now: int, effects: Effects) -> None:
+    def _start(self, message: Start, now: int, effects: Effects) -> Any:
         if self.is_live:
             if message.on_existing != "replace":
                 self._refuse_start(message, effects)
-                return
+                return None
             self.terminate("replaced by a new instance", True, now, effects)
             self.give_up_held(now, effects)
+        if self.keeping is not None:
+            return STAY
         if self.status is not None or self.purged:
             self._make_room(effects)
         self.fresh = self.changed = True
@@ -397,21 +401,25 @@ class OrchestrationActor(Actor):
             self._note_carried()
         else:
             self.run_first(now, effects)
+        return None
 
-    def _fork(self, message: Fork, now: int, effects: Effects) -> None:
+    def _fork(self, message: Fork, now: int, effects: Effects) -> Any:
         if self.is_live:
             effects.refuse(message, InstanceAlreadyExistsError(self.instance_id))
-            return
+            return None
+        if self.keeping is not None:
+            return STAY
         from .fork import begin, make_fork  # here, since hardly an instance is ever forked
 
         fork = make_fork(self, message, now)
         if isinstance(fork, PerdureError):
             effects.refuse(message, fork)
-            return
+            return None
         if self.status is not None or self.purged:
             self._make_room(effects)
         begin(self, fork, now, effects)
         effects.reply(message, b"true")
+        return None
 
     def _make_room(self, effects: Effects) -> None:
         """Be as nobody has begun it, in front of another execution."""
@@ -982,9 +990,27 @@ class OrchestrationActor(Actor):
         children = self._children() if recursive else []
         self.record(now, "ExecutionTerminated", reason)
         outcome = Outcome("Terminated", failure=FailureDetails("Terminated", reason))
-        for child in children:
-            effects.send(child, Command("terminate", reason))
+        self._tell_children(children, "terminate", reason, effects)
         self.finish(outcome, now, effects)
+
+    def _tell_children(
+        self, children: list[str], action: Action, reason: str, effects: Effects
+    ) -> None:
+        """Send children a command; to many with pauses, and nothing begins before that is done."""
+        self.keeping = self._tell_each(children, action, reason, effects)
+        if len(children) > KEPT_MAX:
+            effects.prepare(self.instance_id, self.keeping)
+        else:
+            self._end_keeping()
+
+    def _tell_each(
+        self, children: list[str], action: Action, reason: str, effects: Effects
+    ) -> Generator[None]:
+        for place, child in enumerate(children):
+            if not place & KEPT_MAX:
+                yield
+            effects.send(child, Command(action, reason))
+        self.keeping = None
 
     def _children(self) -> list[str]:
         work = self.open_work if self.executor is None else self.executor.open_work()
@@ -1011,8 +1037,7 @@ class OrchestrationActor(Actor):
             send_releases(effects, owner._replace(task=number), entities, is_granted)
         if executor is not None:
             if status == "Canceled":
-                for child in work.children:
-                    effects.send(child, Command("cancel", "its parent was cancelled"))
+                self._tell_children(work.children, "cancel", "its parent was cancelled", effects)
             rest = executor.close()
             if rest is not None:
                 effects.let_go(rest)

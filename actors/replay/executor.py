@@ -526,14 +526,14 @@ class Executor:
         """Let the code go. Its ``finally`` blocks run, but nothing that they ask for happens.
 
         Returns:
-            What lets go of its tasks, where these are many; pauses now and then.
+            What lets go of its strands and tasks, where these are many; pauses now and then.
         """
         self.closed = True
+        if len(self.fibers) > _MANY:
+            return self._let_go_all()
         if self.fibers:
-            self.stage(self.context, self._let_go, None, None)
-        # What leads from here to what leads back; the collector would find it else.
-        self.running = self.lock = self.mismatch = None
-        self.unseen.clear()
+            self.stage(self.context, self._let_go, self.fibers, None)
+        self._forget()
         if not self.pending and not self.unanswered and self.external is None:
             return None  # nearly always
         rest = self._let_go_tasks()
@@ -543,9 +543,23 @@ class Executor:
             pass
         return None
 
-    def _let_go(self, happened: None, given: None) -> None:
+    def _forget(self) -> None:
+        # What leads from here to what leads back; the collector would find it else.
+        self.fibers.clear()
+        self.running = self.lock = self.mismatch = None
+        self.unseen.clear()
+
+    def _let_go_all(self) -> Generator[None]:
+        for start in range(0, len(self.fibers), _AT_ONCE):
+            some = self.fibers[start : start + _AT_ONCE]
+            self.stage(self.context, self._let_go, some, None)
+            yield
+        self._forget()
+        yield from self._let_go_tasks()
+
+    def _let_go(self, fibers: list[Fiber], given: None) -> None:
         self.is_stepped = True
-        for fiber in self.fibers:
+        for fiber in fibers:
             # Not close(), which complains where a finally block waits for something; nor does
             # GeneratorExit do for generators: one that delegates would close() what is inside.
             end = ReplayStopped if fiber.generator else GeneratorExit
@@ -558,7 +572,6 @@ class Executor:
                     break
             else:
                 keep_for_ever(fiber.coroutine)
-        self.fibers.clear()
         self.is_stepped = False
 
     def _let_go_tasks(self) -> Generator[None]:

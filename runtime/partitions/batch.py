@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Container, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...actors.ids import is_entity
-from ...actors.messages import ActivityCall, Caller, Message
+from ...actors.messages import ActivityCall, Message
 from ...storage.slices import STEPS
 from ..placement.places import Frame
 
@@ -106,7 +106,8 @@ class Batch:
         self.by_row: dict[int, Waiter] = {}  # of the replies, those to messages of the store
         self.answered: list[tuple[str, Any]] = []  # request ids, for those who repeat them
         self.activities: list[ActivityCall] = []
-        self.given_up: dict[Caller, int] = {}  # of these, and how many there were then
+        # Which of these, by execution: tasks, or None for all, and how many there were then.
+        self.given_up: dict[tuple[str, int], list[tuple[Container[int] | None, int]]] = {}
         self.frames: list[tuple[int, Frame]] = []
         self.acknowledged: set[int] = set()
         self.finished: list[str] = []
@@ -163,9 +164,10 @@ class Batch:
             or self.rest
         )
 
-    def cancel(self, caller: Caller) -> None:
-        """Do not start an activity of an instance, or all for task 0, of those called so far."""
-        self.given_up[caller] = len(self.activities)
+    def cancel(self, instance_id: str, execution: int, tasks: Container[int] | None) -> None:
+        """Do not start activities of an execution, or all, of those called so far."""
+        marks = self.given_up.setdefault((instance_id, execution), [])
+        marks.append((tasks, len(self.activities)))
 
     def wanted(self, start: int = 0, count: int | None = None) -> list[ActivityCall]:
         """Give the activities that were not given up, of all, or of so many from one on."""
@@ -174,9 +176,11 @@ class Batch:
         found: list[ActivityCall] = []
         for place in range(start, end):
             call = calls[place]
-            instance_id, execution, _ = caller = call.caller
-            of_all = given_up.get(Caller(instance_id, execution, 0), 0)
-            if place >= of_all and place >= given_up.get(caller, 0):
+            instance_id, execution, task = call.caller
+            if not any(
+                place < count and (tasks is None or task in tasks)
+                for tasks, count in given_up.get((instance_id, execution), ())
+            ):
                 found.append(call)
         return found
 

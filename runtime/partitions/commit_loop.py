@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 #: event loop: in budgets of the pump.
 DRAIN_BUDGETS = 4
 
+_END = object()
+
 #: How many activities are looked at in one step, to see whether they are wanted.
 _AT_ONCE = 500
 
@@ -239,7 +241,10 @@ class CommitLoop:
         """Whether turns have decided what has to be written down before it can be sealed."""
         partition = self.partition
         return bool(
-            partition.batch.unready or partition.timers.gone or partition.leftovers.unwritten
+            partition.batch.unready
+            or partition.timers.gone
+            or partition.leftovers.unwritten
+            or partition.leftovers.forgotten
         )
 
     def _write_down(self) -> Generator[None]:
@@ -350,7 +355,9 @@ class CommitLoop:
             partition.catalog.purging -= batch.purged.keys()
         yield from partition.overflow.relieve(batch)
         for rest in batch.rest:
-            yield from rest
+            # It may run users' code: what is to be done where strands of it end.
+            while partition.pump.lend(partial(next, rest, _END)) is not _END:
+                yield
         reloaded, partition.reloaded = partition.reloaded, []
         for activation in reloaded:
             if not activation.dead:

@@ -25,7 +25,7 @@ from ...actors.replay.stored import read_history
 from ...actors.replay.waits import OpenTask
 from ...actors.times import to_datetime
 from ...actors.values import TERMINAL, RuntimeStatus
-from ...storage.slices import SLICE_S, in_slices, let_go, turn_of_loop
+from ...storage.slices import SLICE_S, each, in_slices, let_go, turn_of_loop
 from ..explanations import (
     AskedLock,
     AwaitedEvent,
@@ -194,8 +194,7 @@ class Explanations:
             await in_slices(
                 work.gather(Caller(look.instance_id, look.execution, 0), events, opened)
             )
-        for call in partition.leftovers.calls_of(look.instance_id):
-            work.take_left(call)
+        await in_slices(each(partition.leftovers.calls_of(look.instance_id), work.take_left))
         lock = None if look.lock is None else _lock(look.lock, work.asked_at(look.lock.number))
         return InstanceExplanation(
             instance_id=look.instance_id,

@@ -7,7 +7,7 @@ purged, so that a restart runs it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ...actors.failures import read_failure
@@ -15,7 +15,7 @@ from ...actors.logs import Log
 from ...actors.messages import ActivityCall, Caller, Completion, encode_call
 from ...actors.replay.stored import read_call
 from ...storage.records import ActivityRow
-from ...storage.slices import STEPS, each
+from ...storage.slices import STEPS, at_once, each
 
 if TYPE_CHECKING:
     from ...actors.errors import FailureDetails
@@ -60,12 +60,16 @@ class Leftovers:
         rows: the number of the row, and the call, by instance, and by who called.
         unwritten: of many at once, those that have no row until they are written down: the
             instance's number, and the calls by their tasks, by instance and execution.
+        forgotten: instances with many that were forgotten, of which nothing is written down yet.
     """
 
     def __init__(self, partition: Owner) -> None:
         self._partition = partition
         self.rows: dict[str, dict[Caller, tuple[int, ActivityCall]]] = {}
         self.unwritten: dict[tuple[str, int], tuple[int, dict[int, ActivityCall]]] = {}
+        self.forgotten: list[
+            tuple[str, dict[Caller, tuple[int, ActivityCall]], dict[int, dict[int, ActivityCall]]]
+        ] = []
 
     def keep_all(
         self, instance: int, instance_id: str, execution: int, calls: dict[int, ActivityCall]
@@ -83,10 +87,15 @@ class Leftovers:
 
         What is answered meanwhile needs none.
         """
-        while self.unwritten:
+        while self.unwritten or self.forgotten:
+            yield from self._forget()
+            if not self.unwritten:
+                continue
             key, these = next(iter(self.unwritten.items()))
             instance, calls = these
             for place, task in enumerate([*calls], 1):
+                if self.unwritten.get(key) is not these:
+                    break  # they were forgotten
                 call = calls.pop(task, None)
                 if call is not None:
                     self.keep(instance, call)
@@ -96,13 +105,13 @@ class Leftovers:
                 del self.unwritten[key]
                 self._forget_if_empty(key[0])
 
-    def calls_of(self, instance_id: str) -> list[ActivityCall]:
-        """Give what an instance has left."""
-        found = [call for _, call in self.rows.get(instance_id, {}).values()]
+    def calls_of(self, instance_id: str) -> Iterator[ActivityCall]:
+        """Give what an instance has left now."""
+        some = [[*self.rows.get(instance_id, {}).values()]]
         for (owner, _), (_, calls) in self.unwritten.items():
             if owner == instance_id:
-                found += calls.values()
-        return found
+                some.append([(0, call) for call in calls.values()])
+        return (call for one in some for _, call in one)
 
     def _forget_if_empty(self, instance_id: str) -> None:
         if not self.rows[instance_id] and not any(
@@ -141,22 +150,37 @@ class Leftovers:
         return True
 
     def forget(self, instance_id: str) -> None:
-        """Let go of those of an instance, and tell them to stop."""
-        tasks: dict[int, list[int]] = {}
-        for caller, (n, _) in self.rows.pop(instance_id, {}).items():
-            self._partition.batch.left_deleted.append(n)
-            tasks.setdefault(caller.execution, []).append(caller.task)
-        for owner, execution in [*self.unwritten]:
-            if owner == instance_id:
-                _, calls = self.unwritten.pop((owner, execution))
-                tasks.setdefault(execution, []).extend(calls)
-                calls.clear()  # they may be being written down
-        for execution, some in tasks.items():
-            self._partition.cancel_activities(instance_id, execution, some)
+        """Let go of those of an instance, and tell them to stop; many when it is written down."""
+        rows = self.rows.pop(instance_id, {})
+        unwritten = {
+            execution: self.unwritten.pop((owner, execution))[1]
+            for owner, execution in [*self.unwritten]
+            if owner == instance_id
+        }
+        self.forgotten.append((instance_id, rows, unwritten))
+        if len(rows) + sum(map(len, unwritten.values())) <= STEPS:
+            at_once(self._forget())
+
+    def _forget(self) -> Generator[None]:
+        while self.forgotten:
+            instance_id, rows, unwritten = self.forgotten.pop()
+            tasks = {execution: [*calls] for execution, calls in unwritten.items()}
+            for place, caller in enumerate([*rows], 1):
+                self._partition.batch.left_deleted.append(rows.pop(caller)[0])
+                tasks.setdefault(caller.execution, []).append(caller.task)
+                if not place % STEPS:
+                    yield
+            for execution, some in tasks.items():
+                self._partition.cancel_activities(instance_id, execution, some)
+            for calls in unwritten.values():
+                while calls:
+                    calls.popitem()
+                    yield
 
     def clear(self) -> None:
         """Forget all, as memory is dropped."""
         self.rows.clear()
+        self.forgotten.clear()
         for _, calls in self.unwritten.values():
             calls.clear()
         self.unwritten.clear()

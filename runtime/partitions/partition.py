@@ -315,19 +315,22 @@ class Partition(Ledger):
 
     def cancel_activity(self, caller: Caller, running: bool = True) -> None:
         """Do not start activities that have not been, and tell those that run to stop."""
-        for batch in (self.batch, self.flying, self.releasing):
-            if batch is not None and batch.activities:
-                batch.cancel(caller)
+        instance_id, execution, task = caller
+        self._not_start(instance_id, execution, {task} if task else None)
         if running:
             self.calls.cancel(caller)
 
     def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
         """Do not start activities that have not been, and tell those that run to stop."""
+        self._not_start(instance_id, execution, frozenset(tasks))
+        self.calls.cancel_some(instance_id, execution, tasks)
+
+    def _not_start(
+        self, instance_id: str, execution: int, tasks: frozenset[int] | set[int] | None
+    ) -> None:
         for batch in (self.batch, self.flying, self.releasing):
             if batch is not None and batch.activities:
-                for task in tasks:
-                    batch.cancel(Caller(instance_id, execution, task))
-        self.calls.cancel_some(instance_id, execution, tasks)
+                batch.cancel(instance_id, execution, tasks)
 
     def leave_activities(
         self, instance: int, instance_id: str, execution: int, calls: dict[int, ActivityCall]

@@ -58,7 +58,8 @@ class _Heap:
         """Forget the alarms that are stopped; pauses behind each that it looks at."""
         old, self.alarms = self.alarms, []
         self._stopped = 0
-        for one in old:
+        while old:  # which frees them one by one
+            one = old.pop()
             if one[2].callback is not None:
                 heappush(self.alarms, one)
             yield

@@ -7,7 +7,7 @@ an ordinary message, so it runs at least once: a crash in between runs it again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from ..scheduling.forks import end_child, forks
 from ..scheduling.hands import is_foreign
 from ..scheduling.threads import Threads
 from ..scheduling.waiter import context_for_threads, thread_waker
-from .lanes import Lane, Parcel
+from .lanes import PARCEL_MAX, Lane, Parcel
 
 if TYPE_CHECKING:
     from ...actors.registry.definitions import ActivityDefinition
@@ -44,6 +44,9 @@ _log = Log("perdure.activities")
 
 #: Sync activities that are handed to the threads before these have ended others.
 _AHEAD = 1_000
+
+#: How many parcels of calls are looked through in one step, for those that were given up.
+_PARCELS = 2
 
 
 class RunningActivity:
@@ -306,7 +309,7 @@ class ActivityPool:
 
     * What waits is no more than its call, and in no table: it is skipped when its turn comes, if
       it was given up. Only what was let in has an object of its own.
-    * A lane is full, or nobody waits in it.
+    * A lane is full, or nobody waits in it, or what waits first is about to be dropped.
     """
 
     def __init__(
@@ -478,6 +481,8 @@ class ActivityPool:
         while lane.waiting and lane.count < lane.limit:
             first = lane.waiting[0]
             if isinstance(first, Parcel):
+                if first.dropped:
+                    return  # it is about to be looked through, which lets more in
                 call = lane.next_call(first)
                 self.waiting -= 1
                 if call is not None:
@@ -528,19 +533,16 @@ class ActivityPool:
 
     def cancel(self, caller: Caller) -> None:
         """Tell one activity of an instance, or all of them for task 0, to stop."""
-        if self.waiting:
-            for lane in self._lanes:
-                if lane.waiting:
-                    lane.give_up(caller)
-            if not caller.task:
-                self._count_waiting()
         if caller.task:
+            for parcel in self._parcels if self.waiting else ():
+                parcel.skip(caller)
             if (one := self._running.get(caller)) is not None:
                 one.stop()
             return
         # One look at all that run, no more than the limits let in, instead of a table for each
         # instance: this is for what ends before its activities have.
         instance_id, execution, _ = caller
+        self._drop_waiting(instance_id, execution, None)
         self._stop(
             [
                 one
@@ -556,11 +558,7 @@ class ActivityPool:
                 self.cancel(Caller(instance_id, execution, task))
             return
         given_up = set(tasks)
-        if self.waiting:
-            for lane in self._lanes:
-                if lane.waiting:
-                    lane.drop_some(instance_id, execution, given_up)
-            self._count_waiting()
+        self._drop_waiting(instance_id, execution, given_up)
         self._stop(
             [
                 one
@@ -568,6 +566,27 @@ class ActivityPool:
                 if task in given_up and instance == instance_id and number == execution
             ]
         )
+
+    def _drop_waiting(self, instance_id: str, execution: int, tasks: Container[int] | None) -> None:
+        """Drop calls of an execution that wait, or those of some tasks: none of them begins."""
+        parcels = self._parcels if self.waiting else []
+        found = [one for one in parcels if one.skip_all(instance_id, execution, tasks)]
+        if found:
+            _Dropping(self, found).run()
+
+    def drop_from(self, parcels: list[Parcel]) -> None:
+        """Be without what was given up of some parcels."""
+        for parcel in parcels:
+            parcel.drop()
+        if self._stopping:
+            return
+        lanes = self._lanes
+        for lane in lanes:
+            if lane.waiting:
+                lane.drop_empty()
+        self._count_waiting()
+        for lane in lanes:
+            self._let_in(lane)
 
     def _stop(self, some: list[RunningActivity]) -> None:
         """Tell some activities to stop; of many, what ends by that has a turn of the loop each."""
@@ -722,6 +741,29 @@ class _Stopping:
             self._wake()
 
 
+class _Dropping:
+    """Drops calls that wait and were given up: of some parcels at a time, for the pump."""
+
+    __slots__ = ("_left", "_pool")
+
+    title = "the dropping of activities"
+
+    def __init__(self, pool: ActivityPool, parcels: list[Parcel]) -> None:
+        self._pool = pool
+        self._left = parcels
+
+    def run(self) -> None:
+        """Drop some."""
+        left = self._left
+        self._pool.drop_from(left[:_PARCELS])
+        del left[:_PARCELS]
+        if left:
+            self._pool.put(self)
+
+    def on_suspended(self, hand: Hand) -> None:
+        """It never does."""
+
+
 class _Intake:
     """Takes many calls at once in, some at a time: for the pump, which lets the loop turn."""
 
@@ -737,7 +779,8 @@ class _Intake:
         """Take calls in, behind those that wait for that."""
         if not self.lane.waiting:
             self._pool.put(self)
-        self.lane.waiting.append(Parcel(calls, post))
+        for start in range(0, len(calls), PARCEL_MAX):
+            self.lane.waiting.append(Parcel(calls[start : start + PARCEL_MAX], post))
         self._pool.waiting += len(calls)
 
     def run(self) -> None:
@@ -748,11 +791,12 @@ class _Intake:
         parcel = lane.waiting[0]
         assert isinstance(parcel, Parcel)
         calls, post, submit = parcel.calls, parcel.post, self._pool.submit
+        wants = parcel.wants if parcel.has_given_up else None
         some = min(STEPS, len(calls))
         self._pool.waiting -= some
         for _ in range(some):
             call = calls.popleft()
-            if not (parcel.given_up and call.caller in parcel.given_up):
+            if wants is None or wants(call):
                 submit(call, post)
         if not calls:
             lane.waiting.popleft()

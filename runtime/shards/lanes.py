@@ -15,46 +15,68 @@ if TYPE_CHECKING:
 Post = Callable[[str, Completion], None]
 
 
+#: How many calls a parcel has at most, which are looked at together.
+PARCEL_MAX = 1_000
+
+
 class Parcel:
     """Calls that wait, oldest first, whose answers go to the same place.
 
     Attributes:
-        instances: whose calls they are, and perhaps were.
+        instances: whose calls they are, and perhaps were; None where that is not known.
         given_up: those that are skipped.
+        dropped: executions of which all calls are skipped, or those of some tasks.
         since: when the first of them came, by the performance counter.
     """
 
-    __slots__ = ("calls", "given_up", "instances", "post", "since")
+    __slots__ = ("calls", "dropped", "given_up", "instances", "post", "since")
 
-    def __init__(self, calls: Iterable[ActivityCall], post: Post) -> None:
+    def __init__(
+        self, calls: Iterable[ActivityCall], post: Post, instances: set[str] | None = None
+    ) -> None:
         self.calls = deque(calls)
         self.post = post
-        self.instances: set[str] | None = None
+        self.instances = instances
         self.given_up: set[Caller] = set()
+        self.dropped: list[tuple[str, int, Container[int] | None]] = []
         self.since = perf_counter()
 
-    def give_up(self, caller: Caller) -> None:
-        """Skip a call, or drop all of an execution for task 0, if they are here."""
-        if self.instances is None:
-            self.instances = {call.caller.instance_id for call in self.calls}
-        if caller.instance_id not in self.instances:
-            return
-        if caller.task:
+    def skip(self, caller: Caller) -> None:
+        """Have one call be skipped, if it is here."""
+        if self.instances is None or caller.instance_id in self.instances:
             self.given_up.add(caller)
-        else:
-            self.calls = deque(one for one in self.calls if one.caller[:2] != caller[:2])
 
-    def drop_some(self, instance_id: str, execution: int, tasks: Container[int]) -> None:
-        """Drop those of an execution's calls that are here, by the numbers of their tasks."""
-        if self.instances is None or instance_id in self.instances:
-            own = instance_id, execution
-            self.calls = deque(
-                one for one in self.calls if one.caller[2] not in tasks or one.caller[:2] != own
-            )
+    def skip_all(self, instance_id: str, execution: int, tasks: Container[int] | None) -> bool:
+        """Have an execution's calls be skipped, or those of some tasks; whether any may be here."""
+        may_be = self.instances is None or instance_id in self.instances
+        if may_be:
+            self.dropped.append((instance_id, execution, tasks))
+        return may_be
+
+    def wants(self, call: ActivityCall) -> bool:
+        """Whether a call is not one of those that are skipped."""
+        caller = call.caller
+        return caller not in self.given_up and not any(_is_of(caller, *one) for one in self.dropped)
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether some are skipped, or were."""
+        return bool(self.given_up or self.dropped)
+
+    def drop(self) -> None:
+        """Be without what was dropped."""
+        for one in self.dropped:
+            self.calls = deque(call for call in self.calls if not _is_of(call.caller, *one))
+        self.dropped.clear()
 
     def callers(self) -> Iterator[Caller]:
         """Give whose calls wait."""
-        return (call.caller for call in self.calls if call.caller not in self.given_up)
+        return (call.caller for call in self.calls if self.wants(call))
+
+
+def _is_of(caller: Caller, instance_id: str, execution: int, tasks: Container[int] | None) -> bool:
+    of, number, task = caller
+    return of == instance_id and number == execution and (tasks is None or task in tasks)
 
 
 class Lane:
@@ -86,34 +108,27 @@ class Lane:
         """Have a call wait, behind all others."""
         last = self.waiting[-1] if self.waiting else None
         # What was given up was so before this call came, which may be the same one anew.
-        if isinstance(last, Parcel) and last.post == post and not last.given_up:
+        if (
+            isinstance(last, Parcel)
+            and last.post == post
+            and len(last.calls) < PARCEL_MAX
+            and not last.has_given_up
+        ):
             last.calls.append(call)
             if last.instances is not None:
                 last.instances.add(call.caller.instance_id)
         else:
-            self.waiting.append(Parcel([call], post))
+            self.waiting.append(Parcel([call], post, {call.caller.instance_id}))
 
     def next_call(self, parcel: Parcel) -> ActivityCall | None:
         """Take the next call out of the first parcel; None if that one was given up."""
         call = parcel.calls.popleft()
         if not parcel.calls:
             self.waiting.popleft()
-        return None if parcel.given_up and call.caller in parcel.given_up else call
+        return None if parcel.has_given_up and not parcel.wants(call) else call
 
-    def give_up(self, caller: Caller) -> None:
-        """Skip a call that waits, or drop all of an execution for task 0."""
-        for parcel in self.parcels:
-            parcel.give_up(caller)
-        if not caller.task:
-            self._drop_empty()
-
-    def drop_some(self, instance_id: str, execution: int, tasks: Container[int]) -> None:
-        """Drop those of an execution's calls that wait, by the numbers of their tasks."""
-        for parcel in self.parcels:
-            parcel.drop_some(instance_id, execution, tasks)
-        self._drop_empty()
-
-    def _drop_empty(self) -> None:
+    def drop_empty(self) -> None:
+        """Be without parcels in which nothing waits any more."""
         self.waiting = deque(
             one for one in self.waiting if not isinstance(one, Parcel) or one.calls
         )

@@ -173,6 +173,6 @@ def test_a_call_that_is_cancelled_before_its_batch_is_durable_is_not_made(
         for key, number in (("i", 1), ("i", 2), ("j", 1))
     ]
 
-    batch.cancel(Caller("i", 1, task))
+    batch.cancel("i", 1, {task} if task else None)
 
     assert [(call.caller.instance_id, call.caller.task) for call in batch.wanted()] == left

@@ -183,7 +183,7 @@ def test_many_have_rows_once_they_are_written_down_bit_by_bit(
     assert written == [64, 128, 192]
     assert [read_call(row.body).caller.task for row in owner.batch.left] == [*range(1, 201)]
     assert leftovers.unwritten == {}
-    assert len(leftovers.calls_of("i")) == 200
+    assert len([*leftovers.calls_of("i")]) == 200
 
 
 def test_what_is_answered_before_it_is_written_down_gets_no_row(
@@ -197,13 +197,13 @@ def test_what_is_answered_before_it_is_written_down_gets_no_row(
     assert leftovers.take("i", answer(200))
     assert not leftovers.take("i", answer(200))  # once
     assert leftovers.take("i", answer(2))
-    assert len(leftovers.calls_of("i")) == 197
+    assert len([*leftovers.calls_of("i")]) == 197
     at_once(writing)
 
     written = [read_call(row.body).caller.task for row in owner.batch.left]
     assert written == [*range(2, 200)]
     assert owner.batch.left_deleted == [owner.batch.left[0].n]
-    assert len(leftovers.calls_of("i")) == 197
+    assert len([*leftovers.calls_of("i")]) == 197
 
 
 def test_when_all_have_answered_before_that_nothing_is_left(

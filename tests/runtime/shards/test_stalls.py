@@ -163,28 +163,52 @@ async def return_before_many(ctx: OrchestrationContext, count: int) -> None:
 
 
 async def test_many_activities_that_go_on_behind_a_return_do_not_hold_their_loop(
-    tmp_path: Path, stretches: Stretches
+    tmp_path: Path, many: int, stretches: Stretches
 ) -> None:
     async with Hub(
         app, store=SqliteStore(tmp_path), rebalance=None, settings=Settings(drain_s=0.1)
     ) as hub:
         stretches.begin_anew()
 
-        handle = await hub.client.start_new(return_before_many, 20_000)
+        handle = await hub.client.start_new(return_before_many, many)
         await handle.result()
 
         assert stretches.longest_s < stretches.bound_s
         found = await handle.explain()
-        assert found.counts["activities"] == 20_000
+        assert found.counts["activities"] == many
         await handle.purge()
         assert stretches.longest_s < stretches.bound_s
 
 
-async def test_an_end_with_much_under_way_does_not_hold_its_loop(stretches: Stretches) -> None:
+@app.orchestration
+async def hang_on_children(ctx: OrchestrationContext, count: int) -> None:
+    with measure.stretches.theirs():
+        tasks = ctx.task_all([ctx.call_sub_orchestrator(take_one) for _ in range(count)])
+    await tasks
+
+
+@app.orchestration
+async def hang_in_branches(ctx: OrchestrationContext, count: int) -> None:
+    async def branch() -> None:
+        with measure.stretches.theirs():
+            event = ctx.wait_for_external_event("go")
+        await event
+
+    with measure.stretches.theirs():
+        async with ctx.create_task_group() as tasks:
+            for _ in range(count):
+                tasks.start_soon(branch)
+
+
+async def test_terminating_what_has_much_under_way_does_not_hold_its_loop(
+    many: int, stretches: Stretches
+) -> None:
     async with Hub(app, rebalance=None) as hub:
         flows: list[tuple[str, Any]] = [
-            ("wait_for_timers", [20_000, 1_000.0]),
-            ("hang_on_many", 20_000),
+            ("wait_for_timers", [many, 1_000.0]),
+            ("hang_on_many", many),
+            ("hang_on_children", many // 5),
+            ("hang_in_branches", many // 5),
         ]
         for flow, count in flows:
             handle = await hub.client.start_new(flow, count)
