@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from time import perf_counter
@@ -15,11 +16,47 @@ R = TypeVar("R")
 #: How many short steps are taken between two looks at the clock.
 STEPS = 64
 
-#: Seconds of one slice. Several works may have theirs in one turn of the loop.
-SLICE_S = 0.001
+#: Seconds of one slice; more for the time of `unsliced`.
+slice_s = 0.001
 
-#: The same, or more for the time of `unsliced`.
-slice_s = SLICE_S
+#: So many works may have a whole slice in one turn of a loop; others take one step each.
+SLICES = 4
+
+
+class _Turn(threading.local):
+    """What works in slices have taken of a thread since its event loop is known to have turned.
+
+    Whoever pauses knows when it goes on. Until then what it took counts for all others, and who
+    needs no pause looks at no clock more than it did.
+    """
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.spent_s = 0.0
+
+
+_turn = _Turn()
+
+
+def spend(seconds: float) -> None:
+    """Take note of what was taken of this turn of the thread's event loop."""
+    _turn.spent_s += seconds
+
+
+def _until(now: float) -> float:
+    """Give when the slice ends that begins now."""
+    return now + min(slice_s, slice_s * SLICES - _turn.spent_s)
+
+
+async def _pause(began: float, now: float) -> float:
+    """Let the loop turn once, behind a slice that began at some time; gives when it goes on."""
+    turn = _turn
+    turn.spent_s += now - began
+    await checkpoint()
+    went_on = perf_counter()
+    if now >= turn.began:  # else another work, which paused before, has noticed
+        turn.began, turn.spent_s = went_on, 0.0
+    return went_on
 
 
 @contextmanager
@@ -44,16 +81,18 @@ async def turn_of_loop() -> None:
 class Breath:
     """Lets the loop turn where work has taken long since it last did."""
 
-    __slots__ = ("_until",)
+    __slots__ = ("_began", "_until")
 
     def __init__(self) -> None:
-        self._until = perf_counter() + slice_s
+        self._began = perf_counter()
+        self._until = _until(self._began)
 
     async def take(self) -> None:
         """Let the loop turn, if it is time."""
-        if perf_counter() >= self._until:
-            await checkpoint()
-            self._until = perf_counter() + slice_s
+        now = perf_counter()
+        if now >= self._until:
+            self._began = await _pause(self._began, now)
+            self._until = _until(self._began)
 
 
 async def in_slices(steps: Generator[object, None, T]) -> T:
@@ -64,14 +103,17 @@ async def in_slices(steps: Generator[object, None, T]) -> T:
     Returns:
         What comes of it.
     """
-    until = perf_counter() + slice_s
+    began = now = perf_counter()
+    until = _until(began)
     try:
         while True:
             next(steps)
-            if perf_counter() >= until:
-                await checkpoint()
-                until = perf_counter() + slice_s
+            now = perf_counter()
+            if now >= until:
+                began = now = await _pause(began, now)
+                until = _until(began)
     except StopIteration as stop:
+        spend(now - began)
         made: T = stop.value
         return made
 

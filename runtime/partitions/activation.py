@@ -216,7 +216,9 @@ class Activation:
         if not mail:
             return None
         partition = self.partition
-        if self.slow or (partition.flying is not None and partition.batch.is_full):
+        if self.slow or (
+            (partition.flying is not None or partition.is_closing) and partition.batch.is_full
+        ):
             self.slow = False
             if partition.defers(self):
                 return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError, UnavailableError
 from ...actors.orchestrations.orchestration import OrchestrationActor
-from ...storage.slices import at_once, each, in_slices
+from ...storage.slices import at_once, each, in_slices, turn_of_loop
 from ..observer import CheckpointFacts
 from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
@@ -53,7 +53,7 @@ _AT_ONCE = 500
 #: are so before.
 _FEW = 16
 #: How often that is tried: whoever sends without end does not put the checkpoint off.
-_TIMES = 3
+_TIMES = 8
 
 #: More actors than these tell what they did with pauses between, before it is sealed.
 _MANY = 400
@@ -118,18 +118,25 @@ class CommitLoop:
             await allowance.wait()
         if not partition.is_tainted:
             self.drain()
+        partition.is_closing = True
         if partition.batch.unready:
             await in_slices(self._make_ready(partition.batch))
-        if _is_much(partition.batch.touched):
-            await self._store_mail(partition.batch)
         if len(partition.batch.dirty) > _MANY:
             await in_slices(tell_ahead(partition, partition.batch))
+        tries = _TIMES
         while True:
             if self._is_behind:
                 await in_slices(self._write_down())
-            if allowance.left > 0:
+            if tries and _is_much(partition.batch.touched):
+                tries -= 1
+                await in_slices(self._store_mail(partition.batch))
+            elif tries and len(partition.batch.dirty) > _MANY and not allowance.is_whole:
+                tries -= 1
+                await turn_of_loop()  # it takes about all of one to seal that
+            elif allowance.left > 0:
                 break
             await allowance.wait()
+        partition.is_closing = False
         began = perf_counter()
         trouble = partition.take_trouble()
         if trouble is not None:
@@ -161,6 +168,7 @@ class CommitLoop:
                 return
             if partition.workbook is not None:
                 partition.workbook.tell(batch)  # of what only read
+            partition.let_on()
         await self._let_out(batch)
 
     async def _is_sure(self, batch: Batch, tenure: Tenure) -> bool:
@@ -216,19 +224,13 @@ class CommitLoop:
         for activation in staying:
             activation.come_back()
 
-    async def _store_mail(self, batch: Batch) -> None:
-        """Write down what mailboxes hold, which takes most of sealing, with pauses.
+    def _store_mail(self, batch: Batch) -> Generator[None]:
+        """Write down what mailboxes hold, which takes most of sealing; pauses now and then.
 
         What comes at a pause, or is taken then, is as if it came or was taken behind a turn that
         has its messages written down as it sends them.
         """
-        for _ in range(_TIMES):
-            touched, batch.touched = batch.touched, []
-            await in_slices(self._store_some(batch, touched))
-            if not any(map(has_much_mail, batch.touched)):
-                return
-
-    def _store_some(self, batch: Batch, touched: list[Activation]) -> Generator[None]:
+        touched, batch.touched = batch.touched, []
         for activation in touched:
             if has_much_mail(activation):
                 yield from store_much_mail(self.partition, batch, activation)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import nullcontext
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -25,7 +24,7 @@ from ...actors.replay.stored import read_history
 from ...actors.replay.waits import OpenTask
 from ...actors.times import to_datetime
 from ...actors.values import TERMINAL, RuntimeStatus
-from ...storage.slices import SLICE_S, each, in_slices, let_go, turn_of_loop
+from ...storage.slices import Breath, each, in_slices, let_go
 from ..explanations import (
     AskedLock,
     AwaitedEvent,
@@ -283,7 +282,7 @@ class Explanations:
 
 async def replayed_aside(partition: Partition, key: str, steps: Generator[None, None, T]) -> T:
     """Go through the steps of a replay, between which the loop may turn; gives what comes of it."""
-    until = 0.0
+    breath = Breath()
     while True:
         notes = partition.notes
         try:
@@ -293,9 +292,7 @@ async def replayed_aside(partition: Partition, key: str, steps: Generator[None, 
         except StopIteration as stop:
             made: T = stop.value
             return made
-        if perf_counter() >= until:
-            await turn_of_loop()
-            until = perf_counter() + SLICE_S
+        await breath.take()
 
 
 def _backlog(activation: Activation) -> tuple[int, int]:

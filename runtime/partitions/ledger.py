@@ -44,6 +44,7 @@ class Ledger:
         "failed_commits",
         "flying",
         "index",
+        "is_closing",
         "leaving",
         "messages",
         "new_waiter",
@@ -62,6 +63,8 @@ class Ledger:
         self.batch = Batch()
         #: The batch that is being stored; turns run ahead of it.
         self.flying: Batch | None = None
+        #: Whether what the batch has is being written down, so that it gets no more than it may.
+        self.is_closing = False
         #: The batch that is durable, and not let out yet to the end.
         self.releasing: Batch | None = None
         #: The number of the last checkpoint that is known to be durable; the next has one more.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...storage.slices import turn_of_loop
+from ...storage.slices import spend, turn_of_loop
 from .waiter import thread_waker
 
 #: What takes less is not counted: to renew the allowance has a price as well.
@@ -35,6 +35,7 @@ class Allowance:
                 self._renew_soon = thread_waker(self._renew)
             self._renew_soon()
         self.left -= seconds
+        spend(seconds)  # what goes in slices has less then
 
     def _renew(self) -> None:
         self.left = self.seconds
@@ -43,3 +44,8 @@ class Allowance:
         """Return once some is left, which is at once unless it was spent in this turn."""
         while self.left <= 0:
             await turn_of_loop()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether none of it was spent in this turn, as far as that is counted."""
+        return self.left == self.seconds

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, strategies as st
 
 from perdure.storage import slices
-from perdure.storage.slices import Breath, at_once, each, in_slices, map_each, turn_of_loop
+from perdure.storage.slices import (
+    SLICES,
+    Breath,
+    at_once,
+    each,
+    in_slices,
+    map_each,
+    turn_of_loop,
+)
+from tests.runtime.stretches import measured
 
 
 def counting(pauses: int) -> Generator[None, None, str]:
@@ -68,6 +77,61 @@ async def test_a_breath_is_taken_only_where_it_is_time(monkeypatch: pytest.Monke
         await turn_of_loop()
         raise AssertionError("no turn of the loop")
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("kind", ["slices", "breaths"])
+async def test_works_share_what_one_turn_of_their_loop_may_take(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    step_s, works = slices.slice_s / 2, 20
+    taken: dict[int, float] = {}
+
+    def take_a_step() -> None:
+        nonlocal now
+        now += step_s
+        taken[stretches.turns] = taken.get(stretches.turns, 0.0) + step_s
+
+    async def work() -> None:
+        if kind == "slices":
+            await in_slices(each(range(50), lambda _: take_a_step(), 1))
+            return
+        breath = Breath()
+        for _ in range(50):
+            take_a_step()
+            await breath.take()
+
+    monkeypatch.setattr(slices, "perf_counter", lambda: now)
+    with measured() as stretches:
+        async with anyio.create_task_group() as group:
+            for _ in range(works):
+                group.start_soon(work)
+
+    assert sum(taken.values()) == pytest.approx(works * 50 * step_s)
+    # Each has a step, since it would never end else.
+    assert max(taken.values()) < slices.slice_s * (SLICES + 1) + works * step_s
+
+
+async def test_what_is_spent_otherwise_leaves_less_for_works_in_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def pauses_behind(spent_s: float) -> bool:
+        slices.spend(spent_s)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await in_slices(counting(1))  # a turn of the loop would end here
+        return scope.cancelled_caught
+
+    monkeypatch.setattr(slices, "slice_s", -1.0)
+    await in_slices(counting(2))  # what was spent before is of another turn
+    monkeypatch.setattr(slices, "slice_s", 1.0)
+
+    assert not await pauses_behind(SLICES - 1.0)
+    assert await pauses_behind(1.0)
+    monkeypatch.setattr(slices, "slice_s", -1.0)
+    await in_slices(counting(2))
+    monkeypatch.setattr(slices, "slice_s", 1.0)
+    assert not await pauses_behind(0.0)
 
 
 async def test_what_work_raises_ends_it() -> None:

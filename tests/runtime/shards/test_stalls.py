@@ -327,6 +327,21 @@ async def test_neither_many_new_entities_nor_counting_them_holds_their_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.parametrize("partitions", [4, 16])
+async def test_drains_of_many_partitions_at_once_do_not_hold_their_loop(
+    many: int, partitions: int, stretches: Stretches
+) -> None:
+    async with Hub(app, partitions=partitions, rebalance=None) as hub:
+        await (await hub.client.start_new(signal_each, 100)).result()
+        stretches.begin_anew()
+
+        await (await hub.client.start_new(signal_each, many)).result()
+        while (await hub.statistics()).waiting:
+            await anyio.sleep(0.01)
+
+        assert stretches.longest_s < stretches.bound_s
+
+
 async def test_neither_an_end_nor_a_return_with_many_timers_holds_its_loop(
     tmp_path: Path, stretches: Stretches
 ) -> None:
