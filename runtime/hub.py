@@ -294,11 +294,25 @@ class Hub:
             HubStoppingError: the hub does not run.
             StorageError: the store cannot say how large it is.
         """
+        return await self._count(whole(hottest, "hottest"), False)
+
+    async def own_statistics(self) -> HubStatistics:
+        """Give the counters of this process and its workers alone, where others serve the hub, too.
+
+        Who asks each of the processes that serve a hub counts nothing twice by them.
+
+        Raises:
+            HubStoppingError: the hub does not run.
+            StorageError: the store cannot say how large it is.
+        """
+        return await self._count(0, True)
+
+    async def _count(self, hottest: int, own: bool) -> HubStatistics:
         if self._state != "running":
             raise HubStoppingError(f"the hub is {self._state}: it counts while it runs")
         if self._home.is_elsewhere():
-            return await self._home.fetch(partial(self.statistics, hottest=hottest))
-        return await self.crew.statistics(whole(hottest, "hottest"))
+            return await self._home.fetch(partial(self._count, hottest, own))
+        return await self.crew.statistics(hottest, own=own)
 
     async def move_partition(self, partition: int, to: int) -> None:
         """Have another shard serve a partition from now on.

@@ -148,7 +148,7 @@ class Readiness(Plain):
 
 
 class Metrics(Plain):
-    """``/metrics``: the hub's figures, as Prometheus reads them."""
+    """``/metrics``: the figures of this node, as Prometheus reads them; of all with ``?nodes=all``."""
 
     prefix: tuple[str, ...] = ("metrics",)
     needs_key = True
@@ -163,7 +163,11 @@ class Metrics(Plain):
         except ModuleNotFoundError as error:
             missing = f"metrics need the package {error.name}: pip install 'perdure[otel]'"
             raise Refusal(501, missing) from error
-        text = await metrics_text(call.entrance.hub_or_client)
+        nodes = call.request.query_params.get("nodes", "own")
+        if nodes not in ("own", "all"):
+            raise Refusal(400, "nodes must be own or all")
+        hub = call.entrance.hub_or_client
+        text = await metrics_text(hub, "all" if nodes == "all" else "own")
         return Response(text, headers={"Content-Type": METRICS_CONTENT_TYPE})
 
 

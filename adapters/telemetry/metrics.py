@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from perdure import (
     ActivityStatistics,
     Durations,
+    Hub,
     HubStatistics,
     MembershipStatistics,
     MigrationStatus,
@@ -52,6 +53,16 @@ class Counted(Protocol):
     async def statistics(self) -> HubStatistics:
         """Give the counters."""
         ...
+
+
+Nodes = Literal["own", "all"]
+
+
+async def _counted(hub: Counted, nodes: Nodes = "own") -> HubStatistics:
+    """Count what a process has by itself; a client has nothing, and asks for all."""
+    if nodes == "own" and isinstance(hub, Hub):
+        return await hub.own_statistics()
+    return await hub.statistics()
 
 
 class Reading(NamedTuple):
@@ -504,7 +515,7 @@ class Snapshots:
     async def _renew(self) -> None:
         while True:
             try:
-                self._latest = await self._hub.statistics()
+                self._latest = await _counted(self._hub)
             except PerdureError:  # it has stopped, or a part of it does not answer
                 self._latest = None
             self._looked.set()
@@ -565,7 +576,7 @@ class HubCollector(Collector):
     """A hub's figures, for a ``CollectorRegistry``: ``REGISTRY.register(HubCollector(hub))``.
 
     Args:
-        hub: a ``Hub``, or a client of one.
+        hub: a ``Hub``, whose own process and workers it has; or a client of one, for all.
     """
 
     def __init__(self, hub: Counted) -> None:
@@ -594,19 +605,22 @@ class _Once(Collector):
         return families(self._statistics)
 
 
-async def metrics_text(hub: Counted) -> str:
+async def metrics_text(hub: Counted, nodes: Nodes = "own") -> str:
     """Give a hub's figures in Prometheus's text format, for ``/metrics``.
 
     Serve it as ``METRICS_CONTENT_TYPE``.
 
     Args:
         hub: a ``Hub``, or a client of one.
+        nodes: of a hub that several processes serve, ``"own"`` gives the figures of this one and
+            its workers, as Prometheus asks each of them; ``"all"`` gives those of all, as a client
+            does in any case.
 
     Raises:
         HubStoppingError: the hub does not run.
     """
     registry = CollectorRegistry()
-    registry.register(_Once(await hub.statistics()))
+    registry.register(_Once(await _counted(hub, nodes)))
     return generate_latest(registry).decode()
 
 
@@ -617,7 +631,7 @@ def instrument(hub: Counted, meter_provider: MeterProvider | None = None) -> Non
     in ``metrics_text`` alone.
 
     Args:
-        hub: a ``Hub``, or a client of one.
+        hub: a ``Hub``, whose own process and workers they are of; or a client of one, for all.
         meter_provider: where the instruments are made; by default the global provider.
     """
     meter = metrics.get_meter("perdure", __version__, meter_provider)

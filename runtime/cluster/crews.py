@@ -218,11 +218,17 @@ class Crew(ABC):
             return answer
         raise SilentShardError(shard, anyio.current_time() - self.last_heard[shard])
 
-    async def statistics(self, hottest: int) -> HubStatistics:
-        """Give what all shards have counted."""
+    @property
+    def own_shards(self) -> Sequence[int]:
+        """Those in service in this process and its workers: all, unless others serve the hub, too."""
+        return self.in_service
+
+    async def statistics(self, hottest: int, *, own: bool = False) -> HubStatistics:
+        """Give what all shards have counted, or this process and its workers alone."""
         from ..statistics import read_counts  # which a hub that nobody asks never needs
 
-        return read_counts(await self._statistics(hottest))
+        counts = self._own_statistics(hottest) if own else self._statistics(hottest)
+        return read_counts(await counts)
 
     async def nodes(self) -> HubNodes:
         """Give the processes that serve the hub: this one alone, with its workers."""
@@ -414,6 +420,12 @@ class Crew(ABC):
         }
 
     async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
+        return await self._statistics_of(self.in_service, hottest)
+
+    async def _own_statistics(self, hottest: int) -> list[dict[str, Any]]:
+        return await self._statistics_of(self.own_shards, hottest)
+
+    async def _statistics_of(self, shards: Sequence[int], hottest: int) -> list[dict[str, Any]]:
         counts: dict[int, dict[str, Any]] = {}
 
         async def count(shard: int) -> None:
@@ -428,7 +440,7 @@ class Crew(ABC):
 
         errors: list[PerdureError] = []
         async with TaskGroup() as tasks:
-            for shard in self.in_service:
+            for shard in shards:
                 tasks.start_soon(count, shard)
         if errors:
             raise errors[0]

@@ -356,6 +356,11 @@ class ClusterCrew(MovingCrew):
         return sorted(self.members)
 
     @property
+    def own_shards(self) -> list[int]:
+        """The member that this process is, while it lives."""
+        return [member for member in self.in_service if member == self.leases.number]
+
+    @property
     def leads(self) -> bool:
         """Whether what one member does for all is this one's to do."""
         return bool(self.members) and self.leases.number == min(self.members)

@@ -52,7 +52,7 @@ from ..transport.tcp import join_address, split_address
 from .children import begin_child, ended_early
 from .crews import ENDED_S, Crew
 from .leases import LOOK_S
-from .nodes import PARTITIONS, Node
+from .nodes import PARTITIONS, Node, host_name
 from .processes import BACKOFF_S, FAILED_STARTS_MAX, Worker, absolute_entry, how_ended
 
 if TYPE_CHECKING:
@@ -198,6 +198,23 @@ class MemberSupervisor(Crew):
     async def _statistics(self, hottest: int) -> list[dict[str, Any]]:
         counted: list[dict[str, Any]] = await self._of_any("statistics", hottest)
         return counted
+
+    @property
+    def own_shards(self) -> list[int]:
+        """The members that are its workers."""
+        here = host_name()
+        pids = {worker.process.pid for worker in self.workers if worker.process is not None}
+        rows = self.members.values()
+        return [row.member for row in rows if row.host == here and row.pid in pids]
+
+    async def _own_statistics(self, hottest: int) -> list[dict[str, Any]]:
+        own = {*self.own_shards}
+        found = [
+            count
+            for count in await self._statistics(hottest)
+            if count.get("shard", count.get("silent", {})).get("index") in own
+        ]
+        return [*found, {"restarted": self.keeper.restarts}]
 
     def check_move(self, partition: int, to: int) -> tuple[int, int]:
         """Give the numbers back: the member that is asked checks them."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import anyio
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from perdure import App, Hub, MembershipStatistics, Settings
+from perdure.adapters.http import create_app
 from perdure.adapters.telemetry import metrics_text
 from perdure.adapters.telemetry.metrics import FIGURES
 from tests.cluster.small_cluster import Cluster, SmallMembership
@@ -78,6 +81,40 @@ async def test_partitions_that_nobody_has_are_counted(monkeypatch: pytest.Monkey
 
     assert before[1].unserved == 0
     assert after[1].unserved == 1
+
+
+def partitions_in(text: str) -> list[str]:
+    return re.findall(r'^perdure_turns_total\{partition="(\d)"\}', text, re.MULTILINE)
+
+
+def members_in(text: str) -> list[str]:
+    return re.findall(r'^perdure_members\{member="(\d)"\}', text, re.MULTILINE)
+
+
+async def test_each_node_gives_its_own_figures_and_all_only_where_asked() -> None:
+    cluster = Cluster()
+    with anyio.fail_after(60):
+        async with hub_on(cluster) as one, hub_on(cluster) as two:
+            await until(lambda: owners(cluster).count(1) == 2 == owners(cluster).count(2))
+            owners_then = owners(cluster)
+            texts = [await metrics_text(hub) for hub in (one, two)]
+            everything = await metrics_text(one, "all")
+            of_client = await metrics_text(two.client)
+            transport = httpx.ASGITransport(create_app(one))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                own = await http.get("/metrics")
+                of_all = await http.get("/metrics?nodes=all")
+                wrong = await http.get("/metrics?nodes=some")
+            counted = await two.own_statistics()
+
+    for number, text in enumerate(texts, 1):
+        has = [str(n) for n, owner in enumerate(owners_then) if owner == number]
+        assert (partitions_in(text), members_in(text)) == (has, [str(number)])
+    for text in (everything, of_client, of_all.text):
+        assert (partitions_in(text), members_in(text)) == ([*"0123"], [*"12"])
+    assert (partitions_in(own.text), members_in(own.text)) == (partitions_in(texts[0]), ["1"])
+    assert wrong.status_code == 400
+    assert [shard.index for shard in counted.shards] == [2]
 
 
 async def test_every_figure_of_members_is_exposed_by_member() -> None:

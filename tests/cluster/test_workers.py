@@ -78,6 +78,20 @@ async def test_workers_are_members_and_one_that_is_killed_is_another_one_from_th
                 assert await hub.client.call_entity(id, Counter.get) == 2
 
 
+@pytest.mark.by_turns("asyncio")
+async def test_workers_are_counted_apart_from_other_nodes(newest_postgres: str) -> None:
+    with anyio.fail_after(60):
+        async with hub_on(newest_postgres) as hub:
+            async with Hub(app, store=newest_postgres, settings=hub.settings) as other:
+                await until(lambda: {*hub.placement} == {*other.placement} == {1, 2, 3})
+                own, others = await hub.own_statistics(), await other.own_statistics()
+            assert {one.index for one in own.shards} == {1, 2}
+            assert {one.shard for one in own.partitions} == {1, 2}
+            assert {one.index for one in others.shards} == {3}
+            assert {one.shard for one in others.partitions} == {3}
+            assert len(own.partitions) + len(others.partitions) == PARTITIONS
+
+
 async def test_workers_that_cannot_serve_say_why(newest_postgres: str) -> None:
     with anyio.fail_after(60):
         async with hub_on(newest_postgres, workers=1):
