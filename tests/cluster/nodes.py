@@ -322,8 +322,11 @@ def until(holds: Callable[[], bool], seconds: float, why: Callable[[], str] = st
         AssertionError: it does not.
     """
     end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {why()}"
+    while True:
+        now = time.monotonic()  # before it is asked: who stands still between the two asks again
+        if holds():
+            return
+        assert now < end, f"not within {seconds:g} s: {why()}"
         time.sleep(0.01)
 
 

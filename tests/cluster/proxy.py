@@ -63,6 +63,11 @@ class Edge:
         """How many are open."""
         return len(self.pairs)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether one that is open has lost something."""
+        return any(pair.has_lost for pair in tuple(self.pairs))
+
     def tell(self) -> None:
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
