@@ -39,17 +39,22 @@ BEAT: Final = (
     "UPDATE {s}.member SET beat = clock_timestamp(), expires = clock_timestamp()"
     " + make_interval(secs => $2) WHERE member = $1 AND expires > clock_timestamp() RETURNING 1"
 )
-MEMBERS: Final = (
-    "SELECT member, address, host, pid, software, app, app_hash, http, weight, draining,"
-    " (extract(epoch FROM joined) * 1000000)::bigint,"
-    " extract(epoch FROM clock_timestamp() - beat)::float8, expires <= clock_timestamp()"
-    " FROM {s}.member ORDER BY member"
+_MEMBERS: Final = (
+    "SELECT ARRAY(SELECT ROW(member, address, host, pid, software, app, app_hash, http, weight,"
+    " draining, (extract(epoch FROM joined) * 1000000)::bigint,"
+    " extract(epoch FROM clock_timestamp() - beat)::float8, expires <= clock_timestamp())"
+    " FROM {s}.member ORDER BY member)"
 )
-LEASES: Final = "SELECT partition, epoch, owner, wanted FROM {s}.partition ORDER BY partition"
-LAGS: Final = (
-    "SELECT p.partition, p.epoch, p.owner, p.wanted, greatest(0, (SELECT max(j.sequence)"
-    " FROM {s}.journal j WHERE j.partition = p.partition) - f.settled) FROM {s}.partition p"
-    " LEFT JOIN {s}.folded f ON f.partition = p.partition ORDER BY p.partition"
+LOOK: Final = (
+    f"{_MEMBERS}, ARRAY(SELECT ROW(partition, epoch, owner, wanted) FROM {{s}}.partition"
+    " ORDER BY partition)"
+)
+"""The members and the leases of one moment, in one round trip."""
+LOOK_CLOSELY: Final = (
+    f"{_MEMBERS}, ARRAY(SELECT ROW(p.partition, p.epoch, p.owner, p.wanted, greatest(0, (SELECT"
+    " max(j.sequence) FROM {s}.journal j WHERE j.partition = p.partition) - f.settled))"
+    " FROM {s}.partition p LEFT JOIN {s}.folded f ON f.partition = p.partition"
+    " ORDER BY p.partition)"
 )
 """The same, and how many checkpoints of each the tables lack: not for each look, but when asked."""
 TAKE: Final = (
@@ -102,16 +107,15 @@ _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 5.0
 
 _log = Log("perdure.storage")
-_jitter = Random()
+jitter = Random()
+"""By which those that come back to one server do so apart."""
 
 
 async def look(
     connection: Connection, sql_of: Callable[[str], str], *, closely: bool = False
 ) -> View:
     """See who is a member, and who has what, at one moment."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        rows = await connection.fetch(sql_of(MEMBERS))
-        leases = await connection.fetch(sql_of(LAGS if closely else LEASES))
+    rows, leases = await connection.fetchrow(sql_of(LOOK_CLOSELY if closely else LOOK))
     return View([MemberRow(*row) for row in rows], [LeaseRow(*row) for row in leases])
 
 
@@ -530,8 +534,8 @@ class Control:
                 _log.warning(
                     "member %d has no control session, and goes on without: %s", self._member, why
                 )
-            # Full jitter, so that a server which comes back is not run over.
-            await asyncio.sleep(_jitter.uniform(0.0, wait))
+            # All of the wait, so that a server which comes back is not run over.
+            await asyncio.sleep(jitter.uniform(0.0, wait))
             wait = min(wait * 2, _RETRY_MAX_S)
 
     async def _hold(self) -> None:

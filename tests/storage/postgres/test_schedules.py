@@ -1,0 +1,139 @@
+"""Members that share a store, as seeds say and on a real server: nothing acknowledged is lost or doubled.
+
+A failed one prints its seed and what was done; the same seed does the same again:
+
+    pytest tests/storage/postgres/test_schedules.py --seed 17                  # that one
+    pytest tests/storage/postgres/test_schedules.py --seed 10000 --seeds 500   # 10000 to 10499
+
+A build that lacks a part of the protocol is found, and for the right reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from perdure.runtime.cluster.leases import Leases
+from perdure.storage.postgres import committer, folding, journal, links, store
+from tests.storage.postgres.schedules import Breach, run
+
+#: Schedules of one test.
+BLOCK = 25
+#: Among so many a build that lacks something has to be found, with ``--long``; else from the first
+#: on that has found it, and some behind it.
+SEARCHED, LOOKED_AT = 600, 20
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test blocks of the seeds that were asked for, or of those that it is marked with."""
+    marker = metafunc.definition.get_closest_marker("seeds")
+    if marker is None:
+        return
+    few, many = marker.args
+    config = metafunc.config
+    first, count = config.getoption("--seed"), config.getoption("--seeds")
+    if count is None:
+        count = 1 if first is not None else many if config.getoption("--long") else few
+    first = 0 if first is None else first
+    blocks = [
+        range(at, min(at + BLOCK, first + count)) for at in range(first, first + count, BLOCK)
+    ]
+    metafunc.parametrize("seeds", blocks, ids=lambda block: f"{block[0]}-{block[-1]}")
+
+
+@pytest.mark.seeds(100, 10_000)
+def test_members_lose_and_double_nothing(newest_postgres: str, seeds: range) -> None:
+    for world in run(newest_postgres, seeds):
+        assert world.story
+
+
+def test_a_seed_says_all_that_is_done(newest_postgres: str) -> None:
+    told: dict[int, list[list[str]]] = {}
+    for world in run(newest_postgres, [5, 6, 7, 5, 7]):
+        told.setdefault(world.seed, []).append(world.story)
+
+    assert told[5][0] == told[5][1]
+    assert told[7][0] == told[7][1]
+    assert told[5][0] != told[7][0]
+
+
+Build = list[tuple[Any, str, Any]]
+
+
+def without_the_share_lock() -> Build:
+    several = journal.COMMIT_SEVERAL.replace(" FOR SHARE OF p SKIP LOCKED", "")
+    return [
+        (journal, "COMMIT", journal.COMMIT.replace(" FOR SHARE", "")),
+        (journal, "COMMIT_SEVERAL", several),
+    ]
+
+
+def without_the_share_lock_of_several() -> Build:
+    return without_the_share_lock()[1:]
+
+
+def without_the_epoch() -> Build:
+    several = journal.COMMIT_SEVERAL.replace(" AND p.epoch = given.epoch", "")
+    return [
+        (journal, "COMMIT", journal.COMMIT.replace("epoch = $3", "$3::bigint > 0")),
+        (journal, "COMMIT_SEVERAL", several),
+    ]
+
+
+def without_the_one_before() -> Build:
+    one, several = journal.COMMIT, journal.COMMIT_SEVERAL
+    one = one[: one.index(" AND ((")] + one[one.index(" FOR SHARE") :]
+    several = (
+        several[: several.index(" WHERE (SELECT settled")] + several[several.index(" FOR S") :]
+    )
+    return [(journal, "COMMIT", one), (journal, "COMMIT_SEVERAL", several)]
+
+
+def without_a_look_at_warnings() -> Build:
+    return [(links, "WORRYING", "nothing")]
+
+
+def without_the_epoch_of_what_is_folded() -> Build:
+    return [(folding, "GATE", folding.GATE.replace("epoch = $2", "$2::bigint > 0"))]
+
+
+def without_a_new_epoch() -> Build:
+    return [
+        (store, "RENEW", store.RENEW.replace("epoch + 1", "epoch")),
+        (store, "FENCE", store.FENCE.replace("epoch < $2", "epoch <= $2")),
+    ]
+
+
+def that_takes_a_lost_connection_for_an_answer() -> Build:
+    return [(committer, "is_answer", lambda error: True)]
+
+
+def that_is_always_sure() -> Build:
+    return [(Leases, "is_sure", lambda leases: True)]
+
+
+@pytest.mark.parametrize(
+    ("build", "first", "why"),
+    [
+        pytest.param(build, first, why, id=build.__name__)
+        for build, first, why in ((without_the_share_lock, 0, "has not seen it"),)
+    ],
+)
+def test_a_build_is_found(
+    newest_postgres: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    build: Callable[[], Build],
+    first: int,
+    why: str,
+) -> None:
+    for place, name, value in build():
+        monkeypatch.setattr(place, name, value)
+    is_long = request.config.getoption("--long")
+    seeds = range(SEARCHED) if is_long else range(first, first + LOOKED_AT)
+
+    with pytest.raises(Breach, match=why):
+        for _ in run(newest_postgres, seeds):
+            pass
