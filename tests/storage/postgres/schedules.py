@@ -59,7 +59,7 @@ SENDS_MAX: Final = 5_000
 
 STEP_WEIGHTS: Final = {
     "commit": 16.0,
-    "pass_time": 3.0,
+    "pass_time": 2.5,
     "look": 2.0,
     "read": 3.0,
     "look_up": 1.5,
@@ -560,7 +560,7 @@ class World:
         self.random = random = Random(seed)
         self.arena, self.loop, self.stage = arena, arena.loop, arena.stage
         self.members = arena.members[: random.choice(MEMBERS)]
-        self._is_over = False
+        self._is_calm = True
         self.count = random.choice(PARTITIONS)
         self.numbers: set[int] = set()
         self.ledgers = [Ledger(partition) for partition in range(self.count)]
@@ -656,6 +656,7 @@ class World:
         for member in self.members:
             member.enter(self)
         await self.drain()
+        self._is_calm = False
         names, weights = [*STEP_WEIGHTS], [*STEP_WEIGHTS.values()]
         for _ in range(random.randint(*STEPS)):
             [name] = random.choices(names, weights)
@@ -677,7 +678,7 @@ class World:
             self._sends += 1
             if self._sends > SENDS_MAX:
                 raise Breach(f"it goes on and on: {[*map(str, ready)]}")
-            if self._is_over:
+            if self._is_calm:
                 stage.send(next(call for call in stage.pending if call in ready))
                 await stage.settle()
                 continue
@@ -721,7 +722,7 @@ class World:
         """Have a member do something to its end, however much time has to pass for that."""
         task = self._begin(member, work)
         began = self.loop.now
-        go_on = self.drain if self._is_over else self.stage.settle
+        go_on = self.drain if self._is_calm else self.stage.settle
         await go_on()
         while not task.done():
             self.loop.now += self.loop.quietude.next_s or 0.1
@@ -995,7 +996,7 @@ class World:
 
     async def release(self) -> None:
         """Have all that was begun end."""
-        self._is_over = True
+        self._is_calm = True
         for member in self.members:
             member.is_paused = False
         self.stage.release_all()
