@@ -916,7 +916,13 @@ class World:
             slot, name = call.wire.actor.slot, call.wire.name
         member = self.members[slot]
         wires = [one for one in member.wires if one.name == name and not one.is_closed()]
-        if random.random() < 0.5:
+        how = random.random()
+        if flying and how < 0.3:
+            call = random.choice(flying)
+            await self.arena.ask("SELECT pg_cancel_backend($1)", call.wire.pid)
+            self.stage.unblock()
+            return self._done(f"{call}: the server cancels it")
+        if how < 0.65:
             self.say(f"member {slot}, {name}: the connection breaks")
             for wire in wires:
                 wire.terminate()
@@ -1188,6 +1194,7 @@ def small_sizes() -> Generator[None]:
         patch.setattr(folding, "LARGE", LARGE)
         patch.setattr(folding, "TOO_LARGE", 3 * LARGE)
         patch.setattr(folding, "PORTION", 6)
+        patch.setattr(folding, "LOCKED_S", 300.0)  # of real time
         patch.setattr(committer, "TOGETHER_MAX", 3)
         patch.setattr(committer, "TOGETHER_SIZE", 2 * LARGE)
         patch.setattr(pieces, "PIECE", 5)
