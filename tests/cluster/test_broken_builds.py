@@ -2,8 +2,9 @@
 
 Four are found at each run by the orders of statements, in ``tests/storage/postgres``: one without
 the share lock, without the fence, or without the one before (``test_interleavings.py``,
-``test_fence.py``), and one that takes a success with a warning for one (``test_fence.py``). Here are
-those that clients see, in what they have recorded.
+``test_fence.py``), and one that takes a success with a warning for one (``test_fence.py``). By seeds,
+``test_schedules.py`` there finds them as well. Here are those that clients see, in what they have
+recorded.
 """
 
 from __future__ import annotations

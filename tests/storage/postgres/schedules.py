@@ -1,6 +1,7 @@
 """Seeded schedules of members that share a hub: its protocol in the store, and no more of a hub.
 
-    async with arena.schedule(seed) as ...
+    for world in run(place, range(100)):
+        ...  # one of them is over, and nothing was lost in it
 
 A schedule is a number of steps that its seed says: commits, take-overs, time that passes, locks,
 connections that break at any statement, members that are paused or killed. Between two of them all
@@ -1117,8 +1118,8 @@ class Arena:
                 del mails[partition][n]
             counts[partition] = int(next(row.state or b"0" for row in one.entities if row.id == 2))
         return [
-            (texts[n], counts[n], [mails[n][key] for key in sorted(mails[n])], epoch)
-            for n, epoch in epochs
+            (texts[n], counts[n], [text for _, text in sorted(mails[n].items())], epoch)
+            for n, epoch in map(tuple[int, int], epochs)
         ]
 
     async def lock(self, sql: str) -> bool:

@@ -251,7 +251,8 @@ class Stage:
         until = monotonic() + SOON_S
         while True:
             await self.loop.until_quiet()
-            if not self.quiet and not (pids := self._unknown()):
+            pids = self._unknown()
+            if not self.quiet and not pids:
                 if not self.answered:
                     return
                 # Of several that waited for one lock, the server answers now the one first, now another.
