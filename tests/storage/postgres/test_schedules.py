@@ -18,7 +18,8 @@ import pytest
 
 from perdure.runtime.cluster.leases import Leases
 from perdure.storage.postgres import committer, folding, journal, links, store
-from tests.storage.postgres.schedules import Breach, run
+from tests.storage.postgres.ledger import Breach
+from tests.storage.postgres.schedules import run
 
 #: Schedules of one test.
 BLOCK = 25
@@ -44,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seeds", blocks, ids=lambda block: f"{block[0]}-{block[-1]}")
 
 
-@pytest.mark.seeds(100, 10_000)
+@pytest.mark.seeds(75, 10_000)
 def test_members_lose_and_double_nothing(newest_postgres: str, seeds: range) -> None:
     for world in run(newest_postgres, seeds):
         assert world.story
@@ -118,11 +119,27 @@ def always(_: object) -> bool:
     return True
 
 
+LOST = "has not seen it|there has to be|has its place"
+
+
 @pytest.mark.parametrize(
     ("build", "first", "why"),
     [
-        pytest.param(build, first, why, id=build.__name__)
-        for build, first, why in ((without_the_share_lock, 0, "has not seen it"),)
+        pytest.param(without_the_share_lock, 76, LOST, id="share lock"),
+        pytest.param(without_the_epoch, 10, LOST, id="epoch"),
+        pytest.param(without_the_one_before, 44, "behind|a gap", id="the one before"),
+        pytest.param(without_a_look_at_warnings, 0, LOST, id="warnings"),
+        pytest.param(
+            that_takes_a_lost_connection_for_an_answer, 0, "was refused", id="lost connection"
+        ),
+        pytest.param(that_is_always_sure, 82, "has answered", id="sure", marks=pytest.mark.slow),
+        pytest.param(
+            without_a_new_epoch,
+            164,
+            f"behind|{LOST}",
+            id="new epoch",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_build_is_found(
