@@ -20,7 +20,7 @@ from attrs import define, field
 
 from perdure.storage.postgres.links import Connection, driver
 
-SOON_S: Final = 5.0
+SOON_S: Final = 120.0
 """Seconds of real time in which what was begun has to be done, or to wait for a lock."""
 TAKES_S: Final = 0.0001
 """Seconds of the loop's time that a statement takes."""
