@@ -79,6 +79,8 @@ class Arena:
         await maker.close()
         self._judge = await driver().connect(self._dsn)
         self._locker = await driver().connect(self._dsn)
+        # It waits for nobody; where it does, a schedule cannot go on.
+        await self._judge.execute("SET statement_timeout = '120s'")
         await self._judge.execute(_FAULTS.replace("{s}", self._quoted))
         self.stage = Stage(self.loop, self._judge)
         await self.set_clock()

@@ -518,13 +518,19 @@ class World:
         if self._is_locked or self._shut or stage.flying or stage.orphans:
             return None
         partition = self.random.randrange(self.count)
-        rows = await self.arena.ask(
-            "DELETE FROM {s}.journal j USING {s}.folded f WHERE f.partition = $1 AND"
-            " j.partition = $1 AND j.sequence > settled AND j.sequence > (SELECT max(sequence)"
-            " FROM {s}.journal WHERE partition = $1) - $2 RETURNING j.sequence, j.epoch, body",
-            partition,
-            self.random.choice((1, 1, 2)),
-        )
+        try:
+            rows = await self.arena.ask(
+                "WITH last AS (SELECT j.sequence FROM {s}.journal j JOIN {s}.folded f USING"
+                " (partition) WHERE partition = $1 AND j.sequence > settled AND j.sequence >"
+                " (SELECT max(sequence) FROM {s}.journal WHERE partition = $1) - $2"
+                " FOR UPDATE OF j NOWAIT)"
+                " DELETE FROM {s}.journal j USING last WHERE partition = $1"
+                " AND j.sequence = last.sequence RETURNING j.sequence, j.epoch, body",
+                partition,
+                self.random.choice((1, 1, 2)),
+            )
+        except driver().LockNotAvailableError:  # somebody folds it
+            return None
         if not rows:
             return None
         texts = [
