@@ -94,7 +94,10 @@ class Arena:
         await self.abandon()
 
     async def abandon(self) -> None:
-        """Let go of all connections, whatever they are in the middle of."""
+        """Let go of all connections, and have all fail that is in the middle of something."""
+        for member in self.members:
+            member.is_dead = True
+        self.stage.fail_all()
         for connection in (*self.stage.opened, self._judge, self._locker):
             connection.terminate()
         await self.loop.until_quiet()

@@ -654,6 +654,7 @@ def run(spec: str, seeds: Iterable[int]) -> Iterator[World]:
                         raise
                     yield world
             except BaseException:
+                loop.go_on()  # so that what was begun ends
                 runner.run(arena.abandon())
                 raise
             runner.run(arena.close())

@@ -66,6 +66,7 @@ class Quietude(selectors.DefaultSelector):
         waiter: told of it.
         is_busy: whether something may be answered soon.
         next_s: in how many seconds of the loop's time the next timer is due; None if there is none.
+        on_idle: called with that where nobody waits for ``waiter``.
     """
 
     def __init__(self) -> None:
@@ -73,13 +74,17 @@ class Quietude(selectors.DefaultSelector):
         self.waiter: asyncio.Future[None] | None = None
         self.is_busy: Callable[[], bool] = bool
         self.next_s: float | None = None
+        self.on_idle: Callable[[float], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
             return super().select(timeout)
         self.next_s = timeout
         if self.waiter is None:
-            return super().select(0.05)
+            events = super().select(_PATIENCE_S if self.on_idle else 0.05)
+            if not events and timeout is not None and self.on_idle is not None:
+                self.on_idle(timeout)
+            return events
         events = super().select(_PATIENCE_S if self.is_busy() else 0)
         if not events:
             waiter, self.waiter = self.waiter, None
@@ -101,6 +106,14 @@ class SteppedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def go_on(self) -> None:
+        """Have time go on by itself from now on, as quickly as all that is done allows."""
+
+        def skip(seconds: float) -> None:
+            self.now += seconds
+
+        self.quietude.on_idle = skip
 
     async def until_quiet(self) -> None:
         """Return when nobody has anything to do, and nothing is answered."""
@@ -299,6 +312,16 @@ class Stage:
         if call.answer is not None and not call.answer.done():
             call.answer.set_result(None)
 
+    def fail_all(self) -> None:
+        """Have all connections break, and nobody wait for his turn."""
+        self.is_free = True
+        for call in [*self.pending]:
+            self.refuse(call)
+        for call in [*self.held, *self.flying]:
+            self.release(call)
+        for done in self.answered.values():
+            done.cancel()
+
     def release_all(self) -> None:
         """Have all go on that was held."""
         for call in [*self.pending, *self.held, *self.flying]:
@@ -449,7 +472,7 @@ class Wire:
     async def _hand_on(self, call: Call) -> None:
         if call.answer is None and self.actor.is_paused:
             call.answer, call.is_of_pause = self.stage.loop.create_future(), True
-        if call.answer is not None and not self.stage.is_free:
+        if call.answer is not None and not (self.stage.is_free or self.actor.is_dead):
             self.stage.held.append(call)
             try:
                 await call.answer
