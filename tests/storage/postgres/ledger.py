@@ -64,6 +64,8 @@ class Ledger:
         """
         place, known = attempt.sequence - 1, self.known
         if attempt.outcome == "forgotten":
+            if place == len(known) + len(self._lost):
+                self._lost.append(attempt.text)  # of which its owner knows, and may bring it back
             return
         attempt.outcome = "acknowledged"
         if place > len(known) and place == len(known) + len(self._lost):

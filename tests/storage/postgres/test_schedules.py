@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from perdure.runtime.cluster.leases import Leases
-from perdure.storage.postgres import committer, folding, journal, links, store
+from perdure.storage.postgres import committer, folding, journal, links
 from tests.storage.postgres.ledger import Breach
 from tests.storage.postgres.schedules import run
 
@@ -100,13 +100,6 @@ def without_the_epoch_of_what_is_folded() -> Build:
     return [(folding, "GATE", folding.GATE.replace("epoch = $2", "$2::bigint > 0"))]
 
 
-def without_a_new_epoch() -> Build:
-    return [
-        (store, "RENEW", store.RENEW.replace("epoch + 1", "epoch")),
-        (store, "FENCE", store.FENCE.replace("epoch < $2", "epoch <= $2")),
-    ]
-
-
 def that_takes_a_lost_connection_for_an_answer() -> Build:
     return [(committer, "is_answer", always)]
 
@@ -133,13 +126,6 @@ LOST = "has not seen it|there has to be|has its place"
             that_takes_a_lost_connection_for_an_answer, 0, "was refused", id="lost connection"
         ),
         pytest.param(that_is_always_sure, 82, "has answered", id="sure", marks=pytest.mark.slow),
-        pytest.param(
-            without_a_new_epoch,
-            164,
-            f"behind|{LOST}",
-            id="new epoch",
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_a_build_is_found(
