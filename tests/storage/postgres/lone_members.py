@@ -55,6 +55,11 @@ class Watched:
     def __init__(self, inner: PostgresMembership, world: World) -> None:
         self.inner = inner
         self._world = world
+        self._losses = inner.losses
+
+    @property
+    def losses(self) -> int:
+        return self.inner.losses - self._losses
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

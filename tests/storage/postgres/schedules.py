@@ -25,7 +25,7 @@ import pytest
 
 from perdure.storage import pieces
 from perdure.storage.membership import LeaseRow
-from perdure.storage.postgres import committer, folding, journal, members
+from perdure.storage.postgres import committer, folding, journal, links, members
 from perdure.storage.postgres.links import driver
 from perdure.storage.protocol import PartitionStore
 from perdure.storage.records import Recovered
@@ -608,7 +608,9 @@ def small_sizes() -> Generator[None]:
         patch.setattr(folding, "LARGE", LARGE)
         patch.setattr(folding, "TOO_LARGE", 3 * LARGE)
         patch.setattr(folding, "PORTION", 6)
-        patch.setattr(folding, "LOCKED_S", 300.0)  # of real time
+        # Of real time, by the server's clock.
+        patch.setattr(folding, "LOCKED_S", 300.0)
+        patch.setattr(links, "HELD_S", 300.0)
         patch.setattr(committer, "TOGETHER_MAX", 3)
         patch.setattr(committer, "TOGETHER_SIZE", 2 * LARGE)
         patch.setattr(pieces, "PIECE", 5)

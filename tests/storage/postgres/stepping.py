@@ -129,7 +129,7 @@ class Call:
         wire: by which.
         sql: the statement.
         values: what is bound.
-        turn: how many of this member came before.
+        turn: how many came before.
         sent: done when it may be sent; an error where it never is.
         answer: done when what was answered may be handed on.
         is_held: whether it waits until somebody says ``release``.
@@ -205,6 +205,7 @@ class Stage:
         self.quiet = 0
         self.is_free = True
         self.moves = 0
+        self.turns = 0
         self.spare: dict[tuple[int, str], list[Connection]] = {}
         self.opened: list[Connection] = []
         # Who waits for a lock, and for whom: so it stays until these have done something.
@@ -349,7 +350,6 @@ class Wire:
         self.actor = actor
         self.name = name
         self.pid: int = inner.get_server_pid()
-        self.turn = 0
         self._inner = inner
         self._listeners: list[Any] = []
         self._is_closed = self._is_spoiled = False
@@ -427,8 +427,8 @@ class Wire:
             raise ConnectionResetError("the connection has broken")
         if stage.is_free or any(part in query for part in _QUIET):
             return await stage.quietly(partial(self._send, send, query, values))
-        self.turn += 1
-        call = Call(self, query, values, self.turn)
+        stage.turns += 1
+        call = Call(self, query, values, stage.turns)
         stage.moves += 1
         stage.pending.append(call)
         try:
