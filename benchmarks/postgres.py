@@ -291,6 +291,7 @@ async def commit_cost(server: Database, count: int) -> Fact:
     """
     store = PostgresStore(server.place())
     [partition] = await store.open(1)
+    commit: Any = partition.commit  # pyright knows records by two names here
     connection = await _connect(server.dsn)
     try:
         found = await partition.recover()
@@ -300,7 +301,7 @@ async def commit_cost(server: Database, count: int) -> Fact:
                 EntityRow(n, "meter", f"cost-{n}", number, _STATE, None, None, None)
                 for n in range(ROWS)
             ]
-            await partition.commit(Checkpoint(found.sequence + number, found.epoch, entities=rows))
+            await commit(Checkpoint(found.sequence + number, found.epoch, entities=rows))
             if number == WARM_UP:
                 spent = (await _spent(connection))["commits"]
         spent = (await _spent(connection))["commits"] - spent

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 ROOT = Path(__file__).parents[2]
 _NET = "10.77.0"
@@ -105,18 +105,22 @@ class Host:
         shutil.rmtree(_NAMED / self._space)
 
     def start(
-        self, *command: str, env: dict[str, str] | None = None, **pipes: Any
+        self,
+        *command: str,
+        env: dict[str, str] | None = None,
+        stdin: int | None = None,
+        stdout: int | None = None,
     ) -> subprocess.Popen[bytes]:
         """Run ``python -m`` with these arguments there; what it says is in its log."""
         number = len(self._processes) + 1
         with open(self._lan.folder / f"{self.name}-{number}.log", "wb") as log:
-            pipes.setdefault("stdout", log)
             process = subprocess.Popen(
                 self._command(command),
                 stderr=log,
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
-                **pipes,
+                stdin=stdin,
+                stdout=log if stdout is None else stdout,
             )
         self._processes.append(process)
         return process

@@ -98,7 +98,7 @@ class Cluster:
         """Say how many partitions each host has, by the command line on one of them."""
         told = self.lan.host(asked).run("perdure", "nodes", STORE, "--json", env=self._env)
         assert all(node.poll() is None for node in self.nodes.values() if node not in self.killed)
-        nodes = orjson.loads(told.stdout)["nodes"] if told.stdout else []
+        nodes: list[dict[str, Any]] = orjson.loads(told.stdout)["nodes"] if told.stdout else []
         return {
             node["host"].partition("/")[0]: len(node["partitions"])
             for node in nodes
