@@ -81,6 +81,8 @@ RENEW: Final = (
     "UPDATE {s}.partition SET epoch = epoch + 1 WHERE partition = $1 AND owner = $2 RETURNING epoch"
 )
 """Gives its owner, a member, a new epoch."""
+EPOCH: Final = "SELECT epoch FROM {s}.partition WHERE partition = $1"
+"""Tells whether somebody has taken a partition since."""
 FENCE: Final = (
     "UPDATE {s}.folded SET epoch = $2 WHERE partition = $1 AND epoch < $2"
     " RETURNING settled, next_id, next_row"
@@ -194,7 +196,13 @@ class PostgresPartition(LayeredReads):
         tail = await connection.fetch(sql(journal.TAIL), number, settled)
         sequence = settled
         if tail:
-            layer = folding.joined(tail, settled, epoch, self._where)
+            try:
+                layer = folding.joined(tail, settled, epoch, self._where)
+            except StoreDamagedError as error:
+                # Somebody may have taken it meanwhile, and folded what seems to be missing.
+                if await connection.fetchval(sql(EPOCH), number) != epoch:
+                    raise lease_lost(self._where) from error
+                raise
             await folding.fold(connection, number, epoch, layer, sql, self._where)
             sequence = layer.sequence
             next_id, next_row = max(next_id, layer.next_id), max(next_row, layer.next_row)
