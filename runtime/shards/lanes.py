@@ -26,10 +26,11 @@ class Parcel:
         instances: whose calls they are, and perhaps were; None where that is not known.
         given_up: those that are skipped.
         dropped: executions of which all calls are skipped, or those of some tasks.
+        has_given_up: whether some are skipped, or were.
         since: when the first of them came, by the performance counter.
     """
 
-    __slots__ = ("calls", "dropped", "given_up", "instances", "post", "since")
+    __slots__ = ("calls", "dropped", "given_up", "has_given_up", "instances", "post", "since")
 
     def __init__(
         self, calls: Iterable[ActivityCall], post: Post, instances: set[str] | None = None
@@ -39,18 +40,21 @@ class Parcel:
         self.instances = instances
         self.given_up: set[Caller] = set()
         self.dropped: list[tuple[str, int, Container[int] | None]] = []
+        self.has_given_up = False  # which is asked of each call
         self.since = perf_counter()
 
     def skip(self, caller: Caller) -> None:
         """Have one call be skipped, if it is here."""
         if self.instances is None or caller.instance_id in self.instances:
             self.given_up.add(caller)
+            self.has_given_up = True
 
     def skip_all(self, instance_id: str, execution: int, tasks: Container[int] | None) -> bool:
         """Have an execution's calls be skipped, or those of some tasks; whether any may be here."""
         may_be = self.instances is None or instance_id in self.instances
         if may_be:
             self.dropped.append((instance_id, execution, tasks))
+            self.has_given_up = True
         return may_be
 
     def wants(self, call: ActivityCall) -> bool:
@@ -58,16 +62,12 @@ class Parcel:
         caller = call.caller
         return caller not in self.given_up and not any(_is_of(caller, *one) for one in self.dropped)
 
-    @property
-    def has_given_up(self) -> bool:
-        """Whether some are skipped, or were."""
-        return bool(self.given_up or self.dropped)
-
     def drop(self) -> None:
         """Be without what was dropped."""
         for one in self.dropped:
             self.calls = deque(call for call in self.calls if not _is_of(call.caller, *one))
         self.dropped.clear()
+        self.has_given_up = bool(self.given_up)
 
     def callers(self) -> Iterator[Caller]:
         """Give whose calls wait."""
