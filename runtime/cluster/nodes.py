@@ -510,8 +510,15 @@ class ClusterCrew(MovingCrew):
             channel.close()
 
     async def migrate(self, target: str) -> None:
-        """See ``Crew.migrate``; it waits a while until all partitions are served."""
+        """See ``Crew.migrate``; it waits a while until all partitions are served here."""
         await self._wait_until_settled()
+        # Those of a member that has just died may still be said to be its: it refuses a connection.
+        soon = anyio.current_time() + _AWAITED_S
+        with anyio.move_on_after(self.leases.membership.ttl_s + _READY_S):
+            while any(owner != self.leases.number for owner in self.owners):
+                if anyio.current_time() > soon and len({*self.members} - self.refused) > 1:
+                    break  # others live, which is told
+                await self._placed.wait()
         await super().migrate(target)
 
     # What a migration asks.
