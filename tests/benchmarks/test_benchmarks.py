@@ -202,9 +202,17 @@ def sabotaged(kind: str) -> MakeHub:
     return SabotagedHub
 
 
-def small(name: str, concurrency: int = 4) -> Options:
+#: Seconds after which what does not come is taken for lost, where a hub is to lose something.
+LOST_AFTER_S = 0.3
+
+
+def small(name: str, concurrency: int = 4, stalled_s: float = 10.0) -> Options:
     return Options(
-        n=SMALL[name][1], concurrency=concurrency, instances=40, stalled_s=0.3, text=TEXTS
+        n=SMALL[name][1],
+        concurrency=concurrency,
+        instances=40,
+        stalled_s=stalled_s,
+        text=TEXTS,
     )
 
 
@@ -267,7 +275,7 @@ async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Pa
 )
 async def test_a_wrong_outcome_is_never_reported_as_a_figure(name: str, kind: str) -> None:
     # One at a time where the order is at stake: others must not come in between.
-    options = small(name, concurrency=1 if kind == "swap signals" else 4)
+    options = small(name, 1 if kind == "swap signals" else 4, LOST_AFTER_S)
     bench = Bench(options, None, make_hub=sabotaged(kind))
 
     with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
@@ -284,7 +292,7 @@ async def test_each_kind_of_hot_entity_is_checked(
     variant: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hotspot, "VARIANTS", {variant: VARIANTS[variant]})
-    bench = Bench(small("hotspot"), None, make_hub=sabotaged(kind))
+    bench = Bench(small("hotspot", stalled_s=LOST_AFTER_S), None, make_hub=sabotaged(kind))
 
     with pytest.raises(ExceptionGroup) as caught:
         await SMALL["hotspot"][0](bench)

@@ -356,7 +356,7 @@ async def test_a_disconnect_in_the_middle_of_a_request_loses_nothing_acknowledge
 async def test_a_connection_that_does_not_send_its_head_is_closed(
     begun: bytes, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_S", 0.05)
+    monkeypatch.setattr(server, "HEAD_S", 1.0)
     async with running() as it:
         host, port = it.url.removeprefix("http://").split(":")
         async with await anyio.connect_tcp(host, int(port)) as stream:

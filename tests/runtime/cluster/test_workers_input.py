@@ -439,16 +439,17 @@ class LineThatBreaks:
     async def call(self, *_: object) -> str:
         self.asked += 1
         if self.asked == 2:
-            await anyio.sleep(0.7)
+            await anyio.sleep(2.1)
         if self.asked < 3:
             raise LineLostError(True)
         return "answer"
 
 
+@pytest.mark.by_turns
 async def test_the_time_that_a_shard_has_a_request_for_takes_none_of_the_patience(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(routing, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(routing, "PATIENCE_S", 2.0)
     line: Any = LineThatBreaks()
 
     class RouterOfOne(routing.Router):

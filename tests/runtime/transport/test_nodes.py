@@ -319,10 +319,11 @@ async def send_slowly(stream: anyio.abc.ByteStream, data: bytes) -> None:
         await anyio.sleep(0.02)
 
 
+@pytest.mark.by_turns
 async def test_who_sends_slowly_or_nothing_has_a_few_seconds_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nodes, "GREETING_S", 0.3)
+    monkeypatch.setattr(nodes, "GREETING_S", 1.0)
     hello = Dialling(member(7), 2).hello()
     async with node() as other:
         async with await dial_tcp("127.0.0.1", other.port) as silent:

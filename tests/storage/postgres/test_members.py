@@ -334,7 +334,7 @@ async def test_who_joins_removes_what_the_dead_have_left(
 ) -> None:
     first, second = both
     gone = await first.store.join(newcomer(ttl_s=0.05))
-    owner = await first.store.join(newcomer(ttl_s=0.5))
+    owner = await first.store.join(newcomer())
     await take(owner)
     for member in (gone, owner):
         await session.do(
