@@ -431,7 +431,7 @@ def test_a_worker_whose_supervisor_is_gone_leaves_the_next_one_its_socket(folder
 class LineThatBreaks:
     """Loses the first two requests, the second after a long while."""
 
-    is_up = True
+    is_up = was_up = True
 
     def __init__(self) -> None:
         self.asked = 0

@@ -347,9 +347,9 @@ async def test_a_placement_offers_what_both_sides_may_have_missed() -> None:
             await until_true(lambda: router.line(2).is_up)
             router.place([0, 2])
 
-            # What it has of them, and what they have for it.
-            assert network.posted(2, "ack") == [("ack", 1, 0, 0)]
+            # What they have for it, and what it has of them, which leaves with a batch.
             assert network.posted(2, "resend") == [("resend", 1, 0)]
+            await until_true(lambda: network.posted(2, "ack") == [("ack", 1, 0, 0)])
 
 
 async def test_nobody_is_asked_for_a_partition_that_is_nowhere() -> None:

@@ -19,7 +19,7 @@ from perdure.runtime.shards.shard import Shard
 from perdure.runtime.transport.admission import Limits, admit
 from perdure.runtime.transport.channels import Channel, LoopChannel
 from perdure.runtime.transport.router import Router
-from perdure.runtime.transport.verbs import VERBS, HubVerb, PartitionVerb, ShardVerb
+from perdure.runtime.transport.verbs import VERBS, HubVerb, MoveVerb, PartitionVerb, ShardVerb
 from perdure.runtime.transport.wire import Item, Splitter, encode
 from perdure.storage import ChunkRow, EntityFilter, InstanceFilter
 from perdure.testing.inside import shard_of
@@ -173,7 +173,9 @@ def test_the_rows_are_those_that_have_names() -> None:
 
 async def test_what_shards_and_hubs_answer_is_what_has_names() -> None:
     async with Hub(App()) as hub:
-        assert (*shard_of(hub).handlers, "govern") == get_args(ShardVerb)
+        # The rest is what a worker's process answers beside its shard.
+        of_workers = ("govern", *get_args(MoveVerb))
+        assert (*shard_of(hub).handlers, *of_workers) == get_args(ShardVerb)
         assert tuple(hub.crew.handlers) == get_args(HubVerb)
 
 
