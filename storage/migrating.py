@@ -592,17 +592,18 @@ class MigratingStore:
 
     async def _forward(self, one: _Try) -> None:
         entries: list[Any] = []
-        size = 0
+        size = sequence = 0
         for checkpoint in one.trail.take():
             entry, its = self._journal.entry(checkpoint)
             entries.append(entry)
             size += its
+            sequence = checkpoint.sequence
             if size >= ENTRIES_SIZE:
                 await self._journal.forward(one.number, one.epoch, entries)
-                one.forwarded, entries, size = checkpoint.sequence, [], 0
+                one.forwarded, entries, size = sequence, [], 0
         if entries:
             await self._journal.forward(one.number, one.epoch, entries)
-            one.forwarded = checkpoint.sequence
+            one.forwarded = sequence
 
     def _check(self, one: _Try) -> None:
         """Refuse to go on with a try that has lost its track.

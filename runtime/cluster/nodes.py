@@ -230,7 +230,7 @@ class ClusterCrew(MovingCrew):
         self._key = node.check()
         self._node = node
         self._app = app
-        self._store: ClusterStore = store
+        self._store = self._shared = store
         self._partitions = partitions
         self._lookup = lookup
         self._settings = settings
@@ -262,7 +262,7 @@ class ClusterCrew(MovingCrew):
         """Open the store, and be a member."""
         count = self._partitions
         if count is None:
-            count = await self._store.count_partitions() or PARTITIONS
+            count = await self._shared.count_partitions() or PARTITIONS
         await self._open_store(count)
         await self._listen()
         self._node_listener = listener = await listen_node(self._node.listens_at)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from perdure.runtime.cluster.leases import Leases
-from perdure.storage.postgres import committer, folding, journal, links
+from perdure.storage.postgres import committer, journal, links
 from tests.storage.postgres.ledger import Breach
 from tests.storage.postgres.schedules import run
 
@@ -95,10 +95,6 @@ def without_a_look_at_warnings() -> Build:
     return [(links, "WORRYING", "nothing")]
 
 
-def without_the_epoch_of_what_is_folded() -> Build:
-    return [(folding, "GATE", folding.GATE.replace("epoch = $2", "$2::bigint > 0"))]
-
-
 def that_takes_a_lost_connection_for_an_answer() -> Build:
     return [(committer, "is_answer", always)]
 
@@ -127,12 +123,6 @@ LOST = "has not seen it|there has to be|has its place"
             without_the_one_before, "behind|a gap", id="the one before", marks=pytest.mark.slow
         ),
         pytest.param(that_is_always_sure, "has answered", id="sure", marks=pytest.mark.slow),
-        pytest.param(
-            without_the_epoch_of_what_is_folded,
-            f"behind|{LOST}",
-            id="epoch of what is folded",
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_a_build_is_found(
