@@ -172,7 +172,7 @@ class Arena:
             while not member.spare.has_control:
                 await self.stage.settle()
                 self.loop.now += 0.1
-        # A schedule is the same whatever came before it: in the order of their numbers, and in time.
+        # A schedule does not depend on what came before it: in the order of their numbers, and in time.
         self.members.sort(key=lambda member: 0 if member.spare is None else member.spare.number)
         for slot, member in enumerate(self.members):
             member.slot = slot
