@@ -52,10 +52,8 @@ async def visitor(store: str, key_file: str) -> None:
         load = loads.Load(client)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(load.run)
-            while line := (await to_thread.run_sync(sys.stdin.readline)).strip():
-                if line == "measure":
-                    load.begin_measuring()
-                _say({"answered": load.answered, "pauses": load.pauses(), "usual": load.usual})
+            while (await to_thread.run_sync(sys.stdin.readline)).strip():
+                _say({"answered": load.answered})
             load.stop()
         _say({"answered": load.answered, "differences": await load.differences()})
 

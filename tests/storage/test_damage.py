@@ -57,7 +57,7 @@ async def kill_with(folder: Path, **parts: Any) -> None:
     await owner.commit(**parts)
     shutil.copytree(folder, folder.with_name("copy"))
     await store.close()
-    shutil.rmtree(folder)
+    _remove(folder)
     folder.with_name("copy").rename(folder)
 
 
@@ -76,16 +76,21 @@ async def _commit_until_refused(owner: Owner) -> StorageError:
 
 
 def _delete(folder: Path) -> None:
-    shutil.rmtree(folder)
+    _remove(folder)
 
 
 def _move(folder: Path) -> None:
     folder.rename(folder.with_name("elsewhere"))
 
 
+def _remove(folder: Path) -> None:
+    while folder.exists():  # what is applied may have made a file meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _replace(folder: Path) -> None:
     shutil.copytree(folder, folder.with_name("copy"))
-    shutil.rmtree(folder)
+    _remove(folder)
     folder.with_name("copy").rename(folder)
 
 
