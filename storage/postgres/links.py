@@ -85,7 +85,7 @@ async def connect(place: Place, dsn: str | None = None, *, name: str = "perdure"
 
 @asynccontextmanager
 async def transaction(
-    connection: Connection, *, held_s: float | None = None, locked_s: float = 0.0
+    connection: Connection, *, held_s: float | None = None, locked_s: float | None = None
 ) -> AsyncGenerator[None]:
     """Begin a transaction, which the server ends where it hears nothing for a while.
 
@@ -95,16 +95,16 @@ async def transaction(
     Args:
         connection: which has none.
         held_s: how long that is, in seconds; None for ``HELD_S``.
-        locked_s: how long a statement waits for a lock, before it fails; 0 for ever.
+        locked_s: how long a statement waits for a lock, before it fails; None for what is set there.
     """
     if held_s is None:
         held_s = HELD_S
+    # For this transaction: behind a pooler the session is another's next.
+    settings = f"SET LOCAL idle_in_transaction_session_timeout = '{held_s * 1_000:.0f}ms'"
+    if locked_s is not None:
+        settings += f"; SET LOCAL lock_timeout = '{locked_s * 1_000:.0f}ms'"
     async with connection.transaction():
-        # For this transaction: behind a pooler the session is another's next.
-        await connection.execute(
-            f"SET LOCAL lock_timeout = '{locked_s * 1_000:.0f}ms';"
-            f"SET LOCAL idle_in_transaction_session_timeout = '{held_s * 1_000:.0f}ms'"
-        )
+        await connection.execute(settings)
         yield
 
 

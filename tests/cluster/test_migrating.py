@@ -126,6 +126,19 @@ class Way:
                 await anyio.sleep(0.02)
             return status
 
+    async def run_to_its_end(
+        self, errands: Errands, loop: str = "asyncio", *, workers: int = 0
+    ) -> None:
+        """Serve errands and move until all has moved, and stop in order."""
+        with self.served(loop, workers=workers) as process:
+            async with perdure.connect(self.source, app) as client:
+                async with errands.beside(client):
+                    status = await self.migrate()
+                assert status.moved == (0, 1, 2)
+                await errands.check(client)
+            process.send_signal(signal.SIGTERM)
+            assert await anyio.to_thread.run_sync(process.wait) == 0, self.said()
+
     async def run_killed(self, errands: Errands, loop: str, step: str, *, workers: int = 0) -> None:
         """Serve errands and move, until the process ends itself at a step."""
         with self.served(loop, step=step, workers=workers) as process:
@@ -192,14 +205,7 @@ async def test_a_hub_that_was_killed_at_a_step_goes_on_with_its_move(
         with pytest.raises(StoreMovedError, match="is being moved to"):
             async with Hub(app, store=move.target, partitions=PARTITIONS):
                 pass
-        with move.served(loop) as process:
-            async with perdure.connect(move.source, app) as client:
-                async with errands.beside(client):
-                    status = await move.migrate()
-                assert status.moved == (0, 1, 2)
-                await errands.check(client)
-            process.send_signal(signal.SIGTERM)
-            assert await anyio.to_thread.run_sync(process.wait) == 0, move.said()
+        await move.run_to_its_end(errands, loop)
 
     await move.check_moved(errands)
 
@@ -410,14 +416,7 @@ async def test_a_hub_with_workers_that_was_killed_goes_on_with_its_move(
     move, errands = ways("there", tmp_path / "hub", newest_postgres), Errands()
     with anyio.fail_after(120):
         await move.run_killed(errands, "asyncio", step, workers=2)
-        with move.served(workers=2) as process:
-            async with perdure.connect(move.source, app) as client:
-                async with errands.beside(client):
-                    status = await move.migrate()
-                assert status.moved == (0, 1, 2)
-                await errands.check(client)
-            process.send_signal(signal.SIGTERM)
-            assert await anyio.to_thread.run_sync(process.wait) == 0, move.said()
+        await move.run_to_its_end(errands, workers=2)
 
     await move.check_moved(errands)
 
