@@ -154,7 +154,7 @@ def let_go_of(items: list[Any], every: int) -> Generator[None]:
 
 
 def _open(tasks: Sequence[Task[Any]]) -> Iterator[Task[Any]]:
-    return (task for task in tasks if task._state == PENDING)
+    return (task for task in tasks if not task.is_completed)
 
 
 def _error_of(task: Task[Any]) -> Exception:
