@@ -10,16 +10,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from anyio import to_thread
 from attrs import evolve, frozen
 
-from perdure import EntityId, Hub, PostgresStore
+from perdure import EntityId, Hub
 
-from ..storage.records import Checkpoint, EntityRow
 from .bench import Bench
+from .commits import ROWS, beside_folding, beside_old_snapshot, commit_cost, connect, spent
 from .figures import Fact, Load, Outcome, expect
 from .workloads import Meter, app, completed, expect_meter, hello_request
 
@@ -31,15 +31,9 @@ ENTITIES = 1_000
 
 #: What PostgreSQL should do of what SQLite does, and take of the processor for it at most.
 HELLO, SIGNAL, CPU = 0.7, 0.8, 1.15
-#: Microseconds of the server's processors for a commit of ``ROWS`` rows, one behind another, at most.
-COMMIT_US = 250.0
-ROWS = 200
-#: Commits that come first, for what is made once.
-WARM_UP = 20
-#: The same for a row that is folded into the tables: a new one, and one that is there.
+#: Microseconds of the server's processors for a row that is folded into the tables: a new one, and one that is there.
 NEW_US, UPDATED_US = 6.0, 25.0
 
-_STATE = b'{"count":1,"total":0,"last":0,"disordered":0}'
 _IS_COUNTED = Path("/proc/self/schedstat").exists()
 _CLOCK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -152,6 +146,8 @@ class _Comparison:
             async with self._bench.hub(app, "costs", store=place, partitions=1) as hub:
                 self._database = await database_costs(hub, self._server.dsn, rows)
             self._database.append(await commit_cost(self._server, max(1, rows // ROWS)))
+            self._database += await beside_folding(self._server, self._bench.n(10))
+            self._database += await beside_old_snapshot(self._server, self._bench.n(100) / 10)
         loads = [_middle(runs) for runs in self._loads.values()]
         return Outcome(
             loads=loads,
@@ -243,12 +239,12 @@ async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
     """
     client = hub.client
     batches = max(1, rows // ROWS)
-    connection = await _connect(dsn)
+    connection = await connect(dsn)
     try:
-        spent: list[dict[str, float]] = []
+        turns: list[dict[str, float]] = []
         commits = 0
         for turn, count in enumerate((1, batches, batches)):  # the first for what is made once
-            before, commits = await _spent(connection), await _commits(hub)
+            before, commits = await spent(connection), await _commits(hub)
             for batch in range(count):
                 ids = [f"cost-{min(turn, 1)}-{batch * ROWS + n}" for n in range(ROWS)]
                 await client.signal_entities((EntityId(Meter, id), Meter.mark, turn) for id in ids)
@@ -256,11 +252,11 @@ async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
             # A page is of the tables alone, so what was committed is folded before.
             found = [one async for one in client.query_entities(key_prefix=f"cost-{min(turn, 1)}-")]
             expect("entities", len(found), count * ROWS)
-            after = await _spent(connection)
-            spent.append({name: after[name] - before.get(name, 0.0) for name in after})
+            after = await spent(connection)
+            turns.append({name: after[name] - before.get(name, 0.0) for name in after})
     finally:
         await connection.close()
-    _, new, updated = spent  # these are in memory by now, so that each batch is one commit
+    _, new, updated = turns  # these are in memory by now, so that each batch is one commit
     each = batches * ROWS
     figures = (
         (f"{ROWS} signals of one call", (new["commits"] + updated["commits"]) / 2 / batches, None),
@@ -279,69 +275,8 @@ async def database_costs(hub: Hub, dsn: str, rows: int) -> list[Fact]:
     ]
 
 
-async def commit_cost(server: Database, count: int) -> Fact:
-    """Find out what the server's process takes for a commit, where one comes behind another.
-
-    Args:
-        server: is on this machine.
-        count: how many commits.
-
-    Raises:
-        WrongOutcomeError: something is lost.
-    """
-    store = PostgresStore(server.place())
-    [partition] = await store.open(1)
-    commit: Any = partition.commit  # pyright knows records by two names here
-    connection = await _connect(server.dsn)
-    try:
-        found = await partition.recover()
-        spent = 0.0
-        for number in range(1, WARM_UP + count + 1):
-            rows = [
-                EntityRow(n, "meter", f"cost-{n}", number, _STATE, None, None, None)
-                for n in range(ROWS)
-            ]
-            await commit(Checkpoint(found.sequence + number, found.epoch, entities=rows))
-            if number == WARM_UP:
-                spent = (await _spent(connection))["commits"]
-        spent = (await _spent(connection))["commits"] - spent
-        [row] = await partition.read_entities([("meter", "cost-0")])
-        expect("the number of the last commit", row.updated, WARM_UP + count)
-    finally:
-        await connection.close()
-        await store.close()
-    return Fact(
-        name=f"processor time of the server for a commit of {ROWS} rows",
-        value=spent / count,
-        unit="us",
-        target=COMMIT_US,
-        note="of the process behind that connection; by the store alone, one behind another",
-    )
-
-
-async def _connect(dsn: str) -> Any:
-    import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
-
-    return await cast("Any", asyncpg).connect(dsn)
-
-
 async def _commits(hub: Hub) -> int:
     return sum(one.commits for one in (await hub.statistics()).partitions)
-
-
-async def _spent(connection: Any) -> dict[str, float]:
-    """Say what the server's processes behind a hub's connections have taken, in microseconds."""
-    found = await connection.fetch(
-        "SELECT application_name, pid FROM pg_stat_activity WHERE application_name LIKE 'perdure %'"
-    )
-    return {
-        str(name).removeprefix("perdure "): await to_thread.run_sync(_taken_us, int(pid))
-        for name, pid in found
-    }
-
-
-def _taken_us(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1_000
 
 
 def _middle(runs: list[Load]) -> Load:

@@ -40,7 +40,7 @@ TOO_LARGE: Final = 4 * LARGE
 """Bytes at which commits wait until something is folded."""
 LOCKED_S: float = 1.0
 """Seconds that a round waits for somebody's lock."""
-PORTION: Final = 5_000
+PORTION: Final = 1_000
 """Rows of one statement."""
 
 _log = Log("perdure.storage")

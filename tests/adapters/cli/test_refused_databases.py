@@ -176,6 +176,23 @@ def test_a_hub_of_another_kind_is_not_served(
     assert sql(server.dsn, f"SELECT count(*) FROM {hub}.member") == 0
 
 
+def test_a_full_disk_is_told_and_nothing_is_changed(run: Run, server: Server, hub: str) -> None:
+    place = at(server, hub)
+    sql(
+        server.dsn,
+        f"CREATE FUNCTION {hub}.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE"
+        " EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$",
+    )
+    sql(
+        server.dsn,
+        f"CREATE TRIGGER full_disk BEFORE INSERT ON {hub}.member EXECUTE FUNCTION {hub}.full_disk()",
+    )
+
+    refused(serve(run, place), 1, "no space left for", place)
+
+    assert sql(server.dsn, f"SELECT count(*) FROM {hub}.member") == 0
+
+
 def test_another_number_of_partitions_is_refused(run: Run, server: Server, hub: str) -> None:
     place = at(server, hub)
 

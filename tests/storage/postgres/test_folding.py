@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
+from itertools import count
 
 import anyio
 import pytest
@@ -12,7 +14,9 @@ from perdure.actors.errors import StorageError
 from perdure.storage import MemoryStore
 from perdure.storage.postgres import PostgresStore, folding
 from perdure.storage.postgres.place import read_place
+from perdure.storage.records import EntityRow
 from perdure.testing.store_conformance import Owner, created, own, progress
+from tests.postgres import new_server, versions
 from tests.storage.sqlite.applier.looks import Chance, look, look_wide
 
 from .sessions import Session
@@ -67,6 +71,53 @@ async def _until_locked_out(session: Session) -> None:
     )
     while not await session.do(sql):
         await anyio.sleep(0.002)
+
+
+WAITS = "still waiting for"
+#: A build that folds under the lock by which commits are fenced.
+IN_THE_WAY = folding.GATE.replace(
+    "WHERE",
+    "FROM (SELECT FROM {s}.partition WHERE partition = $1 FOR UPDATE) AS locked WHERE",
+)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("gate", [folding.GATE, IN_THE_WAY], ids=["as it is", "in the way"])
+async def test_no_commit_waits_for_a_lock_while_many_rows_are_folded(
+    gate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not versions():
+        pytest.skip("no binaries of PostgreSQL are on this machine")
+    monkeypatch.setattr(folding, "GATE", gate)
+    monkeypatch.setattr(folding, "GATHER_S", 60.0)
+    with new_server(log_lock_waits="on", deadlock_timeout="1ms") as server:
+        store = PostgresStore(f"{server.dsn}?schema=hub&durability=relaxed")
+        [one] = await store.open(1)
+        owner, ids = Owner(one, await one.recover()), count(1)
+
+        async def commit(rows: int) -> None:
+            await owner.commit(entities=[entity(next(ids)) for _ in range(rows)])
+
+        for _ in range(10):
+            await commit(1_000)
+        rounds: list[int] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(_fold_and_say, owner, rounds))
+            while not rounds:
+                await commit(1)
+        said = server.log.read_text()
+        await store.close()
+
+    assert (WAITS in said) == (gate == IN_THE_WAY)
+
+
+def entity(id: int) -> EntityRow:
+    return EntityRow(id, "counter", f"c{id}", 1, b"{}", None, None, None)
+
+
+async def _fold_and_say(owner: Owner, rounds: list[int]) -> None:
+    await owner.partition.apply()
+    rounds.append(owner.sequence)
 
 
 @pytest.mark.by_turns

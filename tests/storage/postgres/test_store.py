@@ -12,9 +12,10 @@ import anyio
 import orjson
 import pytest
 
-from perdure.actors.errors import LeaseLostError, StorageError
+from perdure.actors.errors import LeaseLostError, StorageError, StoreFullError
 from perdure.storage.postgres import PostgresStore, folding, queries, store as store_module
 from perdure.storage.records import (
+    Checkpoint,
     ChunkRow,
     EntityRow,
     InstanceFilter,
@@ -237,6 +238,33 @@ async def test_a_new_connection_commits_only_to_a_server_that_keeps_it(
     await again.commit(created=[created(1)])
     assert store.durability == "as on another server" != before
     assert "commits are now as on another server" in caplog.text
+
+
+FULL = (
+    "CREATE FUNCTION {s}.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
+    " 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$"
+)
+
+
+async def test_a_commit_to_a_full_disk_stores_nothing_and_is_made_when_there_is_room(
+    store: PostgresStore,
+) -> None:
+    owner = await own(store)
+    await owner.commit(created=[created(1)])
+    await ask(store, FULL)
+    await ask(
+        store,
+        "CREATE TRIGGER full_disk BEFORE INSERT ON {s}.journal EXECUTE FUNCTION {s}.full_disk()",
+    )
+
+    checkpoint = Checkpoint(2, owner.recovered.epoch, created=[created(2)])
+    for _ in range(2):
+        with pytest.raises(StoreFullError, match=r"no space left for .*free some, then go on"):
+            await owner.partition.commit(checkpoint)
+    await ask(store, "DROP TRIGGER full_disk ON {s}.journal")
+    await owner.partition.commit(checkpoint)
+
+    assert await owner.keys() == ["i1", "i2"]
 
 
 async def test_queries_see_what_was_committed_before_a_recovery_that_fails(
