@@ -43,6 +43,7 @@ async def connect(
     Raises:
         UnavailableError: no hub listens there.
         UsageError: the path is too long for a socket; or the key is wrong or missing.
+        StoreMovedError: the hub has moved elsewhere: where it is.
         StorageError: the store that says where the hub's nodes are cannot be reached.
     """
     from .runtime.client import access, remote

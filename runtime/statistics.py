@@ -124,6 +124,8 @@ class MembershipStatistics(Fact):
             was gone: from when it asked the store for that one.
         relayed: pieces of what it had for others that went through the store, since they could not
             be reached.
+        waits: how often something waited for a connection to the store, since all were in use that
+            may wait there for somebody's lock.
     """
 
     members: int
@@ -132,6 +134,7 @@ class MembershipStatistics(Fact):
     lost: int
     takeovers: Durations
     relayed: int
+    waits: int = 0
 
 
 @frozen(kw_only=True)

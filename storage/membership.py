@@ -150,6 +150,14 @@ class Membership(Protocol):
         """
         ...
 
+    @property
+    def waits(self) -> int:
+        """How often since it joined something waited for a connection to the store.
+
+        It does where all are in use that may wait there for somebody's lock.
+        """
+        ...
+
     async def beat(self) -> bool:
         """Stay a member for ``ttl_s`` more; False where it has expired, or was removed."""
         ...
@@ -233,7 +241,12 @@ class ClusterStore(Store, Protocol):
         ...
 
     async def identify(self) -> HubIdentity | None:
-        """Say which hub is there; None where there is none yet. Before ``open``, too."""
+        """Say which hub is there; None where there is none yet. Before ``open``, too.
+
+        Raises:
+            StoreMovedError: it has moved elsewhere, or has not come yet; of one that others serve
+                while it moves they know.
+        """
         ...
 
     async def view(self) -> View:

@@ -122,6 +122,10 @@ async def _move_live(
                     step = f"partition {status.partition} is tried again: {status.trouble}"
                 tell(Progress(step, len(status.moved), status.partitions, status.rows))
                 await anyio.sleep(_LOOK_S)
+    except perdure.StoreMovedError:
+        if began:
+            raise
+        return None  # or it goes there, and the command knows what is left to do
     except (perdure.UnavailableError, TimeoutError) as error:
         if not began:
             return None

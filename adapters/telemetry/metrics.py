@@ -426,6 +426,13 @@ FIGURES = (
         _of_members(lambda one: one.relayed),
     ),
     Figure(
+        "perdure.connection.waits",
+        "counter",
+        "",
+        "Waits for a connection to the store, of those that may wait there for somebody's lock.",
+        _of_members(lambda one: one.waits),
+    ),
+    Figure(
         "perdure.migration.partitions",
         "gauge",
         "",

@@ -26,6 +26,7 @@ async def read_nodes(place: str) -> HubNodes:
 
     Raises:
         UnavailableError: there is no hub in it yet.
+        StoreMovedError: the hub is not there any more: where it is.
         UsageError: it is no store that several processes have open at once.
         StorageError: it cannot be reached, or read.
     """
@@ -34,7 +35,7 @@ async def read_nodes(place: str) -> HubNodes:
     store = open_store(place)
     assert isinstance(store, ClusterStore)
     try:
-        if await store.count_partitions() is None:
+        if await store.identify() is None:
             raise UnavailableError(
                 f"there is no hub in {store.location} yet: start one with perdure serve"
             )

@@ -392,6 +392,7 @@ class ClusterCrew(MovingCrew):
             lost=self.leases.lost_count,
             takeovers=self.leases.takeovers.read(),
             relayed=self._relays.sent_count,
+            waits=self.leases.membership.waits,
         )
         counted["shard"]["membership"] = asdict(membership)
         return counted

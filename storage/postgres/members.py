@@ -141,6 +141,7 @@ class PostgresMembership:
         # Of its own, so that nothing delays it.
         self._beats = store.link("perdure beats", self._check_timeline)
         self._losses = store.losses  # of those before
+        self._waits = store.takers.waits
         self._timeline: str | None = None  # that it has joined on
         self._is_forgotten = False
         self._number = 0
@@ -185,6 +186,11 @@ class PostgresMembership:
     def losses(self) -> int:
         """How many connections to the server were lost since it began to join."""
         return self.store.losses - self._losses
+
+    @property
+    def waits(self) -> int:
+        """How often something waited for a connection that may wait at the server, since then."""
+        return self.store.takers.waits - self._waits
 
     @property
     def has_control(self) -> bool:

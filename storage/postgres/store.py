@@ -37,7 +37,7 @@ from ..bridge import AsyncioBridge
 from ..encoding import next_numbers
 from ..layered import LayeredReads, make_layer
 from ..layers import Layers
-from ..marks import COMING, Mark
+from ..marks import COMING, MOVING, Mark
 from ..membership import HubIdentity, Newcomer, View
 from ..mended import mend_entity, mend_instance, why
 from ..pieces import is_large
@@ -610,12 +610,22 @@ class PostgresStore:
         return None if row is None else int(row[0][0])
 
     async def identify(self) -> HubIdentity | None:
-        """Say which hub is there; None where there is none yet."""
-        row = await self._look("SELECT id, app, secret FROM {s}.hub")
-        if row is None:
-            return None
-        hub, app, secret = row[0]
-        return HubIdentity(str(hub), app or "", secret.encode())
+        """Say which hub is there; None where there is none yet.
+
+        Raises:
+            StoreMovedError: it is not there any more, or not yet.
+        """
+
+        async def work(connection: Connection) -> HubIdentity:
+            mark = await read_mark(connection, self.place)
+            if mark is not None and mark.state != MOVING:
+                mark.refuse(self.location)
+            hub, app, secret = await connection.fetchrow(
+                self.sql("SELECT id, app, secret FROM {s}.hub")
+            )
+            return HubIdentity(str(hub), app or "", secret.encode())
+
+        return await self._with_connection(work)
 
     async def view(self) -> View:
         """See who is a member, and who has what, without being one."""

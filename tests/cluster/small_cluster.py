@@ -148,6 +148,10 @@ class SmallMembership:
     def losses(self) -> int:
         return (self.number in self.cluster.ended) + self.cluster.lost.count(self.number)
 
+    @property
+    def waits(self) -> int:
+        return 10 * self.number
+
     async def _speak(self) -> None:
         await self.cluster.reach(self.number)
         if self.number in self.cluster.silent:

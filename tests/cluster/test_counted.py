@@ -115,6 +115,12 @@ async def test_each_node_gives_its_own_figures_and_all_only_where_asked() -> Non
     assert (partitions_in(own.text), members_in(own.text)) == (partitions_in(texts[0]), ["1"])
     assert wrong.status_code == 400
     assert [shard.index for shard in counted.shards] == [2]
+    assert re.findall(
+        r'^perdure_connection_waits_total\{member="(\d)"\} (\d+)', everything, re.MULTILINE
+    ) == [
+        ("1", "10"),
+        ("2", "20"),
+    ]
 
 
 async def test_every_figure_of_members_is_exposed_by_member() -> None:
@@ -135,6 +141,6 @@ async def test_every_figure_of_members_is_exposed_by_member() -> None:
         for figure in FIGURES
         for name in figure.exposed
         if figure.name.removeprefix("perdure.").split(".")[0]
-        in ("members", "member", "unserved", "beat", "leases", "takeover", "relayed")
+        in ("members", "member", "unserved", "beat", "leases", "takeover", "relayed", "connection")
     }
-    assert len(of_members) == 9
+    assert len(of_members) == 10

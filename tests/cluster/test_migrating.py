@@ -27,6 +27,7 @@ from perdure import (
     StorageError,
     StoreInUseError,
     StoreMovedError,
+    UnavailableError,
     UsageError,
 )
 from perdure.adapters.telemetry import metrics_text
@@ -646,6 +647,55 @@ async def test_a_node_that_was_asleep_while_its_hub_left_is_refused(
     with pytest.raises(StoreMovedError):
         await asleep.leave()
     await store.close()
+
+
+async def test_who_asks_where_a_hub_was_is_told_where_it_is(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    async def is_refused() -> bool:
+        try:
+            async with perdure.watch_hub(newest_postgres):
+                return False
+        except StoreMovedError:
+            return True
+        except UnavailableError:
+            return False  # it is just about to say so
+
+    async with (
+        Hub(app, store=newest_postgres, partitions=PARTITIONS) as hub,
+        perdure.connect(newest_postgres, app) as before,
+    ):
+        await hub.migrate(f"sqlite:{tmp_path / 'hub'}")
+        await finished(hub)
+        with anyio.fail_after(30):
+            while not await is_refused():
+                await anyio.sleep(0.05)
+
+        with pytest.raises(StoreMovedError, match=r"has moved to sqlite:.*: open it there"):
+            async with perdure.connect(newest_postgres, app):
+                pass
+        with pytest.raises(StoreMovedError, match="has moved to sqlite:"):
+            await perdure.read_nodes(newest_postgres)
+        assert (await before.statistics()).migration is not None  # who is connected goes on
+
+
+async def test_who_asks_where_a_hub_is_to_come_is_told_where_it_is(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    end = MovablePostgres(newest_postgres)
+
+    async def begin() -> None:
+        hub = Found(str(uuid.uuid4()), PARTITIONS, 0, None)
+        await end.begin(hub, Mark(COMING, "token", f"sqlite:{tmp_path}"))
+        await end.close()
+
+    bridge = AsyncioBridge()
+    await bridge.run(begin)
+    await anyio.to_thread.run_sync(bridge.close)
+
+    with pytest.raises(StoreMovedError, match=f"the hub of sqlite:{tmp_path} is being moved to"):
+        async with perdure.connect(newest_postgres, app):
+            pass
 
 
 async def until_gone(member: Membership) -> None:

@@ -132,7 +132,8 @@ async def test_every_figure_is_exposed_and_nothing_else() -> None:
 
     # Those of members are of hubs that several processes serve: tests/cluster/test_counted.py.
     # Those of a migration are of hubs that move: tests/cluster/test_migrating.py.
-    kinds = ("members", "member", "unserved", "beat", "leases", "takeover", "relayed", "migration")
+    of_members = ("members", "member", "unserved", "beat", "leases", "takeover", "relayed")
+    kinds = (*of_members, "connection", "migration")
     assert found.keys() == {
         name
         for figure in FIGURES

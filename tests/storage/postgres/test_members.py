@@ -13,6 +13,7 @@ from perdure.actors.errors import StorageError
 from perdure.storage.membership import ClusterStore
 from perdure.storage.postgres import PostgresStore, folding, links, members as rows
 from perdure.storage.postgres.doctor import OF_ALL
+from perdure.storage.postgres.links import Pool
 from perdure.storage.postgres.members import PostgresMembership
 from perdure.storage.postgres.place import read_place
 from perdure.storage.postgres.store import TAKERS_MAX
@@ -226,6 +227,26 @@ async def test_who_waits_no_more_has_let_go_all_the_same(
             await anyio.sleep(0.005)
 
 
+async def test_who_waits_for_a_connection_since_all_wait_for_locks_is_counted(
+    both: list[PostgresMembership], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = both
+    seen = [await lease_of(first, number) for number in range(2)]
+    monkeypatch.setattr(first.store, "takers", Pool(lambda: first.store.link("few"), 1, 1))
+    await session.do("BEGIN")
+    await session.do("SELECT FROM {s}.partition WHERE partition < 2 FOR UPDATE")
+    with anyio.fail_after(SOON_S):
+        async with anyio.create_task_group() as tasks:
+            for number in range(2):
+                tasks.start_soon(first.take, number, seen[number])
+            while not first.waits:
+                await anyio.sleep(0.005)
+            await session.do("COMMIT")
+    await first.store.bridge.run(first.store.takers.close)
+
+    assert (first.waits, second.waits) == (1, 0)
+
+
 async def test_one_that_is_locked_holds_up_no_taking_and_no_letting_go_of_another(
     both: list[PostgresMembership], session: Session
 ) -> None:
@@ -248,7 +269,7 @@ async def test_one_that_is_locked_holds_up_no_taking_and_no_letting_go_of_anothe
             assert [lease.owner for lease in (await first.look()).leases] == [
                 *(None, first.number, None)
             ]
-            assert first.store.takers.waits == 0
+            assert first.waits == 0
             await session.do("COMMIT")
         while [lease.owner for lease in (await first.look()).leases] != [first.number, None, None]:
             await anyio.sleep(0.005)
