@@ -7,7 +7,7 @@ of a state machine needs.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any, Final, Protocol
 
 from .errors import FailureDetails
@@ -50,8 +50,11 @@ class Effects(Protocol):
         """
         ...
 
-    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
-        """Let go of some activities of an instance, by the numbers of their tasks."""
+    def cancel_activities(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
+        """Let go of some activities of an instance, by the numbers of their tasks.
+
+        The collection is given away, and says quickly what is in it.
+        """
         ...
 
     def leave_activities(

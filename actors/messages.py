@@ -245,7 +245,7 @@ class Fork(Start):
     Attributes:
         source: the other's id.
         at: the number of the last event that it begins with.
-        history: the events up to that, as one JSON array.
+        history: the events up to that, as JSON arrays of some each.
     """
 
     __slots__ = ("at", "history", "source")
@@ -257,7 +257,7 @@ class Fork(Start):
         input: bytes | None,
         source: str,
         at: int,
-        history: bytes,
+        history: list[bytes],
         *,
         tags: bytes | None = None,
     ) -> None:
@@ -265,7 +265,7 @@ class Fork(Start):
         self.source = source
         self.at = at
         self.history = history
-        self.size += len(history)
+        self.size += sum(map(len, history))
 
     def content(self) -> list[Any]:
         return [
@@ -275,7 +275,7 @@ class Fork(Start):
             _pack(self.input),
             self.source,
             self.at,
-            _pack(self.history),
+            [orjson.Fragment(b"[%b]" % b",".join(some[1:-1] for some in self.history))],
             _pack(self.tags),
         ]
 
@@ -555,7 +555,7 @@ def _read_fork(
     history: list[Any],
     tags: list[Any],
 ) -> Fork:
-    begins_with = _unpack(history) or b"[]"
+    begins_with = [_unpack(history) or b"[]"]
     return Fork(name, version, _unpack(input), source, at, begins_with, tags=_unpack(tags))
 
 

@@ -18,29 +18,38 @@ from ..errors import (
     ForkError,
     NondeterminismError,
     PayloadError,
+    PerdureError,
     UnknownNameError,
 )
 from ..messages import Start
-from ..replay.execution import let_go
 from ..replay.executor import GIVEN_UP, Executor
 from ..replay.history import IDENTITY, KIND, NUMBER, carried_by
 from ..replay.stored import read_history
 from ..replay.tasks import TimerTask
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from ..effects import Effects
-    from ..errors import PerdureError
     from ..messages import Fork
     from .orchestration import OrchestrationActor
 
 Events = list[list[Any]]
 
+#: How many events, or tasks, are gone through in one step.
+_SOME = 500
+
 _ENDS = frozenset({"ExecutionCompleted", "ExecutionTerminated", "ContinueAsNew"})
 _GIVEN_UP = orjson.loads(GIVEN_UP)
 
 
-def history_up_to(events: Events, at: int, instance_id: str) -> Events:
-    """Give the history up to and including the event number ``at``, if a fork may begin with it.
+def write_up_to(events: Events, at: int, instance_id: str) -> Generator[None, None, list[bytes]]:
+    """Write the history up to and including the event number ``at``, if a fork may begin with it.
+
+    Pauses now and then.
+
+    Returns:
+        The events, as JSON arrays of some each.
 
     Raises:
         ForkError: there is no such event, it comes with the end or behind it, or it stands in the
@@ -50,11 +59,15 @@ def history_up_to(events: Events, at: int, instance_id: str) -> Events:
         raise ForkError(instance_id, at, "it has no history yet, since its code has not begun")
     if not 0 <= at < len(events):
         raise ForkError(instance_id, at, f"its history has the events 0 to {len(events) - 1}")
-    end = next((i for i, event in enumerate(events) if event[KIND] in _ENDS), len(events))
-    if at >= end:
-        raise ForkError(
-            instance_id, at, f"it had ended by then; its last event before is {end - 1}"
-        )
+    written: list[bytes] = []
+    for start in range(0, at + 1, _SOME):
+        some = events[start : min(start + _SOME, at + 1)]
+        end = next((place for place, event in enumerate(some, start) if event[KIND] in _ENDS), None)
+        if end is not None:
+            reason = f"it had ended by then; its last event before is {end - 1}"
+            raise ForkError(instance_id, at, reason)
+        written.append(orjson.dumps(some))
+        yield
     if at + 1 < len(events) and _is_of_turn(events[at + 1]):
         first, last = at, at + 1
         while first and _is_of_turn(events[first]):
@@ -67,7 +80,7 @@ def history_up_to(events: Events, at: int, instance_id: str) -> Events:
             at,
             f"one turn wrote the events {first} to {last}, which stand together: fork it at {choice}",
         )
-    return events[: at + 1]
+    return written
 
 
 def _is_of_turn(event: list[Any]) -> bool:
@@ -93,14 +106,30 @@ class Forked:
     source: str
 
 
-def make_fork(actor: OrchestrationActor, message: Fork, now: int) -> Forked | PerdureError:
+def fork(actor: OrchestrationActor, message: Fork, now: int, effects: Effects) -> Generator[None]:
+    """Let an instance be what is made for it of another's history, or say why not; pauses now and then."""
+    forked = yield from make_fork(actor, message, now)
+    if isinstance(forked, PerdureError):
+        effects.refuse(message, forked)
+        return
+    if actor.status is not None or actor.purged:
+        actor.make_room(effects)
+    yield from _begin(actor, forked, now, effects)
+    effects.reply(message, b"true")
+
+
+def make_fork(
+    actor: OrchestrationActor, message: Fork, now: int
+) -> Generator[None, None, Forked | PerdureError]:
     """Take the code through the history, as the instance that it is to be; changes nothing.
 
-    An error says that it cannot be.
+    An error says that it cannot be. Pauses now and then.
     """
     model = type(actor)(actor.id, actor.instance_id, actor.lookup)
     try:
-        events = _read(message.history)
+        events = yield from read_history(message.history, None)
+        if not events or events[0][KIND] != "ExecutionStarted":
+            raise ValueError("it does not begin with a start")
     except (ValueError, TypeError) as error:
         return ForkError(message.source, message.at, f"its history is damaged: {error}")
     model.name, model.version, model.input = message.name, message.version, message.input
@@ -118,31 +147,20 @@ def make_fork(actor: OrchestrationActor, message: Fork, now: int) -> Forked | Pe
     if not isinstance(executor, Executor):
         reason = "its code does not run in this process; restart the instance"
         return ForkError(message.source, message.at, reason)
-    refused = _replay(executor, events, model.input)
+    refused = yield from _replay(executor, events, model.input)
     if refused is not None:
-        let_go(executor)
+        yield from executor.close() or ()
+        yield from _free(events)
         return ForkError(message.source, message.at, refused)
     return Forked(model, executor, events, message.source)
 
 
-def _read(history: bytes) -> Events:
-    events: Events = []
-    reading = read_history([history], None)
-    while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            events = end.value
-            break
-    if not events or events[0][KIND] != "ExecutionStarted":
-        raise ValueError("it does not begin with a start")
-    return events
-
-
-def _replay(executor: Executor, events: Events, input: bytes | None) -> str | None:
+def _replay(
+    executor: Executor, events: Events, input: bytes | None
+) -> Generator[None, None, str | None]:
     """Take code through a history; gives why that cannot be done, or a fork not begin there."""
     try:
-        executor.replay_copied(events, input)
+        yield from executor.replay_copied(events, input)
     except (NondeterminismError, PayloadError) as error:
         if executor.outcome is not None:
             return "its code ends by what has come in by then; fork it at an earlier event"
@@ -156,9 +174,10 @@ def _replay(executor: Executor, events: Events, input: bytes | None) -> str | No
     return None
 
 
-def begin(actor: OrchestrationActor, fork: Forked, now: int, effects: Effects) -> None:
-    """Let an instance be what was made for it, and go on from there."""
-    model, executor = fork.model, fork.executor
+def _begin(
+    actor: OrchestrationActor, forked: Forked, now: int, effects: Effects
+) -> Generator[None]:
+    model, executor, events = forked.model, forked.executor, forked.events
     actor.name, actor.version, actor.input = model.name, model.version, model.input
     actor.tags, actor.carried, actor.execution = model.tags, model.carried, model.execution
     actor.parent = actor.start_at = None
@@ -166,29 +185,54 @@ def begin(actor: OrchestrationActor, fork: Forked, now: int, effects: Effects) -
     actor.status = "Running"
     actor.begun = actor.fresh = True
     actor.executor = executor
-    actor.events = [orjson.dumps(event) for event in fork.events]
-    actor.record(now, "ExecutionForked", fork.source)
+    for start in range(0, len(events), _SOME):
+        actor.events += map(orjson.dumps, events[start : start + _SOME])
+        effects.unload(actor.instance_id)
+        yield
+    actor.record(now, "ExecutionForked", forked.source)
     executor.begin_turn(now, effects, actor.events)
-    _open(executor, fork.events, effects)
+    yield from _open(executor, events, effects)
+    executor.begin_turn(now, effects, actor.events)
     actor.adopt(now, effects)
+    yield from _free(events)
 
 
-def _open(executor: Executor, events: Events, effects: Effects) -> None:
+def _free(events: Events) -> Generator[None]:
+    # What is in very many of them takes long.
+    while events:
+        del events[-_SOME:]
+        yield
+
+
+def _open(executor: Executor, events: Events, effects: Effects) -> Generator[None]:
     """Begin anew what the history leaves open."""
-    for call in executor.unanswered.values():
+    for place, call in enumerate(executor.unanswered.values(), 1):
         effects.start_activity(call)
-    for number, task in executor.pending.items():
+        if not place % _SOME:
+            yield
+    for place, (number, task) in enumerate(executor.pending.items(), 1):
         if isinstance(task, TimerTask):
             effects.arm_timer(executor.caller(number), task.due)
-    made = [event for event in events if event[KIND] in IDENTITY]
-    is_open = [event for event in made if event[NUMBER] in executor.pending]
-    calls = [event for event in is_open if event[KIND] == "EntityOperationCalled"]
-    for entity, message in executor.make_again(None, calls, None):
-        effects.send(entity, message)
-    for event in is_open:
-        if event[KIND] == "SubOrchestrationInstanceCreated":
-            _, _, number, name, _, child, version, *data = event
-            input = orjson.dumps(data[0]) if data else None
-            start = Start(name, version, input, parent=executor.caller(number))
-            start.carried = executor.carried
-            effects.send(child, start)
+        if not place % _SOME:
+            yield
+    for start in range(0, len(events), _SOME):
+        is_open = [
+            event
+            for event in events[start : start + _SOME]
+            if event[KIND] in IDENTITY and event[NUMBER] in executor.pending
+        ]
+        calls = [event for event in is_open if event[KIND] == "EntityOperationCalled"]
+        for entity, message in executor.make_again(None, calls, None):
+            effects.send(entity, message)
+        for event in is_open:
+            if event[KIND] == "SubOrchestrationInstanceCreated":
+                _begin_child(executor, event, effects)
+        yield
+
+
+def _begin_child(executor: Executor, decision: list[Any], effects: Effects) -> None:
+    _, _, number, name, _, child, version, *data = decision
+    input = orjson.dumps(data[0]) if data else None
+    start = Start(name, version, input, parent=executor.caller(number))
+    start.carried = executor.carried
+    effects.send(child, start)

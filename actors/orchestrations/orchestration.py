@@ -141,6 +141,7 @@ class OrchestrationActor(Actor):
         "start_at",
         "status",
         "tags",
+        "unfinished",
         "updated",
         "version",
     )
@@ -182,6 +183,7 @@ class OrchestrationActor(Actor):
         self.open_work = NO_WORK
         # Makes the events that it goes on with, or tells its children; nothing begins before.
         self.keeping: Generator[None] | None = None
+        self.unfinished: Generator[None] | None = None  # what is left of a turn with much to do
         self.rewinding: Rewind | PerdureError | None = None
         self.begun = False
         self.fresh = False  # what its execution began with is to be told (again)
@@ -344,6 +346,8 @@ class OrchestrationActor(Actor):
 
     def handle(self, message: Message, now: int, effects: Effects) -> Any:
         """Take one message; see the module."""
+        if self.unfinished is not None:
+            return STAY
         if type(message) is Completion:  # nearly always
             return self._complete(message, now, effects)
         take = self._TAKE.get(type(message))
@@ -379,7 +383,7 @@ class OrchestrationActor(Actor):
         if self.keeping is not None:
             return STAY
         if self.status is not None or self.purged:
-            self._make_room(effects)
+            self.make_room(effects)
         self.fresh = self.changed = True
         self.execution += 1
         self.name = message.name
@@ -409,19 +413,12 @@ class OrchestrationActor(Actor):
             return None
         if self.keeping is not None:
             return STAY
-        from .fork import begin, make_fork  # here, since hardly an instance is ever forked
+        from .fork import fork  # here, since hardly an instance is ever forked
 
-        fork = make_fork(self, message, now)
-        if isinstance(fork, PerdureError):
-            effects.refuse(message, fork)
-            return None
-        if self.status is not None or self.purged:
-            self._make_room(effects)
-        begin(self, fork, now, effects)
-        effects.reply(message, b"true")
+        self.finish_later(fork(self, message, now, effects), effects)
         return None
 
-    def _make_room(self, effects: Effects) -> None:
+    def make_room(self, effects: Effects) -> None:
         """Be as nobody has begun it, in front of another execution."""
         if self.events or self.ahead:
             self._pass_on(None, effects)
@@ -525,7 +522,7 @@ class OrchestrationActor(Actor):
         self.events.append(self.started(now))
         executor.begin_turn(now, effects, self.events)
         executor.start(self.input)
-        self.adopt(now, effects)
+        self._end_step(executor, now, effects)
         return None
 
     async def _start_later(self, executor: Execution, now: int, effects: Effects) -> None:
@@ -537,7 +534,7 @@ class OrchestrationActor(Actor):
         if self.executor is executor:  # else it was let go meanwhile
             self._have_begun()
             self.events += events
-            self.adopt(now, effects)
+            self._end_step(executor, now, effects)
 
     def _have_begun(self) -> None:
         self.status = "Running"
@@ -573,8 +570,42 @@ class OrchestrationActor(Actor):
         executor.apply(event)
         if reply is not None:
             effects.reply(reply, None)
-        self.adopt(now, effects)
+        self._end_step(executor, now, effects)
         return None
+
+    def _end_step(self, executor: Execution, now: int, effects: Effects) -> None:
+        """Take over what the code has come to, once all of the step is done."""
+        if executor.unfinished is None:
+            self.adopt(now, effects)
+        else:
+            steps = self._finish_step(executor, executor.unfinished, now, effects)
+            self.finish_later(steps, effects)
+
+    def _finish_step(
+        self, executor: Execution, steps: Generator[None], now: int, effects: Effects
+    ) -> Generator[None]:
+        lag = effects.lag
+        for _ in steps:
+            yield
+            # Others have had their turns, and what was written may be told ahead of the seal.
+            effects.lag = lag
+            executor.begin_turn(now, effects, self.events)
+        self.adopt(now, effects)
+
+    def finish_later(self, steps: Generator[None], effects: Effects) -> None:
+        """Go on with a turn that has much to do, with pauses; no other begins before its end."""
+        self.changed = True
+        self.unfinished = self._finish(steps)
+        effects.prepare(self.instance_id, self.unfinished)
+
+    def _finish(self, steps: Generator[None]) -> Generator[None]:
+        yield from steps
+        self.unfinished = None
+
+    def finish_now(self) -> None:
+        """Go on with such a turn to its end, without a pause."""
+        for _ in self.unfinished or ():
+            pass
 
     async def _take_in_later(
         self,
@@ -594,7 +625,7 @@ class OrchestrationActor(Actor):
             self.events += events
             if reply is not None:
                 effects.reply(reply, None)
-            self.adopt(now, effects)
+            self._end_step(executor, now, effects)
 
     def bar(self, reason: str) -> None:
         """Let its code, which has not begun, not begin: it is parked where it would."""
@@ -773,7 +804,10 @@ class OrchestrationActor(Actor):
         self.events.append(written)
         executor.begin_turn(now, effects, self.events)
         executor.apply(came)
-        self.adopt(now, effects)
+        if executor.unfinished is None:
+            self.adopt(now, effects)
+        else:
+            self._end_step(executor, now, effects)
         return None
 
     def _complete_idle(self, message: Completion, now: int, effects: Effects) -> Any:
@@ -874,6 +908,7 @@ class OrchestrationActor(Actor):
     def close(self) -> Generator[None] | None:
         """Let the live code go."""
         executor, self.executor = self.executor, None
+        self.unfinished = None
         rest = None if executor is None else executor.close()
         if self.rewinding is not None and not isinstance(self.rewinding, PerdureError):
             let_go(self.rewinding.executor)

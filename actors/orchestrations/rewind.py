@@ -109,6 +109,7 @@ def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Ef
     event, *sent = again
     if event[KIND] == "ExecutionStarted" and not sent:
         actor.run_first(now, effects)
+        actor.finish_now()
         return
     actor.begun = True
     # At its old time where there is something to repeat: what the code decides depends on that.
@@ -122,6 +123,8 @@ def _apply_again(actor: OrchestrationActor, again: Events, now: int, effects: Ef
             executor.start(actor.input)
         else:
             executor.apply_recorded(event)
+        for _ in executor.unfinished or ():
+            pass
         executor.check_repeated()
     except (NondeterminismError, PayloadError) as error:
         # It decides something else than just before, when it was asked where it can go on.
@@ -189,3 +192,4 @@ def take_in_again(actor: OrchestrationActor, later: Events, now: int, effects: E
         if actor.handle(message, now, effects) is HELD:
             message.keep = True
             actor.held = [*(actor.held or ()), message]
+        actor.finish_now()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -191,11 +191,11 @@ def lines_of(coroutine: Any) -> list[CodeLine]:
     return [_code_line(frame) for frame in _awaiting(coroutine) if _is_users(frame)]
 
 
-def running_lines(runner: CodeType) -> list[CodeLine]:
-    """The lines of users' code that runs now, outermost first, up to the function that runs it."""
+def running_lines(runners: Container[CodeType]) -> list[CodeLine]:
+    """The lines of users' code that runs now, outermost first, up to a function that runs it."""
     lines: list[CodeLine] = []
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None and frame.f_code is not runner:
+    while frame is not None and frame.f_code not in runners:
         if _is_users(frame):
             lines.append(_code_line(frame))
         frame = frame.f_back

@@ -12,12 +12,13 @@ from attrs import evolve
 from ..errors import Cancelled, FailedError, FailureDetails, UsageError
 from ..failures import failure_of
 from ..retry import PredicateError
-from .tasks import CANCELED, DONE, FAILED, PENDING, CallTask, Task, TimerTask
+from .tasks import AT_ONCE, CANCELED, DONE, FAILED, PENDING, CallTask, Task, TimerTask
 
 if TYPE_CHECKING:
     from ..retry import RetryPolicy
     from .executor import Executor
     from .scopes import CancelScope
+    from .tasks import Watcher
 
 R = TypeVar("R")
 
@@ -134,16 +135,25 @@ class AllTask(Task[list[R]]):
         return let_go_of(self._tasks, every)
 
     def abandon(self, scope: CancelScope | None) -> None:
-        # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
-        for task in self._tasks[len(self._results) :]:
-            task.unwatch(self)
-            task.let_go(scope)
+        tasks = self._tasks[len(self._results) :]
         self.settle(CANCELED, None)
+        self._executor.put_off(_let_go_each(tasks, self, scope), len(tasks))
 
     def withdraw(self) -> None:
         for task in self._tasks[len(self._results) :]:
             task.unwatch(self)
             task.cancel()
+
+
+def _let_go_each(
+    tasks: Sequence[Task[Any]], watcher: Watcher, scope: CancelScope | None
+) -> Generator[None]:
+    """Let those go that were begun inside of the scope, and that nobody else waits for."""
+    for place, task in enumerate(tasks, 1):
+        task.unwatch(watcher)
+        task.let_go(scope)
+        if not place % AT_ONCE:
+            yield
 
 
 def let_go_of(items: list[Any], every: int) -> Generator[None]:
@@ -202,14 +212,18 @@ class AnyTask(Task[Task[Any]]):
         """One of them is settled; if it is the first, it has won."""
         if self._state != PENDING:
             return
-        for other in self._tasks:
-            if other is not task and other._state == PENDING:
-                other.unwatch(self)
         self.settle(DONE, task)
-        if self._cancel_losers:
-            for other in self._tasks:
-                if other is not task:
-                    other.cancel()
+        self._executor.put_off(self._leave(task), len(self._tasks))
+
+    def _leave(self, winner: Task[Any]) -> Generator[None]:
+        """Wait for the others no more, and cancel them if that was asked for."""
+        for place, task in enumerate(self._tasks, 1):
+            if task is not winner:
+                task.unwatch(self)
+                if self._cancel_losers:
+                    task.cancel()
+            if not place % AT_ONCE:
+                yield
 
     def let_go_parts(self, every: int) -> Generator[None]:
         """Let go of the tasks; pauses behind each so many. Nobody asks for them any more."""
@@ -217,11 +231,8 @@ class AnyTask(Task[Task[Any]]):
         return let_go_of(tasks, every)
 
     def abandon(self, scope: CancelScope | None) -> None:
-        # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
-        for task in self._tasks:
-            task.unwatch(self)
-            task.let_go(scope)
         self.settle(CANCELED, None)
+        self._executor.put_off(_let_go_each(self._tasks, self, scope), len(self._tasks))
 
     def withdraw(self) -> None:
         for task in self._tasks:

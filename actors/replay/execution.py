@@ -91,6 +91,8 @@ class Execution(Protocol):
         unanswered: the activities without an answer, by number. Whoever writes an answer down that
             nobody waits for takes it out.
         unconsumed_count: how many events it has taken that its code has not.
+        unfinished: what is left to be done of the last step, with pauses, where that is much; it is
+            whole, and may be read, only behind that.
     """
 
     # What has come of it.
@@ -111,6 +113,8 @@ class Execution(Protocol):
     def unanswered(self) -> dict[int, ActivityCall]: ...
     @property
     def unconsumed_count(self) -> int: ...
+    @property
+    def unfinished(self) -> Generator[None] | None: ...
 
     def unconsumed_events(self) -> Iterable[tuple[str, bytes]]:
         """Give the events that the code has not taken by now, by name, in the order they came.

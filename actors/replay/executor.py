@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
@@ -58,7 +58,7 @@ from .locks import EntityLock
 from .scopes import Fiber, ReplayStopped
 from .script import CopiedScript, Script
 from .summary import summary_of
-from .tasks import DONE, FAILED, PENDING, CallTask, EventTask, Task, TimerTask
+from .tasks import AT_ONCE, DONE, FAILED, PENDING, CallTask, EventTask, Task, TimerTask
 
 if TYPE_CHECKING:
     from ..carried import Carried
@@ -70,13 +70,15 @@ if TYPE_CHECKING:
 #: is let go of bit by bit: a power of two, less one.
 _MANY = 1_023
 
-#: How many tasks are let go of in one step.
-_AT_ONCE = 64
+#: More strands of code, or tasks, than these are stepped, or cancelled, bit by bit.
+WIDE = 1_000
 
 #: How often code that catches everything is thrown out before it is given up.
 _STOPS_MAX = 100
 
 _TASKS: Any = Task
+
+_END = object()
 
 # What a named tuple's class does, without the Python function in between.
 _tuple = cast("Any", tuple).__new__
@@ -90,10 +92,10 @@ class Executor:
 
     __slots__ = (
         "_make_context",
+        "_put_off",
         "_random",
         "_script",
         "_uuids",
-        "_written",
         "answers_later",
         "cancel_requested",
         "carried",
@@ -110,6 +112,7 @@ class Executor:
         "fibers",
         "given_up",
         "instance_id",
+        "is_between",
         "is_stepped",
         "lock",
         "mismatch",
@@ -122,6 +125,7 @@ class Executor:
         "stage",
         "stops",
         "unanswered",
+        "unfinished",
         "unseen",
     )
 
@@ -156,11 +160,15 @@ class Executor:
         self.lock: EntityLock | None = None
         self.children: dict[int, str] | None = None
         self.unanswered: dict[int, ActivityCall] = {}  # activities without an answer, by number
-        self.given_up: list[int] = []  # activities that have to be told so
-        self._written: list[bytes] = []  # their answers, for the history
+        self.given_up: dict[
+            int, bytes
+        ] = {}  # activities that have to be told so, and their answers
         self.unseen: dict[int, CallTask[Any]] = {}  # failed calls that the code did not look at
         self.closed = False
         self.is_stepped = False  # else whoever uses its context is none of its code
+        self.is_between = False  # whether none of its code goes on before what is put off is done
+        self._put_off: list[Generator[None]] | None = None  # in order
+        self.unfinished: Generator[None] | None = None  # what is left of the step under way
         self.stops = 0
         self.mismatch: NondeterminismError | None = None
         self.events: list[bytes] = []
@@ -236,18 +244,19 @@ class Executor:
         """
         yield from self._follow(Script(history), input, every)
 
-    def replay_copied(self, history: list[list[Any]], input: bytes | None) -> None:
+    def replay_copied(
+        self, history: list[list[Any]], input: bytes | None, every: int = 500
+    ) -> Generator[None, None, None]:
         """Take the code through another instance's history, which becomes its own by that.
 
         What it decides has to be the same but for what follows from its own id; the decisions in
-        the history are replaced by its own.
+        the history are replaced by its own. Yields as ``replay`` does.
 
         Raises:
             NondeterminismError: the code does something else than the history says.
             PayloadError: what could be read then cannot be read now.
         """
-        for _ in self._follow(CopiedScript(history), input, len(history)):
-            pass
+        yield from self._follow(CopiedScript(history), input, every)
 
     def _follow(
         self, script: Script, input: bytes | None, every: int
@@ -275,6 +284,8 @@ class Executor:
                         self.start(input)
                     else:
                         self.apply_recorded(event)
+                    if self.unfinished is not None:
+                        yield from self.unfinished
                 except ReplayStopped:
                     # Tasks decide things too, a retry's timer for one, with no code above them.
                     self._check()
@@ -359,16 +370,17 @@ class Executor:
                 return
             self.stage(self.context, self._run, None, None)
         if self.given_up:
-            self._tell_given_up()
+            self._end_giving_up()
 
     def step(self, happened: Callable[..., object], *given: Any) -> None:
         """Let something happen to the code, and let it run until all of it waits.
 
-        Only here, and where it is let go, does code of the user's run.
+        Only here, in what is left ``unfinished`` by it, and where it is let go, does code of the
+        user's run.
         """
         self.stage(self.context, self._run, happened, given)
         if self.given_up:
-            self._tell_given_up()
+            self._end_giving_up()
 
     def settle(self, number: int, state: int, raw: Any) -> bool:
         """Settle a numbered task; False if nobody waits for that answer (any more)."""
@@ -411,7 +423,9 @@ class Executor:
         self.is_stepped = True
         try:
             if happened is not None:
+                self.is_between = True
                 happened(*given)
+                self.is_between = False
             self._step_ready()
         finally:
             self.is_stepped = False
@@ -420,23 +434,85 @@ class Executor:
         self.is_stepped = True
         try:
             self._step(fiber, None)
-            if self.ready:
-                if self.outcome is None and self.mismatch is None:
-                    self._step_ready()
-                self.ready.clear()
+            if self.ready or self._put_off:
+                self._step_ready()
         finally:
             self.is_stepped = False
 
     def _step_ready(self) -> None:
+        """Let what is ready run, and what becomes so meanwhile; of very much, leave the rest."""
         ready = self.ready
         try:
-            for fiber, error in ready:  # and those that become ready meanwhile
-                self._step(fiber, error)
+            while True:
                 if self.outcome is not None or self.mismatch is not None:
-                    break
-            ready.clear()
+                    self._drop_rest()
+                    return
+                if self._put_off or len(ready) > WIDE:
+                    self.unfinished = self._finish()
+                    return
+                if not ready:
+                    return
+                fiber, error = ready.pop(0)
+                self._step(fiber, error)
         finally:
             error = None  # as in _step()
+
+    def put_off(self, steps: Generator[None], count: int) -> None:
+        """Do something that pauses now and then: at once, or where that is much, before code goes on.
+
+        It is done at once also where code of the user's is under way, which could see that it is not.
+
+        Args:
+            steps: what is to be done; it does not run the user's code.
+            count: how much that is.
+        """
+        if self.is_between and count > WIDE:
+            self._put_off = [*(self._put_off or ()), steps]
+        else:
+            for _ in steps:
+                pass
+
+    def _finish(self) -> Generator[None]:
+        """Do what is left of a step; pauses now and then."""
+        while self._put_off or self.ready:
+            yield
+            self.stage(self.context, self._go_on, None, None)
+        if self.given_up:
+            yield from self._tell_given_up()
+        self.unfinished = None
+
+    def _go_on(self, happened: None, given: None) -> None:
+        """Do a part of what is left of a step."""
+        self.is_stepped = True
+        try:
+            if self._put_off:
+                self.is_between = True
+                steps = self._put_off[0]
+                if next(steps, _END) is _END:
+                    self._put_off = [one for one in self._put_off if one is not steps]
+                self.is_between = False
+            else:
+                self._step_some()
+        finally:
+            self.is_stepped = False
+
+    def _step_some(self) -> None:
+        some = self.ready[:AT_ONCE]
+        del self.ready[:AT_ONCE]
+        try:
+            while some and not self._put_off:
+                fiber, error = some.pop(0)
+                self._step(fiber, error)
+                if self.outcome is not None or self.mismatch is not None:
+                    some.clear()
+                    self._drop_rest()
+            self.ready[:0] = some
+        finally:
+            error = None  # as in _step()
+
+    def _drop_rest(self) -> None:
+        self.ready.clear()
+        self._put_off = None
 
     def _step(self, fiber: Fiber, error: BaseException | None) -> None:
         coroutine = fiber.coroutine
@@ -490,7 +566,9 @@ class Executor:
     def _end_fiber(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
         self.fibers.remove(fiber)
         if fiber.group is not None:
+            self.is_between = True
             fiber.group.on_ended(error)
+            self.is_between = False
         else:
             self._end(value, error)
 
@@ -546,12 +624,14 @@ class Executor:
     def _forget(self) -> None:
         # What leads from here to what leads back; the collector would find it else.
         self.fibers.clear()
+        self._drop_rest()
+        self.unfinished = None
         self.running = self.lock = self.mismatch = None
         self.unseen.clear()
 
     def _let_go_all(self) -> Generator[None]:
-        for start in range(0, len(self.fibers), _AT_ONCE):
-            some = self.fibers[start : start + _AT_ONCE]
+        for start in range(0, len(self.fibers), AT_ONCE):
+            some = self.fibers[start : start + AT_ONCE]
             self.stage(self.context, self._let_go, some, None)
             yield
         self._forget()
@@ -578,7 +658,7 @@ class Executor:
         """Let go of the tasks, and of what waits for them; pauses now and then."""
         pending, unanswered = self.pending, self.unanswered
         together: list[AllTask[Any] | AnyTask] = []  # which have many; the last to go
-        left = _AT_ONCE
+        left = AT_ONCE
         while pending or unanswered:
             if pending:
                 _, task = pending.popitem()
@@ -589,12 +669,12 @@ class Executor:
                 unanswered.popitem()
             left -= 1
             if not left:
-                left = _AT_ONCE
+                left = AT_ONCE
                 yield
         for task in together:
-            yield from task.let_go_parts(_AT_ONCE)
+            yield from task.let_go_parts(AT_ONCE)
         if self.external is not None:
-            yield from self.external.let_go(_AT_ONCE)
+            yield from self.external.let_go(AT_ONCE)
 
     def wait_closed(self) -> None:
         """End code that waits for something though it is let go; if it goes on, let it wait."""
@@ -824,17 +904,30 @@ class Executor:
         elif self.unanswered.pop(task.number, None) is not None:
             # Answered by that, so that a restart does not run it once more.
             answer = b'["TaskFailed",%d,%d,%b]' % (self.now, task.number, GIVEN_UP)
-            self.given_up.append(task.number)
-            self._written.append(answer)
+            self.given_up[task.number] = answer
 
-    def _tell_given_up(self) -> None:
+    def _end_giving_up(self) -> None:
+        """Tell what the step gave up, behind all else of it."""
+        if self.unfinished is not None:
+            return  # that does so
+        if len(self.given_up) > WIDE:
+            self.unfinished = self._finish()
+        else:
+            for _ in self._tell_given_up():
+                pass
+
+    def _tell_given_up(self) -> Generator[None]:
         # Not inside of the step: to stop an activity that runs takes the event loop; and what is
         # written down comes behind all that the step decides. Nothing comes in behind the end.
-        given_up, self.given_up = self.given_up, []
-        written, self._written = self._written, []
-        if self.outcome is None:
-            self.events += written
+        given_up, self.given_up = self.given_up, {}
         self._out().cancel_activities(self.instance_id, self.execution, given_up)
+        if self.outcome is None:
+            answers = iter(given_up.values())
+            while some := [*islice(answers, _MANY)]:
+                self.events += some
+                if len(some) == _MANY:
+                    self._unload()
+                yield
 
     def summary(self) -> Summary:
         """Give what it waits for, in short."""

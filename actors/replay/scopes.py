@@ -15,7 +15,7 @@ from ..classes import class_of, has
 from ..errors import Cancelled, PerdureError, UsageError
 from ..printing import text_of, type_name
 from ..registry.definitions import name_of
-from .tasks import DONE, Task, TimerTask
+from .tasks import AT_ONCE, DONE, Task, TimerTask
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -180,9 +180,15 @@ class CancelScope:
         self.cancel_called = True
         if self.overtaken:
             return  # thrown once: a second one would break off the clean-up
-        for fiber in list(self._executor.fibers):
+        fibers = [*self._executor.fibers]
+        self._executor.put_off(self._interrupt(fibers), len(fibers))
+
+    def _interrupt(self, fibers: list[Fiber]) -> Generator[None]:
+        for place, fiber in enumerate(fibers, 1):
             if fiber.is_inside(self):
                 fiber.interrupt(Cancelled("its cancel scope was cancelled", scope=self))
+            if not place % AT_ONCE:
+                yield
 
     @property
     def has_deadline(self) -> bool:
@@ -341,6 +347,12 @@ class TaskGroup:
             error.scope is not None or self._executor.cancel_requested is not None
         )
 
+    def _cancel(self) -> None:
+        # Where it waits for its branches right behind this, none of the code goes on before.
+        self._executor.is_between = self._children > 0
+        self.cancel_scope.cancel()
+        self._executor.is_between = False
+
     async def __aenter__(self) -> TaskGroup:
         self.cancel_scope.__enter__()
         self._open = True
@@ -358,7 +370,7 @@ class TaskGroup:
                 return False  # the code is let go, and its branches with it
             if outer is None:
                 self._errors.append(error)
-            self.cancel_scope.cancel()
+            self._cancel()
         try:
             while self._children:
                 self._idle = GroupEnd(self._executor, self)
@@ -367,7 +379,7 @@ class TaskGroup:
                 except Cancelled as cancelled:
                     if outer is None or outer.scope is self.cancel_scope:
                         outer = cancelled
-                    self.cancel_scope.cancel()
+                    self._cancel()
             self._open = False
             self.cancel_scope.__exit__(None, None, None)
             errors, self._errors = self._errors, []

@@ -31,6 +31,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 PENDING, DONE, FAILED, CANCELED = range(4)
 
+#: How many tasks, or strands of code, are cancelled or let go of in one step.
+AT_ONCE = 64
+
 
 class Watcher(Protocol):
     """Whoever wants to know when a task is settled."""

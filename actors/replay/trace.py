@@ -96,6 +96,9 @@ class Tracer(Executor):
         try:
             while before < min(end, len(history)) and not _is_end(history[before]):
                 next(steps)
+                if self.unfinished is not None:
+                    yield
+                    continue
                 if self.position > first and not _is_decision(history, self.position):
                     step = self._look(before)
                     trace.steps.append(step)
@@ -151,7 +154,10 @@ def _is_decision(history: list[list[Any]], position: int) -> bool:
 
 
 #: What runs all of the code: lines outside of it are none of the code's.
-_RUNS = Executor._run.__code__  # pyright: ignore[reportPrivateUsage]
+_RUNS = (
+    Executor._run.__code__,  # pyright: ignore[reportPrivateUsage]
+    Executor._go_on.__code__,  # pyright: ignore[reportPrivateUsage]
+)
 
 
 def seen_by_code(history: list[list[Any]]) -> list[list[Any]]:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, Unpack
 
-import orjson
 from attrs import evolve
 
 from ...actors.arguments import choice, flag, is_a, labels, refusal
@@ -25,7 +24,7 @@ from ...actors.replay.stored import read_history
 from ...actors.times import due_time
 from ...actors.values import MISSING, TERMINAL, check_event_name
 from ...storage.records import InstanceFilter, InstanceRecord
-from ...storage.slices import in_slices
+from ...storage.slices import in_slices, let_go
 from ..placement.places import MovedError
 from .client import PurgeConditions, check_conditions, check_fork
 from .handle import OrchestrationHandle
@@ -177,13 +176,14 @@ class OrchestrationClient(InstanceQueries):
         request_id: str | None = None,
     ) -> OrchestrationHandle[Any]:
         # Here, since hardly an instance is ever forked.
-        from ...actors.orchestrations.fork import history_up_to
+        from ...actors.orchestrations.fork import write_up_to
 
         instance_id, new_id, request_id = check_fork(instance_id, at, new_instance_id, request_id)
         if new_id is None:
             new_id = self._new_instance_id() if request_id is None else _id_of(request_id)
         record, events = await self._read_begun(instance_id)
-        history = orjson.dumps(history_up_to(events, at, instance_id))
+        history = await in_slices(write_up_to(events, at, instance_id))
+        await in_slices(let_go(events))
         message = Fork(
             record.name, record.version, record.input, instance_id, at, history, tags=record.tags
         )

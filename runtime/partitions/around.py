@@ -6,7 +6,7 @@ Notes are taken of what runs where processes have died, and an observer is told.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..observer import TurnFacts
@@ -30,8 +30,8 @@ class Around:
 
     def take(self, activation: Activation, mail: list[Message]) -> Operation | None:
         """Have an activation take a turn."""
-        notes, watch = self._notes, self._watch
-        with nullcontext() if notes is None else notes.running(turn_of(activation.key)):
+        watch = self._watch
+        with self.running(activation.key):
             if watch is None:
                 return activation.take(mail)
             turn = TurnFacts(activation.key, activation.partition.index, len(mail))
@@ -45,6 +45,10 @@ class Around:
                 return _finish(operation, watch, begun)
             watch.end("turn", begun, None)
             return None
+
+    def running(self, key: str) -> AbstractContextManager[None]:
+        """Take note of what runs: a turn of that actor, or a part of one."""
+        return nullcontext() if self._notes is None else self._notes.running(turn_of(key))
 
 
 async def _finish(operation: Operation, watch: Watch, begun: Any) -> None:

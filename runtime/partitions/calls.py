@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
 from ...actors.messages import ActivityCall, Caller, Completion
@@ -53,7 +53,7 @@ class Activities(Protocol):
         """Tell one activity of an execution, or all of them for task 0, to stop."""
         ...
 
-    def cancel_some(self, instance_id: str, execution: int, tasks: list[int], /) -> None:
+    def cancel_some(self, instance_id: str, execution: int, tasks: Collection[int], /) -> None:
         """Tell some activities of an execution to stop, by the numbers of their tasks."""
         ...
 
@@ -99,7 +99,7 @@ class Calls:
         for shard in self.abroad:
             self.cancel_abroad(shard, caller)
 
-    def cancel_some(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+    def cancel_some(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
         """Tell some activities of an execution to stop, by the numbers of their tasks."""
         self._activities.cancel_some(instance_id, execution, tasks)
         for shard in self.abroad:

@@ -7,11 +7,13 @@ a batch is stored the next one gathers; it is sealed when the last one is out.
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import nullcontext
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ...actors.errors import LeaseLostError, StorageError, StoreMovedError, UnavailableError
+from ...actors.interrupts import is_interrupt
 from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...storage.slices import at_once, each, in_slices, turn_of_loop
 from ..observer import CheckpointFacts
@@ -218,11 +220,26 @@ class CommitLoop:
         """Do what turns have left to be done before what they decided is stored."""
         while batch.unready:
             key, steps = batch.unready.pop(0)
-            yield from steps
-            self.partition.touch(self.partition.activations[key])
+            activation = self.partition.activations[key]
+            while self._take_part(activation, steps):
+                yield
+            self.partition.touch(activation)
         staying, batch.staying = batch.staying, []
         for activation in staying:
             activation.come_back()
+
+    def _take_part(self, activation: Activation, steps: Generator[None]) -> bool:
+        """Take a part of what is left of a turn, the code of an instance perhaps; False at its end."""
+        partition = self.partition
+        around = partition.around
+        try:
+            with nullcontext() if around is None else around.running(activation.key):
+                return partition.pump.lend(partial(next, steps, _END)) is not _END
+        except BaseException as error:  # as where a turn is taken at once
+            partition.crash(activation, error)
+            if is_interrupt(error):
+                raise
+            return False
 
     def _store_mail(self, batch: Batch) -> Generator[None]:
         """Write down what mailboxes hold, which takes most of sealing; pauses now and then.

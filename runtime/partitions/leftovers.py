@@ -7,7 +7,7 @@ purged, so that a restart runs it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from ...actors.failures import read_failure
@@ -44,7 +44,9 @@ class Owner(Protocol):
         """Run an activity (again) that is durable already."""
         ...
 
-    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int], /) -> None:
+    def cancel_activities(
+        self, instance_id: str, execution: int, tasks: Collection[int], /
+    ) -> None:
         """Tell some activities of an execution to stop."""
         ...
 
@@ -164,10 +166,10 @@ class Leftovers:
     def _forget(self) -> Generator[None]:
         while self.forgotten:
             instance_id, rows, unwritten = self.forgotten.pop()
-            tasks = {execution: [*calls] for execution, calls in unwritten.items()}
+            tasks = {execution: {*calls} for execution, calls in unwritten.items()}
             for place, caller in enumerate([*rows], 1):
                 self._partition.batch.left_deleted.append(rows.pop(caller)[0])
-                tasks.setdefault(caller.execution, []).append(caller.task)
+                tasks.setdefault(caller.execution, set()).add(caller.task)
                 if not place % STEPS:
                     yield
             for execution, some in tasks.items():

@@ -30,7 +30,7 @@ from ...actors.replay.stored import check_call, read_history
 from ...actors.values import TERMINAL
 from ...storage import DAMAGED, MendedEntity, MendedInstance
 from ...storage.records import SetAside
-from ...storage.slices import STEPS, Breath, each, in_slices, let_go
+from ...storage.slices import STEPS, Breath, at_once, each, in_slices, let_go
 from ..scheduling.deaths import turn_of
 from .checkpoint import entity_state, instance_state
 
@@ -319,19 +319,28 @@ class Loader:
     ) -> bool:
         """Take an orchestration through its history; False if that crashed."""
         steps = actor.replay(events)
-        while True:
-            notes = self._partition.notes
-            try:
-                with nullcontext() if notes is None else notes.running(turn_of(activation.key)):
-                    next(steps)
-            except StopIteration:
-                return True
-            except BaseException as error:
-                self._partition.crash(activation, error)
-                if is_interrupt(error):
-                    raise  # which stops the hub
-                return False
-            await anyio.lowlevel.checkpoint()
+        is_whole = False
+        try:
+            while True:
+                notes = self._partition.notes
+                try:
+                    with nullcontext() if notes is None else notes.running(turn_of(activation.key)):
+                        next(steps)
+                except StopIteration:
+                    is_whole = True
+                    return True
+                except BaseException as error:
+                    self._partition.crash(activation, error)
+                    if is_interrupt(error):
+                        raise  # which stops the hub
+                    return False
+                await anyio.lowlevel.checkpoint()
+        finally:
+            if not is_whole:  # nor has the activation its code, which it could let go
+                steps.close()
+                rest = actor.close()
+                if rest is not None:
+                    at_once(rest)
 
     def _report(self, activation: Activation, actor: OrchestrationActor) -> None:
         partition = self._partition

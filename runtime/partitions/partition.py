@@ -19,7 +19,7 @@ Invariants:
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -320,14 +320,12 @@ class Partition(Ledger):
         if running:
             self.calls.cancel(caller)
 
-    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+    def cancel_activities(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
         """Do not start activities that have not been, and tell those that run to stop."""
-        self._not_start(instance_id, execution, frozenset(tasks))
+        self._not_start(instance_id, execution, tasks)
         self.calls.cancel_some(instance_id, execution, tasks)
 
-    def _not_start(
-        self, instance_id: str, execution: int, tasks: frozenset[int] | set[int] | None
-    ) -> None:
+    def _not_start(self, instance_id: str, execution: int, tasks: Container[int] | None) -> None:
         for batch in (self.batch, self.flying, self.releasing):
             if batch is not None and batch.activities:
                 batch.cancel(instance_id, execution, tasks)

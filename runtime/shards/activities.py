@@ -7,7 +7,7 @@ an ordinary message, so it runs at least once: a crash in between runs it again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Collection, Container, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -551,19 +551,18 @@ class ActivityPool:
             ]
         )
 
-    def cancel_some(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+    def cancel_some(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
         """Tell some activities of an execution to stop, by the numbers of their tasks."""
         if len(tasks) <= STEPS:
             for task in tasks:
                 self.cancel(Caller(instance_id, execution, task))
             return
-        given_up = set(tasks)
-        self._drop_waiting(instance_id, execution, given_up)
+        self._drop_waiting(instance_id, execution, tasks)
         self._stop(
             [
                 one
                 for (instance, number, task), one in self._running.items()
-                if task in given_up and instance == instance_id and number == execution
+                if task in tasks and instance == instance_id and number == execution
             ]
         )
 

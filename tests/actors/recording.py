@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from datetime import timedelta
 from typing import Any
 
@@ -67,7 +67,7 @@ class Recorder:
     def cancel_activity(self, caller: Caller, running: bool = True) -> None:
         self.effects.append(("cancel activity", caller))
 
-    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+    def cancel_activities(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
         for task in tasks:
             self.cancel_activity(Caller(instance_id, execution, task))
 

@@ -63,7 +63,7 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
         INPUTS,
         TEXTS,
         st.integers(0, 2**53),
-        st.lists(VALUES, max_size=3).map(orjson.dumps),
+        st.lists(st.lists(VALUES, max_size=3).map(orjson.dumps), max_size=3),
         tags=TAGS,
     ),
     "start": st.builds(

@@ -53,6 +53,7 @@ class Scripted:
         self.cancel_requested: str | None = None
         self.pending: set[int] = set()
         self.unanswered: dict[int, ActivityCall] = {}
+        self.unfinished: Generator[None] | None = None
         self.is_closed = False
         self._script = script
         self._later = later

@@ -13,8 +13,10 @@ from hypothesis import event, given, settings, strategies as st
 from perdure import App, OrchestrationContext
 from perdure.actors.errors import ForkError
 from perdure.actors.messages import Caller, Command, Fork, Message, Start, TimerDue, decode_message
-from perdure.actors.orchestrations.fork import history_up_to, make_fork
+from perdure.actors.orchestrations.fork import make_fork, write_up_to
 from perdure.actors.registry.lookup import Lookup
+from perdure.actors.replay.history import parse_history
+from perdure.storage.slices import at_once
 from tests.actors.orchestrations.flows import (
     LOOKUP,
     PARENT,
@@ -54,7 +56,7 @@ def fork_of(origin: Instance, at: int) -> Fork:
     """The message that begins a fork."""
     assert origin.stored is not None
     first = origin.stored.origin
-    history = orjson.dumps(history_up_to(origin.history, at, first.key))
+    history = at_once(write_up_to(origin.history, at, first.key))
     message = Fork(first.name, first.version, first.input, first.key, at, history, tags=first.tags)
     message.reply = "a client"
     return message
@@ -71,10 +73,15 @@ def forked(origin: Instance, at: int = -1) -> tuple[Instance, list[tuple[Any, ..
     return fork, effects
 
 
+def up_to(origin: Instance, at: int) -> list[list[Any]]:
+    """What a fork at an event begins with."""
+    return parse_history(at_once(write_up_to(origin.history, at, "x")))
+
+
 def refusal(origin: Instance, at: int) -> str:
     """Why an instance is not forked at an event."""
     with pytest.raises(ForkError) as refused:
-        history_up_to(origin.history, at, "x")
+        at_once(write_up_to(origin.history, at, "x"))
     return refused.value.reason
 
 
@@ -259,7 +266,7 @@ def test_one_that_takes_the_place_of_a_child_has_no_parent() -> None:
 
 def test_a_history_that_is_none_is_refused() -> None:
     for history in (b"[]", b"[1]", b'[["EventRaised",1,"a",2]]'):
-        message = Fork("chain", None, None, "x", 0, history)
+        message = Fork("chain", None, None, "x", 0, [history])
         fork = Instance(LOOKUP, "y")
         made.append(fork)
         assert fork.take(message, START) == [("refuse", "ForkError")]
@@ -332,9 +339,9 @@ def test_numbers_at_which_no_instance_can_begin_are_refused() -> None:
     assert refusal(origin, 2).endswith("the events 0 to 4, which stand together: fork it at 4")
     run(origin, Command("terminate", "enough"))
     assert refusal(origin, 6) == "it had ended by then; its last event before is 5"
-    assert len(history_up_to(origin.history, 5, "x")) == 6
+    assert up_to(origin, 5) == origin.history[:6]
     with pytest.raises(ForkError, match="no history"):
-        history_up_to([], 0, "x")
+        at_once(write_up_to([], 0, "x"))
 
 
 def test_a_later_turn_names_the_events_around_it() -> None:
@@ -344,7 +351,7 @@ def test_a_later_turn_names_the_events_around_it() -> None:
     run(chained, done(1, "A"))
 
     assert refusal(chained, 2).endswith("fork it at 1 or 3")
-    assert history_up_to(chained.history, 1, "x") == chained.history[:2]
+    assert up_to(chained, 1) == chained.history[:2]
 
 
 def played(flow: str, program: Any, seed: int) -> Instance:
@@ -379,7 +386,7 @@ def test_a_fork_stands_where_the_other_stood_and_is_the_same_after_a_restart(
                 effects = fork.take(message, START + 10**9)
                 if fork.stored is None:
                     assert effects == [("refuse", "ForkError")]
-                    error = make_fork(fork.actor, message, START)
+                    error = at_once(make_fork(fork.actor, message, START))
                     assert isinstance(error, ForkError)
                     event(f"refused: {error.reason.partition(' ')[2][:10]}")
                     assert "locks" in error.reason or "ends by" in error.reason

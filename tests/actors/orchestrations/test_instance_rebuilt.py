@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from typing import Any, get_args
+from unittest import mock
 
 import orjson
 from hypothesis import event, given, settings, strategies as st
@@ -22,6 +23,7 @@ from perdure.actors.messages import (
     encode_message as encode,
 )
 from perdure.actors.registry.lookup import Lookup
+from perdure.actors.replay import executor
 from tests.actors.recording import FLOWS, PROGRAMS, Instance, World, app
 
 LOOKUP = Lookup(app, 1_000_000)
@@ -97,6 +99,17 @@ class Ruled(World):
 def test_an_instance_rebuilt_after_any_turn_goes_on_exactly_as_the_one_that_lived(
     flow: str, program: Any, seed: int
 ) -> None:
+    compare(flow, program, seed)
+
+
+@settings(max_examples=30)
+@given(flow=FLOWS, program=PROGRAMS, seed=st.integers(0, 2**32))
+def test_so_does_one_that_takes_each_step_in_parts(flow: str, program: Any, seed: int) -> None:
+    with mock.patch.object(executor, "WIDE", 0):
+        compare(flow, program, seed)
+
+
+def compare(flow: str, program: Any, seed: int) -> None:
     world = Ruled(random.Random(seed), flow, program)
     message: Message | None = world.start()
     lived = Instance(LOOKUP)

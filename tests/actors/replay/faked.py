@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,10 @@ class FakeExecutor:
     def check_stepped(self) -> None:
         if not self.is_stepped:
             raise UsageError("its code does not run")
+
+    def put_off(self, steps: Generator[None], count: int) -> None:
+        for _ in steps:
+            pass
 
     def wait_closed(self) -> None:
         self.asked.append(("wait closed",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -75,7 +75,7 @@ class Activities:
     def cancel(self, caller: Caller) -> None:
         self.cancelled.append(caller)
 
-    def cancel_some(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+    def cancel_some(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
         self.cancelled += [Caller(instance_id, execution, task) for task in tasks]
 
     def stop_all(self, post: Post | None = None) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from perdure.actors.messages import ActivityCall, Caller, Completion
 from perdure.runtime.partitions.calls import Calls, Post, Run
 
@@ -22,7 +24,7 @@ class Pool:
     def cancel(self, caller: Caller, /) -> None:
         self.did.append(("cancel", caller))
 
-    def cancel_some(self, instance_id: str, execution: int, tasks: list[int], /) -> None:
+    def cancel_some(self, instance_id: str, execution: int, tasks: Collection[int], /) -> None:
         self.did.append(("cancel some", instance_id, execution, tasks))
 
     def stop_all(self, post: Post | None = None, /) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ class Owner:
     def dispatch(self, call: ActivityCall) -> None:
         self.dispatched.append(call)
 
-    def cancel_activities(self, instance_id: str, execution: int, tasks: list[int]) -> None:
+    def cancel_activities(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
         self.cancelled += [Caller(instance_id, execution, task) for task in tasks]
 
     def failed_call(self, instance_id: str, what: str, failure: FailureDetails) -> None:

@@ -342,7 +342,7 @@ async def test_random_frames_hurt_nobody_else(path: Path) -> None:
 def test_the_history_of_a_fork_may_be_larger_than_a_payload_and_its_input_may_not() -> None:
     history = orjson.dumps([["ExecutionStarted", 1, "listen", None, 1, None, {"a": "b" * 500}]])
 
-    check_request(Limits(1, 100), 0, "x", Fork("listen", None, b"1", "y", 0, history), None)
+    check_request(Limits(1, 100), 0, "x", Fork("listen", None, b"1", "y", 0, [history]), None)
 
     with pytest.raises(PayloadTooLargeError):
-        check_request(Limits(1, 100), 0, "x", Fork("f", None, b"1" * 101, "y", 0, b"[]"), None)
+        check_request(Limits(1, 100), 0, "x", Fork("f", None, b"1" * 101, "y", 0, [b"[]"]), None)
