@@ -188,9 +188,8 @@ async def test_a_replay_that_is_broken_off_lets_its_code_go() -> None:
 async def test_a_fork_of_much_is_made_in_parts() -> None:
     async with alone(app) as one:
         await begun(one, "i", "give_up")
-        chunks = await one.partition.store.read_history(
-            one.partition.activations["i"].actor.id  # type: ignore[union-attr]
-        )
+        [record] = await one.partition.store.read_instances(["i"])
+        chunks = await one.partition.store.read_history(record.id)
         fork = Fork("give_up", None, b"%d" % COUNT, "i", COUNT, chunks)
         waiter = one.door.request("j", fork)
         one.partition.send("j", Command("cancel", "no more"))
