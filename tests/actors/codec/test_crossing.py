@@ -92,7 +92,8 @@ def test_what_is_not_refused_is_read_as_it_was_by_a_process_with_another_hash_se
         assert crossing.alike(value, read), (annotation, value, read)
         assert again == data, annotation
     accepted = {number for number, _ in written}
-    assert len(accepted) > len(CROSSING) - 8, refused - accepted
+    # Which of them a run draws, and with which values, is chance.
+    assert len(accepted) > len(CROSSING) * 3 / 4, refused - accepted
 
 
 def test_whatever_is_accepted_for_whatever_annotation_is_read_in_another_process() -> None:

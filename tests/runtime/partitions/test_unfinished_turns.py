@@ -8,7 +8,8 @@ import pytest
 
 from perdure import App, Cancelled, OrchestrationContext, StorageError, UnavailableError
 from perdure.actors.messages import Command, Completion, Event, Fork, Start
-from perdure.actors.replay.executor import WIDE, Executor
+from perdure.actors.replay.executor import WIDE
+from perdure.actors.replay.tasks import Task
 from tests.runtime.harness import FaultyStore
 from tests.runtime.partitions.alone import Alone, alone
 
@@ -160,7 +161,7 @@ async def test_a_part_of_a_turn_that_crashes_is_recovered_from_as_in_any_turn(
         one.partition.send("i", Command("cancel", "no more"))
         await one.quiet()
         with monkeypatch.context() as broken:
-            broken.setattr(Executor, "_go_on", _crash)
+            broken.setattr(Task, "let_go", _crash)
             await one.commit_loop.commit_once()
         assert one.partition.crashes.in_a_row.keys() == {"i"}
         await one.settle()
