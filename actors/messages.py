@@ -275,7 +275,7 @@ class Fork(Start):
             _pack(self.input),
             self.source,
             self.at,
-            [orjson.Fragment(b"[%b]" % b",".join(some[1:-1] for some in self.history))],
+            [orjson.Fragment(b"[%b]" % b",".join(some[1:-1] for some in self.history if some[2:]))],
             _pack(self.tags),
         ]
 

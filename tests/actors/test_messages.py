@@ -63,7 +63,7 @@ MESSAGES: dict[str, st.SearchStrategy[Message]] = {
         INPUTS,
         TEXTS,
         st.integers(0, 2**53),
-        st.lists(st.lists(VALUES, max_size=3).map(orjson.dumps), max_size=3),
+        st.lists(VALUES, max_size=3).map(lambda events: [orjson.dumps(events)]),
         tags=TAGS,
     ),
     "start": st.builds(
@@ -167,3 +167,12 @@ def test_an_answer_keeps_when_and_where_its_attempt_ran(ran: Run | None) -> None
 )
 def test_what_does_not_say_when_and_where_an_attempt_ran_is_passed_over(fields: list[Any]) -> None:
     assert read_run(fields) is None
+
+
+def test_the_parts_of_a_forks_history_are_stored_as_one() -> None:
+    fork = Fork("f", None, None, "x", 2, [b"[[1],[2]]", b"[]", b"[[3]]"])
+
+    again = decode_message(orjson.loads(encode_message(fork)))
+
+    assert isinstance(again, Fork)
+    assert again.history == [b"[[1],[2],[3]]"]
