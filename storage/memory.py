@@ -50,7 +50,7 @@ from .records import (
     cut,
     part_of,
 )
-from .slices import STEPS, each, in_slices, map_each
+from .slices import each, first_in_order, in_slices, map_each
 
 _T = TypeVar("_T")
 
@@ -355,7 +355,9 @@ class MemoryPartition:
         """Give one page of entities, ordered by (name, key)."""
         rows = self._rows.entities.values()
         page = await in_slices(_page(rows, filter.matches, _name, filter.limit))
-        return page if filter.states else [row._replace(state=None) for row in page]
+        if filter.states:
+            return page
+        return await in_slices(map_each(page, lambda row: row._replace(state=None)))
 
     async def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep what cannot be read, and mark the actors that it is of."""
@@ -450,19 +452,14 @@ def _page(
     newest: bool = False,
 ) -> Generator[None, None, list[_T]]:
     """Give the first, in order, of the rows that match; pauses now and then."""
-    page: list[_T] = []
     found: list[_T] = []
-    limit = max(0, limit)
 
     def look_at(row: _T) -> None:
         if matches(row):
             found.append(row)
-            if len(found) > limit + STEPS:
-                page[:] = sorted((*page, *found), key=key, reverse=newest)[:limit]
-                found.clear()
 
     yield from each([*rows], look_at)
-    return sorted((*page, *found), key=key, reverse=newest)[:limit]
+    return (yield from first_in_order(found, key, limit, reverse=newest))
 
 
 def _any(row: object) -> bool:

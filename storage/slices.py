@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from heapq import merge
+from itertools import islice
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio.lowlevel import checkpoint
 
@@ -21,6 +23,10 @@ slice_s = 0.001
 
 #: So many works may have a whole slice in one turn of a loop; others take one step each.
 SLICES = 4
+
+
+#: So many items are sorted at once.
+_RUN = 1_000
 
 
 #: What takes less is not counted where it ends without a pause.
@@ -158,3 +164,24 @@ def map_each(items: Iterable[T], make: Callable[[T], R]) -> Generator[None, None
     made: list[R] = []
     yield from each(items, lambda item: made.append(make(item)))
     return made
+
+
+def first_of(
+    runs: Iterable[Iterable[T]], key: Callable[[T], Any], limit: int, *, reverse: bool = False
+) -> Generator[None, None, list[T]]:
+    """Give the first of what is in several runs, each of which is in order; pauses now and then."""
+    found: list[T] = []
+    in_order = merge(*runs, key=key, reverse=reverse)
+    yield from each(islice(in_order, max(0, limit)), found.append)
+    return found
+
+
+def first_in_order(
+    items: list[T], key: Callable[[T], Any], limit: int, *, reverse: bool = False
+) -> Generator[None, None, list[T]]:
+    """Give the first of some items by their order, as work that pauses now and then."""
+    runs: list[list[T]] = []
+    for start in range(0, len(items), _RUN):
+        runs.append(sorted(items[start : start + _RUN], key=key, reverse=reverse))
+        yield
+    return (yield from first_of(runs, key, limit, reverse=reverse))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -21,8 +22,9 @@ from ...runtime.client.operations import (
     ChangesArguments,
     ItemsOf,
     PageOf,
+    each,
     in_slices,
-    write_around,
+    let_go,
     write_in_parts,
 )
 from .areas import Call
@@ -66,11 +68,12 @@ class Api:
                 missing_problem(f"there is no entity {arguments['entity']}, or no state")
             )
         if not self._exposes:
-            _hide(route, result)
-        body = (
-            await in_slices(write_in_parts(result)) if route.row.is_large else write_around(result)
-        )
-        return _Json(body, _status_of(route, result, arguments))
+            await in_slices(_hide(route, result))
+        status = _status_of(route, result, arguments)
+        body = await in_slices(write_in_parts(result))
+        if route.row.is_large:
+            await in_slices(let_go(cast("dict[str, Any]", result).get("items", [])))
+        return _Json(body, status)
 
     def _describe(self, call: Call) -> Response:
         from .openapi import document  # here, since hardly a server is asked
@@ -185,24 +188,29 @@ def _status_of(route: Route, result: Any, arguments: dict[str, Any]) -> int:
     return 200 if result.get("runtime_status") in _ENDED else route.pending
 
 
-def _hide(route: Route, result: Any) -> None:
+def _hide(route: Route, result: Any) -> Generator[None]:
     """Take out of a result what no answer shows: the tracebacks of failures."""
     match route.row.result:
         case PageOf(item=kind) | ItemsOf(item=kind):
             items = result["items"]
             if kind is OrchestrationStatus:
-                for status in items:
-                    hide_stacks(status["failure"])
+                yield from each(items, lambda status: hide_stacks(status["failure"]))
             elif route.operation == "changes":
-                for item in items:
-                    if item["status"] is not None:
-                        hide_stacks(item["status"]["failure"])
+                yield from each(items, _hide_in_change)
         case kind if kind is OrchestrationStatus:
             hide_stacks(result.get("failure"))
         case kind if kind is HistoryPage:
-            for event in result["items"]:
-                failure = event["fields"].get("failure")
-                if isinstance(failure, dict):
-                    hide_stacks(cast("dict[str, Any]", failure))
+            yield from each(result["items"], _hide_in_event)
         case _:
             pass
+
+
+def _hide_in_change(change: dict[str, Any]) -> None:
+    if change["status"] is not None:
+        hide_stacks(change["status"]["failure"])
+
+
+def _hide_in_event(event: dict[str, Any]) -> None:
+    failure = event["fields"].get("failure")
+    if isinstance(failure, dict):
+        hide_stacks(cast("dict[str, Any]", failure))

@@ -10,8 +10,8 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio
@@ -27,11 +27,19 @@ from perdure import (
     InstanceNotFoundError,
     InvalidIdError,
     OrchestrationStatus,
+    Page,
     RuntimeStatus,
     UsageError,
 )
 
-from ...runtime.client.operations import in_slices, wait_for_output, write_around
+from ...runtime.client.operations import (
+    in_slices,
+    let_go,
+    map_each,
+    wait_for_output,
+    write_around,
+    write_in_parts,
+)
 from .areas import Call
 from .family import (
     entity_body,
@@ -64,6 +72,8 @@ _JSON = "application/json; charset=utf-8"
 _TERMINAL = tuple(status for status in RuntimeStatus if status.is_terminal)
 
 Handler = Callable[..., Awaitable[Response]]
+
+R = TypeVar("R")
 
 
 class Webhooks:
@@ -298,8 +308,13 @@ def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -
     return Response(write_around(body), status, headers, _JSON)
 
 
-def _page(bodies: list[dict[str, Any]], token: str | None) -> Response:
-    return _json(200, bodies, None if token is None else {CONTINUATION: token})
+async def _page(page: Page[R], body_of: Callable[[R], dict[str, Any]]) -> Response:
+    bodies = await in_slices(map_each(page.items, body_of))
+    await in_slices(let_go(page.items))
+    written = await in_slices(write_in_parts(bodies))
+    await in_slices(let_go(bodies))
+    token = page.continuation_token
+    return Response(written, 200, None if token is None else {CONTINUATION: token}, _JSON)
 
 
 def _accepted() -> Response:
@@ -396,8 +411,7 @@ async def _list(question: _Question) -> Response:
         page_size=question.count("top", question.page_size, _PAGE_MAX),
         continuation_token=question.request.headers.get(CONTINUATION) or None,
     )
-    bodies = [status_body(status, show_input=show_input) for status in page.items]
-    return _page(bodies, page.continuation_token)
+    return await _page(page, partial(status_body, show_input=show_input))
 
 
 async def _purge_one(question: _Question, instance_id: str) -> Response:
@@ -532,8 +546,7 @@ async def _entities(question: _Question, name: str | None = None) -> Response:
         page_size=question.count("top", _PAGE, _PAGE_MAX),
         continuation_token=question.request.headers.get(CONTINUATION) or None,
     )
-    bodies = [entity_body(status, fetch_state=fetch_state) for status in page.items]
-    return _page(bodies, page.continuation_token)
+    return await _page(page, partial(entity_body, fetch_state=fetch_state))
 
 
 _Pattern = tuple[str, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 from weakref import WeakValueDictionary
 
@@ -13,6 +13,7 @@ from attrs import frozen
 
 from ...actors.arguments import refusal, text
 from ...actors.errors import HubStoppingError, UnavailableError
+from ...storage.slices import Breath
 from ..facts import Fact
 from ..placement.places import MovedError
 from ..scheduling.hidden_tasks import TaskGroup
@@ -125,6 +126,9 @@ class Readings:
 class Changes(AsyncIterator[Change]):
     """The stream of some partitions' changes; between two items nothing of it runs.
 
+    Attributes:
+        at_hand: how many items come without a wait.
+
     Args:
         place_of: gives a partition by its number.
         wait_moved: returns when a partition that moves may have found its place.
@@ -156,11 +160,15 @@ class Changes(AsyncIterator[Change]):
         self._filter = filter
         self._only = only
         self._positions = None if after is None else read_id(after, partitions)
-        self._read: deque[Change] = deque()
+        self._read: deque[Iterator[Change]] = deque()
+        self._breath = Breath()
         self._looked = False
+        self.at_hand = 0
 
     async def __anext__(self) -> Change:
-        while not self._read:
+        # Before anything is taken, so that nothing is lost where it is broken off.
+        await self._breath.take()
+        while not self.at_hand:
             if self._positions is None:
                 self._positions = {
                     index: (await self._news(index, None))[0] for index in self._partitions
@@ -172,8 +180,12 @@ class Changes(AsyncIterator[Change]):
                 reading = await self._readings.read(index, upto, keys or [], self._records)
                 self._held[index] = reading
                 self._take(index, upto, keys, reading)
+                await self._breath.take()
             self._looked = True
-        return self._read.popleft()
+        self.at_hand -= 1
+        while (change := next(self._read[0], None)) is None:
+            self._read.popleft()
+        return change
 
     def _take(self, index: int, upto: int, keys: list[str] | None, reading: _Reading) -> None:
         positions = self._positions
@@ -184,12 +196,12 @@ class Changes(AsyncIterator[Change]):
         positions[index] = upto
         behind = write_id(positions)
         if keys is None:
-            self._read.append(Change(id=behind, kind="reset"))
+            self._read.append(iter([Change(id=behind, kind="reset")]))
+            self.at_hand += 1
             return
         wanted = keys if self._only is None else [key for key in keys if key == self._only]
-        for number, key in enumerate(wanted, 1):
-            id = behind if number == len(wanted) else before
-            self._read.append(_change(id, key, reading, self._filter))
+        self._read.append(_tell(before, behind, wanted, reading, self._filter))
+        self.at_hand += len(wanted)
 
     async def _first(self, positions: Positions) -> dict[int, tuple[int, list[str] | None]]:
         """Ask all partitions at once, and give what those tell that have something to tell."""
@@ -226,6 +238,13 @@ class Changes(AsyncIterator[Change]):
             else:
                 return {record.key: record for record in records}
         return {}
+
+
+def _tell(
+    before: str, behind: str, keys: list[str], reading: _Reading, filter: InstanceFilter
+) -> Iterator[Change]:
+    for number, key in enumerate(keys, 1):
+        yield _change(behind if number == len(keys) else before, key, reading, filter)
 
 
 def _change(id: str, key: str, reading: _Reading, filter: InstanceFilter) -> Change:

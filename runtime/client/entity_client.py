@@ -20,7 +20,7 @@ from ...actors.registry.definitions import OperationDefinition
 from ...actors.times import due_time, optional_timestamp, seconds
 from ...actors.values import MISSING
 from ...storage.records import EntityFilter, EntityRow
-from ...storage.slices import Breath
+from ...storage.slices import Breath, each, first_of, in_slices
 from ..placement.hashing import partition_of
 from ..placement.stripe_router import StripeRouter
 from ..scheduling.hidden_tasks import TaskGroup
@@ -213,10 +213,8 @@ class EntityClient(Requester):
         found: list[tuple[EntityRow, int]] = []
         for index, partition in enumerate(self._all()):
             rows = await partition.store.query_entities(filter)
-            found += [(row, index) for row in rows]
-            found.sort(key=_place_in_order)
-            del found[filter.limit :]
-            await breath.take()
+            run = [(row, index) for row in rows]
+            found = await in_slices(first_of([found, run], _place_in_order, filter.limit))
         waiting = await self._count_waiting(found)
         items: list[EntityStatus[Any]] = []
         for row, _ in found:
@@ -261,8 +259,9 @@ class EntityClient(Requester):
     async def _count_waiting(self, page: list[tuple[EntityRow, int]]) -> dict[str, int]:
         """Count the stored messages of the entities of a page, partition by partition."""
         actors: dict[int, list[str]] = {}
-        for row, index in page:
-            actors.setdefault(index, []).append(_actor_of(row))
+        await in_slices(
+            each(page, lambda one: actors.setdefault(one[1], []).append(_actor_of(one[0])))
+        )
         waiting: dict[str, int] = {}
         places = self._all()
         for index, some in actors.items():

@@ -25,7 +25,7 @@ from ...actors.times import optional_timestamp
 from ...actors.values import RuntimeStatus
 from ...storage import MendedInstance
 from ...storage.records import InstanceFilter, InstanceRecord
-from ...storage.slices import Breath, in_slices, let_go, map_each
+from ...storage.slices import first_of, in_slices, let_go, map_each
 from ..placement.hashing import partition_of
 from .changes import Changes, Readings
 from .client import InstanceConditions
@@ -125,17 +125,18 @@ class InstanceQueries(Requester):
     ) -> Page[OrchestrationStatus]:
         filter = self._filter(payloads=payloads, page_size=page_size, order=order, **conditions)
         filter = evolve(filter, after=read_token(continuation_token, filter))
-        breath = Breath()
         found: list[InstanceRecord] = []
         for partition in self._all():
-            found += await partition.store.query_instances(filter)
-            found.sort(key=lambda record: (record.created, record.key), reverse=filter.newest)
-            del found[filter.limit :]
-            await breath.take()
+            run = await partition.store.query_instances(filter)
+            found = await in_slices(
+                first_of([found, run], _place_in_order, filter.limit, reverse=filter.newest)
+            )
         last: str | None = None
         if len(found) >= filter.limit:
             last = make_token(found[-1].created, found[-1].key, filter)
-        return Page(await in_slices(map_each(found, instance_status)), last)
+        items = await in_slices(map_each(found, instance_status))
+        await in_slices(let_go(found))
+        return Page(items, last)
 
     async def count(self, **conditions: Unpack[InstanceConditions]) -> int:
         filter = self._filter(**conditions)
@@ -219,3 +220,8 @@ class InstanceQueries(Requester):
         if not records:
             raise InstanceNotFoundError(instance_id)
         return records[0]
+
+
+def _place_in_order(record: InstanceRecord) -> tuple[int, str]:
+    """Give where an instance of a query stands among all that it finds."""
+    return record.created, record.key

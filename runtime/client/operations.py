@@ -26,7 +26,12 @@ from ...actors.payloads import write_around as write_around, write_in_parts as w
 from ...actors.printing import repr_of, text_of, type_name
 from ...actors.values import MISSING, RuntimeStatus
 from ...storage.membership import MEMBER_MAX
-from ...storage.slices import in_slices as in_slices, map_each
+from ...storage.slices import (
+    each as each,
+    in_slices as in_slices,
+    let_go as let_go,
+    map_each as map_each,
+)
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import in_parts
 from ..nodes import HubNodes
@@ -755,6 +760,7 @@ async def _query(client: HubClient, given: QueryArguments) -> Any:
             **cast("Any", given.given()),
         )
         found["items"] = await in_slices(map_each(page.items, OrchestrationStatus.to_dict))
+        await in_slices(let_go(page.items))
         found["cursor"] = page.continuation_token
     if given.count:
         found["count"] = await client.count(**cast("Any", given.given()))
@@ -772,9 +778,8 @@ async def _changes(client: HubClient, given: ChangesArguments) -> Any:
     items: list[Any] = []
     with anyio.move_on_after(max(wait or 0.0, _LOOK_S)):
         items.append((await anext(stream)).to_dict())
-    with anyio.move_on_after(0):  # what is at hand comes without a wait
-        while items and len(items) < limit:
-            items.append((await anext(stream)).to_dict())
+    while stream.at_hand and len(items) < limit:
+        items.append((await anext(stream)).to_dict())
     return {"items": items}
 
 
@@ -1028,10 +1033,9 @@ async def _entities(client: HubClient, given: EntitiesArguments) -> Any:
         page_size=whole(given.limit, "limit", least=1, most=10_000),
         continuation_token=given.cursor,
     )
-    return {
-        "items": await in_slices(map_each(page.items, entity_form)),
-        "cursor": page.continuation_token,
-    }
+    items = await in_slices(map_each(page.items, entity_form))
+    await in_slices(let_go(page.items))
+    return {"items": items, "cursor": page.continuation_token}
 
 
 @operation("purge_entity", EntityArguments, result=_NOTHING, writes=True, repeatable=True)

@@ -46,7 +46,7 @@ from ...actors.registry.lookup import Lookup
 from ...actors.times import microseconds, seconds, timestamp
 from ...actors.values import MISSING, RuntimeStatus, check_event_name
 from ...storage.membership import MEMBER_MAX
-from ...storage.slices import in_slices, map_each
+from ...storage.slices import Breath, in_slices, map_each
 from ..explanations import EntityExplanation, InstanceExplanation, Trace
 from ..facts import read_fact, read_in_parts
 from ..nodes import HubNodes
@@ -735,10 +735,12 @@ class _RemoteChanges(AsyncIterator[Change]):
         self._feed = feed
         self._arguments = arguments
         self._read: deque[dict[str, Any]] = deque()
+        self._breath = Breath()
         if feed is not None:
             weakref.finalize(self, feed.abandon)
 
     async def __anext__(self) -> Change:
+        await self._breath.take()
         while not self._read:
             self._read += await self._more(self._feed, self._arguments)
         item = self._read.popleft()

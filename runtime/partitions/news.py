@@ -27,6 +27,9 @@ LAPSE: Final = 60_000_000
 _SEQUENCE_BITS: Final = 40
 _RUN_BITS: Final = 18
 
+#: So many answers are kept until the next checkpoint that changes something.
+_TOLD_MAX: Final = 64
+
 
 class News:
     """What changed lately in one partition.
@@ -46,6 +49,8 @@ class News:
         self._since: int | None = None
         #: The last checkpoint that changed each instance, the oldest first.
         self._changed: dict[str, int] = {}
+        #: What was told since the last of these, by what was asked: many ask the same.
+        self._told: dict[tuple[int, int, int], tuple[int, list[str]]] = {}
         self._waiting: list[Waiter] = []
         self._asked_at = 0
 
@@ -71,6 +76,15 @@ class News:
             self._since = durable
         if after < self._since or after > durable:
             return durable, None
+        asked = after, durable, most
+        told = self._told.get(asked)
+        if told is None:
+            if len(self._told) >= _TOLD_MAX:
+                self._told.clear()
+            told = self._told[asked] = self._find(after, durable, most)
+        return told
+
+    def _find(self, after: int, durable: int, most: int) -> tuple[int, list[str]]:
         found: list[str] = []
         for key, sequence in reversed(self._changed.items()):
             if sequence <= after:
@@ -87,6 +101,7 @@ class News:
 
     def note(self, keys: Iterable[str], sequence: int) -> None:
         """Take note of the instances that a checkpoint changed, which is durable."""
+        self._told.clear()
         changed = self._changed
         for key in keys:
             changed.pop(key, None)
@@ -104,12 +119,14 @@ class News:
         if self._since is not None:
             self._since = durable
             self._changed = {}
+            self._told.clear()
             self.look_again()
 
     def lapse(self) -> None:
         """Know nothing any more; who asks next has to look at all."""
         self._since = None
         self._changed = {}
+        self._told.clear()
         self.look_again()
 
     def add(self, waiter: Waiter) -> None:

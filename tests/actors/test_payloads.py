@@ -8,6 +8,7 @@ import pytest
 
 from perdure.actors.errors import PayloadTooLargeError
 from perdure.actors.payloads import check_size, compact, write_around, write_in_parts
+from perdure.storage.slices import at_once
 
 
 def test_data_over_the_limit_is_refused_by_size() -> None:
@@ -64,4 +65,5 @@ def test_a_page_is_written_in_parts_as_it_is_at_once(count: int) -> None:
     pauses = len([*write()])
 
     assert written == [orjson.dumps(page)]
+    assert at_once(write_in_parts(items)) == orjson.dumps(items)
     assert pauses == (0 if count <= 64 else -(-count // 64))

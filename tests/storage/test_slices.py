@@ -12,6 +12,8 @@ from perdure.storage.slices import (
     Breath,
     at_once,
     each,
+    first_in_order,
+    first_of,
     in_slices,
     map_each,
     turn_of_loop,
@@ -157,3 +159,38 @@ def test_each_is_done_in_order_with_a_pause_behind_so_many(items: list[int], eve
 
 def test_what_is_made_of_each_is_given_in_order() -> None:
     assert at_once(map_each(range(200), str)) == [str(number) for number in range(200)]
+
+
+@given(st.lists(st.integers(0, 9_999), max_size=3_000), st.integers(-1, 3_000), st.booleans())
+def test_the_first_in_order_are_those_that_come_first_when_all_are_sorted(
+    numbers: list[int], limit: int, reverse: bool
+) -> None:
+    def key(number: int) -> str:
+        return str(number)
+
+    wanted = sorted(numbers, key=key, reverse=reverse)[: max(0, limit)]
+    half = len(numbers) // 2
+    runs = [sorted(some, key=key, reverse=reverse) for some in (numbers[:half], numbers[half:])]
+
+    assert at_once(first_in_order(numbers, key, limit, reverse=reverse)) == wanted
+    assert at_once(first_of(runs, key, limit, reverse=reverse)) == wanted
+
+
+def test_long_lists_are_sorted_with_pauses() -> None:
+    numbers = [n * 7_919 % 10_007 for n in range(10_007)]
+    pauses = 0
+
+    def count() -> Generator[None, None, list[int]]:
+        nonlocal pauses
+        work = first_in_order(numbers, int, 5_000)
+        try:
+            while True:
+                next(work)
+                pauses += 1
+                yield
+        except StopIteration as stop:
+            made: list[int] = stop.value
+            return made
+
+    assert at_once(count()) == [*range(5_000)]
+    assert pauses > 11 + 5_000 // 64 - 1

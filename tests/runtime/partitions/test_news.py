@@ -43,6 +43,20 @@ def test_each_instance_is_told_once_by_its_last_change() -> None:
     assert news.behind(2, 2, 10) == (2, [])
 
 
+def test_who_asks_the_same_again_is_told_of_what_came_meanwhile() -> None:
+    news = News(Time())
+    news.behind(0, 0, 10)
+    news.note(["a"], 1)
+
+    assert news.behind(0, 1, 10) == news.behind(0, 1, 10) == (1, ["a"])
+    news.note(["b"], 2)
+    assert news.behind(0, 2, 10) == (2, ["a", "b"])
+    news.begin_anew(2)
+    assert news.behind(0, 2, 10) == (2, None)
+    news.lapse()
+    assert news.behind(2, 2, 10) == (2, [])
+
+
 def test_what_is_too_much_is_cut_behind_a_whole_checkpoint() -> None:
     news = News(Time())
     news.behind(0, 0, 10)

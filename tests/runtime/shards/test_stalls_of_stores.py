@@ -15,10 +15,11 @@ from anyio.lowlevel import checkpoint
 from perdure import App, EntityId, Hub, MemoryStore, OrchestrationContext, SqliteStore, Store
 from perdure.actors.messages import Operation, encode_message
 from perdure.storage import Checkpoint
-from perdure.storage.records import ChunkRow, CreatedRow, MailRow, ProgressRow
+from perdure.storage.records import ChunkRow, CreatedRow, EntityRow, MailRow, ProgressRow
 from tests.runtime.stretches import BOUND_S, Stretches, measured
 
 COUNT = 20_000
+STATE = b'{"value":1}'
 
 app = App()
 
@@ -87,10 +88,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 async def fill(store: Store, **rows: Any) -> None:
     """Have the store hold some rows."""
-    [partition] = await store.open(1)
-    recovered = await partition.recover()
-    await partition.commit(Checkpoint(sequence=1, epoch=recovered.epoch, **rows))
-    await partition.apply()
+    await fill_each(store, [rows])
+
+
+async def fill_each(store: Store, rows: list[dict[str, Any]]) -> None:
+    """Have each partition of a store hold some rows."""
+    for partition, some in zip(await store.open(len(rows)), rows, strict=True):
+        recovered = await partition.recover()
+        await partition.commit(Checkpoint(sequence=1, epoch=recovered.epoch, **some))
+        await partition.apply()
     await store.close()
 
 
@@ -127,6 +133,53 @@ async def test_neither_a_page_nor_a_count_of_many_instances_holds_its_loop(
         assert newest.items[0].instance_id == f"i{COUNT:06}"
         assert count == COUNT
         assert stretches.longest_s < stretches.bound_s
+
+
+@pytest.mark.by_turns
+@pytest.mark.parametrize(
+    ("store", "many"),
+    [
+        ("memory", COUNT),
+        pytest.param("memory", 160_000, marks=pytest.mark.slow),
+        pytest.param("sqlite", 100_000, marks=pytest.mark.slow),
+    ],
+    indirect=["store"],
+)
+async def test_a_page_that_many_partitions_have_parts_of_does_not_hold_its_loop(
+    store: Store, many: int, stretches: Stretches
+) -> None:
+    parts: list[dict[str, Any]] = [
+        {"entities": [], "created": [], "progress": []} for _ in range(16)
+    ]
+    for n in range(1, many + 1):
+        rows = parts[n % 16]
+        rows["entities"].append(EntityRow(n, "counter", f"{n:06}", n, STATE, None, None, None))
+        made = CreatedRow(n, f"i{n:06}", "wait", None, 1, n, None, 0, 0, b'{"a":"b"}', None, None)
+        rows["created"].append(made)
+        rows["progress"].append(
+            ProgressRow(n, "Completed", n, 1, 0, 0, None, None, None, None, None)
+        )
+    await fill_each(store, parts)
+    with stretches.theirs():
+        del parts
+    async with Hub(app, store=store, partitions=16, rebalance=None) as hub:
+        stretches.begin_anew()
+
+        entities = await hub.client.query_entities_page(page_size=10_000)
+        stateless = await hub.client.query_entities_page(page_size=10_000, states=False)
+        newest = await hub.client.query_page(page_size=10_000, order="newest", tags={"a": "b"})
+        count = await hub.client.count(tags={"a": "b"})
+        await checkpoint()  # the stretch ends with the turn of the loop
+
+        assert stretches.longest_s < stretches.bound_s
+        assert [one.entity_id.key for one in entities.items] == [
+            f"{n:06}" for n in range(1, 10_001)
+        ]
+        assert len(stateless.items) == 10_000
+        assert [one.instance_id for one in newest.items] == [
+            f"i{many - n:06}" for n in range(10_000)
+        ]
+        assert count == many
 
 
 @pytest.mark.by_turns
