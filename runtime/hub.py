@@ -395,8 +395,7 @@ class Hub:
 
         Raises:
             HubStoppingError: the hub does not run.
-            UsageError: it has workers on a database, or does not go from a folder to a database or
-                back.
+            UsageError: it does not go from a folder to a database or back.
             StoreInUseError: there is a hub in the target, or the hub has other nodes.
             StoreMovedError: it is on its way elsewhere.
             UnavailableError: this process does not serve all partitions yet.

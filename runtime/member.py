@@ -2,11 +2,14 @@
 
 ``python -m perdure.runtime.member FD`` reads its configuration from that file descriptor. Its
 supervisor holds the other end of its standard input: where that ends, the member leaves the hub in
-order, and ends. What became of its start is written to another descriptor.
+order, and ends. What became of its start is written to another descriptor, a line, and later
+whether it wants to be the only one, as it has to be to bring the hub to a folder.
 """
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -61,9 +64,9 @@ class _Member(Child):
         crew = hub.crew
         assert isinstance(crew, ClusterCrew)
         crew.prepare = partial(take_notes, config=config)
-        crew.is_worker = True
+        crew.be_alone = lambda is_alone: self._tell({"alone": is_alone})
         async with hub:
-            self._tell({"member": crew.local_shard.number})
+            self._tell({"member": crew.local_shard.number, "address": crew.address})
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.obey)
                 await self.stopping.wait()
@@ -76,10 +79,8 @@ class _Member(Child):
         self._tell({"error": write_error(error)})
 
     def _tell(self, what: dict[str, Any]) -> None:
-        descriptor, self.config["ready"] = self.config["ready"], None
-        if descriptor is not None:
-            with open(descriptor, "wb") as file:
-                file.write(orjson.dumps(what))
+        with suppress(BrokenPipeError):  # who is told is gone, and this process ends soon
+            os.write(self.config["ready"], orjson.dumps(what) + b"\n")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Mark:
         if self.state == GONE:
             return f"the hub of {here} has moved to {self.place}: open it there"
         if self.state == MOVING:
-            how = "as before" if here.startswith("sqlite:") else "on the same host, without workers"
+            how = "as before" if here.startswith("sqlite:") else "on the same host"
             return (
                 f"the hub of {here} is being moved to {self.place} while it serves, and has "
                 f"partitions in both: serve it {how}, or finish it while it stands still with: "

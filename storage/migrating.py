@@ -701,6 +701,23 @@ async def begun(
     Raises:
         UsageError: it is no folder that is to go to a database, and no database to a folder.
     """
+    made = MigratingStore(
+        check_way(store, target), target, is_shared=is_shared, membership=membership
+    )
+    try:
+        await made.begin()
+    except BaseException:
+        await made.release()
+        raise
+    return made
+
+
+def check_way(store: Store, target: str) -> SqliteStore | PostgresStore:
+    """Give the store, if a hub can go from there to a target while it serves.
+
+    Raises:
+        UsageError: it is no folder that is to go to a database, and no database to a folder.
+    """
     if not isinstance(store, SqliteStore | PostgresStore):
         raise UsageError(
             "only a hub on sqlite:PATH or postgresql://... goes to another store while it serves: "
@@ -711,13 +728,21 @@ async def begun(
             f"while it serves, a hub goes from a folder to a database, or back, and not from "
             f"{store.location} to {open_end(target).location}: stop it, then: perdure migrate"
         )
-    made = MigratingStore(store, target, is_shared=is_shared, membership=membership)
-    try:
-        await made.begin()
-    except BaseException:
-        await made.release()
-        raise
-    return made
+    return store
+
+
+async def opened_beside(store: Store, partitions: int) -> bool:
+    """Open the store of a hub that leaves it while a worker of this process serves; else False.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    mark = await store.read_mark() if isinstance(store, PostgresStore) else None
+    if mark is None or mark.state != MOVING:
+        return False
+    assert isinstance(store, PostgresStore)
+    await store.open(partitions, token=mark.token)
+    return True
 
 
 async def joined(

@@ -277,10 +277,7 @@ class Crew(ABC):
         Raises:
             UsageError: this hub cannot be.
         """
-        raise UsageError(
-            "while it serves, a hub goes from a database to a folder without workers only: start it "
-            "again without them, or stop it, then: perdure migrate"
-        )
+        raise UsageError("this hub goes nowhere else while it serves")
 
     def migration(self) -> MigrationStatus | None:
         """Say how far the hub is on its way to another store; None if it goes to none."""

@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 
 
 class MovingCrew(Crew):
-    """Shards of this process alone, of which some may be served from another store than others.
+    """Shards of this process alone, of which some may be served from another store than others."""
 
-    Attributes:
-        is_worker: whether somebody starts this process anew where it ends, and knows one store only.
-    """
-
-    is_worker = False
     _store: Store
     _tasks: TaskGroup | None = None  # while it serves
     _is_ready = False
@@ -70,8 +65,6 @@ class MovingCrew(Crew):
 
     async def migrate(self, target: str) -> None:
         """See ``Crew.migrate``."""
-        if self.is_worker:
-            await super().migrate(target)
         from ...storage.migrating import begun
 
         async with self._moving:

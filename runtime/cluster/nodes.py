@@ -46,7 +46,7 @@ from ..transport.relays import Relays
 from ..transport.router import Router
 from ..transport.sockets import shard_socket
 from ..transport.tcp import is_loopback, join_address, split_address
-from .crews import MOVES_S
+from .crews import ENDED_S, MOVES_S
 from .leases import Leases, steady_s
 from .moving import MovingCrew
 
@@ -202,10 +202,12 @@ class ClusterCrew(MovingCrew):
     """This process, as one member among others.
 
     Attributes:
+        address: where other members dial it, once it is open.
         leases: what it has.
         members: those that live, by number, as they were seen last.
         refused: members whose hosts say that nobody is there any more.
         prepare: is given the shard before it serves anything, if anybody wants it.
+        be_alone: has who began this process, if it is a worker, end the others, or begin them again.
     """
 
     def __init__(
@@ -240,13 +242,14 @@ class ClusterCrew(MovingCrew):
         self.leases = Leases(store, self, self.keeper, random=random, now=now)
         self.members: dict[int, MemberRow] = {}
         self.refused: set[int] = set()
-        self._address = ""
+        self.address = ""
         self._who: Credentials | None = None
         self._dialler = Dialler(lambda: self._who)
         self._relays = Relays(self._as_whom, lambda member: member in self.members)
         self._node_listener: TcpListener | None = None
         self._shard: Shard | None = None
         self.prepare: Callable[[Shard], None] | None = None
+        self.be_alone: Callable[[bool], None] | None = None
         self._membership = lambda: self.leases.membership
         # Of partitions that are coming, or were not taken and come back.
         self._handovers: dict[int, dict[str, Any]] = {}
@@ -266,7 +269,7 @@ class ClusterCrew(MovingCrew):
         await self._open_store(count)
         await self._listen()
         self._node_listener = listener = await listen_node(self._node.listens_at)
-        self._address = self._node.dialled_at(listener.host, listener.port)
+        self.address = self._node.dialled_at(listener.host, listener.port)
         self.router = Router(count, -2, waiter_factory(), self._dial, self._relays.dial)
         self.router.owners[:] = [-1] * count
         self.owners = self.router.owners
@@ -512,11 +515,30 @@ class ClusterCrew(MovingCrew):
 
     async def migrate(self, target: str) -> None:
         """See ``Crew.migrate``; it waits a while until all partitions are served here."""
+        here = host_name()
+        is_near = all(row.host == here for row in self.members.values())
+        if self.be_alone is None or self._migration is not None or not is_near:
+            await self._migrate(target)
+            return
+        from ...storage.migrating import check_way  # with all that reaches a database
+
+        check_way(self._store, target)
+        self.be_alone(True)
+        try:
+            await self._migrate(target, self._settings.drain_s + ENDED_S)
+        except BaseException:
+            self.be_alone(False)
+            raise
+
+    async def _migrate(self, target: str, leaving_s: float = 0.0) -> None:
+        """Do so, where others may take a while to leave."""
         await self._wait_until_settled()
         # Those of a member that has just died may still be said to be its: it refuses a connection.
-        soon = anyio.current_time() + _AWAITED_S
-        with anyio.move_on_after(self.leases.membership.ttl_s + _READY_S):
-            while any(owner != self.leases.number for owner in self.owners):
+        soon = anyio.current_time() + max(_AWAITED_S, leaving_s)
+        with anyio.move_on_after(self.leases.membership.ttl_s + _READY_S + leaving_s):
+            while any(owner != self.leases.number for owner in self.owners) or (
+                leaving_s and len(self.members) > 1
+            ):
                 if anyio.current_time() > soon and len({*self.members} - self.refused) > 1:
                     break  # others live, which is told
                 await self._placed.wait()
@@ -580,7 +602,7 @@ class ClusterCrew(MovingCrew):
     def newcomer(self) -> Newcomer:
         """Say who joins."""
         return Newcomer(
-            address=self._address,
+            address=self.address,
             host=host_name(),
             pid=os.getpid(),
             software=software(),

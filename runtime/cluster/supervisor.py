@@ -8,6 +8,8 @@ Invariants:
 * Once one has died, those begun from then on note what runs in them, as ``scheduling/deaths.py``
   says; those that run already are none the wiser until they die of the same.
 * A worker whose supervisor is gone leaves the hub in order, and ends.
+* A worker that brings the hub to a folder, which has one owner, is the only one from then on: the
+  others have left, and are not begun; one that dies is begun again, and goes on with it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,12 +31,15 @@ from ...actors.errors import (
     InternalError,
     PerdureError,
     StorageError,
+    StoreMovedError,
     UnavailableError,
     UsageError,
 )
 from ...actors.logs import Log
-from ...storage.membership import MemberRow
+from ...storage.membership import LeaseRow, MemberRow, View
 from ..client.applications import place_of
+from ..facts import read_fact
+from ..migrations import MigrationStatus
 from ..partitions.guarded_store import close_guarded, open_guarded
 from ..placement.places import LineLostError
 from ..scheduling.deaths import Deaths
@@ -58,7 +64,7 @@ from .processes import BACKOFF_S, FAILED_STARTS_MAX, Worker, absolute_entry, how
 if TYPE_CHECKING:
     from ...actors.registry.app import App
     from ...actors.values import RuntimeStatus
-    from ...storage.membership import ClusterStore, View
+    from ...storage.membership import ClusterStore
     from ..nodes import HubNodes
     from ..settings import Settings
     from ..shards.shard import Shard
@@ -71,6 +77,8 @@ _log = Log("perdure.workers")
 _BACKOFF_MAX_S = 5.0
 #: Seconds beyond a lease in which all partitions are served when the hub starts.
 _READY_S = 2.0
+#: Seconds after the end of a worker in which what it said is read.
+_HEARD_S = 1.0
 
 
 class MemberSupervisor(Crew):
@@ -117,6 +125,10 @@ class MemberSupervisor(Crew):
         self._placed = anyio.Event()
         self._look_now = anyio.Event()
         self._deaths = Deaths(settings.crashes_max)
+        self._alone: Worker | None = None  # who brings the hub to a folder
+        self._alone_changed = anyio.Event()
+        self._alone_at: MemberRow | None = None  # as it was seen last, or says that it is
+        self._migrates: MigrationStatus | None = None  # as that one said last
         self._is_stopping = False
         self._end_by = 0.0
         self._cwd = os.getcwd()
@@ -127,7 +139,14 @@ class MemberSupervisor(Crew):
         count = self._partitions
         if count is None:
             count = await self._store.count_partitions() or PARTITIONS
-        await open_guarded(self._store, count)
+        try:
+            await open_guarded(self._store, count)
+        except StoreMovedError:
+            from ...storage.migrating import opened_beside  # with all that reaches a database
+
+            if not await opened_beside(self._store, count):
+                raise
+            self._alone = self.workers[0]
         await self._listen()
         self.router = Router(count, None, waiter_factory(), self._dial)
         self.router.owners[:] = [-1] * count
@@ -161,7 +180,7 @@ class MemberSupervisor(Crew):
             StorageError: they cannot have the store.
             InternalError: they end before they serve.
         """
-        for worker in self.workers:
+        for worker in self.workers if self._alone is None else [self._alone]:
             await worker.decided.wait()
             if not worker.has_served and worker.error is not None:
                 raise worker.error
@@ -202,10 +221,15 @@ class MemberSupervisor(Crew):
     @property
     def own_shards(self) -> list[int]:
         """The members that are its workers."""
-        here = host_name()
-        pids = {worker.process.pid for worker in self.workers if worker.process is not None}
         rows = self.members.values()
-        return [row.member for row in rows if row.host == here and row.pid in pids]
+        return [
+            row.member for row in rows if any(self._is_of(worker, row) for worker in self.workers)
+        ]
+
+    def _is_of(self, worker: Worker, row: MemberRow) -> bool:
+        """Whether a member is the process of a worker."""
+        process = worker.process
+        return process is not None and (row.host, row.pid) == (host_name(), process.pid)
 
     async def _own_statistics(self, hottest: int) -> list[dict[str, Any]]:
         own = {*self.own_shards}
@@ -214,7 +238,23 @@ class MemberSupervisor(Crew):
             for count in await self._statistics(hottest)
             if count.get("shard", count.get("silent", {})).get("index") in own
         ]
-        return [*found, {"restarted": self.keeper.restarts}]
+        restarted = {"restarted": self.keeper.restarts, "migration": await self._tell_migration()}
+        return [*found, restarted]
+
+    async def migrate(self, target: str) -> None:
+        """See ``Crew.migrate``: one worker does so, and the others end."""
+        await self._of_any("migrate", target)
+        await self._ask_how_far()
+
+    def migration(self) -> MigrationStatus | None:
+        """See ``Crew.migration``."""
+        return self._migrates
+
+    async def _ask_how_far(self) -> None:
+        """Ask the worker that brings the hub to a folder how far it is."""
+        with suppress(PerdureError):  # it may just be begun again
+            told = await self._of_any("migration")
+            self._migrates = None if told is None else read_fact(MigrationStatus, told)
 
     def check_move(self, partition: int, to: int) -> tuple[int, int]:
         """Give the numbers back: the member that is asked checks them."""
@@ -257,6 +297,8 @@ class MemberSupervisor(Crew):
                 _log.warning("the members of the hub are not known: %s", error)
             else:
                 self._see(view)
+            if self._alone is not None:
+                await self._ask_how_far()
             self._look_now = anyio.Event()
             with anyio.move_on_after(LOOK_S if all(n >= 0 for n in self.owners) else LOOK_S / 10):
                 await self._look_now.wait()
@@ -265,6 +307,16 @@ class MemberSupervisor(Crew):
         if self.router.is_closed:
             return
         alive = {row.member: row for row in view.members if not row.expired}
+        if self._alone is not None and self._alone.serves:
+            # Who serves the hub from a folder by now is no member any more.
+            own = [row for row in alive.values() if self._is_of(self._alone, row)]
+            self._alone_at = own[0] if own else self._alone_at
+            if not own and self._alone_at is not None:
+                alive = {self._alone_at.member: self._alone_at}
+                all_its = [
+                    LeaseRow(n, 0, self._alone_at.member, None) for n in range(len(self.owners))
+                ]
+                view = View([], all_its)
         gone = [member for member in self.members if member not in alive]
         self.members = alive
         self.count = len(alive)
@@ -285,6 +337,8 @@ class MemberSupervisor(Crew):
     async def _supervise(self, worker: Worker) -> None:
         """Run a worker, and run it again when it dies, until the hub stops."""
         while not self._ends():
+            while self._alone not in (None, worker):
+                await self._alone_changed.wait()
             has_run = False
             try:
                 process, ready = await self._begin(worker)
@@ -292,9 +346,18 @@ class MemberSupervisor(Crew):
                 _log.error("worker %d cannot be started: %s", worker.number, error)
                 worker.error = InternalError(f"worker {worker.number} cannot be started: {error}")
             else:
-                await self._hear(worker, ready)
-                await process.wait()
+                async with TaskGroup() as tasks:
+                    tasks.start_soon(self._hear, worker, ready)
+                    await process.wait()
+                    # What it said last is still to be read. A child of its may have the other end.
+                    tasks.cancel_scope.deadline = anyio.current_time() + _HEARD_S
                 if self._ends():
+                    return
+                if self._alone not in (None, worker):
+                    worker.serves = False
+                    continue
+                if self._alone is worker and isinstance(worker.error, StoreMovedError):
+                    self._stop_for(worker.error)  # all of the hub is elsewhere
                     return
                 _log.error(
                     "worker %d (pid %d) ended: %s", worker.number, process.pid, how_ended(process)
@@ -351,27 +414,54 @@ class MemberSupervisor(Crew):
         return process, ready
 
     async def _hear(self, worker: Worker, ready: int) -> None:
-        """Wait until a worker serves, or has said why it cannot, or has ended."""
+        """Hear whether a worker serves, or why it cannot, and what else it says until it ends."""
+        os.set_blocking(ready, False)
         said = b""
         try:
             while True:
                 await anyio.wait_readable(ready)
                 some = os.read(ready, 65_536)
                 if not some:
-                    break
-                said += some
+                    return
+                *lines, said = (said + some).split(b"\n")
+                for line in lines:
+                    await self._take_word(worker, orjson.loads(line))
         finally:
             os.close(ready)
-        told: dict[str, Any] = orjson.loads(said) if said else {}
-        if "member" in told:
+
+    async def _take_word(self, worker: Worker, told: dict[str, Any]) -> None:
+        if "alone" in told:
+            await self._leave_alone(worker, told["alone"])
+        elif "member" in told:
             worker.serves = worker.has_served = True
             worker.error = None
             worker.decided.set()
+            if worker is self._alone:
+                self._alone_at = _row_of(worker, told)
             self._look_now.set()
-        elif "error" in told:
+        else:
             worker.error = read_error(told["error"])
             if not worker.has_served and isinstance(worker.error, (UsageError, StorageError)):
                 worker.decided.set()  # it would be the same the next time
+
+    async def _leave_alone(self, worker: Worker, is_alone: bool) -> None:
+        """Have the other workers leave the hub, for one that can bring it to a folder then, or come."""
+        if self._alone not in (None, worker):
+            return  # this one is told to end
+        if is_alone:
+            with suppress(PerdureError):
+                self._see(await self._store.view())
+            if {*self.members} - {*self.own_shards}:
+                return  # there are other nodes, and the worker will say so
+        self._alone = worker if is_alone else None
+        changed, self._alone_changed = self._alone_changed, anyio.Event()
+        changed.set()
+        if is_alone:
+            by = anyio.current_time() + self._settings.drain_s + ENDED_S
+            async with TaskGroup() as tasks:
+                for other in self.workers:
+                    if other is not worker:
+                        tasks.start_soon(other.end, by)
 
     # The end.
 
@@ -434,6 +524,26 @@ class _Passage:
         self.router = router
         self.settings = settings
         self.hosted: dict[int, Any] = {}
+
+
+def _row_of(worker: Worker, told: Mapping[str, Any]) -> MemberRow:
+    """Give what a worker says that it is, of which the store may have nothing any more."""
+    assert worker.process is not None
+    return MemberRow(
+        member=told["member"],
+        address=told["address"],
+        host=host_name(),
+        pid=worker.process.pid,
+        software="",
+        app="",
+        app_hash="",
+        http=None,
+        weight=1.0,
+        draining=False,
+        joined=0,
+        beat_age_s=0.0,
+        expired=False,
+    )
 
 
 def _beside(address: str | None, number: int) -> str | None:

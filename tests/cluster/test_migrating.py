@@ -24,6 +24,7 @@ from perdure import (
     LeaseLostError,
     MigrationStatus,
     PerdureError,
+    Settings,
     StorageError,
     StoreInUseError,
     StoreMovedError,
@@ -378,16 +379,116 @@ async def test_a_hub_with_workers_that_stops_on_the_way_goes_on_at_its_next_star
     await move.check_moved(errands)
 
 
-async def test_a_hub_with_workers_on_a_database_goes_to_no_folder_while_it_serves(
+@pytest.mark.by_turns("asyncio")
+async def test_a_hub_with_workers_goes_back_with_its_work_under_way_by_one_of_them(
     tmp_path: Path, newest_postgres: str
 ) -> None:
-    hub = Hub("tests.cluster.errands:app", store=newest_postgres, partitions=3, workers=1)
+    move, errands = ways("back", tmp_path / "hub", newest_postgres), Errands()
+    hub = Hub("tests.cluster.errands:app", store=move.source, partitions=PARTITIONS, workers=2)
     async with hub:
-        with pytest.raises(UsageError, match="without workers only"):
+        async with errands.beside(hub.client):
+            with pytest.raises(UsageError, match="from a folder to a database, or back"):
+                await hub.migrate("postgresql://elsewhere/hub")
+            assert len((await hub.nodes()).nodes) == 2
+            await hub.migrate(move.target)
+            await hub.migrate(move.target)  # which says the same
+            status = await finished(hub)
+        await errands.check(hub.client)
+        said = await metrics_text(hub)
+    assert status.moved == (0, 1, 2)
+    assert 0 < status.longest_pause_s < 5
+    assert "perdure_migration_moved_partitions 3.0" in said
+
+    await move.check_moved(errands)
+
+
+@pytest.mark.by_turns("trio")
+async def test_a_hub_with_workers_that_has_other_nodes_stays_and_has_its_workers(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    settings = Settings(lease_s=3.0, drain_s=0.5)
+    where: Any = {"store": newest_postgres, "settings": settings}
+    async with (
+        Hub("tests.cluster.errands:app", partitions=PARTITIONS, workers=2, **where) as hub,
+        Hub(app, **where),
+    ):
+        before = {node.member for node in (await hub.nodes()).nodes}
+        with pytest.raises(StoreInUseError, match="has other nodes"):
             await hub.migrate(f"sqlite:{tmp_path / 'hub'}")
-        async with perdure.watch_hub(newest_postgres) as view:
-            with pytest.raises(UsageError, match="without workers only"):
-                await view.migrate(f"sqlite:{tmp_path / 'hub'}")
+        assert {node.member for node in (await hub.nodes()).nodes} == before
+        assert await hub.migration() is None
+
+
+@pytest.mark.parametrize("step", WORKERS_DIE)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_goes_back_though_the_worker_that_brings_it_is_killed_at_a_step(
+    tmp_path: Path, newest_postgres: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, errands = ways("back", tmp_path / "hub", newest_postgres), Errands()
+    done = tmp_path / "killed"
+    monkeypatch.setenv(STEP, f"{step}:{done}")
+    hub = Hub("tests.cluster.killed:app", store=move.source, partitions=PARTITIONS, workers=2)
+    with anyio.fail_after(120):
+        async with hub:
+            async with errands.beside(hub.client):
+                await hub.migrate(move.target)
+                await finished(hub)
+            await errands.check(hub.client)
+    assert done.exists()
+
+    await move.check_moved(errands)
+
+
+@pytest.mark.parametrize("step", ["arrived", pytest.param("buried", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_whose_worker_dies_when_all_has_gone_back_ends_and_says_where_it_is(
+    tmp_path: Path, newest_postgres: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = ways("back", tmp_path / "hub", newest_postgres)
+    monkeypatch.setenv(STEP, f"{step}:{tmp_path / 'killed'}")
+    hub = Hub("tests.cluster.killed:app", store=move.source, partitions=PARTITIONS, workers=2)
+
+    async def serve() -> None:
+        async with hub:
+            await hub.migrate(move.target)
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(60), pytest.raises(StoreMovedError, match="has moved to"):
+        await serve()
+    assert (tmp_path / "killed").exists()
+
+    await move.check_moved(Errands())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hub_with_workers_whose_supervisor_was_killed_goes_on_with_its_way_back(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    move, errands = ways("back", tmp_path / "hub", newest_postgres), Errands()
+    with anyio.fail_after(120):
+        with move.served(workers=2) as process:
+            async with (
+                perdure.connect(move.source, app) as client,
+                anyio.create_task_group() as tasks,
+                errands.beside(client),
+            ):
+                async with perdure.watch_hub(move.source) as hub:
+                    await hub.migrate(move.target)
+                    while (status := await hub.migration()) is None or not status.moved:
+                        await anyio.sleep(0.001)
+                process.kill()
+                await anyio.to_thread.run_sync(process.wait)
+                tasks.cancel_scope.cancel()
+        await until_expired(newest_postgres)
+        with move.served(workers=2) as process:
+            async with perdure.connect(move.source, app) as client:
+                async with errands.beside(client):
+                    await move.migrate()
+                await errands.check(client)
+            process.send_signal(signal.SIGTERM)
+            assert await anyio.to_thread.run_sync(process.wait) == 0, move.said()
+
+    await move.check_moved(errands)
 
 
 @pytest.mark.parametrize("step", WORKERS_DIE)
