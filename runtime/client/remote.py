@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import orjson
@@ -249,6 +249,12 @@ def _checked(settings: Settings | None) -> Settings:
     return instance(settings, Settings, "settings", "a perdure.Settings")
 
 
+QUIET_S: Final = 2.0
+"""Seconds after which a member that has said nothing of new is asked whether it is there."""
+SILENT_S: Final = 3.0
+"""Seconds that it has to answer, before another one is asked."""
+
+
 class PlacementFollower:
     """Keeps a router up to date with a hub's placement, also with that of the next hub there."""
 
@@ -266,6 +272,10 @@ class PlacementFollower:
         self.run = where["run"]
         if self._access.is_lasting:
             self._router.place(where["owners"])
+            # Of one that stands still nothing breaks: what it was asked is asked of another.
+            for member in [*self._router.lines]:
+                if str(member) not in where["addresses"]:
+                    self._router.forget(member)
             return
         if is_another:
             # The shards of the run before may still be there, and would still answer for a while.
@@ -276,7 +286,14 @@ class PlacementFollower:
         """Ask again and again, for ever."""
         while True:
             try:
-                self.take(await hub.call("where", self._version, self.run))
+                with anyio.move_on_after(QUIET_S if self._access.is_lasting else None):
+                    self.take(await hub.call("where", self._version, self.run))
+                    continue
+                # Nothing has changed, or the member that was asked stands still.
+                with anyio.move_on_after(SILENT_S):
+                    self.take(await hub.call("where", 0))
+                    continue
+                hub.renew()
             except (LineLostError, HubStoppingError):
                 await anyio.sleep(0.05)
 

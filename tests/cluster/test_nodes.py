@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 
+import perdure
+from perdure import EntityId, OutcomeUnknownError, UnavailableError
 from perdure.storage.postgres.server import Server
+from tests.cluster.app import Counter, app
 from tests.cluster.nodes import (
     DATABASE,
     GoneError,
@@ -79,6 +85,48 @@ def test_a_node_that_stands_still_answers_when_it_goes_on(
         node.go_on()
 
         assert answer.result(30)["result"] == 1
+
+
+def test_a_client_asks_the_next_owner_while_a_node_stands_still(
+    newest_postgres: str, tmp_path: Path
+) -> None:
+    async def add_each(client: perdure.Client, turn: int) -> list[int]:
+        """Add to each counter at once; each is somewhere else."""
+        added: dict[int, int] = {}
+
+        async def add_one(n: int) -> None:
+            added[n] = await told(
+                lambda: client.call_entity(
+                    EntityId(Counter, f"c{n}"), Counter.add, 1, request_id=f"{n}-{turn}"
+                )
+            )
+
+        async with anyio.create_task_group() as tasks:
+            for n in range(8):
+                tasks.start_soon(add_one, n)
+        return [added[n] for n in range(8)]
+
+    async def ask() -> None:
+        with anyio.fail_after(90):
+            async with perdure.connect(newest_postgres, app) as client:
+                assert await add_each(client, 0) == [1] * 8
+                for turn, node in enumerate(nodes, 1):  # one of them is whom it asks where all is
+                    node.pause()
+                    assert await add_each(client, turn) == [turn + 1] * 8
+                    node.go_on()
+
+    with RealCluster(newest_postgres, tmp_path, partitions=8, settings={"lease_s": 1.5}) as cluster:
+        nodes = cluster.start(2)
+        until(lambda: 0 < len(asyncio.run(cluster.partitions_of(nodes[1]))) < 8, 20, nodes[1].tail)
+        anyio.run(ask)
+
+
+async def told(ask: Callable[[], Awaitable[int]]) -> int:
+    """Ask until somebody answers: what was asked of a node that stands still may be unknown."""
+    while True:
+        with suppress(UnavailableError, OutcomeUnknownError):
+            return await ask()
+        await anyio.sleep(0.05)
 
 
 def test_a_node_that_is_cut_from_the_database_answers_when_that_is_mended(
