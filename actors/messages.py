@@ -188,7 +188,8 @@ class LockRelease(Message):
     def __init__(self, owner: Caller, entities: list[str], position: int) -> None:
         super().__init__()
         self.owner = owner
-        self.entities = entities
+        # One that does not travel needs none of the others, and each of many would carry them all.
+        self.entities = entities if position >= 0 else []
         self.position = position
 
     def content(self) -> list[Any]:

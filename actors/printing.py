@@ -8,7 +8,8 @@ of the package prints users' objects by these functions only.
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from types import CodeType, TracebackType
+from typing import Any, Final
 
 LENGTH_MAX = 4_000
 
@@ -54,11 +55,38 @@ def one_line(text: str) -> str:
 def stack_of(error: BaseException, limit: int) -> str:
     """Give the formatted traceback of an exception, its end if it is long."""
     try:
-        text = "".join(traceback.format_tb(_traceback_of(error)))
+        text = _formatted(_traceback_of(error))
     except Exception as broken:
         # Source lines come from the loader of a user's module.
         return f"<no traceback: {type_name(broken)}>"
     return printable(text)[-limit:]
+
+
+#: Formatted tracebacks, by where each of their frames stood, with the code that is meant by that.
+#: To format one takes a hundred times as long as to find it here, and what fails often fails alike.
+formatted_before: dict[tuple[int, ...], tuple[list[CodeType], str]] = {}
+FORMATTED_MAX: Final = 256
+_FRAMES_MAX: Final = 32  # deeper ones are not kept
+
+
+def _formatted(stack: TracebackType | None) -> str:
+    codes: list[CodeType] = []
+    where: list[int] = []
+    frame = stack
+    while frame is not None:
+        if len(codes) == _FRAMES_MAX:
+            return "".join(traceback.format_tb(stack))
+        code = frame.tb_frame.f_code
+        codes.append(code)
+        where += (id(code), frame.tb_lasti, frame.tb_lineno or 0)
+        frame = frame.tb_next
+    key = tuple(where)
+    known = formatted_before.get(key)
+    if known is None:
+        if len(formatted_before) >= FORMATTED_MAX:
+            formatted_before.clear()
+        known = formatted_before[key] = codes, "".join(traceback.format_tb(stack))
+    return known[1]
 
 
 def _print(how: Any, value: object, limit: int) -> str:

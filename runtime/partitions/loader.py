@@ -363,8 +363,10 @@ class Loader:
             if is_wanted(call.caller):
                 self._partition.calls.dispatch(call)
 
+        breath = Breath()  # since what is short for each is much for many
         for start in range(0, len(wanted), AT_ONCE):
             for record in await store.read_instances(wanted[start : start + AT_ONCE]):
+                await breath.take()
                 if record.status in TERMINAL:
                     continue  # what it left has rows of its own
                 try:

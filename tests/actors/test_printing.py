@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import pytest
 
+from perdure.actors import printing
 from perdure.actors.failures import encode_failure, failure_of, read_failure
-from perdure.actors.printing import one_line, repr_of, text_of, type_name
+from perdure.actors.printing import one_line, repr_of, stack_of, text_of, type_name
 
 
 def refuse(*_: object) -> Any:
@@ -104,3 +106,34 @@ def test_a_chain_that_has_no_end_is_cut() -> None:
     error.__cause__.__cause__ = error
 
     assert sys.getsizeof(encode_failure(failure_of(error))) < 10_000
+
+
+def _raise(depth: int, number: int) -> None:
+    if depth:
+        _raise(depth - 1, number)
+    raise ValueError(number) if number else KeyError(number)
+
+
+def _caught(depth: int, number: int = 1) -> Exception:
+    try:
+        _raise(depth, number)
+    except (ValueError, KeyError) as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 5, 29, 30, 31, 200])
+def test_a_traceback_is_the_same_where_one_like_it_wasformatted_before(depth: int) -> None:
+    for error in (_caught(depth), _caught(depth), _caught(depth, 0), _caught(depth + 1)):
+        assert stack_of(error, 100_000) == "".join(traceback.format_tb(error.__traceback__))
+
+
+def test_few_formatted_tracebacks_are_kept() -> None:
+    for number in range(2 * printing.FORMATTED_MAX):
+        scope: dict[str, Any] = {}
+        exec(f"def fail():\n    raise ValueError({number})", scope)
+        with pytest.raises(ValueError, match=str(number)) as raised:
+            scope["fail"]()
+        assert "in fail" in stack_of(raised.value, 1_000)
+
+    assert len(printing.formatted_before) <= printing.FORMATTED_MAX

@@ -12,7 +12,16 @@ import orjson
 import pytest
 from anyio.lowlevel import checkpoint
 
-from perdure import App, EntityId, Hub, MemoryStore, OrchestrationContext, SqliteStore, Store
+from perdure import (
+    App,
+    EntityId,
+    Hub,
+    MemoryStore,
+    OrchestrationContext,
+    Settings,
+    SqliteStore,
+    Store,
+)
 from perdure.actors.messages import Operation, encode_message
 from perdure.storage import Checkpoint
 from perdure.storage.records import ChunkRow, CreatedRow, EntityRow, MailRow, ProgressRow
@@ -334,3 +343,42 @@ async def test_activities_of_a_long_history_that_run_again_do_not_hold_the_loop(
         assert await hub.client.get_handle("long").result() == COUNT * (COUNT - 1) // 2
 
     assert stretches.longest_s < stretches.bound_s
+
+
+@app.activity
+async def rest(number: int) -> None:
+    await anyio.sleep_forever()
+
+
+@app.orchestration
+async def rest_once(ctx: OrchestrationContext, number: int) -> None:
+    await ctx.call_activity(rest, number)
+
+
+@pytest.mark.by_turns
+@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+async def test_many_instances_with_an_activity_each_do_not_hold_the_loop_of_a_hub_that_starts(
+    stretches: Stretches, count: int
+) -> None:
+    store = MemoryStore()
+    called = ["TaskScheduled", 1, 1, "rest", crc32(b"1"), [1], None, 1, None, 1]
+    events = orjson.dumps([["ExecutionStarted", 1, "rest_once", None, 1, None], called])
+    numbers = range(1, count + 1)
+    created = [
+        CreatedRow(n, f"i{n:06}", "rest_once", None, 1, n, None, 0, 0, None, b"1", None)
+        for n in numbers
+    ]
+    progress = [
+        ProgressRow(n, "Running", n, None, 1, 2, None, None, None, None, None) for n in numbers
+    ]
+    history = [ChunkRow(n, 0, events) for n in numbers]
+    await fill(store, created=created, progress=progress, history=history)
+    with stretches.theirs():
+        del created, progress, history
+    stretches.begin_anew()
+
+    async with hub_of(store, settings=Settings(drain_s=0.1)) as hub:
+        found = await hub.client.explain("i000001")
+        assert found.counts["activities"] == 1
+
+        assert stretches.longest_s < stretches.bound_s
