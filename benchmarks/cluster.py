@@ -1,4 +1,7 @@
-"""Several nodes on one PostgreSQL: what an operation costs on 1, 2 and 4, and the pause when one dies.
+"""Several nodes on one PostgreSQL: what an operation costs on 1, 2 and 4, and pauses.
+
+A pause is the longest call of each of many callers while a node is killed, or stands still, and of
+those of a partition while that moves.
 
 On few processors more nodes cannot be faster; whether they would be on more is told by what an
 operation takes of the processors, in the nodes and in the database.
@@ -7,9 +10,10 @@ operation takes of the processors, in the nodes and in the database.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from statistics import median
 from subprocess import DEVNULL
 from time import perf_counter
@@ -18,11 +22,12 @@ import anyio
 from anyio.abc import Process
 
 import perdure
-from perdure import Client, EntityId, PerdureError, UnavailableError
+from perdure import Client, EntityId, PerdureError, Settings, UnavailableError
 
 from .bench import Bench
 from .figures import Cell, Fact, Outcome, Sweep, expect, percentile
 from .postgres import Database, cpu_of, database
+from .schedule import partition_of
 from .sharding import app as sharding, drive_hellos
 from .workloads import Meter
 
@@ -32,10 +37,13 @@ PARTITIONS = 16
 DRIVERS = 64
 CALLERS = 64
 KILLS = 3
-LOOK_S = 2.0  # at what a death makes wait
+MOVES = 48
+LEASE_S = Settings().lease_s
+LOOK_S, LOOK_AFTER_LEASE_S = 2.0, 3.0  # at what a death makes wait
 
-#: How much more an operation may take of the processors on more nodes, and the pause at a death.
-MORE, PAUSE_S, PAUSE_MOST_S = 1.1, 0.5, 1.5
+#: How much more an operation may take of the processors on more nodes; the pause at a death, at one
+#: of which nothing is heard, beyond the lease, and at a move.
+MORE, PAUSE_S, PAUSE_MOST_S, MOVE_S = 1.1, 0.5, 1.5, 0.25
 
 HEADS = ("nodes", "hellos/s", "CPU us in nodes", "CPU us in the database", "commits")
 
@@ -69,11 +77,13 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
                 [count, n / seconds, taken, (server.cpu_s() - database_s) / n * 1e6, commits / n]
             )
     kills = 1 if is_small else KILLS
-    pauses, calls = await _deaths(server, kills)
+    async with _called(server) as called:
+        pauses = await called.deaths(kills)
+        silent = await called.silence()
+        moves = await called.moves(max(1, MOVES * n // FULL))
     alone, most = rows[0][2], rows[-1][2]
     assert isinstance(alone, float)
     assert isinstance(most, float)
-    pauses.sort()
     return Outcome(
         sweeps=[Sweep(name="hellos on ever more nodes", heads=HEADS, rows=rows)],
         facts=[
@@ -97,10 +107,25 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
                 unit="s",
                 target=PAUSE_MOST_S,
             ),
+            Fact(
+                name="cluster: pause when a node stands still, 99th percentile",
+                value=percentile(silent, 99),
+                unit="s",
+                target=LEASE_S + PAUSE_MOST_S,
+                note=f"one that is stopped (SIGSTOP); its lease is of {LEASE_S:g} s",
+            ),
+            Fact(
+                name="cluster: pause when a partition moves, 99th percentile",
+                value=percentile(moves, 99),
+                unit="s",
+                target=MOVE_S,
+                note=f"of {len(moves)} moves to another node, the longest call of those to the partition",
+            ),
         ],
         verified=[
             f"every result of {done:,} hellos",
-            f"the count at each entity after {kills} deaths, of {calls:,} calls",
+            f"the count at each entity after {kills} deaths, one that stood still and "
+            f"{len(moves)} moves, of {called.calls:,} calls, none of which failed while partitions moved",
             f"nodes, load and database on the same {os.cpu_count()} processors",
         ],
     )
@@ -185,33 +210,104 @@ async def _drive(client: Client, name: str, n: int) -> int:
     return done[0]
 
 
-async def _deaths(server: Database, kills: int) -> tuple[list[float], int]:
-    """Kill nodes under load; gives the longest call of each caller at each death."""
+@asynccontextmanager
+async def _called(server: Database) -> AsyncGenerator[_Called]:
+    """Run three nodes under callers, and see in the end that each call was applied once."""
     place = server.place()
     async with AsyncExitStack() as stack:
         nodes = [await _node(place, stack) for _ in range(3)]
         client = await _connected(place, stack)
         await _until_shared(client, 3)
-        callers = _Callers(client)
-        pauses: list[float] = []
+        called = _Called(place, nodes, client, stack)
+        callers = called.callers
         async with anyio.create_task_group() as tasks:
             for number in range(CALLERS):
                 tasks.start_soon(callers.call, number)
-            for _ in range(kills):
-                await anyio.sleep(0.5)
-                callers.longest.clear()
-                victim = nodes.pop(0)
-                victim.kill()
-                await victim.wait()
-                await anyio.sleep(LOOK_S)
-                pauses += [callers.longest.get(number, LOOK_S) for number in range(CALLERS)]
-                nodes.append(await _node(place, stack))
-                await _until_shared(client, 3)
+            yield called
             callers.is_over = True
         for number, count in callers.counts.items():
-            meter: EntityId[Meter] = EntityId(Meter, f"caller-{number}")
-            expect(f"{meter}", (await client.call_entity(meter, Meter.read))[0], count)
-    return pauses, sum(callers.counts.values())
+            found = (await client.call_entity(_caller(number), Meter.read))[0]
+            expect(f"{_caller(number)}", found, count)
+
+
+class _Called:
+    """Three nodes under callers, which are hurt.
+
+    Args:
+        place: their database.
+        nodes: those that run.
+        client: of all.
+        stack: ends the nodes.
+    """
+
+    def __init__(
+        self, place: str, nodes: list[Process], client: Client, stack: AsyncExitStack
+    ) -> None:
+        self._place = place
+        self._nodes = nodes
+        self._client = client
+        self._stack = stack
+        self.callers = _Callers(client)
+
+    @property
+    def calls(self) -> int:
+        """How many calls were answered."""
+        return sum(self.callers.counts.values())
+
+    async def deaths(self, kills: int) -> list[float]:
+        """Kill nodes; gives the longest call of each caller at each death, sorted."""
+        pauses: list[float] = []
+        for _ in range(kills):
+            pauses += await self._hurt(signal.SIGKILL, LOOK_S)
+        return sorted(pauses)
+
+    async def silence(self) -> list[float]:
+        """Have a node stand still until others have what it had; gives the same."""
+        return sorted(await self._hurt(signal.SIGSTOP, LEASE_S + LOOK_AFTER_LEASE_S))
+
+    async def _hurt(self, how: signal.Signals, look_s: float) -> list[float]:
+        await anyio.sleep(0.5)
+        callers = self.callers
+        callers.longest.clear()
+        victim = self._nodes.pop(0)
+        victim.send_signal(how)
+        await anyio.sleep(look_s)
+        pauses = [callers.longest.get(number, look_s) for number in range(CALLERS)]
+        with suppress(ProcessLookupError):
+            victim.kill()
+        await victim.wait()
+        self._nodes.append(await _node(self._place, self._stack))
+        await _until_shared(self._client, 3)
+        return pauses
+
+    async def moves(self, count: int) -> list[float]:
+        """Move partitions; gives the longest call to each meanwhile, sorted.
+
+        Raises:
+            WrongOutcomeError: a request failed.
+        """
+        callers, pauses = self.callers, list[float]()
+        in_each: dict[int, list[int]] = {}
+        for number in range(CALLERS):
+            partition = partition_of(str(_caller(number)), PARTITIONS)
+            in_each.setdefault(partition, []).append(number)
+        failed = callers.failed
+        for index in range(count):
+            partition, numbers = [*in_each.items()][index % len(in_each)]
+            nodes = [node for node in (await self._client.nodes()).nodes if not node.is_expired]
+            others = [
+                node for node in nodes if all(one.index != partition for one in node.partitions)
+            ]
+            callers.longest.clear()
+            await self._client.move_partition(partition, others[index % len(others)].member)
+            await callers.until_more(numbers)
+            pauses.append(max(callers.longest[number] for number in numbers))
+        expect("requests that failed while partitions moved", callers.failed - failed, 0)
+        return sorted(pauses)
+
+
+def _caller(number: int) -> EntityId[Meter]:
+    return EntityId(Meter, f"caller-{number}")
 
 
 class _Callers:
@@ -221,10 +317,11 @@ class _Callers:
         self._client = client
         self.counts: dict[int, int] = {}
         self.longest: dict[int, float] = {}
+        self.failed = 0
         self.is_over = False
 
     async def call(self, number: int) -> None:
-        meter = EntityId(Meter, f"caller-{number}")
+        meter = _caller(number)
         count = 0
         while not self.is_over:
             began = perf_counter()
@@ -234,6 +331,15 @@ class _Callers:
             self.longest[number] = max(self.longest.get(number, 0.0), took)
             self.counts[number] = count
 
+    async def until_more(self, numbers: Sequence[int]) -> None:
+        """Return when some callers had answers to calls that they have not made yet."""
+        until = {number: self.counts.get(number, 0) + 2 for number in numbers}
+        with anyio.fail_after(60):
+            while any(  # noqa: ASYNC110 - they have nobody to tell
+                self.counts.get(number, 0) < count for number, count in until.items()
+            ):
+                await anyio.sleep(0.005)
+
     async def _once(self, meter: EntityId[Meter], number: int, count: int) -> None:
         while True:
             try:
@@ -242,4 +348,5 @@ class _Callers:
                 )
                 return
             except PerdureError:
+                self.failed += 1
                 await anyio.sleep(0.01)

@@ -88,7 +88,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         measure_postgres, "hellos and signals on PostgreSQL, beside SQLite and by turns"
     ),
     "cluster": Benchmark(
-        measure_cluster, "hellos on 1, 2 and 4 nodes with one PostgreSQL, and the death of some"
+        measure_cluster,
+        "hellos on 1, 2 and 4 nodes with one PostgreSQL; pauses at deaths, silence and moves",
     ),
     "memory": Benchmark(measure_memory, "bytes of an idle orchestration and of an idle entity"),
 }

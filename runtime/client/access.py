@@ -163,7 +163,9 @@ class ClusterAccess:
     async def _any(self) -> Channel:
         rows = [*self._members.values()]
         random.shuffle(rows)
-        rows.sort(key=lambda row: row.draining)
+        # Whoever it was may stand still, and then takes seconds to be given up again.
+        last = None if self._at is None else self._at.member
+        rows.sort(key=lambda row: (row.member == last, row.draining))
         failed: OSError = ConnectionError("it has no members")
         for row in rows:
             try:

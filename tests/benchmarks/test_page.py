@@ -116,7 +116,7 @@ def test_the_page_says_what_was_wanted_and_whether_it_was_reached(report: Path) 
         "at most 25",
         "at most 3",
     }
-    cluster = {"at most 0.5", "at most 1.5"}
+    cluster = {"at most 0.25", "at most 0.5", "at most 1.5", "at most 7.5"}
     assert bounds == {"at most 1.1", "at most 2", "at most 50"} | http | postgres | cluster
 
 
