@@ -258,6 +258,7 @@ class ClusterCrew(MovingCrew):
         self._placed = anyio.Event()
         self._relaying: anyio.CancelScope | None = None
         self._is_news = False  # whether others live than was told
+        self._told: list[int] = []  # who had what when clients were told last
 
     # What the hub asks.
 
@@ -642,13 +643,8 @@ class ClusterCrew(MovingCrew):
         for lease in view.leases:
             if lease.owner is not None and lease.owner in alive:
                 owners[lease.partition] = lease.owner
-        before = list(self.owners)
         self.router.place(owners)
-        if self._is_news or before != self.owners:
-            self._is_news = False
-            self._version += 1
-            changed, self._changed = self._changed, anyio.Event()
-            changed.set()
+        self._tell_changes()
         for member in gone:
             self.router.forget(member)
             if member != me and self._tasks is not None:
@@ -659,6 +655,14 @@ class ClusterCrew(MovingCrew):
         self._refuse_handovers()
         placed, self._placed = self._placed, anyio.Event()
         placed.set()
+
+    def _tell_changes(self) -> None:
+        """Have clients know who lives and who has what, if that is something else than they know."""
+        if self._is_news or self._told != self.owners:
+            self._is_news, self._told = False, list(self.owners)
+            self._version += 1
+            changed, self._changed = self._changed, anyio.Event()
+            changed.set()
 
     def _warn_of_others(self, alive: Mapping[int, MemberRow]) -> None:
         own = alive.get(self.leases.number)
@@ -684,6 +688,7 @@ class ClusterCrew(MovingCrew):
             if handover is not None:
                 self._handovers.setdefault(partition, handover)
             raise
+        self._tell_changes()  # no look sees what is taken here as a change
         if handover is not None:
             for member, _ in handover["abroad"]:
                 if member not in self.members:

@@ -14,6 +14,8 @@ import pytest
 
 import perdure
 from perdure import EntityId, OutcomeUnknownError, UnavailableError
+from perdure.runtime.client import remote
+from perdure.runtime.placement.hashing import partition_of
 from perdure.storage.postgres.server import Server
 from tests.cluster.app import Counter, app
 from tests.cluster.nodes import (
@@ -116,6 +118,26 @@ def test_a_client_asks_the_next_owner_while_a_node_stands_still(
                     node.go_on()
 
     with RealCluster(newest_postgres, tmp_path, partitions=8, settings={"lease_s": 1.5}) as cluster:
+        nodes = cluster.start(2)
+        until(lambda: 0 < len(asyncio.run(cluster.partitions_of(nodes[1]))) < 8, 20, nodes[1].tail)
+        anyio.run(ask)
+
+
+def test_a_client_is_told_of_a_partition_that_comes_to_whom_it_asks_where_all_is(
+    newest_postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "QUIET_S", 60.0)  # nor does it ask by itself
+    id = EntityId(Counter, "c")
+
+    async def ask() -> None:
+        async with perdure.connect(newest_postgres, app) as client:
+            await client.call_entity(id, Counter.add, 1)
+            for node in 2 * (await client.nodes()).nodes:
+                with anyio.fail_after(30):
+                    await client.move_partition(partition_of(str(id), 8), node.member)
+                    await client.call_entity(id, Counter.add, 1)
+
+    with RealCluster(newest_postgres, tmp_path, partitions=8) as cluster:
         nodes = cluster.start(2)
         until(lambda: 0 < len(asyncio.run(cluster.partitions_of(nodes[1]))) < 8, 20, nodes[1].tail)
         anyio.run(ask)
