@@ -57,9 +57,9 @@ PARTS: Final = {
 DAMAGED: Final = "damaged_row"
 """The table of copies of rows that nobody can read."""
 
-PORTION_ROWS: Final = 2_000
-"""Rows that come over at once."""
-PORTION_SIZE: Final = 4 * 1024 * 1024
+PORTION_ROWS: Final = 250
+"""Rows that come over at once: to encode, decode and hash them holds an event loop meanwhile."""
+PORTION_SIZE: Final = 1024 * 1024
 """Bytes of them, about."""
 _REST_MAX_S: Final = 0.2
 
