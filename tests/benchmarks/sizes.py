@@ -6,6 +6,7 @@ import pytest
 
 from perdure.benchmarks import (
     cluster,
+    commits,
     crossing,
     drivers,
     hotspot,
@@ -22,6 +23,9 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster, "CALLERS", 1)
     patch.setattr(cluster, "DRIVERS", 4)
     patch.setattr(cluster, "LOOK_S", 1.0)
+    patch.setattr(cluster, "LOOK_AFTER_LEASE_S", 1.0 - cluster.LEASE_S)
+    patch.setattr(commits, "QUIET_S", 0.1)
+    patch.setattr(commits, "GATHER_S", 0.0)
     patch.setattr(drivers, "PER_PARTITION", 1)
     patch.setattr(drivers, "WAVE", 5)
     patch.setattr(hotspot, "KEYS", 30)
