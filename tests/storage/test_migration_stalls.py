@@ -8,7 +8,7 @@ import pytest
 
 from perdure import SqliteStore
 from perdure.storage import Checkpoint
-from perdure.storage.migration import migrate
+from perdure.storage.migration import migrate, open_end
 from perdure.storage.postgres.place import read_place
 from perdure.storage.records import CreatedRow, ProgressRow
 from tests.postgres import ask
@@ -41,7 +41,9 @@ async def test_many_instances_that_go_to_another_store_and_back_do_not_hold_the_
 ) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     await fill(first, count)
-    await ask(read_place(newest_postgres).dsn, "SELECT 1")  # which imports what is needed
+    for place in (newest_postgres, f"sqlite:{first}"):
+        open_end(place)  # which imports what is needed, as this does
+    await ask(read_place(newest_postgres).dsn, "SELECT 1")
 
     with measured() as stretches:
         await migrate(f"sqlite:{first}", newest_postgres)
