@@ -10,9 +10,11 @@ that made it.
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
 from itertools import chain, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
@@ -79,6 +81,8 @@ _STOPS_MAX = 100
 _TASKS: Any = Task
 
 _END = object()
+
+_number_of = attrgetter("number")
 
 # What a named tuple's class does, without the Python function in between.
 _tuple = cast("Any", tuple).__new__
@@ -564,7 +568,11 @@ class Executor:
                 return
 
     def _end_fiber(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
-        self.fibers.remove(fiber)
+        fibers = self.fibers
+        if len(fibers) <= AT_ONCE:
+            fibers.remove(fiber)
+        else:  # looked for, it would be met behind all others
+            del fibers[bisect_left(fibers, fiber.number, key=_number_of)]
         if fiber.group is not None:
             self.is_between = True
             fiber.group.on_ended(error)
@@ -708,6 +716,8 @@ class Executor:
 
     def begin_fiber(self, fiber: Fiber) -> None:
         """Let a new fiber run, behind those that are ready."""
+        if self.fibers:
+            fiber.number = self.fibers[-1].number + 1
         self.fibers.append(fiber)
         self.ready.append((fiber, None))
 

@@ -44,13 +44,18 @@ def _branch(function: Any, args: tuple[Any, ...]) -> Any:
 
 
 class Fiber:
-    """One strand of an orchestration's code."""
+    """One strand of an orchestration's code.
+
+    Attributes:
+        number: greater than those of the strands that began before it, where many are there.
+    """
 
     __slots__ = (
         "coroutine",
         "executor",
         "generator",
         "group",
+        "number",
         "only_notes",
         "owed",
         "scope",
@@ -70,6 +75,7 @@ class Fiber:
         self.generator = generator
         self.group = group
         self.scope = scope
+        self.number = 0
         self.waiting: Task[Any] | None = None
         self.owed: Cancelled | None = None  # to be thrown at the next await
         self.only_notes = True  # as a watcher: it goes on in a step of its own

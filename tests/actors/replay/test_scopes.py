@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import orjson
 import pytest
 
 from perdure import App, OrchestrationContext
@@ -121,3 +123,40 @@ def test_branches_run_in_the_order_in_which_they_became_ready(rebuilt: bool) -> 
 
     with instance:
         assert order == ["body", "+a", "+b", "+c", "-a", "-b", "-c"]
+
+
+async def with_many_branches(ctx: OrchestrationContext) -> list[int]:
+    ended: list[int] = []
+
+    async def nested(number: int) -> None:
+        await ctx.wait_for_external_event(f"{number} again")
+        ended.append(number)
+
+    async def branch(number: int) -> None:
+        await ctx.wait_for_external_event(f"{number}")
+        if number % 3 == 0:
+            group.start_soon(nested, number)
+        else:
+            ended.append(number)
+
+    async with ctx.create_task_group() as group:
+        for number in range(200):
+            group.start_soon(branch, number)
+    return ended
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_branches_may_end_in_any_order(seed: int) -> None:
+    order = random.Random(seed).sample(range(200), 200)
+    with begun(with_many_branches) as instance:
+        for number in order:
+            instance.take(Event(f"{number}", b"1"), START + 1)
+        with instance.restored() as again:
+            for one in (instance, again):
+                for number in reversed(order):
+                    if number % 3 == 0:
+                        one.take(Event(f"{number} again", b"1"), START + 2)
+
+                expected = [number for number in order if number % 3]
+                expected += [number for number in reversed(order) if number % 3 == 0]
+                assert orjson.loads(one.actor.output or b"") == expected
