@@ -153,6 +153,7 @@ class Home:
 
     def _end(self) -> None:
         self._actor.folding = self._purging = False
+        self._round = 0  # as where it is loaded anew: no answer is under way any more
         covered = (self._actor.held or [])[: self._covered]
         self._ready = deque(one for one in covered if not isinstance(one, Backlog))
 
