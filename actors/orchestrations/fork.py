@@ -22,6 +22,7 @@ from ..errors import (
     UnknownNameError,
 )
 from ..messages import Start
+from ..replay.execution import let_go
 from ..replay.executor import GIVEN_UP, Executor
 from ..replay.history import IDENTITY, KIND, NUMBER, carried_by
 from ..replay.stored import read_history
@@ -147,7 +148,13 @@ def make_fork(
     if not isinstance(executor, Executor):
         reason = "its code does not run in this process; restart the instance"
         return ForkError(message.source, message.at, reason)
-    refused = yield from _replay(executor, events, model.input)
+    is_whole = False
+    try:
+        refused = yield from _replay(executor, events, model.input)
+        is_whole = True
+    finally:
+        if not is_whole:  # nor has the instance its code, which it could let go
+            let_go(executor)
     if refused is not None:
         yield from executor.close() or ()
         yield from _free(events)

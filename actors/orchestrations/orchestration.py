@@ -907,8 +907,10 @@ class OrchestrationActor(Actor):
 
     def close(self) -> Generator[None] | None:
         """Let the live code go."""
+        unfinished, self.unfinished = self.unfinished, None
+        if unfinished is not None:
+            unfinished.close()  # a fork's has code of its own under way
         executor, self.executor = self.executor, None
-        self.unfinished = None
         rest = None if executor is None else executor.close()
         if self.rewinding is not None and not isinstance(self.rewinding, PerdureError):
             let_go(self.rewinding.executor)

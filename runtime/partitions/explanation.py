@@ -82,7 +82,7 @@ class Explanations:
 
     async def _instance(self, key: str) -> InstanceExplanation | None:
         for _ in range(TRIES):
-            activation = self._live(key)
+            activation = await self._whole(key)
             if activation is None:
                 try:
                     found = await self._stored(key)
@@ -108,6 +108,15 @@ class Explanations:
         actor = activation.actor
         is_there = isinstance(actor, OrchestrationActor) and (actor.is_live or actor.outcome)
         return activation if is_there else None
+
+    async def _whole(self, key: str) -> Activation | None:
+        """Give the same, as soon as no turn of the instance is half done."""
+        while True:
+            activation = self._live(key)
+            actor = None if activation is None else activation.actor
+            if not isinstance(actor, OrchestrationActor) or actor.unfinished is None:
+                return activation
+            await self._wait_durable()
 
     async def _look(self, activation: Activation) -> tuple[InstanceLook, list[OpenTask] | None]:
         """Look at an instance in memory; all that was seen is durable on return."""

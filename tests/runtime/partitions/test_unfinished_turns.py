@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import orjson
 import pytest
 
-from perdure import App, Cancelled, OrchestrationContext, StorageError, UnavailableError
+from perdure import (
+    App,
+    Cancelled,
+    OrchestrationContext,
+    StorageError,
+    UnavailableError,
+    UsageError,
+)
 from perdure.actors.messages import Command, Completion, Event, Fork, Start
+from perdure.actors.orchestrations.orchestration import OrchestrationActor
 from perdure.actors.replay.executor import WIDE
 from perdure.actors.replay.tasks import Task
 from tests.runtime.harness import FaultyStore
@@ -202,3 +212,70 @@ async def test_a_fork_of_much_is_made_in_parts() -> None:
 
         assert await waiter == b"true"
         assert await output(one, "j") == [COUNT, 3]
+
+
+left: list[str] = []
+
+
+@app.orchestration
+async def take_leave(ctx: OrchestrationContext, count: int) -> None:
+    """Wait for calls; note what it may ask for once it is let go."""
+    try:
+        await ctx.task_all([ctx.call_activity(work, number) for number in range(count)])
+    finally:
+        try:
+            ctx.call_activity(work, count)
+        except UsageError as error:
+            left.append(str(error))
+        else:
+            left.append("let go")
+
+
+async def test_a_fork_that_is_broken_off_lets_its_code_go() -> None:
+    async with alone(app) as one:
+        await begun(one, "i", "take_leave")
+        [record] = await one.partition.store.read_instances(["i"])
+        chunks = await one.partition.store.read_history(record.id)
+        one.door.request("j", Fork("take_leave", None, b"%d" % COUNT, "i", COUNT, chunks))
+        await one.quiet()
+        [(_, steps)] = one.partition.batch.unready
+        fork = one.partition.activations["j"].actor
+        assert isinstance(fork, OrchestrationActor)
+        while "_follow" not in _under_way(steps):
+            next(steps)
+        assert fork.executor is None
+        left.clear()
+
+    assert left == ["let go", "let go"]
+
+
+def _under_way(steps: Any) -> list[str]:
+    """Give the generators that a turn has been divided into, outermost first."""
+    names: list[str] = []
+    while steps is not None:
+        names.append(steps.gi_code.co_name)
+        steps = steps.gi_yieldfrom
+    return names
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+async def test_an_instance_is_explained_as_it_is_between_two_turns(parts: int) -> None:
+    async with alone(app) as one:
+        await begun(one, "i", "give_up")
+        one.partition.send("i", Command("cancel", "no more"))
+        await one.quiet()
+        [(_, steps)] = one.partition.batch.unready
+        for _ in range(parts):
+            next(steps)
+        explained: list[Any] = []
+
+        async def explain() -> None:
+            explained.append(await one.door.explain("i"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(explain)
+            while not explained:
+                await one.settle()
+
+        [told] = explained
+        assert (told["counts"]["activities"], told["counts"]["events"]) == (0, 1)
