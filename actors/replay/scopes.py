@@ -180,21 +180,33 @@ class CancelScope:
 
     def cancel(self) -> None:
         """Throw ``Cancelled`` at the awaits of everything inside."""
+        self.cancel_from(None)
+
+    def cancel_from(self, runs: Fiber | None) -> None:
+        """Cancel it by code of that strand, which runs and is inside, and which waits right behind.
+
+        It hears of it at that wait, whether what is done to the others is put off or not.
+        """
         if self.cancel_called:
             return
         self._executor.check_stepped()
         self.cancel_called = True
         if self.overtaken:
             return  # thrown once: a second one would break off the clean-up
+        if runs is not None:
+            runs.interrupt(self._cancelled())
         fibers = [*self._executor.fibers]
-        self._executor.put_off(self._interrupt(fibers), len(fibers))
+        self._executor.put_off(self._interrupt(fibers, runs), len(fibers))
 
-    def _interrupt(self, fibers: list[Fiber]) -> Generator[None]:
+    def _interrupt(self, fibers: list[Fiber], heard: Fiber | None) -> Generator[None]:
         for place, fiber in enumerate(fibers, 1):
-            if fiber.is_inside(self):
-                fiber.interrupt(Cancelled("its cancel scope was cancelled", scope=self))
+            if fiber is not heard and fiber.is_inside(self):
+                fiber.interrupt(self._cancelled())
             if not place % AT_ONCE:
                 yield
+
+    def _cancelled(self) -> Cancelled:
+        return Cancelled("its cancel scope was cancelled", scope=self)
 
     @property
     def has_deadline(self) -> bool:
@@ -356,7 +368,7 @@ class TaskGroup:
     def _cancel(self) -> None:
         # Where it waits for its branches right behind this, none of the code goes on before.
         self._executor.is_between = self._children > 0
-        self.cancel_scope.cancel()
+        self.cancel_scope.cancel_from(self._executor.running_fiber())
         self._executor.is_between = False
 
     async def __aenter__(self) -> TaskGroup:

@@ -24,7 +24,7 @@ from perdure.actors.messages import (
 )
 from perdure.actors.registry.lookup import Lookup
 from perdure.actors.replay import executor
-from tests.actors.recording import FLOWS, PROGRAMS, Instance, World, app
+from tests.actors.recording import FLOWS, PROGRAMS, START, Instance, World, app, start
 
 LOOKUP = Lookup(app, 1_000_000)
 PARENT = Caller("p", 1, 3)
@@ -107,6 +107,25 @@ def test_an_instance_rebuilt_after_any_turn_goes_on_exactly_as_the_one_that_live
 def test_so_does_one_that_takes_each_step_in_parts(flow: str, program: Any, seed: int) -> None:
     with mock.patch.object(executor, "WIDE", 0):
         compare(flow, program, seed)
+
+
+def nested(inside: int, behind: int) -> Any:
+    """A branch that waits for one of its own, which sends an event, and then sends another."""
+    group = ("group", [[("send event", inside)]], False)
+    return [("finally", [group], [("send event", behind)])]
+
+
+def test_strands_that_are_cancelled_end_in_one_order_however_many_there_are() -> None:
+    program = [("group", [nested(1, 2), nested(3, 4)], True)]
+    histories: list[Any] = []
+    for wide in (0, executor.WIDE):
+        with mock.patch.object(executor, "WIDE", wide), Instance(LOOKUP) as one:
+            one.take(start("interpreted", program), START)
+            histories.append(one.history)
+
+    sent = [event[-1] for event in histories[0] if event[0] == "EventSent"]
+    assert sorted(sent) == [1, 2, 3, 4]
+    assert histories[0] == histories[1]
 
 
 def compare(flow: str, program: Any, seed: int) -> None:
