@@ -140,9 +140,33 @@ class AllTask(Task[list[R]]):
         self._executor.put_off(_let_go_each(tasks, self, scope), len(tasks))
 
     def withdraw(self) -> None:
-        for task in self._tasks[len(self._results) :]:
-            task.unwatch(self)
-            task.cancel()
+        tasks = self._tasks[len(self._results) :]
+        _put_off_unseen(self._executor, _cancel_each(tasks, self), tasks)
+
+
+def _put_off_unseen(executor: Executor, steps: Generator[None], tasks: Sequence[Task[Any]]) -> None:
+    """Cancel tasks, later where that is much; at once where the order could be seen by another.
+
+    What happens must not depend on how many there are.
+    """
+    count = len(tasks)
+    if executor.is_between and any(map(_is_seen, tasks)):
+        count = 0
+    executor.put_off(steps, count)
+
+
+def _is_seen(task: Task[Any]) -> bool:
+    """Whether more than one may watch a task, or one of those that it is made of."""
+    watchers = task._watchers  # pyright: ignore[reportPrivateUsage]
+    return (watchers is not None and len(watchers) > 1) or isinstance(task, (AllTask, AnyTask))
+
+
+def _cancel_each(tasks: Sequence[Task[Any]], watcher: Watcher) -> Generator[None]:
+    for place, task in enumerate(tasks, 1):
+        task.unwatch(watcher)
+        task.cancel()
+        if not place % AT_ONCE:
+            yield
 
 
 def _let_go_each(
@@ -213,7 +237,10 @@ class AnyTask(Task[Task[Any]]):
         if self._state != PENDING:
             return
         self.settle(DONE, task)
-        self._executor.put_off(self._leave(task), len(self._tasks))
+        if self._cancel_losers:
+            _put_off_unseen(self._executor, self._leave(task), self._tasks)
+        else:
+            self._executor.put_off(self._leave(task), len(self._tasks))
 
     def _leave(self, winner: Task[Any]) -> Generator[None]:
         """Wait for the others no more, and cancel them if that was asked for."""
@@ -235,9 +262,7 @@ class AnyTask(Task[Task[Any]]):
         self._executor.put_off(_let_go_each(self._tasks, self, scope), len(self._tasks))
 
     def withdraw(self) -> None:
-        for task in self._tasks:
-            task.unwatch(self)
-            task.cancel()
+        _put_off_unseen(self._executor, _cancel_each(self._tasks, self), self._tasks)
 
 
 class Called(NamedTuple):

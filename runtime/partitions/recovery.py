@@ -21,7 +21,7 @@ from ...actors.errors import (
 from ...actors.logs import Log
 from ...actors.messages import Caller, Command
 from ...actors.printing import text_of, type_name
-from ...storage.slices import in_slices
+from ...storage.slices import at_once, in_slices
 from ..placement.claims import id_of
 from ..placement.places import MovedError
 from ..scheduling.timers import backoff
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..scheduling.waiter import Waiter
     from .activation import Activation
     from .batch import Batch
-    from .partition import Partition
+    from .partition import Dropped, Partition
 
 _log = Log("perdure.partition")
 
@@ -141,7 +141,7 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
     dropped = [*memory.activations]
     found: tuple[Recovered, Mailboxes] | None = None
     try:
-        await in_slices(memory.let_go())
+        await _let_go(memory)
         if partition.failed_commits > 1:
             # What is read back would only be tried at once again, at the store's full speed.
             await anyio.sleep(backoff(partition.failed_commits - 2))
@@ -191,6 +191,16 @@ async def recover(partition: Partition, error: BaseException, failed: Batch | No
         partition.break_down(error)  # once more, from the beginning
         return
     reintroduce(partition)
+
+
+async def _let_go(memory: Dropped) -> None:
+    """Let go of what was in memory; where the hub stops meanwhile, of the rest at once."""
+    steps = memory.let_go()
+    try:
+        await in_slices(steps)
+    except BaseException:
+        at_once(steps)
+        raise
 
 
 def _crash(crashed: Mapping[str, BaseException]) -> UnavailableError:

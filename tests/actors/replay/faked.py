@@ -24,6 +24,7 @@ class FakeExecutor:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
         self.is_stepped = True
+        self.is_between = False
         self.closed = False
         self.cancel_requested: str | None = None
         self.running: Any = None

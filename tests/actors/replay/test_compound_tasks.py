@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gc
 from typing import Any
+from unittest import mock
 
 import orjson
 import pytest
 
-from perdure import RetryPolicy
+from perdure import App, OrchestrationContext, RetryPolicy
 from perdure.actors.codec import codec_for
 from perdure.actors.errors import ActivityError, Cancelled, FailureDetails
 from perdure.actors.failures import encode_failure
+from perdure.actors.messages import Completion, Start
+from perdure.actors.registry.lookup import Lookup
+from perdure.actors.replay import executor as executors
 from perdure.actors.replay.compound_tasks import UNREAD_MAX, AllTask, AnyTask, RetryTask
 from perdure.actors.replay.tasks import DONE, FAILED, CallTask, Task
+from tests.actors.recording import START, Instance
 from tests.actors.replay.faked import FakeExecutor, Watching, done, plain_task, scope
 
 SECOND = 1_000_000
@@ -442,3 +447,42 @@ def test_giving_a_call_up_gives_up_what_is_under_way_of_it(executor: Any, betwee
     timers = [number for what, number in executor.asked if what == "withdraw timer"]
     assert (withdrawn(executor), sorted(timers)) == (([], [1, 2]) if between else ([1], [1]))
     assert attempts.task.is_cancelled
+
+
+RACES = App()
+
+
+@RACES.activity
+async def run(number: int) -> int:
+    return number
+
+
+@RACES.orchestration
+async def race_twice(ctx: OrchestrationContext, plan: list[Any]) -> int:
+    """Have calls race in two races, which may be made of others; tell who won the second."""
+    nested, count = plan
+    calls: list[Any] = [ctx.call_activity(run, number) for number in range(count)]
+    losers = [ctx.task_all(calls[1:])] if nested else calls[1:]
+    one = ctx.task_any([calls[0], *losers], cancel_losers=True)
+    other = ctx.task_any(calls[::-1])
+    await one
+    return calls.index(await other)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_a_race_cancels_is_seen_by_another_one_in_one_order_however_much_it_is(
+    nested: bool,
+) -> None:
+    won: list[Any] = []
+    for wide in (0, executors.WIDE):
+        with (
+            mock.patch.object(executors, "WIDE", wide),
+            Instance(Lookup(RACES, 1_000_000)) as instance,
+        ):
+            begin = Start("race_twice", None, orjson.dumps([nested, 3]))
+            instance.take(begin, START)
+            instance.take(Completion("TaskCompleted", 1, 1, b"1"), START)
+            won.append(instance.actor.output)
+
+    assert won[0] is not None
+    assert won[0] == won[1]

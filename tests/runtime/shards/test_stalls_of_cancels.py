@@ -153,6 +153,29 @@ async def test_a_deadline_of_much_does_not_hold_the_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+@app.orchestration
+async def time_out(ctx: OrchestrationContext, plan: list[Any]) -> int:
+    """Race what waits for much against a timer."""
+    timer = ctx.create_timer(timedelta(seconds=0.2))
+    first = await ctx.task_any([begin_many(ctx, *plan), timer], cancel_losers=True)
+    return int(first is timer)
+
+
+@pytest.mark.by_turns
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_timer_that_wins_against_much_does_not_hold_the_loop(
+    kind: str, many: int, stretches: Stretches
+) -> None:
+    async with Hub(app, rebalance=None) as hub:
+        await (await hub.client.start_new(time_out, [kind, 100])).result()
+        stretches.begin_anew()
+
+        handle = await hub.client.start_new(time_out, [kind, many])
+
+        assert await handle.result() == 1
+        assert stretches.longest_s < stretches.bound_s
+
+
 @pytest.mark.by_turns
 @pytest.mark.parametrize("kind", KINDS)
 async def test_to_cancel_what_waits_for_much_does_not_hold_the_loop(
