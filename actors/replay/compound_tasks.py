@@ -35,10 +35,11 @@ class AllTask(Task[list[R]]):
         tasks: a list of its own; what has been read leaves it.
     """
 
-    __slots__ = ("_fail_fast", "_missing", "_results", "_tasks", "_unread")
+    __slots__ = ("_fail_fast", "_is_shared", "_missing", "_results", "_tasks", "_unread")
 
     def __init__(self, executor: Executor, tasks: list[Task[R]], fail_fast: bool) -> None:
         super().__init__(executor)
+        self._is_shared = False
         self._tasks: list[Any] = tasks
         self._fail_fast = fail_fast
         self._missing = 1
@@ -141,24 +142,15 @@ class AllTask(Task[list[R]]):
 
     def withdraw(self) -> None:
         tasks = self._tasks[len(self._results) :]
-        _put_off_unseen(self._executor, _cancel_each(tasks, self), tasks)
+        self._executor.put_off(_cancel_each(tasks, self), 0 if self._is_shared else len(tasks))
 
+    def watch(self, watcher: Watcher) -> None:
+        super().watch(watcher)
+        watcher.on_shared()  # of what this is made of more may be seen
 
-def _put_off_unseen(executor: Executor, steps: Generator[None], tasks: Sequence[Task[Any]]) -> None:
-    """Cancel tasks, later where that is much; at once where the order could be seen by another.
-
-    What happens must not depend on how many there are.
-    """
-    count = len(tasks)
-    if executor.is_between and any(map(_is_seen, tasks)):
-        count = 0
-    executor.put_off(steps, count)
-
-
-def _is_seen(task: Task[Any]) -> bool:
-    """Whether more than one may watch a task, or one of those that it is made of."""
-    watchers = task._watchers  # pyright: ignore[reportPrivateUsage]
-    return (watchers is not None and len(watchers) > 1) or isinstance(task, (AllTask, AnyTask))
+    def on_shared(self) -> None:
+        # Then they are cancelled at once: what is seen must not depend on how many there are.
+        self._is_shared = True
 
 
 def _cancel_each(tasks: Sequence[Task[Any]], watcher: Watcher) -> Generator[None]:
@@ -209,10 +201,11 @@ def _errors_of(tasks: list[Task[Any]]) -> ExceptionGroup[Exception]:
 class AnyTask(Task[Task[Any]]):
     """The first of some tasks that is settled; the result is that task."""
 
-    __slots__ = ("_cancel_losers", "_tasks")
+    __slots__ = ("_cancel_losers", "_is_shared", "_tasks")
 
     def __init__(self, executor: Executor, tasks: Sequence[Task[Any]], cancel_losers: bool) -> None:
         super().__init__(executor)
+        self._is_shared = False
         self._tasks: Sequence[Task[Any]] = tasks
         self._cancel_losers = cancel_losers
         for task in tasks:
@@ -237,10 +230,8 @@ class AnyTask(Task[Task[Any]]):
         if self._state != PENDING:
             return
         self.settle(DONE, task)
-        if self._cancel_losers:
-            _put_off_unseen(self._executor, self._leave(task), self._tasks)
-        else:
-            self._executor.put_off(self._leave(task), len(self._tasks))
+        is_seen = self._is_shared and self._cancel_losers
+        self._executor.put_off(self._leave(task), 0 if is_seen else len(self._tasks))
 
     def _leave(self, winner: Task[Any]) -> Generator[None]:
         """Wait for the others no more, and cancel them if that was asked for."""
@@ -262,7 +253,16 @@ class AnyTask(Task[Task[Any]]):
         self._executor.put_off(_let_go_each(self._tasks, self, scope), len(self._tasks))
 
     def withdraw(self) -> None:
-        _put_off_unseen(self._executor, _cancel_each(self._tasks, self), self._tasks)
+        count = 0 if self._is_shared else len(self._tasks)
+        self._executor.put_off(_cancel_each(self._tasks, self), count)
+
+    def watch(self, watcher: Watcher) -> None:
+        super().watch(watcher)
+        watcher.on_shared()  # of what this is made of more may be seen
+
+    def on_shared(self) -> None:
+        # Then they are cancelled at once: what is seen must not depend on how many there are.
+        self._is_shared = True
 
 
 class Called(NamedTuple):

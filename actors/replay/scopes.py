@@ -88,6 +88,9 @@ class Fiber:
         """What it waits for will not come."""
         self.waiting = None
 
+    def on_shared(self) -> None:
+        """What it waits for is not its own."""
+
     def interrupt(self, error: Cancelled) -> None:
         """Throw the error where the fiber waits, or where it next will.
 
@@ -235,6 +238,9 @@ class CancelScope:
 
     def forget_watchers(self) -> None:
         """The deadline will not come."""
+
+    def on_shared(self) -> None:
+        """Nobody else has the deadline's timer."""
 
     def __enter__(self) -> CancelScope:
         if self._fiber is not None:

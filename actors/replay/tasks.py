@@ -51,6 +51,10 @@ class Watcher(Protocol):
         """Take notice that the task will not be settled, since the code is let go."""
         ...
 
+    def on_shared(self) -> None:
+        """Take notice that others see what becomes of the task, and in which order."""
+        ...
+
 
 class Task(Generic[R_co]):
     """Something durable that will have a result: ``await`` it, or ``yield`` it in a generator.
@@ -191,6 +195,11 @@ class Task(Generic[R_co]):
             self._watchers = [watcher]
         else:
             self._watchers.append(watcher)
+            for one in self._watchers:
+                one.on_shared()
+
+    def on_shared(self) -> None:
+        """As a watcher of other tasks."""
 
     def unwatch(self, watcher: Watcher) -> None:
         """Tell the watcher nothing any more."""

@@ -102,6 +102,9 @@ class Watching:
     def forget_watchers(self) -> None:
         self.forgotten += 1
 
+    def on_shared(self) -> None:
+        """Whoever else watches."""
+
 
 def plain_task(executor: Any) -> Task[Any]:
     return Task(executor)
