@@ -55,6 +55,7 @@ FACE = {
         "replay",
         "start_facts",
         "unconsumed_count",
+        "unfinished",
         "write_ahead",
     ),
 }
