@@ -28,16 +28,20 @@ from .bench import Bench
 from .figures import Cell, Fact, Outcome, Sweep, expect, percentile
 from .postgres import Database, cpu_of, database
 from .schedule import partition_of
-from .sharding import app as sharding, drive_hellos
+from .sharding import app as sharding, drive_hellos, stay
 from .workloads import Meter
 
 NODES = (1, 2, 4)
 FULL = 16_000
-PARTITIONS = 16
+PARTITIONS = 16  # while operations are counted
+HELD = 64  # while nodes are hurt
+LIVE = 10_000  # instances that wait then
+AT_ONCE = 100  # of them are begun together
 DRIVERS = 64
 CALLERS = 64
 KILLS = 3
 MOVES = 48
+REST_S = 0.2  # of each caller between two calls while partitions move: some half of the full load
 LEASE_S = Settings().lease_s
 LOOK_S, LOOK_AFTER_LEASE_S = 2.0, 3.0  # at what a death makes wait
 
@@ -99,7 +103,8 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
                 value=median(pauses),
                 unit="s",
                 target=PAUSE_S,
-                note=f"of {CALLERS} callers, the longest call of each; {kills} times one of 3 is killed",
+                note=f"of {CALLERS} callers, the longest call of each; {kills} times one of 3 is killed, "
+                f"with {HELD} partitions and {LIVE:,} live instances",
             ),
             Fact(
                 name="cluster: pause when a node is killed, 99th percentile",
@@ -119,7 +124,8 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
                 value=percentile(moves, 99),
                 unit="s",
                 target=MOVE_S,
-                note=f"of {len(moves)} moves to another node, the longest call of those to the partition",
+                note=f"of {len(moves)} moves to another node, the longest call of those to the partition, "
+                f"where each caller rests {REST_S:g} s between two calls",
             ),
         ],
         verified=[
@@ -136,16 +142,16 @@ async def _cluster(server: Database, count: int) -> AsyncGenerator[tuple[Client,
     """Run some nodes of a new hub, and give a client of it."""
     place = server.place()
     async with AsyncExitStack() as stack:
-        nodes = [await _node(place, stack) for _ in range(count)]
+        nodes = [await _node(place, stack, PARTITIONS) for _ in range(count)]
         client = await _connected(place, stack)
-        await _until_shared(client, count)
+        await _until_shared(client, count, PARTITIONS)
         yield client, nodes
 
 
-async def _node(place: str, stack: AsyncExitStack) -> Process:
+async def _node(place: str, stack: AsyncExitStack, partitions: int) -> Process:
     target = f"{__package__}.sharding:app"
     command = [sys.executable, "-m", "perdure", "serve", target, "--store", place]
-    command += ["--partitions", f"{PARTITIONS}"]
+    command += ["--partitions", f"{partitions}"]
     node = await anyio.open_process(command, stdout=DEVNULL, stderr=DEVNULL)
     stack.push_async_callback(_end, node)
     return node
@@ -173,7 +179,7 @@ async def _is_served(place: str) -> bool:
         await store.close()
 
 
-async def _until_shared(client: Client, count: int) -> None:
+async def _until_shared(client: Client, count: int, partitions: int) -> None:
     """Return when so many nodes have their share, and none has more."""
     with anyio.fail_after(60):
         while True:
@@ -183,7 +189,7 @@ async def _until_shared(client: Client, count: int) -> None:
                 found = ()
             nodes = [node for node in found if not node.is_expired]
             shares = [len(node.partitions) for node in nodes]
-            is_whole = len(nodes) == count and sum(shares) == PARTITIONS
+            is_whole = len(nodes) == count and sum(shares) == partitions
             if is_whole and max(shares) - min(shares) <= 1:
                 return
             await anyio.sleep(0.1)
@@ -215,9 +221,10 @@ async def _called(server: Database) -> AsyncGenerator[_Called]:
     """Run three nodes under callers, and see in the end that each call was applied once."""
     place = server.place()
     async with AsyncExitStack() as stack:
-        nodes = [await _node(place, stack) for _ in range(3)]
+        nodes = [await _node(place, stack, HELD) for _ in range(3)]
         client = await _connected(place, stack)
-        await _until_shared(client, 3)
+        await _until_shared(client, 3, HELD)
+        await _begin(client, LIVE)
         called = _Called(place, nodes, client, stack)
         callers = called.callers
         async with anyio.create_task_group() as tasks:
@@ -225,9 +232,18 @@ async def _called(server: Database) -> AsyncGenerator[_Called]:
                 tasks.start_soon(callers.call, number)
             yield called
             callers.is_over = True
+        expect("live instances", await client.count(statuses=["Running"], name=stay), LIVE)
         for number, count in callers.counts.items():
             found = (await client.call_entity(_caller(number), Meter.read))[0]
             expect(f"{_caller(number)}", found, count)
+
+
+async def _begin(client: Client, count: int) -> None:
+    """Begin so many instances that stay."""
+    for start in range(0, count, AT_ONCE):
+        async with anyio.create_task_group() as tasks:
+            for number in range(start, min(start + AT_ONCE, count)):
+                tasks.start_soon(client.start_new, stay, number)
 
 
 class _Called:
@@ -276,8 +292,8 @@ class _Called:
         with suppress(ProcessLookupError):
             victim.kill()
         await victim.wait()
-        self._nodes.append(await _node(self._place, self._stack))
-        await _until_shared(self._client, 3)
+        self._nodes.append(await _node(self._place, self._stack, HELD))
+        await _until_shared(self._client, 3, HELD)
         return pauses
 
     async def moves(self, count: int) -> list[float]:
@@ -289,9 +305,10 @@ class _Called:
         callers, pauses = self.callers, list[float]()
         in_each: dict[int, list[int]] = {}
         for number in range(CALLERS):
-            partition = partition_of(str(_caller(number)), PARTITIONS)
+            partition = partition_of(str(_caller(number)), HELD)
             in_each.setdefault(partition, []).append(number)
         failed = callers.failed
+        callers.rest_s = REST_S
         for index in range(count):
             partition, numbers = [*in_each.items()][index % len(in_each)]
             nodes = [node for node in (await self._client.nodes()).nodes if not node.is_expired]
@@ -318,6 +335,7 @@ class _Callers:
         self.counts: dict[int, int] = {}
         self.longest: dict[int, float] = {}
         self.failed = 0
+        self.rest_s = 0.0
         self.is_over = False
 
     async def call(self, number: int) -> None:
@@ -330,6 +348,7 @@ class _Callers:
             took = perf_counter() - began
             self.longest[number] = max(self.longest.get(number, 0.0), took)
             self.counts[number] = count
+            await anyio.sleep(self.rest_s)
 
     async def until_more(self, numbers: Sequence[int]) -> None:
         """Return when some callers had answers to calls that they have not made yet."""

@@ -64,6 +64,12 @@ async def drive_hellos(ctx: OrchestrationContext, numbers: list[int]) -> int:
     return right
 
 
+@app.orchestration
+async def stay(ctx: OrchestrationContext, number: int) -> None:
+    """Be live, and wait for what does not come."""
+    await ctx.wait_for_external_event("never")
+
+
 def plan_signals(name: str, n: int, exponent: float, partitions: int) -> Plan:
     """Draw ``n`` operations, the same for the same arguments, for drivers in all partitions."""
     drawn = draw_zipf(n, ENTITIES, exponent, seed=n)

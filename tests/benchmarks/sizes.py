@@ -21,6 +21,8 @@ from perdure.benchmarks import (
 def make_small(patch: pytest.MonkeyPatch) -> None:
     """Have benchmarks use few entities, drivers and rounds."""
     patch.setattr(cluster, "CALLERS", 1)
+    patch.setattr(cluster, "HELD", 16)
+    patch.setattr(cluster, "LIVE", 20)
     patch.setattr(cluster, "DRIVERS", 4)
     patch.setattr(cluster, "LOOK_S", 1.0)
     patch.setattr(cluster, "LOOK_AFTER_LEASE_S", 1.0 - cluster.LEASE_S)
