@@ -529,6 +529,11 @@ HERE, THERE = key_in("sender", 0), key_in("notes", 1)
 KEY = b"k" * 32
 
 
+def shut(channel: Any) -> None:
+    with suppress(OSError):
+        channel.stream.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
+
+
 class World:
     """What all nodes share."""
 
@@ -538,11 +543,15 @@ class World:
         self.is_cut = False
         self.channels: list[Any] = []
 
+    def add(self, channel: Any) -> None:
+        self.channels.append(channel)
+        if self.is_cut:  # since it was dialled
+            shut(channel)
+
     def cut(self) -> None:
         self.is_cut = True
         for channel in self.channels:
-            with suppress(OSError):
-                channel.stream.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
+            shut(channel)
 
 
 class MemberNode:
@@ -579,7 +588,7 @@ class MemberNode:
             raise ConnectionResetError("cut")
         listener = self.world.nodes[member].listener
         channel = await self.dialler.dial(member, join_address(listener.host, listener.port))
-        self.world.channels.append(channel)
+        self.world.add(channel)
         return channel
 
     async def answer(self, channel: Channel, member: int | None) -> None:
