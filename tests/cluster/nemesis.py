@@ -379,6 +379,13 @@ class Nemesis:
             self._over.wait(min(act.seconds, 1.0))
             self._server.start()
 
+    def _down(self, act: Act) -> None:
+        with self._database:
+            self._note(act, "the server")
+            self._server.stop()
+            self._wait(act)
+            self._server.start()
+
     def _still(self, act: Act) -> None:
         with self._database:
             process = self._server.process_id
@@ -557,6 +564,7 @@ class Trial:
         ttl_s: the members' time to live.
         seconds: how long it is hurt.
         kinds: what is done to it.
+        acts: what is done to it, where no seed says that.
         ask_s: seconds after which a client asks another node.
         again: how a failed one is run again.
 
@@ -573,13 +581,15 @@ class Trial:
         ttl_s: float,
         seconds: float,
         kinds: Collection[str] = KINDS,
+        acts: Sequence[Act] | None = None,
         ask_s: float = ASK_S,
         again: str = "",
     ) -> None:
         self.seed = seed
         self._cluster = cluster
         self._again = again
-        acts = schedule(seed, ttl_s=ttl_s, seconds=seconds, kinds=kinds)
+        if acts is None:
+            acts = schedule(seed, ttl_s=ttl_s, seconds=seconds, kinds=kinds)
         self.nemesis = Nemesis(cluster, server, acts)
         self.clients = Clients(cluster, seed, self.nemesis.leaving, ask_s=ask_s)
         self._random = Random(seed)

@@ -14,7 +14,7 @@ import pytest
 
 from perdure import Settings
 from perdure.storage.postgres.server import Server
-from tests.cluster.nemesis import ASK_S, END_S, GENTLE, KINDS, PARTITIONS, Trial, schedule
+from tests.cluster.nemesis import ASK_S, END_S, GENTLE, KINDS, PARTITIONS, Act, Trial, schedule
 from tests.cluster.nodes import RealCluster
 from tests.cluster.proxy import CAN_TELL
 from tests.cluster.threads import ThreadCluster
@@ -93,6 +93,21 @@ def test_members_under_a_nemesis_lose_and_double_nothing(
     hurt_postgres: Server, request: pytest.FixtureRequest, seed: int
 ) -> None:
     in_threads(hurt_postgres, request, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "seconds"), [("still", 10.0), ("down", 60.0)])
+def test_a_database_that_is_away_for_long_makes_members_lose_and_double_nothing(
+    hurt_postgres: Server, kind: str, seconds: float
+) -> None:
+    place, settings = place_of(hurt_postgres), Settings(lease_s=TTL_S, drain_s=1.0)
+    with ThreadCluster(place, app=APP, partitions=PARTITIONS, settings=settings) as cluster:
+        acts = [Act(0.5, kind, 0, seconds)]
+        trial = Trial(0, cluster, hurt_postgres, ttl_s=TTL_S, seconds=SECONDS, acts=acts)
+
+        trial.go()
+
+    assert trial.history.errors, "nobody has noticed"
 
 
 @pytest.mark.seeds(1, 30)
