@@ -85,6 +85,7 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
         pauses = await called.deaths(kills)
         silent = await called.silence()
         moves = await called.moves(max(1, MOVES * n // FULL))
+        restarts = await called.restarts()
     alone, most = rows[0][2], rows[-1][2]
     assert isinstance(alone, float)
     assert isinstance(most, float)
@@ -127,11 +128,18 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
                 note=f"of {len(moves)} moves to another node, the longest call of those to the partition, "
                 f"where each caller rests {REST_S:g} s between two calls",
             ),
+            Fact(
+                name="cluster: pause when nodes are restarted one by one, 99th percentile",
+                value=percentile(restarts, 99),
+                unit="s",
+                target=MOVE_S,
+                note=f"of {CALLERS} callers that rest as long, the longest call of each at each of 3",
+            ),
         ],
         verified=[
             f"every result of {done:,} hellos",
             f"the count at each entity after {kills} deaths, one that stood still and "
-            f"{len(moves)} moves, of {called.calls:,} calls, none of which failed while partitions moved",
+            f"{len(moves)} moves, of {called.calls:,} calls, none of which failed while partitions moved, or nodes were restarted",
             f"nodes, load and database on the same {os.cpu_count()} processors",
         ],
     )
@@ -320,6 +328,27 @@ class _Called:
             await callers.until_more(numbers)
             pauses.append(max(callers.longest[number] for number in numbers))
         expect("requests that failed while partitions moved", callers.failed - failed, 0)
+        return sorted(pauses)
+
+    async def restarts(self) -> list[float]:
+        """Begin a node and end another, for each; gives the longest call of each caller, sorted.
+
+        Raises:
+            WrongOutcomeError: a request failed.
+        """
+        callers, pauses = self.callers, list[float]()
+        failed = callers.failed
+        callers.rest_s = REST_S
+        for node in [*self._nodes]:
+            callers.longest.clear()
+            self._nodes.append(await _node(self._place, self._stack, HELD))
+            await _until_shared(self._client, 4, HELD)
+            await _end(node)
+            self._nodes.remove(node)
+            await _until_shared(self._client, 3, HELD)
+            await callers.until_more([*range(CALLERS)])
+            pauses += [callers.longest[number] for number in range(CALLERS)]
+        expect("requests that failed while nodes were restarted", callers.failed - failed, 0)
         return sorted(pauses)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +20,10 @@ from anyio import to_thread
 
 from perdure import PostgresStore
 
+from ..storage.postgres.journal import COMMIT, COMMIT_SEVERAL, pack
+from ..storage.postgres.store import PLANS
 from ..storage.records import Checkpoint, EntityRow
+from ..storage.slices import at_once
 from .figures import Fact, expect, percentile
 
 if TYPE_CHECKING:
@@ -37,6 +45,10 @@ GATHER_S, QUIET_S = 1.0, 0.8
 #: Seconds between two commits beside an old snapshot, and how much a table may grow there: of the
 #: journal beside the bodies of all commits, of which the rows are dead and cannot be removed.
 PAUSE_S, GROWTH = 0.01, 2.0
+
+#: Partitions that commit at once, beside as many files of SQLite, and at what part of its rate.
+LANES, LANES_RATIO = (1, 4), (0.9, 1.0)
+LANES_S = 1.0
 
 _STATE = b'{"count":1,"total":0,"last":0,"disordered":0}'
 
@@ -246,6 +258,170 @@ async def beside_old_snapshot(server: Database, seconds: float) -> list[Fact]:
             note=f"{costs[1]:.0f} us and {costs[0]:.0f} us, {PAUSE_S * 1e3:.0f} ms between two",
         ),
     ]
+
+
+async def beside_sqlite(server: Database, rounds: int) -> list[Fact]:
+    """Commit bodies of ``ROWS`` rows to the journal, and to plain SQLite, in turn.
+
+    Nothing is packed, folded or awaited by anybody: what is compared is the statement and its sync.
+
+    Args:
+        server: a database.
+        rounds: how often.
+
+    Raises:
+        WrongOutcomeError: something is lost.
+    """
+    facts: list[Fact] = []
+    for count, target in zip(LANES, LANES_RATIO, strict=True):
+        ratios: list[float] = []
+        rates: list[float] = []
+        with TemporaryDirectory(
+            prefix="perdure-bench-", dir="/tmp" if os.name == "posix" else None
+        ) as folder:
+            async with _journals(server, count) as journals:
+                for number in range(rounds):
+                    files = [_Plain(Path(folder) / f"{number}-{lane}") for lane in range(count)]
+                    plain = await _rate([file.run for file in files], LANES_S)
+                    rates.append(await _rate([journals.run], LANES_S))
+                    ratios.append(rates[-1] / plain)
+                await journals.check()
+        facts.append(
+            Fact(
+                name=f"commits of {ROWS} rows to the journals of {count} / to as many files of SQLite",
+                value=median(ratios),
+                unit="times",
+                target=target,
+                note=f"median of {rounds} pairs; {median(rates):,.0f} a second; the statement alone, "
+                "one for all of them; SQLite with WAL and synchronous=FULL, each file in a thread, "
+                "to which the event loop hands every commit",
+            )
+        )
+    return facts
+
+
+async def _rate(lanes: Sequence[Callable[[float], Awaitable[int]]], seconds: float) -> float:
+    """Have lanes commit for so long; gives how many commits a second that made."""
+    counts: list[int] = []
+    began = perf_counter()
+
+    async def run(lane: Callable[[float], Awaitable[int]]) -> None:
+        counts.append(await lane(began + seconds))
+
+    async with anyio.create_task_group() as tasks:
+        for lane in lanes:
+            tasks.start_soon(run, lane)
+    return sum(counts) / (perf_counter() - began)
+
+
+def _bodies() -> list[bytes]:
+    """Make some bodies of ``ROWS`` rows each."""
+    return [
+        at_once(
+            pack(
+                Checkpoint(
+                    1,
+                    1,
+                    entities=[
+                        EntityRow(n, "meter", f"cost-{n}", number, _STATE, None, None, None)
+                        for n in range(ROWS)
+                    ],
+                )
+            )
+        )
+        for number in range(20)
+    ]
+
+
+class _Plain:
+    """A file of SQLite, of one table, to which a thread of its own commits."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._bodies = _bodies()
+
+    async def run(self, until: float) -> int:
+        """Commit until then; gives how often."""
+        loop, count = asyncio.get_running_loop(), 0
+        with ThreadPoolExecutor(1) as thread:
+            database = await loop.run_in_executor(thread, self._open)
+            while perf_counter() < until:
+                count += 1
+                await loop.run_in_executor(thread, self._put, database, count)
+            found = await loop.run_in_executor(thread, self._close, database)
+        expect("rows in the file", found, count % 100)
+        return count
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, isolation_level=None)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("CREATE TABLE entry (sequence INTEGER PRIMARY KEY, epoch INT, body BLOB)")
+        return database
+
+    def _put(self, database: sqlite3.Connection, number: int) -> None:
+        body = self._bodies[number % len(self._bodies)]
+        database.execute("INSERT INTO entry VALUES (?, 7, ?)", (number, body))
+        if number % 100 == 0:
+            database.execute("DELETE FROM entry WHERE sequence <= ?", (number,))
+
+    def _close(self, database: sqlite3.Connection) -> int:
+        [found] = database.execute("SELECT count(*) FROM entry").fetchone()
+        database.close()
+        return int(found)
+
+
+class _Journals:
+    """The journals of some partitions, to which one connection commits for all of them at once.
+
+    So does a process for what its partitions have to commit: by one statement.
+    """
+
+    def __init__(self, store: PostgresStore, epochs: list[int], connection: Any) -> None:
+        self._store = store
+        self._epochs = epochs
+        self._connection = connection
+        self._bodies = _bodies()
+        self._number = 0
+
+    async def run(self, until: float) -> int:
+        """Commit until then; gives how often, each partition's for itself."""
+        first, bodies, count = self._number, self._bodies, len(self._epochs)
+        partitions, ones = [*range(count)], [1] * count
+        one = await self._connection.prepare(self._store.sql(COMMIT))
+        several = await self._connection.prepare(self._store.sql(COMMIT_SEVERAL))
+        while perf_counter() < until:
+            self._number = number = self._number + 1
+            body = bodies[number % len(bodies)]
+            if count == 1:
+                stored = [await one.fetchval(0, number, self._epochs[0], 1, 1, body)]
+            else:
+                numbers = [number] * count
+                rows = await several.fetch(
+                    partitions, numbers, self._epochs, ones, ones, [body] * count
+                )
+                stored = sorted(row[0] for row in rows)
+            expect("the partitions of a commit", stored, partitions)
+        return (self._number - first) * count
+
+    async def check(self) -> None:
+        """See that all is there."""
+        found = await self._connection.fetchval(self._store.sql("SELECT count(*) FROM {s}.journal"))
+        expect("rows in the journal", found, self._number * len(self._epochs))
+
+
+@asynccontextmanager
+async def _journals(server: Database, count: int) -> AsyncGenerator[_Journals]:
+    store = PostgresStore(server.place())
+    partitions = await store.open(count)
+    connection = await connect(server.dsn)
+    try:
+        await connection.execute(PLANS)
+        epochs = [(await partition.recover()).epoch for partition in partitions]
+        yield _Journals(store, epochs, connection)
+    finally:
+        await connection.close()
+        await store.close()
 
 
 async def connect(dsn: str) -> Any:

@@ -19,7 +19,15 @@ from attrs import evolve, frozen
 from perdure import EntityId, Hub
 
 from .bench import Bench
-from .commits import ROWS, beside_folding, beside_old_snapshot, commit_cost, connect, spent
+from .commits import (
+    ROWS,
+    beside_folding,
+    beside_old_snapshot,
+    beside_sqlite,
+    commit_cost,
+    connect,
+    spent,
+)
 from .figures import Fact, Load, Outcome, expect
 from .workloads import Meter, app, completed, expect_meter, hello_request
 
@@ -147,6 +155,7 @@ class _Comparison:
                 self._database = await database_costs(hub, self._server.dsn, rows)
             self._database.append(await commit_cost(self._server, max(1, rows // ROWS)))
             self._database += await beside_folding(self._server, self._bench.n(10))
+            self._database += await beside_sqlite(self._server, self._bench.n(5))
             self._database += await beside_old_snapshot(self._server, self._bench.n(100) / 10)
         loads = [_middle(runs) for runs in self._loads.values()]
         return Outcome(
