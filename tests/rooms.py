@@ -128,7 +128,12 @@ ROOMS = (
         " runtime.client.remote_client",
         "requests and answers: `import perdure`",
     ),
-    _room("benchmarks", "adapters/http storage.records", "the suite: uses `import perdure`"),
+    _room(
+        "benchmarks",
+        "adapters/http storage.records storage.slices storage.postgres.journal"
+        " storage.postgres.store",
+        "the suite: uses `import perdure`",
+    ),
     _room("benchmarks/peers", "benchmarks", "other frameworks beside it"),
     _room(
         "adapters/cli",
