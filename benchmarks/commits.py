@@ -345,7 +345,7 @@ class _Plain:
         loop, count = asyncio.get_running_loop(), 0
         with ThreadPoolExecutor(1) as thread:
             database = await loop.run_in_executor(thread, self._open)
-            while perf_counter() < until:
+            while not count or perf_counter() < until:
                 count += 1
                 await loop.run_in_executor(thread, self._put, database, count)
             found = await loop.run_in_executor(thread, self._close, database)
@@ -390,7 +390,7 @@ class _Journals:
         partitions, ones = [*range(count)], [1] * count
         one = await self._connection.prepare(self._store.sql(COMMIT))
         several = await self._connection.prepare(self._store.sql(COMMIT_SEVERAL))
-        while perf_counter() < until:
+        while self._number == first or perf_counter() < until:
             self._number = number = self._number + 1
             body = bodies[number % len(bodies)]
             if count == 1:
