@@ -292,6 +292,7 @@ async def beside_sqlite(server: Database, rounds: int) -> list[Fact]:
                 value=median(ratios),
                 unit="times",
                 target=target,
+                better="higher",
                 note=f"median of {rounds} pairs; {median(rates):,.0f} a second; the statement alone, "
                 "one for all of them; SQLite with WAL and synchronous=FULL, each file in a thread, "
                 "to which the event loop hands every commit",
