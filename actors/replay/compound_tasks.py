@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,7 +27,67 @@ R = TypeVar("R")
 UNREAD_MAX = 255
 
 
-class AllTask(Task[list[R]]):
+class TaskOfMany(Task[R]):
+    """A task made of others, which may be very many.
+
+    Where they are given up that is done bit by bit, unless somebody could see in which order: what
+    is seen must not depend on how many there are.
+    """
+
+    __slots__ = ("_is_shared",)
+
+    def __init__(self, executor: Executor) -> None:
+        super().__init__(executor)
+        self._is_shared = False  # whether others watch one of them, or what that is made of
+
+    @abstractmethod
+    def on_settled(self, task: Task[Any]) -> None:
+        """One of them is settled."""
+
+    @abstractmethod
+    def left(self) -> Sequence[Task[Any]]:
+        """Give those that may not be settled."""
+
+    @abstractmethod
+    def let_go_parts(self, every: int) -> Generator[None]:
+        """Let go of the tasks; pauses behind each so many. Nobody asks for them any more."""
+
+    def open_tasks(self) -> Iterator[Task[Any]]:
+        """Give those that are not settled."""
+        return (task for task in self.left() if not task.is_completed)
+
+    def abandon(self, scope: CancelScope | None) -> None:
+        # Of the tasks, those that were begun elsewhere, or that others wait for, go on.
+        tasks = self.left()
+        self.settle(CANCELED, None)
+        self._executor.put_off(self._leave(tasks, lambda task: task.let_go(scope)), len(tasks))
+
+    def withdraw(self) -> None:
+        self.give_up(self.left())
+
+    def give_up(self, tasks: Sequence[Task[Any]]) -> None:
+        """Cancel those of them that are not settled, and wait for none any more."""
+        steps = self._leave(tasks, Task[Any].cancel)
+        self._executor.put_off(steps, 0 if self._is_shared else len(tasks))
+
+    def _leave(
+        self, tasks: Sequence[Task[Any]], do: Callable[[Task[Any]], object]
+    ) -> Generator[None]:
+        for place, task in enumerate(tasks, 1):
+            task.unwatch(self)
+            do(task)
+            if not place % AT_ONCE:
+                yield
+
+    def watch(self, watcher: Watcher) -> None:
+        super().watch(watcher)
+        watcher.on_shared()
+
+    def on_shared(self) -> None:
+        self._is_shared = True
+
+
+class AllTask(TaskOfMany[list[R]]):
     """All of some tasks, their results in the order given.
 
     These are read as they come, some at a time: a hundred thousand at once would hold the loop.
@@ -35,11 +96,10 @@ class AllTask(Task[list[R]]):
         tasks: a list of its own; what has been read leaves it.
     """
 
-    __slots__ = ("_fail_fast", "_is_shared", "_missing", "_results", "_tasks", "_unread")
+    __slots__ = ("_fail_fast", "_missing", "_results", "_tasks", "_unread")
 
     def __init__(self, executor: Executor, tasks: list[Task[R]], fail_fast: bool) -> None:
         super().__init__(executor)
-        self._is_shared = False
         self._tasks: list[Any] = tasks
         self._fail_fast = fail_fast
         self._missing = 1
@@ -72,9 +132,8 @@ class AllTask(Task[list[R]]):
         """How many of them are not settled."""
         return self._missing
 
-    def open_tasks(self) -> Iterator[Task[Any]]:
-        """Give those that are not settled."""
-        return _open(self._tasks[len(self._results) :])
+    def left(self) -> Sequence[Task[Any]]:
+        return self._tasks[len(self._results) :]
 
     def _read(self) -> None:
         """Read the results that have come, and gather those of the first tasks."""
@@ -132,44 +191,7 @@ class AllTask(Task[list[R]]):
         self._tasks, self._results, self._unread = [], [], []
 
     def let_go_parts(self, every: int) -> Generator[None]:
-        """Let go of the tasks; pauses behind each so many. Nobody asks for them any more."""
         return let_go_of(self._tasks, every)
-
-    def abandon(self, scope: CancelScope | None) -> None:
-        tasks = self._tasks[len(self._results) :]
-        self.settle(CANCELED, None)
-        self._executor.put_off(_let_go_each(tasks, self, scope), len(tasks))
-
-    def withdraw(self) -> None:
-        tasks = self._tasks[len(self._results) :]
-        self._executor.put_off(_cancel_each(tasks, self), 0 if self._is_shared else len(tasks))
-
-    def watch(self, watcher: Watcher) -> None:
-        super().watch(watcher)
-        watcher.on_shared()  # of what this is made of more may be seen
-
-    def on_shared(self) -> None:
-        # Then they are cancelled at once: what is seen must not depend on how many there are.
-        self._is_shared = True
-
-
-def _cancel_each(tasks: Sequence[Task[Any]], watcher: Watcher) -> Generator[None]:
-    for place, task in enumerate(tasks, 1):
-        task.unwatch(watcher)
-        task.cancel()
-        if not place % AT_ONCE:
-            yield
-
-
-def _let_go_each(
-    tasks: Sequence[Task[Any]], watcher: Watcher, scope: CancelScope | None
-) -> Generator[None]:
-    """Let those go that were begun inside of the scope, and that nobody else waits for."""
-    for place, task in enumerate(tasks, 1):
-        task.unwatch(watcher)
-        task.let_go(scope)
-        if not place % AT_ONCE:
-            yield
 
 
 def let_go_of(items: list[Any], every: int) -> Generator[None]:
@@ -177,10 +199,6 @@ def let_go_of(items: list[Any], every: int) -> Generator[None]:
     while items:
         del items[-every:]
         yield
-
-
-def _open(tasks: Sequence[Task[Any]]) -> Iterator[Task[Any]]:
-    return (task for task in tasks if not task.is_completed)
 
 
 def _error_of(task: Task[Any]) -> Exception:
@@ -198,14 +216,13 @@ def _errors_of(tasks: list[Task[Any]]) -> ExceptionGroup[Exception]:
     return ExceptionGroup("some of the tasks failed", [_error_of(task) for task in tasks])
 
 
-class AnyTask(Task[Task[Any]]):
+class AnyTask(TaskOfMany[Task[Any]]):
     """The first of some tasks that is settled; the result is that task."""
 
-    __slots__ = ("_cancel_losers", "_is_shared", "_tasks")
+    __slots__ = ("_cancel_losers", "_tasks")
 
     def __init__(self, executor: Executor, tasks: Sequence[Task[Any]], cancel_losers: bool) -> None:
         super().__init__(executor)
-        self._is_shared = False
         self._tasks: Sequence[Task[Any]] = tasks
         self._cancel_losers = cancel_losers
         for task in tasks:
@@ -221,48 +238,26 @@ class AnyTask(Task[Task[Any]]):
         """How many tasks there are; while it waits none of them is settled."""
         return len(self._tasks)
 
-    def open_tasks(self) -> Iterator[Task[Any]]:
-        """Give the tasks of which the first is waited for."""
-        return _open(self._tasks)
+    def left(self) -> Sequence[Task[Any]]:
+        return self._tasks
 
     def on_settled(self, task: Task[Any]) -> None:
         """One of them is settled; if it is the first, it has won."""
         if self._state != PENDING:
             return
         self.settle(DONE, task)
-        is_seen = self._is_shared and self._cancel_losers
-        self._executor.put_off(self._leave(task), 0 if is_seen else len(self._tasks))
-
-    def _leave(self, winner: Task[Any]) -> Generator[None]:
-        """Wait for the others no more, and cancel them if that was asked for."""
-        for place, task in enumerate(self._tasks, 1):
-            if task is not winner:
-                task.unwatch(self)
-                if self._cancel_losers:
-                    task.cancel()
-            if not place % AT_ONCE:
-                yield
+        if self._cancel_losers:
+            self.give_up(self._tasks)
+        else:
+            self._executor.put_off(self._leave(self._tasks, _let_be), len(self._tasks))
 
     def let_go_parts(self, every: int) -> Generator[None]:
-        """Let go of the tasks; pauses behind each so many. Nobody asks for them any more."""
         tasks, self._tasks = [*self._tasks], []
         return let_go_of(tasks, every)
 
-    def abandon(self, scope: CancelScope | None) -> None:
-        self.settle(CANCELED, None)
-        self._executor.put_off(_let_go_each(self._tasks, self, scope), len(self._tasks))
 
-    def withdraw(self) -> None:
-        count = 0 if self._is_shared else len(self._tasks)
-        self._executor.put_off(_cancel_each(self._tasks, self), count)
-
-    def watch(self, watcher: Watcher) -> None:
-        super().watch(watcher)
-        watcher.on_shared()  # of what this is made of more may be seen
-
-    def on_shared(self) -> None:
-        # Then they are cancelled at once: what is seen must not depend on how many there are.
-        self._is_shared = True
+def _let_be(task: Task[Any]) -> None:
+    """Let a task be, where it is not waited for any more."""
 
 
 class Called(NamedTuple):

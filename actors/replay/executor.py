@@ -45,7 +45,7 @@ from ..messages import (
 )
 from ..payloads import SHORT, compact
 from ..registry.outside import calling_line, line_of, raising_line, refuse_await, translated
-from .compound_tasks import AllTask, AnyTask
+from .compound_tasks import TaskOfMany
 from .endless import keep_for_ever
 from .execution import NO_WORK, NOTHING, Continuation, OpenLock, OpenWork, Outcome, Summary
 from .external_events import ExternalEvents
@@ -665,14 +665,14 @@ class Executor:
     def _let_go_tasks(self) -> Generator[None]:
         """Let go of the tasks, and of what waits for them; pauses now and then."""
         pending, unanswered = self.pending, self.unanswered
-        together: list[AllTask[Any] | AnyTask] = []  # which have many; the last to go
+        together: list[TaskOfMany[Any]] = []  # which have many; the last to go
         left = AT_ONCE
         while pending or unanswered:
             if pending:
                 _, task = pending.popitem()
                 who = task.forget_watchers()
-                if isinstance(who, (AllTask, AnyTask)) and not (together and who is together[-1]):
-                    together.append(who)  # pyright: ignore[reportUnknownArgumentType]
+                if isinstance(who, TaskOfMany) and not (together and who is together[-1]):
+                    together.append(who)
             if unanswered:
                 unanswered.popitem()
             left -= 1

@@ -6,11 +6,10 @@ Notes are taken of what runs where processes have died, and an observer is told.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..observer import TurnFacts
-from ..scheduling.deaths import turn_of
+from ..scheduling.deaths import noted
 
 if TYPE_CHECKING:
     from ...actors.messages import Message
@@ -31,7 +30,7 @@ class Around:
     def take(self, activation: Activation, mail: list[Message]) -> Operation | None:
         """Have an activation take a turn."""
         watch = self._watch
-        with self.running(activation.key):
+        with noted(self._notes, activation.key):
             if watch is None:
                 return activation.take(mail)
             turn = TurnFacts(activation.key, activation.partition.index, len(mail))
@@ -45,10 +44,6 @@ class Around:
                 return _finish(operation, watch, begun)
             watch.end("turn", begun, None)
             return None
-
-    def running(self, key: str) -> AbstractContextManager[None]:
-        """Take note of what runs: a turn of that actor, or a part of one."""
-        return nullcontext() if self._notes is None else self._notes.running(turn_of(key))
 
 
 async def _finish(operation: Operation, watch: Watch, begun: Any) -> None:

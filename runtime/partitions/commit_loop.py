@@ -7,7 +7,6 @@ a batch is stored the next one gathers; it is sealed when the last one is out.
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import nullcontext
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from ...actors.orchestrations.orchestration import OrchestrationActor
 from ...storage.slices import at_once, each, in_slices, turn_of_loop
 from ..observer import CheckpointFacts
 from ..placement.places import MovedError
+from ..scheduling.deaths import noted
 from ..scheduling.hidden_tasks import TaskGroup
 from .batch import Batch
 from .checkpoint import (
@@ -231,9 +231,8 @@ class CommitLoop:
     def _take_part(self, activation: Activation, steps: Generator[None]) -> bool:
         """Take a part of what is left of a turn, the code of an instance perhaps; False at its end."""
         partition = self.partition
-        around = partition.around
         try:
-            with nullcontext() if around is None else around.running(activation.key):
+            with noted(partition.notes, activation.key):
                 return partition.pump.lend(partial(next, steps, _END)) is not _END
         except BaseException as error:  # as where a turn is taken at once
             partition.crash(activation, error)

@@ -8,7 +8,6 @@ is stored, and nothing comes into memory for it. What runs pays nothing for any 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -33,7 +32,7 @@ from ..explanations import (
     RunningOperation,
 )
 from ..facts import ParkedReason, in_parts
-from ..scheduling.deaths import turn_of
+from ..scheduling.deaths import noted
 from .checkpoint import instance_state
 from .open_work import OpenWork, branch_fact, time_of
 
@@ -293,10 +292,9 @@ async def replayed_aside(partition: Partition, key: str, steps: Generator[None, 
     """Go through the steps of a replay, between which the loop may turn; gives what comes of it."""
     breath = Breath()
     while True:
-        notes = partition.notes
         try:
             # Where it ends the process, that is known for the fault of this actor.
-            with nullcontext() if notes is None else notes.running(turn_of(key)):
+            with noted(partition.notes, key):
                 next(steps)
         except StopIteration as stop:
             made: T = stop.value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from ...actors.values import TERMINAL
 from ...storage import DAMAGED, MendedEntity, MendedInstance
 from ...storage.records import SetAside
 from ...storage.slices import STEPS, Breath, at_once, each, in_slices, let_go
-from ..scheduling.deaths import turn_of
+from ..scheduling.deaths import noted
 from .checkpoint import entity_state, instance_state
 
 if TYPE_CHECKING:
@@ -322,9 +322,8 @@ class Loader:
         is_whole = False
         try:
             while True:
-                notes = self._partition.notes
                 try:
-                    with nullcontext() if notes is None else notes.running(turn_of(activation.key)):
+                    with noted(self._partition.notes, activation.key):
                         next(steps)
                 except StopIteration:
                     is_whole = True

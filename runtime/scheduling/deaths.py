@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -54,6 +54,11 @@ def call_of(call: ActivityCall) -> Call:
 def turn_of(key: str) -> Call:
     """Name the turns of an actor."""
     return Call(key, 0, 0)
+
+
+def noted(notes: Notes | None, key: str) -> AbstractContextManager[None]:
+    """Note that a turn of an actor runs, or a part of one, where notes are taken."""
+    return nullcontext() if notes is None else notes.running(turn_of(key))
 
 
 class Notes:

@@ -419,26 +419,6 @@ async def test_a_hub_with_workers_that_has_other_nodes_stays_and_has_its_workers
         assert await hub.migration() is None
 
 
-@pytest.mark.parametrize("step", WORKERS_DIE)
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_hub_goes_back_though_the_worker_that_brings_it_is_killed_at_a_step(
-    tmp_path: Path, newest_postgres: str, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    move, errands = ways("back", tmp_path / "hub", newest_postgres), Errands()
-    done = tmp_path / "killed"
-    monkeypatch.setenv(STEP, f"{step}:{done}")
-    hub = Hub("tests.cluster.killed:app", store=move.source, partitions=PARTITIONS, workers=2)
-    with anyio.fail_after(120):
-        async with hub:
-            async with errands.beside(hub.client):
-                await hub.migrate(move.target)
-                await finished(hub)
-            await errands.check(hub.client)
-    assert done.exists()
-
-    await move.check_moved(errands)
-
-
 @pytest.mark.parametrize("step", ["arrived", pytest.param("buried", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_hub_whose_worker_dies_when_all_has_gone_back_ends_and_says_where_it_is(
@@ -491,20 +471,22 @@ async def test_a_hub_with_workers_whose_supervisor_was_killed_goes_on_with_its_w
     await move.check_moved(errands)
 
 
+@WAYS
 @pytest.mark.parametrize("step", WORKERS_DIE)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_hub_of_which_a_worker_is_killed_at_a_step_moves_all_the_same(
-    tmp_path: Path, newest_postgres: str, step: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, newest_postgres: str, way: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    move, errands = ways("there", tmp_path / "hub", newest_postgres), Errands()
+    move, errands = ways(way, tmp_path / "hub", newest_postgres), Errands()
     done = tmp_path / "killed"
     monkeypatch.setenv(STEP, f"{step}:{done}")
     hub = Hub("tests.cluster.killed:app", store=move.source, partitions=PARTITIONS, workers=2)
-    async with hub:
-        async with errands.beside(hub.client):
-            await hub.migrate(move.target)
-            await finished(hub)
-        await errands.check(hub.client)
+    with anyio.fail_after(120):
+        async with hub:
+            async with errands.beside(hub.client):
+                await hub.migrate(move.target)
+                await finished(hub)
+            await errands.check(hub.client)
     assert done.exists()
 
     await move.check_moved(errands)

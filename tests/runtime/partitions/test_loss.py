@@ -11,7 +11,7 @@ from perdure.actors.errors import OutcomeUnknownError
 from perdure.actors.messages import Message, Operation
 from perdure.runtime.partitions.loss import fail_batch, fail_mail
 from perdure.runtime.placement.places import MovedError
-from perdure.runtime.scheduling.waiter import TOLD, Countdown
+from perdure.runtime.scheduling.waiter import Countdown
 
 PARTITION: Any = SimpleNamespace(index=4)
 
@@ -72,10 +72,13 @@ def test_one_of_many_that_one_waits_for_is_not_repeated_alone() -> None:
     assert type(waiting.error) is OutcomeUnknownError
 
 
-def test_nobody_is_told_twice() -> None:
-    batch: Any = SimpleNamespace(replies=[(TOLD, None, call()), (None, None, call())])
+def test_a_message_that_nobody_waits_for_is_in_nobodys_way() -> None:
+    waiting: Any = Waiting()
+    batch: Any = SimpleNamespace(replies=[(None, None, call()), (waiting, None, call())])
 
     fail_batch(PARTITION, batch)
+
+    assert type(waiting.error) is MovedError
 
 
 def test_whoever_waits_for_a_mailbox_is_told_by_what_became_of_the_message() -> None:
