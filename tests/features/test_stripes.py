@@ -28,7 +28,6 @@ from perdure import (
 )
 from perdure.actors.entities.stripes import MARK, stripe_key
 from perdure.runtime.placement.hashing import partition_of
-from perdure.testing.inside import shard_of
 from tests.faults import FaultyStore, persist, settle, within
 from tests.guarantees.workloads import id_in
 from tests.runtime.harness import until, until_true
@@ -197,18 +196,16 @@ async def test_many_signals_at_once_are_spread_too(hub: Hub, store: FaultyStore)
 
 @pytest.mark.parametrize("partition", range(PARTITIONS))
 async def test_an_actors_signal_runs_in_its_own_partition_and_its_own_checkpoint(
-    hub: Hub, store: FaultyStore, partition: int, monkeypatch: pytest.MonkeyPatch
+    store: FaultyStore, clock: ManualClock, partition: int
 ) -> None:
-    # However slow the machine is: what waits at a checkpoint is taken in front of it.
-    allowance = shard_of(hub).allowance
-    monkeypatch.setattr(allowance, "left", 240.0)
-    monkeypatch.setattr(allowance, "seconds", 240.0)
-    for prefix in ("first", "second"):
-        store.sealed.clear()  # the first finds that the stripe has to be loaded
-        name = id_in(partition, prefix, PARTITIONS)
-        await hub.client.start_new(only_signal, "visits", instance_id=name)
-        await hub.client.wait(name)
-        await until_true(lambda: len(stripes_in(store)) == 1)  # it may have to be loaded yet
+    # However slow the machine is: the turn of who sends and that of the stripe follow one another.
+    async with within(20), hub_on(store, clock, pump_budget_s=60) as hub:
+        for prefix in ("first", "second"):
+            store.sealed.clear()  # the first finds that the stripe has to be loaded
+            name = id_in(partition, prefix, PARTITIONS)
+            await hub.client.start_new(only_signal, "visits", instance_id=name)
+            await hub.client.wait(name)
+            await until_true(lambda: len(stripes_in(store)) == 1)  # it may have to be loaded yet
     [stripe] = stripes_in(store)
     together = [
         {f"@{row.name}@{row.key}" for row in checkpoint.entities}
