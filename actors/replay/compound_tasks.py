@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from attrs import evolve
 
-from ..errors import Cancelled, FailedError, FailureDetails, UsageError
+from ..errors import Cancelled, FailedError, FailureDetails
 from ..failures import failure_of
 from ..retry import PredicateError
 from .tasks import AT_ONCE, CANCELED, DONE, FAILED, PENDING, CallTask, Task, TimerTask
@@ -90,13 +90,24 @@ class TaskOfMany(Task[R]):
 class AllTask(TaskOfMany[list[R]]):
     """All of some tasks, their results in the order given.
 
-    These are read as they come, some at a time: a hundred thousand at once would hold the loop.
+    How these ended is read as they do, some at a time: a hundred thousand at once would hold the
+    loop.
 
     Args:
         tasks: a list of its own; what has been read leaves it.
     """
 
-    __slots__ = ("_fail_fast", "_missing", "_results", "_tasks", "_unread")
+    __slots__ = (
+        "_ahead",
+        "_errors",
+        "_fail_fast",
+        "_failed",
+        "_missing",
+        "_place",
+        "_results",
+        "_tasks",
+        "_unread",
+    )
 
     def __init__(self, executor: Executor, tasks: list[Task[R]], fail_fast: bool) -> None:
         super().__init__(executor)
@@ -104,7 +115,12 @@ class AllTask(TaskOfMany[list[R]]):
         self._fail_fast = fail_fast
         self._missing = 1
         self._unread: list[Task[R]] = []
-        self._results: list[R] = []  # of the first tasks, which are not kept any more
+        # Of the first tasks, up to that place, all of which are settled.
+        self._place = 0
+        self._results: list[R] = []
+        self._failed: list[Task[R]] = []
+        self._errors: list[Exception] = []
+        self._ahead: dict[Task[R], Exception] = {}  # the errors of some that come behind these
         for task in tasks:
             if task.is_completed:
                 self._notice(task)
@@ -119,12 +135,11 @@ class AllTask(TaskOfMany[list[R]]):
 
     def on_settled(self, task: Task[Any]) -> None:
         """One of them is settled."""
-        if task._state == DONE:
+        self._notice(task)
+        if self._state == PENDING:
             self._unread.append(task)
             if not self._missing & UNREAD_MAX:
                 self._read()
-        else:
-            self._notice(task)
         self.on_counted()
 
     @property
@@ -133,29 +148,43 @@ class AllTask(TaskOfMany[list[R]]):
         return self._missing
 
     def left(self) -> Sequence[Task[Any]]:
-        return self._tasks[len(self._results) :]
+        return self._tasks[self._place :]
 
     def _read(self) -> None:
-        """Read the results that have come, and gather those of the first tasks."""
+        """Read how those ended that have come, and gather that of the first tasks."""
         unread, self._unread = self._unread, []
-        known = len(self._results)
+        place, count = self._place, len(self._failed)
         self._gather()
-        if len(self._results) - known < len(unread):  # they did not come in order
-            with suppress(Exception):  # it raises again when it is gathered
-                for task in unread:
+        if self._place - place < len(unread):  # they did not come in order
+            gathered = {*self._failed[count:]}
+            for task in unread:
+                if task._state != DONE:
+                    if task not in gathered:
+                        self._ahead[task] = task.make_error()
+                    continue
+                with suppress(Exception):  # it raises again when it is gathered
                     task.outcome()
 
     def _gather(self) -> None:
         tasks, results = self._tasks, self._results
-        for place in range(len(results), len(tasks)):
+        for place in range(self._place, len(tasks)):
             task = tasks[place]
-            if task._state != DONE:
-                return
-            try:
-                results.append(task.outcome())
-            except Exception:
-                return
+            if task._state == DONE:
+                try:
+                    results.append(task.outcome())
+                except Exception:
+                    self._fail(task)
+            elif task._state == PENDING:
+                break
+            else:
+                self._fail(task)
             tasks[place] = None  # so that it may go
+            self._place = place + 1
+
+    def _fail(self, task: Task[R]) -> None:
+        error = self._ahead.pop(task, None)
+        self._failed.append(task)
+        self._errors.append(task.make_error() if error is None else error)
 
     def _notice(self, task: Task[Any]) -> None:
         if self._fail_fast and task._state != DONE and self._state == PENDING:
@@ -172,23 +201,20 @@ class AllTask(TaskOfMany[list[R]]):
         if self._missing or self._state != PENDING:
             return
         self._read()
-        results, failed = self._results, list[Task[R]]()
-        for task in self._tasks[len(results) :]:
-            try:
-                results.append(task.outcome())
-            except (Exception, Cancelled):
-                failed.append(task)
+        failed = self._failed
         if not failed:
-            self.settle(DONE, results)
+            self.settle(DONE, self._results)
         elif self._fail_fast:
-            self.settle(FAILED, partial(_error_of, failed[0]))
+            self.settle(FAILED, failed[0].make_error)
         else:
-            self.settle(FAILED, partial(_errors_of, failed))
+            self._executor.put_off(_see(failed), len(failed))
+            self.settle(FAILED, _Errors(failed, self._errors))
 
     def settle(self, state: int, value: Any) -> None:
         super().settle(state, value)
         # Those that are not settled go on watching, in vain, and point here.
         self._tasks, self._results, self._unread = [], [], []
+        self._failed, self._errors, self._ahead = [], [], {}
 
     def let_go_parts(self, every: int) -> Generator[None]:
         return let_go_of(self._tasks, every)
@@ -201,19 +227,30 @@ def let_go_of(items: list[Any], every: int) -> Generator[None]:
         yield
 
 
-def _error_of(task: Task[Any]) -> Exception:
-    """Give the error of a task that failed or was cancelled."""
-    try:
-        task.outcome()
-    except Exception as error:
-        return error
-    except Cancelled:
-        pass
-    return UsageError("the task was cancelled")
+def _see(failed: Sequence[Task[Any]]) -> Generator[None]:
+    for place, task in enumerate(failed, 1):
+        task.see()
+        if not place % UNREAD_MAX:
+            yield
 
 
-def _errors_of(tasks: list[Task[Any]]) -> ExceptionGroup[Exception]:
-    return ExceptionGroup("some of the tasks failed", [_error_of(task) for task in tasks])
+class _Errors:
+    """Gives the errors of tasks that failed: those that were read as they did; later others.
+
+    One that was raised leads to whoever raised it, and from there perhaps back to the task.
+    """
+
+    __slots__ = ("_errors", "_tasks")
+
+    def __init__(self, tasks: Sequence[Task[Any]], errors: list[Exception]) -> None:
+        self._tasks = tasks
+        self._errors: list[Exception] | None = errors
+
+    def __call__(self) -> ExceptionGroup[Exception]:
+        errors, self._errors = self._errors, None
+        if errors is None:
+            errors = [task.make_error() for task in self._tasks]
+        return ExceptionGroup("some of the tasks failed", errors)
 
 
 class AnyTask(TaskOfMany[Task[Any]]):

@@ -172,6 +172,19 @@ class Task(Generic[R_co]):
             raise self._value()
         raise Cancelled("the task was cancelled")
 
+    def make_error(self) -> Exception:
+        """Give the error of a task that has no result, or none that can be read."""
+        try:
+            self.outcome()
+        except Exception as error:
+            return error
+        except Cancelled:
+            pass
+        return UsageError("the task was cancelled")
+
+    def see(self) -> None:
+        """Take note that somebody knows how it ended."""
+
     def settle(self, state: int, value: Any) -> None:
         """Fix the outcome, once, and tell whoever watches.
 
@@ -285,12 +298,20 @@ class CallTask(Task[R]):
                 self._value = read(raw)
                 self._codec = None
             return self._value
+        self.see()
         if self._state == CANCELED:
             return super().outcome()
-        if codec is not None:
+        raise self.make_error()
+
+    def make_error(self) -> Exception:
+        if self._state == FAILED:  # it may be asked for before anybody sees it
+            return self.error(self.target, read_failure(self._value))
+        return super().make_error()
+
+    def see(self) -> None:
+        if self._state == FAILED:
             self._executor.unseen.pop(self.number, None)
             self._codec = None
-        raise self.error(self.target, read_failure(self._value))
 
     def withdraw(self) -> None:
         self._executor.withdraw_call(self)

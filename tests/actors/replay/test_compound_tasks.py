@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 from unittest import mock
 
 import orjson
@@ -15,7 +16,7 @@ from perdure.actors.errors import ActivityError, Cancelled, FailureDetails
 from perdure.actors.failures import encode_failure
 from perdure.actors.messages import Completion, Start
 from perdure.actors.registry.lookup import Lookup
-from perdure.actors.replay import executor as executors
+from perdure.actors.replay import executor as executors, tasks as tasks_module
 from perdure.actors.replay.compound_tasks import UNREAD_MAX, AllTask, AnyTask, RetryTask
 from perdure.actors.replay.tasks import DONE, FAILED, CallTask, Task
 from tests.actors.recording import START, Instance
@@ -127,6 +128,45 @@ def test_results_are_read_as_they_come_some_at_a_time(executor: Any, in_order: b
     assert unread.count(0) == 2  # the first is read at once, as the number falls on it
     coming[-1].settle(DONE, b"1")
     assert every.result == [1] * count
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_failures_are_read_as_they_come_some_at_a_time(executor: Any, in_order: bool) -> None:
+    count = 2 * (UNREAD_MAX + 1)
+    tasks = calls(executor, count)
+    every = AllTask(executor, [*tasks], False)
+    coming = tasks if in_order else tasks[::-1]
+
+    with mock.patch.object(tasks_module, "read_failure", wraps=tasks_module.read_failure) as read:
+        known: list[int] = []
+        for task in coming[:-1]:
+            task.settle(FAILED, FAILURE)
+            executor.unseen[task.number] = task
+            known.append(read.call_count)
+        steps = [after - before for before, after in pairwise(known)]
+        assert max(steps) == UNREAD_MAX + 1
+        assert len(executor.unseen) == count - 1  # nobody has seen them yet
+        coming[-1].settle(FAILED, FAILURE)
+        with pytest.raises(ExceptionGroup) as found:
+            _ = every.result
+        assert read.call_count == count
+
+    assert not executor.unseen
+    errors: list[Any] = [*found.value.exceptions]
+    assert [error.target for error in errors] == [f"work{number}" for number in range(count)]
+
+
+def test_errors_that_are_asked_for_twice_are_others(executor: Any) -> None:
+    tasks = calls(executor, 2)
+    every = AllTask(executor, [*tasks], False)
+    tasks[1].settle(FAILED, FAILURE)
+    tasks[0].settle(DONE, b'"seven"')
+
+    first, second = cast("list[ExceptionGroup[Any]]", [every.make_error(), every.make_error()])
+
+    assert [type(one).__name__ for one in first.exceptions] == ["PayloadError", "ActivityError"]
+    assert [*map(repr, first.exceptions)] == [*map(repr, second.exceptions)]
+    assert first.exceptions[1] is not second.exceptions[1]
 
 
 def test_what_has_been_read_is_not_kept(executor: Any) -> None:

@@ -360,7 +360,7 @@ WITHIN = {
 
 #: Methods of a class that belong to the contract between rooms.
 SEAMS = {
-    "Task": {"settle", "watch", "unwatch", "withdraw", "outcome"},
+    "Task": {"make_error", "see", "settle", "watch", "unwatch", "withdraw", "outcome"},
     "EntityLock": {"settle", "watch", "unwatch", "withdraw", "outcome"},
     "CancelScope": {"on_settled"},
     "TaskGroup": {"on_ended"},

@@ -23,9 +23,10 @@ app = App()
 
 
 class Measure:
-    """The stretches of the test that runs."""
+    """The stretches of the test that runs, and what its code does not free by itself."""
 
     stretches: Stretches
+    kept: object = None
 
 
 measure = Measure()
@@ -239,6 +240,35 @@ async def test_the_first_of_very_many_does_not_hold_the_loop(
 
         assert await handle.result() == (many if cancel_losers else 0)
         assert stretches.longest_s < stretches.bound_s
+
+
+@app.activity
+async def fail(number: int) -> None:
+    raise ValueError(f"number {number}")
+
+
+@app.orchestration
+async def fail_often(ctx: OrchestrationContext, count: int) -> int:
+    with measure.stretches.theirs():
+        calls = ctx.task_all([ctx.call_activity(fail, n) for n in range(count)], fail_fast=False)
+    try:
+        await calls
+    except ExceptionGroup as failed:
+        measure.kept = failed
+        return len(failed.exceptions)
+    return 0
+
+
+@pytest.mark.by_turns
+async def test_many_failures_that_are_gathered_do_not_hold_the_loop(
+    many: int, stretches: Stretches
+) -> None:
+    async with Hub(app, rebalance=None) as hub:
+        handle = await hub.client.start_new(fail_often, many)
+
+        assert await handle.result() == many
+        assert stretches.longest_s < stretches.bound_s
+    measure.kept = None
 
 
 @app.orchestration
