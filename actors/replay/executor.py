@@ -1015,7 +1015,7 @@ class Executor:
     ) -> None:
         """Ask for a signal to be sent."""
         lock = self.lock
-        if lock is not None and entity in lock.entities and lock.is_completed:
+        if lock is not None and lock.is_completed and lock.covers(entity):
             raise LockRuleError(
                 f"{entity} is locked by this orchestration: call it instead of signalling it"
             )
@@ -1050,17 +1050,16 @@ class Executor:
         """Ask for an entity's operation to be called."""
         lock = self.lock
         if lock is not None and lock.is_completed:
-            if entity not in lock.entities:
+            if not lock.covers(entity):
                 raise LockRuleError(
                     f"{entity} is not among the locked entities; inside lock_entities call only "
                     "those, or signal others"
                 )
-            for other in self.pending.values():
-                if isinstance(other, CallTask) and other.entity == entity:
-                    raise LockRuleError(
-                        f"a call to {entity} is under way; inside lock_entities call an entity "
-                        "once at a time"
-                    )
+            if not lock.note_call(entity, task.number):
+                raise LockRuleError(
+                    f"a call to {entity} is under way; inside lock_entities call an entity "
+                    "once at a time"
+                )
         task.entity = entity
         self.pending[task.number] = task
         kind, input_hash = "EntityOperationCalled", crc32(data or b"")
@@ -1103,7 +1102,7 @@ class Executor:
             _, _, number, entity, name, *_ = decision
             given = recorded_input(decision)
             call = self._call(name, orjson.dumps(given[0]) if given else None, number)
-            if lock is not None and lock.calls is not None and entity in lock.entities:
+            if lock is not None and lock.calls is not None and lock.covers(entity):
                 lock.calls.append((entity, call))
             else:
                 at_once.append((entity, call))

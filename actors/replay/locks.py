@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .tasks import Task
+from .tasks import CallTask, Task
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,7 +20,16 @@ LOCK_AGAIN = 1 << 32
 class EntityLock(Task["EntityLock"]):
     """A lock on some entities: ``async with`` it, or ``with (yield lock):`` in a generator."""
 
-    __slots__ = ("calls", "entities", "following", "number", "released")
+    __slots__ = (
+        "_called",
+        "_called_before",
+        "_members",
+        "calls",
+        "entities",
+        "following",
+        "number",
+        "released",
+    )
 
     def __init__(self, executor: Executor, number: int, entities: list[str]) -> None:
         super().__init__(executor)
@@ -30,6 +39,27 @@ class EntityLock(Task["EntityLock"]):
         # What waits until it is granted again, after a rewind: the code has it already.
         self.calls: list[tuple[str, Operation]] | None = None
         self.following: int | None = None  # its number once the grant of then was given anew
+        self._members = frozenset(entities)
+        self._called: dict[str, int] = {}  # the number of the last call of each inside
+        self._called_before: set[str | None] | None = None  # with calls open at the first of these
+
+    def covers(self, entity: str) -> bool:
+        """Whether that is one of the entities."""
+        return entity in self._members
+
+    def note_call(self, entity: str, number: int) -> bool:
+        """Take note of a call inside; False where one to that entity is under way."""
+        pending = self._executor.pending
+        if self._called_before is None:
+            calls = (task for task in pending.values() if isinstance(task, CallTask))
+            self._called_before = {task.entity for task in calls}
+        if self._called.get(entity) in pending or (
+            entity in self._called_before
+            and any(isinstance(one, CallTask) and one.entity == entity for one in pending.values())
+        ):
+            return False
+        self._called[entity] = number
+        return True
 
     def ask_again(self, number: int) -> None:
         """Be asked for once more, under a number of its own, since it was given back."""

@@ -102,9 +102,11 @@ class Calls:
     def cancel_some(self, instance_id: str, execution: int, tasks: Collection[int]) -> None:
         """Tell some activities of an execution to stop, by the numbers of their tasks."""
         self._activities.cancel_some(instance_id, execution, tasks)
-        for shard in self.abroad:
-            for task in tasks:
-                self.cancel_abroad(shard, Caller(instance_id, execution, task))
+        here = {*tasks} if self.abroad else ()
+        for shard, callers in self.abroad.items():
+            for caller in [*callers]:  # fewer than may be given up, as they run
+                if caller[:2] == (instance_id, execution) and caller.task in here:
+                    self.cancel_abroad(shard, caller)
 
     def answered(self, caller: Caller) -> None:
         """Take note of an answer."""

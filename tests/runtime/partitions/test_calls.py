@@ -69,16 +69,16 @@ def test_what_is_cancelled_is_told_here_and_where_the_partition_was() -> None:
     assert (pool.did, told) == ([("cancel", THERE)], [(3, THERE)])
 
 
-def test_many_that_are_cancelled_are_told_so_here_and_where_the_partition_was() -> None:
+def test_of_many_that_are_cancelled_those_are_told_elsewhere_that_run_there() -> None:
     pool, told = Pool(), list[tuple[int, Caller]]()
     calls = Calls(pool, post)
-    calls.abroad = {3: {THERE}}
+    calls.abroad = {3: {THERE, Caller("i", 2, 1), Caller("other", 1, 2)}, 4: set()}
     calls.cancel_abroad = lambda shard, caller: told.append((shard, caller))
 
     calls.cancel_some("i", 1, [1, 2])
 
     assert pool.did == [("cancel some", "i", 1, [1, 2])]
-    assert told == [(3, HERE), (3, THERE)]
+    assert told == [(3, THERE)]
 
 
 def test_where_an_activity_runs_is_known_here_and_where_the_partition_was() -> None:
