@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from perdure import App, OrchestrationContext, RetryPolicy
+from perdure.actors import failures
 from perdure.actors.codec import codec_for
 from perdure.actors.errors import ActivityError, Cancelled, FailureDetails
 from perdure.actors.failures import encode_failure
@@ -137,7 +138,7 @@ def test_failures_are_read_as_they_come_some_at_a_time(executor: Any, in_order: 
     every = AllTask(executor, [*tasks], False)
     coming = tasks if in_order else tasks[::-1]
 
-    with mock.patch.object(tasks_module, "read_failure", wraps=tasks_module.read_failure) as read:
+    with mock.patch.object(tasks_module, "read_failure", wraps=failures.read_failure) as read:
         known: list[int] = []
         for task in coming[:-1]:
             task.settle(FAILED, FAILURE)
