@@ -74,6 +74,9 @@ _MANY = 1_023
 
 #: More strands of code, or tasks, than these are stepped, or cancelled, bit by bit.
 WIDE = 1_000
+#: Branches that begin before time goes on. Without a bound those that begin others for ever would
+#: never let their turn end, nor let the others of their partition have one.
+BRANCHES_MAX = 1_000_000
 
 #: How often code that catches everything is thrown out before it is given up.
 _STOPS_MAX = 100
@@ -95,6 +98,7 @@ class Executor:
     """The live code of one execution: an ``Execution`` by coroutines of this process."""
 
     __slots__ = (
+        "_begun",
         "_make_context",
         "_put_off",
         "_random",
@@ -152,6 +156,7 @@ class Executor:
         self.execution = execution
         self._make_context: Callable[[Executor], Any] | None = make_context  # until it begins
         self.now = 0
+        self._begun = (0, 0)  # how many branches have begun at one time: when, and how many
         self.numbers = 0
         self.pending: dict[int, Task[Any]] = {}
         self.ready: list[tuple[Fiber, BaseException | None]] = []
@@ -713,6 +718,21 @@ class Executor:
         """The fiber whose code is running."""
         assert self.running is not None
         return self.running
+
+    def count_branch(self) -> None:
+        """Take note that a branch begins.
+
+        Raises:
+            UsageError: so many have begun at one time that they may go on to do so without end.
+        """
+        at, count = self._begun
+        count = count + 1 if at == self.now else 1
+        self._begun = self.now, count
+        if count > BRANCHES_MAX:
+            raise UsageError(
+                f"{BRANCHES_MAX:,} branches have begun at one time, and nothing was awaited that "
+                "takes any: have fewer at once, or each wait for something before it begins others"
+            )
 
     def begin_fiber(self, fiber: Fiber) -> None:
         """Let a new fiber run, behind those that are ready."""

@@ -339,7 +339,8 @@ class TaskGroup:
         """Begin a branch, ``await function(*args)``; it first runs when this one next waits.
 
         Raises:
-            UsageError: the group has ended or was not entered, or it is no async function.
+            UsageError: the group has ended or was not entered, it is no async function, or a
+                million of branches have begun while no time went by.
         """
         if not self._open:
             raise UsageError(
@@ -347,6 +348,7 @@ class TaskGroup:
                 "in a branch of it"
             )
         self._executor.check_stepped()
+        self._executor.count_branch()
         coroutine = _branch(function, args)
         fiber = Fiber(
             self._executor, coroutine, not hasattr(coroutine, "cr_await"), self, self.cancel_scope

@@ -21,6 +21,7 @@ from perdure import (
     RuntimeStatus,
     UsageError,
 )
+from perdure.actors.replay import executor
 from tests.features.scopes.application import app, fail, log, note
 from tests.runtime.orchestrating import (
     EVICTED,
@@ -464,3 +465,65 @@ async def test_an_orchestration_that_awaits_in_finally_can_be_let_go() -> None:
             await handle.raise_event("later")
 
         assert [await handle.result(5) for handle in handles] == [7, 7]
+
+
+@app.orchestration
+async def begin_others(ctx: OrchestrationContext, each: int) -> None:
+    async def branch() -> None:
+        for _ in range(each):
+            tg.start_soon(branch)
+
+    async with ctx.create_task_group() as tg:
+        tg.start_soon(branch)
+
+
+@pytest.mark.parametrize("each", [1, 2])
+async def test_branches_that_begin_others_without_end_fail_and_hurt_nobody_else(
+    each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "BRANCHES_MAX", 4_000)
+    async with running(app) as hub:
+        others = await hub.client.start_new(branches, ["a"])
+        handle = await hub.client.start_new(begin_others, each)
+
+        with pytest.raises(OrchestrationFailedError) as failed:
+            await handle.result()
+        await others.raise_event("a")
+
+        assert {one.error_type for one in failed.value.failure.members} == {"UsageError"}
+        assert "4,000 branches have begun" in failed.value.failure.members[0].message
+        assert await others.result() == ["body", "+a", "-a", "=a", "end"]
+
+
+@app.orchestration
+async def begin_by_and_by(ctx: OrchestrationContext, times: int) -> int:
+    begun = 0
+
+    async def branch() -> None:
+        nonlocal begun
+        begun += 1
+
+    for _ in range(times):
+        async with ctx.create_task_group() as tg:
+            for _ in range(3):
+                tg.start_soon(branch)
+        await ctx.wait_for_external_event("on")
+    return begun
+
+
+@EVICTED
+async def test_only_branches_that_begin_at_one_time_are_counted(
+    evicted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "BRANCHES_MAX", 3)
+    clock = ManualClock()
+    async with running(app, clock=clock) as hub:
+        handle = await hub.client.start_new(begin_by_and_by, 3)
+        for _ in range(3):
+            await quiet(hub)
+            if evicted:
+                assert await evict(hub) == 1
+            clock.advance(1)
+            await handle.raise_event("on")
+
+        assert await handle.result() == 9
