@@ -77,7 +77,7 @@ class InstanceLook:
 
     def _look_at_code(self, executor: Executor) -> None:
         self.branches = branches_of(executor, BRANCHES_MAX)
-        self.branch_count = len(executor.fibers)
+        self.branch_count = executor.fiber_count
         self.unconsumed = executor.unconsumed_names()
         awaited = [*executor.awaited_events()]
         self.awaited_count = len(awaited)

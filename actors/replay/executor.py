@@ -10,11 +10,9 @@ that made it.
 from __future__ import annotations
 
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
 from itertools import chain, islice
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
@@ -76,7 +74,7 @@ _MANY = 1_023
 WIDE = 1_000
 #: Branches that begin before time goes on. Without a bound those that begin others for ever would
 #: never let their turn end, nor let the others of their partition have one.
-BRANCHES_MAX = 1_000_000
+BEGUN_MAX = 1_000_000
 
 #: How often code that catches everything is thrown out before it is given up.
 _STOPS_MAX = 100
@@ -85,7 +83,6 @@ _TASKS: Any = Task
 
 _END = object()
 
-_number_of = attrgetter("number")
 
 # What a named tuple's class does, without the Python function in between.
 _tuple = cast("Any", tuple).__new__
@@ -99,12 +96,15 @@ class Executor:
 
     __slots__ = (
         "_begun",
+        "_branches",
         "_make_context",
         "_put_off",
         "_random",
+        "_root",
         "_script",
         "_uuids",
         "answers_later",
+        "branches",
         "cancel_requested",
         "carried",
         "children",
@@ -117,7 +117,6 @@ class Executor:
         "events",
         "execution",
         "external",
-        "fibers",
         "given_up",
         "instance_id",
         "is_between",
@@ -156,11 +155,13 @@ class Executor:
         self.execution = execution
         self._make_context: Callable[[Executor], Any] | None = make_context  # until it begins
         self.now = 0
-        self._begun = (0, 0)  # how many branches have begun at one time: when, and how many
+        self._begun = (0, 0)  # a time, and how many branches have begun by then
         self.numbers = 0
+        self.branches = 0  # how many have begun
         self.pending: dict[int, Task[Any]] = {}
         self.ready: list[tuple[Fiber, BaseException | None]] = []
-        self.fibers: list[Fiber] = []
+        self._root: Fiber | None = None
+        self._branches: dict[int, Fiber] | None = None  # by number, so in the order they began
         self.running: Fiber | None = None
         self.outcome: Outcome | None = None
         self.continuation: Continuation | None = None
@@ -233,7 +234,8 @@ class Executor:
             self._end(None, error)
             return
         if runs:
-            self.begin_fiber(Fiber(self, made, by_yield))
+            self._root = Fiber(self, made, by_yield)
+            self.ready.append((self._root, None))
         else:
             self._end(made, None)
 
@@ -425,8 +427,8 @@ class Executor:
     def cancel(self, reason: str) -> None:
         """Throw ``Cancelled`` into the root at its await."""
         self.cancel_requested = reason
-        if self.fibers:
-            self.fibers[0].interrupt(Cancelled(reason))
+        if self._root is not None:
+            self._root.interrupt(Cancelled(reason))
 
     def _run(self, happened: Callable[..., object] | None, given: Any) -> None:
         self.is_stepped = True
@@ -573,17 +575,15 @@ class Executor:
                 return
 
     def _end_fiber(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
-        fibers = self.fibers
-        if len(fibers) <= AT_ONCE:
-            fibers.remove(fiber)
-        else:  # looked for, it would be met behind all others
-            del fibers[bisect_left(fibers, fiber.number, key=_number_of)]
-        if fiber.group is not None:
-            self.is_between = True
-            fiber.group.on_ended(error)
-            self.is_between = False
-        else:
+        if fiber.group is None:
+            self._root = None
             self._end(value, error)
+            return
+        assert self._branches is not None
+        del self._branches[fiber.number]
+        self.is_between = True
+        fiber.group.on_ended(error)
+        self.is_between = False
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         if self.mismatch is not None:
@@ -620,9 +620,9 @@ class Executor:
             What lets go of its strands and tasks, where these are many; pauses now and then.
         """
         self.closed = True
-        if len(self.fibers) > _MANY:
+        if self._branches is not None and len(self._branches) > _MANY:
             return self._let_go_all()
-        if self.fibers:
+        if self._root is not None or self._branches:
             self.stage(self.context, self._let_go, self.fibers, None)
         self._forget()
         if not self.pending and not self.unanswered and self.external is None:
@@ -636,16 +636,16 @@ class Executor:
 
     def _forget(self) -> None:
         # What leads from here to what leads back; the collector would find it else.
-        self.fibers.clear()
+        self._root = self._branches = None
         self._drop_rest()
         self.unfinished = None
         self.running = self.lock = self.mismatch = None
         self.unseen.clear()
 
     def _let_go_all(self) -> Generator[None]:
-        for start in range(0, len(self.fibers), AT_ONCE):
-            some = self.fibers[start : start + AT_ONCE]
-            self.stage(self.context, self._let_go, some, None)
+        fibers = self.fibers
+        for start in range(0, len(fibers), AT_ONCE):
+            self.stage(self.context, self._let_go, fibers[start : start + AT_ONCE], None)
             yield
         self._forget()
         yield from self._let_go_tasks()
@@ -719,26 +719,41 @@ class Executor:
         assert self.running is not None
         return self.running
 
-    def count_branch(self) -> None:
-        """Take note that a branch begins.
+    @property
+    def fibers(self) -> list[Fiber]:
+        """The strands of code that have not ended, in the order in which they began."""
+        root = [] if self._root is None else [self._root]
+        return root if self._branches is None else [*root, *self._branches.values()]
+
+    @property
+    def fiber_count(self) -> int:
+        """How many strands of code have not ended."""
+        return (self._root is not None) + len(self._branches or ())
+
+    def new_branch(self) -> int:
+        """Give the number of a branch that is to begin.
 
         Raises:
             UsageError: so many have begun at one time that they may go on to do so without end.
         """
-        at, count = self._begun
-        count = count + 1 if at == self.now else 1
-        self._begun = self.now, count
-        if count > BRANCHES_MAX:
+        self.branches = number = self.branches + 1
+        if self._begun[0] != self.now:
+            self._begun = self.now, number
+        if number - self._begun[1] >= BEGUN_MAX:
             raise UsageError(
-                f"{BRANCHES_MAX:,} branches have begun at one time, and nothing was awaited that "
-                "takes any: have fewer at once, or each wait for something before it begins others"
+                f"{BEGUN_MAX:,} branches have begun at one time: have fewer at once, or each wait "
+                "for something before it begins others"
             )
+        return number
 
-    def begin_fiber(self, fiber: Fiber) -> None:
-        """Let a new fiber run, behind those that are ready."""
-        if self.fibers:
-            fiber.number = self.fibers[-1].number + 1
-        self.fibers.append(fiber)
+    def begin_branch(self, fiber: Fiber) -> None:
+        """Let a branch run, behind the strands of code that are ready."""
+        if self.closed:
+            fiber.coroutine.close()  # none of it has run, and none will
+            return
+        if self._branches is None:
+            self._branches = {}
+        self._branches[fiber.number] = fiber
         self.ready.append((fiber, None))
 
     def number(self) -> int:
@@ -1181,8 +1196,8 @@ class Executor:
         """Where the code waits or has failed, or the function itself where that has ended."""
         if self._script is not None and self._script.failed_at is not None:
             return self._script.failed_at
-        if self.fibers:
-            return line_of(self.fibers[0].coroutine)
+        if self._root is not None:
+            return line_of(self._root.coroutine)
         code = self.definition.function.__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
 

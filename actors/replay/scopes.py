@@ -198,7 +198,7 @@ class CancelScope:
             return  # thrown once: a second one would break off the clean-up
         if runs is not None:
             runs.interrupt(self._cancelled())
-        fibers = [*self._executor.fibers]
+        fibers = self._executor.fibers
         self._executor.put_off(self._interrupt(fibers, runs), len(fibers))
 
     def _interrupt(self, fibers: list[Fiber], heard: Fiber | None) -> Generator[None]:
@@ -348,15 +348,16 @@ class TaskGroup:
                 "in a branch of it"
             )
         self._executor.check_stepped()
-        self._executor.count_branch()
+        number = self._executor.new_branch()
         coroutine = _branch(function, args)
         fiber = Fiber(
             self._executor, coroutine, not hasattr(coroutine, "cr_await"), self, self.cancel_scope
         )
+        fiber.number = number
         if self.cancel_scope.cancel_called:
             fiber.owed = Cancelled("its cancel scope was cancelled", scope=self.cancel_scope)
         self._children += 1
-        self._executor.begin_fiber(fiber)
+        self._executor.begin_branch(fiber)
 
     def on_ended(self, error: BaseException | None) -> None:
         """A branch has ended."""

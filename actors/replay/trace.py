@@ -123,7 +123,7 @@ class Tracer(Executor):
             before,
             self.position,
             branches_of(self, BRANCHES_MAX),
-            len(self.fibers),
+            self.fiber_count,
             [open_task(*one) for one in islice(self.pending.items(), OPEN_MAX)],
             len(self.pending),
             [one.title for one in islice(self.awaited_events(), OPEN_MAX)],

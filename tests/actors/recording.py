@@ -238,7 +238,7 @@ class Instance:
                 "numbers": executor.numbers,
                 "waiters": {name: len(queue) for name, queue in waits.items()},
                 "unconsumed": [*executor.unconsumed_events()],
-                "fibers": len(executor.fibers),
+                "fibers": executor.fiber_count,
                 "replaying": executor.is_replaying,
             }
         return kept

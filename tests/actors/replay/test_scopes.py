@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -89,6 +90,32 @@ def test_a_group_has_a_fiber_for_each_branch_and_one_for_its_body() -> None:
         instance.take(Event("c", b"1"), START + 1)
 
         assert instance.actor.status == "Completed"
+
+
+@pytest.mark.parametrize("count", [2, 2_000])
+def test_branches_that_begin_as_the_code_is_let_go_are_dropped_with_it(count: int) -> None:
+    begins = 0
+
+    async def begins_at_its_end(ctx: OrchestrationContext) -> None:
+        async def branch() -> None:
+            nonlocal begins
+            try:
+                await ctx.wait_for_external_event("never")
+            finally:
+                begins += 1
+                tg.start_soon(branch)
+
+        async with ctx.create_task_group() as tg:
+            for _ in range(count):
+                tg.start_soon(branch)
+
+    with begun(begins_at_its_end) as instance:
+        rest = instance.actor.close()
+        for _ in rest or ():
+            pass
+    gc.collect()  # a coroutine that was never awaited says so now
+
+    assert begins == count
 
 
 def test_groups_and_scopes_without_deadline_leave_no_mark_in_the_history() -> None:

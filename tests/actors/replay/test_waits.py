@@ -161,7 +161,7 @@ def test_a_look_at_live_code_finds_what_is_pending_and_changes_nothing(
                 found = {task.number for task in at_once(open_tasks(executor))}
                 assert found == set(executor.pending)
                 branches = branches_of(executor, 1_000)
-                assert len(branches) == len(executor.fibers)
+                assert len(branches) == executor.fiber_count
                 assert all(branch.wait is not None and branch.lines for branch in branches)
                 # The history alone has what was given up, too.
                 alone = {task.number for task in at_once(unanswered(instance.history))}

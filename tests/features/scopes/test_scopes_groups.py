@@ -481,7 +481,7 @@ async def begin_others(ctx: OrchestrationContext, each: int) -> None:
 async def test_branches_that_begin_others_without_end_fail_and_hurt_nobody_else(
     each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "BRANCHES_MAX", 4_000)
+    monkeypatch.setattr(executor, "BEGUN_MAX", 4_000)
     async with running(app) as hub:
         others = await hub.client.start_new(branches, ["a"])
         handle = await hub.client.start_new(begin_others, each)
@@ -515,7 +515,7 @@ async def begin_by_and_by(ctx: OrchestrationContext, times: int) -> int:
 async def test_only_branches_that_begin_at_one_time_are_counted(
     evicted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "BRANCHES_MAX", 3)
+    monkeypatch.setattr(executor, "BEGUN_MAX", 3)
     clock = ManualClock()
     async with running(app, clock=clock) as hub:
         handle = await hub.client.start_new(begin_by_and_by, 3)
