@@ -42,7 +42,7 @@ help:
 	@echo 'make demo-cluster  run examples/cluster: several processes, a PostgreSQL, and a kill -9'
 	@echo 'make check   all checks: formatting, lint, types, tests'
 	@echo 'make test    the tests'
-	@echo 'make test-ends  the tests on the oldest and the newest Python that is claimed'
+	@echo 'make test-ends  the tests on the oldest and the newest Python that is claimed, after make test'
 	@echo 'make test-3.13  the tests on one of them, in .venv-3.13'
 	@echo 'make lint    all checks but the tests'
 	@echo 'make long    the tests, with the slow ones, and on every Python that is claimed'
@@ -65,12 +65,13 @@ test: $(INSTALLED_DEV)
 	@$(call compiled,.venv)
 	$(BIN)/python $(PYTEST) $(ARGS)
 
-# Whichever of them .venv is made of has run the tests with `make test`.
+# Whichever of them .venv is made of has run the tests with `make test`, also those that are the same
+# on every Python.
 test-ends: $(INSTALLED)
 	@for version in $(ENDS); do \
 	  $(BIN)/python -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] == '$$version')" \
 	    || continue; \
-	  $(MAKE) --no-print-directory test-$$version || exit 1; \
+	  $(MAKE) --no-print-directory test-$$version CHOSEN="-m 'not once'" || exit 1; \
 	done
 
 # On the PATH, or one that pyenv has; one that this machine lacks is passed over, in words.
@@ -91,7 +92,7 @@ test-3.%:
 	fi; \
 	echo "Testing on $$(.venv-3.$*/bin/python --version)"; \
 	$(call compiled,.venv-3.$*); \
-	.venv-3.$*/bin/python $(PYTEST) $(ARGS)
+	.venv-3.$*/bin/python $(PYTEST) $(CHOSEN) $(ARGS)
 
 # The two that check types take longest, and one processor each; what ruff finds is known at once.
 lint: $(INSTALLED_DEV)

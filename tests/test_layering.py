@@ -10,6 +10,8 @@ import pytest
 
 from tests.rooms import PICTURE, ROOMS, ROOT, USERS, Room, covers, draw, grounds, room_of
 
+pytestmark = pytest.mark.once
+
 TOPS = sorted({room.name.partition("/")[0] for room in ROOMS})
 
 # The pure room is given its time and never waits for anything itself.

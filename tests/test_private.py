@@ -18,6 +18,8 @@ import pytest
 
 from tests.rooms import ROOT
 
+pytestmark = pytest.mark.once
+
 LOOKED_AT = ("tests", "examples", "pytest_perdure.py")
 
 # Programs that `perdure check` is tested with: nobody runs them.

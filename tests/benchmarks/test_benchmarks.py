@@ -336,6 +336,7 @@ async def test_a_closed_loop_counts_the_commits_and_operations_of_its_own_time()
     assert (load.operations, load.requests) == (5, 5)
 
 
+@pytest.mark.by_turns
 async def test_an_open_loop_charges_a_stall_to_all_that_should_have_been_sent_meanwhile() -> None:
     stall_s, n = 0.2, 40
     bench = Bench(Options(concurrency=1), None)
@@ -359,6 +360,7 @@ async def test_an_open_loop_charges_a_stall_to_all_that_should_have_been_sent_me
     assert percentiles_ms(waits)[0] < 0.1 * timed.load.p50_ms
 
 
+@pytest.mark.by_turns
 async def test_an_open_loop_sends_nothing_before_its_time_and_says_when_it_falls_behind() -> None:
     n, took_s = 60, 0.002
     bench = Bench(Options(concurrency=1, arrivals="constant"), None)

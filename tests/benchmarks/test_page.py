@@ -20,6 +20,8 @@ from perdure.benchmarks.replay import measure_replay
 from perdure.benchmarks.suite import BENCHMARKS, SECTIONS, Benchmark
 from tests.benchmarks.sizes import make_small
 
+pytestmark = pytest.mark.once
+
 TEXTS = str(Path(command.__file__).parent)
 SMALL = ["-n", "5", "--instances", "40", "--text", TEXTS, "--store", "memory:", "--no-uvloop"]
 

@@ -120,6 +120,7 @@ async def test_signals_that_are_not_as_planned_are_noticed(
     assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("measure", [measure_isolation, measure_rebalance])
 async def test_calls_that_were_made_twice_are_noticed(measure: Measure) -> None:
     with pytest.raises((WrongOutcomeError, ExceptionGroup)) as caught:
@@ -128,6 +129,7 @@ async def test_calls_that_were_made_twice_are_noticed(measure: Measure) -> None:
     assert all(isinstance(error, WrongOutcomeError) for error in leaves(caught.value))
 
 
+@pytest.mark.by_turns
 async def test_a_signal_that_never_comes_counts_as_lost() -> None:
     bench = a_bench()
     plan = make_plan("meter", "x-", [0, 1, 0], ["one"])
@@ -143,6 +145,7 @@ async def test_a_signal_that_never_comes_counts_as_lost() -> None:
     ]
 
 
+@pytest.mark.by_turns
 async def test_sharding_measures_each_load_on_each_number_of_shards() -> None:
     outcome = await measure_sharding(a_bench())
 
@@ -179,6 +182,7 @@ async def test_crossing_compares_all_places_on_threads_and_on_processes(tmp_path
     assert all(fact.value > 0 for fact in outcome.facts)
 
 
+@pytest.mark.by_turns
 async def test_stripes_keep_operations_where_they_were_sent_from() -> None:
     outcome = await measure_stripes(a_bench())
 

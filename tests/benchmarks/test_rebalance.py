@@ -32,6 +32,7 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+@pytest.mark.by_turns
 async def test_rebalance_moves_a_partition_in_the_middle_and_checks_the_totals() -> None:
     moved: list[tuple[int, int]] = []
 
@@ -70,6 +71,7 @@ async def test_rebalance_between_processes_is_drawn_beside_that_between_threads(
     assert "Processes: answers" in picture.svg
 
 
+@pytest.mark.by_turns
 async def test_rebalance_refuses_a_move_that_loses_work() -> None:
     class Losing(Hub):
         async def move_partition(self, partition: int, to: int) -> None:

@@ -30,7 +30,7 @@ TALLIES = 6
 ACCOUNTS = 8
 OPENING = 100
 TOGETHER = 4
-REST_S = 0.02
+REST_S = 0.05
 
 
 @app.entity

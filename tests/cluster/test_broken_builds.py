@@ -70,12 +70,14 @@ async def read_after_a_pause(*, waits: bool) -> History:
     return history
 
 
+@pytest.mark.by_turns
 async def test_a_read_after_a_pause_fits_what_others_wrote_meanwhile() -> None:
     history = await read_after_a_pause(waits=True)
 
     check_register(history.calls, 0)
 
 
+@pytest.mark.by_turns
 async def test_a_build_that_reads_whether_it_is_sure_or_not_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -39,6 +39,7 @@ async def counted(hub: Hub) -> dict[int, MembershipStatistics]:
     return {one.index: one.membership for one in found if one.membership is not None}
 
 
+@pytest.mark.by_turns
 async def test_take_overs_and_lost_leases_are_counted() -> None:
     cluster = Cluster()
     with anyio.fail_after(60):
@@ -91,6 +92,7 @@ def members_in(text: str) -> list[str]:
     return re.findall(r'^perdure_members\{member="(\d)"\}', text, re.MULTILINE)
 
 
+@pytest.mark.by_turns
 async def test_each_node_gives_its_own_figures_and_all_only_where_asked() -> None:
     cluster = Cluster()
     with anyio.fail_after(60):

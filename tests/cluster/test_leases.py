@@ -136,6 +136,7 @@ async def test_who_waits_to_be_sure_has_a_beat_sent_at_once() -> None:
             tasks.cancel_scope.cancel()
 
 
+@pytest.mark.by_turns
 async def test_who_waits_to_be_sure_of_a_member_that_has_expired_looks_elsewhere() -> None:
     cluster, host = await cluster_of(1), Host()
     async with leased(cluster, host) as leases:
@@ -156,6 +157,7 @@ async def _speak_again(cluster: Cluster) -> None:
     cluster.silent.clear()
 
 
+@pytest.mark.by_turns
 async def test_nobody_waits_for_ever_to_be_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STORE_PATIENCE_S", 0.1)
     cluster, host = await cluster_of(1), Host()
@@ -292,6 +294,7 @@ async def test_take_overs_do_not_hold_beats_up() -> None:
         assert host.numbers == [1]
 
 
+@pytest.mark.by_turns
 async def test_what_cannot_be_served_yet_stays_and_is_tried_again() -> None:
     cluster, host = await cluster_of(1), Host(30.0)
     host.failures = [StorageError("away"), UnavailableError("away")]
@@ -338,6 +341,7 @@ async def test_a_member_that_leaves_lets_all_go_if_there_is_anybody_to_have_it()
             assert len(heir.hosted) == 4, "nobody else is there"
 
 
+@pytest.mark.by_turns
 async def test_a_process_that_cannot_join_again_does_not_go_on_looking_as_who_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -374,6 +378,7 @@ async def test_a_process_that_cannot_join_again_does_not_go_on_looking_as_who_it
         await until(lambda: leases.number == 2 and len(host.hosted) == 1)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("when", ["before it joins again", "after that"])
 async def test_what_begins_to_be_served_as_its_member_expires_is_dropped(
     monkeypatch: pytest.MonkeyPatch, when: str

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from perdure import Hub, Settings
 from tests.cluster.small_cluster import Cluster
@@ -30,6 +31,7 @@ async def driven(hub: Hub, folder: Path, seed: int = 0) -> AsyncGenerator[Load]:
         load.stopped = True
 
 
+@pytest.mark.by_turns
 async def test_moves_by_wish_lose_and_repeat_nothing(tmp_path: Path) -> None:
     cluster = Cluster()
     with anyio.fail_after(60):
@@ -45,6 +47,7 @@ async def test_moves_by_wish_lose_and_repeat_nothing(tmp_path: Path) -> None:
             load.check_runs()
 
 
+@pytest.mark.by_turns
 async def test_members_that_come_and_go_are_not_noticed(tmp_path: Path) -> None:
     cluster = Cluster()
     with anyio.fail_after(60):
@@ -59,6 +62,7 @@ async def test_members_that_come_and_go_are_not_noticed(tmp_path: Path) -> None:
             assert not load.repeated
 
 
+@pytest.mark.by_turns
 async def test_a_member_that_is_cut_off_loses_nothing(tmp_path: Path) -> None:
     cluster = Cluster()
     with anyio.fail_after(60):

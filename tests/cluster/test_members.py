@@ -163,6 +163,7 @@ async def test_one_member_has_all_and_leaves_all() -> None:
         assert await add(hub.client, EntityId(Counter, "a")) == 2
 
 
+@pytest.mark.by_turns
 async def test_members_share_and_each_reaches_everything() -> None:
     cluster = Cluster()
     async with two_members(cluster) as hubs:
@@ -177,6 +178,7 @@ async def test_members_share_and_each_reaches_everything() -> None:
         assert {one.index for one in counted.partitions} == set(range(PARTITIONS))
 
 
+@pytest.mark.by_turns
 async def test_a_store_that_exists_keeps_its_number_of_partitions() -> None:
     cluster = Cluster()
     async with hub_on(cluster):
@@ -187,6 +189,7 @@ async def test_a_store_that_exists_keeps_its_number_of_partitions() -> None:
         assert len(hub.placement) == nodes.PARTITIONS
 
 
+@pytest.mark.by_turns
 async def test_a_member_that_is_to_drain_gives_all_away_and_gets_its_share_again() -> None:
     cluster = Cluster()
     async with two_members(cluster) as (one, _):
@@ -197,6 +200,7 @@ async def test_a_member_that_is_to_drain_gives_all_away_and_gets_its_share_again
         await until(lambda: len(owned(cluster, 2)) == 4)
 
 
+@pytest.mark.by_turns
 async def test_a_partition_moves_to_the_member_that_it_is_to_go_to() -> None:
     cluster = Cluster()
     async with two_members(cluster) as (one, two):
@@ -223,6 +227,7 @@ async def test_what_is_done_once_for_a_hub_is_done_by_the_first_member() -> None
 # What moves along.
 
 
+@pytest.mark.by_turns
 async def test_an_activity_that_runs_goes_on_where_it_is_when_its_instance_moves() -> None:
     global may_end
     may_end = anyio.Event()
@@ -238,6 +243,7 @@ async def test_an_activity_that_runs_goes_on_where_it_is_when_its_instance_moves
         assert crew_of(two).local_shard.activities.count == 0, "it ran once"
 
 
+@pytest.mark.by_turns
 async def test_what_a_member_that_stops_runs_is_finished_and_its_instances_go_on() -> None:
     global may_end
     may_end = anyio.Event()
@@ -257,6 +263,7 @@ async def test_what_a_member_that_stops_runs_is_finished_and_its_instances_go_on
             assert crew_of(one).local_shard.activities.count == 0, "none of them ran again"
 
 
+@pytest.mark.by_turns
 async def test_who_saw_an_owner_before_the_last_one_takes_what_that_one_hands_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -302,6 +309,7 @@ async def test_who_saw_an_owner_before_the_last_one_takes_what_that_one_hands_ov
 # Take-over.
 
 
+@pytest.mark.by_turns
 async def test_what_a_silent_member_had_is_taken_when_it_expires() -> None:
     cluster = Cluster()
     async with two_members(cluster, ttl_s=TTL_S) as (one, _):
@@ -334,6 +342,7 @@ async def test_a_member_that_is_gone_is_not_waited_for_on_its_own_host() -> None
             await two.stop()
 
 
+@pytest.mark.by_turns
 async def test_a_member_of_another_host_is_waited_for_however_it_looks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -355,6 +364,7 @@ async def test_a_member_of_another_host_is_waited_for_however_it_looks(
             await two.stop()
 
 
+@pytest.mark.by_turns
 async def test_a_partition_that_was_taken_from_a_member_ends_there_and_its_hub_goes_on() -> None:
     cluster = Cluster()
     async with two_members(cluster) as (one, two):
@@ -367,6 +377,7 @@ async def test_a_partition_that_was_taken_from_a_member_ends_there_and_its_hub_g
         assert await add(two.client, counter_of(cluster, 2)) == 1
 
 
+@pytest.mark.by_turns
 async def test_a_member_that_expired_is_another_one_from_then_on() -> None:
     cluster = Cluster()
     with anyio.fail_after(60):
@@ -381,6 +392,7 @@ async def test_a_member_that_expired_is_another_one_from_then_on() -> None:
             assert 1 not in cluster.members
 
 
+@pytest.mark.by_turns
 async def test_a_member_that_expires_while_it_lets_a_partition_go_serves_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -419,6 +431,7 @@ async def test_a_member_that_expires_while_it_lets_a_partition_go_serves_on(
 # Reads.
 
 
+@pytest.mark.by_turns
 async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale() -> None:
     cluster = Cluster()
     async with two_members(cluster, ttl_s=TTL_S) as (one, two):
@@ -452,6 +465,7 @@ async def test_a_member_that_may_have_been_taken_over_answers_nothing_stale() ->
         assert answers == dict.fromkeys(("operation", "state", "status", "query"), 2)
 
 
+@pytest.mark.by_turns
 async def test_a_member_that_lost_a_connection_answers_nothing_before_the_store_has_heard_it() -> (
     None
 ):
@@ -483,6 +497,7 @@ async def test_a_member_that_lost_a_connection_answers_nothing_before_the_store_
         assert cluster.leases[lease.partition] == lease, "it has not gone"
 
 
+@pytest.mark.by_turns
 async def test_who_answers_whether_sure_or_not_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -501,6 +516,7 @@ async def test_who_answers_whether_sure_or_not_is_found_out(
         cluster.silent.clear()
 
 
+@pytest.mark.by_turns
 async def test_a_member_whose_session_ended_reads_on_once_it_has_looked() -> None:
     cluster = Cluster()
     async with two_members(cluster) as (_, two):
@@ -517,6 +533,7 @@ async def test_a_member_whose_session_ended_reads_on_once_it_has_looked() -> Non
 # Trouble.
 
 
+@pytest.mark.by_turns
 async def test_requests_wait_for_a_store_that_is_away_for_a_while() -> None:
     cluster = Cluster()
     async with two_members(cluster, ttl_s=TTL_S) as (one, two):
@@ -543,6 +560,7 @@ async def test_requests_wait_for_a_store_that_is_away_for_a_while() -> None:
         assert sorted(done) == [2, 2, 3, 3]
 
 
+@pytest.mark.by_turns
 async def test_requests_do_not_wait_for_ever_for_a_store_that_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -571,6 +589,7 @@ async def test_requests_do_not_wait_for_ever_for_a_store_that_is_away(
                     await anyio.sleep(0.05)
 
 
+@pytest.mark.by_turns
 async def test_members_that_do_not_reach_each_other_go_on_through_the_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -598,6 +617,7 @@ def runs(hub: Hub) -> bool:
         return False
 
 
+@pytest.mark.by_turns
 async def test_a_hub_of_which_something_fails_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
     may_fail = anyio.Event()
 
@@ -616,6 +636,7 @@ async def test_a_hub_of_which_something_fails_says_what(monkeypatch: pytest.Monk
 # Ways in.
 
 
+@pytest.mark.by_turns
 async def test_a_client_of_one_member_reaches_all(tmp_path: Path) -> None:
     cluster = Cluster()
     with anyio.fail_after(60):

@@ -67,8 +67,15 @@ DEATHS = [
     for step in STEPS
     if step.endswith(" 1")
 ]
+#: Each way once with a step, and with each of them where there is time.
 WORKERS_DIE = [
-    step if step in ("copied 1", "arrived 1") else pytest.param(step, marks=pytest.mark.slow)
+    pytest.param(
+        *(way, step),
+        marks=[]
+        if (way, step) in {("there", "copied 1"), ("back", "arrived 1")}
+        else pytest.mark.slow,
+    )
+    for way in ("there", "back")
     for step in ("following 1", "copying 1", "copied 1", "stopped 1", "followed 1", "arrived 1")
 ]
 #: What goes on in the store's own thread, whichever loop the hub is on.
@@ -80,6 +87,8 @@ LOOPS = pytest.mark.parametrize("loop", ["asyncio", pytest.param("trio", marks=p
 
 Process = subprocess.Popen[bytes]
 WAYS = pytest.mark.parametrize("way", ["there", "back"])
+#: Where both ways are the same to what is tested.
+ONE_WAY = pytest.mark.parametrize("way", ["there", pytest.param("back", marks=pytest.mark.slow)])
 TARGETS: dict[str, Any] = {"there": MovablePostgres, "back": MovableSqlite}
 SOURCES: dict[str, Any] = {"there": SqlitePartition, "back": PostgresPartition}
 
@@ -284,7 +293,7 @@ async def test_a_hub_that_is_killed_again_and_again_moves_all_the_same(
     await move.check_moved(errands)
 
 
-@WAYS
+@ONE_WAY
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_command_that_was_killed_changes_nothing_of_the_move(
     tmp_path: Path, newest_postgres: str, way: str
@@ -309,6 +318,7 @@ async def test_a_command_that_was_killed_changes_nothing_of_the_move(
     await move.check_moved(errands)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("way", "shards"),
     [("there", 1), pytest.param("there", 2, marks=pytest.mark.slow), ("back", 1)],
@@ -337,6 +347,7 @@ async def test_a_hub_moves_with_its_work_under_way(
     await move.check_moved(errands)
 
 
+@pytest.mark.by_turns
 async def test_a_hub_with_workers_moves_with_its_work_under_way(
     tmp_path: Path, newest_postgres: str
 ) -> None:
@@ -471,8 +482,7 @@ async def test_a_hub_with_workers_whose_supervisor_was_killed_goes_on_with_its_w
     await move.check_moved(errands)
 
 
-@WAYS
-@pytest.mark.parametrize("step", WORKERS_DIE)
+@pytest.mark.parametrize(("way", "step"), WORKERS_DIE)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_hub_of_which_a_worker_is_killed_at_a_step_moves_all_the_same(
     tmp_path: Path, newest_postgres: str, way: str, step: str, monkeypatch: pytest.MonkeyPatch
@@ -505,6 +515,7 @@ async def test_a_hub_with_workers_that_was_killed_goes_on_with_its_move(
     await move.check_moved(errands)
 
 
+@pytest.mark.by_turns
 @WAYS
 async def test_how_far_a_hub_has_moved_is_counted(
     tmp_path: Path, newest_postgres: str, way: str
@@ -527,6 +538,7 @@ async def test_how_far_a_hub_has_moved_is_counted(
     assert f"perdure_migration_longest_pause_seconds {status.longest_pause_s}" in said
 
 
+@pytest.mark.by_turns
 async def test_a_move_that_was_not_finished_at_the_end_is_finished_where_the_hub_starts_next(
     tmp_path: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -692,6 +704,7 @@ async def expire(database: str) -> None:
     await anyio.to_thread.run_sync(bridge.close)
 
 
+@pytest.mark.by_turns
 async def test_a_hub_goes_back_from_one_node_alone(tmp_path: Path, newest_postgres: str) -> None:
     folder = tmp_path / "hub"
     async with Hub(app, store=newest_postgres, partitions=PARTITIONS) as hub:
@@ -732,6 +745,7 @@ async def test_a_node_that_was_asleep_while_its_hub_left_is_refused(
     await store.close()
 
 
+@pytest.mark.by_turns
 async def test_who_asks_where_a_hub_was_is_told_where_it_is(
     tmp_path: Path, newest_postgres: str
 ) -> None:
@@ -855,6 +869,7 @@ async def test_what_an_earlier_try_has_under_way_does_nothing(
     await anyio.to_thread.run_sync(bridge.close)
 
 
+@pytest.mark.by_turns
 async def test_what_cannot_move_while_it_serves_says_so(
     tmp_path: Path, newest_postgres: str, oldest_postgres: str
 ) -> None:

@@ -50,6 +50,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.005)
 
 
+@pytest.mark.by_turns
 async def test_each_member_says_who_serves_what() -> None:
     cluster = Cluster()
     with anyio.fail_after(60):
@@ -115,6 +116,7 @@ async def test_a_hub_that_starts_says_who_serves_it(monkeypatch: pytest.MonkeyPa
         await hub.stop()
 
 
+@pytest.mark.by_turns
 async def test_what_is_in_the_journal_only_is_told_of_each_partition(
     newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +142,7 @@ async def test_what_is_in_the_journal_only_is_told_of_each_partition(
     assert [part.unapplied for part in free] == [0, 0, 0, 0]
 
 
+@pytest.mark.by_turns
 async def test_a_drained_member_has_nothing_until_it_is_undrained() -> None:
     cluster = Cluster()
     with anyio.fail_after(60):

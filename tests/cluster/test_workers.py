@@ -92,6 +92,7 @@ async def test_workers_are_counted_apart_from_other_nodes(newest_postgres: str) 
             assert len(own.partitions) + len(others.partitions) == PARTITIONS
 
 
+@pytest.mark.by_turns
 async def test_workers_that_cannot_serve_say_why(newest_postgres: str) -> None:
     with anyio.fail_after(60):
         async with hub_on(newest_postgres, workers=1):

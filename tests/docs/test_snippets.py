@@ -93,6 +93,7 @@ def test_a_program_runs(page: Path, source: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == said
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("page", JOINED)
 async def test_the_blocks_of_a_page_run_in_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ async def some_load(hub: Hub) -> Load:
     return load
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("key", "change", "words"),
     [("signals-1", -1, "lost"), ("probe-1", 1, "done twice"), ("revenue", 1, "done twice")],

@@ -99,6 +99,7 @@ async def flow(ctx: OrchestrationContext, again: bool = True) -> list[str]:
     return [*seen, trace.get()]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory:", "sqlite"])
 async def test_what_the_starter_held_goes_along_to_all_that_is_called(
     kind: str, tmp_path: Path
@@ -229,6 +230,7 @@ without_child = App(context_vars=[trace])
 async def other(ctx: OrchestrationContext) -> None: ...
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_what_goes_along_is_there_when_an_instance_begins_after_it_was_parked(
     kind: str, tmp_path: Path
@@ -265,6 +267,7 @@ async def test_what_goes_along_is_there_when_an_instance_begins_as_it_is_resumed
         assert (await handle.status()).suspended is None
 
 
+@pytest.mark.by_turns
 async def test_what_goes_along_is_there_when_an_instance_is_retried_that_crashed_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -300,6 +303,7 @@ async def holds(ctx: OrchestrationContext) -> None:
         await ctx.wait_for_external_event("go")
 
 
+@pytest.mark.by_turns
 async def test_a_request_with_what_goes_along_is_known_by_its_id_after_a_restart(
     tmp_path: Path,
 ) -> None:

@@ -44,6 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:" if request.param == "memory:" else f"sqlite:{tmp_path / 'hub'}"
 
 
+@pytest.mark.by_turns
 async def test_a_stream_begins_with_a_reset_and_tells_the_last_state_of_each(store: str) -> None:
     async with Hub(app, store=store) as hub:
         changes = hub.client.changes()

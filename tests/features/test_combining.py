@@ -304,6 +304,7 @@ MIXED = st.lists(
 )
 
 
+@pytest.mark.by_turns
 @hypothesis_settings(max_examples=hypothesis_settings().max_examples // 2)
 @given(signals=MIXED, at_once=st.integers(1, 10))
 async def test_combined_signals_do_what_single_ones_do(

@@ -53,6 +53,7 @@ def answer_later(
     return made
 
 
+@pytest.mark.by_turns
 async def test_an_instance_goes_on_when_its_code_has_answered(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ async def test_an_instance_goes_on_when_its_code_has_answered(
     assert result == 6
 
 
+@pytest.mark.by_turns
 async def test_messages_wait_while_its_code_is_asked_and_a_new_hub_asks_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

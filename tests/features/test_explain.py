@@ -484,6 +484,7 @@ def rows_of(store: MemoryStore) -> str:
     return repr([vars(rows) if hasattr(rows, "__dict__") else rows for rows in store.rows])
 
 
+@pytest.mark.by_turns
 @EVICTED
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_to_explain_has_no_effect(evicted: bool, kind: str, tmp_path: Path) -> None:
@@ -547,6 +548,7 @@ async def figures(hub: Hub) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.by_turns
 async def test_to_explain_writes_nothing_to_the_store(tmp_path: Path) -> None:
     place = tmp_path / "hub"
     async with running(app, f"sqlite:{place}") as hub:
@@ -632,6 +634,7 @@ async def test_what_is_told_is_durable() -> None:
     assert [one.unconsumed_events for one in told] == [("misspelt",)]
 
 
+@pytest.mark.by_turns
 async def test_of_much_the_first_is_listed_and_all_is_counted() -> None:
     async with running(app) as hub:
         handle = await hub.client.start_new(fans_out, 3_000)
@@ -657,6 +660,7 @@ async def test_an_explanation_comes_back_from_its_json_values() -> None:
         assert read_fact(InstanceExplanation, found.to_dict()) == found
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("workers", [0, 1])
 async def test_a_partition_elsewhere_is_asked_the_same(workers: int, tmp_path: Path) -> None:
     hub = Hub(

@@ -175,6 +175,7 @@ async def test_a_turn_that_crashed_is_told_with_its_error(
     assert {type(error) for error in crashed} == {Crash}
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("where", ["memory", "sqlite"])
 async def test_an_observer_that_raises_changes_nothing_and_is_logged(
     where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -76,6 +76,7 @@ async def test_a_function_stands_for_its_own_version() -> None:
         assert await (await hub.client.start_new(calls)).result(5) == ["1", "2", "1"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("old", ["1", None])
 async def test_a_running_instance_keeps_its_version_when_a_higher_one_comes(
@@ -94,6 +95,7 @@ async def test_a_running_instance_keeps_its_version_when_a_higher_one_comes(
         assert await new.result(5) == ["2", "new"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_missing_version_parks_the_instance_until_it_is_back(
     kind: str, tmp_path: Path
@@ -152,6 +154,7 @@ async def test_a_parked_instance_can_be_terminated() -> None:
         assert status.parked is None
 
 
+@pytest.mark.by_turns
 async def test_a_scheduled_instance_whose_version_is_gone_is_parked_at_its_time() -> None:
     store, clock = MemoryStore(), ManualClock()
     async with running(release("1"), store, clock=clock) as hub:

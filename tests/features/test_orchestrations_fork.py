@@ -124,6 +124,7 @@ async def test_a_fork_of_a_failed_instance_goes_on_before_its_failure() -> None:
         assert await status_of(origin) == RuntimeStatus.FAILED
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_fork_goes_on_across_a_restart_and_so_does_the_other(
     kind: str, tmp_path: Path

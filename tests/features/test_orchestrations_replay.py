@@ -152,6 +152,7 @@ async def test_the_logger_speaks_once_however_often_code_is_replayed(
         assert caplog.records[0].levelno == logging.WARNING
 
 
+@pytest.mark.by_turns
 @DRAWS
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_restart_changes_nothing_for_the_code(
@@ -192,6 +193,7 @@ async def sums(ctx: OrchestrationContext, n: int) -> int:
     return total
 
 
+@pytest.mark.by_turns
 async def test_hundreds_of_waiting_orchestrations_finish_with_ten_in_memory() -> None:
     clock = ManualClock()
     count = 300
@@ -494,6 +496,7 @@ CHANGED = [
 ]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("changed", "position", "line"), CHANGED)
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_changed_code_parks_the_instance_which_goes_on_once_it_is_repaired(

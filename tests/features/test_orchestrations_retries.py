@@ -325,6 +325,7 @@ async def test_the_limit_counts_the_time_in_which_an_activity_waits_for_its_plac
         assert not begun[1].is_set()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_the_limit_counts_over_a_restart(kind: str, tmp_path: Path) -> None:
     begun[:] = [anyio.Event()]
@@ -432,6 +433,7 @@ async def test_a_summary_is_in_the_history_and_a_bad_one_or_a_bad_limit_is_refus
     assert events[0].fields["summary"] == "charge for order 7"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_the_delay_is_a_durable_timer(kind: str, tmp_path: Path) -> None:
     succeed_at[:] = [3]

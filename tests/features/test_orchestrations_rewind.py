@@ -151,6 +151,7 @@ async def test_failed_calls_run_again_and_completed_ones_do_not(flow: Flow, evic
         assert "ExecutionRewound" in await event_types(handle)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_rewound_instance_goes_on_across_a_restart(kind: str, tmp_path: Path) -> None:
     store = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"
@@ -294,6 +295,7 @@ async def test_a_child_that_compensated_fails_its_rewound_parent_again() -> None
         assert await handle.result(5) == "B"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_rewinds_are_counted_and_the_execution_stays(kind: str, tmp_path: Path) -> None:
     store = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"

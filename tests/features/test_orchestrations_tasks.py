@@ -596,6 +596,7 @@ async def test_cancelling_a_timer_removes_it_from_the_store() -> None:
         assert await handle.result(5) == "end"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("late", [False, True], ids=["due later", "due while stopped"])
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_timer_fires_across_a_restart(kind: str, late: bool, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def make(*versions: str | None, others: bool = True) -> App:
     return app
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_instances_without_code_are_parked_as_soon_as_the_hub_starts(
     kind: str, tmp_path: Path

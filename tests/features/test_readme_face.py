@@ -45,6 +45,7 @@ async def main() -> None:
 FETCH = "async def fetch(url: str) -> str: ..."
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
 async def test_the_first_program_runs(
     future: str,

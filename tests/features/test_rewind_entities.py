@@ -200,6 +200,7 @@ async def holds(ctx: OrchestrationContext) -> int:
         return await ctx.call_entity(B, Account.add, 100)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("how", ["stays", "evicted", "restarted"])
 async def test_the_lock_is_taken_again_before_the_call_is_made_again(
@@ -355,6 +356,7 @@ async def test_a_compensation_under_a_lock_is_not_forgotten_either() -> None:
         assert await accounts(hub) == [(2, 2), (5, 1)]
 
 
+@pytest.mark.by_turns
 async def test_a_second_rewind_keeps_what_the_first_has_asked_for() -> None:
     local = App()
     local.include(app)

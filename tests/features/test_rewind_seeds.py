@@ -209,6 +209,7 @@ async def play_all(seeds: range) -> None:
             raise
 
 
+@pytest.mark.by_turns
 async def test_rewinds_do_nothing_twice_and_leave_nothing_out() -> None:
     await play_all(range(100))
 

@@ -223,6 +223,7 @@ async def test_a_trace_comes_back_from_its_json_values() -> None:
         assert read_fact(Trace, trace.to_dict()) == trace
 
 
+@pytest.mark.by_turns
 async def test_a_page_whose_steps_say_much_ends_early_and_none_is_lost() -> None:
     local = App()
 

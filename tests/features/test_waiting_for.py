@@ -76,6 +76,7 @@ async def found(client: Client, **conditions: Any) -> list[str]:
     return sorted(ids)
 
 
+@pytest.mark.by_turns
 async def test_instances_are_found_by_what_they_wait_for(store: str) -> None:
     clock = ManualClock()
     async with Hub(app, store=store, clock=clock) as hub:

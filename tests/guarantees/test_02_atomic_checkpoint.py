@@ -76,6 +76,7 @@ async def test_a_commit_that_fails_anywhere_is_recovered_from_without_a_restart(
     assert commit > 3
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", ["Chaining", "Transfers", "Entities", "Striped"])
 async def test_every_third_commit_may_fail(name: str) -> None:
     inner, clock, work = MemoryStore(), JumpingClock(), WORKLOADS[name]()
@@ -92,6 +93,7 @@ async def test_every_third_commit_may_fail(name: str) -> None:
     assert store.applied < store.commits
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", ["Chaining", "Transfers"])
 async def test_every_life_may_end_at_its_third_commit(name: str) -> None:
     inner, clock, work = MemoryStore(), JumpingClock(), WORKLOADS[name]()
@@ -114,6 +116,7 @@ def sqlite(path: Path) -> Store:
     return SqliteStore(path, synchronous="OFF")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("commit", [2, 5, 9])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_crash_changes_nothing_on_sqlite(tmp_path: Path, commit: int, when: When) -> None:

@@ -114,6 +114,7 @@ async def send_all(store: FaultyStore, operation: str, rounds: int, done: set[st
             tasks.start_soon(drive, sender)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("operation", ["send", "send_to_slow"])
 async def test_messages_of_many_senders_arrive_once_and_in_order(operation: str) -> None:
     inner = MemoryStore()
@@ -174,6 +175,7 @@ async def test_a_crash_on_either_side_neither_loses_nor_repeats(
     assert commit > 5
 
 
+@pytest.mark.by_turns
 @hypothesis_settings(
     max_examples=hypothesis_settings().max_examples // 4,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -198,6 +200,7 @@ async def test_any_pattern_of_failing_commits_neither_loses_nor_repeats(
             check_book(lines, {sender.key: 9 for sender in SENDERS})
 
 
+@pytest.mark.by_turns
 async def test_an_orchestration_s_signals_arrive_once_and_in_order_whichever_commit_fails() -> None:
     id = id_in(0, "sending")
     commit = 0

@@ -145,6 +145,7 @@ async def crash_at(commit: int, when: When) -> bool:
     return not lived
 
 
+@pytest.mark.by_turns
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_crash_loses_nothing_of_what_overflowed(when: When) -> None:
@@ -168,6 +169,7 @@ async def test_a_crash_at_any_commit_loses_nothing_of_what_overflowed(when: When
     assert commit > 20
 
 
+@pytest.mark.by_turns
 @pytest.mark.usefixtures("tiny")
 async def test_commits_that_fail_lose_nothing_of_what_overflowed() -> None:
     inner, clock, work = MemoryStore(), JumpingClock(), Crowding()

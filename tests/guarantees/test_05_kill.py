@@ -218,6 +218,7 @@ def run(folder: Path, loop: str, lives: int, number: int = 0) -> None:
     assert answers > lives
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_what_was_acknowledged_survives_kills_under_load(tmp_path: Path, loop: str) -> None:
     run(tmp_path, loop, 5)

@@ -103,6 +103,7 @@ async def test_the_error_says_what_the_id_was_used_for() -> None:
     assert (raised.value.request_id, raised.value.used_for) == (ID, "a call of @account@a.pay")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("first", ["pay", "start", "event", "signal later"])
 async def test_it_is_refused_also_after_a_restart_and_a_repetition_is_not(
     tmp_path: Path, first: str

@@ -174,6 +174,7 @@ async def test_a_run_under_way_is_told_when_the_function_raises() -> None:
     assert len(runs) == 1
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("way", ["returns", "continues"])
 async def test_what_is_left_open_runs_again_after_a_crash(
@@ -215,6 +216,7 @@ async def live(hub: Hub, way: Way, inner: MemoryStore, store: FaultyStore) -> No
         await anyio.sleep(0.001)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("way", ["returns", "continues"])
 async def test_whichever_commit_is_the_last_all_that_was_called_happens(
@@ -316,6 +318,7 @@ async def test_a_failure_that_came_before_the_end_is_told_unless_the_code_looked
     assert counted == (0 if looks else 1)
 
 
+@pytest.mark.by_turns
 async def test_a_purge_takes_what_is_left_with_it() -> None:
     store = MemoryStore()
     latches.append(anyio.Event())
@@ -332,6 +335,7 @@ async def test_a_purge_takes_what_is_left_with_it() -> None:
     assert rows == 0
 
 
+@pytest.mark.by_turns
 async def test_a_row_that_cannot_be_read_is_named_and_all_else_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -240,6 +240,7 @@ async def test_a_failing_function_entity_leaves_no_trace(operation: str) -> None
             assert await hub.client.read_entity_state(id) == {"list": ["keep", "keep"]}
 
 
+@pytest.mark.by_turns
 async def test_a_checkpoint_in_the_middle_of_a_slow_operation_stores_nothing_of_it() -> None:
     inner = MemoryStore()
     store = FaultyStore(inner)
@@ -341,6 +342,7 @@ moves = st.one_of(
 )
 
 
+@pytest.mark.by_turns
 @hypothesis_settings(max_examples=hypothesis_settings().max_examples // 3)
 @given(steps=st.lists(moves, max_size=25))
 async def test_an_entity_does_as_a_plain_object_over_failures_and_crashes(

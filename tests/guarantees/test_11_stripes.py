@@ -127,6 +127,7 @@ FAULTS = ["reopen", "crash", "fail before", "fail after"]
 STEPS = st.lists(st.tuples(st.sampled_from(MOVES + FAULTS), st.integers(0, 9)), max_size=25)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("entity", [Ledger, Automatic])
 @hypothesis_settings(max_examples=hypothesis_settings().max_examples // 4)
 @given(steps=STEPS, turning=st.booleans())

@@ -224,6 +224,7 @@ async def test_a_parked_actor_stays_parked_over_moves_and_goes_on_when_retried(
     assert results == ["well"]
 
 
+@pytest.mark.by_turns
 async def test_what_stands_still_while_a_partition_moves_does_so_briefly(folder: Path) -> None:
     pauses: list[float] = []
     ordinary: list[float] = []

@@ -109,6 +109,7 @@ async def run_with_faults(folder: Path, moves: int, number: int = 0) -> None:
     assert failed > 0
 
 
+@pytest.mark.by_turns
 async def test_moves_that_fail_lose_and_repeat_nothing(tmp_path: Path) -> None:
     await run_with_faults(tmp_path, 40)
 
@@ -119,6 +120,7 @@ async def test_many_moves_that_fail_lose_and_repeat_nothing(tmp_path: Path, numb
     await run_with_faults(tmp_path, 300, number)
 
 
+@pytest.mark.by_turns
 async def test_what_a_move_stops_goes_on_soon(tmp_path: Path) -> None:
     book = EntityId(Book, "paused")
     gaps: list[float] = []

@@ -219,6 +219,7 @@ async def test_the_hub_stops_with_the_reason_when_its_last_worker_does_not_start
     assert not list((folder / "hub").glob("*.sock*"))
 
 
+@pytest.mark.by_turns
 async def test_a_connection_that_sends_rubbish_harms_nobody_else(folder: Path) -> None:
     rubbish = [
         b"\xff\xff\xff\xff",
@@ -412,6 +413,7 @@ async def test_a_worker_is_replaced_also_while_a_child_has_its_sockets_open(fold
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.by_turns
 async def test_a_worker_that_is_killed_while_the_hub_first_starts_is_tried_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,6 +519,7 @@ async def block_at(client: Client, folder: Path) -> None:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.by_turns
 async def test_a_worker_that_code_blocks_does_not_stall_the_others(folder: Path) -> None:
     async with hub_on(folder) as hub, anyio.create_task_group() as tasks:
         tasks.start_soon(block, hub, folder)

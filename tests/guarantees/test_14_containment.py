@@ -259,6 +259,7 @@ async def test_all_bad_things_hurt_nobody_else_in_worker_processes(
     await torture(HALVES[half], store=f"sqlite:{tmp_path / 'hub'}", partitions=2, workers=2)
 
 
+@pytest.mark.by_turns
 async def test_an_upgrade_that_misbehaves_parks_its_entity_alone() -> None:
     old, new = releases()
     store = MemoryStore()
@@ -373,6 +374,7 @@ async def test_a_task_that_bad_code_kept_and_cancels_later_is_nobodys_harm() -> 
                 tasks.start_soon(call, number)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("what", ["calls", "event", "event and time"])
 async def test_a_wait_that_an_operation_drives_by_hand_hurts_nobody(what: str) -> None:
     local, begun = App("by hand"), list[Any]()

@@ -93,6 +93,7 @@ async def opens(place: str) -> bool:
     return True
 
 
+@pytest.mark.by_turns
 @BOTH
 async def test_all_rows_come_to_postgresql_and_back(
     folder: Path, other: Path, postgres: str
@@ -588,6 +589,7 @@ async def count_live(place: str) -> int:
     return live
 
 
+@pytest.mark.by_turns
 @BOTH
 async def test_a_bank_goes_on_where_it_moves(
     folder: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch

@@ -152,6 +152,7 @@ async def test_nothing_is_found_in_a_good_program(scenario: Any) -> None:
     assert points >= 4
 
 
+@pytest.mark.by_turns
 async def test_a_scenario_whose_time_advances_by_itself_is_tried_as_well() -> None:
     points = await crash_everywhere(app, alone, auto_advance=True)
 
@@ -168,6 +169,7 @@ def test_there_are_as_many_commits_on_every_loop(scenario: Any) -> None:
     assert len(set(points)) == 1, points
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("took_s", [0.0, 0.003])
 async def test_how_long_anything_takes_makes_no_other_commits(took_s: float) -> None:
     app = App()
@@ -351,6 +353,7 @@ async def test_what_a_scenario_raises_at_a_crash_is_a_difference() -> None:
     assert raised.value.got is raised.value.__cause__
 
 
+@pytest.mark.by_turns
 async def test_a_scenario_that_hangs_at_a_crash_is_a_difference() -> None:
     app = App()
     began: list[str] = []
@@ -416,6 +419,7 @@ async def test_what_has_no_equal_is_refused() -> None:
         await crash_everywhere(app, scenario)
 
 
+@pytest.mark.by_turns
 async def test_a_scenario_may_have_crashes_of_its_own() -> None:
     mailer = Mailer()
 
@@ -449,6 +453,7 @@ async def test_an_error_of_the_scenario_itself_comes_out_as_it_is() -> None:
         await crash_everywhere(app, scenario)
 
 
+@pytest.mark.by_turns
 async def test_each_commit_is_tried_before_and_after_it_is_durable() -> None:
     tried: list[tuple[int, str]] = []
 
@@ -488,6 +493,7 @@ async def test_bad_arguments_are_refused(options: Any) -> None:
         await crash_everywhere(app, **given)
 
 
+@pytest.mark.by_turns
 async def test_the_order_of_tasks_is_let_go_again() -> None:
     scheduler: Any = import_module("trio._core._run")
     before = slices.slice_s, scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r

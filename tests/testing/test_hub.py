@@ -222,6 +222,7 @@ async def test_what_polls_sees_time_advance_by_itself() -> None:
                 await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.by_turns
 async def test_retention_passes_in_virtual_time() -> None:
     async with TestHub(app, retention={"Completed": timedelta(days=30)}) as hub:
         handle = await hub.client.start_new(nap, 60.0)
@@ -499,6 +500,7 @@ async def test_an_error_of_a_method_comes_out_of_the_other_thread() -> None:
         await anyio.to_thread.run_sync(elsewhere)
 
 
+@pytest.mark.by_turns
 async def test_ten_thousand_timers_over_a_year_take_no_time() -> None:
     app = App()
 

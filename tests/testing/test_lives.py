@@ -143,6 +143,7 @@ async def test_what_is_left_of_a_life_reaches_the_store_no_more() -> None:
         assert await handle.result() == "of the second life"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_saga_comes_out_the_same_wherever_it_crashes(when: Any) -> None:
     order = Order("book", 12)

@@ -304,6 +304,7 @@ async def test_one_file_is_for_one_instance() -> None:
             await record(hub.client, "some.json", "nobody")
 
 
+@pytest.mark.by_turns
 async def test_ids_that_are_no_file_names_get_files_of_their_own(tmp_path: Path) -> None:
     ids = ["../up", "a/b", "a%2Fb", "x" * 200, ".hidden", "CON", "nul.5"]
     async with Hub(app) as hub:
@@ -407,6 +408,7 @@ async def many(ctx: OrchestrationContext, n: int) -> None:
     await ctx.wait_for_external_event("go")
 
 
+@pytest.mark.by_turns
 async def test_a_history_of_many_pages_is_recorded_whole(tmp_path: Path) -> None:
     async with (
         Hub(app, store=tmp_path / "hub", socket=tmp_path / "hub.sock") as hub,

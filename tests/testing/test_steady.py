@@ -141,6 +141,7 @@ async def outcome(request: Request, prepare: Callable[[TestHub], None]) -> objec
         return found
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_request_that_a_crash_cuts_off_is_done_once(
@@ -247,6 +248,7 @@ async def test_changes_are_followed_across_crashes() -> None:
             tasks.cancel_scope.cancel()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_goes_wrong_all_is_done_once(seed: int) -> None:
     """Clients at work while the hub crashes at commits, and answers get lost."""

@@ -21,6 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
 async def test_serve_runs_a_hub_until_a_signal_and_leaves_it_in_order(
     folder: Path, signalled: signal.Signals, anyio_backend_name: str
@@ -43,6 +44,7 @@ async def test_serve_runs_a_hub_until_a_signal_and_leaves_it_in_order(
     assert not list((folder / "hub").glob("*-wal")), "the store was not closed in order"
 
 
+@pytest.mark.by_turns
 async def test_what_was_served_is_completed_in_the_store(folder: Path) -> None:
     await start_for_later(folder, "sqlite:hub")
     with command(
@@ -60,6 +62,7 @@ async def test_what_was_served_is_completed_in_the_store(folder: Path) -> None:
     assert (status.runtime_status, status.output) == (RuntimeStatus.COMPLETED, "served")
 
 
+@pytest.mark.by_turns
 async def test_a_served_hub_is_found_by_its_store_without_workers_too(folder: Path) -> None:
     with command(
         folder, "-m", "perdure", "serve", "greeter:app", "--store", "sqlite:hub"

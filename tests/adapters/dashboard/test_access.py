@@ -13,6 +13,8 @@ from tests.adapters.http.serving import KEYS
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from perdure import EntityId
 from tests.adapters.dashboard.serving import Shop, Visit, expect
 from tests.adapters.dashboard.shop import Stock
+
+pytestmark = pytest.mark.once
 
 
 def test_entities_are_found_by_filters_and_opened(shop: Shop, visit: Visit) -> None:

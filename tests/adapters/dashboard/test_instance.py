@@ -13,6 +13,8 @@ from tests.adapters.dashboard.speed import DRAWN, WORK_MS_MAX, first_rows
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module", autouse=True)
 def orders(shop: Shop) -> None:

@@ -6,11 +6,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import pytest
+
 from tests.adapters.dashboard.serving import Shop, Visit, expect, open_page, open_shop
 from tests.adapters.dashboard.speed import LISTED, WORK_MS_MAX, first_rows, list_many
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = pytest.mark.once
 
 
 def row(page: Page, id: str) -> Locator:

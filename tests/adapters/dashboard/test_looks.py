@@ -11,6 +11,8 @@ from tests.adapters.dashboard.serving import Shop, Visit, expect
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.once
+
 #: Each page, and a text that it has when it is there.
 PAGES = {
     "#/overview": "Hottest actors",

@@ -13,6 +13,8 @@ from tests.cluster.small_cluster import Cluster
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.once
+
 KEYS = "reader read look-secret\nowner full do-secret"
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from perdure import HubStatistics
 from tests.adapters.dashboard.serving import Shop, Visit, expect
+
+pytestmark = pytest.mark.once
 
 
 def test_an_empty_hub_says_what_to_do_first_until_something_is_there(

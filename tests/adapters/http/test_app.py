@@ -68,6 +68,7 @@ async def test_a_server_whose_hub_does_not_run_is_healthy_and_not_ready() -> Non
 IDS = ["a/b", "a%2Fb", "ü ☃", "a?b#c", "..", "%", "a+b", "instances"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("id", IDS)
 @pytest.mark.parametrize("root", ["", "/hub/of mine"])
 async def test_an_id_may_hold_what_a_path_means_something_by(id: str, root: str) -> None:

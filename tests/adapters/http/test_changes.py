@@ -97,6 +97,7 @@ async def test_a_quiet_stream_shows_that_it_is_alive(monkeypatch: pytest.MonkeyP
     assert listener.comments >= 1
 
 
+@pytest.mark.by_turns
 async def test_a_stream_ends_with_its_server() -> None:
     heard = anyio.Event()
     ended = anyio.Event()
@@ -122,6 +123,7 @@ async def test_a_stream_ends_with_its_server() -> None:
                         await ended.wait()
 
 
+@pytest.mark.by_turns
 async def test_a_place_that_no_stream_gave_is_refused() -> None:
     async with serving() as (_, http):
         answers = [
@@ -246,6 +248,7 @@ async def server_of(hub: Hub, address: Address) -> AsyncGenerator[Callable[[], A
         stop.set()
 
 
+@pytest.mark.by_turns
 async def test_a_client_goes_on_where_its_stream_broke(
     monkeypatch: pytest.MonkeyPatch, free_tcp_port: int
 ) -> None:
@@ -271,6 +274,7 @@ async def test_a_client_goes_on_where_its_stream_broke(
     assert [one for one in counted.asked if one.startswith("/api/v1/changes ")]
 
 
+@pytest.mark.by_turns
 async def test_a_stream_is_read_from_another_loop(anyio_backend: str) -> None:
     async def follow(stream: AsyncIterator[Change]) -> str | None:
         with anyio.fail_after(10):

@@ -92,6 +92,7 @@ async def stored(it: Served) -> list[Any]:
     return [instances, entities]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("part", range(4))
 async def test_no_request_fails_the_server_and_a_refused_one_stores_nothing(part: int) -> None:
     async with served() as it:

@@ -87,6 +87,7 @@ def test_language_sdks_are_answered_without_a_key_on_loopback_alone() -> None:
         take(options)
 
 
+@pytest.mark.by_turns
 async def test_a_server_says_where_it_is_while_it_serves_and_afterwards() -> None:
     options = ServerOptions(address=Address("127.0.0.1", 0))
     async with Hub(make_app()) as hub:
@@ -136,6 +137,7 @@ def test_without_starlette_the_application_says_what_to_install(tmp_path: Path) 
     assert output == "HTTP needs the package starlette: pip install 'perdure[web]'\n"
 
 
+@pytest.mark.by_turns
 async def test_it_serves_where_it_says() -> None:
     async with running() as it:
         started = await it.served.http.post(
@@ -163,6 +165,7 @@ curl -X POST "https://my-functions.azurewebsites.net/runtime/webhooks/durabletas
 """
 
 
+@pytest.mark.by_turns
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_the_commands_of_a_guide_to_the_family_work_with_the_address_changed() -> None:
     async with running(evolve(HERE, keys=Keys.parse(KEYS))) as it:
@@ -182,6 +185,7 @@ async def test_the_commands_of_a_guide_to_the_family_work_with_the_address_chang
     assert purged == {"instancesDeleted": 1}
 
 
+@pytest.mark.by_turns
 async def test_the_listener_for_language_sdks_asks_for_no_key_and_has_nothing_else() -> None:
     options = evolve(HERE, keys=Keys.parse(KEYS), local_rpc=Address("127.0.0.1", 0))
     async with running(options) as it:
@@ -196,6 +200,7 @@ async def test_the_listener_for_language_sdks_asks_for_no_key_and_has_nothing_el
     assert other_host.status_code == 421
 
 
+@pytest.mark.by_turns
 async def test_a_head_is_answered_without_a_body_and_the_connection_goes_on() -> None:
     async with running() as it:
         await it.served.run("echo", 7, id="i")
@@ -208,6 +213,7 @@ async def test_a_head_is_answered_without_a_body_and_the_connection_goes_on() ->
     assert [len(one.content) > 0 for one in answers] == [False, True, False, True]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("keys", "allowed", "host", "status"),
     [
@@ -286,6 +292,7 @@ async def test_a_request_under_way_ends_before_the_server_does() -> None:
     assert [one.status_code for one in answers] == [404]
 
 
+@pytest.mark.by_turns
 async def test_a_request_that_does_not_end_is_given_up_after_a_while() -> None:
     lines: list[str] = []
     inside = anyio.Event()
@@ -319,6 +326,7 @@ async def test_what_the_block_raises_comes_out_as_it_is() -> None:
             raise ZeroDivisionError
 
 
+@pytest.mark.by_turns
 async def test_a_disconnect_in_the_middle_of_a_request_loses_nothing_acknowledged() -> None:
     rounds = 40
     acknowledged = 0
@@ -395,6 +403,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.by_turns
 async def test_what_is_no_request_is_refused_or_hung_up_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -487,6 +496,7 @@ async def wait(ctx: perdure.OrchestrationContext) -> None:
 """
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("anyio_backend", "workers"), [("asyncio", 0), ("trio", 0), ("asyncio", 1)]
 )

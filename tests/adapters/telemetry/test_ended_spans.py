@@ -174,6 +174,7 @@ async def test_they_can_be_changed_copied_and_have_no_more_than_others() -> None
     assert again.context == other.context
 
 
+@pytest.mark.by_turns
 async def test_a_ratio_takes_the_traces_that_the_sdks_sampler_does() -> None:
     sampler = TraceIdRatioBased(0.5)
     traces = Traces(sampler=ParentBased(sampler))

@@ -166,6 +166,7 @@ async def run_whole(hub: Hub, clock: ManualClock, key: str, id: str) -> None:
     assert await handle.result(10) == 2
 
 
+@pytest.mark.by_turns
 async def test_a_trace_has_a_span_for_each_piece_of_an_orchestrations_work(
     new_store: Callable[[], Store | str], traces: Traces
 ) -> None:
@@ -342,6 +343,7 @@ async def test_each_execution_of_one_that_continues_as_new_is_part_of_its_trace(
     assert found == ["ContinuedAsNew", "ContinuedAsNew", "Completed"]
 
 
+@pytest.mark.by_turns
 async def test_a_replay_makes_no_span_again_and_the_trace_goes_on(
     new_store: Callable[[], Store | str], traces: Traces
 ) -> None:
@@ -357,6 +359,7 @@ async def test_a_replay_makes_no_span_again_and_the_trace_goes_on(
     assert traces.shape() == [("request", [("orchestration waits", inside)])]
 
 
+@pytest.mark.by_turns
 async def test_a_hub_that_opens_the_store_again_goes_on_with_the_trace(
     new_store: Callable[[], Store | str], traces: Traces
 ) -> None:
@@ -379,6 +382,7 @@ async def test_a_hub_that_opens_the_store_again_goes_on_with_the_trace(
     assert {trace_id(span) for span in [*again.spans, *traces.spans]} == {trace_id(again.spans[0])}
 
 
+@pytest.mark.by_turns
 async def test_an_attempt_that_runs_again_after_a_crash_is_the_same_span(
     new_store: Callable[[], Store | str],
 ) -> None:

@@ -107,6 +107,7 @@ async def test_without_the_application_functions_are_refused_and_values_are_plai
         assert await hub.client.count() == 1
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("workers", [0, 2])
 async def test_a_hub_is_found_by_its_store_without_its_application(
     tmp_path_factory: pytest.TempPathFactory, workers: int

@@ -11,6 +11,7 @@ from perdure import EntityId, Hub, Store
 from tests.features.entities.application import Keeper, app
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("sequence", "expected"),
     [

@@ -56,6 +56,7 @@ async def test_a_clients_signal_is_applied_when_the_call_after_it_is(client: Cli
     assert await client.call_entity(counter, Counter.get) == 20
 
 
+@pytest.mark.by_turns
 async def test_an_acknowledged_signal_survives_a_restart(store: Store) -> None:
     counter = EntityId(Counter, "a")
     async with Hub(app, store=store) as hub:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
+
 from perdure import App, EntityId, Hub, Store
 from tests.runtime.harness import made
 
@@ -29,6 +31,7 @@ async def store_v1(store: Store) -> None:
         await hub.client.call_entity(EntityId(profile, "p"), "rename", "Ada Lovelace")
 
 
+@pytest.mark.by_turns
 async def test_a_new_field_gets_its_default_and_a_dropped_one_is_ignored(store: Store) -> None:
     await store_v1(store)
     v2 = App()
@@ -50,6 +53,7 @@ async def test_a_new_field_gets_its_default_and_a_dropped_one_is_ignored(store: 
         )
 
 
+@pytest.mark.by_turns
 async def test_upgrade_takes_stored_fields_to_the_present_schema_version(store: Store) -> None:
     await store_v1(store)
     v2 = App()

@@ -37,6 +37,7 @@ async def test_a_delayed_signal_arrives_at_its_time_and_not_before(store: Store)
         assert before == []
 
 
+@pytest.mark.by_turns
 async def test_a_delayed_signal_arrives_after_a_restart(store: Store) -> None:
     clock = ManualClock()
     journal = EntityId(Journal, "j")
@@ -54,6 +55,7 @@ async def test_a_delayed_signal_arrives_after_a_restart(store: Store) -> None:
         assert await seen(hub.client, "j") == ["delayed"]
 
 
+@pytest.mark.by_turns
 async def test_a_delayed_signal_that_came_due_while_the_hub_was_down_arrives_once(
     store: Store,
 ) -> None:
@@ -71,6 +73,7 @@ async def test_a_delayed_signal_that_came_due_while_the_hub_was_down_arrives_onc
         assert await seen(hub.client, "j") == ["delayed"]
 
 
+@pytest.mark.by_turns
 async def test_a_delayed_signal_repeated_under_its_request_id_is_applied_once(
     store: Store,
 ) -> None:
@@ -108,6 +111,7 @@ async def test_a_naive_time_or_negative_delay_of_a_signal_is_refused(
         await client.signal_entity(EntityId(Counter, "a"), Counter.add, 1, at=at)
 
 
+@pytest.mark.by_turns
 async def test_an_orchestrations_delayed_signals_arrive_across_a_restart(store: Store) -> None:
     clock = ManualClock()
     async with Hub(app, store=store, clock=clock) as hub:
@@ -126,6 +130,7 @@ async def test_an_orchestrations_delayed_signals_arrive_across_a_restart(store: 
             await until(arrived)
 
 
+@pytest.mark.by_turns
 async def test_an_entitys_delayed_signal_arrives_across_a_restart(store: Store) -> None:
     clock = ManualClock()
     async with Hub(app, store=store, clock=clock) as hub:

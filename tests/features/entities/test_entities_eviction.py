@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import perdure
 from perdure import Client, EntityId, Hub, Store
 from perdure.testing.inside import partitions_of
@@ -9,6 +11,7 @@ from tests.features.entities.application import Counter, app
 from tests.runtime.harness import partition_here, until_true
 
 
+@pytest.mark.by_turns
 async def test_totals_are_exact_with_far_more_entities_than_are_kept_in_memory(
     store: Store,
 ) -> None:

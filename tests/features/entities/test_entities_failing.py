@@ -89,6 +89,7 @@ async def test_a_failing_operation_takes_its_messages_and_starts_back(client: Cl
     assert await client.get_status("started-for-b") is None
 
 
+@pytest.mark.by_turns
 async def test_a_failed_signal_is_logged_counted_and_listed(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,6 +161,7 @@ async def test_a_state_or_result_that_cannot_be_stored_fails_the_operation(
     assert await client.read_entity_state(bad) == made(Bad, value=0, items=[1])
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("op", ["fill", "fill_wrongly"])
 async def test_a_large_state_that_cannot_be_stored_fails_the_operation_that_made_it_so(
     op: str,

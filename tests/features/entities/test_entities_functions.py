@@ -8,6 +8,7 @@ from perdure import Client, EntityId, EntityOperationError, Hub, Store
 from tests.features.entities.application import app, slow_tally, tally
 
 
+@pytest.mark.by_turns
 async def test_a_function_entity_keeps_state_and_gives_results(store: Store) -> None:
     id = EntityId(tally, "t")
 
@@ -33,6 +34,7 @@ async def test_a_function_entitys_failure_is_rolled_back(client: Client) -> None
     assert await client.call_entity(id, "vote", "a") == 2
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("op", ["reset", "drop"])
 async def test_a_function_entity_whose_state_is_none_is_deleted(store: Store, op: str) -> None:
     id = EntityId(tally, "t")
@@ -45,6 +47,7 @@ async def test_a_function_entity_whose_state_is_none_is_deleted(store: Store, op
         assert await hub.client.call_entity(id, "vote", "a") == 1
 
 
+@pytest.mark.by_turns
 async def test_a_function_entity_may_be_async(store: Store) -> None:
     id = EntityId(slow_tally, "t")
 

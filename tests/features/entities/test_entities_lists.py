@@ -42,6 +42,7 @@ async def test_query_entities_finds_by_name_prefix_time_and_in_order() -> None:
         assert await found(name="nothing") == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("page_size", [1, 3, 10, 25, 26])
 async def test_query_entities_gives_each_once_whatever_the_page_size(
     store: Store, page_size: int
@@ -86,6 +87,7 @@ async def test_a_bad_page_size_is_refused(client: Client, size: int) -> None:
         [one async for one in client.query_entities(page_size=size)]
 
 
+@pytest.mark.by_turns
 async def test_an_entity_without_state_is_listed_only_if_asked_for_and_cleaned_away(
     store: Store,
 ) -> None:
@@ -109,6 +111,7 @@ async def test_an_entity_without_state_is_listed_only_if_asked_for_and_cleaned_a
         assert await client.clean_entity_storage() == perdure.CleanResult(0, 0)
 
 
+@pytest.mark.by_turns
 async def test_purge_entity_deletes_the_state(store: Store) -> None:
     counter = EntityId(Counter, "a")
     async with Hub(app, store=store) as hub:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from perdure import Client, Hub, Store
 from tests.features.entities.application import add_by_yield, app, call_failing, seen, write
 
 
+@pytest.mark.by_turns
 async def test_an_orchestrations_signals_and_calls_reach_an_entity_in_order(store: Store) -> None:
     async with Hub(app, store=store) as hub:
         for i in range(5):

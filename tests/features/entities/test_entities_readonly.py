@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import anyio
+import pytest
 
 from perdure import Client, EntityId, Hub, Store
 from tests.features.entities.application import Counter, Keeper, app, new_gate
 from tests.runtime.harness import FaultyStore, made
 
 
+@pytest.mark.by_turns
 async def test_a_readonly_operation_sees_the_latest_state_and_writes_none(store: Store) -> None:
     counter = EntityId(Counter, "a")
     async with Hub(app, store=store) as hub:

@@ -11,6 +11,7 @@ from perdure import EntityId, EntityOperationError, Hub, ManualClock, Store
 from tests.features.entities.application import Counter, app, until_exists
 
 
+@pytest.mark.by_turns
 async def test_a_call_repeated_under_its_request_id_is_applied_once(store: Store) -> None:
     counter = EntityId(Counter, "a")
     async with Hub(app, store=store) as hub:
@@ -25,6 +26,7 @@ async def test_a_call_repeated_under_its_request_id_is_applied_once(store: Store
         assert await hub.client.call_entity(counter, Counter.get) == 105
 
 
+@pytest.mark.by_turns
 async def test_a_failed_call_repeated_under_its_request_id_fails_alike(store: Store) -> None:
     counter = EntityId(Counter, "a")
 
@@ -34,6 +36,7 @@ async def test_a_failed_call_repeated_under_its_request_id_fails_alike(store: St
                 await hub.client.call_entity(counter, Counter.fail_after_adding, 5, request_id="r1")
 
 
+@pytest.mark.by_turns
 async def test_a_signal_repeated_under_its_request_id_is_applied_once(store: Store) -> None:
     counter = EntityId(Counter, "a")
     async with Hub(app, store=store) as hub:
@@ -45,6 +48,7 @@ async def test_a_signal_repeated_under_its_request_id_is_applied_once(store: Sto
         assert await hub.client.call_entity(counter, Counter.get) == 5
 
 
+@pytest.mark.by_turns
 async def test_calls_under_one_request_id_at_the_same_time_are_applied_once(store: Store) -> None:
     counter = EntityId(Counter, "a")
     results: list[int] = []
@@ -61,6 +65,7 @@ async def test_calls_under_one_request_id_at_the_same_time_are_applied_once(stor
     assert results == [5] * 5
 
 
+@pytest.mark.by_turns
 async def test_delayed_signals_under_one_request_id_at_the_same_time_are_applied_once(
     store: Store,
 ) -> None:

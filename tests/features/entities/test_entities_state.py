@@ -41,6 +41,7 @@ async def test_reading_the_state_of_an_unknown_entity_is_refused(client: Client)
         await client.read_entity_state(EntityId("nothing", "k"))
 
 
+@pytest.mark.by_turns
 async def test_the_state_read_is_a_typed_object_of_all_kinds_of_fields(store: Store) -> None:
     cart = EntityId(Cart, "c")
     async with Hub(app, store=store) as hub:
@@ -89,6 +90,7 @@ async def test_the_state_read_is_the_last_committed_one() -> None:
         assert await client.read_entity_state(counter) == made(Counter, value=11)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("op", ["clear", "delete"])
 async def test_a_deleted_entity_has_no_state_and_begins_anew(store: Store, op: str) -> None:
     journal = EntityId(Journal, "j")

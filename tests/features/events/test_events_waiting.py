@@ -78,6 +78,7 @@ async def test_events_are_kept_for_an_instance_that_has_not_begun() -> None:
         assert await handle.result(5) == [1, 2]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_an_acknowledged_event_survives_a_restart(kind: str, tmp_path: Path) -> None:
     store = MemoryStore() if kind == "memory" else f"sqlite:{tmp_path}/hub"

@@ -72,6 +72,7 @@ def lets_pass_by_yield(ctx: OrchestrationContext) -> Generator[Any, Any, None]:
 LETS_PASS = pytest.mark.parametrize("flow", [lets_pass, lets_pass_by_yield])
 
 
+@pytest.mark.by_turns
 @LETS_PASS
 @KINDS
 async def test_a_compensation_goes_on_across_a_restart(

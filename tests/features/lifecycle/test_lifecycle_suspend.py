@@ -30,6 +30,7 @@ async def two_of_each(ctx: OrchestrationContext) -> list[Any]:
     return order
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("how", ["here", "evicted", "restarted"])
 @KINDS
 async def test_what_arrives_while_suspended_is_kept_in_order(

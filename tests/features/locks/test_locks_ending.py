@@ -22,6 +22,7 @@ from tests.features.locks.application import (
 from tests.runtime.harness import until
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("how", ["raise", "fail", "return", "continue"])
 async def test_a_lock_is_released_however_its_block_is_left(store: Store, how: str) -> None:
     async with Hub(app, store=store) as hub:
@@ -57,6 +58,7 @@ async def test_a_lock_that_nobody_released_ends_with_the_execution(
     assert await client.call_entity(account("a"), Account.add, 1, timeout=10) == 1
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("restart", [False, True])
 async def test_a_lock_is_released_at_termination(store: Store, restart: bool) -> None:
     async with Hub(app, store=store) as hub:
@@ -97,6 +99,7 @@ async def test_a_cancelled_holder_compensates_inside_and_outside_its_lock(client
     assert await notes(client, "b") == ["compensated outside"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("how", ["cancel", "terminate"])
 @pytest.mark.parametrize("blocked", ["a", "b", "c"])

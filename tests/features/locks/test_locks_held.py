@@ -22,6 +22,7 @@ from tests.features.locks.application import (
 from tests.runtime.harness import until
 
 
+@pytest.mark.by_turns
 async def test_a_lock_keeps_others_out_and_they_run_afterwards_in_order(store: Store) -> None:
     async with Hub(app, store=store) as hub:
         client = hub.client
@@ -39,6 +40,7 @@ async def test_a_lock_keeps_others_out_and_they_run_afterwards_in_order(store: S
         assert (waiting.locked_by, waiting.waiting, waiting.state) == ("holder", 3, None)
 
 
+@pytest.mark.by_turns
 async def test_the_status_of_a_locked_entity_names_its_holder_and_who_waits(store: Store) -> None:
     async def names(client: Client) -> tuple[str | None, tuple[str, ...]]:
         status = await client.get_entity(account("a"))
@@ -124,6 +126,7 @@ async def test_entities_not_locked_go_on(client: Client) -> None:
     await handle.result(10)
 
 
+@pytest.mark.by_turns
 async def test_the_status_shows_the_holder_and_a_query_finds_the_locked(store: Store) -> None:
     async with Hub(app, store=store) as hub:
         client = hub.client

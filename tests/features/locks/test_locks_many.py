@@ -54,6 +54,7 @@ async def test_hundreds_of_transfers_in_opposite_orders_neither_deadlock_nor_los
     assert min(balances) >= 0
 
 
+@pytest.mark.by_turns
 async def test_transfers_are_neither_lost_nor_doubled_when_holders_are_terminated(
     store: Store,
 ) -> None:

@@ -52,6 +52,7 @@ async def store_orphan(store: Store, holder: str) -> None:
     await store.close()
 
 
+@pytest.mark.by_turns
 async def test_cleaning_releases_a_lock_whose_holder_is_not_there(store: Store) -> None:
     await store_orphan(store, "nobody")
 
@@ -68,6 +69,7 @@ async def test_cleaning_releases_a_lock_whose_holder_is_not_there(store: Store) 
         assert await client.clean_entity_storage() == perdure.CleanResult(0, 0)
 
 
+@pytest.mark.by_turns
 async def test_cleaning_takes_no_lock_while_the_partition_recovers(store: Store) -> None:
     await store_orphan(store, "nobody")
     faulty = FaultyStore(store)

@@ -19,6 +19,7 @@ from tests.features.locks.application import (
 from tests.runtime.harness import FaultyStore, disk_error, until_true
 
 
+@pytest.mark.by_turns
 async def test_a_lock_survives_a_restart_and_so_do_those_that_wait(store: Store) -> None:
     async with Hub(app, store=store) as hub:
         first = await hub.client.start_new(hold, "ab", instance_id="first")

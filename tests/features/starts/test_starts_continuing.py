@@ -198,6 +198,7 @@ async def test_continue_as_new_drops_timers_and_late_answers() -> None:
         assert await handle.result(5) == [True, False]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_stop_between_two_executions_loses_neither_instance_nor_events(
     kind: str, tmp_path: Path

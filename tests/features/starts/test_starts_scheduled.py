@@ -80,6 +80,7 @@ async def test_a_naive_or_negative_start_time_is_refused(start_at: Any) -> None:
         assert await hub.client.get_status("x") is None
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("late", [False, True])
 async def test_a_scheduled_start_survives_a_restart(kind: str, late: bool, tmp_path: Path) -> None:

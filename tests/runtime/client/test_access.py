@@ -222,6 +222,7 @@ async def test_a_store_that_is_away_does_not_keep_a_client_from_the_members_it_k
     assert caplog.messages == []
 
 
+@pytest.mark.by_turns
 async def test_the_store_is_not_looked_at_again_and_again(store: Store) -> None:
     async with cluster(store, 11) as nodes, connect(PLACE, app):
         nodes.scopes[11].cancel()

@@ -29,6 +29,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "hub")
 
 
+@pytest.mark.by_turns
 async def test_a_page_of_a_history_reads_no_more_of_it_than_the_page(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ CONDITIONS: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+@pytest.mark.by_turns
 @KINDS
 async def test_a_query_finds_what_meets_every_condition_oldest_first(
     kind: str, tmp_path: Path
@@ -134,6 +135,7 @@ async def test_a_query_finds_what_meets_every_condition_oldest_first(
             assert await found(hub, **conditions) == expected, conditions
 
 
+@pytest.mark.by_turns
 @KINDS
 @pytest.mark.parametrize("size", [1, 2, 3, 9, 10])
 async def test_pages_together_give_everything_once_in_order(
@@ -171,6 +173,7 @@ async def test_pages_keep_their_conditions_and_survive_changes_behind_them(
         assert [s.instance_id for s in second.items] == ["a-wait", "child-of-b-wait", "a-later"]
 
 
+@pytest.mark.by_turns
 @KINDS
 async def test_instances_of_one_moment_are_paged_by_id(kind: str, tmp_path: Path) -> None:
     store = "memory:" if kind == "memory" else f"sqlite:{tmp_path}/hub"
@@ -214,6 +217,7 @@ async def test_a_bad_token_is_refused(token: str, kind: str, tmp_path: Path) -> 
             await hub.client.query_page(continuation_token=token)
 
 
+@pytest.mark.by_turns
 @KINDS
 async def test_a_token_of_another_query_is_refused(kind: str, tmp_path: Path) -> None:
     moment = datetime(2020, 1, 1, tzinfo=UTC)
@@ -277,6 +281,7 @@ async def test_bad_conditions_are_refused() -> None:
         assert await found(hub) == []
 
 
+@pytest.mark.by_turns
 @KINDS
 async def test_payloads_can_be_left_out(kind: str, tmp_path: Path) -> None:
     async with populated(kind, tmp_path) as hub:
@@ -289,6 +294,7 @@ async def test_payloads_can_be_left_out(kind: str, tmp_path: Path) -> None:
         assert lean["a-key"].tags == {"team": "x", "p": "1"}
 
 
+@pytest.mark.by_turns
 @KINDS
 async def test_a_status_tells_everything(kind: str, tmp_path: Path) -> None:
     async with populated(kind, tmp_path) as hub:

@@ -682,6 +682,7 @@ def application(tried: list[str]) -> App:
     return app
 
 
+@pytest.mark.by_turns
 async def test_contexts_refuse_what_they_do_not_take() -> None:
     tried: list[str] = []
     app = application(tried)

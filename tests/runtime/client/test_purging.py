@@ -96,6 +96,7 @@ async def park(hub: Hub, id: str) -> None:
     await until(parked)
 
 
+@pytest.mark.by_turns
 @pytest.mark.usefixtures("small")
 async def test_many_are_purged_in_slices_and_commits_go_on_between_them(store: Store) -> None:
     async with Hub(app, store=store, partitions=2) as hub:
@@ -115,6 +116,7 @@ async def test_many_are_purged_in_slices_and_commits_go_on_between_them(store: S
         assert await hub.client.purge(instance_id_prefix="i") == 1
 
 
+@pytest.mark.by_turns
 async def test_a_start_beside_a_purge_is_not_lost(store: Store) -> None:
     async with Hub(app, store=store, partitions=1) as hub:
         for _ in range(20):
@@ -128,6 +130,7 @@ async def test_a_start_beside_a_purge_is_not_lost(store: Store) -> None:
             await handle.result(timeout=10)
 
 
+@pytest.mark.by_turns
 @pytest.mark.usefixtures("small")
 async def test_a_purge_by_filter_takes_children_and_theirs(store: Store) -> None:
     async with Hub(app, store=store, partitions=3) as hub:
@@ -147,6 +150,7 @@ async def _exists(hub: Hub, id: str) -> bool:
     return await hub.client.get_status(id) is not None
 
 
+@pytest.mark.by_turns
 async def test_a_parked_instance_is_purged_as_if_it_was_terminated_first(store: Store) -> None:
     async with Hub(app, store=store, partitions=3) as hub:
         await hub.client.start_new(asks, 2, instance_id="p")
@@ -173,6 +177,7 @@ async def _is_locked(hub: Hub, id: EntityId[Counter]) -> bool:
     return status is not None and status.locked_by is not None
 
 
+@pytest.mark.by_turns
 async def test_statuses_say_whether_parked_ones_are_meant(store: Store) -> None:
     async with Hub(app, store=store, partitions=1) as hub:
         await (await hub.client.start_new(ends, instance_id="done")).result(timeout=10)
@@ -187,6 +192,7 @@ async def test_statuses_say_whether_parked_ones_are_meant(store: Store) -> None:
         assert await ids(hub) == {"live"}
 
 
+@pytest.mark.by_turns
 async def test_newest_first_and_counts(store: Store) -> None:
     clock = ManualClock()
     async with Hub(app, store=store, partitions=3, clock=clock) as hub:

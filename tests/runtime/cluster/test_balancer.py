@@ -223,6 +223,7 @@ async def test_the_balancer_goes_on_after_a_look_that_failed() -> None:
     assert crew.moves[:1] == [(0, 1)]
 
 
+@pytest.mark.by_turns
 async def test_a_partition_rests_where_the_balancer_has_moved_it() -> None:
     class Seesaw(FakeCrew):
         async def move(self, partition: int, to: int) -> None:

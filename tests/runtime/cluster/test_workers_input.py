@@ -160,6 +160,7 @@ async def test_a_socket_path_that_is_too_long_is_refused(folder: Path) -> None:
     assert not deep.exists()
 
 
+@pytest.mark.by_turns
 async def test_a_hub_with_workers_in_a_folder_of_a_long_path_has_its_sockets_elsewhere(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ async def test_a_hub_with_workers_in_a_folder_of_a_long_path_has_its_sockets_els
     assert [*(folder / "perdure").iterdir()] == []
 
 
+@pytest.mark.by_turns
 async def test_a_socket_in_a_folder_that_is_not_there_is_refused(folder: Path) -> None:
     hub = Hub(
         make_flows(folder),
@@ -333,6 +335,7 @@ def test_a_program_serves_with_workers_however_it_is_started_and_whatever_it_imp
     assert (output, errors, process.returncode) == ("2\n", "", 0)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_script_that_guards_its_start_serves_with_workers(folder: Path, backend: str) -> None:
     guarded = f"\nif __name__ == '__main__':\n    anyio.run(main, backend={backend!r})\n"
@@ -364,6 +367,7 @@ def test_an_app_typed_in_is_refused_with_the_way_to_name_it(folder: Path) -> Non
     assert not (folder / "hub").exists()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_hub_with_workers_is_served_and_looked_at_and_stopped_from_the_command_line(
     folder: Path, backend: str

@@ -24,6 +24,7 @@ from tests.runtime.hub.application import (
 )
 
 
+@pytest.mark.by_turns
 async def test_leaving_waits_for_the_async_activities_that_run(store: Store) -> None:
     opened, begun = new_gate("drain")
 
@@ -37,6 +38,7 @@ async def test_leaving_waits_for_the_async_activities_that_run(store: Store) -> 
     assert keys_seen.count("i/1/1") == 1
 
 
+@pytest.mark.by_turns
 async def test_leaving_waits_for_the_sync_activities_that_run(store: Store) -> None:
     thread_gates["thread"] = threading.Event()
 
@@ -50,6 +52,7 @@ async def test_leaving_waits_for_the_sync_activities_that_run(store: Store) -> N
     assert keys_seen == ["i/1/1"]
 
 
+@pytest.mark.by_turns
 async def test_an_activity_scheduled_while_the_hub_is_left_runs_at_the_next_start(
     store: Store,
 ) -> None:
@@ -68,6 +71,7 @@ async def test_an_activity_scheduled_while_the_hub_is_left_runs_at_the_next_star
     assert keys_seen == ["i/1/1", "after"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("kind", ["async", "sync"])
 async def test_an_activity_that_outlasts_the_drain_runs_again_under_its_idempotency_key(
     store: Store, kind: str, caplog: pytest.LogCaptureFixture
@@ -91,6 +95,7 @@ async def test_an_activity_that_outlasts_the_drain_runs_again_under_its_idempote
     assert "did not end in time" in caplog.text
 
 
+@pytest.mark.by_turns
 async def test_the_log_of_closing_counts_activities_and_operations_apart(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +119,7 @@ async def test_the_log_of_closing_counts_activities_and_operations_apart(
     assert "1 activities did not end in time, although they were told to stop" in caplog.text
 
 
+@pytest.mark.by_turns
 async def test_activities_that_wait_for_their_limit_run_at_the_next_start(store: Store) -> None:
     opened, begun = new_gate("limit")
     settings = Settings(activities_max=1)
@@ -132,6 +138,7 @@ async def test_activities_that_wait_for_their_limit_run_at_the_next_start(store:
     assert sorted(key for key in keys_seen if key != "after") == [f"i{i}/1/1" for i in range(4)]
 
 
+@pytest.mark.by_turns
 async def test_leaving_waits_for_an_async_operation(store: Store) -> None:
     opened, begun = new_gate("op")
     async with Hub(app, store=store) as hub:
@@ -143,6 +150,7 @@ async def test_leaving_waits_for_an_async_operation(store: Store) -> None:
         assert await hub.client.read_entity_state(COUNTER) == made(Counter, value=1)
 
 
+@pytest.mark.by_turns
 async def test_an_async_operation_that_outlasts_the_drain_runs_again(store: Store) -> None:
     _, begun = new_gate("op")
     with anyio.fail_after(10):
@@ -179,6 +187,7 @@ async def test_actors_that_signal_for_ever_do_not_keep_the_hub_from_stopping(
         await until(gone_on)
 
 
+@pytest.mark.by_turns
 async def test_durable_timers_are_armed_again_at_the_next_start(store: Store) -> None:
     clock = ManualClock()
     async with Hub(app, store=store, clock=clock) as hub:

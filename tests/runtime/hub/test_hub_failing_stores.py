@@ -185,6 +185,7 @@ async def test_a_hub_can_be_left_while_its_store_cannot_recover() -> None:
         assert await hub.client.call_entity(COUNTER, Counter.get) == 1
 
 
+@pytest.mark.by_turns
 async def test_other_partitions_serve_while_one_recovers() -> None:
     store = FaultyStore()
     async with Hub(app, store=store, partitions=2) as hub:

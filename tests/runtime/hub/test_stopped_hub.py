@@ -88,6 +88,7 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
+@pytest.mark.by_turns
 async def test_what_a_hub_has_left_is_read_without_it_and_without_its_application(
     folder: Path,
 ) -> None:
@@ -112,6 +113,7 @@ async def test_what_a_hub_has_left_is_read_without_it_and_without_its_applicatio
     assert state == {"value": 3}
 
 
+@pytest.mark.by_turns
 async def test_nothing_is_written_where_it_is_read(folder: Path) -> None:
     before = content(folder)
 
@@ -124,6 +126,7 @@ async def test_nothing_is_written_where_it_is_read(folder: Path) -> None:
     assert content(folder) == before
 
 
+@pytest.mark.by_turns
 async def test_what_is_waited_for_is_explained_with_its_line_where_the_application_is_given(
     folder: Path,
 ) -> None:
@@ -232,6 +235,7 @@ async def test_who_reads_beside_a_hub_that_has_started_is_told(
     assert before == 2
 
 
+@pytest.mark.by_turns
 async def test_a_hub_that_listens_nowhere_is_read_while_it_rests(
     folders: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +264,7 @@ async def test_a_trace_says_that_a_history_is_damaged_and_not_that_it_goes_on(
             await client.trace(first.instance_id)
 
 
+@pytest.mark.by_turns
 async def test_a_database_is_read_while_its_hub_serves_and_its_journal_is_not_folded(
     newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ async def until_instance_parked(hub: Hub, id: str) -> str:
     return status.parked.reason
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("body", ["zz", "[1]", '["event",5,1,null]', '["unheard",1,null]', "{}"])
 async def test_a_message_that_cannot_be_read_parks_its_actor_in_its_place(
     folder: Path, body: str, caplog: pytest.LogCaptureFixture
@@ -136,6 +137,7 @@ async def test_an_actor_whose_message_is_lost_goes_on_without_it_when_retried(fo
         assert await hub.client.get_handle("w").result(timeout=10) == [1, 2, "one more"]
 
 
+@pytest.mark.by_turns
 async def test_a_timer_that_cannot_be_read_parks_its_actor(folder: Path) -> None:
     file = spoil(folder, "UPDATE timer_row SET due = 'soon'")
 
@@ -152,6 +154,7 @@ async def test_a_timer_that_cannot_be_read_parks_its_actor(folder: Path) -> None
 HISTORY = "UPDATE history_row SET body = (SELECT body FROM kept)"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("harm", "repair"),
     [
@@ -196,6 +199,7 @@ async def test_an_instance_that_cannot_be_read_is_parked_until_it_is_repaired(
         assert await hub.client.get_handle("w").result(timeout=10) == [0, 1, 2]
 
 
+@pytest.mark.by_turns
 async def test_an_instance_that_cannot_be_read_may_be_purged(folder: Path) -> None:
     spoil(folder, "UPDATE instance_row SET status = 'Sleeping', pending = 'some'")
 
@@ -380,6 +384,7 @@ def test_the_first_frame_may_be_lost() -> None:
 # Pages that SQLite cannot read.
 
 
+@pytest.mark.by_turns
 async def test_a_history_whose_page_is_damaged_parks_its_instance_alone(tmp_path: Path) -> None:
     path = tmp_path / "hub"
     ids = [f"w{n}" for n in range(12)]
@@ -408,6 +413,7 @@ async def test_a_history_whose_page_is_damaged_parks_its_instance_alone(tmp_path
     assert statistics.commits
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     "seq", ["'zz'", "''", "-1", "1.5", "x'ff00'", "CAST(x'ff41' AS TEXT)", "7"]
 )

@@ -179,6 +179,7 @@ async def test_an_entitys_own_limit_stands_above_the_hubs() -> None:
         await handle.result(10)
 
 
+@pytest.mark.by_turns
 async def test_the_limit_holds_while_the_entity_is_being_loaded(store: Store) -> None:
     small = EntityId(Small, "s")
     outcomes: list[str] = []
@@ -201,6 +202,7 @@ async def test_the_limit_holds_while_the_entity_is_being_loaded(store: Store) ->
         assert len(await hub.client.call_entity(small, Small.get)) == 3
 
 
+@pytest.mark.by_turns
 async def test_the_hubs_limit_counts_what_waits_for_all_entities_of_a_partition(
     store: Store,
 ) -> None:
@@ -236,6 +238,7 @@ async def test_the_hubs_limit_counts_what_waits_for_all_entities_of_a_partition(
         assert partition.waiting == 0
 
 
+@pytest.mark.by_turns
 async def test_a_full_mailbox_never_refuses_orchestrations_or_entities(store: Store) -> None:
     small = EntityId(Small, "s")
 
@@ -278,6 +281,7 @@ async def test_a_refused_message_of_a_batch_leaves_the_others_in_order() -> None
     assert kept == list("0123456789")[: len(kept)]
 
 
+@pytest.mark.by_turns
 async def test_messages_of_one_sender_arrive_in_order_also_with_many_senders(
     store: Store,
 ) -> None:

@@ -201,6 +201,7 @@ async def test_messages_that_come_while_others_are_read_back_come_behind_them(
         assert await seen(hub, 180) == {"a": list(range(90)), "b": list(range(90))}
 
 
+@pytest.mark.by_turns
 async def test_who_waits_for_a_lock_is_counted_in_the_store_as_well(store: Store) -> None:
     ids = [f"waits {n}" for n in range(20)]
 
@@ -425,6 +426,7 @@ async def test_the_counters_say_what_waits_in_memory_and_in_the_store() -> None:
         await until_true(lambda: sum(one.exchange.owed for one in partitions_of(hub)) == 0)
 
 
+@pytest.mark.by_turns
 async def test_many_mailboxes_of_a_few_messages_are_bounded_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -546,6 +548,7 @@ async def start(hub: Hub, id: EntityId[Member], input: tuple[int, int, int]) -> 
             await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("members", [1, 2, 3])
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_cycle_at_full_mailboxes_goes_on(members: int, partitions: int) -> None:

@@ -80,6 +80,7 @@ async def test_who_cannot_be_sure_reads_nothing() -> None:
     assert here.reads == 0
 
 
+@pytest.mark.by_turns
 async def test_a_store_that_is_away_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tenure, "backoff", float)
     here = Stored("here", StorageError("away"), StorageError("away"))

@@ -203,6 +203,7 @@ async def test_a_parked_entity_refuses_calls_keeps_signals_and_goes_on_when_retr
         assert await client.call_entity(SICK, Touchy.add, 0) == 1_022
 
 
+@pytest.mark.by_turns
 async def test_a_retry_of_what_is_not_repaired_parks_it_again(store: Store) -> None:
     async with Hub(app, store=store, partitions=1) as hub:
         client = hub.client
@@ -242,6 +243,7 @@ async def test_retrying_what_is_not_parked_changes_nothing() -> None:
         assert await hub.client.call_entity(WELL, Touchy.add, 1) == 2
 
 
+@pytest.mark.by_turns
 async def test_a_poison_actor_is_tried_again_at_a_start_and_parked_again(store: Store) -> None:
     async with Hub(app, store=store, partitions=1) as hub:
         await poison(hub.client)
@@ -263,6 +265,7 @@ async def test_a_poison_actor_is_tried_again_at_a_start_and_parked_again(store: 
         await until(applied)
 
 
+@pytest.mark.by_turns
 async def test_two_poison_actors_of_one_partition_are_both_parked(store: Store) -> None:
     async with Hub(app, store=store, partitions=1) as hub:
         client = hub.client
@@ -332,6 +335,7 @@ async def test_a_lock_of_a_poison_entity_does_not_hold_up_the_others(store: Stor
 # States and names that the code no longer knows.
 
 
+@pytest.mark.by_turns
 async def test_an_entity_whose_class_is_gone_is_parked_and_comes_back_with_it(
     store: Store,
 ) -> None:
@@ -396,6 +400,7 @@ def make_account(kind: type, version: int = 1) -> tuple[App, Any]:
     return own, own.entity(cls)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("case", ["another type", "newer schema"])
 async def test_a_state_that_the_class_cannot_read_is_parked_kept_and_shown_as_it_is(
     store: Store, case: str
@@ -426,6 +431,7 @@ async def test_a_state_that_the_class_cannot_read_is_parked_kept_and_shown_as_it
         assert (await hub.client.read_entity_state(id)) == account(balance=5)
 
 
+@pytest.mark.by_turns
 async def test_an_upgrade_that_raises_parks_the_entity_and_keeps_its_state(store: Store) -> None:
     v1, _ = make_account(int)
     id = EntityId[Any]("account", "a")

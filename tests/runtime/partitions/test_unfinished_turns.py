@@ -129,6 +129,7 @@ async def test_a_turn_that_is_not_finished_when_the_store_fails_has_not_happened
         assert await output(one, "i") == [COUNT, 8]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("parts", [0, 1, 5])
 async def test_a_partition_that_leaves_finishes_what_it_has_begun(parts: int) -> None:
     store = FaultyStore()

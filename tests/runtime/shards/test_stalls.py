@@ -64,6 +64,7 @@ async def fan_out(ctx: OrchestrationContext, count: int) -> int:
         return sum(numbers)
 
 
+@pytest.mark.by_turns
 async def test_a_large_fan_out_does_not_hold_its_loop(
     tmp_path: Path, many: int, stretches: Stretches
 ) -> None:
@@ -101,6 +102,7 @@ async def wait_for_timers(ctx: OrchestrationContext, plan: list[float]) -> None:
     await tasks
 
 
+@pytest.mark.by_turns
 async def test_many_signals_of_one_turn_do_not_hold_their_loop(
     tmp_path: Path, many: int, stretches: Stretches
 ) -> None:
@@ -114,6 +116,7 @@ async def test_many_signals_of_one_turn_do_not_hold_their_loop(
     assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns
 async def test_many_timers_that_are_due_at_once_do_not_hold_their_loop(
     tmp_path: Path, many: int, stretches: Stretches
 ) -> None:
@@ -142,6 +145,7 @@ async def give_up_many(ctx: OrchestrationContext, count: int) -> None:
     await ctx.create_timer(timedelta(seconds=0))
 
 
+@pytest.mark.by_turns
 async def test_giving_many_activities_up_does_not_hold_their_loop(stretches: Stretches) -> None:
     async with Hub(app, rebalance=None) as hub:
         await (await hub.client.start_new(give_up_many, 100)).result()
@@ -162,6 +166,7 @@ async def return_before_many(ctx: OrchestrationContext, count: int) -> None:
     await ctx.task_any([tasks, ctx.create_timer(timedelta(seconds=0.1))])
 
 
+@pytest.mark.by_turns
 async def test_many_activities_that_go_on_behind_a_return_do_not_hold_their_loop(
     tmp_path: Path, many: int, stretches: Stretches
 ) -> None:
@@ -200,6 +205,7 @@ async def hang_in_branches(ctx: OrchestrationContext, count: int) -> None:
                 tasks.start_soon(branch)
 
 
+@pytest.mark.by_turns
 async def test_terminating_what_has_much_under_way_does_not_hold_its_loop(
     many: int, stretches: Stretches
 ) -> None:
@@ -284,6 +290,7 @@ async def keep_all(ctx: OrchestrationContext, again: bool) -> None:
         ctx.continue_as_new(False, keep_events=True)
 
 
+@pytest.mark.by_turns
 async def test_an_instance_that_goes_on_with_many_events_does_not_hold_its_loop(
     stretches: Stretches,
 ) -> None:
@@ -327,6 +334,7 @@ async def test_neither_many_new_entities_nor_counting_them_holds_their_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("partitions", [4, 16])
 async def test_drains_of_many_partitions_at_once_do_not_hold_their_loop(
     many: int, partitions: int, stretches: Stretches
@@ -342,6 +350,7 @@ async def test_drains_of_many_partitions_at_once_do_not_hold_their_loop(
         assert stretches.longest_s < stretches.bound_s
 
 
+@pytest.mark.by_turns
 async def test_neither_an_end_nor_a_return_with_many_timers_holds_its_loop(
     tmp_path: Path, stretches: Stretches
 ) -> None:
@@ -370,6 +379,7 @@ async def ended_beside(hub: Hub, count: int) -> int:
     return ended
 
 
+@pytest.mark.by_turns
 async def test_another_instance_goes_on_beside_a_large_fan_out(
     tmp_path: Path, stretches: Stretches
 ) -> None:
@@ -387,6 +397,7 @@ async def test_another_instance_goes_on_beside_a_large_fan_out(
         assert ended > 3
 
 
+@pytest.mark.by_turns
 async def test_an_activity_in_flight_takes_little_memory() -> None:
     with measured() as measure.stretches:
         async with Hub(app, rebalance=None) as hub:

@@ -319,6 +319,7 @@ async def test_reading_all_of_a_long_history_does_not_hold_the_loop(
         assert len(events) == 2 * count + 1
 
 
+@pytest.mark.by_turns
 async def test_activities_of_a_long_history_that_run_again_do_not_hold_the_loop(
     stretches: Stretches,
 ) -> None:

@@ -304,6 +304,7 @@ READS: list[tuple[str, list[Any]]] = [
 ]
 
 
+@pytest.mark.by_turns
 async def test_random_frames_hurt_nobody_else(path: Path) -> None:
     dice = random.Random(7)
     id = str(entity_in(0, Counter, "c", 2))

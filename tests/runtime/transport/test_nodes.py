@@ -255,6 +255,7 @@ async def test_a_replayed_greeting_is_refused() -> None:
     assert other.greeted == [7]
 
 
+@pytest.mark.by_turns
 async def test_a_greeting_said_back_by_a_false_listener_is_not_believed() -> None:
     listener = await listen_node()
 
@@ -338,6 +339,7 @@ async def test_who_sends_slowly_or_nothing_has_a_few_seconds_and_no_more(
     assert other.greeted == []
 
 
+@pytest.mark.by_turns
 async def test_a_dialler_does_not_wait_for_ever_for_a_listener_that_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -484,6 +486,7 @@ async def calls_for(channel: Channel, other: Channel, frames: int) -> int:
     return calls
 
 
+@pytest.mark.by_turns
 async def test_a_frame_between_nodes_costs_no_more_than_one_over_a_unix_socket(
     tmp_path: Path,
 ) -> None:

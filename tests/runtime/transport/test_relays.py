@@ -217,6 +217,7 @@ async def test_the_last_piece_that_is_lost_is_missed_too() -> None:
     assert other.items == []
 
 
+@pytest.mark.by_turns
 async def test_a_channel_ends_where_nothing_comes_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relays, "SILENCE_S", 1.0)
     board = Board()
@@ -244,6 +245,7 @@ async def test_a_channel_with_nothing_to_say_stays(monkeypatch: pytest.MonkeyPat
         channel.close()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("reason", ["gone", "a stranger"])
 async def test_a_member_that_does_not_answer_is_not_reached(reason: str) -> None:
     board = Board()
@@ -273,6 +275,7 @@ async def test_what_comes_from_no_member_is_dropped() -> None:
             channel.close()
 
 
+@pytest.mark.by_turns
 async def test_channels_end_where_the_process_is_another_member_now() -> None:
     board = Board()
     async with ends(board, 1, 2) as (one, other):
@@ -292,6 +295,7 @@ async def test_channels_end_where_the_process_is_another_member_now() -> None:
             await one.relays.dial(2)
 
 
+@pytest.mark.by_turns
 async def test_a_store_that_is_away_for_a_moment_loses_nothing() -> None:
     board = Board()
     async with ends(board, 1, 2) as (one, other), anyio.create_task_group() as tasks:
@@ -353,6 +357,7 @@ async def test_bad_items_end_their_channel_and_no_other() -> None:
         channel.close()
 
 
+@pytest.mark.by_turns
 async def test_nobody_looks_often_when_no_line_is_down() -> None:
     board = Board()
     async with ends(board, 1) as (_,):
@@ -397,6 +402,7 @@ async def line_of(roads: Roads, ups: list[bool] | None = None) -> AsyncGenerator
             line.close()
 
 
+@pytest.mark.by_turns
 async def test_a_line_that_is_up_never_goes_the_second_way() -> None:
     roads = Roads()
     roads.is_open = True
@@ -406,6 +412,7 @@ async def test_a_line_that_is_up_never_goes_the_second_way() -> None:
         assert (line.is_detoured, roads.long) == (False, [])
 
 
+@pytest.mark.by_turns
 async def test_a_line_goes_the_second_way_and_back_and_says_that_it_is_up_each_time() -> None:
     roads, ups = Roads(), list[bool]()
     async with line_of(roads, ups) as line:
@@ -443,6 +450,7 @@ async def test_what_was_asked_on_the_second_way_is_answered_on_it() -> None:
         await until_true(lambda: roads.long[0].has_ended)
 
 
+@pytest.mark.by_turns
 async def test_an_answer_on_the_second_way_is_waited_for_only_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -650,6 +658,7 @@ async def until_quiet(board: Board) -> None:
         await anyio.sleep(3 * relays.BEAT_S)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("loss", [0.0, 0.05])
 async def test_an_exchange_goes_on_while_nodes_are_cut_off_and_comes_back(
     loss: float, monkeypatch: pytest.MonkeyPatch
@@ -688,6 +697,7 @@ async def test_an_exchange_goes_on_while_nodes_are_cut_off_and_comes_back(
         assert world.board.put == put
 
 
+@pytest.mark.by_turns
 async def test_a_request_that_waits_while_lines_change_is_answered() -> None:
     async with two_nodes() as (world, here, _):
         asked, over = 0, anyio.Event()

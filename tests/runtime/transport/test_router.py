@@ -204,6 +204,7 @@ async def test_a_closing_router_tells_what_may_have_been_applied_from_what_was_n
     assert isinstance(waiting.error, HubStoppingError)
 
 
+@pytest.mark.by_turns
 async def test_patience_with_a_shard_that_nobody_reaches_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -215,6 +216,7 @@ async def test_patience_with_a_shard_that_nobody_reaches_ends(
             await place(router).wait_durable()
 
 
+@pytest.mark.by_turns
 async def test_a_claim_waits_for_a_shard_that_is_dialled_and_hardly_for_one_that_died(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -244,6 +246,7 @@ async def test_a_claim_waits_for_a_shard_that_is_dialled_and_hardly_for_one_that
     assert isinstance(third.error, UnavailableError)
 
 
+@pytest.mark.by_turns
 async def test_a_request_that_was_lost_on_its_way_is_not_said_to_be_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -159,6 +159,7 @@ def test_a_hub_takes_back_its_own_note_alone_and_one_in_the_folder_has_none(tmp_
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.by_turns
 async def test_a_hub_whose_folder_s_path_is_long_is_found_by_its_store(
     tmp_path: Path, runtime_folder: Path
 ) -> None:

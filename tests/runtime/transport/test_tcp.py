@@ -128,6 +128,7 @@ async def test_what_is_sent_to_a_peer_that_is_gone_breaks() -> None:
     await close(one, listener)
 
 
+@pytest.mark.by_turns
 async def test_more_is_sent_than_the_system_keeps() -> None:
     one, other, listener = await pair()
     async with anyio.create_task_group() as tasks:

@@ -54,6 +54,7 @@ async def found_in(spec: str, text: str) -> Finding:
     return of(await examine(spec), text)
 
 
+@pytest.mark.by_turns
 async def test_a_well_server_lacks_only_a_standby() -> None:
     with new_server(fsync="on", full_page_writes="on") as server:
         spec = server.dsn
@@ -81,6 +82,7 @@ async def test_the_worst_comes_first(postgres: str) -> None:
     assert severities[0] == "error"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("options", "text", "severity"),
     [
@@ -171,6 +173,7 @@ async def test_a_standby_that_is_behind_is_seen(monkeypatch: pytest.MonkeyPatch)
             await session.close()
 
 
+@pytest.mark.by_turns
 async def test_a_long_transaction_is_seen(
     postgres: str, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +186,7 @@ async def test_a_long_transaction_is_seen(
     assert f"pg_terminate_backend({pid})" in finding.advice
 
 
+@pytest.mark.by_turns
 async def test_a_table_without_vacuum_is_seen(
     postgres: str, store: PostgresStore, session: Session
 ) -> None:
@@ -193,6 +197,7 @@ async def test_a_table_without_vacuum_is_seen(
     assert "table journal" not in str(await examine(postgres))
 
 
+@pytest.mark.by_turns
 async def test_dead_rows_and_what_has_grown_are_seen(
     postgres: str, store: PostgresStore, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +216,7 @@ async def test_dead_rows_and_what_has_grown_are_seen(
     assert (await found_in(postgres, "table partition has grown to 8 kB")).severity == "warning"
 
 
+@pytest.mark.by_turns
 async def test_clocks_that_differ_are_seen(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "clock" not in str(await examine(postgres))
     monkeypatch.setattr(doctor, "time", lambda: time() - 100)
@@ -219,6 +225,7 @@ async def test_clocks_that_differ_are_seen(postgres: str, monkeypatch: pytest.Mo
     await found_in(postgres, "clock is 100.0 seconds behind this host's")
 
 
+@pytest.mark.by_turns
 async def test_a_hub_of_a_newer_version_is_seen(
     postgres: str, store: PostgresStore, session: Session
 ) -> None:
@@ -233,6 +240,7 @@ async def test_a_schema_of_something_else_is_seen(postgres: str, session: Sessio
     assert (await found_in(postgres, "has something else in it")).severity == "error"
 
 
+@pytest.mark.by_turns
 async def test_partitions_that_nobody_has_are_seen(postgres: str, store: PostgresStore) -> None:
     assert "no owner" not in str(await examine(postgres))
     assert (await found_in(postgres, "no process serves the hub")).severity == "note"
@@ -245,6 +253,7 @@ async def test_partitions_that_nobody_has_are_seen(postgres: str, store: Postgre
     await member.leave()
 
 
+@pytest.mark.by_turns
 async def test_a_journal_that_is_not_folded_is_seen(
     postgres: str, store: PostgresStore, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +270,7 @@ async def test_a_journal_that_is_not_folded_is_seen(
     await session.do("DELETE FROM {s}.journal")
 
 
+@pytest.mark.by_turns
 async def test_damaged_rows_are_counted(
     postgres: str, store: PostgresStore, session: Session
 ) -> None:

@@ -90,6 +90,7 @@ async def until_ended(member: PostgresMembership, other: PostgresMembership) -> 
 # The control session.
 
 
+@pytest.mark.by_turns
 async def test_the_end_of_a_session_is_seen(both: list[PostgresMembership]) -> None:
     first, second = both
     control = await control_of(first)
@@ -98,6 +99,7 @@ async def test_the_end_of_a_session_is_seen(both: list[PostgresMembership]) -> N
     await until_ended(second, first)
 
 
+@pytest.mark.by_turns
 async def test_a_member_without_a_session_is_not_taken_for_gone(
     stores: list[PostgresStore], postgres: str
 ) -> None:
@@ -111,6 +113,7 @@ async def test_a_member_without_a_session_is_not_taken_for_gone(
     await pooled.close()
 
 
+@pytest.mark.by_turns
 async def test_a_control_session_may_go_around_the_pooler(
     stores: list[PostgresStore], postgres: str
 ) -> None:
@@ -126,6 +129,7 @@ async def test_a_control_session_may_go_around_the_pooler(
     await pooled.close()
 
 
+@pytest.mark.by_turns
 async def test_a_session_that_was_ended_is_made_anew(
     both: list[PostgresMembership], session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,6 +172,7 @@ async def test_all_goes_on_where_the_control_session_cannot_be_had(
     await store.close()
 
 
+@pytest.mark.by_turns
 async def test_a_notice_is_heard_at_once(
     both: list[PostgresMembership], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +186,7 @@ async def test_a_notice_is_heard_at_once(
     assert (await lease_of(second, 2)).wanted == second.number
 
 
+@pytest.mark.by_turns
 async def test_no_notice_rides_in_a_commit(
     both: list[PostgresMembership], session: Session
 ) -> None:
@@ -227,6 +233,7 @@ async def test_who_waits_no_more_has_let_go_all_the_same(
             await anyio.sleep(0.005)
 
 
+@pytest.mark.by_turns
 async def test_who_waits_for_a_connection_since_all_wait_for_locks_is_counted(
     both: list[PostgresMembership], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +254,7 @@ async def test_who_waits_for_a_connection_since_all_wait_for_locks_is_counted(
     assert (first.waits, second.waits) == (1, 0)
 
 
+@pytest.mark.by_turns
 async def test_one_that_is_locked_holds_up_no_taking_and_no_letting_go_of_another(
     both: list[PostgresMembership], session: Session
 ) -> None:
@@ -275,6 +283,7 @@ async def test_one_that_is_locked_holds_up_no_taking_and_no_letting_go_of_anothe
             await anyio.sleep(0.005)
 
 
+@pytest.mark.by_turns
 async def test_a_member_that_cannot_say_that_it_leaves_expires(
     stores: list[PostgresStore],
     session: Session,
@@ -296,6 +305,7 @@ async def test_a_member_that_cannot_say_that_it_leaves_expires(
     assert (row.member, row.expired) == (member.number, False)
 
 
+@pytest.mark.by_turns
 async def test_a_store_is_closed_while_its_server_hangs(
     postgres: str, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +360,7 @@ async def test_who_waits_no_more_to_join_is_no_member(
 # Rows that nobody needs any more.
 
 
+@pytest.mark.by_turns
 async def test_who_joins_removes_what_the_dead_have_left(
     both: list[PostgresMembership], session: Session
 ) -> None:
@@ -371,6 +382,7 @@ async def test_who_joins_removes_what_the_dead_have_left(
         await member.leave()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", ["perdure beats", "perdure leases"])
 async def test_who_meets_a_server_that_was_a_standby_is_no_member_there(
     both: list[PostgresMembership],
@@ -407,6 +419,7 @@ async def end_sessions(session: Session, name: str = "perdure %") -> int:
     return len(found)
 
 
+@pytest.mark.by_turns
 async def test_each_connection_that_is_lost_is_counted_as_it_is(
     stores: list[PostgresStore], session: Session
 ) -> None:
@@ -432,6 +445,7 @@ async def test_each_connection_that_is_lost_is_counted_as_it_is(
     assert member.losses == OF_ALL, "what is closed is not lost"
 
 
+@pytest.mark.by_turns
 async def test_nothing_is_done_on_a_server_that_was_a_standby_before_it_has_joined_there(
     stores: list[PostgresStore], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,6 +496,7 @@ async def test_a_member_behind_a_pooler_finds_out_by_its_next_beat_that_the_serv
     await store.close()
 
 
+@pytest.mark.by_turns
 async def test_a_server_that_does_not_say_its_timeline_is_as_good_as_any(
     stores: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ async def rows_of(store: PostgresStore) -> Any:
     return await asked(store, f"SELECT concat_ws(';', {', '.join(each)})")
 
 
+@pytest.mark.by_turns
 async def test_what_the_journal_has_is_read_as_it_will_be_when_it_is_folded(
     owner: tuple[Owner, PostgresStore], newest_postgres: str
 ) -> None:
@@ -139,6 +140,7 @@ async def test_what_the_journal_has_is_read_as_it_will_be_when_it_is_folded(
         assert folded[what] == expected, what
 
 
+@pytest.mark.by_turns
 async def test_histories_and_timers_are_read_for_a_look_at_all_of_them(
     owner: tuple[Owner, PostgresStore], newest_postgres: str
 ) -> None:
@@ -159,6 +161,7 @@ async def test_histories_and_timers_are_read_for_a_look_at_all_of_them(
         await reader.close()
 
 
+@pytest.mark.by_turns
 async def test_a_reader_sees_what_is_committed_while_it_is_open(
     owner: tuple[Owner, PostgresStore], newest_postgres: str
 ) -> None:
@@ -178,6 +181,7 @@ async def test_a_reader_sees_what_is_committed_while_it_is_open(
     assert (first, second, third) == (10, 11, 12)
 
 
+@pytest.mark.by_turns
 async def test_a_database_that_may_only_be_read_is_read(
     owner: tuple[Owner, PostgresStore], newest_postgres: str
 ) -> None:
@@ -189,6 +193,7 @@ async def test_a_database_that_may_only_be_read_is_read(
         await reader.close()
 
 
+@pytest.mark.by_turns
 async def test_who_reads_changes_nothing(
     owner: tuple[Owner, PostgresStore], newest_postgres: str
 ) -> None:
@@ -222,6 +227,7 @@ async def test_no_schema_is_made_where_there_is_no_hub(newest_postgres: str) -> 
         await store.close()
 
 
+@pytest.mark.by_turns
 async def test_a_hub_that_has_moved_is_read_where_it_is(
     owner: tuple[Owner, PostgresStore], newest_postgres: str
 ) -> None:

@@ -120,6 +120,7 @@ async def test_no_text_keeps_checkpoints_from_the_tables(store: PostgresStore) -
     assert len(await owner.partition.read_mail(None, 0, 9)) == 1
 
 
+@pytest.mark.by_turns
 async def test_people_see_a_history_with_nul_in_it(store: PostgresStore) -> None:
     owner = await own(store)
     chunk = ChunkRow(1, 0, b'[["Began",0,"a"],["Called",1500000,"\\u0000"]]')
@@ -136,6 +137,7 @@ async def test_people_see_a_history_with_nul_in_it(store: PostgresStore) -> None
     assert await owner.partition.read_history(1) == [chunk.body]
 
 
+@pytest.mark.by_turns
 async def test_a_round_that_fails_is_said_once_and_made_later(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -170,6 +172,7 @@ async def test_a_round_that_fails_is_said_once_and_made_later(
     assert len(await owner.keys()) == owner.sequence
 
 
+@pytest.mark.by_turns
 async def test_an_owner_that_was_fenced_folds_nothing(
     store: PostgresStore, newest_postgres: str
 ) -> None:
@@ -186,6 +189,7 @@ async def test_an_owner_that_was_fenced_folds_nothing(
     await other.close()
 
 
+@pytest.mark.by_turns
 async def test_a_store_that_cannot_fold_tries_once_when_it_is_closed(
     store: PostgresStore, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +213,7 @@ async def test_a_store_that_cannot_fold_tries_once_when_it_is_closed(
         assert await Owner(one, await one.recover()).keys() == ["i1"]
 
 
+@pytest.mark.by_turns
 async def test_a_new_connection_commits_only_to_a_server_that_keeps_it(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,6 +251,7 @@ FULL = (
 )
 
 
+@pytest.mark.by_turns
 async def test_a_commit_to_a_full_disk_stores_nothing_and_is_made_when_there_is_room(
     store: PostgresStore,
 ) -> None:
@@ -267,6 +273,7 @@ async def test_a_commit_to_a_full_disk_stores_nothing_and_is_made_when_there_is_
     assert await owner.keys() == ["i1", "i2"]
 
 
+@pytest.mark.by_turns
 async def test_queries_see_what_was_committed_before_a_recovery_that_fails(
     store: PostgresStore,
 ) -> None:
@@ -282,6 +289,7 @@ async def test_queries_see_what_was_committed_before_a_recovery_that_fails(
     assert (await owner.partition.recover()).sequence == 1
 
 
+@pytest.mark.by_turns
 async def test_a_database_that_cannot_hold_all_characters_is_refused(
     store: PostgresStore, newest_postgres: str
 ) -> None:

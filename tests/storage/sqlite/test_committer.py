@@ -272,6 +272,7 @@ async def test_each_loop_has_a_committer_whose_threads_end_with_its_last_user() 
     await gone()
 
 
+@pytest.mark.by_turns
 async def test_one_thread_commits_for_all_partitions_and_ends_with_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +323,7 @@ async def test_a_journal_closes_after_what_it_was_given_to_do(
     await gone()
 
 
+@pytest.mark.by_turns
 async def test_a_journal_that_another_program_locks_holds_up_no_other_partition(
     tmp_path: Path,
 ) -> None:

@@ -218,6 +218,7 @@ async def test_a_process_that_code_has_forked_answers_nothing(tmp_path: Path) ->
     assert sorted(one.actor for one in found.findings) == sorted(f"one-{n}" for n in range(40))
 
 
+@pytest.mark.by_turns
 async def test_nothing_is_changed_by_a_check(left: tuple[Path, Path], mild: Path) -> None:
     stopped, copy = left
     before = contents(stopped), contents(copy)
@@ -230,6 +231,7 @@ async def test_nothing_is_changed_by_a_check(left: tuple[Path, Path], mild: Path
     assert (contents(stopped), contents(copy)) == before
 
 
+@pytest.mark.by_turns
 async def test_a_copy_of_a_hub_that_was_running_is_looked_at(
     left: tuple[Path, Path], mild: Path, checked: Checked
 ) -> None:
@@ -241,6 +243,7 @@ async def test_a_copy_of_a_hub_that_was_running_is_looked_at(
     }
 
 
+@pytest.mark.by_turns
 async def test_the_program_as_it_was_breaks_nothing(
     left: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -253,6 +256,7 @@ async def test_the_program_as_it_was_breaks_nothing(
     assert found.count.instances == 49
 
 
+@pytest.mark.by_turns
 async def test_a_running_hub_is_asked_by_pages_and_only_reads(
     left: tuple[Path, Path], tmp_path: Path, mild: Path, checked: Checked, copy_of: Copy
 ) -> None:
@@ -307,6 +311,7 @@ async def test_a_hub_that_begins_to_work_ends_the_check(
             await check(source, f"{mild}:app", jobs=1)
 
 
+@pytest.mark.by_turns
 async def test_damaged_rows_are_told_and_the_others_are_looked_at(
     left: tuple[Path, Path], tmp_path: Path, copy_of: Copy
 ) -> None:

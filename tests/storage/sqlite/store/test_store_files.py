@@ -114,6 +114,7 @@ async def test_a_second_hub_is_refused_in_the_same_process(folder: Path) -> None
     await make(folder)
 
 
+@pytest.mark.by_turns
 async def test_a_second_hub_is_refused_in_another_process(folder: Path) -> None:
     store = SqliteStore(folder)
     await store.open(1)
@@ -222,6 +223,7 @@ async def test_a_partition_of_another_hub_is_refused(folder: Path, tmp_path: Pat
         await SqliteStore(folder).open(2)
 
 
+@pytest.mark.by_turns
 async def test_a_hub_whose_making_was_cut_off_is_made_again(folder: Path) -> None:
     store = SqliteStore(folder)
     await store.open(3)
