@@ -75,7 +75,6 @@ class FakeCrew(Crew):
 @pytest.fixture(autouse=True)
 def promptly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crews, "ANSWER_S", 0.01)
-    monkeypatch.setattr(crews, "MOVES_S", 0.01)
 
     def at_once(tries: int) -> float:
         return 0
@@ -196,15 +195,19 @@ async def test_a_partition_whose_new_shard_dies_is_that_shard_s_when_it_is_back(
     assert crew.seen.placed == [[0, 1, 1, 1]]
 
 
-async def test_who_waits_too_long_for_other_moves_is_told_to_repeat_it() -> None:
+async def test_who_waits_too_long_for_other_moves_is_told_to_repeat_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     crew, gate = FakeCrew(), anyio.Event()
     crew.answers[0, "let_go"] = gate.wait
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(crew.move, 0, 1)
         await anyio.wait_all_tasks_blocked()
-        with pytest.raises(UnavailableError, match="others have been moving"):
-            await crew.move(1, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(crews, "MOVES_S", 0.01)
+            with pytest.raises(UnavailableError, match="others have been moving"):
+                await crew.move(1, 1)
         gate.set()
     await crew.move(1, 1)
 

@@ -125,13 +125,18 @@ class Alone:
         await refill(partition, recovered, mailboxes)
         await resume(partition, recovered, mailboxes)
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether something is on its way from the store into memory."""
+        return self.partition.loader.is_loading or self.partition.overflow.is_feeding
+
     async def quiet(self) -> None:
         """Have all turns taken that can be taken without a commit."""
         idle = 0
         with anyio.fail_after(10):
-            while idle < 3 or self.partition.loader.is_loading:
+            while idle < 3:
                 await checkpoint()
-                idle = 0 if await self.pump.run() else idle + 1
+                idle = 0 if await self.pump.run() or self.is_reading else idle + 1
 
     async def commit(self) -> None:
         """Make durable what has gathered, and let it out; or recover from what broke down."""

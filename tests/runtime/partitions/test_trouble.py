@@ -31,7 +31,14 @@ from perdure import (
 )
 from perdure.testing.inside import partitions_of
 from tests.faults import Crash, let_turns_crash
-from tests.runtime.harness import FaultyStore, disk_error, made, until, until_true
+from tests.runtime.harness import (
+    FaultyStore,
+    disk_error,
+    made,
+    partition_here,
+    until,
+    until_true,
+)
 
 app = App()
 
@@ -518,6 +525,7 @@ async def test_signals_between_entities_survive_failing_commits_and_arrive_once(
 
     async with Hub(own, store=store, partitions=4) as hub:
         client = hub.client
+        gate = partition_here(hub, str(EntityId(Sender, "s"))).gate
         done = 0
         for i in range(30):
             store.faults.commit = disk_error() if i % 3 == 2 else None
@@ -526,6 +534,7 @@ async def test_signals_between_entities_survive_failing_commits_and_arrive_once(
                 done += 1
             except UnavailableError:
                 store.faults.commit = None
+                await until_true(lambda: gate.reason is None)  # it refuses while it recovers
         store.faults.commit = None
 
         async def arrived() -> bool:
