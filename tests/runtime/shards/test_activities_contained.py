@@ -144,7 +144,7 @@ async def test_closing_leaves_behind_what_swallows_its_cancellation_and_names_it
             await until_true(lambda: shard_of(hub).pump.suspended == 2)
             began = anyio.current_time()
 
-    assert anyio.current_time() - began < 5.05 + 2  # what a busy machine takes for the rest
+    assert anyio.current_time() - began < 5.05 + 20  # what a busy machine takes for the rest
     assert sorted(hub.left_behind) == [
         "activity stubborn of instance i",
         "operation stick of @box@b",
