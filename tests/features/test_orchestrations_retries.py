@@ -26,7 +26,8 @@ from perdure import (
     SubOrchestrationError,
     UsageError,
 )
-from perdure.testing.inside import partitions_of
+from perdure.testing.inside import partitions_of, shard_of
+from tests.runtime.harness import until_true
 from tests.runtime.orchestrating import (
     Flow,
     advance,
@@ -319,6 +320,7 @@ async def test_the_limit_counts_the_time_in_which_an_activity_waits_for_its_plac
         await begun[0].wait()
         begun.append(anyio.Event())
         queued = await hub.client.start_new(limited, ("activity", None, 3))
+        await until_true(lambda: shard_of(hub).activities.waiting_count == 1)
         clock.advance(3)
 
         assert (await queued.result(5))[1] == "TimeoutError"
@@ -381,6 +383,7 @@ async def test_a_limit_tells_the_last_failure_and_a_result_in_time_takes_the_tim
     async def fails_then_hangs(ctx: ActivityContext) -> None:
         if ctx.attempt == 1:
             raise ValueError("at first")
+        begun[-1].set()
         await anyio.sleep_forever()
 
     @local.orchestration
@@ -393,13 +396,14 @@ async def test_a_limit_tells_the_last_failure_and_a_result_in_time_takes_the_tim
         return []
 
     succeed_at[:] = [1]
+    begun[:] = [anyio.Event()]
     async with running(local, store, clock=clock) as hub:
         handle = await hub.client.start_new(both)
-        for _ in range(3):
-            while not stored_timers(store):
-                await anyio.sleep(0.001)
-            await anyio.sleep(0.01)
-            clock.advance(1)
+        await quiet(hub)
+        clock.advance(1)
+        await begun[0].wait()
+        assert stored_timers(store) == 1
+        clock.advance(2)
 
         assert await handle.result(5) == ["no result within 3 seconds, attempts: 2", "ValueError"]
         await quiet(hub)
