@@ -71,10 +71,14 @@ def _has_its_turn(item: pytest.Item, turns: dict[tuple[object, ...], int]) -> bo
     if mark is None:
         return True
     assert isinstance(item, pytest.Function)
-    if "anyio_backend" not in item.fixturenames:
+    params: dict[str, object] = item.callspec.params if hasattr(item, "callspec") else {}
+    # The test's own loop, or that of a process that it starts.
+    loop = next(
+        (params[name] for name in ("anyio_backend", "loop", "backend") if name in params), None
+    )
+    if loop is None:
         return True
     first = mark.args[0] if mark.args else LOOPS[len(item.originalname) % len(LOOPS)]
-    loop = item.callspec.params["anyio_backend"]
     key = (item.parent, item.originalname, loop)
     turn = turns[key] = turns.get(key, -1) + 1
     # Not simply one by one: each value of a parameter that has two would always be on the same loop.

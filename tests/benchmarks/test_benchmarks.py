@@ -223,9 +223,22 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+#: What commits the most; on disk it takes as long as all others together, for the same figures.
+MUCH = {"hotspot", "spread", "memory", "growth"}
+
+
 @pytest.mark.by_turns
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "store"),
+    [
+        pytest.param(
+            *(name, store),
+            marks=[pytest.mark.slow] * (store == "sqlite" and name in MUCH),
+        )
+        for name in SMALL
+        for store in ("memory", "sqlite")
+    ],
+)
 async def test_a_benchmark_gives_its_figures(name: str, store: str, tmp_path: Path) -> None:
     measure, n = SMALL[name]
     bench = Bench(small(name), tmp_path if store == "sqlite" else None)

@@ -315,8 +315,12 @@ class RealCluster:
         return {lease.partition for lease in view.leases if lease.owner in members}
 
 
-def until(holds: Callable[[], bool], seconds: float, why: Callable[[], str] = str) -> None:
+def until(
+    holds: Callable[[], bool], seconds: float, why: Callable[[], str] = str, *, rest_s: float = 0.01
+) -> None:
     """Wait until something holds that nothing tells of.
+
+    Between two looks it rests, longer where a look is a process of its own.
 
     Raises:
         AssertionError: it does not.
@@ -327,7 +331,7 @@ def until(holds: Callable[[], bool], seconds: float, why: Callable[[], str] = st
         if holds():
             return
         assert now < end, f"not within {seconds:g} s: {why()}"
-        time.sleep(0.01)
+        time.sleep(rest_s)
 
 
 @contextmanager

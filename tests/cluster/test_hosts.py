@@ -55,7 +55,7 @@ class Cluster:
         self._env["PGPASSWORD"] = password
         for name in NODES:
             self.start_node(name)
-        until(lambda: self.partitions("node-2") == EVEN, 60, self.lan.said)
+        self.until_shared("node-2", EVEN)
         self.visitor = self.lan.host("visitor").start(
             child,
             "visitor",
@@ -105,6 +105,10 @@ class Cluster:
             if node["partitions"]
         }
 
+    def until_shared(self, asked: str, shares: dict[str, int], seconds: float = 60) -> None:
+        """Return when the hosts have so many partitions each."""
+        until(lambda: self.partitions(asked) == shares, seconds, self.lan.said, rest_s=0.5)
+
     def until_answers(self, more: int = 100, seconds: float = 60) -> None:
         """Return when the visitor got so many more answers."""
         start = self.ask("how")["answered"]
@@ -128,18 +132,18 @@ def test_a_host_takes_over_from_one_that_dies_or_loses_its_cable_and_nothing_is_
     cluster: Cluster,
 ) -> None:
     cluster.kill("node-1")
-    until(lambda: cluster.partitions("node-2") == {"node-2": PARTITIONS}, 60, cluster.lan.said)
+    cluster.until_shared("node-2", {"node-2": PARTITIONS})
     cluster.until_answers()
     cluster.start_node("node-1")
-    until(lambda: cluster.partitions("node-1") == EVEN, 60, cluster.lan.said)
+    cluster.until_shared("node-1", EVEN)
     cluster.until_answers()
 
     cluster.lan.host("node-1").unplug()
-    until(lambda: cluster.partitions("node-2") == {"node-2": PARTITIONS}, 60, cluster.lan.said)
+    cluster.until_shared("node-2", {"node-2": PARTITIONS})
     cluster.until_answers()
     assert cluster.nodes["node-1"].poll() is None
     cluster.lan.host("node-1").plug()
-    until(lambda: cluster.partitions("node-1") == EVEN, 90, cluster.lan.said)
+    cluster.until_shared("node-1", EVEN, 90)
     cluster.until_answers()
 
     assert cluster.ask()["differences"] == []

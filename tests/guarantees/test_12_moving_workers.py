@@ -57,7 +57,7 @@ async def run(folder: Path, moves: int, number: int = 0) -> None:
 
 @pytest.mark.by_turns
 async def test_partitions_that_move_under_load_lose_and_repeat_nothing(folder: Path) -> None:
-    await run(folder, 40)
+    await run(folder, 20)
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ async def run_with_kills(folder: Path, kills: int, number: int = 0) -> None:
 
 @pytest.mark.by_turns("trio")
 async def test_kills_while_partitions_move_lose_and_repeat_nothing(folder: Path) -> None:
-    await run_with_kills(folder, 5)
+    await run_with_kills(folder, 3)
 
 
 @pytest.mark.slow

@@ -88,6 +88,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """Say how often workers are killed of a hub that has them start again each time."""
+    return 3 if request.config.getoption("--long") else 2
+
+
+@pytest.fixture
 def broken_app(folder: Path) -> str:
     """Name an app that cannot be imported once the file "broken" is beside it."""
     (folder / "flows.py").write_text(BROKEN_APP)
@@ -121,7 +127,7 @@ async def run(folder: Path, kills: int, number: int = 0) -> None:
 
 @pytest.mark.by_turns
 async def test_what_was_acknowledged_survives_kills_of_workers(folder: Path) -> None:
-    await run(folder, 5)
+    await run(folder, 3)
 
 
 @pytest.mark.slow
@@ -163,11 +169,11 @@ async def test_a_hub_stops_in_order_while_a_worker_is_being_restarted(folder: Pa
 
 @pytest.mark.by_turns
 async def test_a_partition_that_is_to_move_to_a_worker_that_died_is_served_somewhere(
-    folder: Path,
+    folder: Path, rounds: int
 ) -> None:
     async with hub_on(folder) as hub:
         with anyio.fail_after(PATIENCE_S):
-            for n in range(3):
+            for n in range(rounds):
                 victim = 1 - hub.placement[0]
                 await until_served(hub, victim)
                 os.kill(pid_of(hub, victim), signal.SIGKILL)
@@ -321,7 +327,7 @@ async def run_supervisor_kills(folder: Path, loop: str, kills: int, number: int 
 async def test_what_was_acknowledged_survives_kills_of_the_supervisor(
     folder: Path, anyio_backend_name: str
 ) -> None:
-    await run_supervisor_kills(folder, anyio_backend_name, 3)
+    await run_supervisor_kills(folder, anyio_backend_name, 2)
 
 
 @pytest.mark.slow
@@ -333,7 +339,9 @@ async def test_what_was_acknowledged_survives_many_kills_of_the_supervisor(
 
 
 @pytest.mark.by_turns
-async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path) -> None:
+async def test_a_client_of_another_process_follows_kills_and_moves(
+    folder: Path, rounds: int
+) -> None:
     load = Load(seed_of(), folder)
     with anyio.fail_after(PATIENCE_S):
         async with (
@@ -344,7 +352,7 @@ async def test_a_client_of_another_process_follows_kills_and_moves(folder: Path)
             async with anyio.create_task_group() as tasks:
                 for _ in range(CLIENTS):
                     tasks.start_soon(load.drive, client)
-                for _ in range(3):
+                for _ in range(rounds):
                     await load.more(load.random.randint(1, 40))
                     victim = load.random.choice(crew_of(hub).workers)
                     await until_served(hub, victim.number)

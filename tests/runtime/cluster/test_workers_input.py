@@ -311,7 +311,14 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("kind", PROGRAMS)
+#: What one of the others has a part of each of.
+RARE = ("script with another ending", "compiled archive")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind in RARE)) for kind in PROGRAMS],
+)
 def test_a_program_serves_with_workers_however_it_is_started_and_whatever_it_imports(
     folder: Path, kind: str
 ) -> None:

@@ -22,7 +22,7 @@ from tests.storage.postgres.ledger import Breach
 from tests.storage.postgres.schedules import run
 
 #: Schedules of one test.
-BLOCK = 25
+BLOCK = 15
 #: Among so many a build that lacks something has to be found; most are within a hundred.
 SEARCHED = 600
 
@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seeds", blocks, ids=lambda block: f"{block[0]}-{block[-1]}")
 
 
-@pytest.mark.seeds(75, 10_000)
+@pytest.mark.seeds(30, 10_000)
 def test_members_lose_and_double_nothing(newest_postgres: str, seeds: range) -> None:
     for world in run(newest_postgres, seeds):
         assert world.story
