@@ -207,9 +207,9 @@ async def beside_old_snapshot(server: Database, seconds: float) -> list[Fact]:
         body = owner.store.sql("SELECT avg(pg_column_size(body))::float8 FROM {s}.journal")
 
         async def commit(for_s: float) -> None:
-            until, before = perf_counter() + for_s, (await spent(connection))["commits"]
-            first = owner.number
-            while perf_counter() < until:
+            before, first = (await spent(connection))["commits"], owner.number
+            until = perf_counter() + for_s
+            while perf_counter() < until or owner.number == first:
                 await owner.commit(ROWS, FOLDED)
                 await anyio.sleep(PAUSE_S)
             counts.append(owner.number - first)
