@@ -20,8 +20,10 @@ from tests.postgres import (
 
 __all__ = ["newest_postgres", "oldest_postgres", "own_postgres", "postgres", "postgres_servers"]
 
-settings.register_profile("quick", deadline=None)
-settings.register_profile("unattended", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("quick", deadline=None, max_examples=50)
+settings.register_profile(
+    "unattended", deadline=None, max_examples=50, derandomize=True, print_blob=True
+)
 settings.register_profile(
     "long", deadline=None, max_examples=1000, derandomize=False, print_blob=True
 )

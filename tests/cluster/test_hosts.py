@@ -27,7 +27,7 @@ COMPOSE = ROOT / "examples" / "cluster" / "compose.yaml"
 STORE = "postgresql://perdure@database/perdure"
 NODES = ("node-1", "node-2")
 PARTITIONS = 16
-EVEN = dict.fromkeys(NODES, PARTITIONS // 2)
+EVEN: dict[str, int] = dict.fromkeys(NODES, PARTITIONS // 2)
 
 
 class Cluster:

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings as hypothesis_settings, strategies as st
+from hypothesis import given, strategies as st
 
 import perdure
 from perdure import (
@@ -307,7 +307,6 @@ MIXED = st.lists(
 
 
 @pytest.mark.by_turns
-@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 2)
 @given(signals=MIXED, at_once=st.integers(1, 10))
 async def test_combined_signals_do_what_single_ones_do(
     signals: list[tuple[str, Any]], at_once: int

@@ -177,7 +177,7 @@ async def test_a_crash_on_either_side_neither_loses_nor_repeats(
 
 @pytest.mark.by_turns
 @hypothesis_settings(
-    max_examples=hypothesis_settings().max_examples // 4,
+    max_examples=hypothesis_settings().max_examples // 2,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

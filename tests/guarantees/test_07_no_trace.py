@@ -343,7 +343,7 @@ moves = st.one_of(
 
 
 @pytest.mark.by_turns
-@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 3)
+@hypothesis_settings(max_examples=hypothesis_settings().max_examples * 2 // 3)
 @given(steps=st.lists(moves, max_size=25))
 async def test_an_entity_does_as_a_plain_object_over_failures_and_crashes(
     steps: list[tuple[str, Any]],

@@ -129,7 +129,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(MOVES + FAULTS), st.integers(0, 9)), 
 
 @pytest.mark.by_turns
 @pytest.mark.parametrize("entity", [Ledger, Automatic])
-@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 4)
+@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 2)
 @given(steps=STEPS, turning=st.booleans())
 async def test_a_striped_entity_reads_as_a_plain_object_over_failures_and_crashes(
     entity: type[Ledger], steps: list[tuple[str, int]], turning: bool
