@@ -218,8 +218,8 @@ class Overflow:
         while True:
             breath = Breath()
             while self._hungry:
-                await breath.take()  # a store need not suspend
                 activation = self._hungry.popleft()
+                await breath.take()  # a store need not suspend
                 if not activation.dead:
                     try:
                         await self._feed(activation)

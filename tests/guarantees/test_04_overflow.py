@@ -26,7 +26,7 @@ from perdure import (
     UnavailableError,
 )
 from perdure.runtime.partitions import exchange, overflow
-from perdure.storage import memory, records
+from perdure.storage import memory, records, slices
 from tests.faults import Crashed, FaultyStore, JumpingClock, When, content, persist, within
 from tests.guarantees.worker_load import PARTITIONS as WORKED, crew_of
 from tests.guarantees.workloads import PARTITIONS, entity_in
@@ -171,7 +171,11 @@ async def test_a_crash_at_any_commit_loses_nothing_of_what_overflowed(when: When
 
 @pytest.mark.by_turns
 @pytest.mark.usefixtures("tiny")
-async def test_commits_that_fail_lose_nothing_of_what_overflowed() -> None:
+@pytest.mark.parametrize("slice_s", [slices.slice_s, 0.0], ids=["in slices", "always pausing"])
+async def test_commits_that_fail_lose_nothing_of_what_overflowed(
+    slice_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "slice_s", slice_s)
     inner, clock, work = MemoryStore(), JumpingClock(), Crowding()
     store = FaultyStore(inner)
     for commit in range(4, 500, 5):
