@@ -14,10 +14,11 @@ from tests.adapters.dashboard.serving import (
     open_browser,
     open_page,
     open_shop,
+    open_tab,
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,13 @@ def browser() -> Iterator[Browser]:
         pytest.skip(f"{CHROMIUM} is missing, so no page is looked at: install chromium")
     with open_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Iterator[BrowserContext]:
+    """A window for most pages of a file of tests: one of its own takes as long as the page itself."""
+    with browser.new_context() as window:
+        yield window
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +50,15 @@ def many(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def visit(browser: Browser, shop: Shop) -> Iterator[Callable[..., Page]]:
-    """Open a page of the shop at an address, in a window of its own."""
+def visit(browser: Browser, window: BrowserContext, shop: Shop) -> Iterator[Callable[..., Page]]:
+    """Open a page of the shop at an address, in a window of its own if that has to be another one."""
     with ExitStack() as stack:
 
         def visit(address: str = "", **options: Any) -> Page:
-            page = stack.enter_context(open_page(browser, shop.url, **options))
+            opened = (
+                open_page(browser, shop.url, **options) if options else open_tab(window, shop.url)
+            )
+            page = stack.enter_context(opened)
             page.goto(f"{shop.url}/{address}")
             return page
 

@@ -17,7 +17,7 @@ from tests.adapters.dashboard.shop import app
 from tests.cluster.small_cluster import Cluster
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 T = TypeVar("T")
 
@@ -162,8 +162,14 @@ addEventListener("securitypolicyviolation", (event) => {
 @contextmanager
 def open_page(browser: Browser, url: str, **options: Any) -> Generator[Page]:
     """Open a page that may ask nobody but the server, break no rule of its policy, and fail nowhere."""
-    with browser.new_context(**options) as context:
-        page = context.new_page()
+    with browser.new_context(**options) as context, open_tab(context, url) as page:
+        yield page
+
+
+@contextmanager
+def open_tab(context: BrowserContext, url: str) -> Generator[Page]:
+    """Open such a page among others, which know what it knows; what it kept is gone afterwards."""
+    with context.new_page() as page:
         page.set_default_timeout(PATIENCE_MS)
         trouble: list[str] = []
         page.add_init_script(_NOTE)
@@ -177,3 +183,5 @@ def open_page(browser: Browser, url: str, **options: Any) -> Generator[Page]:
         yield page
         assert trouble == []
         assert page.evaluate("window.refused") == []
+        page.evaluate("localStorage.clear()")
+        context.clear_cookies()
