@@ -12,6 +12,7 @@ from perdure.benchmarks import (
     hotspot,
     http,
     isolation,
+    postgres,
     rebalance,
     sharding,
     stripes,
@@ -38,6 +39,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(isolation, "ORDER", 20)
     patch.setattr(isolation, "ROUNDS", 2)
     patch.setattr(isolation, "RATE", 2_000.0)
+    patch.setattr(postgres, "ROUNDS", 1)
     patch.setattr(rebalance, "ENTITIES", 64)
     patch.setattr(sharding, "ENTITIES", 30)
     patch.setattr(crossing, "ENTITIES", 5)
