@@ -63,9 +63,11 @@ HELD_S = 60.0
 #: proof; so of those here any number is, as when the system ends one after another.
 FAST_MAX = 3
 _FAST_S = 60.0
-#: Partitions that are taken, and let go, at the same time.
+#: Partitions that are taken at the same time, let go, and let go where time runs out. What is let go
+#: nobody serves until it is taken, and several at once wait for each other: for processors, mostly.
 TAKES_MAX = 16
-LETS_GO_MAX = 4
+LETS_GO_MAX = 1
+LETS_GO_IN_HURRY_MAX = 8
 _WAIT_LEAST_S = 0.1
 _WAIT_MOST_S = 5.0
 _DAMAGED_S = 30.0
@@ -321,20 +323,29 @@ class Leases:
         self._tell_waiting()
         await self.membership.leave()
 
-    async def let_all_go(self) -> None:
-        """Let all partitions go to others; return when that is done, or nobody is there for them."""
+    async def let_all_go(self, within_s: float) -> None:
+        """Let all partitions go to others; return when that is done, or nobody is there for them.
+
+        Args:
+            within_s: in how many seconds that should be done. Behind half of them more go at once.
+        """
         self.is_leaving = True
         if self.is_over_for_good:
             return
         with suppress(PerdureError):  # others may go on giving it some: it lets these go, too
             await self.membership.drain(self.number, True)
         asked = self._now()
+        is_hurrying = False
         # Who has come of late is seen in a look that begins now.
         while (
             self.is_busy
             or self._host.awaits
             or (self._host.hosted and (self._looked < asked or self._has_heirs()))
         ):
+            if not is_hurrying and self._now() - asked > within_s / 2:
+                is_hurrying = True
+                for _ in range(LETS_GO_IN_HURRY_MAX - LETS_GO_MAX):
+                    self._lets_go.release()
             self.look_soon()
             await self._seen.wait()
 

@@ -473,7 +473,7 @@ class ClusterCrew(MovingCrew):
         self.stop_starting()
         by = anyio.current_time() + self._settings.drain_s
         with anyio.CancelScope(deadline=by):
-            await self.leases.let_all_go()
+            await self.leases.let_all_go(self._settings.drain_s)
         await shard.drain(by)
         with anyio.CancelScope(deadline=by):
             while shard.replies:  # noqa: ASYNC110 - once in the life of a member

@@ -13,7 +13,12 @@ import pytest
 
 from perdure.actors.errors import LeaseLostError, StorageError, UnavailableError
 from perdure.runtime.cluster import leases as module
-from perdure.runtime.cluster.leases import FAST_MAX, Leases
+from perdure.runtime.cluster.leases import (
+    FAST_MAX,
+    LETS_GO_IN_HURRY_MAX,
+    LETS_GO_MAX,
+    Leases,
+)
 from perdure.runtime.placement.places import MovedError
 from perdure.runtime.scheduling.keeper import Keeper
 from perdure.storage.membership import MemberRow, Membership, Newcomer, View
@@ -42,6 +47,9 @@ class Host:
         self.may_host = anyio.Event()
         self.may_host.set()
         self.stays = False
+        self.going = 0  # how many are being handed over
+        self.may_go = anyio.Event()
+        self.may_go.set()
 
     def newcomer(self) -> Newcomer:
         return newcomer(self.ttl_s)
@@ -67,6 +75,9 @@ class Host:
     async def hand_over(self, partition: int, to: int) -> None:
         if self.stays:
             raise UnavailableError("it stays")
+        self.going += 1
+        await self.may_go.wait()
+        self.going -= 1
         del self.hosted[partition]
 
 
@@ -332,13 +343,32 @@ async def test_a_member_that_leaves_lets_all_go_if_there_is_anybody_to_have_it()
     async with leased(cluster, host) as leases:
         await until(lambda: len(host.hosted) == 4)
         async with leased(cluster, heir) as other:
-            await leases.let_all_go()
+            await leases.let_all_go(60.0)
             assert not host.hosted
             await until(lambda: len(heir.hosted) == 4)
             leases.end()
             await leases.leave()
-            await other.let_all_go()
+            await other.let_all_go(60.0)
             assert len(heir.hosted) == 4, "nobody else is there"
+
+
+@pytest.mark.by_turns
+async def test_a_member_that_leaves_lets_few_go_at_once_unless_its_time_runs_out() -> None:
+    count = LETS_GO_IN_HURRY_MAX + 2
+    cluster, host, heir = await cluster_of(count), Host(30.0), Host(30.0)
+    async with leased(cluster, host) as leases:
+        await until(lambda: len(host.hosted) == count)
+        host.may_go = anyio.Event()
+        async with leased(cluster, heir), anyio.create_task_group() as tasks:
+            await until(lambda: host.going == LETS_GO_MAX)
+            await anyio.sleep(0.1)
+            assert host.going == LETS_GO_MAX
+            tasks.start_soon(leases.let_all_go, 0.2)
+            await until(lambda: host.going == LETS_GO_IN_HURRY_MAX)
+            await anyio.sleep(0.1)
+            assert host.going == LETS_GO_IN_HURRY_MAX
+            host.may_go.set()
+            await until(lambda: len(heir.hosted) == count)
 
 
 @pytest.mark.by_turns
