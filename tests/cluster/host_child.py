@@ -53,7 +53,10 @@ async def visitor(store: str, key_file: str) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(load.run)
             while (await to_thread.run_sync(sys.stdin.readline)).strip():
-                _say({"answered": load.answered})
+                # The longest call since it was asked last.
+                longest_s = max(load.waits.values(), default=0.0)
+                load.begin_measuring()
+                _say({"answered": load.answered, "longest_s": longest_s})
             load.stop()
         _say({"answered": load.answered, "differences": await load.differences()})
 

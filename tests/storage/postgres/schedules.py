@@ -392,7 +392,7 @@ class World:
             member = random.choice(paused)
             member.is_paused = False
             self.say(f"member {member.slot} goes on")
-            if random.random() < 0.5:  # the first that it does
+            if random.random() < 0.8:  # the first that it does
                 for partition in sorted(member.tenures):
                     if member.read(partition):
                         self.say(f"member {member.slot} answers from {partition}")
@@ -414,9 +414,16 @@ class World:
     async def do_pause(self) -> str | None:
         if len(self.active) < 2:
             return None
-        member = self.random.choice(self.active)
+        random = self.random
+        member = random.choice(self.active)
         member.is_paused = True
-        return self._done(f"member {member.slot} is paused")
+        self.say(f"member {member.slot} is paused")
+        if random.random() < 0.5:  # for as long as others need to take over what it has
+            seconds = random.choice((1.2, 1.6, 2.2)) * TTL_S
+            self.say(f"{seconds:.2f} s pass")
+            await self.pass_time(seconds)
+            await self.do_commit()
+        return "is paused"
 
     async def do_shut(self) -> str | None:
         gate = (self.random.choice((1, 2)), self.random.randrange(self.count))

@@ -23,8 +23,8 @@ from tests.storage.postgres.schedules import run
 
 #: Schedules of one test.
 BLOCK = 15
-#: Among so many a build that lacks something has to be found; most are within a hundred.
-SEARCHED = 600
+#: Among so many a build that lacks something has to be found.
+SEARCHED = 200
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
