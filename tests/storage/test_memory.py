@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from perdure.actors.errors import StorageError, UsageError
 from perdure.storage import InstanceFilter, MailRow, MemoryStore, RequestRow, SetAside
 from perdure.storage.mended import DAMAGED
+from perdure.storage.slices import unsliced
 from perdure.testing.store_conformance import created, entity, own, progress
 from tests.storage.sqlite.applier.looks import Chance
 
@@ -22,7 +23,7 @@ def test_its_tables_of_names_and_waiting_mail_say_what_its_rows_say(seed: int, c
         for sequence in range(1, count + 1):
             await owner.partition.commit(chance.checkpoint(sequence, owner.recovered.epoch))
 
-    with pytest.raises(StopIteration):
+    with unsliced(), pytest.raises(StopIteration):
         commit().send(None)
 
     [stored] = rows.rows

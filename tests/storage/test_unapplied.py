@@ -22,6 +22,7 @@ from perdure.storage import (
     PartitionStore,
 )
 from perdure.storage.encoding import encode_parts, next_numbers
+from perdure.storage.slices import unsliced
 from perdure.storage.sqlite import SqliteStore
 from perdure.storage.sqlite.applier import APPLY
 from perdure.storage.sqlite.schema import SCRIPTS, read_scripts
@@ -86,11 +87,12 @@ async def test_a_name_that_is_taken_is_refused_at_the_door(
 
 def done(work: Coroutine[Any, Any, T]) -> T:
     """Run what never suspends."""
-    try:
-        work.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+    with unsliced():
+        try:
+            work.send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
     raise AssertionError("it suspended")
 
 

@@ -16,6 +16,7 @@ from perdure.storage.encoding import encode_parts, next_numbers
 from perdure.storage.memory import MemoryPartition
 from perdure.storage.mended import mend_entity, mend_instance
 from perdure.storage.records import ENDED, LIVE, behind_prefix
+from perdure.storage.slices import unsliced
 from perdure.storage.sqlite.applier import APPLY
 from perdure.storage.sqlite.queries import (
     NARROW,
@@ -128,11 +129,12 @@ ENTITIES = st.builds(
 
 def done(work: Coroutine[Any, Any, T]) -> T:
     """Run what never suspends."""
-    try:
-        work.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+    with unsliced():
+        try:
+            work.send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
     raise AssertionError("it suspended")
 
 
