@@ -40,6 +40,7 @@ EXCEPTIONS = {
     ("tests/features/test_orchestrations_retries.py", "_now"): "of ManualClock, to be looked at",
     ("tests/cluster/app.py", "_exit"): "os._exit is documented",
     ("tests/guarantees/worker_load.py", "_exit"): "os._exit is documented",
+    ("tests/runtime/scheduling/test_forks.py", "_exit"): "os._exit is documented",
     ("tests/runtime/scheduling/test_hands.py", "_asyncio"): "anyio's, with a part taken away",
     ("tests/runtime/scheduling/test_hands.py", "_backends"): "anyio's, with a part taken away",
     ("tests/runtime/scheduling/test_hands.py", "_task_states"): "anyio's, to be taken away",

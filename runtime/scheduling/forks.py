@@ -21,6 +21,7 @@ from .waiter import on_asyncio
 
 _sockets: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 _loops: Final[dict[object, tuple[int, Callable[[], None]]]] = {}
+_unlocks: Final[dict[object, Callable[[], None]]] = {}
 _forks = 0
 
 
@@ -32,6 +33,7 @@ def close_in_children(socket: Any) -> None:
 @contextmanager
 def no_copies() -> Generator[None]:
     """Have a child that is forked meanwhile by code on the running loop end when it comes back."""
+    mark = object()
     if on_asyncio():
         loop = asyncio.get_running_loop()
 
@@ -41,19 +43,27 @@ def no_copies() -> Generator[None]:
     else:
         import trio
 
+        token: Any = trio.lowlevel.current_trio_token()
+
         async def end() -> None:
             end_child()
+
+        def unlock() -> None:
+            # A thread that woke this loop at the fork had its lock, and is not in the child.
+            token._reentry_queue.lock = threading.RLock()
+
+        _unlocks[mark] = unlock
 
         def end_soon() -> None:
             # Not by a token: that wakes the loop through a socket, which the parent reads, too.
             trio.lowlevel.spawn_system_task(end)
 
-    mark = object()
     _loops[mark] = (threading.get_ident(), end_soon)
     try:
         yield
     finally:
         _loops.pop(mark, None)
+        _unlocks.pop(mark, None)
 
 
 def forks() -> int:
@@ -79,6 +89,9 @@ def _leave_to_parent() -> None:
     if not _loops:
         return
     _forks += 1
+    for unlock in list(_unlocks.values()):
+        with suppress(AttributeError):
+            unlock()
     for socket in list(_sockets):
         with suppress(OSError, ValueError):
             handle = socket.detach()
@@ -91,6 +104,7 @@ def _leave_to_parent() -> None:
             with suppress(RuntimeError):
                 end_soon()
     _sockets.clear()
+    _unlocks.clear()
     _loops.clear()  # a hub that the child starts for itself is its own
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+
+from perdure.runtime.scheduling.forks import no_copies
+from perdure.runtime.scheduling.waiter import thread_waker
 
 ROOT = Path(__file__).parents[3]
 
@@ -121,3 +129,29 @@ def test_a_child_that_comes_back_from_users_code_ends_and_touches_nothing(
 
     assert (done.stdout, done.returncode) == ("well\n", 0), done.stderr
     assert done.stderr.count("came back from the code that forked it") == 11
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_child_does_not_wait_for_a_thread_that_woke_the_loop_at_the_fork() -> None:
+    queue: Any = vars(type(trio.lowlevel.current_trio_token()))["_reentry_queue"]
+    lock = queue.__get__(trio.lowlevel.current_trio_token()).lock
+    locked, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            locked.set()
+            forked.wait()
+
+    with no_copies():
+        wake, thread = thread_waker(lambda: None), threading.Thread(target=hold)
+        thread.start()
+        locked.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            wake()
+            os._exit(0)
+        forked.set()
+        thread.join()
+
+    assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222
