@@ -467,7 +467,7 @@ class Shard:
     async def _is_durable(self) -> bool:
         """Whether all partitions could make durable what they had."""
         try:
-            for door in self.hosted.values():
+            for door in [*self.hosted.values()]:  # some may leave, or come, meanwhile
                 if door.partition.gate.reason is not None:
                     return False
                 await door.wait_durable()

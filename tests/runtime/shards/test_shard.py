@@ -24,7 +24,7 @@ from perdure.runtime.partitions.recovery import resume
 from perdure.runtime.placement.hashing import name_in
 from perdure.runtime.placement.places import MovedError
 from perdure.runtime.scheduling.hidden_tasks import TaskGroup
-from perdure.runtime.scheduling.waiter import waiter_factory
+from perdure.runtime.scheduling.waiter import Waiter, waiter_factory
 from perdure.runtime.shards import shard as sharding
 from perdure.runtime.shards.shard import Shard, count_partition
 from perdure.runtime.transport.router import Elsewhere, Router
@@ -339,6 +339,24 @@ async def test_a_shard_drains_until_all_is_quiet_and_durable() -> None:
             await waiter
         assert one.store.faults.commits == commits
         assert one.door().partition.activations[A].taken == 5
+
+
+async def test_a_partition_may_leave_while_its_shard_drains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with made() as one:
+        first, others, waits = one.door(), dict[int, Door](), Door.wait_durable
+
+        def wait_and_leave(door: Door) -> Waiter:
+            if door is first:
+                others[1] = one.shard.hosted.pop(1)
+            return waits(door)
+
+        monkeypatch.setattr(Door, "wait_durable", wait_and_leave)
+        await one.shard.drain()
+
+        one.shard.hosted.update(others)
+        assert others
 
 
 async def test_what_does_not_end_in_time_is_named_and_takes_no_time_twice(
