@@ -191,7 +191,10 @@ async def _is_served(place: str) -> bool:
 async def _until_joined(client: Client, count: int) -> None:
     """Return when there are so many nodes."""
     with anyio.fail_after(60):
-        while sum(not one.is_expired for one in (await client.nodes()).nodes) < count:  # noqa: ASYNC110
+        while True:
+            found = (await client.nodes()).nodes
+            if sum(not node.is_expired for node in found) >= count:
+                return
             await anyio.sleep(0.02)
 
 

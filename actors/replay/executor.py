@@ -83,7 +83,6 @@ _TASKS: Any = Task
 
 _END = object()
 
-
 # What a named tuple's class does, without the Python function in between.
 _tuple = cast("Any", tuple).__new__
 
@@ -104,7 +103,7 @@ class Executor:
         "_script",
         "_uuids",
         "answers_later",
-        "branches",
+        "branch_numbers",
         "cancel_requested",
         "carried",
         "children",
@@ -155,9 +154,9 @@ class Executor:
         self.execution = execution
         self._make_context: Callable[[Executor], Any] | None = make_context  # until it begins
         self.now = 0
-        self._begun = (0, 0)  # a time, and how many branches have begun by then
         self.numbers = 0
-        self.branches = 0  # how many have begun
+        self.branch_numbers = 0
+        self._begun = (0, 0)  # a time, and the number of the first branch that began at it
         self.pending: dict[int, Task[Any]] = {}
         self.ready: list[tuple[Fiber, BaseException | None]] = []
         self._root: Fiber | None = None
@@ -736,7 +735,7 @@ class Executor:
         Raises:
             UsageError: so many have begun at one time that they may go on to do so without end.
         """
-        self.branches = number = self.branches + 1
+        self.branch_numbers = number = self.branch_numbers + 1
         if self._begun[0] != self.now:
             self._begun = self.now, number
         if number - self._begun[1] >= BEGUN_MAX:

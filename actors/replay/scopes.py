@@ -340,7 +340,7 @@ class TaskGroup:
 
         Raises:
             UsageError: the group has ended or was not entered, it is no async function, or a
-                million of branches have begun while no time went by.
+                million branches have begun while no time went by.
         """
         if not self._open:
             raise UsageError(

@@ -284,8 +284,7 @@ class CallTask(Task[R]):
 
     @property
     def is_faulted(self) -> bool:
-        if self._state == FAILED:
-            self._executor.unseen.pop(self.number, None)
+        self.see()
         return self._state == FAILED
 
     def outcome(self) -> Any:

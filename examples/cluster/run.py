@@ -41,7 +41,7 @@ async def run(
     await _until_somebody_serves(machines)
     async with perdure.connect(machines.store, app) as client:
         watched = _Watched(machines, client)
-        await watched.until_all_serve()
+        await watched.until_all_serve_alike()
         load = Load(client)
         progress = Progress(seconds)
         wrong: list[str] = []
@@ -85,15 +85,17 @@ class _Watched:
         self.lines: list[NodeLine] = []
         self.free = 0
 
-    async def until_all_serve(self) -> None:
+    async def until_all_serve_alike(self) -> None:
+        """Return when each has its share of all partitions."""
         with anyio.fail_after(START_S):
             while True:
                 _refuse_ended([n for n in self._machines.nodes if n.pid not in self.killed])
                 with suppress(UnavailableError):  # it is about to serve
                     await self._look()
                 serving = [line for line in self.lines if line.state == "serves"]
+                shares = [line.partitions for line in serving]
                 alive = len(self._machines.nodes) - len(self.killed)
-                if len(serving) == alive and not self.free and all(x.partitions for x in serving):
+                if len(shares) == alive and not self.free and max(shares) - min(shares) <= 1:
                     return
                 await anyio.sleep(_LOOK_S)
 

@@ -71,7 +71,7 @@ def test_what_is_not_refused_is_read_as_it_was_by_a_process_with_another_hash_se
     values: list[Any] = []
     refused: set[int] = set()
 
-    @settings(max_examples=6 * EXAMPLES, deadline=None, suppress_health_check=SLOW, database=None)
+    @settings(max_examples=12 * EXAMPLES, deadline=None, suppress_health_check=SLOW, database=None)
     @given(cases())
     def write(case: tuple[int, Any]) -> None:
         number, value = case
@@ -102,7 +102,7 @@ def test_whatever_is_accepted_for_whatever_annotation_is_read_in_another_process
     vague: list[bool] = []
     kinds = crossing.any_kind()
 
-    @settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=SLOW, database=None)
+    @settings(max_examples=4 * EXAMPLES, deadline=None, suppress_health_check=SLOW, database=None)
     @given(st.data())
     def write(data: Any) -> None:
         kind = data.draw(kinds)

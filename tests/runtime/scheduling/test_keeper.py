@@ -90,10 +90,11 @@ async def test_a_loop_that_is_done_is_left_alone() -> None:
 
 
 async def test_stopping_lets_a_loop_finish_what_is_shielded() -> None:
-    log: list[str] = []
+    log, has_begun = list[str](), anyio.Event()
 
     async def loop() -> bool:
         try:
+            has_begun.set()
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
@@ -103,7 +104,6 @@ async def test_stopping_lets_a_loop_finish_what_is_shielded() -> None:
 
     async with keeping() as keeper:
         keeper.keep("the loop", loop)
-        await anyio.lowlevel.checkpoint()
-        await anyio.sleep(0.001)
+        await has_begun.wait()
 
     assert log == ["finished"]
