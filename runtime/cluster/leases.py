@@ -657,21 +657,37 @@ class Leases:
             tries += 1
 
     async def _let_go(self, partition: int, to: int) -> None:
+        async with self._lets_go:
+            if await self._hand_over(partition, to):
+                await self._until_taken(partition)
+
+    async def _hand_over(self, partition: int, to: int) -> bool:
+        """Have another member take a partition; False where it stays."""
         membership = self.membership
         try:
-            async with self._lets_go:
-                try:
-                    await self._host.hand_over(partition, to)
-                except (StorageError, UnavailableError) as error:
-                    _log.warning("partition %d stays here for now: %s", partition, error)
-                    await anyio.sleep(self._pause(0))
-                    return
-                self._served_since.pop(partition, None)
-                with anyio.CancelScope(shield=True):
-                    await self._give_up(membership, partition, to)
+            try:
+                await self._host.hand_over(partition, to)
+            except (StorageError, UnavailableError) as error:
+                _log.warning("partition %d stays here for now: %s", partition, error)
+                await anyio.sleep(self._pause(0))
+                return False
+            self._served_since.pop(partition, None)
+            with anyio.CancelScope(shield=True):
+                await self._give_up(membership, partition, to)
+            return True
         finally:
             del self._moving[partition]
             self.look_soon()
+
+    async def _until_taken(self, partition: int) -> None:
+        """Return when somebody has a partition that was let go, or seems not to want it."""
+        with anyio.move_on_after(KEPT_S):
+            while self.view is not None and any(
+                lease.owner in (None, self.number)
+                for lease in self.view.leases
+                if lease.partition == partition
+            ):
+                await self._seen.wait()
 
     async def _give_up(self, membership: Membership, partition: int, to: int) -> None:
         """Tell the store, which may take a while, unless this member has expired by then."""

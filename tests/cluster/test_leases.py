@@ -372,6 +372,22 @@ async def test_a_member_that_leaves_lets_few_go_at_once_unless_its_time_runs_out
 
 
 @pytest.mark.by_turns
+async def test_the_next_goes_when_the_one_before_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_S", 30.0)
+    cluster, host = await cluster_of(4), Host(30.0)
+    async with leased(cluster, host):
+        await until(lambda: len(host.hosted) == 4)
+        heir = await cluster.store().join(newcomer(30.0))
+        for left in (3, 2):
+            await until(lambda left=left: len(host.hosted) == left)
+            await anyio.sleep(0.2)
+            assert len(host.hosted) == left
+            view = await heir.look()
+            [free] = [lease for lease in view.leases if lease.owner is None]
+            assert await heir.take(free.partition, free) is not None
+
+
+@pytest.mark.by_turns
 async def test_a_process_that_cannot_join_again_does_not_go_on_looking_as_who_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
