@@ -22,7 +22,7 @@ import anyio
 from anyio.abc import Process
 
 import perdure
-from perdure import Client, EntityId, PerdureError, Settings, UnavailableError
+from perdure import Client, EntityId, NodeStatus, PerdureError, Settings, UnavailableError
 
 from .bench import Bench
 from .figures import Cell, Fact, Outcome, Sweep, expect, percentile
@@ -153,7 +153,7 @@ async def _cluster(server: Database, count: int) -> AsyncGenerator[tuple[Client,
     async with AsyncExitStack() as stack:
         nodes = [await _node(place, stack, PARTITIONS) for _ in range(count)]
         client = await _connected(place, stack)
-        await _until_shared(client, count, PARTITIONS)
+        await _until_shared(client, nodes, PARTITIONS)
         yield client, nodes
 
 
@@ -188,30 +188,34 @@ async def _is_served(place: str) -> bool:
         await store.close()
 
 
-async def _until_joined(client: Client, count: int) -> None:
-    """Return when there are so many nodes."""
+async def _until_joined(client: Client, nodes: Sequence[Process]) -> None:
+    """Return when each of the nodes is there."""
     with anyio.fail_after(60):
         while True:
-            found = (await client.nodes()).nodes
-            if sum(not node.is_expired for node in found) >= count:
+            if {node.pid for node in nodes} <= {one.pid for one in await _living(client)}:
                 return
             await anyio.sleep(0.02)
 
 
-async def _until_shared(client: Client, count: int, partitions: int) -> None:
-    """Return when so many nodes have their share, and none has more."""
+async def _until_shared(client: Client, nodes: Sequence[Process], partitions: int) -> None:
+    """Return when these nodes have their share, and none has more, and no other is there."""
+    pids = {node.pid for node in nodes}
     with anyio.fail_after(60):
         while True:
-            try:
-                found = (await client.nodes()).nodes
-            except UnavailableError:  # it has begun, and does not serve yet
-                found = ()
-            nodes = [node for node in found if not node.is_expired]
-            shares = [len(node.partitions) for node in nodes]
-            is_whole = len(nodes) == count and sum(shares) == partitions
+            found = await _living(client)
+            shares = [len(node.partitions) for node in found]
+            is_whole = pids == {node.pid for node in found} and sum(shares) == partitions
             if is_whole and max(shares) - min(shares) <= 1:
                 return
             await anyio.sleep(0.1)
+
+
+async def _living(client: Client) -> list[NodeStatus]:
+    """Give the nodes that have not expired; none where it has begun, and does not serve yet."""
+    try:
+        return [node for node in (await client.nodes()).nodes if not node.is_expired]
+    except UnavailableError:
+        return []
 
 
 def _cpu_s(nodes: list[Process]) -> float:
@@ -242,7 +246,7 @@ async def _called(server: Database) -> AsyncGenerator[_Called]:
     async with AsyncExitStack() as stack:
         nodes = [await _node(place, stack, HELD) for _ in range(3)]
         client = await _connected(place, stack)
-        await _until_shared(client, 3, HELD)
+        await _until_shared(client, nodes, HELD)
         await _begin(client, LIVE)
         called = _Called(place, nodes, client, stack)
         callers = called.callers
@@ -312,7 +316,7 @@ class _Called:
             victim.kill()
         await victim.wait()
         self._nodes.append(await _node(self._place, self._stack, HELD))
-        await _until_shared(self._client, 3, HELD)
+        await _until_shared(self._client, self._nodes, HELD)
         return pauses
 
     async def moves(self, count: int) -> list[float]:
@@ -330,9 +334,10 @@ class _Called:
         callers.rest_s = REST_S
         for index in range(count):
             partition, numbers = [*in_each.items()][index % len(in_each)]
-            nodes = [node for node in (await self._client.nodes()).nodes if not node.is_expired]
             others = [
-                node for node in nodes if all(one.index != partition for one in node.partitions)
+                node
+                for node in await _living(self._client)
+                if all(one.index != partition for one in node.partitions)
             ]
             callers.longest.clear()
             await self._client.move_partition(partition, others[index % len(others)].member)
@@ -352,12 +357,12 @@ class _Called:
         callers.rest_s = REST_S
         for node in [*self._nodes]:
             self._nodes.append(await _node(self._place, self._stack, HELD))
-            await _until_joined(self._client, 4)
+            await _until_joined(self._client, self._nodes)
             callers.longest.clear()  # to start takes a processor, which on another machine is another
-            await _until_shared(self._client, 4, HELD)
+            await _until_shared(self._client, self._nodes, HELD)
             await _end(node)
             self._nodes.remove(node)
-            await _until_shared(self._client, 3, HELD)
+            await _until_shared(self._client, self._nodes, HELD)
             await callers.until_more([*range(CALLERS)])
             pauses += [callers.longest[number] for number in range(CALLERS)]
         expect("requests that failed while nodes were restarted", callers.failed - failed, 0)
