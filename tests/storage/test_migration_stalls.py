@@ -12,7 +12,9 @@ from perdure.storage.migration import migrate, open_end
 from perdure.storage.postgres.place import read_place
 from perdure.storage.records import CreatedRow, ProgressRow
 from tests.postgres import ask
-from tests.runtime.stretches import measured
+from tests.runtime.stretches import MEASURED, measured
+
+pytestmark = MEASURED
 
 
 async def fill(place: Path, count: int) -> None:

@@ -15,7 +15,9 @@ from starlette.types import ASGIApp, Message
 from perdure import App, EntityId, Hub, OrchestrationContext
 from perdure.adapters.http import create_app
 from tests.adapters.http.serving import ask_raw
-from tests.runtime.stretches import Stretches, measured
+from tests.runtime.stretches import MEASURED, Stretches, measured
+
+pytestmark = MEASURED
 
 
 class Measure:

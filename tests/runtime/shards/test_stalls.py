@@ -21,7 +21,9 @@ from perdure import (
     Settings,
     SqliteStore,
 )
-from tests.runtime.stretches import BOUND_S, Stretches, measured
+from tests.runtime.stretches import BOUND_S, MEASURED, Stretches, measured
+
+pytestmark = MEASURED
 
 app = App()
 

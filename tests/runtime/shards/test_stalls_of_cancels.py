@@ -17,7 +17,9 @@ from perdure import (
     OrchestrationHandle,
     Settings,
 )
-from tests.runtime.stretches import Stretches, measured
+from tests.runtime.stretches import MEASURED, Stretches, measured
+
+pytestmark = MEASURED
 
 app = App()
 

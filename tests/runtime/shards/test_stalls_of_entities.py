@@ -9,7 +9,9 @@ import anyio
 import pytest
 
 from perdure import App, EntityId, Hub, OrchestrationContext
-from tests.runtime.stretches import Stretches, measured
+from tests.runtime.stretches import MEASURED, Stretches, measured
+
+pytestmark = MEASURED
 
 app = App()
 

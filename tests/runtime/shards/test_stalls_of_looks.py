@@ -11,7 +11,9 @@ from anyio.lowlevel import checkpoint
 
 from perdure import App, OrchestrationContext
 from tests.runtime.orchestrating import evict, quiet, running
-from tests.runtime.stretches import Stretches, measured
+from tests.runtime.stretches import MEASURED, Stretches, measured
+
+pytestmark = MEASURED
 
 app = App()
 

@@ -25,7 +25,9 @@ from perdure import (
 from perdure.actors.messages import Operation, encode_message
 from perdure.storage import Checkpoint
 from perdure.storage.records import ChunkRow, CreatedRow, EntityRow, MailRow, ProgressRow
-from tests.runtime.stretches import BOUND_S, Stretches, measured
+from tests.runtime.stretches import BOUND_S, MEASURED, Stretches, measured
+
+pytestmark = MEASURED
 
 COUNT = 20_000
 STATE = b'{"value":1}'
