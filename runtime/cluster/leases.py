@@ -360,6 +360,13 @@ class Leases:
         """Insist on nothing any more: the process ends."""
         self._is_over = True
 
+    async def look_anew(self) -> None:
+        """Return when a look that began from now on has been acted on."""
+        asked = self._now()
+        while self._looked < asked and not self.is_over_for_good:
+            self.look_soon()
+            await self._seen.wait()
+
     def look_soon(self) -> None:
         """Look at who has what now: something has changed."""
         self._wake.set()

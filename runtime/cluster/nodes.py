@@ -533,17 +533,35 @@ class ClusterCrew(MovingCrew):
 
     async def _migrate(self, target: str, leaving_s: float = 0.0) -> None:
         """Do so, where others may take a while to leave."""
+        by = anyio.current_time() + leaving_s + _READY_S
+        while True:
+            await self._wait_until_alone(by, leaving_s > 0)
+            try:
+                return await super().migrate(target)
+            except StoreInUseError:
+                await self._look_anew()
+                if len(self.members) == 1 or anyio.current_time() > by:
+                    raise
+                # One had joined meanwhile, and leaves as the others did.
+
+    async def _look_anew(self) -> None:
+        """Know of who has just joined, if the store says so in time."""
+        with anyio.move_on_after(self.leases.membership.ttl_s):
+            await self.leases.look_anew()
+
+    async def _wait_until_alone(self, by: float, others_leave: bool) -> None:
+        """Return when all is served here, by nobody else where others leave, or some do not leave."""
+        await self._look_anew()
         await self._wait_until_settled()
         # Those of a member that has just died may still be said to be its: it refuses a connection.
-        soon = anyio.current_time() + max(_AWAITED_S, leaving_s)
-        with anyio.move_on_after(self.leases.membership.ttl_s + _READY_S + leaving_s):
+        by = max(by, anyio.current_time() + _AWAITED_S)
+        with anyio.CancelScope(deadline=by + self.leases.membership.ttl_s):
             while any(owner != self.leases.number for owner in self.owners) or (
-                leaving_s and len(self.members) > 1
+                others_leave and len(self.members) > 1
             ):
-                if anyio.current_time() > soon and len({*self.members} - self.refused) > 1:
+                if anyio.current_time() > by and len({*self.members} - self.refused) > 1:
                     break  # others live, which is told
                 await self._placed.wait()
-        await super().migrate(target)
 
     # What a migration asks.
 

@@ -32,10 +32,11 @@ from perdure import (
     UsageError,
 )
 from perdure.adapters.telemetry import metrics_text
+from perdure.runtime.cluster.nodes import ClusterCrew
 from perdure.storage import Checkpoint, migration, open_store
 from perdure.storage.bridge import AsyncioBridge
 from perdure.storage.marks import COMING, Mark
-from perdure.storage.membership import ClusterStore, Membership, Newcomer
+from perdure.storage.membership import ClusterStore, Membership, Newcomer, View
 from perdure.storage.migrating import Live, MigratingStore
 from perdure.storage.migration import Found, open_end
 from perdure.storage.postgres.links import connect
@@ -411,6 +412,43 @@ async def test_a_hub_with_workers_goes_back_with_its_work_under_way_by_one_of_th
     assert "perdure_migration_moved_partitions 3.0" in said
 
     await move.check_moved(errands)
+
+
+@pytest.mark.by_turns
+async def test_a_worker_that_has_just_joined_is_waited_for_on_the_way_back(
+    tmp_path: Path, newest_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = ways("back", tmp_path / "hub", newest_postgres)
+    looks, is_asked = anyio.Event(), anyio.Event()
+    other = Hub(app, store=move.source)
+
+    async def leave_when_seen() -> None:
+        await is_asked.wait()
+        while crew.count == 1:
+            await anyio.sleep(0.005)
+        await other.stop()
+
+    async with Hub(app, store=move.source, partitions=PARTITIONS) as hub:
+        crew = hub.crew
+        assert isinstance(crew, ClusterCrew)
+        membership = crew.leases.membership
+        look = membership.look
+
+        async def look_late() -> View:
+            looks.set()
+            await is_asked.wait()
+            return await look()
+
+        with anyio.fail_after(60):
+            monkeypatch.setattr(membership, "look", look_late)
+            async with anyio.create_task_group() as tasks:
+                await looks.wait()
+                await other.start()
+                assert crew.count == 1
+                tasks.start_soon(leave_when_seen)
+                crew.be_alone = lambda _: is_asked.set()
+                await hub.migrate(move.target)
+            await finished(hub)
 
 
 @pytest.mark.by_turns("trio")
