@@ -155,7 +155,6 @@ class Hub:
                     workers,
                     text(app, "app") if is_a(app, str) else self.app,
                     self._store,
-                    store if isinstance(store, str) else None,
                     partitions,
                     node=Node() if node is None else node,
                     settings=self.settings,

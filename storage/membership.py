@@ -228,6 +228,11 @@ class ClusterStore(Store, Protocol):
         """
         ...
 
+    @property
+    def spec(self) -> str:
+        """What ``open_store`` makes this store of; it may have a password."""
+        ...
+
     async def count_partitions(self) -> int | None:
         """How many partitions the hub there has; None where there is none yet. Before ``open``."""
         ...

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres import (
+    locked_postgres,
     newest_postgres,
     oldest_postgres,
     own_postgres,
@@ -18,7 +19,14 @@ from tests.postgres import (
     postgres_servers,
 )
 
-__all__ = ["newest_postgres", "oldest_postgres", "own_postgres", "postgres", "postgres_servers"]
+__all__ = [
+    "locked_postgres",
+    "newest_postgres",
+    "oldest_postgres",
+    "own_postgres",
+    "postgres",
+    "postgres_servers",
+]
 
 settings.register_profile("quick", deadline=None, max_examples=50)
 settings.register_profile(

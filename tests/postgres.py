@@ -90,6 +90,18 @@ def own_postgres() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture
+def locked_postgres() -> Iterator[str]:
+    """Give the place of a schema that is not there yet, on a server that asks for the password."""
+    if not versions():
+        pytest.skip("no binaries of PostgreSQL are on this machine")
+    folder = Path(tempfile.mkdtemp(prefix="perdure-postgres-"))
+    with Server(
+        folder, versions()[0], settings=SETTINGS, with_password=True, throw_away=True
+    ) as server:
+        yield f"{server.dsn}?{_DURABILITY}"
+
+
 def new_server(binaries: Binaries | None = None, **settings: str | int) -> Server:
     """Make one that is thrown away, and not started yet."""
     folder = Path(tempfile.mkdtemp(prefix="perdure-postgres-"))

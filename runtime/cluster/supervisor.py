@@ -94,7 +94,6 @@ class MemberSupervisor(Crew):
         workers: int,
         app: App | str,
         store: ClusterStore,
-        spec: str | None,
         partitions: int | None,
         *,
         node: Node,
@@ -108,8 +107,6 @@ class MemberSupervisor(Crew):
         super().__init__(1, 1, None if socket is None else socket.absolute(), store)
         self._app = place_of(app)
         self._store = store
-        # With its password, if it was given one: the file with the configuration has no name.
-        self._spec = store.location if spec is None else spec
         self._partitions = partitions
         self._node = node
         self._key = node.check()
@@ -387,7 +384,8 @@ class MemberSupervisor(Crew):
         config = {
             "app": self._app,
             "observer": self._observer,
-            "store": self._spec,
+            # With its password, if it has one: the file with the configuration has no name.
+            "store": self._store.spec,
             "partitions": len(self.owners),
             "listen": _beside(self._node.listen, worker.number),
             "address": _beside(self._node.address, worker.number),

@@ -94,6 +94,7 @@ class Cluster:
 class SmallStore:
     durability = "memory"
     location = "small:"
+    spec = "small:"
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster

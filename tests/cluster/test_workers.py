@@ -22,13 +22,14 @@ from perdure import (
     UsageError,
 )
 from perdure.runtime.cluster.supervisor import MemberSupervisor
+from perdure.storage.postgres import PostgresStore
 from tests.cluster.app import Counter, Fatal, app, end
 from tests.cluster.small_cluster import Cluster
 
 PARTITIONS = 8
 
 
-def hub_on(place: str, *, workers: int = 2, **given: Any) -> Hub:
+def hub_on(place: str | PostgresStore, *, workers: int = 2, **given: Any) -> Hub:
     settings = Settings(lease_s=3.0, drain_s=2.0)
     given = {"partitions": PARTITIONS, "settings": settings, **given}
     return Hub("tests.cluster.app:app", store=place, workers=workers, **given)
@@ -43,6 +44,15 @@ async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(20):
         while not condition():
             await anyio.sleep(0.01)
+
+
+async def test_workers_know_the_password_of_a_store_that_the_hub_was_given(
+    locked_postgres: str,
+) -> None:
+    with anyio.fail_after(60):
+        # perdure.run, and so perdure serve, makes the store before the hub.
+        async with hub_on(PostgresStore(locked_postgres), workers=1) as hub:
+            assert await hub.client.call_entity(EntityId(Counter, "c"), Counter.add, 1) == 1
 
 
 @pytest.mark.by_turns("trio")
