@@ -184,6 +184,8 @@ class Leases:
         self._seen = anyio.Event()
         self._busy: dict[int, anyio.CancelScope] = {}  # partitions on their way here
         self._moving: dict[int, int] = {}  # and away, with whom they are for
+        # Let go, and not seen to be taken: until when others wait for that.
+        self._untaken: dict[int, float] = {}
         self._served_since: dict[int, float] = {}
         self._held_until: dict[int, float] = {}
         self._free_since: dict[int, float] = {}
@@ -200,7 +202,7 @@ class Leases:
         self.look_count = 0
         self.takeovers = DurationCounter()
         self._takes = anyio.Semaphore(TAKES_MAX)
-        self._lets_go = anyio.Semaphore(LETS_GO_MAX)
+        self._lets_go_max = LETS_GO_MAX
 
     @property
     def membership(self) -> Membership:
@@ -335,17 +337,14 @@ class Leases:
         with suppress(PerdureError):  # others may go on giving it some: it lets these go, too
             await self.membership.drain(self.number, True)
         asked = self._now()
-        is_hurrying = False
         # Who has come of late is seen in a look that begins now.
         while (
             self.is_busy
             or self._host.awaits
             or (self._host.hosted and (self._looked < asked or self._has_heirs()))
         ):
-            if not is_hurrying and self._now() - asked > within_s / 2:
-                is_hurrying = True
-                for _ in range(LETS_GO_IN_HURRY_MAX - LETS_GO_MAX):
-                    self._lets_go.release()
+            if self._now() - asked > within_s / 2:
+                self._lets_go_max = LETS_GO_IN_HURRY_MAX
             self.look_soon()
             await self._seen.wait()
 
@@ -515,10 +514,24 @@ class Leases:
         plan = decide(view, me, self._random, self._knowledge())
         for lease in plan.take:
             self._start(lease.partition, self._take, lease)
+        # The others wait for a later plan: by then whom they are for now may be gone.
+        self._see_taken(view)
         for partition, to in plan.let_go:
+            if len(self._moving) + len(self._untaken) >= self._lets_go_max:
+                break
             if partition in self._host.hosted and partition not in self._moving:
                 self._moving[partition] = to
                 self._tasks.start_soon(self._let_go, partition, to)
+
+    def _see_taken(self, view: View) -> None:
+        """Wait no more for what somebody has that was let go, or nobody seems to want."""
+        untaken = {lease.partition for lease in view.leases if lease.owner in (None, self.number)}
+        now = self._now()
+        self._untaken = {
+            partition: until
+            for partition, until in self._untaken.items()
+            if until > now and partition in untaken
+        }
 
     def _as_meant(self, view: View) -> View:
         """Give a view in which this member drains as soon as it leaves."""
@@ -664,12 +677,6 @@ class Leases:
             tries += 1
 
     async def _let_go(self, partition: int, to: int) -> None:
-        async with self._lets_go:
-            if await self._hand_over(partition, to):
-                await self._until_taken(partition)
-
-    async def _hand_over(self, partition: int, to: int) -> bool:
-        """Have another member take a partition; False where it stays."""
         membership = self.membership
         try:
             try:
@@ -677,24 +684,14 @@ class Leases:
             except (StorageError, UnavailableError) as error:
                 _log.warning("partition %d stays here for now: %s", partition, error)
                 await anyio.sleep(self._pause(0))
-                return False
+                return
             self._served_since.pop(partition, None)
             with anyio.CancelScope(shield=True):
                 await self._give_up(membership, partition, to)
-            return True
+            self._untaken[partition] = self._now() + KEPT_S
         finally:
             del self._moving[partition]
             self.look_soon()
-
-    async def _until_taken(self, partition: int) -> None:
-        """Return when somebody has a partition that was let go, or seems not to want it."""
-        with anyio.move_on_after(KEPT_S):
-            while self.view is not None and any(
-                lease.owner in (None, self.number)
-                for lease in self.view.leases
-                if lease.partition == partition
-            ):
-                await self._seen.wait()
 
     async def _give_up(self, membership: Membership, partition: int, to: int) -> None:
         """Tell the store, which may take a while, unless this member has expired by then."""

@@ -61,14 +61,14 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from ..transport.channels import Channel
     from ..transport.tcp import TcpListener
-    from ..transport.verbs import Handlers, ShardVerb
+    from ..transport.verbs import Handlers, ShardVerb, VerbName
 
 _log = Log("perdure.nodes")
 
 #: How many partitions a new hub of several processes gets: a free one costs a row.
 PARTITIONS = 64
 #: Seconds that a member has to take what a partition brings along.
-_HANDOVER_S = 1.0
+HANDOVER_S = 1.0
 #: Seconds after which who moves a partition looks again whether it has.
 _WISH_S = 1.0
 #: Seconds after which a partition that was to come does not come any more.
@@ -715,17 +715,29 @@ class ClusterCrew(MovingCrew):
     async def hand_over(self, partition: int, to: int) -> None:
         """Stop serving a partition, and have another member know what it brings along."""
         shard = self.local_shard
+        await self._tell_heir(to, "load")  # nothing stops for one that stands still
         door = shard.hosted.get(partition)
         handover = await shard.let_go(partition, to)
         assert door is not None
         handover["epoch"] = door.partition.epoch
         try:
-            with anyio.fail_after(_HANDOVER_S):
-                await self.router.line(to).call("hand_over", partition, handover)
-        except (PerdureError, TimeoutError) as error:
+            await self._tell_heir(to, "hand_over", partition, handover)
+        except UnavailableError:
             # It is this member's still, and comes back with all that waits.
             shard.replies.owe([number for _, number in handover["replies"]], shard.number)
             self._keep_handover(partition, handover)
+            raise
+
+    async def _tell_heir(self, to: int, verb: VerbName, *arguments: Any) -> None:
+        """Tell a member something about what it is to take.
+
+        Raises:
+            UnavailableError: it does not answer, or not in time.
+        """
+        try:
+            with anyio.fail_after(HANDOVER_S):
+                await self.router.line(to).call(verb, *arguments)
+        except (PerdureError, TimeoutError) as error:
             raise UnavailableError(
                 f"member {to} does not hear what it brings along: {text_of(error) or 'no answer'}"
             ) from error

@@ -48,6 +48,7 @@ class Host:
         self.may_host.set()
         self.stays = False
         self.going = 0  # how many are being handed over
+        self.went_to: list[int] = []
         self.may_go = anyio.Event()
         self.may_go.set()
 
@@ -76,6 +77,7 @@ class Host:
         if self.stays:
             raise UnavailableError("it stays")
         self.going += 1
+        self.went_to.append(to)
         await self.may_go.wait()
         self.going -= 1
         del self.hosted[partition]
@@ -386,6 +388,24 @@ async def test_the_next_goes_when_the_one_before_is_taken(monkeypatch: pytest.Mo
             view = await heir.look()
             [free] = [lease for lease in view.leases if lease.owner is None]
             assert await heir.take(free.partition, free) is not None
+
+
+@pytest.mark.by_turns
+async def test_what_waits_for_those_before_it_goes_to_nobody_who_has_left_by_then() -> None:
+    cluster, host = await cluster_of(8), Host(30.0)
+    async with leased(cluster, host) as leases:
+        await until(lambda: len(host.hosted) == 8)
+        host.may_go = anyio.Event()
+        heir = await cluster.store().join(newcomer(30.0))
+        await until(lambda: host.going == 1)
+        await heir.leave()
+        looks = leases.look_count
+        leases.look_soon()
+        await until(lambda: leases.look_count > looks + 1)
+        host.may_go.set()
+        await until(lambda: len(host.hosted) == 7)
+        await until(lambda: len(host.hosted) == 8 and not leases.is_busy)
+        assert host.went_to == [heir.number]
 
 
 @pytest.mark.by_turns

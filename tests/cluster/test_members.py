@@ -213,6 +213,34 @@ async def test_a_partition_moves_to_the_member_that_it_is_to_go_to() -> None:
             await one.move_partition(partition, 7)
 
 
+@pytest.mark.by_turns
+async def test_nothing_stops_for_a_member_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nodes, "HANDOVER_S", 0.2)
+    cluster, asked, stopped = Cluster(), 0, list[int]()
+    async with two_members(cluster) as (one, two):
+        shard = two.crew.local_shard
+        let_go = shard.let_go
+
+        async def say_nothing(*_: Any) -> None:
+            nonlocal asked
+            asked += 1
+            await anyio.sleep_forever()
+
+        async def let_go_noted(number: int, to: int) -> Any:
+            stopped.append(number)
+            return await let_go(number, to)
+
+        monkeypatch.setattr(crew_of(two).router.line(1), "call", say_nothing)
+        monkeypatch.setattr(shard, "let_go", let_go_noted)
+        assert await crew_of(one).leases.membership.drain(2, True)
+        await until(lambda: asked > 2)
+        assert not stopped
+        monkeypatch.undo()
+        await until(lambda: owned(cluster, 1) == list(range(PARTITIONS)))
+
+
 async def test_what_is_done_once_for_a_hub_is_done_by_the_first_member() -> None:
     cluster = Cluster()
     with anyio.fail_after(60):
