@@ -223,6 +223,14 @@ class MemberSupervisor(Crew):
             row.member for row in rows if any(self._is_of(worker, row) for worker in self.workers)
         ]
 
+    def _has_left(self, alive: dict[int, MemberRow]) -> bool:
+        """Whether a worker serves the hub from a folder by now: it is no member any more."""
+        if self._alone is None or not self._alone.serves:
+            return False
+        own = [row for row in alive.values() if self._is_of(self._alone, row)]
+        self._alone_at = own[0] if own else self._alone_at
+        return not own and self._alone_at is not None
+
     def _is_of(self, worker: Worker, row: MemberRow) -> bool:
         """Whether a member is the process of a worker."""
         process = worker.process
@@ -268,7 +276,10 @@ class MemberSupervisor(Crew):
         """Give the processes that serve the hub, as the store has them now; this is none."""
         from ..client.nodes import read_view  # which hardly a hub is asked for
 
-        return read_view(await self._store.view(), None)
+        view = await self._store.view()
+        if self._has_left(_alive(view)):
+            return await super().nodes()
+        return read_view(view, None)
 
     async def drain_node(self, member: int, draining: bool) -> None:
         """Have a member let its partitions go, or take some again.
@@ -303,17 +314,12 @@ class MemberSupervisor(Crew):
     def _see(self, view: View) -> None:
         if self.router.is_closed:
             return
-        alive = {row.member: row for row in view.members if not row.expired}
-        if self._alone is not None and self._alone.serves:
-            # Who serves the hub from a folder by now is no member any more.
-            own = [row for row in alive.values() if self._is_of(self._alone, row)]
-            self._alone_at = own[0] if own else self._alone_at
-            if not own and self._alone_at is not None:
-                alive = {self._alone_at.member: self._alone_at}
-                all_its = [
-                    LeaseRow(n, 0, self._alone_at.member, None) for n in range(len(self.owners))
-                ]
-                view = View([], all_its)
+        alive = _alive(view)
+        if self._has_left(alive):
+            assert self._alone_at is not None
+            alive = {self._alone_at.member: self._alone_at}
+            all_its = [LeaseRow(n, 0, self._alone_at.member, None) for n in range(len(self.owners))]
+            view = View([], all_its)
         gone = [member for member in self.members if member not in alive]
         self.members = alive
         self.count = len(alive)
@@ -542,6 +548,10 @@ def _row_of(worker: Worker, told: Mapping[str, Any]) -> MemberRow:
         beat_age_s=0.0,
         expired=False,
     )
+
+
+def _alive(view: View) -> dict[int, MemberRow]:
+    return {row.member: row for row in view.members if not row.expired}
 
 
 def _beside(address: str | None, number: int) -> str | None:

@@ -407,6 +407,8 @@ async def test_a_hub_with_workers_goes_back_with_its_work_under_way_by_one_of_th
             status = await finished(hub)
         await errands.check(hub.client)
         said = await metrics_text(hub)
+        [node] = (await hub.nodes()).nodes
+        assert [partition.index for partition in node.partitions] == [0, 1, 2]
     assert status.moved == (0, 1, 2)
     assert 0 < status.longest_pause_s < 5
     assert "perdure_migration_moved_partitions 3.0" in said
