@@ -59,10 +59,15 @@ class Mark:
                 f"partitions in both: serve it {how}, or finish it while it stands still with: "
                 f"{command(here, self.place)}"
             )
-        source, target = (self.place, here) if self.state == COMING else (here, self.place)
+        if self.state == COMING:
+            return (
+                f"the hub of {self.place} is being moved to {here}: a process that serves it "
+                "meanwhile lets others in when it stops, and where none does, finish the move with: "
+                f"{command(self.place, here)}"
+            )
         return (
-            f"the hub of {source} is being moved to {target}, and that has not ended: finish it "
-            f"with: {command(source, target)}"
+            f"the hub of {here} is being moved to {self.place}, and that has not ended: finish it "
+            f"with: {command(here, self.place)}"
         )
 
 

@@ -143,9 +143,12 @@ def _tell_moved(status: MigrationStatus, screen: Screen) -> None:
         f"{counted(len(status.moved), 'partition')} came over, and paused for "
         f"{status.longest_pause_s:.2f} seconds at most"
     )
+    how = "as --store"
+    if not is_database(status.target):  # which says by itself how many partitions it has
+        how += f" with --partitions {status.partitions}"
     screen.line(
-        f"process {status.pid} serves the hub from {status.target}: give that to the next one, as "
-        f"--store, for {status.source} refuses it once this one has stopped"
+        f"process {status.pid} serves the hub from {status.target}: give that to the next one, "
+        f"{how}, for {status.source} refuses it once this one has stopped"
     )
 
 

@@ -15,11 +15,12 @@ from attrs import frozen
 
 from ...actors.errors import PerdureError
 from ..bridge import AsyncioBridge
+from ..marks import HERE, MOVING
 from .faults import explain
 from .folding import TOO_LARGE
 from .links import Connection, Link, driver
 from .place import Place, read_place
-from .schema import OLDEST, VERSION
+from .schema import OLDEST, VERSION, read_mark
 from .store import TAKERS_MAX
 
 Severity = Literal["error", "warning", "note"]
@@ -468,7 +469,10 @@ async def _members(patient: _Patient) -> list[Finding]:
         " FROM {s}.partition p LEFT JOIN {s}.member m ON m.member = p.owner"
     )
     found: list[Finding] = []
-    if not row["members"]:
+    mark = await read_mark(patient.connection, patient.place)
+    if mark is not None and mark.state not in (HERE, MOVING):
+        found.append(Finding("note", mark.words(patient.place.location)))
+    elif not row["members"]:
         found.append(Finding("note", "no process serves the hub", "start one with perdure serve"))
     elif row["drain"]:
         what = "all members drain, so nobody takes the partitions that they let go"

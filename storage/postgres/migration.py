@@ -241,8 +241,8 @@ class MovablePostgres(Unhurried):
         who = ", ".join(f"member {one['member']} ({one['host']}, {one['pid']})" for one in live)
         if me is None:
             raise StoreInUseError(
-                f"the hub of {self.location} runs: {who}; stop all that serve it, since a hub is "
-                "moved while it stands still"
+                f"the hub of {self.location} runs: {who}; stop all that serve it, since this is "
+                "done while it stands still"
             )
         drain = shlex.join(["perdure", "nodes", self.location, "drain", str(live[0]["member"])])
         raise StoreInUseError(

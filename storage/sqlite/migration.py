@@ -225,8 +225,7 @@ class MovableSqlite(Unhurried):
             ownership.take()
         except StoreInUseError as error:
             raise StoreInUseError(
-                f"the hub of {self.location} runs: stop it, since a hub is moved while it stands "
-                "still"
+                f"the hub of {self.location} runs: stop it, since this is done while it stands still"
             ) from error
         self._ownership = ownership
 

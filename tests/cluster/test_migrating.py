@@ -39,6 +39,7 @@ from perdure.storage.marks import COMING, Mark
 from perdure.storage.membership import ClusterStore, Membership, Newcomer, View
 from perdure.storage.migrating import Live, MigratingStore
 from perdure.storage.migration import Found, open_end
+from perdure.storage.postgres.doctor import examine
 from perdure.storage.postgres.links import connect
 from perdure.storage.postgres.migration import MovablePostgres
 from perdure.storage.postgres.server import Server
@@ -313,6 +314,7 @@ async def test_a_command_that_was_killed_changes_nothing_of_the_move(
             said = await move.run_command()
         assert b"3 partitions came over" in said
         assert f"process {process.pid} serves the hub".encode() in said
+        assert (f"with --partitions {PARTITIONS}".encode() in said) is (way == "back")
         process.send_signal(signal.SIGTERM)
         assert await anyio.to_thread.run_sync(process.wait) == 0, move.said()
 
@@ -341,9 +343,15 @@ async def test_a_hub_moves_with_its_work_under_way(
         assert 0 < status.longest_pause_s < 5
         assert hub.durability.startswith("postgresql" if way == "there" else "sqlite")
         refusal = StoreMovedError if way == "there" else StoreInUseError
-        with pytest.raises(refusal, match=r"is being moved to|in use by another hub"):
+        words = r"is being moved to .* lets others in when it stops|in use by another hub"
+        with pytest.raises(refusal, match=words):
             async with Hub(app, store=move.target, partitions=PARTITIONS):
                 pass
+        seen = str(await examine(newest_postgres))
+        assert (
+            "lets others in when it stops" if way == "there" else "has moved to sqlite:"
+        ) in seen
+        assert "no process serves" not in seen
 
     await move.check_moved(errands)
 

@@ -330,8 +330,9 @@ async def test_a_process_that_slept_while_its_hub_moved_is_refused(
 async def test_a_hub_that_runs_is_refused(folder: Path, other: Path, newest_postgres: str) -> None:
     store = open_store(at(folder))
     await store.open(PARTITIONS)
-    with pytest.raises(StoreInUseError, match=r"hub of sqlite:.* runs: stop it"):
-        await migrate(at(folder), newest_postgres)
+    for refused in (migrate, compare):
+        with pytest.raises(StoreInUseError, match=r"sqlite:.* runs: stop it, since this is done"):
+            await refused(at(folder), newest_postgres)
     await store.close()
     await migrate(at(folder), newest_postgres)
 
