@@ -189,7 +189,7 @@ class Membership(Protocol):
         ...
 
     async def drain(self, member: int, draining: bool) -> bool:
-        """Have a member let all its partitions go, or take some again; False if there is none."""
+        """Have a member let all its partitions go, or take some again; False if none such lives."""
         ...
 
     async def has_ended(self, member: int) -> bool:

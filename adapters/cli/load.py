@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +76,19 @@ async def _show(
             await anyio.sleep(interval_s)
         before = await hub.statistics(hottest=hottest)
         began = anyio.current_time()
-        with Live(console=console, auto_refresh=False, screen=False) as live:
+        is_live = console.is_terminal
+        with Live(console=console, auto_refresh=False) if is_live else nullcontext() as live:
             while True:
                 await anyio.sleep(interval_s)
                 now = await hub.statistics(hottest=max(hottest, 20))
                 at = anyio.current_time()
                 narrow = console.width < _WIDE
-                live.update(render(before, now, at - began, hottest, narrow=narrow), refresh=True)
+                drawn = render(before, now, at - began, hottest, narrow=narrow)
+                if live is None:
+                    console.print(drawn)
+                    sys.stdout.flush()
+                else:
+                    live.update(drawn, refresh=True)
                 if once:
                     return
                 before, began = now, at

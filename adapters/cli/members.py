@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -55,13 +55,17 @@ async def _show(
                 await anyio.sleep(interval_s)
         seen, trouble = await look(), ""
         # On a console of its own: what is printed on a live one stands above what is alive.
-        with Live(console=Console(), auto_refresh=False) as live:
+        is_live = screen.console.is_terminal
+        with Live(console=Console(), auto_refresh=False) if is_live else nullcontext() as live:
             while True:
                 with screen.console.capture() as captured:
                     show_nodes(screen, seen)
                     if trouble:
                         screen.line(Text(f"as it was: {trouble}", style="bold red"))
-                live.update(Text.from_ansi(captured.get().rstrip("\n")), refresh=True)
+                if live is None:
+                    print(captured.get(), end="", flush=True)
+                else:
+                    live.update(Text.from_ansi(captured.get().rstrip("\n")), refresh=True)
                 await anyio.sleep(interval_s)
                 try:
                     seen, trouble = await look(), ""

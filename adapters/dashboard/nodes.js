@@ -87,7 +87,7 @@ class Nodes {
       element("span", {}, where, node.http && [" ", element("a", { href: node.http }, node.http)]),
       element("span", {}, node.software, node.app_hash && element("span.quiet", {}, ` ${node.app_hash}`)),
       shownTime(node.joined),
-      is_cluster && mayWrite() && this.drainButton(node),
+      is_cluster && !node.is_expired && mayWrite() && this.drainButton(node),
     ];
     return element("tr", { "data-member": node.member }, cells.map((cell) => element("td", {}, cell)));
   }

@@ -69,7 +69,10 @@ LET_GO: Final = (
 )
 LET_ALL_GO: Final = "UPDATE {s}.partition SET owner = NULL, wanted = NULL WHERE owner = $1"
 WISH: Final = "UPDATE {s}.partition SET wanted = $2 WHERE partition = $1"
-DRAIN: Final = "UPDATE {s}.member SET draining = $2 WHERE member = $1 RETURNING 1"
+DRAIN: Final = (
+    "UPDATE {s}.member SET draining = $2 WHERE member = $1 AND expires > clock_timestamp()"
+    " RETURNING 1"
+)
 LEAVE: Final = "DELETE FROM {s}.member WHERE member = $1"
 FORGET: Final = (
     "DELETE FROM {s}.member m WHERE expires < clock_timestamp() - interval '1 hour'"
@@ -415,7 +418,7 @@ class PostgresMembership:
         await self._fetch_and_tell(WISH, partition, to)
 
     async def drain(self, member: int, draining: bool) -> bool:
-        """Have a member let all its partitions go, or take some again; False if there is none."""
+        """Have a member let all its partitions go, or take some again; False if none such lives."""
         return await self._fetch_and_tell(DRAIN, member, draining) is not None
 
     async def has_ended(self, member: int) -> bool:

@@ -204,6 +204,8 @@ class SmallMembership:
         if member not in self.cluster.members:
             return False
         one, expires, _ = self.cluster.members[member]
+        if expires <= self.cluster.now():
+            return False
         self.cluster.members[member] = (one, expires, draining)
         self.cluster.notify()
         return True

@@ -322,6 +322,15 @@ class ClusterConformance:
         assert not (await row_of(second, second.number)).draining
         assert not await first.drain(second.number + 100, True)
 
+    async def test_who_has_expired_is_not_drained(self, opened: Sequence[ClusterStore]) -> None:
+        short, other = [
+            await store.join(newcomer(ttl_s=ttl_s))
+            for store, ttl_s in zip(opened, (0.05, 60.0), strict=True)
+        ]
+        await expire(short)
+        assert not await other.drain(short.number, True)
+        assert not (await row_of(other, short.number)).draining
+
     # Beats.
 
     async def test_beats_keep_a_member(self, opened: Sequence[ClusterStore]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from perdure import UnavailableError
 from perdure.adapters.cli import load
 from perdure.adapters.cli.load import render, show_load
 from perdure.runtime.statistics import (
@@ -203,3 +204,25 @@ def test_one_look_moves_first_and_shows_what_was_done_between_two_counts(
     assert fake.asked == ([] if move is None else [("move", 0, 1)]) + counts
     assert places == ["sqlite:shop"]
     assert "Shards and their partitions" in capsys.readouterr().out
+
+
+def test_off_a_terminal_a_watch_prints_each_look(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed: list[int] = []
+
+    class Watched(FakeHub):
+        async def statistics(self, *, hottest: int = 0) -> HubStatistics:
+            printed.append(capsys.readouterr().out.count("Shards and their partitions"))
+            if len(printed) == 4:
+                raise UnavailableError("it is gone")
+            return await super().statistics(hottest=hottest)
+
+    @asynccontextmanager
+    async def connect(place: str) -> AsyncGenerator[FakeHub]:
+        yield Watched()
+
+    monkeypatch.setattr(load, "connect", connect)
+    with pytest.raises(UnavailableError):
+        show_load("sqlite:shop", interval_s=0.001, hottest=3, once=False)
+    assert printed == [0, 0, 1, 1]

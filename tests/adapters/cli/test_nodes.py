@@ -225,7 +225,9 @@ def test_a_watch_goes_on_while_the_database_is_away(
 
     assert answers == []
     assert (ended.status, ended.err.splitlines()[-1]) == (4, "perdure: it is gone")
-    assert ended.out.count("10.0.0.1:7000") == 1
+    # Off a terminal each look is printed, below the one before.
+    assert ended.out.count("10.0.0.1:7000") == 3
+    assert ended.out.count("as it was: db cannot be reached") == 1
 
 
 def test_a_database_that_is_away_from_the_start_ends_a_watch(

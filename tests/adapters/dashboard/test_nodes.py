@@ -94,6 +94,17 @@ def test_a_node_is_drained_and_undrained(page: Page) -> None:
     expect(row.get_by_role("button", name="Move partition")).to_have_count(3)
 
 
+def test_a_node_that_has_expired_is_not_to_be_drained(
+    pair: tuple[Cluster, Shop], page: Page
+) -> None:
+    newcomer, _, _ = pair[0].members[2]
+    pair[0].members[7] = (newcomer, 0.0, False)
+
+    row = page.locator('#nodes tr[data-member="7"]')
+    expect(row).to_contain_text("expired")
+    expect(row.get_by_role("button")).to_have_count(0)
+
+
 def test_what_is_refused_is_told(page: Page) -> None:
     page.get_by_role("button", name="Move partition").first.click()
     page.get_by_label("To member").fill("99")
