@@ -250,6 +250,7 @@ class ClusterCrew(MovingCrew):
         self._shard: Shard | None = None
         self.prepare: Callable[[Shard], None] | None = None
         self.be_alone: Callable[[bool], None] | None = None
+        self._solitaries = 0  # how many wait for that
         self._membership = lambda: self.leases.membership
         # Of partitions that are coming, or were not taken and come back.
         self._handovers: dict[int, dict[str, Any]] = {}
@@ -524,12 +525,15 @@ class ClusterCrew(MovingCrew):
         from ...storage.migrating import check_way  # with all that reaches a database
 
         check_way(self._store, target)
+        self._solitaries += 1
         self.be_alone(True)
         try:
             await self._migrate(target, self._settings.drain_s + ENDED_S)
-        except BaseException:
-            self.be_alone(False)
-            raise
+        finally:
+            self._solitaries -= 1
+            # Who asked beside one that goes on, or has begun, takes nothing from that one.
+            if not self._solitaries and self._migration is None:
+                self.be_alone(False)
 
     async def _migrate(self, target: str, leaving_s: float = 0.0) -> None:
         """Do so, where others may take a while to leave."""

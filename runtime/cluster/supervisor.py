@@ -124,6 +124,7 @@ class MemberSupervisor(Crew):
         self._deaths = Deaths(settings.crashes_max)
         self._alone: Worker | None = None  # who brings the hub to a folder
         self._alone_changed = anyio.Event()
+        self._pids: set[int] = set()  # of all processes that workers have been
         self._alone_at: MemberRow | None = None  # as it was seen last, or says that it is
         self._migrates: MigrationStatus | None = None  # as that one said last
         self._is_stopping = False
@@ -351,6 +352,8 @@ class MemberSupervisor(Crew):
             else:
                 async with TaskGroup() as tasks:
                     tasks.start_soon(self._hear, worker, ready)
+                    if self._alone not in (None, worker):
+                        tasks.start_soon(self._end_soon, worker)  # it was on its way meanwhile
                     await process.wait()
                     # What it said last is still to be read. A child of its may have the other end.
                     tasks.cancel_scope.deadline = anyio.current_time() + _HEARD_S
@@ -415,6 +418,7 @@ class MemberSupervisor(Crew):
             raise
         finally:
             os.close(told)
+        self._pids.add(process.pid)
         return process, ready
 
     async def _hear(self, worker: Worker, ready: int) -> None:
@@ -452,20 +456,26 @@ class MemberSupervisor(Crew):
         """Have the other workers leave the hub, for one that can bring it to a folder then, or come."""
         if self._alone not in (None, worker):
             return  # this one is told to end
-        if is_alone:
-            with suppress(PerdureError):
-                self._see(await self._store.view())
-            if {*self.members} - {*self.own_shards}:
-                return  # there are other nodes, and the worker will say so
         self._alone = worker if is_alone else None
         changed, self._alone_changed = self._alone_changed, anyio.Event()
         changed.set()
-        if is_alone:
-            by = anyio.current_time() + self._settings.drain_s + ENDED_S
-            async with TaskGroup() as tasks:
-                for other in self.workers:
-                    if other is not worker:
-                        tasks.start_soon(other.end, by)
+        if not is_alone:
+            return
+        with suppress(PerdureError):
+            self._see(await self._store.view())
+        if any(not self._was_own(row) for row in self.members.values()):
+            return  # there are other nodes, and the worker will say so, unless they leave
+        async with TaskGroup() as tasks:
+            for other in self.workers:
+                if other is not worker:
+                    tasks.start_soon(self._end_soon, other)
+
+    def _was_own(self, row: MemberRow) -> bool:
+        """Whether a member is a worker, or was one that has died and not expired."""
+        return row.host == host_name() and row.pid in self._pids
+
+    async def _end_soon(self, worker: Worker) -> None:
+        await worker.end(anyio.current_time() + self._settings.drain_s + ENDED_S)
 
     # The end.
 

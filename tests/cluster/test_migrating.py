@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ from perdure import (
 )
 from perdure.adapters.telemetry import metrics_text
 from perdure.runtime.cluster.nodes import ClusterCrew
+from perdure.runtime.cluster.supervisor import MemberSupervisor
 from perdure.storage import Checkpoint, migration, open_store
 from perdure.storage.bridge import AsyncioBridge
 from perdure.storage.marks import COMING, Mark
@@ -459,6 +461,58 @@ async def test_a_worker_that_has_just_joined_is_waited_for_on_the_way_back(
                 crew.be_alone = lambda _: is_asked.set()
                 await hub.migrate(move.target)
             await finished(hub)
+
+
+@pytest.mark.by_turns("trio")
+@pytest.mark.parametrize("gives_up", [False, True])
+async def test_who_asks_a_hub_with_workers_to_go_back_beside_another_takes_nothing_from_that_one(
+    gives_up: bool, tmp_path: Path, newest_postgres: str
+) -> None:
+    move, errands = ways("back", tmp_path / "hub", newest_postgres), Errands()
+    other = move if gives_up else evolve(move, target=f"sqlite:{tmp_path / 'other'}")
+    hub = Hub("tests.cluster.errands:app", store=move.source, partitions=PARTITIONS, workers=2)
+    refused = list[Way]()
+
+    async def ask(way: Way, patience_s: float | None = None) -> None:
+        try:
+            with anyio.move_on_after(patience_s) if patience_s else nullcontext():
+                await hub.migrate(way.target)
+        except StoreMovedError:
+            refused.append(way)
+
+    async with hub:
+        async with errands.beside(hub.client):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, move)
+                await anyio.sleep(0.01)
+                tasks.start_soon(ask, other, 0.05 if gives_up else None)
+            await finished(hub)
+        with anyio.fail_after(60):
+            await errands.check(hub.client)
+    assert len(refused) == (not gives_up)
+    await (other if move in refused else move).check_moved(errands)
+
+
+@pytest.mark.by_turns("asyncio")
+async def test_a_hub_whose_worker_has_just_died_goes_back_by_the_other_one(
+    tmp_path: Path, newest_postgres: str
+) -> None:
+    move, errands = ways("back", tmp_path / "hub", newest_postgres), Errands()
+    hub = Hub("tests.cluster.errands:app", store=move.source, partitions=PARTITIONS, workers=2)
+    async with hub:
+        async with errands.beside(hub.client):
+            dead = max(row.pid for row in (await hub.nodes()).nodes)
+            os.kill(dead, signal.SIGKILL)
+            crew = hub.crew
+            assert isinstance(crew, MemberSupervisor)
+            while any(one.process is None or one.process.pid == dead for one in crew.workers):
+                await anyio.sleep(0.005)
+            with anyio.fail_after(60):
+                await hub.migrate(move.target)
+                await finished(hub)
+        with anyio.fail_after(60):
+            await errands.check(hub.client)
+    await move.check_moved(errands)
 
 
 @pytest.mark.by_turns("trio")
