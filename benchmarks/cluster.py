@@ -40,6 +40,7 @@ AT_ONCE = 100  # of them are begun together
 DRIVERS = 64
 CALLERS = 64
 KILLS = 3
+RESTARTS = 3
 MOVES = 48
 REST_S = 0.2  # of each caller between two calls while partitions move: some half of the full load
 LEASE_S = Settings().lease_s
@@ -133,7 +134,7 @@ async def _measure(bench: Bench, server: Database) -> Outcome:
                 value=percentile(restarts, 99),
                 unit="s",
                 target=MOVE_S,
-                note=f"of {CALLERS} callers that rest as long, the longest call of each at each of 3, "
+                note=f"of {CALLERS} callers that rest as long, the longest call of each at each of {RESTARTS}, "
                 "from when the next node has joined until the last one has ended",
             ),
         ],
@@ -347,7 +348,7 @@ class _Called:
         return sorted(pauses)
 
     async def restarts(self) -> list[float]:
-        """Begin a node and end another, for each; gives the longest call of each caller, sorted.
+        """Begin a node and end another, some times; gives the longest call of each caller, sorted.
 
         Raises:
             WrongOutcomeError: a request failed.
@@ -355,7 +356,7 @@ class _Called:
         callers, pauses = self.callers, list[float]()
         failed = callers.failed
         callers.rest_s = REST_S
-        for node in [*self._nodes]:
+        for node in self._nodes[:RESTARTS]:
             self._nodes.append(await _node(self._place, self._stack, HELD))
             await _until_joined(self._client, self._nodes)
             callers.longest.clear()  # to start takes a processor, which on another machine is another

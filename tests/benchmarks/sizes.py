@@ -26,6 +26,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster, "LIVE", 20)
     patch.setattr(cluster, "DRIVERS", 4)
     patch.setattr(cluster, "LOOK_S", 1.0)
+    patch.setattr(cluster, "RESTARTS", 1)
     patch.setattr(cluster, "LOOK_AFTER_LEASE_S", 1.0 - cluster.LEASE_S)
     patch.setattr(commits, "LANES_S", 0.02)
     patch.setattr(commits, "QUIET_S", 0.1)

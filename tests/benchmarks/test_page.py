@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import re
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ SMALL = ["-n", "5", "--instances", "40", "--text", TEXTS, "--store", "memory:", 
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the report of a small run of all benchmarks, and its JSON beside it."""
     pytest.importorskip("matplotlib")
+    # All of them may take longer beside other tests than a test may that does not hang.
+    faulthandler.dump_traceback_later(600, exit=True, file=2)
     folder = tmp_path_factory.mktemp("report")
     replay = Benchmark(partial(measure_replay, activities=30), "a short history")
     with pytest.MonkeyPatch.context() as patch:
