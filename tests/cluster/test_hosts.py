@@ -19,6 +19,7 @@ from tests.cluster.nodes import until
 from tests.postgres import versions
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.skipif(not can_have_hosts(), reason="needs root and iproute2's namespaces"),
     pytest.mark.skipif(not versions(), reason="needs a PostgreSQL of this machine's"),
 ]

@@ -51,6 +51,8 @@ from perdure.storage.sqlite.store import SqlitePartition
 from tests.cluster.errands import Errands, app
 from tests.cluster.killed import STEP
 
+pytestmark = pytest.mark.once  # the processes, the steps and the stores matter here
+
 PARTITIONS = 3
 
 STEPS = [
