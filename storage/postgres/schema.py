@@ -176,7 +176,7 @@ def checked(row: Any, place: Place, partitions: int) -> Identity:
     if partitions and row["partitions"] != partitions:
         raise StoreVersionError(
             f"{place.location} has {row['partitions']} partitions, not {partitions}: open it with "
-            f"partitions={row['partitions']}"
+            f"partitions={row['partitions']} (perdure serve --partitions {row['partitions']})"
         )
     return Identity(str(row["id"]), row["secret"], row["partitions"])
 

@@ -218,7 +218,7 @@ class Server:
 
         Raises:
             StorageError: it does not start; its log is told.
-            UsageError: another one runs in the folder.
+            UsageError: another one runs in the folder, or it cannot be one of a server's.
         """
         self._make_folder()
         if is_running(self.folder) and self.process_id is None:
@@ -290,19 +290,29 @@ class Server:
             made_by = int((self.data / "PG_VERSION").read_text().strip())
         except FileNotFoundError:
             return binaries or pick_binaries()
+        except OSError as error:
+            raise self._useless(error) from error
         if binaries is not None and binaries.major != made_by:
             raise UsageError(
                 f"{self.folder} was made by PostgreSQL {made_by}, and {binaries.major} cannot read it"
             )
         return binaries or pick_binaries(made_by)
 
+    def _useless(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"{self.folder} cannot be the folder of a server ({error.strerror}): give another"
+        )
+
     def _make_folder(self) -> None:
         found = set[str]()
-        if self.folder.exists():
-            found = {entry.name for entry in self.folder.iterdir()}
-        if "data" not in found and found - _UNFINISHED:
-            raise UsageError(f"{self.folder} has something else in it: give an empty folder")
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            if self.folder.exists():
+                found = {entry.name for entry in self.folder.iterdir()}
+            if "data" not in found and found - _UNFINISHED:
+                raise UsageError(f"{self.folder} has something else in it: give an empty folder")
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._useless(error) from error
         if _is_root():
             shutil.chown(self.folder, *_other_user())
             self._refuse_unreachable()

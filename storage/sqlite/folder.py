@@ -211,7 +211,7 @@ def prepare(
     if first.partitions != partitions:
         raise StoreVersionError(
             f"the hub in {folder} has {first.partitions} partitions, not {partitions}; open it "
-            f"with partitions={first.partitions}"
+            f"with partitions={first.partitions} (perdure serve --partitions {first.partitions})"
         )
     for number in range(partitions):
         path, journal = partition_file(folder, number), journal_file(folder, number)

@@ -91,6 +91,18 @@ def test_a_folder_with_something_else_in_it_is_a_usage_error(run: Run, folder: P
     assert "has something else in it" in refused.err
 
 
+@needs_postgres
+@pytest.mark.parametrize("place", ["file", "file/pg", "/proc/here/pg"])
+def test_what_can_be_no_folder_is_a_usage_error(place: str, run: Run, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "file").write_text("words")
+
+    refused = run("dev-postgres", str(folder / place))
+
+    assert refused.status == 2
+    assert "cannot be the folder of a server (" in refused.err.splitlines()[-1]
+
+
 def test_where_no_postgresql_is_it_says_what_to_install(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

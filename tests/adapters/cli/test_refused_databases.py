@@ -196,7 +196,7 @@ def test_a_full_disk_is_told_and_nothing_is_changed(run: Run, server: Server, hu
 def test_another_number_of_partitions_is_refused(run: Run, server: Server, hub: str) -> None:
     place = at(server, hub)
 
-    refused(serve(run, place, "--partitions", "8"), 1, "has 4 partitions, not 8", place)
+    refused(serve(run, place, "--partitions", "8"), 1, "(perdure serve --partitions 4)", place)
     assert sql(server.dsn, f"SELECT count(*) FROM {hub}.partition") == 4
 
 

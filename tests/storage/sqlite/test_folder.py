@@ -188,7 +188,12 @@ def test_a_missing_first_file_is_lost_data_where_others_have_some(
         (0, "UPDATE meta SET epoch = 'x'", StoreDamagedError, "'x' is no count"),
         (0, "UPDATE meta SET sequence = -1", StoreDamagedError, "-1 is no count"),
         (0, "UPDATE meta SET next_id = (1 << 62) + 1", StoreDamagedError, "is no count"),
-        (0, "UPDATE meta SET partitions = 3", StoreVersionError, "has 3 partitions, not 2"),
+        (
+            0,
+            "UPDATE meta SET partitions = 3",
+            StoreVersionError,
+            r"has 3 partitions, not 2.* \(perdure serve --partitions 3\)",
+        ),
         (1, "UPDATE meta SET partitions = 3", StoreDamagedError, "is partition 1 of 3 of hub"),
         (1, "UPDATE meta SET partition = 0", StoreDamagedError, "is partition 0 of 2 of hub"),
         (1, "UPDATE meta SET hub = 'other'", StoreDamagedError, "of hub other, not partition 1"),
