@@ -208,6 +208,13 @@ class Membership(Protocol):
         """Take what others have put there for this member: who, and the item; in order for each."""
         ...
 
+    def break_off(self) -> None:
+        """Have what waits at the store fail now, as commits; the member can still leave.
+
+        Nobody knows then whether they were done.
+        """
+        ...
+
     async def leave(self) -> None:
         """Let all partitions go and be no member any more. Idempotent.
 

@@ -355,6 +355,11 @@ class Leases:
             if is_alive(row, self._knowledge())
         )
 
+    def break_off(self) -> None:
+        """Have what still waits for the store fail now: the process ends, and has waited long."""
+        if not self.is_over_for_good:
+            self.membership.break_off()
+
     def end(self) -> None:
         """Insist on nothing any more: the process ends."""
         self._is_over = True

@@ -417,10 +417,11 @@ class Shard:
                 await partition.loader.dispatch_unanswered(keys, gone.__contains__)
                 partition.leftovers.dispatch(gone.__contains__)
 
-    async def drain(self, by: float | None = None) -> None:
+    async def drain(self, by: float | None = None) -> bool:
         """Let what is under way come to a durable stop; what takes too long goes on later.
 
-        Asked again, it takes no more time than it had at first.
+        Asked again, it takes no more time than it had at first. Gives False where the stores have
+        not heard all of it, and do not answer.
 
         Args:
             by: until when it may take, if that has been decided; else for ``Settings.drain_s``.
@@ -430,7 +431,7 @@ class Shard:
         if self._drain_by is None:
             self._drain_by = now + self.settings.drain_s if by is None else by
         elif now >= self._drain_by:
-            return
+            return True
         with anyio.CancelScope(deadline=self._drain_by) as scope:
             # A commit that fails here is recovered from, and what it held becomes durable after that.
             # Polled, since many parts have to fall quiet, and only here does it matter when.
@@ -441,7 +442,9 @@ class Shard:
         if scope.cancelled_caught:
             self._say_what_did_not_end()
             with anyio.move_on_after(STOP_S):
-                await self._is_durable()
+                return await self._is_durable()
+            return False
+        return True
 
     def _say_what_did_not_end(self) -> None:
         activities = self.activities.begun

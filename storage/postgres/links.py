@@ -216,6 +216,11 @@ class Link:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(opened.terminate)
 
+    def break_off(self) -> None:
+        """Close it at once; whoever uses it sees it break. In any thread."""
+        self._closed = True
+        self.drop()
+
     async def close(self) -> None:
         """Close it, once what uses it has ended; what hangs is not waited for. Idempotent."""
         self._closed = True
@@ -315,6 +320,12 @@ class Pool:
                 self._most,
                 LONG_S,
             )
+
+    def break_off(self) -> None:
+        """Close all of them at once; see ``Link.break_off``."""
+        self._closed = True
+        for link in (*self._idle, *self._used):
+            link.break_off()
 
     async def close(self) -> None:
         """Close all of them; see ``Link.close``."""

@@ -443,6 +443,10 @@ class PostgresMembership:
 
         return await self._do(work)
 
+    def break_off(self) -> None:
+        """Have what waits at the store fail now; the member can still leave."""
+        self.store.break_off()
+
     async def leave(self) -> None:
         """Let all partitions go and be no member any more. Idempotent.
 

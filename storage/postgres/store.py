@@ -16,6 +16,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -688,16 +689,21 @@ class PostgresStore:
         if errors:
             raise errors[0]
 
+    def break_off(self) -> None:
+        """Have what commits, or waits for others, fail now: whether it was done is not known."""
+        for committer in self._committers:
+            committer.link.break_off()
+        self.takers.break_off()
+
     async def _close(self) -> None:
         for committer in self._committers:
             await committer.finish()
-        await self.takers.close()
         links = [self.reader, self.querier]
         if self._folder is not None:
             links.append(self._folder)
-        for link in links:
-            await link.close()
-        for committer in self._committers:
-            await committer.close()
-        for membership in self._memberships:
-            await membership.end()
+        # At the same time: a server that stands still lets each wait.
+        await asyncio.gather(self.takers.close(), *(link.close() for link in links))
+        await asyncio.gather(
+            *(committer.close() for committer in self._committers),
+            *(membership.end() for membership in self._memberships),
+        )

@@ -222,6 +222,9 @@ class SmallMembership:
         await self.cluster.reach(self.number)
         return self.cluster.relay.pop(self.number, [])
 
+    def break_off(self) -> None:
+        return
+
     async def leave(self) -> None:
         await self.cluster.reach(self.number)
         for lease in list(self.cluster.leases):

@@ -16,6 +16,8 @@ import perdure
 from perdure import EntityId, OutcomeUnknownError, UnavailableError
 from perdure.runtime.client import remote
 from perdure.runtime.placement.hashing import partition_of
+from perdure.storage.postgres.links import connect
+from perdure.storage.postgres.place import read_place
 from perdure.storage.postgres.server import Server
 from tests.cluster.app import Counter, app
 from tests.cluster.nodes import (
@@ -192,6 +194,34 @@ def test_what_was_answered_is_there_after_a_crash_of_the_database(
         own_postgres.start()
 
         assert add(node, "x", 60) == 6
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_node_that_stops_ends_though_its_commits_wait_for_a_lock_that_somebody_keeps(
+    loop: str, newest_postgres: str, tmp_path: Path
+) -> None:
+    settings = {"drain_s": 1.0}
+    with RealCluster(newest_postgres, tmp_path, partitions=4, settings=settings) as cluster:
+        [one] = cluster.start(loop=loop)
+        assert add(one, "c") == 1
+
+        async def stop_while_locked() -> None:
+            place = read_place(newest_postgres)
+            connection = await connect(place)
+            try:
+                async with connection.transaction():
+                    await connection.execute(f"SELECT FROM {place.schema}.partition FOR UPDATE")
+                    one.ask("call", entity="@counter@c", operation="add", input=1)
+                    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                    while not await connection.fetchval(waits):
+                        await asyncio.sleep(0.01)
+                    await asyncio.to_thread(one.stop, 30.0)
+            finally:
+                await connection.close()
+
+        asyncio.run(stop_while_locked())
+        [other] = cluster.start()
+        assert add(other, "c") in (2, 3)
 
 
 def test_a_node_that_stops_does_not_wait_for_one_that_was_killed(
