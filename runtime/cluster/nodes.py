@@ -421,6 +421,10 @@ class ClusterCrew(MovingCrew):
         partition, to = self.check_move(partition, to)
         deadline = anyio.current_time() + MOVES_S
         while self.owners[partition] != to:
+            if to not in self.members:
+                raise UnavailableError(
+                    f"partition {partition} has not moved to member {to}, which has left meanwhile"
+                )
             # A wish is gone once somebody has taken the partition, whoever that was.
             if self._wanted(partition) != to:
                 await self.leases.membership.wish(partition, to)

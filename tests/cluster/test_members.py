@@ -214,6 +214,24 @@ async def test_a_partition_moves_to_the_member_that_it_is_to_go_to() -> None:
 
 
 @pytest.mark.by_turns
+async def test_a_move_to_a_member_that_leaves_meanwhile_says_so() -> None:
+    cluster = Cluster()
+    async with two_members(cluster) as (one, _):
+        partition = owned(cluster, 1)[0]
+        heir = await cluster.store().join(crew_of(one).newcomer())
+        await until(lambda: heir.number in crew_of(one).members)
+
+        async def leave_once_it_is_wished() -> None:
+            await until(lambda: cluster.leases[partition].wanted == heir.number)
+            await heir.leave()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave_once_it_is_wished)
+            with pytest.raises(UnavailableError, match="member 3, which has left meanwhile"):
+                await one.move_partition(partition, heir.number)
+
+
+@pytest.mark.by_turns
 async def test_nothing_stops_for_a_member_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
