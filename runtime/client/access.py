@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
+from anyio import to_thread
 
 from ...actors.arguments import is_a, refusal
 from ...actors.errors import StorageError, UnavailableError, UsageError
@@ -21,7 +22,7 @@ from ...storage.membership import ClusterStore, MemberRow
 from ..transport.channels import Channel, check_socket, dial, dial_shard
 from ..transport.greeting import Credentials, NotThatMemberError, WrongKeyError
 from ..transport.nodes import Dialler, read_node_key
-from ..transport.sockets import shard_socket, socket_of
+from ..transport.sockets import folder_of, shard_socket, socket_of
 
 _log = Log("perdure.nodes")
 
@@ -68,18 +69,28 @@ class Access(Protocol):
 
 
 class SocketAccess:
-    """The way over the socket of a hub."""
+    """The way over the socket of a hub.
+
+    Args:
+        path: the socket.
+        folder: of the hub's store, if it was named by that.
+    """
 
     is_lasting = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: Path | None = None) -> None:
         self._path = path
+        self._folder = folder
 
     async def first(self) -> Channel:
         """See ``Access``."""
         try:
             return await self.hub()
         except OSError as error:
+            if self._folder is not None:
+                from ...storage.sqlite.stopped import refuse_moved  # which few clients need
+
+                await to_thread.run_sync(refuse_moved, self._folder)
             raise UnavailableError(
                 f"no hub listens at {self._path} ({error.strerror}): start one with a socket, or "
                 "with workers, or by perdure serve"
@@ -250,4 +261,4 @@ def access_to(place: str | Path, key_file: str | Path | None = None) -> Access:
     if is_database(place):
         return ClusterAccess(str(place), key_file)
     refuse_node_key(key_file)
-    return SocketAccess(check_socket(socket_of(place)))
+    return SocketAccess(check_socket(socket_of(place)), folder_of(place))

@@ -233,6 +233,16 @@ def _mark_in_order(folder: Path) -> Mark | None:
         return mark_in(tables)
 
 
+def refuse_moved(folder: Path) -> None:
+    """Refuse a hub that stopped in order in a folder, and is elsewhere by now.
+
+    Raises:
+        StoreMovedError: it is.
+    """
+    if _count_in_order(folder) and (mark := _mark_in_order(folder)) is not None:
+        mark.refuse(f"sqlite:{folder}")
+
+
 def _open_still(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(location(path, "still"), uri=True, isolation_level=None)
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import anyio
+import pytest
 
 from tests.adapters.cli.shop import Run
 from tests.storage.migrating import PARTITIONS, fill
@@ -27,6 +28,22 @@ def test_a_hub_is_moved_and_compared(run: Run, tmp_path: Path, newest_postgres: 
     assert json.loads(again.out)["had_ended"] is True
     assert (same.status, same.out) == (0, "both stores have the same\n")
     assert "already" in run("migrate", str(folder), newest_postgres).out
+
+
+@pytest.mark.parametrize(
+    "words", [["call", "Counter@a", "get"], ["nodes"], ["shards"], ["list"]], ids=" ".join
+)
+def test_who_asks_a_folder_that_a_hub_has_left_is_told_where_it_is(
+    run: Run, tmp_path: Path, words: list[str]
+) -> None:
+    folder, other = tmp_path / "hub", tmp_path / "other"
+    anyio.run(fill, f"sqlite:{folder}")
+    assert run("migrate", str(folder), str(other)).status == 0
+
+    asked = run(words[0], f"sqlite:{folder}", *words[1:])
+
+    assert asked.status != 0
+    assert asked.err.startswith(f"perdure: the hub of sqlite:{folder} has moved to sqlite:{other}")
 
 
 def test_what_differs_is_told_with_a_status(run: Run, tmp_path: Path) -> None:
