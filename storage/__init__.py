@@ -78,6 +78,7 @@ __all__ = [
     "open_database",
     "open_stopped",
     "open_store",
+    "refuse_moved",
     "split_place",
 ]
 
@@ -131,6 +132,17 @@ def open_stopped(folder: Path) -> StoppedStore:
     from .sqlite.stopped import StoppedStore
 
     return StoppedStore(folder)
+
+
+def refuse_moved(folder: Path) -> None:
+    """Refuse a hub that stopped in order in a folder, and is elsewhere by now.
+
+    Raises:
+        StoreMovedError: it is.
+    """
+    from .sqlite.stopped import refuse_moved
+
+    refuse_moved(folder)
 
 
 def open_database(spec: str) -> ReadStore:

@@ -17,7 +17,7 @@ from anyio import to_thread
 from ...actors.arguments import is_a, refusal
 from ...actors.errors import StorageError, UnavailableError, UsageError
 from ...actors.logs import Log
-from ...storage import is_database, open_store
+from ...storage import is_database, open_store, refuse_moved
 from ...storage.membership import ClusterStore, MemberRow
 from ..transport.channels import Channel, check_socket, dial, dial_shard
 from ..transport.greeting import Credentials, NotThatMemberError, WrongKeyError
@@ -88,8 +88,6 @@ class SocketAccess:
             return await self.hub()
         except OSError as error:
             if self._folder is not None:
-                from ...storage.sqlite.stopped import refuse_moved  # which few clients need
-
                 await to_thread.run_sync(refuse_moved, self._folder)
             raise UnavailableError(
                 f"no hub listens at {self._path} ({error.strerror}): start one with a socket, or "
