@@ -52,6 +52,7 @@ class Store(MemoryStore):
     """A store that says who serves its hub."""
 
     location = "postgresql://db/shop (without its password)"
+    spec = "postgresql://db/shop"
 
     def __init__(self) -> None:
         super().__init__()
